@@ -1,0 +1,1 @@
+//! Onesheet: a from-scratch deep-learning engine for one model, the ResNet-50 that names a film's genres from its poster.

@@ -1,0 +1,2 @@
+//! The `onesheet` command.
+fn main() {}
