@@ -1,1 +1,3 @@
 //! Onesheet: a from-scratch deep-learning engine for one model, the ResNet-50 that names a film's genres from its poster.
+
+pub mod data;
