@@ -1,0 +1,139 @@
+//! Batch norm as a scale and a shift a channel, its two-pass backward, and the residual junction.
+//!
+//! Forward: the convolution's epilogue leaves `stats`; [`finalise`](BatchNormKernels::batch_norm_finalise) turns them into
+//! `norm [4, C]`; whoever loads the activation next applies rows 0 and 1.
+//!
+//! Backward: with `dz` the gradient behind the ReLU, M rows and ŷ = (y − mean)·istd,
+//!
+//! ```text
+//! dbeta = Σ dz     dgamma = Σ dz·ŷ     dy = gamma·istd·(dz − dbeta/M − ŷ·dgamma/M) = k₀·dz + k₁·y + k₂
+//! ```
+//!
+//! so one reduction (`sums`) and three numbers a channel (`k`) are all that the convolution's backward pass needs.
+
+use super::{DeviceError, Memory};
+
+/// A matrix view of an NHWC activation: one row a pixel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Rows {
+    /// N·H·W.
+    pub rows: usize,
+    /// C.
+    pub channels: usize,
+}
+
+impl Rows {
+    /// Elements of the activation.
+    pub fn len(&self) -> usize {
+        self.rows * self.channels
+    }
+
+    /// Whether there is no element at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Keras's two constants.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C)]
+pub struct BatchNormConstants {
+    /// Weight of the *old* running average (Keras's convention; PyTorch's momentum is one minus this).
+    pub momentum: f64,
+    /// Added to the variance under the root.
+    pub epsilon: f64,
+}
+
+/// Batch norm and the junction where a residual block ends.
+pub trait BatchNormKernels: Memory {
+    /// Training: from the batch's `stats [2, C]` to `norm [4, C]` = (gamma·istd, beta − mean·gamma·istd, mean, istd),
+    /// istd = 1/√(variance + epsilon); and `running ← momentum·running + (1 − momentum)·batch`.
+    ///
+    /// The statistics are those of the convolution without its bias, which batch norm would take out again; `bias` enters
+    /// the running mean only. The running variance takes the biased variance, as Keras 3 does.
+    fn batch_norm_finalise(
+        &self,
+        norm: Self::ViewMut<'_>,
+        running_mean: Self::ViewMut<'_>,
+        running_variance: Self::ViewMut<'_>,
+        stats: Self::View<'_>,
+        gamma: Self::View<'_>,
+        beta: Self::View<'_>,
+        bias: Option<Self::View<'_>>,
+        channels: usize,
+        constants: BatchNormConstants,
+    ) -> Result<(), DeviceError>;
+
+    /// Inference: the running averages folded into `norm [4, C]`, whose mean row is running mean − bias, so that the
+    /// convolution in front need not add its bias here either.
+    fn batch_norm_fold(
+        &self,
+        norm: Self::ViewMut<'_>,
+        running_mean: Self::View<'_>,
+        running_variance: Self::View<'_>,
+        gamma: Self::View<'_>,
+        beta: Self::View<'_>,
+        bias: Option<Self::View<'_>>,
+        channels: usize,
+        epsilon: f64,
+    ) -> Result<(), DeviceError>;
+
+    /// `a = max(0, scale·y + shift)`: pays what is owed, for a consumer that cannot while loading.
+    fn batch_norm_apply(
+        &self,
+        a: Self::ViewMut<'_>,
+        y: Self::View<'_>,
+        norm: Self::View<'_>,
+        shape: Rows,
+    ) -> Result<(), DeviceError>;
+
+    /// `dz = da·[scale·y + shift > 0]` and `sums [2, C]` = (Σ dz, Σ dz·(y − mean)), where no epilogue did it.
+    fn batch_norm_backward_reduce(
+        &self,
+        dz: Self::ViewMut<'_>,
+        sums: Self::ViewMut<'_>,
+        da: Self::View<'_>,
+        y: Self::View<'_>,
+        norm: Self::View<'_>,
+        shape: Rows,
+    ) -> Result<(), DeviceError>;
+
+    /// From `sums` to `k [3, C]`; `dgamma += sums₁·istd`, `dbeta += sums₀`.
+    fn batch_norm_backward_finalise(
+        &self,
+        k: Self::ViewMut<'_>,
+        dgamma: Self::ViewMut<'_>,
+        dbeta: Self::ViewMut<'_>,
+        sums: Self::View<'_>,
+        gamma: Self::View<'_>,
+        norm: Self::View<'_>,
+        shape: Rows,
+    ) -> Result<(), DeviceError>;
+
+    /// The junction: `out = max(0, scale·y + shift + shortcut)`, where the shortcut is a finished activation, or the raw
+    /// projection with the `norm` it owes (no ReLU).
+    fn residual_forward(
+        &self,
+        out: Self::ViewMut<'_>,
+        y: Self::View<'_>,
+        norm: Self::View<'_>,
+        shortcut: Self::View<'_>,
+        shortcut_norm: Option<Self::View<'_>>,
+        shape: Rows,
+    ) -> Result<(), DeviceError>;
+
+    /// `dz = dout·[out > 0]`, the gradient of both branches; `sums [2, C]` = (Σ dz, Σ dz·(y − mean)) for the branch, and
+    /// the same for a projected shortcut.
+    fn residual_backward(
+        &self,
+        dz: Self::ViewMut<'_>,
+        sums: Self::ViewMut<'_>,
+        dout: Self::View<'_>,
+        out: Self::View<'_>,
+        y: Self::View<'_>,
+        norm: Self::View<'_>,
+        projection: Option<super::ReduceEpilogue<Self::View<'_>, Self::ViewMut<'_>>>,
+        shape: Rows,
+    ) -> Result<(), DeviceError>;
+}

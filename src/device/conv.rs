@@ -1,0 +1,161 @@
+//! Convolution: geometry, the fused ends of its three passes, and the kernels.
+
+use super::{DeviceError, Memory};
+
+/// The geometry of a 2-D convolution (cross-correlation, as everywhere in deep learning) with square stride and padding.
+///
+/// `y[n,p,q,k] = Σ_{r,s,c} x[n, p·stride − pad + r, q·stride − pad + s, c] · w[k,r,s,c]`, where `x` outside the image
+/// is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct ConvShape {
+    /// Images.
+    pub n: usize,
+    /// Input height.
+    pub h: usize,
+    /// Input width.
+    pub w: usize,
+    /// Input channels.
+    pub c: usize,
+    /// Filters, which are the output channels.
+    pub k: usize,
+    /// Filter height.
+    pub r: usize,
+    /// Filter width.
+    pub s: usize,
+    /// Step between output pixels, both ways.
+    pub stride: usize,
+    /// Zero pixels added on each of the four sides.
+    pub pad: usize,
+    /// Output height.
+    pub p: usize,
+    /// Output width.
+    pub q: usize,
+}
+
+impl ConvShape {
+    /// The geometry of `k` filters of `r`×`s`×`c` over `n` images of `h`×`w`×`c`.
+    ///
+    /// # Errors
+    /// [`DeviceError::Shape`] when an extent is zero or the filter is larger than the padded image.
+    pub fn new(
+        [n, h, w, c]: [usize; 4],
+        k: usize,
+        [r, s]: [usize; 2],
+        stride: usize,
+        pad: usize,
+    ) -> Result<Self, DeviceError> {
+        if [n, h, w, c, k, r, s, stride].contains(&0) || h + 2 * pad < r || w + 2 * pad < s {
+            let reason = format!("{k} filters of {r}x{s} do not fit {n} images of {h}x{w}x{c} padded by {pad}");
+            return Err(DeviceError::Shape { kernel: "convolution", reason });
+        }
+        let p = (h + 2 * pad - r) / stride + 1;
+        let q = (w + 2 * pad - s) / stride + 1;
+        Ok(ConvShape { n, h, w, c, k, r, s, stride, pad, p, q })
+    }
+
+    /// Elements of `x`: N·H·W·C.
+    pub fn input_len(&self) -> usize {
+        self.n * self.h * self.w * self.c
+    }
+
+    /// Elements of `y`: N·P·Q·K.
+    pub fn output_len(&self) -> usize {
+        self.n * self.p * self.q * self.k
+    }
+
+    /// Elements of `w`: K·R·S·C.
+    pub fn weights_len(&self) -> usize {
+        self.k * self.r * self.s * self.c
+    }
+
+    /// Multiply-adds of one pass.
+    pub fn macs(&self) -> usize {
+        self.output_len() * self.r * self.s * self.c
+    }
+
+    /// Whether the pass is a plain matrix product over pixels: a 1×1 filter that skips none and pads none.
+    pub fn is_pointwise(&self) -> bool {
+        self.r == 1 && self.s == 1 && self.stride == 1 && self.pad == 0
+    }
+}
+
+/// What the batch norm in front still owes the input, paid while loading: `max(0, scale[c]·x + shift[c])`.
+/// Padding is zero *after* the transform.
+#[derive(Clone, Copy, Debug)]
+pub struct InputTransform<V> {
+    /// `norm [4, C]`; rows 0 and 1, scale and shift, are read.
+    pub norm: V,
+}
+
+/// The gradient of a convolution's output, in one of two forms.
+#[derive(Clone, Copy, Debug)]
+pub enum OutputGradient<V> {
+    /// `dy` itself.
+    Ready(V),
+    /// Behind a batch norm, `dy = k₀[c]·dz + k₁[c]·y + k₂[c]`, formed while loading.
+    Owed {
+        /// Gradient of the batch norm's output, ReLU already undone.
+        dz: V,
+        /// The convolution's output.
+        y: V,
+        /// `k [3, K]`.
+        k: V,
+    },
+}
+
+/// What the data gradient does before storing when its input was `a = max(0, scale·y + shift)`, the pending output of a
+/// batch norm: mask, store `dz = da·[scale·y + shift > 0]`, and reduce what that batch norm's backward pass needs.
+pub struct ReduceEpilogue<V, M> {
+    /// `sums [2, C]`, written: Σ dz and Σ dz·(y − mean).
+    pub sums: M,
+    /// The raw activation in front of the batch norm, shaped like `dx`.
+    pub y: V,
+    /// `norm [4, C]`.
+    pub norm: V,
+}
+
+/// The convolution's three passes.
+pub trait ConvKernels: Memory {
+    /// `y = conv(transform(x), w) + bias`, and `stats [2, K]` = mean and biased variance over N·P·Q of each channel of
+    /// the stored `y`.
+    fn conv_forward(
+        &self,
+        y: Self::ViewMut<'_>,
+        stats: Option<Self::ViewMut<'_>>,
+        x: Self::View<'_>,
+        transform: Option<InputTransform<Self::View<'_>>>,
+        w: Self::View<'_>,
+        bias: Option<Self::View<'_>>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError>;
+
+    /// `dx = convᵀ(dy, w)`, or `dx += …` with `accumulate`; then the epilogue on the total.
+    fn conv_backward_data(
+        &self,
+        dx: Self::ViewMut<'_>,
+        accumulate: bool,
+        epilogue: Option<ReduceEpilogue<Self::View<'_>, Self::ViewMut<'_>>>,
+        dy: OutputGradient<Self::View<'_>>,
+        w: Self::View<'_>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError>;
+
+    /// `dw += Σ_{n,p,q} dy ⊗ transform(x)`.
+    fn conv_backward_weights(
+        &self,
+        dw: Self::ViewMut<'_>,
+        dy: OutputGradient<Self::View<'_>>,
+        x: Self::View<'_>,
+        transform: Option<InputTransform<Self::View<'_>>>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError>;
+
+    /// `dbias[k] += Σ_{n,p,q} dy`. Only for a convolution that no batch norm follows: behind one it is exactly zero.
+    fn conv_backward_bias(
+        &self,
+        dbias: Self::ViewMut<'_>,
+        dy: OutputGradient<Self::View<'_>>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError>;
+}

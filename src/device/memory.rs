@@ -1,0 +1,77 @@
+//! Memory: buffers from a pool, views of them, and the moves between host and device.
+
+use super::DeviceError;
+use std::fmt::Debug;
+use std::ops::Range;
+
+/// A number on the host side of a device: `f32` everywhere but in the reference device, which computes in `f64`.
+pub trait Real: Copy + Debug + Default + PartialOrd + Into<f64> + Send + Sync + 'static {
+    /// The nearest value of this type.
+    fn from_f64(value: f64) -> Self;
+}
+
+impl Real for f32 {
+    fn from_f64(value: f64) -> Self {
+        value as f32
+    }
+}
+
+impl Real for f64 {
+    fn from_f64(value: f64) -> Self {
+        value
+    }
+}
+
+/// What a buffer holds, which decides how wide its elements may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Activations and their gradients: a device running in mixed precision keeps these narrow.
+    Activation,
+    /// Parameters, optimiser state, statistics, logits, losses: always at full width.
+    Full,
+}
+
+/// Buffers and views. A buffer is owned and returns to its device's pool when dropped, so that a training step finds the
+/// same addresses as the one before it; kernels take views, which are to a buffer what slices are to a `Vec`.
+pub trait Memory: Sized + 'static {
+    /// The host's number type.
+    type Real: Real;
+    /// An owned allocation.
+    type Buffer;
+    /// A shared view of part of a buffer.
+    type View<'a>: Copy;
+    /// An exclusive view of part of a buffer.
+    type ViewMut<'a>;
+    /// A batch of `u8` pixels on the device.
+    type Pixels;
+
+    /// The machine in words, for progress lines and errors.
+    fn name(&self) -> String;
+
+    /// `len` elements with unspecified content.
+    fn allocate(&self, len: usize, storage: Storage) -> Result<Self::Buffer, DeviceError>;
+
+    /// The elements of `range`. Panics if the range leaves the buffer: ranges come from layouts, never from users.
+    fn view(buffer: &Self::Buffer, range: Range<usize>) -> Self::View<'_>;
+
+    /// The elements of `range`, exclusively. Panics if the range leaves the buffer.
+    fn view_mut(buffer: &mut Self::Buffer, range: Range<usize>) -> Self::ViewMut<'_>;
+
+    /// Host to device; the lengths must agree.
+    fn upload(&self, to: Self::ViewMut<'_>, from: &[Self::Real]) -> Result<(), DeviceError>;
+
+    /// Device to host; waits for the kernels that write `from`.
+    fn download(&self, from: Self::View<'_>) -> Result<Vec<Self::Real>, DeviceError>;
+
+    /// Host to device for a batch of pixels, NHWC.
+    fn upload_pixels(&self, pixels: &[u8]) -> Result<Self::Pixels, DeviceError>;
+
+    /// `to = value`, everywhere.
+    fn fill(&self, to: Self::ViewMut<'_>, value: Self::Real) -> Result<(), DeviceError>;
+
+    /// `to = from`.
+    fn copy(&self, to: Self::ViewMut<'_>, from: Self::View<'_>) -> Result<(), DeviceError>;
+
+    /// `to += from`: the fan-in of a gradient whose second part comes from no kernel that could add while storing.
+    fn add(&self, to: Self::ViewMut<'_>, from: Self::View<'_>) -> Result<(), DeviceError>;
+}

@@ -1,0 +1,90 @@
+//! The kernel vocabulary, and the devices that speak it.
+//!
+//! A [`Device`] is memory plus one method a kernel. The methods are grouped by layer family, one trait a file, and every
+//! device implements a family in a file of the same name: [`conv`], [`batch_norm`], [`pool`], [`dense`], [`loss`],
+//! [`adam`], [`image`]. The engine above is generic over `Device`; nothing in it knows which one runs.
+//!
+//! # Conventions
+//!
+//! - Arguments come in the order outputs, inputs, parameters, sizes. The gradient of `x` is `dx`.
+//! - Activations are NHWC, convolution weights KRSC (one row a filter), dense weights `[outputs, inputs]`.
+//! - Per-channel values are rows of a small matrix: `stats [2, C]` is (mean, biased variance), `norm [4, C]` is
+//!   (scale, shift, mean, inverse standard deviation), `sums [2, C]` and `k [3, C]` serve batch norm's backward pass.
+//! - Gradients of parameters accumulate (`+=`). Gradients of activations overwrite, except where a method takes
+//!   `accumulate`.
+//! - Every reduction has a fixed order, so the same input gives the same bits.
+//! - Every method checks the lengths of its operands and returns [`DeviceError::Length`] rather than touching memory.
+
+pub mod adam;
+pub mod batch_norm;
+pub mod conv;
+pub mod cpu;
+pub mod dense;
+pub mod image;
+pub mod loss;
+pub mod memory;
+pub mod pool;
+pub mod reference;
+
+pub use adam::{AdamKernels, AdamStep};
+pub use batch_norm::{BatchNormConstants, BatchNormKernels, Rows};
+pub use conv::{ConvKernels, ConvShape, InputTransform, OutputGradient, ReduceEpilogue};
+pub use dense::{DenseKernels, DenseShape};
+pub use image::{ImageKernels, ImageShape, PixelFormat, Placement};
+pub use loss::{LossKernels, LossShape};
+pub use memory::{Memory, Real, Storage};
+pub use pool::{GlobalPoolShape, PoolKernels, PoolShape};
+
+/// Everything the engine asks of a machine: memory and the kernels of every layer family.
+pub trait Device:
+    Memory + ConvKernels + BatchNormKernels + PoolKernels + DenseKernels + LossKernels + AdamKernels + ImageKernels
+{
+}
+
+impl<D> Device for D where
+    D: Memory + ConvKernels + BatchNormKernels + PoolKernels + DenseKernels + LossKernels + AdamKernels + ImageKernels
+{
+}
+
+/// Why a device could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The allocation did not fit.
+    #[error("{device} has no room for {bytes} more bytes; try a smaller --batch or --image-size")]
+    OutOfMemory {
+        /// The device's name.
+        device: String,
+        /// The size of the allocation that failed.
+        bytes: usize,
+    },
+    /// An operand's length contradicts the geometry it came with.
+    #[error("{kernel}: operand {operand} has {found} elements, its shape asks for {expected}")]
+    Length {
+        /// The method that refused.
+        kernel: &'static str,
+        /// The operand's name in that method's signature.
+        operand: &'static str,
+        /// Elements given.
+        found: usize,
+        /// Elements the geometry asks for.
+        expected: usize,
+    },
+    /// The extents contradict one another, so no kernel can be right for them.
+    #[error("{kernel}: {reason}")]
+    Shape {
+        /// The method or geometry that refused.
+        kernel: &'static str,
+        /// The extents in question.
+        reason: String,
+    },
+}
+
+/// Refuses a launch whose operands are not as long as its geometry says. Each triple is (operand, found, expected).
+pub fn check_lengths(kernel: &'static str, operands: &[(&'static str, usize, usize)]) -> Result<(), DeviceError> {
+    for &(operand, found, expected) in operands {
+        if found != expected {
+            return Err(DeviceError::Length { kernel, operand, found, expected });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! Pooling: the stem's 3×3/2 maximum, and the global poolings before the head.
+
+use super::{DeviceError, InputTransform, Memory};
+
+/// The geometry of a max pool with a square window over an image padded by zeros.
+///
+/// Keras pads with an explicit layer, so the zeros take part in the maximum. Ties go to the first pixel in reading
+/// order; a window won by the padding passes its gradient to nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PoolShape {
+    /// Images.
+    pub n: usize,
+    /// Input height.
+    pub h: usize,
+    /// Input width.
+    pub w: usize,
+    /// Channels.
+    pub c: usize,
+    /// Side of the window.
+    pub window: usize,
+    /// Step between windows.
+    pub stride: usize,
+    /// Zero pixels added on each side.
+    pub pad: usize,
+    /// Output height.
+    pub p: usize,
+    /// Output width.
+    pub q: usize,
+}
+
+impl PoolShape {
+    /// The geometry of a window over `n` images of `h`×`w`×`c`.
+    ///
+    /// # Errors
+    /// [`DeviceError::Shape`] when an extent is zero or the window is larger than the padded image.
+    pub fn new([n, h, w, c]: [usize; 4], window: usize, stride: usize, pad: usize) -> Result<Self, DeviceError> {
+        if [n, h, w, c, window, stride].contains(&0) || h.min(w) + 2 * pad < window {
+            let reason =
+                format!("a window of {window}x{window} does not fit {n} images of {h}x{w}x{c} padded by {pad}");
+            return Err(DeviceError::Shape { kernel: "max pool", reason });
+        }
+        let p = (h + 2 * pad - window) / stride + 1;
+        let q = (w + 2 * pad - window) / stride + 1;
+        Ok(PoolShape { n, h, w, c, window, stride, pad, p, q })
+    }
+
+    /// Elements of `x`.
+    pub fn input_len(&self) -> usize {
+        self.n * self.h * self.w * self.c
+    }
+
+    /// Elements of `y`.
+    pub fn output_len(&self) -> usize {
+        self.n * self.p * self.q * self.c
+    }
+}
+
+/// The geometry of a global pooling: `[n, pixels, c] → [n, c]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct GlobalPoolShape {
+    /// Images.
+    pub n: usize,
+    /// H·W.
+    pub pixels: usize,
+    /// Channels.
+    pub c: usize,
+}
+
+impl GlobalPoolShape {
+    /// Elements of `x`.
+    pub fn input_len(&self) -> usize {
+        self.n * self.pixels * self.c
+    }
+
+    /// Elements of `y`.
+    pub fn output_len(&self) -> usize {
+        self.n * self.c
+    }
+}
+
+/// The poolings and their gradients.
+pub trait PoolKernels: Memory {
+    /// `y[n,p,q,c]` = the largest of the window over `transform(x)` padded by zeros.
+    fn max_pool_forward(
+        &self,
+        y: Self::ViewMut<'_>,
+        x: Self::View<'_>,
+        transform: Option<InputTransform<Self::View<'_>>>,
+        shape: &PoolShape,
+    ) -> Result<(), DeviceError>;
+
+    /// `dx` = the gradient of `transform(x)`: each window's `dy` goes to the pixel that won it, found again from `x`.
+    fn max_pool_backward(
+        &self,
+        dx: Self::ViewMut<'_>,
+        dy: Self::View<'_>,
+        x: Self::View<'_>,
+        transform: Option<InputTransform<Self::View<'_>>>,
+        shape: &PoolShape,
+    ) -> Result<(), DeviceError>;
+
+    /// `y[n,c]` = mean over the pixels. `y` has full width.
+    fn global_average_pool_forward(
+        &self,
+        y: Self::ViewMut<'_>,
+        x: Self::View<'_>,
+        shape: &GlobalPoolShape,
+    ) -> Result<(), DeviceError>;
+
+    /// `dx[n,i,c] = dy[n,c] / pixels`.
+    fn global_average_pool_backward(
+        &self,
+        dx: Self::ViewMut<'_>,
+        dy: Self::View<'_>,
+        shape: &GlobalPoolShape,
+    ) -> Result<(), DeviceError>;
+
+    /// `y[n,c]` = maximum over the pixels. `y` has full width.
+    fn global_max_pool_forward(
+        &self,
+        y: Self::ViewMut<'_>,
+        x: Self::View<'_>,
+        shape: &GlobalPoolShape,
+    ) -> Result<(), DeviceError>;
+
+    /// `dx[n,i,c] = dy[n,c]` at the first pixel that holds the maximum, zero elsewhere.
+    fn global_max_pool_backward(
+        &self,
+        dx: Self::ViewMut<'_>,
+        dy: Self::View<'_>,
+        x: Self::View<'_>,
+        shape: &GlobalPoolShape,
+    ) -> Result<(), DeviceError>;
+}
