@@ -1,4 +1,8 @@
 //! Onesheet: a from-scratch deep-learning engine for one model, the ResNet-50 that names a film's genres from its poster.
 
+pub mod autograd;
 pub mod data;
 pub mod device;
+pub mod ops;
+pub mod parameters;
+pub mod tensor;

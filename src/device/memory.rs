@@ -57,6 +57,10 @@ pub trait Memory: Sized + 'static {
     /// The elements of `range`, exclusively. Panics if the range leaves the buffer.
     fn view_mut(buffer: &mut Self::Buffer, range: Range<usize>) -> Self::ViewMut<'_>;
 
+    /// The first `at` elements and the rest, for a kernel that writes two neighbours of one arena. Panics if the view is
+    /// shorter.
+    fn split_mut(view: Self::ViewMut<'_>, at: usize) -> (Self::ViewMut<'_>, Self::ViewMut<'_>);
+
     /// Host to device; the lengths must agree.
     fn upload(&self, to: Self::ViewMut<'_>, from: &[Self::Real]) -> Result<(), DeviceError>;
 

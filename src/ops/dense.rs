@@ -1,0 +1,83 @@
+//! Dense layers, with or without ReLU.
+
+use crate::autograd::{Gradient, Node, Slot, Tape};
+use crate::device::{DenseShape, Device, DeviceError, Storage};
+use crate::parameters::{Parameters, Span};
+use crate::tensor::Tensor;
+
+/// A dense layer's parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dense {
+    /// `[outputs, inputs]`.
+    pub kernel: Span,
+    /// `[outputs]`; follows the kernel in the arena.
+    pub bias: Span,
+    /// Columns of the input.
+    pub inputs: usize,
+    /// Columns of the output.
+    pub outputs: usize,
+    /// Whether a ReLU follows.
+    pub relu: bool,
+}
+
+impl Dense {
+    fn shape<D: Device>(&self, x: &Tensor<D>) -> Result<DenseShape, DeviceError> {
+        match *x.shape().extents() {
+            [n, inputs] if inputs == self.inputs => Ok(DenseShape { n, inputs, outputs: self.outputs }),
+            _ => {
+                let reason = format!("{:?} is not [N, {}]", x.shape(), self.inputs);
+                Err(DeviceError::Shape { kernel: "dense", reason })
+            }
+        }
+    }
+}
+
+/// `y [N, outputs] = x [N, inputs]·kernelᵀ + bias`, then the ReLU if the layer has one.
+///
+/// # Errors
+/// The device's, and [`DeviceError::Shape`] if the input has other columns.
+pub fn forward<D: Device>(
+    tape: &mut Tape<D>,
+    parameters: &Parameters<D>,
+    (x, x_slot): (Tensor<D>, Option<Slot>),
+    layer: Dense,
+) -> Result<(Tensor<D>, Option<Slot>), DeviceError> {
+    let shape = layer.shape(&x)?;
+    let mut y = Tensor::new(tape.device(), [shape.n, shape.outputs], Storage::Full)?;
+    let (w, b) = (parameters.weights.view(layer.kernel), parameters.weights.view(layer.bias));
+    tape.device().dense_forward(y.view_mut(), x.view(), w, b, layer.relu, &shape)?;
+    let slot = tape.slot_if(x_slot.is_some() || parameters.is_trainable(layer.kernel));
+    if let Some(slot) = slot {
+        let output = layer.relu.then(|| y.clone());
+        tape.push(Node::Dense { y: slot, x: x_slot, input: x, output, layer });
+    }
+    Ok((y, slot))
+}
+
+/// The dense layer's rule.
+pub(crate) fn backward<D: Device>(
+    tape: &mut Tape<D>,
+    parameters: &mut Parameters<D>,
+    y: Slot,
+    x: Option<Slot>,
+    input: Tensor<D>,
+    output: Option<Tensor<D>>,
+    layer: Dense,
+) -> Result<(), DeviceError> {
+    let Some(gradient) = tape.take(y) else { return Ok(()) };
+    let shape = layer.shape(&input)?;
+    let mut dz = gradient.into_tensor();
+    if let Some(output) = output {
+        let mut masked = Tensor::new(tape.device(), dz.shape(), Storage::Full)?;
+        tape.device().relu_backward(masked.view_mut(), dz.view(), output.view())?;
+        dz = masked;
+    }
+    if parameters.is_trainable(layer.kernel) {
+        let (dw, db) = parameters.gradients.pair_mut(layer.kernel, layer.bias);
+        tape.device().dense_backward_weights(dw, db, dz.view(), input.view(), &shape)?;
+    }
+    let Some(x) = x else { return Ok(()) };
+    let mut dx = Tensor::new(tape.device(), input.shape(), Storage::Full)?;
+    tape.device().dense_backward_data(dx.view_mut(), dz.view(), parameters.weights.view(layer.kernel), &shape)?;
+    tape.add(x, Gradient::Ready(dx))
+}

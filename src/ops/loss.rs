@@ -1,0 +1,50 @@
+//! Class-weighted binary cross-entropy, where the backward pass begins.
+
+use crate::autograd::Tape;
+use crate::device::{Device, DeviceError, LossShape, Storage};
+use crate::tensor::Tensor;
+
+/// The mean loss `[1]` over batch and classes, and its gradient with respect to the logits `[N, C]`, the seed of
+/// [`Tape::backward`]. The two come from one pass over the logits.
+///
+/// # Errors
+/// The device's, and [`DeviceError::Shape`] if the operands' shapes disagree.
+pub fn binary_cross_entropy<D: Device>(
+    tape: &Tape<D>,
+    logits: &Tensor<D>,
+    targets: &Tensor<D>,
+    class_weights: &Tensor<D>,
+) -> Result<(Tensor<D>, Tensor<D>), DeviceError> {
+    let shape = match (logits.shape().extents(), class_weights.shape().extents()) {
+        (&[n, classes], &[weights]) if targets.shape() == logits.shape() && weights == classes => {
+            LossShape { n, classes }
+        }
+        _ => {
+            let (z, t, w) = (logits.shape(), targets.shape(), class_weights.shape());
+            let reason = format!("logits {z:?}, targets {t:?} and class weights {w:?} do not match");
+            return Err(DeviceError::Shape { kernel: "binary cross-entropy", reason });
+        }
+    };
+    let device = tape.device();
+    let mut loss = Tensor::new(device, [1], Storage::Full)?;
+    let mut dlogits = Tensor::new(device, [shape.n, shape.classes], Storage::Full)?;
+    device.bce_forward_backward(
+        loss.view_mut(),
+        dlogits.view_mut(),
+        logits.view(),
+        targets.view(),
+        class_weights.view(),
+        &shape,
+    )?;
+    Ok((loss, dlogits))
+}
+
+/// Probabilities `[N, C]` from logits.
+///
+/// # Errors
+/// The device's.
+pub fn sigmoid<D: Device>(tape: &Tape<D>, logits: &Tensor<D>) -> Result<Tensor<D>, DeviceError> {
+    let mut p = Tensor::new(tape.device(), logits.shape(), Storage::Full)?;
+    tape.device().sigmoid(p.view_mut(), logits.view())?;
+    Ok(p)
+}

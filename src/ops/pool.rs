@@ -1,0 +1,110 @@
+//! Max pooling and the global poolings.
+
+use super::conv::{Activation, nhwc};
+use crate::autograd::{Gradient, Node, Slot, Tape};
+use crate::device::{Device, DeviceError, GlobalPoolShape, PoolShape, Storage};
+use crate::tensor::{Shape, Tensor};
+
+/// How the last feature map becomes one vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Pooling {
+    /// The mean over all pixels.
+    #[default]
+    Average,
+    /// The maximum over all pixels, as the paper's code has it.
+    Max,
+}
+
+/// The maximum over windows of `window`×`window`, `stride` apart, over the input padded by `pad` zeros.
+///
+/// # Errors
+/// The device's, and [`DeviceError::Shape`] if the window does not fit.
+pub fn max<D: Device>(
+    tape: &mut Tape<D>,
+    x: &Activation<D>,
+    window: usize,
+    stride: usize,
+    pad: usize,
+) -> Result<Activation<D>, DeviceError> {
+    let shape = PoolShape::new(nhwc("max pool", x.shape())?, window, stride, pad)?;
+    let device = tape.device();
+    let mut y = Tensor::new(device, [shape.n, shape.p, shape.q, shape.c], Storage::Activation)?;
+    device.max_pool_forward(y.view_mut(), x.raw.view(), x.transform(), &shape)?;
+    let slot = tape.slot_if(x.slot.is_some());
+    if let Some(slot) = slot {
+        tape.push(Node::MaxPool { y: slot, x: x.clone(), shape });
+    }
+    Ok(Activation { slot, raw: y, owed: None })
+}
+
+/// Max pooling's rule. The winners are found again from the input, so nothing but the input is saved.
+pub(crate) fn max_backward<D: Device>(
+    tape: &mut Tape<D>,
+    y: Slot,
+    x: Activation<D>,
+    shape: PoolShape,
+) -> Result<(), DeviceError> {
+    let (Some(gradient), Some(slot)) = (tape.take(y), x.slot) else { return Ok(()) };
+    let mut dx = Tensor::new(tape.device(), x.shape(), Storage::Activation)?;
+    tape.device().max_pool_backward(
+        dx.view_mut(),
+        gradient.into_tensor().view(),
+        x.raw.view(),
+        x.transform(),
+        &shape,
+    )?;
+    tape.add(slot, Gradient::Ready(dx))
+}
+
+/// One value a channel: `[N, H, W, C] → [N, C]`, with a slot for its gradient.
+///
+/// # Errors
+/// The device's.
+pub fn global<D: Device>(
+    tape: &mut Tape<D>,
+    x: &Activation<D>,
+    kind: Pooling,
+) -> Result<(Tensor<D>, Option<Slot>), DeviceError> {
+    let values = x.values(tape.device())?;
+    let shape = global_shape(x.shape())?;
+    let mut y = Tensor::new(tape.device(), [shape.n, shape.c], Storage::Full)?;
+    match kind {
+        Pooling::Average => tape.device().global_average_pool_forward(y.view_mut(), values.view(), &shape)?,
+        Pooling::Max => tape.device().global_max_pool_forward(y.view_mut(), values.view(), &shape)?,
+    }
+    let slot = tape.slot_if(x.slot.is_some());
+    if let Some(y) = slot {
+        let winners = match kind {
+            Pooling::Average => None,
+            Pooling::Max => Some(values),
+        };
+        tape.push(Node::GlobalPool { y, x: x.slot, input: x.shape(), winners });
+    }
+    Ok((y, slot))
+}
+
+/// Global pooling's rule.
+pub(crate) fn global_backward<D: Device>(
+    tape: &mut Tape<D>,
+    y: Slot,
+    x: Option<Slot>,
+    input: Shape,
+    winners: Option<Tensor<D>>,
+) -> Result<(), DeviceError> {
+    let (Some(gradient), Some(slot)) = (tape.take(y), x) else { return Ok(()) };
+    let dy = gradient.into_tensor();
+    let shape = global_shape(input)?;
+    let mut dx = Tensor::new(tape.device(), input, Storage::Activation)?;
+    match winners {
+        None => tape.device().global_average_pool_backward(dx.view_mut(), dy.view(), &shape)?,
+        Some(values) => {
+            tape.device().global_max_pool_backward(dx.view_mut(), dy.view(), values.view(), &shape)?;
+        }
+    }
+    tape.add(slot, Gradient::Ready(dx))
+}
+
+fn global_shape(input: Shape) -> Result<GlobalPoolShape, DeviceError> {
+    let [n, h, w, c] = nhwc("global pool", input)?;
+    Ok(GlobalPoolShape { n, pixels: h * w, c })
+}
