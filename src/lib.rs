@@ -5,4 +5,5 @@ pub mod data;
 pub mod device;
 pub mod ops;
 pub mod parameters;
+pub mod random;
 pub mod tensor;
