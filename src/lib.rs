@@ -3,7 +3,9 @@
 pub mod autograd;
 pub mod data;
 pub mod device;
+pub mod model;
 pub mod ops;
+pub mod optim;
 pub mod parameters;
 pub mod random;
 pub mod tensor;

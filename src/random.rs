@@ -30,9 +30,7 @@ pub struct Philox {
 impl Philox {
     /// The generator of `seed`: its low word is the first word of the key.
     pub fn new(seed: u64) -> Philox {
-        Philox {
-            key: [seed as u32, (seed >> 32) as u32],
-        }
+        Philox { key: [seed as u32, (seed >> 32) as u32] }
     }
 
     /// The four random words of `counter`.
@@ -43,12 +41,8 @@ impl Philox {
         for _ in 0..10 {
             let left = MULTIPLIERS[0] * u64::from(c0);
             let right = MULTIPLIERS[1] * u64::from(c2);
-            (c0, c1, c2, c3) = (
-                (right >> 32) as u32 ^ c1 ^ k0,
-                right as u32,
-                (left >> 32) as u32 ^ c3 ^ k1,
-                left as u32,
-            );
+            (c0, c1, c2, c3) =
+                ((right >> 32) as u32 ^ c1 ^ k0, right as u32, (left >> 32) as u32 ^ c3 ^ k1, left as u32);
             k0 = k0.wrapping_add(WEYL[0]);
             k1 = k1.wrapping_add(WEYL[1]);
         }
@@ -58,12 +52,7 @@ impl Philox {
     /// The sequence of (`stream`, `major`, `minor`), for instance (augmentation, epoch, sample).
     /// Its block number `n` is `block([n, minor, major, stream])`.
     pub fn sequence(&self, stream: Stream, major: u32, minor: u32) -> Sequence {
-        Sequence {
-            philox: *self,
-            counter: [0, minor, major, stream as u32],
-            words: [0; 4],
-            unread: 0,
-        }
+        Sequence { philox: *self, counter: [0, minor, major, stream as u32], words: [0; 4], unread: 0 }
     }
 }
 
@@ -137,16 +126,8 @@ mod tests {
     #[test]
     fn known_answers() {
         let cases = [
-            (
-                [0; 4],
-                [0; 2],
-                [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8],
-            ),
-            (
-                [u32::MAX; 4],
-                [u32::MAX; 2],
-                [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd],
-            ),
+            ([0; 4], [0; 2], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]),
+            ([u32::MAX; 4], [u32::MAX; 2], [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]),
             (
                 [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
                 [0xa409_3822, 0x299f_31d0],
@@ -184,24 +165,15 @@ mod tests {
         let n = 200_000;
         let moments = |values: &[f64]| {
             let mean = values.iter().sum::<f64>() / values.len() as f64;
-            (
-                mean,
-                values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64,
-            )
+            (mean, values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64)
         };
         let uniform: Vec<f64> = (0..n).map(|_| f64::from(sequence.uniform())).collect();
         assert!(uniform.iter().all(|u| (0.0..1.0).contains(u)));
         let (mean, variance) = moments(&uniform);
-        assert!(
-            (mean - 0.5).abs() <= 0.003 && (variance - 1.0 / 12.0).abs() <= 0.001,
-            "{mean} {variance}"
-        );
+        assert!((mean - 0.5).abs() <= 0.003 && (variance - 1.0 / 12.0).abs() <= 0.001, "{mean} {variance}");
         let normal: Vec<f64> = (0..n).map(|_| f64::from(sequence.normal())).collect();
         let (mean, variance) = moments(&normal);
-        assert!(
-            mean.abs() <= 0.01 && (variance - 1.0).abs() <= 0.02,
-            "{mean} {variance}"
-        );
+        assert!(mean.abs() <= 0.01 && (variance - 1.0).abs() <= 0.02, "{mean} {variance}");
         assert!(normal.iter().all(|v| v.is_finite()));
     }
 
@@ -213,16 +185,11 @@ mod tests {
             counts[sequence.below(7) as usize] += 1;
         }
         // Chi-squared with 6 degrees of freedom: 22.5 is exceeded once in a thousand seeds.
-        let chi2: f64 = counts
-            .iter()
-            .map(|&c| (f64::from(c) - 10_000.0).powi(2) / 10_000.0)
-            .sum();
+        let chi2: f64 = counts.iter().map(|&c| (f64::from(c) - 10_000.0).powi(2) / 10_000.0).sum();
         assert!(chi2 <= 22.5, "{counts:?}");
         // A bound above half the range, where plain multiplication would favour every other result.
         let bound = 3 << 30;
-        let low = (0..30_000)
-            .filter(|_| sequence.below(bound) < bound / 3)
-            .count();
+        let low = (0..30_000).filter(|_| sequence.below(bound) < bound / 3).count();
         assert!(low.abs_diff(10_000) <= 400, "{low}");
         assert_eq!((sequence.below(0), sequence.below(1)), (0, 0));
     }
@@ -243,9 +210,6 @@ mod tests {
             *counts.entry(permutation(11, epoch, 3)).or_insert(0u32) += 1;
         }
         assert_eq!(counts.len(), 6);
-        assert!(
-            counts.values().all(|c| c.abs_diff(1000) <= 120),
-            "{counts:?}"
-        );
+        assert!(counts.values().all(|c| c.abs_diff(1000) <= 120), "{counts:?}");
     }
 }

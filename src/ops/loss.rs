@@ -1,16 +1,15 @@
 //! Class-weighted binary cross-entropy, where the backward pass begins.
 
-use crate::autograd::Tape;
 use crate::device::{Device, DeviceError, LossShape, Storage};
 use crate::tensor::Tensor;
 
 /// The mean loss `[1]` over batch and classes, and its gradient with respect to the logits `[N, C]`, the seed of
-/// [`Tape::backward`]. The two come from one pass over the logits.
+/// [`Tape::backward`](crate::autograd::Tape::backward). The two come from one pass over the logits.
 ///
 /// # Errors
 /// The device's, and [`DeviceError::Shape`] if the operands' shapes disagree.
 pub fn binary_cross_entropy<D: Device>(
-    tape: &Tape<D>,
+    device: &D,
     logits: &Tensor<D>,
     targets: &Tensor<D>,
     class_weights: &Tensor<D>,
@@ -25,7 +24,6 @@ pub fn binary_cross_entropy<D: Device>(
             return Err(DeviceError::Shape { kernel: "binary cross-entropy", reason });
         }
     };
-    let device = tape.device();
     let mut loss = Tensor::new(device, [1], Storage::Full)?;
     let mut dlogits = Tensor::new(device, [shape.n, shape.classes], Storage::Full)?;
     device.bce_forward_backward(
@@ -43,8 +41,8 @@ pub fn binary_cross_entropy<D: Device>(
 ///
 /// # Errors
 /// The device's.
-pub fn sigmoid<D: Device>(tape: &Tape<D>, logits: &Tensor<D>) -> Result<Tensor<D>, DeviceError> {
-    let mut p = Tensor::new(tape.device(), logits.shape(), Storage::Full)?;
-    tape.device().sigmoid(p.view_mut(), logits.view())?;
+pub fn sigmoid<D: Device>(device: &D, logits: &Tensor<D>) -> Result<Tensor<D>, DeviceError> {
+    let mut p = Tensor::new(device, logits.shape(), Storage::Full)?;
+    device.sigmoid(p.view_mut(), logits.view())?;
     Ok(p)
 }

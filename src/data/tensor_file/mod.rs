@@ -89,22 +89,9 @@ impl Metadata {
     /// The digest of all that is not pixels: the strings before it and the three small tensors, each after its length.
     fn digest_with(&self, labels: &[u8], split: &[u8], digests: &[u8]) -> String {
         let mut hasher = blake3::Hasher::new();
-        let strings = [
-            &self.format,
-            &self.version,
-            &self.size,
-            &self.genres,
-            &self.ids,
-            &self.provenance,
-        ];
-        for part in strings
-            .map(String::as_bytes)
-            .into_iter()
-            .chain([labels, split, digests])
-        {
-            hasher
-                .update(&(part.len() as u64).to_le_bytes())
-                .update(part);
+        let strings = [&self.format, &self.version, &self.size, &self.genres, &self.ids, &self.provenance];
+        for part in strings.map(String::as_bytes).into_iter().chain([labels, split, digests]) {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
         hasher.finalize().to_hex().to_string()
     }
@@ -124,16 +111,10 @@ impl Extents {
         let Extents { n, size, genres } = *self;
         let mut begin = 0usize;
         let mut place = |shape: Vec<usize>| {
-            let bytes = shape
-                .iter()
-                .try_fold(1usize, |product, &extent| product.checked_mul(extent))?;
+            let bytes = shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent))?;
             let end = begin.checked_add(bytes)?;
             let data_offsets = (std::mem::replace(&mut begin, end), end);
-            Some(TensorInfo {
-                dtype: Dtype::U8,
-                shape,
-                data_offsets,
-            })
+            Some(TensorInfo { dtype: Dtype::U8, shape, data_offsets })
         };
         Some([
             place(vec![n, size, size, 3])?,

@@ -62,72 +62,36 @@ impl TensorFile {
     /// # Errors
     /// [`TensorFileError`], in the order its variants are listed up to [`TensorFileError::NoImages`].
     pub fn open(path: &Path) -> Result<TensorFile, TensorFileError> {
-        let failed = |action| {
-            move |source| TensorFileError::Io {
-                path: path.to_owned(),
-                action,
-                source,
-            }
-        };
-        let malformed = |reason: String| TensorFileError::Malformed {
-            path: path.to_owned(),
-            reason,
-        };
+        let failed = |action| move |source| TensorFileError::Io { path: path.to_owned(), action, source };
+        let malformed = |reason: String| TensorFileError::Malformed { path: path.to_owned(), reason };
 
         let mut file = File::open(path).map_err(failed("open"))?;
         let found = file.metadata().map_err(failed("read"))?.len();
         let json = read_header(path, &mut file, found)?;
         let header = parse_header(path, &json)?;
-        let Header {
-            metadata,
-            images,
-            labels,
-            split,
-            digests,
-        } = header;
+        let Header { metadata, images, labels, split, digests } = header;
 
         let extents = Extents {
-            n: *images
-                .shape
-                .first()
-                .ok_or_else(|| malformed("`images` has no shape".into()))?,
-            size: metadata
-                .size
-                .parse()
-                .map_err(|_| malformed(format!("size `{}`", metadata.size)))?,
+            n: *images.shape.first().ok_or_else(|| malformed("`images` has no shape".into()))?,
+            size: metadata.size.parse().map_err(|_| malformed(format!("size `{}`", metadata.size)))?,
             genres: labels.shape.last().copied().unwrap_or(0),
         };
         if extents.n == 0 {
-            return Err(TensorFileError::NoImages {
-                path: path.to_owned(),
-            });
+            return Err(TensorFileError::NoImages { path: path.to_owned() });
         }
         if extents.size == 0 || extents.genres == 0 {
             return Err(malformed("no pixels or no genres".into()));
         }
-        let plan = extents
-            .tensors()
-            .ok_or_else(|| malformed("shapes beyond any file".into()))?;
+        let plan = extents.tensors().ok_or_else(|| malformed("shapes beyond any file".into()))?;
         let data = LENGTH_BYTES + json.len();
         let mut places = [const { 0..0 }; 4];
-        let named = [
-            ("images", images),
-            ("labels", labels),
-            ("split", split),
-            ("digests", digests),
-        ];
+        let named = [("images", images), ("labels", labels), ("split", split), ("digests", digests)];
         for ((place, planned), (name, given)) in places.iter_mut().zip(plan).zip(named) {
-            if (given.dtype, &given.shape, given.data_offsets)
-                != (planned.dtype, &planned.shape, planned.data_offsets)
+            if (given.dtype, &given.shape, given.data_offsets) != (planned.dtype, &planned.shape, planned.data_offsets)
             {
                 return Err(malformed(format!(
                     "`{name}` is {:?} {:?} at {:?}, expected {:?} {:?} at {:?}",
-                    given.dtype,
-                    given.shape,
-                    given.data_offsets,
-                    planned.dtype,
-                    planned.shape,
-                    planned.data_offsets
+                    given.dtype, given.shape, given.data_offsets, planned.dtype, planned.shape, planned.data_offsets
                 )));
             }
             let (begin, end) = planned.data_offsets;
@@ -137,11 +101,7 @@ impl TensorFile {
         let [images, labels, split, digests] = places;
         let expected = digests.end as u64;
         if found != expected {
-            return Err(TensorFileError::Length {
-                path: path.to_owned(),
-                expected,
-                found,
-            });
+            return Err(TensorFileError::Length { path: path.to_owned(), expected, found });
         }
 
         // SAFETY: the map is read-only and private to this value. Files of this kind are replaced by renaming, never written in
@@ -149,60 +109,34 @@ impl TensorFile {
         // and the type's documentation says what happens when the file shrinks.
         let map = unsafe { Mmap::map(&file) }.map_err(failed("map"))?;
         if map.len() as u64 != expected {
-            return Err(TensorFileError::Length {
-                path: path.to_owned(),
-                expected,
-                found: map.len() as u64,
-            });
+            return Err(TensorFileError::Length { path: path.to_owned(), expected, found: map.len() as u64 });
         }
 
         let (small_labels, small_split) = (&map[labels.clone()], &map[split.clone()]);
-        if metadata.digest_with(small_labels, small_split, &map[digests.clone()]) != metadata.digest
-        {
-            return Err(TensorFileError::Damaged {
-                path: path.to_owned(),
-                part: "labels, splits or metadata".into(),
-            });
+        if metadata.digest_with(small_labels, small_split, &map[digests.clone()]) != metadata.digest {
+            return Err(TensorFileError::Damaged { path: path.to_owned(), part: "labels, splits or metadata".into() });
         }
-        let ids: Vec<String> =
-            parse_list(&metadata.ids).map_err(|e| malformed(format!("ids: {e}")))?;
-        let genres: Vec<String> =
-            parse_list(&metadata.genres).map_err(|e| malformed(format!("genres: {e}")))?;
-        let provenance = serde_json::from_str(&metadata.provenance)
-            .map_err(|e| malformed(format!("provenance: {e}")))?;
+        let ids: Vec<String> = parse_list(&metadata.ids).map_err(|e| malformed(format!("ids: {e}")))?;
+        let genres: Vec<String> = parse_list(&metadata.genres).map_err(|e| malformed(format!("genres: {e}")))?;
+        let provenance =
+            serde_json::from_str(&metadata.provenance).map_err(|e| malformed(format!("provenance: {e}")))?;
         if ids.len() != extents.n {
-            return Err(malformed(format!(
-                "{} ids for {} images",
-                ids.len(),
-                extents.n
-            )));
+            return Err(malformed(format!("{} ids for {} images", ids.len(), extents.n)));
         }
         if genres.len() != extents.genres {
-            return Err(malformed(format!(
-                "{} genres for {} label columns",
-                genres.len(),
-                extents.genres
-            )));
+            return Err(malformed(format!("{} genres for {} label columns", genres.len(), extents.genres)));
         }
         if let Some(at) = small_labels.iter().position(|&label| label > 1) {
             let (row, label) = (at / extents.genres, small_labels[at]);
-            return Err(malformed(format!(
-                "image {row} (`{}`) has a label {label}, expected 0 or 1",
-                ids[row]
-            )));
+            return Err(malformed(format!("image {row} (`{}`) has a label {label}, expected 0 or 1", ids[row])));
         }
-        if let Some(at) = small_split
-            .iter()
-            .position(|&byte| Split::from_byte(byte).is_none())
-        {
+        if let Some(at) = small_split.iter().position(|&byte| Split::from_byte(byte).is_none()) {
             return Err(malformed(format!(
                 "image {at} (`{}`) has split {}, expected 0, 1 or 2",
                 ids[at], small_split[at]
             )));
         }
-        let blocks = std::iter::repeat_with(|| AtomicU8::new(UNTOUCHED))
-            .take(extents.n.div_ceil(BLOCK))
-            .collect();
+        let blocks = std::iter::repeat_with(|| AtomicU8::new(UNTOUCHED)).take(extents.n.div_ceil(BLOCK)).collect();
         let image_bytes = images.len() / extents.n;
         Ok(TensorFile {
             path: path.to_owned(),
@@ -222,10 +156,7 @@ impl TensorFile {
     }
 
     /// Number of images, N.
-    #[expect(
-        clippy::len_without_is_empty,
-        reason = "a file without images does not open"
-    )]
+    #[expect(clippy::len_without_is_empty, reason = "a file without images does not open")]
     pub fn len(&self) -> usize {
         self.extents.n
     }
@@ -282,10 +213,7 @@ impl TensorFile {
 
     /// The images of `split`, in file order.
     pub fn indices(&self, split: Split) -> Vec<u32> {
-        (0..self.len())
-            .filter(|&i| self.split(i) == split)
-            .map(|i| i as u32)
-            .collect()
+        (0..self.len()).filter(|&i| self.split(i) == split).map(|i| i as u32).collect()
     }
 
     /// How many of the images `indices` have each genre, [C].
@@ -310,25 +238,16 @@ impl TensorFile {
         // Two threads may both find it untouched and both compare: the answer is the same, and it guards no other memory.
         let mut state = self.blocks[block].load(Ordering::Relaxed);
         if state == UNTOUCHED {
-            let pixels = &self.map[self.images.clone()]
-                [first * self.image_bytes..(last + 1) * self.image_bytes];
-            let written =
-                &self.map[self.digests.clone()][block * blake3::OUT_LEN..][..blake3::OUT_LEN];
-            state = if blake3::hash(pixels).as_bytes() == written {
-                SOUND
-            } else {
-                DAMAGED
-            };
+            let pixels = &self.map[self.images.clone()][first * self.image_bytes..(last + 1) * self.image_bytes];
+            let written = &self.map[self.digests.clone()][block * blake3::OUT_LEN..][..blake3::OUT_LEN];
+            state = if blake3::hash(pixels).as_bytes() == written { SOUND } else { DAMAGED };
             self.blocks[block].store(state, Ordering::Relaxed);
         }
         match state {
             SOUND => Ok(()),
             _ => Err(TensorFileError::Damaged {
                 path: self.path.clone(),
-                part: format!(
-                    "images {first} to {last} (`{}` to `{}`)",
-                    self.ids[first], self.ids[last]
-                ),
+                part: format!("images {first} to {last} (`{}` to `{}`)", self.ids[first], self.ids[last]),
             }),
         }
     }
@@ -347,47 +266,29 @@ impl TensorFile {
         if found == expected {
             Ok(())
         } else {
-            Err(TensorFileError::Length {
-                path: self.path.clone(),
-                expected,
-                found,
-            })
+            Err(TensorFileError::Length { path: self.path.clone(), expected, found })
         }
     }
 }
 
 /// The JSON between the length and the tensors. Nothing is allocated that the file does not hold.
 fn read_header(path: &Path, file: &mut File, file_length: u64) -> Result<Vec<u8>, TensorFileError> {
-    let refused = |reason: String| TensorFileError::NotSafetensors {
-        path: path.to_owned(),
-        reason,
-    };
+    let refused = |reason: String| TensorFileError::NotSafetensors { path: path.to_owned(), reason };
     let mut read = |buffer: &mut [u8]| {
-        file.read_exact(buffer)
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::UnexpectedEof => {
-                    refused(format!("it ends within its header, at {file_length} bytes"))
-                }
-                _ => TensorFileError::Io {
-                    path: path.to_owned(),
-                    action: "read",
-                    source,
-                },
-            })
+        file.read_exact(buffer).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => refused(format!("it ends within its header, at {file_length} bytes")),
+            _ => TensorFileError::Io { path: path.to_owned(), action: "read", source },
+        })
     };
     let mut length = [0; LENGTH_BYTES];
     read(&mut length)?;
     let length = u64::from_le_bytes(length);
     let room = file_length.saturating_sub(LENGTH_BYTES as u64);
     if length > MAX_HEADER as u64 {
-        return Err(refused(format!(
-            "its first eight bytes would mean a header of {length} bytes"
-        )));
+        return Err(refused(format!("its first eight bytes would mean a header of {length} bytes")));
     }
     if length > room {
-        return Err(refused(format!(
-            "it ends within its header, at {file_length} bytes"
-        )));
+        return Err(refused(format!("it ends within its header, at {file_length} bytes")));
     }
     let mut json = vec![0; length as usize];
     read(&mut json)?;
@@ -396,56 +297,33 @@ fn read_header(path: &Path, file: &mut File, file_length: u64) -> Result<Vec<u8>
 
 fn parse_header(path: &Path, json: &[u8]) -> Result<Header, TensorFileError> {
     let path = || path.to_owned();
-    let foreign = |reason: &str| TensorFileError::Foreign {
-        path: path(),
-        reason: reason.into(),
-    };
+    let foreign = |reason: &str| TensorFileError::Foreign { path: path(), reason: reason.into() };
     // JSON of the wrong kind is another program's file; what is no JSON is no safetensors file.
     let envelope: Envelope = serde_json::from_slice(json).map_err(|error| {
         let reason = format!("its header: {error}");
         if error.is_data() {
-            TensorFileError::Foreign {
-                path: path(),
-                reason,
-            }
+            TensorFileError::Foreign { path: path(), reason }
         } else {
-            TensorFileError::NotSafetensors {
-                path: path(),
-                reason,
-            }
+            TensorFileError::NotSafetensors { path: path(), reason }
         }
     })?;
-    let EnvelopeMetadata { format, version } = envelope
-        .metadata
-        .ok_or_else(|| foreign("its header has no `__metadata__`"))?;
+    let EnvelopeMetadata { format, version } =
+        envelope.metadata.ok_or_else(|| foreign("its header has no `__metadata__`"))?;
     if format.as_deref() != Some(FORMAT) {
-        return Err(foreign(&format!(
-            "its metadata does not say `format: {FORMAT}`"
-        )));
+        return Err(foreign(&format!("its metadata does not say `format: {FORMAT}`")));
     }
-    let found = version
-        .as_deref()
-        .and_then(|version| version.parse::<u32>().ok());
+    let found = version.as_deref().and_then(|version| version.parse::<u32>().ok());
     match found {
         Some(VERSION) => {}
         Some(found) if found > VERSION => {
-            return Err(TensorFileError::NewerVersion {
-                path: path(),
-                found,
-                newest: VERSION,
-            });
+            return Err(TensorFileError::NewerVersion { path: path(), found, newest: VERSION });
         }
         _ => {
-            return Err(TensorFileError::Malformed {
-                path: path(),
-                reason: format!("version {version:?}"),
-            });
+            return Err(TensorFileError::Malformed { path: path(), reason: format!("version {version:?}") });
         }
     }
-    serde_json::from_slice(json).map_err(|error| TensorFileError::Malformed {
-        path: path(),
-        reason: format!("header: {error}"),
-    })
+    serde_json::from_slice(json)
+        .map_err(|error| TensorFileError::Malformed { path: path(), reason: format!("header: {error}") })
 }
 
 fn parse_list(json: &str) -> Result<Vec<String>, serde_json::Error> {

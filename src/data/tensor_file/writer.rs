@@ -5,8 +5,7 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::{
-    BLOCK, Description, Extents, FORMAT, Header, LENGTH_BYTES, MAX_HEADER, MAX_ID, Metadata,
-    TensorFileError, VERSION,
+    BLOCK, Description, Extents, FORMAT, Header, LENGTH_BYTES, MAX_HEADER, MAX_ID, Metadata, TensorFileError, VERSION,
 };
 use crate::data::Split;
 
@@ -56,57 +55,24 @@ impl TensorFileWriter {
     /// # Errors
     /// [`TensorFileError::Description`] for no genres, no pixels, no images or too many of them; [`TensorFileError::Busy`];
     /// [`TensorFileError::Io`].
-    pub fn create(
-        path: &Path,
-        description: Description,
-    ) -> Result<TensorFileWriter, TensorFileError> {
-        let unfit = |reason: String| TensorFileError::Description {
-            path: path.to_owned(),
-            reason,
-        };
-        let Description {
-            size,
-            ref genres,
-            capacity,
-            ..
-        } = description;
-        let name = path
-            .file_name()
-            .ok_or_else(|| unfit("the path does not end in a file name".into()))?;
+    pub fn create(path: &Path, description: Description) -> Result<TensorFileWriter, TensorFileError> {
+        let unfit = |reason: String| TensorFileError::Description { path: path.to_owned(), reason };
+        let Description { size, ref genres, capacity, .. } = description;
+        let name = path.file_name().ok_or_else(|| unfit("the path does not end in a file name".into()))?;
         if genres.is_empty() || size == 0 {
-            return Err(unfit(format!(
-                "{} genres and images of {size}x{size} pixels",
-                genres.len()
-            )));
+            return Err(unfit(format!("{} genres and images of {size}x{size} pixels", genres.len())));
         }
         if capacity == 0 {
-            return Err(TensorFileError::NoImages {
-                path: path.to_owned(),
-            });
+            return Err(TensorFileError::NoImages { path: path.to_owned() });
         }
         // With `capacity` images every number in the header is at its longest, so this header, with room for the ids, is the largest.
-        let extents = Extents {
-            n: capacity,
-            size,
-            genres: genres.len(),
-        };
+        let extents = Extents { n: capacity, size, genres: genres.len() };
         let reserved = header(extents, &description, &[], [&[]; 3])
             .and_then(|json| capacity.checked_mul(ID_BYTES)?.checked_add(json.len()))
             // Images start on a cache line.
-            .and_then(|bytes| {
-                Some(
-                    bytes
-                        .checked_add(LENGTH_BYTES)?
-                        .checked_next_multiple_of(64)?
-                        - LENGTH_BYTES,
-                )
-            })
+            .and_then(|bytes| Some(bytes.checked_add(LENGTH_BYTES)?.checked_next_multiple_of(64)? - LENGTH_BYTES))
             .filter(|&bytes| bytes <= MAX_HEADER)
-            .ok_or_else(|| {
-                unfit(format!(
-                    "{capacity} images of {size}x{size} pixels are too many for one file"
-                ))
-            })?;
+            .ok_or_else(|| unfit(format!("{capacity} images of {size}x{size} pixels are too many for one file")))?;
         let image_bytes = size * size * 3;
 
         let mut partial_name = name.to_owned();
@@ -114,30 +80,18 @@ impl TensorFileWriter {
         let partial = path.with_file_name(partial_name);
         let failed = |action| {
             let path = partial.clone();
-            move |source| TensorFileError::Io {
-                path,
-                action,
-                source,
-            }
+            move |source| TensorFileError::Io { path, action, source }
         };
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&partial)
-            .map_err(failed("create"))?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).open(&partial).map_err(failed("create"))?;
         // Where the file system has no locks, two writers of one file are not told apart; nothing else needs the lock.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             return Err(TensorFileError::Busy { path: partial });
         }
-        let guard = Partial {
-            path: partial.clone(),
-            renamed: false,
-        };
+        let guard = Partial { path: partial.clone(), renamed: false };
         file.set_len(0).map_err(failed("write"))?;
         let mut out = BufWriter::with_capacity(1 << 20, file);
-        out.seek(SeekFrom::Start((LENGTH_BYTES + reserved) as u64))
-            .map_err(failed("write"))?;
+        out.seek(SeekFrom::Start((LENGTH_BYTES + reserved) as u64)).map_err(failed("write"))?;
         Ok(TensorFileWriter {
             path: path.to_owned(),
             partial: guard,
@@ -158,22 +112,12 @@ impl TensorFileWriter {
     /// # Errors
     /// [`TensorFileError::Row`] if one of them does not fit, the id is longer than [`MAX_ID`] or the file is at its capacity: the
     /// writer is unchanged and can go on. [`TensorFileError::Io`].
-    pub fn push(
-        &mut self,
-        id: &str,
-        image: &[u8],
-        labels: &[u8],
-        split: Split,
-    ) -> Result<(), TensorFileError> {
+    pub fn push(&mut self, id: &str, image: &[u8], labels: &[u8], split: Split) -> Result<(), TensorFileError> {
         let (capacity, genres) = (self.description.capacity, self.description.genres.len());
         let reason = if self.ids.len() == capacity {
             format!("it was planned for {capacity} images and has them")
         } else if image.len() != self.image_bytes {
-            format!(
-                "the image has {} bytes, not {}",
-                image.len(),
-                self.image_bytes
-            )
+            format!("the image has {} bytes, not {}", image.len(), self.image_bytes)
         } else if labels.len() != genres {
             format!("{} labels for {genres} genres", labels.len())
         } else if labels.iter().any(|&label| label > 1) {
@@ -182,9 +126,7 @@ impl TensorFileWriter {
             // Six for the pair of plain quotes around the whole and the pair of escaped ones inside.
             format!("its id is longer than {MAX_ID} bytes")
         } else {
-            self.out
-                .write_all(image)
-                .map_err(|source| self.failed("write", source))?;
+            self.out.write_all(image).map_err(|source| self.failed("write", source))?;
             self.hasher.update(image);
             self.ids.push(id.to_owned());
             self.labels.extend_from_slice(labels);
@@ -194,11 +136,7 @@ impl TensorFileWriter {
             }
             return Ok(());
         };
-        Err(TensorFileError::Row {
-            path: self.path.clone(),
-            id: id.to_owned(),
-            reason,
-        })
+        Err(TensorFileError::Row { path: self.path.clone(), id: id.to_owned(), reason })
     }
 
     /// Completes the file and moves it to its path, synced to disk.
@@ -213,19 +151,14 @@ impl TensorFileWriter {
         if !n.is_multiple_of(BLOCK) {
             self.end_block();
         }
-        let extents = Extents {
-            n,
-            size: self.description.size,
-            genres: self.description.genres.len(),
-        };
+        let extents = Extents { n, size: self.description.size, genres: self.description.genres.len() };
         let small = [&self.labels[..], &self.split[..], &self.digests[..]];
         let mut json = header(extents, &self.description, &self.ids, small)
             .filter(|json| json.len() <= self.reserved)
             .expect("room for this header was kept when the file was started")
             .into_bytes();
         json.resize(self.reserved, b' ');
-        self.write_rest(&json)
-            .map_err(|source| self.failed("write", source))?;
+        self.write_rest(&json).map_err(|source| self.failed("write", source))?;
         fs::rename(&self.partial.path, &self.path).map_err(|source| TensorFileError::Io {
             path: self.path.clone(),
             action: "move the finished file to",
@@ -252,27 +185,17 @@ impl TensorFileWriter {
     }
 
     fn end_block(&mut self) {
-        self.digests
-            .extend_from_slice(self.hasher.finalize().as_bytes());
+        self.digests.extend_from_slice(self.hasher.finalize().as_bytes());
         self.hasher.reset();
     }
 
     fn failed(&self, action: &'static str, source: io::Error) -> TensorFileError {
-        TensorFileError::Io {
-            path: self.partial.path.clone(),
-            action,
-            source,
-        }
+        TensorFileError::Io { path: self.partial.path.clone(), action, source }
     }
 }
 
 /// The header as JSON, `None` if the extents overflow. `small` are labels, split and digests.
-fn header(
-    extents: Extents,
-    description: &Description,
-    ids: &[String],
-    small: [&[u8]; 3],
-) -> Option<String> {
+fn header(extents: Extents, description: &Description, ids: &[String], small: [&[u8]; 3]) -> Option<String> {
     let [images, labels, split, digests] = extents.tensors()?;
     let mut metadata = Metadata {
         format: FORMAT.to_owned(),
@@ -284,13 +207,7 @@ fn header(
         digest: String::new(),
     };
     metadata.digest = metadata.digest_with(small[0], small[1], small[2]);
-    Some(json(&Header {
-        metadata,
-        images,
-        labels,
-        split,
-        digests,
-    }))
+    Some(json(&Header { metadata, images, labels, split, digests }))
 }
 
 fn json<T: serde::Serialize + ?Sized>(value: &T) -> String {
@@ -299,19 +216,14 @@ fn json<T: serde::Serialize + ?Sized>(value: &T) -> String {
 
 /// Makes the rename last through a power cut.
 fn sync_folder(path: &Path) -> Result<(), TensorFileError> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Only Unix opens a folder as a file.
     if cfg!(unix) {
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|source| TensorFileError::Io {
-                path: folder.to_owned(),
-                action: "sync",
-                source,
-            })?;
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| TensorFileError::Io {
+            path: folder.to_owned(),
+            action: "sync",
+            source,
+        })?;
     }
     Ok(())
 }

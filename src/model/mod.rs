@@ -1,0 +1,188 @@
+//! The model: ResNet-50 as Keras has it, with the paper's head.
+
+pub mod architecture;
+pub mod initialisers;
+mod layout;
+pub mod resnet;
+pub mod summary;
+
+pub use architecture::{Architecture, Extents, ModelConfig, NamedTensor, Trainable};
+
+use crate::autograd::Tape;
+use crate::device::{Device, DeviceError, ImageShape, PixelFormat, Placement, Real, Storage};
+use crate::ops::conv::Activation;
+use crate::ops::loss;
+use crate::parameters::Parameters;
+use crate::tensor::Tensor;
+use architecture::Place;
+use resnet::Statistics;
+use std::rc::Rc;
+
+/// Posters as the data set stores them.
+#[derive(Clone, Copy, Debug)]
+pub struct Posters<'a> {
+    /// `[N, size, size, 3]`, RGB.
+    pub pixels: &'a [u8],
+    /// How each poster is mirrored and moved.
+    pub placements: &'a [Placement],
+    /// How bytes become numbers.
+    pub format: &'a PixelFormat,
+}
+
+/// A network and its parameters on one device.
+pub struct Model<D: Device> {
+    device: Rc<D>,
+    architecture: Architecture,
+    config: ModelConfig,
+    parameters: Parameters<D>,
+}
+
+impl<D: Device> Model<D> {
+    /// A model with Keras's initial values, drawn from `seed`.
+    ///
+    /// # Errors
+    /// The device's, and [`DeviceError::Shape`] if the images are too small for the network.
+    pub fn new(device: Rc<D>, config: ModelConfig, seed: u64) -> Result<Self, DeviceError> {
+        let architecture = Architecture::new(&config)?;
+        let parameters =
+            Parameters::new(&*device, architecture.weights, architecture.averages, architecture.trainable_from)?;
+        let mut model = Model { device, architecture, config, parameters };
+        for (number, tensor) in model.architecture.tensors.clone().iter().enumerate() {
+            let len = tensor.shape.iter().product();
+            model.write(tensor, &tensor.initialiser.values(seed, number as u32, len))?;
+        }
+        Ok(model)
+    }
+
+    /// The layers and tensors.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// What the model was made from.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The device that holds the parameters.
+    pub fn device(&self) -> &Rc<D> {
+        &self.device
+    }
+
+    /// The parameters and their gradients.
+    pub fn parameters(&self) -> &Parameters<D> {
+        &self.parameters
+    }
+
+    /// The parameters and their gradients, for the optimiser.
+    pub fn parameters_mut(&mut self) -> &mut Parameters<D> {
+        &mut self.parameters
+    }
+
+    /// A tensor's values on the host.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn read(&self, tensor: &NamedTensor) -> Result<Vec<f32>, DeviceError> {
+        let view = match tensor.place {
+            Place::Weights(span) => self.parameters.weights.view(span),
+            Place::Averages(span) => self.parameters.averages.view(span),
+        };
+        Ok(self.device.download(view)?.into_iter().map(|value| value.into() as f32).collect())
+    }
+
+    /// Sets a tensor's values.
+    ///
+    /// # Errors
+    /// [`DeviceError::Length`] if there are not as many values as elements.
+    pub fn write(&mut self, tensor: &NamedTensor, values: &[f32]) -> Result<(), DeviceError> {
+        let values: Vec<D::Real> = values.iter().map(|&value| D::Real::from_f64(f64::from(value))).collect();
+        let view = match tensor.place {
+            Place::Weights(span) => self.parameters.weights.view_mut(span),
+            Place::Averages(span) => self.parameters.averages.view_mut(span),
+        };
+        self.device.upload(view, &values)
+    }
+
+    /// Forward and backward over one batch with the batch's own statistics: replaces the gradients, moves the running
+    /// averages and returns the mean loss. `labels [N, C]` are 0 or 1; `class_weights [C]` weigh each genre's term.
+    ///
+    /// # Errors
+    /// The device's, and [`DeviceError::Shape`] if images, labels and weights do not match.
+    pub fn train_step(
+        &mut self,
+        posters: Posters<'_>,
+        labels: &[u8],
+        class_weights: &[f32],
+    ) -> Result<f64, DeviceError> {
+        let images = self.images(posters)?;
+        self.parameters.clear_gradients(&self.device)?;
+        let mut tape = Tape::recording(Rc::clone(&self.device));
+        let pooling = self.config.pooling;
+        let mut statistics = Statistics::Batch(&mut self.parameters);
+        let (logits, slot) = resnet::forward(&mut tape, &mut statistics, &self.architecture, pooling, &images)?;
+        drop(images);
+        let (loss, dlogits) = self.loss(&logits, labels, class_weights)?;
+        let slot = slot.expect("the head always trains, so the logits have a gradient");
+        tape.backward(slot, dlogits, &mut self.parameters)?;
+        Ok(loss)
+    }
+
+    /// Inference: the probabilities `[N, C]`.
+    ///
+    /// # Errors
+    /// The device's, and [`DeviceError::Shape`] if the images do not fit.
+    pub fn predict(&self, posters: Posters<'_>) -> Result<Vec<f32>, DeviceError> {
+        self.probabilities(&self.logits(posters)?)
+    }
+
+    /// Inference against labels: the mean loss and the probabilities `[N, C]`.
+    ///
+    /// # Errors
+    /// The device's, and [`DeviceError::Shape`] if images, labels and weights do not match.
+    pub fn score(
+        &self,
+        posters: Posters<'_>,
+        labels: &[u8],
+        class_weights: &[f32],
+    ) -> Result<(f64, Vec<f32>), DeviceError> {
+        let logits = self.logits(posters)?;
+        let (loss, _) = self.loss(&logits, labels, class_weights)?;
+        Ok((loss, self.probabilities(&logits)?))
+    }
+
+    /// Inference: the logits `[N, C]`.
+    ///
+    /// # Errors
+    /// The device's, and [`DeviceError::Shape`] if the images do not fit.
+    pub fn logits(&self, posters: Posters<'_>) -> Result<Tensor<D>, DeviceError> {
+        let images = self.images(posters)?;
+        let mut tape = Tape::inference(Rc::clone(&self.device));
+        let pooling = self.config.pooling;
+        let mut statistics = Statistics::Running(&self.parameters);
+        let (logits, _) = resnet::forward(&mut tape, &mut statistics, &self.architecture, pooling, &images)?;
+        Ok(logits)
+    }
+
+    fn images(&self, posters: Posters<'_>) -> Result<Activation<D>, DeviceError> {
+        let shape = ImageShape { n: posters.placements.len(), size: self.config.image_size };
+        let pixels = self.device.upload_pixels(posters.pixels)?;
+        let mut images = Tensor::new(&*self.device, [shape.n, shape.size, shape.size, 3], Storage::Activation)?;
+        self.device.image_forward(images.view_mut(), &pixels, posters.placements, posters.format, &shape)?;
+        Ok(Activation::input(images, None))
+    }
+
+    fn loss(&self, logits: &Tensor<D>, labels: &[u8], class_weights: &[f32]) -> Result<(f64, Tensor<D>), DeviceError> {
+        let labels: Vec<D::Real> = labels.iter().map(|&label| D::Real::from_f64(f64::from(label))).collect();
+        let targets = Tensor::from_host(&*self.device, logits.shape(), &labels)?;
+        let weights: Vec<D::Real> = class_weights.iter().map(|&w| D::Real::from_f64(f64::from(w))).collect();
+        let weights = Tensor::from_host(&*self.device, [weights.len()], &weights)?;
+        let (loss, dlogits) = loss::binary_cross_entropy(&*self.device, logits, &targets, &weights)?;
+        Ok((loss.to_host(&self.device)?[0].into(), dlogits))
+    }
+
+    fn probabilities(&self, logits: &Tensor<D>) -> Result<Vec<f32>, DeviceError> {
+        let probabilities = loss::sigmoid(&*self.device, logits)?.to_host(&self.device)?;
+        Ok(probabilities.into_iter().map(|p| p.into() as f32).collect())
+    }
+}

@@ -1,0 +1,5 @@
+//! The optimiser.
+
+pub mod adam;
+
+pub use adam::{Adam, AdamConfig};
