@@ -1,1 +1,158 @@
-//! reference
+//! The oracle: every kernel as plain loops in `f64`, straight from its formula.
+//!
+//! Nothing here is clever, and nothing is shared with a fast device: convolutions are seven nested loops, variances take
+//! two passes, reductions run from the first element to the last. Fresh memory is NaN and no kernel swallows one, so
+//! that a number read before it was written shows in the result.
+
+mod adam;
+mod batch_norm;
+mod conv;
+mod dense;
+mod image;
+mod loss;
+mod pool;
+
+use super::{DeviceError, InputTransform, Memory, Storage, check_lengths};
+use std::ops::Range;
+
+/// The `f64` device that all others are tested against.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reference;
+
+impl Memory for Reference {
+    type Real = f64;
+    type Buffer = Vec<f64>;
+    type View<'a> = &'a [f64];
+    type ViewMut<'a> = &'a mut [f64];
+    type Pixels = Vec<u8>;
+
+    fn name(&self) -> String {
+        "reference (f64, plain loops)".to_string()
+    }
+
+    fn allocate(&self, len: usize, _storage: Storage) -> Result<Vec<f64>, DeviceError> {
+        Ok(vec![f64::NAN; len])
+    }
+
+    fn view(buffer: &Vec<f64>, range: Range<usize>) -> &[f64] {
+        &buffer[range]
+    }
+
+    fn view_mut(buffer: &mut Vec<f64>, range: Range<usize>) -> &mut [f64] {
+        &mut buffer[range]
+    }
+
+    fn upload(&self, to: &mut [f64], from: &[f64]) -> Result<(), DeviceError> {
+        check_lengths("upload", &[("from", from.len(), to.len())])?;
+        to.copy_from_slice(from);
+        Ok(())
+    }
+
+    fn download(&self, from: &[f64]) -> Result<Vec<f64>, DeviceError> {
+        Ok(from.to_vec())
+    }
+
+    fn upload_pixels(&self, pixels: &[u8]) -> Result<Vec<u8>, DeviceError> {
+        Ok(pixels.to_vec())
+    }
+
+    fn fill(&self, to: &mut [f64], value: f64) -> Result<(), DeviceError> {
+        to.fill(value);
+        Ok(())
+    }
+
+    fn copy(&self, to: &mut [f64], from: &[f64]) -> Result<(), DeviceError> {
+        check_lengths("copy", &[("from", from.len(), to.len())])?;
+        to.copy_from_slice(from);
+        Ok(())
+    }
+
+    fn add(&self, to: &mut [f64], from: &[f64]) -> Result<(), DeviceError> {
+        check_lengths("add", &[("from", from.len(), to.len())])?;
+        for (to, from) in to.iter_mut().zip(from) {
+            *to += from;
+        }
+        Ok(())
+    }
+}
+
+/// `max(0, x)`, except that NaN stays NaN where `f64::max` would drop it.
+fn relu(x: f64) -> f64 {
+    if x <= 0.0 { 0.0 } else { x }
+}
+
+/// `d·[x > 0]`: what a ReLU fed `x` passes on of a gradient `d`. NaN where `x` is.
+fn relu_gradient(x: f64, d: f64) -> f64 {
+    if x > 0.0 {
+        d
+    } else if x.is_nan() {
+        x
+    } else {
+        0.0
+    }
+}
+
+/// `relu(scale[c]·x + shift[c])`, or `x` itself if nothing is owed.
+fn transformed(x: f64, channel: usize, channels: usize, transform: Option<InputTransform<&[f64]>>) -> f64 {
+    match transform {
+        Some(InputTransform { norm }) => relu(norm[channel] * x + norm[channels + channel]),
+        None => x,
+    }
+}
+
+/// A transform's `norm` as [`check_lengths`] wants it: right where nothing is owed.
+fn transform_length(transform: Option<InputTransform<&[f64]>>, channels: usize) -> (&'static str, usize, usize) {
+    ("transform.norm", transform.map_or(4 * channels, |transform| transform.norm.len()), 4 * channels)
+}
+
+/// `sums [2, C]` = (Σ dz, Σ dz·(y − mean)), what batch norm's backward pass needs to know of its gradient.
+fn reduce_sums(sums: &mut [f64], dz: &[f64], y: &[f64], norm: &[f64], channels: usize) {
+    let mean = &norm[2 * channels..3 * channels];
+    sums.fill(0.0);
+    for i in 0..dz.len() {
+        let c = i % channels;
+        sums[c] += dz[i];
+        sums[channels + c] += dz[i] * (y[i] - mean[c]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_starts_as_nan() {
+        let buffer = Reference.allocate(3, Storage::Activation).unwrap();
+        assert!(buffer.len() == 3 && buffer.iter().all(|x| x.is_nan()));
+    }
+
+    #[test]
+    fn bytes_move_and_add_up() {
+        let mut buffer = Reference.allocate(5, Storage::Full).unwrap();
+        Reference.fill(Reference::view_mut(&mut buffer, 0..5), 1.0).unwrap();
+        Reference.upload(Reference::view_mut(&mut buffer, 1..3), &[2.0, 3.0]).unwrap();
+        Reference.add(Reference::view_mut(&mut buffer, 2..4), &[10.0, 20.0]).unwrap();
+        Reference.copy(Reference::view_mut(&mut buffer, 4..5), &[7.0]).unwrap();
+        assert_eq!(Reference.download(Reference::view(&buffer, 0..5)).unwrap(), [1.0, 2.0, 13.0, 21.0, 7.0]);
+        assert_eq!(Reference.upload_pixels(&[3, 1]).unwrap(), [3, 1]);
+    }
+
+    #[test]
+    fn unequal_lengths_are_refused() {
+        let mut two = vec![0.0; 2];
+        assert!(matches!(
+            Reference.upload(&mut two, &[1.0; 3]),
+            Err(DeviceError::Length { kernel: "upload", operand: "from", found: 3, expected: 2 })
+        ));
+        assert!(Reference.copy(&mut two, &[1.0]).is_err());
+        assert!(Reference.add(&mut two, &[1.0]).is_err());
+        assert_eq!(two, [0.0, 0.0]);
+    }
+
+    #[test]
+    fn nothing_swallows_nan() {
+        assert!(relu(f64::NAN).is_nan() && relu_gradient(f64::NAN, 1.0).is_nan());
+        assert_eq!([relu(-2.0), relu(0.0), relu(2.0)], [0.0, 0.0, 2.0]);
+        assert_eq!([relu_gradient(-2.0, 5.0), relu_gradient(0.0, 5.0), relu_gradient(2.0, 5.0)], [0.0, 0.0, 5.0]);
+    }
+}

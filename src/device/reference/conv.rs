@@ -1,0 +1,310 @@
+//! Convolution by its definition: seven nested loops, a bounds check for the padding.
+
+use super::{Reference, reduce_sums, relu_gradient, transform_length, transformed};
+use crate::device::{
+    ConvKernels, ConvShape, DeviceError, InputTransform, OutputGradient, ReduceEpilogue, check_lengths,
+};
+
+/// Calls `visit(x, w, y)` with the three element indices of every product in `y += x·w`, taps in the padding left out.
+/// All three passes are sums over these triples; they differ in which index they sum into.
+fn each_product(shape: &ConvShape, mut visit: impl FnMut(usize, usize, usize)) {
+    let &ConvShape { n: images, h, w: width, c: channels, k: filters, r: rows, s: columns, stride, pad, p, q } = shape;
+    for n in 0..images {
+        for (i, j) in grid(p, q) {
+            for k in 0..filters {
+                for (r, s) in grid(rows, columns) {
+                    // Still offset by `pad`, to stay in the unsigned numbers.
+                    let (y, x) = (i * stride + r, j * stride + s);
+                    if y < pad || y >= h + pad || x < pad || x >= width + pad {
+                        continue;
+                    }
+                    for c in 0..channels {
+                        visit(
+                            ((n * h + y - pad) * width + x - pad) * channels + c,
+                            ((k * rows + r) * columns + s) * channels + c,
+                            ((n * p + i) * q + j) * filters + k,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// All pairs below `(height, width)`, in reading order.
+fn grid(height: usize, width: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..height).flat_map(move |i| (0..width).map(move |j| (i, j)))
+}
+
+/// Element `i` of `dy`.
+fn gradient(dy: &OutputGradient<&[f64]>, i: usize, filters: usize) -> f64 {
+    match *dy {
+        OutputGradient::Ready(dy) => dy[i],
+        OutputGradient::Owed { dz, y, k } => {
+            let c = i % filters;
+            k[c] * dz[i] + k[filters + c] * y[i] + k[2 * filters + c]
+        }
+    }
+}
+
+/// Refuses a `dy`, in either form, that is not as long as `shape` says.
+fn check_gradient(kernel: &'static str, dy: &OutputGradient<&[f64]>, shape: &ConvShape) -> Result<(), DeviceError> {
+    match dy {
+        OutputGradient::Ready(dy) => check_lengths(kernel, &[("dy", dy.len(), shape.output_len())]),
+        OutputGradient::Owed { dz, y, k } => check_lengths(
+            kernel,
+            &[
+                ("dy.dz", dz.len(), shape.output_len()),
+                ("dy.y", y.len(), shape.output_len()),
+                ("dy.k", k.len(), 3 * shape.k),
+            ],
+        ),
+    }
+}
+
+impl ConvKernels for Reference {
+    fn conv_forward(
+        &self,
+        y: &mut [f64],
+        stats: Option<&mut [f64]>,
+        x: &[f64],
+        transform: Option<InputTransform<&[f64]>>,
+        w: &[f64],
+        bias: Option<&[f64]>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError> {
+        let operands = [
+            ("y", y.len(), shape.output_len()),
+            ("stats", stats.as_ref().map_or(2 * shape.k, |stats| stats.len()), 2 * shape.k),
+            ("x", x.len(), shape.input_len()),
+            transform_length(transform, shape.c),
+            ("w", w.len(), shape.weights_len()),
+            ("bias", bias.map_or(shape.k, <[f64]>::len), shape.k),
+        ];
+        check_lengths("conv_forward", &operands)?;
+        for (i, y) in y.iter_mut().enumerate() {
+            *y = bias.map_or(0.0, |bias| bias[i % shape.k]);
+        }
+        each_product(shape, |xi, wi, yi| y[yi] += transformed(x[xi], xi % shape.c, shape.c, transform) * w[wi]);
+        if let Some(stats) = stats {
+            let pixels = (shape.output_len() / shape.k) as f64;
+            for k in 0..shape.k {
+                let channel = || y.iter().skip(k).step_by(shape.k);
+                let mean = channel().sum::<f64>() / pixels;
+                stats[k] = mean;
+                stats[shape.k + k] = channel().map(|y| (y - mean).powi(2)).sum::<f64>() / pixels;
+            }
+        }
+        Ok(())
+    }
+
+    fn conv_backward_data(
+        &self,
+        dx: &mut [f64],
+        accumulate: bool,
+        epilogue: Option<ReduceEpilogue<&[f64], &mut [f64]>>,
+        dy: OutputGradient<&[f64]>,
+        w: &[f64],
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError> {
+        check_lengths(
+            "conv_backward_data",
+            &[("dx", dx.len(), shape.input_len()), ("w", w.len(), shape.weights_len())],
+        )?;
+        check_gradient("conv_backward_data", &dy, shape)?;
+        if let Some(ReduceEpilogue { sums, y, norm }) = &epilogue {
+            let operands = [
+                ("epilogue.sums", sums.len(), 2 * shape.c),
+                ("epilogue.y", y.len(), shape.input_len()),
+                ("epilogue.norm", norm.len(), 4 * shape.c),
+            ];
+            check_lengths("conv_backward_data", &operands)?;
+        }
+        if !accumulate {
+            dx.fill(0.0);
+        }
+        each_product(shape, |xi, wi, yi| dx[xi] += gradient(&dy, yi, shape.k) * w[wi]);
+        if let Some(ReduceEpilogue { sums, y, norm }) = epilogue {
+            for (i, dx) in dx.iter_mut().enumerate() {
+                let c = i % shape.c;
+                *dx = relu_gradient(norm[c] * y[i] + norm[shape.c + c], *dx);
+            }
+            reduce_sums(sums, dx, y, norm, shape.c);
+        }
+        Ok(())
+    }
+
+    fn conv_backward_weights(
+        &self,
+        dw: &mut [f64],
+        dy: OutputGradient<&[f64]>,
+        x: &[f64],
+        transform: Option<InputTransform<&[f64]>>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError> {
+        let operands = [
+            ("dw", dw.len(), shape.weights_len()),
+            ("x", x.len(), shape.input_len()),
+            transform_length(transform, shape.c),
+        ];
+        check_lengths("conv_backward_weights", &operands)?;
+        check_gradient("conv_backward_weights", &dy, shape)?;
+        each_product(shape, |xi, wi, yi| {
+            dw[wi] += gradient(&dy, yi, shape.k) * transformed(x[xi], xi % shape.c, shape.c, transform)
+        });
+        Ok(())
+    }
+
+    fn conv_backward_bias(
+        &self,
+        dbias: &mut [f64],
+        dy: OutputGradient<&[f64]>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError> {
+        check_lengths("conv_backward_bias", &[("dbias", dbias.len(), shape.k)])?;
+        check_gradient("conv_backward_bias", &dy, shape)?;
+        for i in 0..shape.output_len() {
+            dbias[i % shape.k] += gradient(&dy, i, shape.k);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an allocation holds.
+    fn fresh(len: usize) -> Vec<f64> {
+        vec![f64::NAN; len]
+    }
+
+    fn forward(x: &[f64], norm: Option<&[f64]>, w: &[f64], bias: Option<&[f64]>, shape: &ConvShape) -> Vec<f64> {
+        let mut y = fresh(shape.output_len());
+        let transform = norm.map(|norm| InputTransform { norm });
+        Reference.conv_forward(&mut y, None, x, transform, w, bias, shape).unwrap();
+        y
+    }
+
+    #[test]
+    fn a_filter_slides_without_being_turned() {
+        // 2×3 pixels under one 1×2 filter: cross-correlation, so the first weight meets the left pixel.
+        let shape = ConvShape::new([1, 2, 3, 1], 1, [1, 2], 1, 0).unwrap();
+        let y = forward(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], None, &[10.0, 1.0], None, &shape);
+        assert_eq!(y, [12.0, 23.0, 45.0, 56.0]);
+    }
+
+    #[test]
+    fn channels_filters_and_images_keep_their_places() {
+        // Two images of one pixel and two channels, three 1×1 filters.
+        let shape = ConvShape::new([2, 1, 1, 2], 3, [1, 1], 1, 0).unwrap();
+        let w = [1.0, 0.0, 0.0, 1.0, 1.0, -1.0];
+        let y = forward(&[3.0, 5.0, 7.0, 11.0], None, &w, Some(&[0.0, 100.0, 0.5]), &shape);
+        assert_eq!(y, [3.0, 105.0, -1.5, 7.0, 111.0, -3.5]);
+    }
+
+    #[test]
+    fn stride_two_on_an_odd_size_with_padding() {
+        // 3×1 pixels become 5×3. A 3×1 filter steps over columns 0 and 2 of those, and both are padding.
+        let shape = ConvShape::new([1, 3, 1, 1], 1, [3, 1], 2, 1).unwrap();
+        assert_eq!((shape.p, shape.q), (2, 2));
+        assert_eq!(forward(&[1.0, 2.0, 4.0], None, &[100.0, 10.0, 1.0], None, &shape), [0.0; 4]);
+        // A 3×3 filter fits once across, and its middle column meets pixels (–, 1, 2) and (2, 4, –).
+        let shape = ConvShape::new([1, 3, 1, 1], 1, [3, 3], 2, 1).unwrap();
+        let w = [9.0, 100.0, 9.0, 9.0, 10.0, 9.0, 9.0, 1.0, 9.0];
+        assert_eq!(forward(&[1.0, 2.0, 4.0], None, &w, None, &shape), [12.0, 240.0]);
+    }
+
+    #[test]
+    fn padding_is_zero_after_the_transform() {
+        // relu(2·x + 1): −1 becomes 0, 3 becomes 7, and the padding stays 0 although relu(shift) is 1.
+        let shape = ConvShape::new([1, 1, 2, 1], 1, [3, 3], 1, 1).unwrap();
+        let y = forward(&[-1.0, 3.0], Some(&[2.0, 1.0, f64::NAN, f64::NAN]), &[1.0; 9], None, &shape);
+        assert_eq!(y, [7.0, 7.0]);
+    }
+
+    #[test]
+    fn statistics_are_those_of_the_stored_output() {
+        let shape = ConvShape::new([2, 1, 2, 1], 2, [1, 1], 1, 0).unwrap();
+        let (mut y, mut stats) = (fresh(8), fresh(4));
+        let (x, w, bias) = ([1.0, 2.0, 3.0, 6.0], [1.0, -2.0], [10.0, 0.0]);
+        Reference.conv_forward(&mut y, Some(&mut stats), &x, None, &w, Some(&bias), &shape).unwrap();
+        assert_eq!(y, [11.0, -2.0, 12.0, -4.0, 13.0, -6.0, 16.0, -12.0]);
+        assert_eq!(stats, [13.0, -6.0, 3.5, 14.0]);
+    }
+
+    #[test]
+    fn the_data_gradient_scatters_what_the_forward_pass_gathered() {
+        let shape = ConvShape::new([1, 1, 3, 1], 1, [1, 2], 1, 0).unwrap();
+        let (w, dy) = ([10.0, 1.0], [1.0, 2.0]);
+        let mut dx = fresh(3);
+        Reference.conv_backward_data(&mut dx, false, None, OutputGradient::Ready(&dy), &w, &shape).unwrap();
+        assert_eq!(dx, [10.0, 21.0, 2.0]);
+        Reference.conv_backward_data(&mut dx, true, None, OutputGradient::Ready(&dy), &w, &shape).unwrap();
+        assert_eq!(dx, [20.0, 42.0, 4.0]);
+    }
+
+    #[test]
+    fn pixels_that_a_stride_skips_get_no_gradient() {
+        let shape = ConvShape::new([1, 3, 2, 1], 1, [1, 1], 2, 0).unwrap();
+        let mut dx = fresh(6);
+        Reference.conv_backward_data(&mut dx, false, None, OutputGradient::Ready(&[5.0, 7.0]), &[2.0], &shape).unwrap();
+        assert_eq!(dx, [10.0, 0.0, 0.0, 0.0, 14.0, 0.0]);
+    }
+
+    #[test]
+    fn the_epilogue_masks_the_total_and_sums_what_is_left() {
+        // da = 1·(3, 4, 5) on top of (1, 1, 1); relu(2·y − 3) is awake at y = 2 and 4, and asleep at 1.
+        let shape = ConvShape::new([1, 1, 3, 1], 1, [1, 1], 1, 0).unwrap();
+        let (y, norm, dy) = ([2.0, 1.0, 4.0], [2.0, -3.0, 1.5, 1.0], [3.0, 4.0, 5.0]);
+        let (mut dx, mut sums) = (vec![1.0; 3], fresh(2));
+        let epilogue = Some(ReduceEpilogue { sums: &mut sums[..], y: &y[..], norm: &norm[..] });
+        Reference.conv_backward_data(&mut dx, true, epilogue, OutputGradient::Ready(&dy), &[1.0], &shape).unwrap();
+        assert_eq!(dx, [4.0, 0.0, 6.0]);
+        assert_eq!(sums, [10.0, 4.0 * 0.5 + 6.0 * 2.5]);
+    }
+
+    #[test]
+    fn an_owed_gradient_is_formed_while_loading() {
+        // One pixel, two filters: dy = k₀·dz + k₁·y + k₂ = (2·1 + 0.5·4 + 1, 3·10 − 1·5 + 0) = (5, 25).
+        let shape = ConvShape::new([1, 1, 1, 1], 2, [1, 1], 1, 0).unwrap();
+        let (dz, y, k) = ([1.0, 10.0], [4.0, 5.0], [2.0, 3.0, 0.5, -1.0, 1.0, 0.0]);
+        let owed = OutputGradient::Owed { dz: &dz[..], y: &y[..], k: &k[..] };
+        let (mut dx, mut dw, mut dbias) = (fresh(1), vec![1.0, 2.0], vec![100.0, 200.0]);
+        Reference.conv_backward_data(&mut dx, false, None, owed, &[1.0, 10.0], &shape).unwrap();
+        assert_eq!(dx, [255.0]);
+        Reference.conv_backward_weights(&mut dw, owed, &[3.0], None, &shape).unwrap();
+        assert_eq!(dw, [16.0, 77.0]);
+        Reference.conv_backward_bias(&mut dbias, owed, &shape).unwrap();
+        assert_eq!(dbias, [105.0, 225.0]);
+    }
+
+    #[test]
+    fn the_weight_gradient_accumulates_over_pixels_of_the_transformed_input() {
+        // a = relu(x − 1) = (0, 1, 4); taps (left, right): 2·0 + 3·1 and 2·1 + 3·4, on top of 100.
+        let shape = ConvShape::new([1, 1, 3, 1], 1, [1, 2], 1, 0).unwrap();
+        let transform = Some(InputTransform { norm: &[1.0, -1.0, 0.0, 1.0][..] });
+        let mut dw = vec![100.0; 2];
+        let dy = OutputGradient::Ready(&[2.0, 3.0][..]);
+        Reference.conv_backward_weights(&mut dw, dy, &[-7.0, 2.0, 5.0], transform, &shape).unwrap();
+        assert_eq!(dw, [103.0, 114.0]);
+    }
+
+    #[test]
+    fn what_was_never_written_shows() {
+        let shape = ConvShape::new([1, 1, 2, 1], 1, [1, 1], 1, 0).unwrap();
+        let y = forward(&[1.0, f64::NAN], Some(&[1.0, 0.0, 0.0, 1.0]), &[1.0], None, &shape);
+        assert!(y[0] == 1.0 && y[1].is_nan());
+    }
+
+    #[test]
+    fn wrong_lengths_name_the_operand() {
+        let shape = ConvShape::new([1, 2, 2, 1], 3, [1, 1], 1, 0).unwrap();
+        let (mut y, x, w) = (fresh(12), [0.0; 4], [0.0; 3]);
+        let error = Reference.conv_forward(&mut y, None, &x, None, &w, Some(&[0.0; 2]), &shape).unwrap_err();
+        assert_eq!(error.to_string(), "conv_forward: operand bias has 2 elements, its shape asks for 3");
+        let owed = OutputGradient::Owed { dz: &y[..], y: &y[..], k: &[0.0; 3][..] };
+        let error = Reference.conv_backward_bias(&mut [0.0; 3], owed, &shape).unwrap_err();
+        assert_eq!(error.to_string(), "conv_backward_bias: operand dy.k has 3 elements, its shape asks for 9");
+    }
+}
