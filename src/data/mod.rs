@@ -4,6 +4,9 @@
 //! everything into one `tensor_file`; the `loader` reads that file through a memory map and hands the trainer
 //! shuffled, augmented batches. `synthetic` draws posters in code for a first run without any data.
 
+pub mod augmentation;
+pub mod loader;
+pub mod synthetic;
 pub mod tensor_file;
 
 /// Which part of the data set a poster belongs to. The discriminants are the bytes of the tensor file's `split` tensor.
