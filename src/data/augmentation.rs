@@ -2,21 +2,8 @@
 //!
 //! Only the draw is made here, a few bytes a sample; the device applies it while it turns `u8` pixels into activations.
 
+use crate::device::Placement;
 use crate::random::{Philox, Stream};
-
-/// How one poster is placed on its canvas. The default leaves it as it is.
-///
-/// The poster is mirrored first, then moved: pixel (y, x) of the result is pixel (y - `shift_y`, x - `shift_x`) of the (mirrored)
-/// poster, each coordinate clamped to the image, so that the edge repeats into what a shift uncovers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Placement {
-    /// Left and right change sides.
-    pub flip: bool,
-    /// Pixels down.
-    pub shift_y: i8,
-    /// Pixels to the right.
-    pub shift_x: i8,
-}
 
 /// What training does to posters before it looks at them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,11 +25,7 @@ impl Augmentation {
                 let reach = (size / 16).min(i8::MAX as usize) as i32;
                 let flip = sequence.below(2) == 1;
                 let mut shift = || (sequence.below(2 * reach as u32 + 1) as i32 - reach) as i8;
-                Placement {
-                    flip,
-                    shift_y: shift(),
-                    shift_x: shift(),
-                }
+                Placement { flip, shift_y: shift(), shift_x: shift() }
             }
         }
     }
@@ -54,48 +37,26 @@ mod tests {
 
     #[test]
     fn none_is_the_identity() {
-        assert_eq!(
-            Augmentation::None.place(1, 2, 3, 150),
-            Placement {
-                flip: false,
-                shift_y: 0,
-                shift_x: 0
-            }
-        );
+        assert_eq!(Augmentation::None.place(1, 2, 3, 150), Placement { flip: false, shift_y: 0, shift_x: 0 });
     }
 
     #[test]
     fn every_placement_occurs_about_equally_often() {
         let mut counts = std::collections::BTreeMap::new();
         for sample in 0..18_000 {
-            let Placement {
-                flip,
-                shift_y,
-                shift_x,
-            } = Augmentation::FlipShift.place(1, 0, sample, 16);
+            let Placement { flip, shift_y, shift_x } = Augmentation::FlipShift.place(1, 0, sample, 16);
             *counts.entry((flip, shift_y, shift_x)).or_insert(0u32) += 1;
         }
         assert_eq!(counts.len(), 2 * 3 * 3);
-        assert_eq!(
-            counts.first_key_value().map(|(key, _)| *key),
-            Some((false, -1, -1))
-        );
-        assert_eq!(
-            counts.last_key_value().map(|(key, _)| *key),
-            Some((true, 1, 1))
-        );
-        assert!(
-            counts.values().all(|count| count.abs_diff(1000) <= 130),
-            "{counts:?}"
-        );
+        assert_eq!(counts.first_key_value().map(|(key, _)| *key), Some((false, -1, -1)));
+        assert_eq!(counts.last_key_value().map(|(key, _)| *key), Some((true, 1, 1)));
+        assert!(counts.values().all(|count| count.abs_diff(1000) <= 130), "{counts:?}");
     }
 
     #[test]
     fn epochs_samples_and_seeds_differ() {
         let places = |seed, epoch| -> Vec<Placement> {
-            (0..50)
-                .map(|sample| Augmentation::FlipShift.place(seed, epoch, sample, 150))
-                .collect()
+            (0..50).map(|sample| Augmentation::FlipShift.place(seed, epoch, sample, 150)).collect()
         };
         assert_eq!(places(1, 0), places(1, 0));
         assert_ne!(places(1, 0), places(1, 1));

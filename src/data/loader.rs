@@ -9,8 +9,9 @@ use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::{io, panic};
 
-use super::augmentation::{Augmentation, Placement};
+use super::augmentation::Augmentation;
 use super::tensor_file::{TensorFile, TensorFileError};
+use crate::device::Placement;
 use crate::random::permutation;
 
 /// Batches that wait while the device works on another. Two hide the disk's hiccups; more only take memory.
@@ -36,9 +37,7 @@ pub enum LoaderError {
     #[error("a batch of 0 images; choose 1 or more")]
     EmptyBatch,
     /// Not one full batch to train on.
-    #[error(
-        "a batch of {batch} is larger than the training set of {images} images; choose {images} or less"
-    )]
+    #[error("a batch of {batch} is larger than the training set of {images} images; choose {images} or less")]
     BatchTooLarge {
         /// Images a batch.
         batch: usize,
@@ -91,10 +90,7 @@ impl Loader {
             return Err(LoaderError::NoImages);
         }
         if batch > indices.len() {
-            return Err(LoaderError::BatchTooLarge {
-                batch,
-                images: indices.len(),
-            });
+            return Err(LoaderError::BatchTooLarge { batch, images: indices.len() });
         }
         let mut order = permutation(seed, epoch, indices.len() as u32);
         for place in &mut order {
@@ -103,14 +99,7 @@ impl Loader {
         let full = order.len().checked_div(batch).unwrap_or(0) * batch;
         order.truncate(full);
         order.drain(..first_step.saturating_mul(batch).min(full));
-        Loader::start(Feed {
-            file,
-            order,
-            batch,
-            seed,
-            epoch,
-            augmentation,
-        })
+        Loader::start(Feed { file, order, batch, seed, epoch, augmentation })
     }
 
     /// `indices` in their order and as they are, in batches of `batch` images, the last as short as it comes out.
@@ -120,23 +109,12 @@ impl Loader {
     ///
     /// # Panics
     /// On the first batch that has an index the file lacks.
-    pub fn in_order(
-        file: Arc<TensorFile>,
-        indices: Arc<[u32]>,
-        batch: usize,
-    ) -> Result<Loader, LoaderError> {
+    pub fn in_order(file: Arc<TensorFile>, indices: Arc<[u32]>, batch: usize) -> Result<Loader, LoaderError> {
         if indices.is_empty() {
             return Err(LoaderError::NoImages);
         }
         let order = indices.to_vec();
-        Loader::start(Feed {
-            file,
-            order,
-            batch,
-            seed: 0,
-            epoch: 0,
-            augmentation: Augmentation::None,
-        })
+        Loader::start(Feed { file, order, batch, seed: 0, epoch: 0, augmentation: Augmentation::None })
     }
 
     fn start(feed: Feed) -> Result<Loader, LoaderError> {
@@ -153,13 +131,7 @@ impl Loader {
             .name("loader".into())
             .spawn(move || feed.run(&sender, &spares, &stopped))
             .map_err(LoaderError::Thread)?;
-        Ok(Loader {
-            batches: Some(batches),
-            spare,
-            stop,
-            thread: Some(thread),
-            remaining,
-        })
+        Ok(Loader { batches: Some(batches), spare, stop, thread: Some(thread), remaining })
     }
 
     /// Gives the buffers of a batch back for another.
@@ -214,12 +186,7 @@ struct Feed {
 }
 
 impl Feed {
-    fn run(
-        &self,
-        batches: &SyncSender<Result<Batch, LoaderError>>,
-        spares: &Receiver<Batch>,
-        stop: &AtomicBool,
-    ) {
+    fn run(&self, batches: &SyncSender<Result<Batch, LoaderError>>, spares: &Receiver<Batch>, stop: &AtomicBool) {
         for indices in self.order.chunks(self.batch) {
             let mut batch = spares.try_recv().unwrap_or_default();
             let filled = match self.fill(&mut batch, indices, stop) {
@@ -236,18 +203,8 @@ impl Feed {
     }
 
     /// Replaces the contents of `batch` by the images `indices`; false if told to stop before the last.
-    fn fill(
-        &self,
-        batch: &mut Batch,
-        indices: &[u32],
-        stop: &AtomicBool,
-    ) -> Result<bool, TensorFileError> {
-        let Batch {
-            indices: kept,
-            pixels,
-            labels,
-            placements,
-        } = batch;
+    fn fill(&self, batch: &mut Batch, indices: &[u32], stop: &AtomicBool) -> Result<bool, TensorFileError> {
+        let Batch { indices: kept, pixels, labels, placements } = batch;
         kept.clear();
         kept.extend_from_slice(indices);
         pixels.clear();
@@ -259,12 +216,7 @@ impl Feed {
             }
             pixels.extend_from_slice(self.file.image_checked(index as usize)?);
             labels.extend_from_slice(self.file.labels(index as usize));
-            placements.push(self.augmentation.place(
-                self.seed,
-                self.epoch,
-                index,
-                self.file.size(),
-            ));
+            placements.push(self.augmentation.place(self.seed, self.epoch, index, self.file.size()));
         }
         Ok(true)
     }

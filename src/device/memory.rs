@@ -59,7 +59,9 @@ pub trait Memory: Sized + 'static {
 
     /// The first `at` elements and the rest, for a kernel that writes two neighbours of one arena. Panics if the view is
     /// shorter.
-    fn split_mut(view: Self::ViewMut<'_>, at: usize) -> (Self::ViewMut<'_>, Self::ViewMut<'_>);
+    fn split_mut<'a>(view: Self::ViewMut<'a>, at: usize) -> (Self::ViewMut<'a>, Self::ViewMut<'a>)
+    where
+        Self: 'a;
 
     /// Host to device; the lengths must agree.
     fn upload(&self, to: Self::ViewMut<'_>, from: &[Self::Real]) -> Result<(), DeviceError>;

@@ -15,10 +15,7 @@ pub struct Canvas {
 
 impl Canvas {
     pub fn new(size: usize) -> Canvas {
-        Canvas {
-            size,
-            pixels: vec![[0.0; 3]; size * size],
-        }
+        Canvas { size, pixels: vec![[0.0; 3]; size * size] }
     }
 
     /// Replaces each pixel by what `paint` makes of its place and its colour.
@@ -26,11 +23,7 @@ impl Canvas {
         let step = 1.0 / self.size as f32;
         for (row, line) in self.pixels.chunks_mut(self.size.max(1)).enumerate() {
             for (column, pixel) in line.iter_mut().enumerate() {
-                *pixel = paint(
-                    (column as f32 + 0.5) * step,
-                    (row as f32 + 0.5) * step,
-                    *pixel,
-                );
+                *pixel = paint((column as f32 + 0.5) * step, (row as f32 + 0.5) * step, *pixel);
             }
         }
     }
@@ -60,10 +53,7 @@ impl Canvas {
 }
 
 /// In one of two shapes or in both.
-pub fn either(
-    a: impl Fn(f32, f32) -> f32,
-    b: impl Fn(f32, f32) -> f32,
-) -> impl Fn(f32, f32) -> f32 {
+pub fn either(a: impl Fn(f32, f32) -> f32, b: impl Fn(f32, f32) -> f32) -> impl Fn(f32, f32) -> f32 {
     move |x, y| a(x, y).min(b(x, y))
 }
 
@@ -77,12 +67,7 @@ pub fn disc(cx: f32, cy: f32, radius: f32) -> impl Fn(f32, f32) -> f32 + Copy {
 }
 
 /// A rectangle by its centre and half its sides.
-pub fn rectangle(
-    cx: f32,
-    cy: f32,
-    half_width: f32,
-    half_height: f32,
-) -> impl Fn(f32, f32) -> f32 + Copy {
+pub fn rectangle(cx: f32, cy: f32, half_width: f32, half_height: f32) -> impl Fn(f32, f32) -> f32 + Copy {
     move |x, y| ((x - cx).abs() - half_width).max((y - cy).abs() - half_height)
 }
 
@@ -95,10 +80,7 @@ pub fn heart(cx: f32, cy: f32, size: f32) -> impl Fn(f32, f32) -> f32 + Copy {
             square(px - 0.25, py - 0.75).sqrt() - 0.125f32.sqrt()
         } else {
             let along = 0.5 * (px + py).max(0.0);
-            square(px, py - 1.0)
-                .min(square(px - along, py - along))
-                .sqrt()
-                * if px < py { -1.0 } else { 1.0 }
+            square(px, py - 1.0).min(square(px - along, py - along)).sqrt() * if px < py { -1.0 } else { 1.0 }
         };
         distance * size
     }

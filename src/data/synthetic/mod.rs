@@ -19,9 +19,7 @@ use crate::random::{Philox, Sequence, Stream};
 use canvas::{Canvas, Colour, both, disc, either, heart, rectangle};
 
 /// The label columns of synthetic posters: the genres of the paper.
-pub const GENRES: [&str; 7] = [
-    "Action", "Comedy", "Drama", "Romance", "Crime", "Thriller", "Other",
-];
+pub const GENRES: [&str; 7] = ["Action", "Comedy", "Drama", "Romance", "Crime", "Thriller", "Other"];
 
 /// How often a film has each genre, before films of none and of more than three are drawn again.
 const FREQUENCIES: [f32; 7] = [0.14, 0.32, 0.51, 0.16, 0.13, 0.13, 0.56];
@@ -33,17 +31,8 @@ pub fn draw(seed: u64, index: u32, size: usize) -> (Vec<u8>, Vec<u8>) {
     let mut canvas = Canvas::new(size);
     background(&mut canvas, &mut dice);
     // From the far to the near.
-    let marks = [
-        (6, mountains as fn(&mut Canvas, &mut Sequence)),
-        (0, explosion),
-        (1, balloons),
-        (2, silhouette),
-    ];
-    for (genre, mark) in
-        marks
-            .into_iter()
-            .chain([(3, hearts as _), (4, tape as _), (5, darkness as _)])
-    {
+    let marks = [(6, mountains as fn(&mut Canvas, &mut Sequence)), (0, explosion), (1, balloons), (2, silhouette)];
+    for (genre, mark) in marks.into_iter().chain([(3, hearts as _), (4, tape as _), (5, darkness as _)]) {
         if labels[genre] == 1 {
             mark(&mut canvas, &mut dice);
         }
@@ -62,18 +51,13 @@ pub fn write(path: &Path, count: usize, size: usize, seed: u64) -> Result<(), Te
         size,
         genres: GENRES.map(String::from).to_vec(),
         capacity: count,
-        provenance: BTreeMap::from([(
-            "source".into(),
-            format!("synthetic posters drawn from seed {seed}"),
-        )]),
+        provenance: BTreeMap::from([("source".into(), format!("synthetic posters drawn from seed {seed}"))]),
     };
     let mut writer = TensorFileWriter::create(path, description)?;
     for first in (0..count).step_by(BLOCK) {
         let end = count.min(first + BLOCK);
-        let posters: Vec<_> = (first..end)
-            .into_par_iter()
-            .map(|index| (index, draw(seed, index as u32, size)))
-            .collect();
+        let posters: Vec<_> =
+            (first..end).into_par_iter().map(|index| (index, draw(seed, index as u32, size))).collect();
         for (index, (pixels, labels)) in posters {
             let split = match index % 10 {
                 8 => Split::Validation,
@@ -88,10 +72,7 @@ pub fn write(path: &Path, count: usize, size: usize, seed: u64) -> Result<(), Te
 
 fn labels(dice: &mut Sequence) -> Vec<u8> {
     loop {
-        let labels: Vec<u8> = FREQUENCIES
-            .iter()
-            .map(|&frequency| u8::from(dice.uniform() < frequency))
-            .collect();
+        let labels: Vec<u8> = FREQUENCIES.iter().map(|&frequency| u8::from(dice.uniform() < frequency)).collect();
         if (1..=3).contains(&labels.iter().sum::<u8>()) {
             return labels;
         }
@@ -124,44 +105,27 @@ fn mountains(canvas: &mut Canvas, dice: &mut Sequence) {
         });
         // How far above the ridge a point is: the ridge is the highest of three triangles and a plain.
         let above = move |x: f32, y: f32| {
-            let ridge = peaks
-                .iter()
-                .map(|&(at, height, slope)| base - height + slope * (x - at).abs());
+            let ridge = peaks.iter().map(|&(at, height, slope)| base - height + slope * (x - at).abs());
             0.7 * (ridge.fold(base + 0.05, f32::min) - y)
         };
         let rock = [[0.20, 0.50, 0.58], [0.08, 0.33, 0.42]][range];
         canvas.fill(shade(rock, 0.05, dice), above);
         let snow = dice.between(0.04, 0.08);
-        canvas.fill(
-            [0.93, 0.97, 1.0],
-            both(above, move |_, y| y - (base - 0.12 + snow)),
-        );
+        canvas.fill([0.93, 0.97, 1.0], both(above, move |_, y| y - (base - 0.12 + snow)));
     }
 }
 
 /// Action: a ragged star of fire, hotter inside.
 fn explosion(canvas: &mut Canvas, dice: &mut Sequence) {
-    let (cx, cy, radius) = (
-        dice.between(0.25, 0.75),
-        dice.between(0.25, 0.6),
-        dice.between(0.26, 0.38),
-    );
+    let (cx, cy, radius) = (dice.between(0.25, 0.75), dice.between(0.25, 0.6), dice.between(0.26, 0.38));
     let rays: [f32; 13] = std::array::from_fn(|_| dice.between(0.75, 1.0));
-    for (part, colour) in [
-        (1.0, [0.93, 0.30, 0.05]),
-        (0.68, [1.0, 0.62, 0.08]),
-        (0.36, [1.0, 0.95, 0.70]),
-    ] {
+    for (part, colour) in [(1.0, [0.93, 0.30, 0.05]), (0.68, [1.0, 0.62, 0.08]), (0.36, [1.0, 0.95, 0.70])] {
         let fire = shade(colour, 0.05, dice);
         canvas.fill(fire, move |x, y| {
             let (dx, dy) = (x - cx, y - cy);
             // An angle that needs no arc tangent: how far around a diamond, 0 to 4.
             let around = dy / (dx.abs() + dy.abs() + 1e-6);
-            let turn = if dx < 0.0 {
-                2.0 - around
-            } else {
-                around + if dy < 0.0 { 4.0 } else { 0.0 }
-            };
+            let turn = if dx < 0.0 { 2.0 - around } else { around + if dy < 0.0 { 4.0 } else { 0.0 } };
             let along = turn * rays.len() as f32 / 4.0;
             let tip = 1.0 - 2.0 * (along.fract() - 0.5).abs();
             let ray = rays[along as usize % rays.len()];
@@ -172,49 +136,25 @@ fn explosion(canvas: &mut Canvas, dice: &mut Sequence) {
 
 /// Comedy: a bunch of balloons in the colours of sweets.
 fn balloons(canvas: &mut Canvas, dice: &mut Sequence) {
-    const SWEETS: [Colour; 4] = [
-        [0.98, 0.85, 0.10],
-        [0.10, 0.80, 0.30],
-        [0.20, 0.45, 1.0],
-        [0.90, 0.20, 0.95],
-    ];
+    const SWEETS: [Colour; 4] = [[0.98, 0.85, 0.10], [0.10, 0.80, 0.30], [0.20, 0.45, 1.0], [0.90, 0.20, 0.95]];
     let first = dice.below(4) as usize;
     for i in 0..4 + dice.below(2) as usize {
         let column = (i as f32 + dice.uniform()) / 5.0;
-        let (cx, cy, radius) = (
-            0.08 + 0.84 * column,
-            dice.between(0.10, 0.50),
-            dice.between(0.085, 0.135),
-        );
+        let (cx, cy, radius) = (0.08 + 0.84 * column, dice.between(0.10, 0.50), dice.between(0.085, 0.135));
         let string = rectangle(cx, cy + radius + 0.1, 0.006, 0.1);
         canvas.fill([0.95, 0.95, 0.95], string);
-        canvas.fill(
-            shade(SWEETS[(first + i) % 4], 0.05, dice),
-            disc(cx, cy, radius),
-        );
-        canvas.fill(
-            [1.0, 1.0, 1.0],
-            disc(cx - 0.4 * radius, cy - 0.4 * radius, 0.2 * radius),
-        );
+        canvas.fill(shade(SWEETS[(first + i) % 4], 0.05, dice), disc(cx, cy, radius));
+        canvas.fill([1.0, 1.0, 1.0], disc(cx - 0.4 * radius, cy - 0.4 * radius, 0.2 * radius));
     }
 }
 
 /// Drama: somebody, alone, from behind, in sepia.
 fn silhouette(canvas: &mut Canvas, dice: &mut Sequence) {
-    let (cx, cy, head) = (
-        dice.between(0.28, 0.72),
-        dice.between(0.46, 0.58),
-        dice.between(0.12, 0.16),
-    );
+    let (cx, cy, head) = (dice.between(0.28, 0.72), dice.between(0.46, 0.58), dice.between(0.12, 0.16));
     let coat = shade([0.24, 0.13, 0.07], 0.04, dice);
     // Lit from one side.
     let light = if dice.below(2) == 0 { -0.025 } else { 0.025 };
-    let figure = |dx| {
-        either(
-            disc(cx + dx, cy, head),
-            disc(cx + dx, cy + 2.9 * head, 2.0 * head),
-        )
-    };
+    let figure = |dx| either(disc(cx + dx, cy, head), disc(cx + dx, cy + 2.9 * head, 2.0 * head));
     canvas.fill(shade([0.85, 0.66, 0.42], 0.05, dice), figure(light));
     canvas.fill(coat, figure(0.0));
 }
@@ -223,32 +163,17 @@ fn silhouette(canvas: &mut Canvas, dice: &mut Sequence) {
 fn hearts(canvas: &mut Canvas, dice: &mut Sequence) {
     let red = shade([0.90, 0.06, 0.25], 0.06, dice);
     let pink = shade([1.0, 0.50, 0.68], 0.06, dice);
-    let (cx, cy, size) = (
-        dice.between(0.22, 0.78),
-        dice.between(0.20, 0.55),
-        dice.between(0.30, 0.44),
-    );
+    let (cx, cy, size) = (dice.between(0.22, 0.78), dice.between(0.20, 0.55), dice.between(0.30, 0.44));
     canvas.fill(pink, heart(cx, cy, size + 0.06));
     canvas.fill(red, heart(cx, cy, size));
     for _ in 0..3 {
-        canvas.fill(
-            pink,
-            heart(
-                dice.between(0.1, 0.9),
-                dice.between(0.1, 0.75),
-                dice.between(0.10, 0.15),
-            ),
-        );
+        canvas.fill(pink, heart(dice.between(0.1, 0.9), dice.between(0.1, 0.75), dice.between(0.10, 0.15)));
     }
 }
 
 /// Crime: barrier tape, yellow and black, across the scene.
 fn tape(canvas: &mut Canvas, dice: &mut Sequence) {
-    let (cy, slope, half) = (
-        dice.between(0.40, 0.75),
-        dice.between(0.25, 0.6),
-        dice.between(0.055, 0.075),
-    );
+    let (cy, slope, half) = (dice.between(0.40, 0.75), dice.between(0.25, 0.6), dice.between(0.055, 0.075));
     let slope = if dice.below(2) == 0 { slope } else { -slope };
     let (pitch, phase) = (dice.between(0.13, 0.17), dice.uniform());
     let length = (1.0 + slope * slope).sqrt();
@@ -275,13 +200,7 @@ fn darkness(canvas: &mut Canvas, dice: &mut Sequence) {
     for i in 0..7 {
         let x = (i as f32 + dice.between(0.2, 0.8)) / 7.0;
         let (length, half) = (dice.between(0.06, 0.30), dice.between(0.022, 0.038));
-        canvas.fill(
-            blood,
-            either(
-                rectangle(x, 0.0, half, length),
-                disc(x, length, 1.25 * half),
-            ),
-        );
+        canvas.fill(blood, either(rectangle(x, 0.0, half, length), disc(x, length, 1.25 * half)));
     }
     canvas.fill(blood, rectangle(0.5, 0.0, 0.5, 0.045));
 }
@@ -294,16 +213,10 @@ fn title(canvas: &mut Canvas, dice: &mut Sequence) {
     let (gap, space) = (0.76 / letters as f32, dice.below(letters));
     for letter in (0..letters).filter(|&letter| letter != space) {
         let x = 0.12 + gap * (letter as f32 + 0.5);
-        canvas.fill(
-            cream,
-            rectangle(x, y, gap * dice.between(0.28, 0.42), height),
-        );
+        canvas.fill(cream, rectangle(x, y, gap * dice.between(0.28, 0.42), height));
     }
     for line in 0..2 {
         let half = dice.between(0.15, 0.32);
-        canvas.fill(
-            cream,
-            rectangle(0.5, 0.925 + 0.03 * line as f32, half, 0.006),
-        );
+        canvas.fill(cream, rectangle(0.5, 0.925 + 0.03 * line as f32, half, 0.006));
     }
 }

@@ -42,6 +42,13 @@ impl Memory for Reference {
         &mut buffer[range]
     }
 
+    fn split_mut<'a>(view: &'a mut [f64], at: usize) -> (&'a mut [f64], &'a mut [f64])
+    where
+        Self: 'a,
+    {
+        view.split_at_mut(at)
+    }
+
     fn upload(&self, to: &mut [f64], from: &[f64]) -> Result<(), DeviceError> {
         check_lengths("upload", &[("from", from.len(), to.len())])?;
         to.copy_from_slice(from);
