@@ -5,7 +5,15 @@
 //! shuffled, augmented batches. `synthetic` draws posters in code for a first run without any data.
 
 pub mod augmentation;
+pub mod counts;
+pub mod films;
+pub mod genres;
+pub mod labels;
 pub mod loader;
+pub mod pixels;
+pub mod posters;
+pub mod skipped;
+pub mod split;
 pub mod synthetic;
 pub mod tensor_file;
 

@@ -1,0 +1,225 @@
+//! Choosing the classes: a few genres by name, and "Other" for all the rest.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+
+use super::films::Film;
+
+/// The class of every genre that is not a class of its own; always the last.
+pub const OTHER: &str = "Other";
+
+/// The paper's genres, in the order of its tables.
+pub const PAPER_GENRES: [&str; 6] = ["Action", "Comedy", "Drama", "Romance", "Crime", "Thriller"];
+
+/// Which genres become classes.
+///
+/// From text: `top:6`, or names with commas between, `Action,Comedy,Drama`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GenreChoice {
+    /// The most common ones; of equally common ones the first by name.
+    Top(usize),
+    /// These, in this order.
+    Named(Vec<String>),
+    /// All that at least so many films have.
+    AtLeast(usize),
+}
+
+/// Why genres cannot be chosen so.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GenreError {
+    /// The text is no choice.
+    #[error("`{0}` chooses no genres; say `top:6`, or names with commas between: `Action,Comedy,Drama`")]
+    NotAChoice(String),
+    /// A genre is named twice.
+    #[error("the genre `{0}` is named twice")]
+    NamedTwice(String),
+    /// There are not that many genres.
+    #[error("the table has {found} genres, not {wanted}; say `top:{}` or less", found.saturating_sub(1))]
+    TooFew {
+        /// How many were asked for.
+        wanted: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// No genre is that common.
+    #[error("no genre has {wanted} films; the most common, {genre}, has {films}")]
+    NoneCommon {
+        /// How many films were asked for.
+        wanted: usize,
+        /// The most common genre.
+        genre: String,
+        /// How many films have it.
+        films: usize,
+    },
+    /// A class would have no film to learn from.
+    #[error("no film in the table is `{class}`; {hint}")]
+    EmptyClass {
+        /// The class.
+        class: String,
+        /// What to choose instead.
+        hint: String,
+    },
+}
+
+impl FromStr for GenreChoice {
+    type Err = GenreError;
+
+    fn from_str(text: &str) -> Result<GenreChoice, GenreError> {
+        let not_a_choice = || GenreError::NotAChoice(text.to_owned());
+        if let Some(number) = text.strip_prefix("top:") {
+            return match number.parse() {
+                Ok(number) if number > 0 => Ok(GenreChoice::Top(number)),
+                _ => Err(not_a_choice()),
+            };
+        }
+        let mut names: Vec<String> = Vec::new();
+        for name in text.split(',').map(str::trim) {
+            if name.is_empty() {
+                return Err(not_a_choice());
+            }
+            if names.iter().any(|known| known == name) {
+                return Err(GenreError::NamedTwice(name.to_owned()));
+            }
+            names.push(name.to_owned());
+        }
+        // "Other" is always there, and always last: naming it there changes nothing.
+        if names.last().is_some_and(|name| name == OTHER) {
+            names.pop();
+        }
+        if names.is_empty() || names.iter().any(|name| name == OTHER) {
+            return Err(not_a_choice());
+        }
+        Ok(GenreChoice::Named(names))
+    }
+}
+
+/// The classes of a data set, [`OTHER`] last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Classes {
+    names: Vec<String>,
+}
+
+impl Classes {
+    /// Chooses the classes by the genres of all `films`.
+    ///
+    /// Classes that the table chooses ([`GenreChoice::Top`], [`GenreChoice::AtLeast`]) come in a fixed order: first the
+    /// paper's six in the paper's order, then the rest from common to rare. So the same set of genres gives the same outputs
+    /// in the same places, whichever genre happens to lead in a table, and `top:6` of the paper's table is the paper's.
+    pub fn choose(choice: &GenreChoice, films: &[Film]) -> Result<Classes, GenreError> {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for genre in films.iter().flat_map(|film| &film.genres) {
+            *counts.entry(genre).or_default() += 1;
+        }
+        let had_other = counts.remove(OTHER).is_some();
+        let mut common: Vec<(&str, usize)> = counts.into_iter().collect();
+        common.sort_by_key(|&(name, films)| (std::cmp::Reverse(films), name));
+
+        let mut names: Vec<String> = match *choice {
+            GenreChoice::Named(ref names) => names.clone(),
+            GenreChoice::Top(wanted) if wanted > common.len() => {
+                return Err(GenreError::TooFew { wanted, found: common.len() });
+            }
+            GenreChoice::Top(wanted) => in_fixed_order(&common[..wanted]),
+            GenreChoice::AtLeast(wanted) => match common.partition_point(|&(_, films)| films >= wanted) {
+                0 => {
+                    let (genre, films) = common.first().copied().unwrap_or((OTHER, 0));
+                    return Err(GenreError::NoneCommon { wanted, genre: genre.to_owned(), films });
+                }
+                reached => in_fixed_order(&common[..reached]),
+            },
+        };
+        if let Some(class) = names.iter().find(|name| !common.iter().any(|(known, _)| known == name)) {
+            let known: Vec<&str> = common.iter().map(|&(name, _)| name).collect();
+            return Err(GenreError::EmptyClass { class: class.clone(), hint: format!("its genres are {}", known.join(", ")) });
+        }
+        if names.len() == common.len() && !had_other {
+            let hint = format!("leave one of the {} genres out, so that it falls to Other", common.len());
+            return Err(GenreError::EmptyClass { class: OTHER.to_owned(), hint });
+        }
+        names.push(OTHER.to_owned());
+        Ok(Classes { names })
+    }
+
+    /// The names, [`OTHER`] last.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The labels [C] of a film: 1 for each of its genres, and 1 for [`OTHER`] if any of them is no class.
+    pub fn multi_hot(&self, genres: &[String]) -> Vec<u8> {
+        let mut labels = vec![0; self.names.len()];
+        let other = labels.len() - 1;
+        for genre in genres {
+            labels[self.names.iter().position(|name| name == genre).unwrap_or(other)] = 1;
+        }
+        labels
+    }
+}
+
+/// The paper's genres first and as the paper has them, then the others as they come.
+fn in_fixed_order(common: &[(&str, usize)]) -> Vec<String> {
+    let mut names: Vec<String> = common.iter().map(|&(name, _)| name.to_owned()).collect();
+    names.sort_by_key(|name| PAPER_GENRES.iter().position(|paper| paper == name).unwrap_or(PAPER_GENRES.len()));
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::films::FilmId;
+
+    /// Films with these genres, `Drama Crime` being one film with two.
+    fn films(genres: &[&str]) -> Vec<Film> {
+        let film = |(line, genres): (u64, &&str)| Film {
+            line,
+            id: FilmId::parse(&line.to_string()).unwrap(),
+            genres: genres.split(' ').map(str::to_owned).collect(),
+            poster_url: None,
+        };
+        (2..).zip(genres).map(film).collect()
+    }
+
+    fn names(choice: &str, films: &[Film]) -> Result<String, GenreError> {
+        Classes::choose(&choice.parse()?, films).map(|classes| classes.names().join(" "))
+    }
+
+    #[test]
+    fn top_takes_the_common_and_keeps_the_papers_order() {
+        let films = films(&["Thriller War", "Thriller War Action", "Thriller War Action", "Horror", "Action", "Drama", "War"]);
+        // War 4, Action 3, Thriller 3, Drama 1, Horror 1
+        assert_eq!(names("top:1", &films).unwrap(), "War Other");
+        assert_eq!(names("top:3", &films).unwrap(), "Action Thriller War Other");
+        assert_eq!(names("top:4", &films).unwrap(), "Action Drama Thriller War Other");
+        assert_eq!(names("War,Action", &films).unwrap(), "War Action Other");
+        assert_eq!(names("War, Action, Other", &films).unwrap(), "War Action Other");
+        assert_eq!(Classes::choose(&GenreChoice::AtLeast(3), &films).unwrap().names().join(" "), "Action Thriller War Other");
+    }
+
+    #[test]
+    fn a_class_without_a_film_is_refused_by_name() {
+        let films = films(&["Drama War", "War"]);
+        let message = |choice| names(choice, &films).unwrap_err().to_string();
+        assert_eq!(message("War,Western"), "no film in the table is `Western`; its genres are War, Drama");
+        assert!(message("War,Drama").starts_with("no film in the table is `Other`"));
+        assert!(message("top:2").starts_with("no film in the table is `Other`"));
+        assert_eq!(message("top:3"), "the table has 2 genres, not 3; say `top:1` or less");
+        let rare = Classes::choose(&GenreChoice::AtLeast(3), &films).unwrap_err();
+        assert_eq!(rare.to_string(), "no genre has 3 films; the most common, War, has 2");
+    }
+
+    #[test]
+    fn nonsense_is_no_choice() {
+        for text in ["", "top:", "top:0", "top:-1", "top:x", "A,,B", "Other", "Other,Drama"] {
+            assert_eq!(text.parse::<GenreChoice>(), Err(GenreError::NotAChoice(text.to_owned())));
+        }
+        assert_eq!("War,War".parse::<GenreChoice>(), Err(GenreError::NamedTwice("War".to_owned())));
+    }
+
+    #[test]
+    fn any_genre_outside_the_classes_sets_other() {
+        let films = films(&["Drama War", "Drama Crime", "Other"]);
+        let classes = Classes::choose(&"Crime,Drama".parse().unwrap(), &films).unwrap();
+        let labels: Vec<_> = films.iter().map(|film| classes.multi_hot(&film.genres)).collect();
+        assert_eq!(labels, [[0, 1, 1], [1, 1, 0], [0, 0, 1]]);
+    }
+}
