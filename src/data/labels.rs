@@ -33,7 +33,7 @@ const LONGEST_GENRE: usize = 40;
 #[derive(Debug, thiserror::Error)]
 pub enum LabelError {
     /// The file cannot be read.
-    #[error("cannot read the label table {}: {source}", path.display())]
+    #[error("cannot read the label table {}", path.display())]
     Read {
         /// The table.
         path: PathBuf,
@@ -72,7 +72,14 @@ pub enum LabelError {
 
 /// `; line 2: bad id`, for the message of [`LabelError::NoFilm`].
 fn first_skipped(row: &Option<SkippedRow>) -> String {
-    let say = |row: &SkippedRow| format!("; line {}: {} {}", row.line, row.reason.kind(), row.reason.detail());
+    let say = |row: &SkippedRow| {
+        format!(
+            "; line {}: {} {}",
+            row.line,
+            row.reason.kind(),
+            row.reason.detail()
+        )
+    };
     row.as_ref().map(say).unwrap_or_default()
 }
 
@@ -110,11 +117,20 @@ pub struct LabelTable {
 
 /// Reads the label table at `path`.
 pub fn read(path: &Path) -> Result<LabelTable, LabelError> {
-    let failed = |source| LabelError::Read { path: path.to_owned(), source };
+    let failed = |source| LabelError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let mut bytes = Vec::new();
-    File::open(path).map_err(failed)?.take(LARGEST_TABLE + 1).read_to_end(&mut bytes).map_err(failed)?;
+    File::open(path)
+        .map_err(failed)?
+        .take(LARGEST_TABLE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     if bytes.len() as u64 > LARGEST_TABLE {
-        return Err(LabelError::TooLarge { path: path.to_owned() });
+        return Err(LabelError::TooLarge {
+            path: path.to_owned(),
+        });
     }
     parse(path, &bytes)
 }
@@ -128,7 +144,11 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<LabelTable, LabelError> {
         path: path.to_owned(),
         found: text(header).trim_end().chars().take(120).collect(),
     })?;
-    let mut table = LabelTable { dialect: columns.dialect, rows: Vec::new(), skipped: Vec::new() };
+    let mut table = LabelTable {
+        dialect: columns.dialect,
+        rows: Vec::new(),
+        skipped: Vec::new(),
+    };
     for (number, line) in lines {
         match columns.film(number, line) {
             Some(Ok(film)) => table.rows.push(film),
@@ -138,7 +158,11 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<LabelTable, LabelError> {
     }
     if table.rows.is_empty() {
         let (skipped, first) = (table.skipped.len(), table.skipped.into_iter().next());
-        return Err(LabelError::NoFilm { path: path.to_owned(), skipped, first });
+        return Err(LabelError::NoFilm {
+            path: path.to_owned(),
+            skipped,
+            first,
+        });
     }
     Ok(table)
 }
@@ -154,7 +178,11 @@ struct Columns {
 impl Columns {
     fn find(header: &[u8]) -> Option<Columns> {
         let names = cells(header).ok()?;
-        let column = |name: &str| names.iter().position(|cell| text(cell).trim().eq_ignore_ascii_case(name));
+        let column = |name: &str| {
+            names
+                .iter()
+                .position(|cell| text(cell).trim().eq_ignore_ascii_case(name))
+        };
         let genre = column("Genre")?;
         let poster = column("Poster").or_else(|| column("Poster URL"));
         let (id, dialect) = match (column("imdbId"), column("Id"), poster) {
@@ -163,7 +191,12 @@ impl Columns {
             (None, Some(id), _) => (id, Dialect::Plain),
             (None, None, _) => return None,
         };
-        Some(Columns { dialect, id, genre, poster })
+        Some(Columns {
+            dialect,
+            id,
+            genre,
+            poster,
+        })
     }
 
     /// The film on line `number`; `None` where the line is blank.
@@ -177,16 +210,27 @@ impl Columns {
             return None;
         }
         let (Some(raw_id), Some(genres)) = (cells.get(self.id), cells.get(self.genre)) else {
-            return bad_row(format!("{} cells, fewer than the header names", cells.len()));
+            return bad_row(format!(
+                "{} cells, fewer than the header names",
+                cells.len()
+            ));
         };
         let raw_id = text(raw_id);
         let Some(id) = FilmId::parse(&raw_id) else {
             return Some(Err(SkippedRow::new(number, &raw_id, Reason::BadId)));
         };
-        let url = self.poster.and_then(|column| cells.get(column)).map(|url| text(url).trim().to_owned());
+        let url = self
+            .poster
+            .and_then(|column| cells.get(column))
+            .map(|url| text(url).trim().to_owned());
         let poster_url = url.filter(|url| !url.is_empty());
         Some(match read_genres(&text(genres)) {
-            Ok(genres) => Ok(Film { line: number, id, genres, poster_url }),
+            Ok(genres) => Ok(Film {
+                line: number,
+                id,
+                genres,
+                poster_url,
+            }),
             Err(reason) => Err(SkippedRow::new(number, id.as_str(), reason)),
         })
     }
@@ -195,7 +239,10 @@ impl Columns {
 /// The cells of one line, its line break already cut off.
 fn cells(line: &[u8]) -> Result<csv::ByteRecord, String> {
     if line.len() > LONGEST_LINE {
-        return Err(format!("{} bytes long; a row has {LONGEST_LINE} at most", line.len()));
+        return Err(format!(
+            "{} bytes long; a row has {LONGEST_LINE} at most",
+            line.len()
+        ));
     }
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     // The line break goes back on as a probe: only an open quote lets it into a cell.
@@ -233,17 +280,26 @@ fn read_genres(cell: &str) -> Result<Vec<String>, Reason> {
     let mut genres: Vec<String> = Vec::with_capacity(names.len());
     for name in &names {
         let name = name.trim();
-        if ["", "N/A", "nan", "None"].iter().any(|nothing| name.eq_ignore_ascii_case(nothing)) {
+        if ["", "N/A", "nan", "None"]
+            .iter()
+            .any(|nothing| name.eq_ignore_ascii_case(nothing))
+        {
             continue;
         }
         if name.chars().count() > LONGEST_GENRE || name.chars().any(char::is_control) {
-            return Err(Reason::BadGenres(format!("a genre is up to {LONGEST_GENRE} printable characters")));
+            return Err(Reason::BadGenres(format!(
+                "a genre is up to {LONGEST_GENRE} printable characters"
+            )));
         }
         if !genres.iter().any(|genre| genre == name) {
             genres.push(name.to_owned());
         }
     }
-    if genres.is_empty() { Err(Reason::NoGenre) } else { Ok(genres) }
+    if genres.is_empty() {
+        Err(Reason::NoGenre)
+    } else {
+        Ok(genres)
+    }
 }
 
 /// Reads a Python list of strings, `['A', "B"]`, and nothing else of Python.
@@ -253,7 +309,11 @@ fn python_list(cell: &str) -> Result<Vec<String>, String> {
     let mut items = Vec::new();
     loop {
         if let Some(after) = rest.strip_prefix(']') {
-            return if after.trim().is_empty() { Ok(items) } else { Err("text after the list's ]".to_owned()) };
+            return if after.trim().is_empty() {
+                Ok(items)
+            } else {
+                Err("text after the list's ]".to_owned())
+            };
         }
         let (item, after) = python_string(rest)?;
         items.push(item);
@@ -261,7 +321,11 @@ fn python_list(cell: &str) -> Result<Vec<String>, String> {
         match rest.strip_prefix(',') {
             Some(after) => rest = after.trim_start(),
             None if rest.starts_with(']') => {}
-            None => return Err("a list of strings in quotes, with commas between, was expected".to_owned()),
+            None => {
+                return Err(
+                    "a list of strings in quotes, with commas between, was expected".to_owned(),
+                );
+            }
         }
     }
 }
@@ -296,11 +360,26 @@ mod tests {
         let read = |cell: &str| python_list(cell).map_err(|_| ());
         let strings = |items: &[&str]| Ok(items.iter().map(|item| item.to_string()).collect());
         assert_eq!(read("['Comedy', 'Drama']"), strings(&["Comedy", "Drama"]));
-        assert_eq!(read(r#"[ "Film-Noir" ,'D\'Art', "a\\b", ]"#), strings(&["Film-Noir", "D'Art", "a\\b"]));
+        assert_eq!(
+            read(r#"[ "Film-Noir" ,'D\'Art', "a\\b", ]"#),
+            strings(&["Film-Noir", "D'Art", "a\\b"])
+        );
         assert_eq!(read("[]"), strings(&[]));
         for bad in [
-            "[", "['A'", "['A", "['A' 'B']", "[A]", "['A'] + ['B']", "[['A']]", "[,]", "['A',,'B']", "[__import__('os')]",
-            r"['\x41']", "['A\\", "[None]", "['A'] x",
+            "[",
+            "['A'",
+            "['A",
+            "['A' 'B']",
+            "[A]",
+            "['A'] + ['B']",
+            "[['A']]",
+            "[,]",
+            "['A',,'B']",
+            "[__import__('os')]",
+            r"['\x41']",
+            "['A\\",
+            "[None]",
+            "['A'] x",
         ] {
             assert_eq!(read(bad), Err(()), "{bad}");
         }
@@ -308,12 +387,18 @@ mod tests {
 
     #[test]
     fn genres_are_trimmed_and_come_once() {
-        assert_eq!(read_genres(" Drama|Crime | Drama|N/A|"), Ok(vec!["Drama".to_owned(), "Crime".to_owned()]));
+        assert_eq!(
+            read_genres(" Drama|Crime | Drama|N/A|"),
+            Ok(vec!["Drama".to_owned(), "Crime".to_owned()])
+        );
         for nothing in ["", "[]", "['N/A']", "nan", "||", "['']"] {
             assert_eq!(read_genres(nothing), Err(Reason::NoGenre), "{nothing:?}");
         }
         for bad in ["Dra\0ma", &"x".repeat(41)] {
-            assert!(matches!(read_genres(bad), Err(Reason::BadGenres(_))), "{bad:?}");
+            assert!(
+                matches!(read_genres(bad), Err(Reason::BadGenres(_))),
+                "{bad:?}"
+            );
         }
     }
 
@@ -321,8 +406,14 @@ mod tests {
     fn an_open_quote_costs_one_line() {
         assert!(cells(b"1,\"['A', 'B']").is_err());
         assert!(cells(b"\"").is_err());
-        assert_eq!(cells(b"1,\"a \"\"b\"\"\",c\"d").unwrap(), csv::ByteRecord::from(vec!["1", "a \"b\"", "c\"d"]));
-        assert_eq!(cells(b"1,2\r").unwrap(), csv::ByteRecord::from(vec!["1", "2"]));
+        assert_eq!(
+            cells(b"1,\"a \"\"b\"\"\",c\"d").unwrap(),
+            csv::ByteRecord::from(vec!["1", "a \"b\"", "c\"d"])
+        );
+        assert_eq!(
+            cells(b"1,2\r").unwrap(),
+            csv::ByteRecord::from(vec!["1", "2"])
+        );
         assert!(cells(b"").unwrap().is_empty());
     }
 }

@@ -6,12 +6,15 @@
 
 pub mod augmentation;
 pub mod counts;
+#[cfg(feature = "fetch")]
+pub mod download;
 pub mod films;
 pub mod genres;
 pub mod labels;
 pub mod loader;
 pub mod pixels;
 pub mod posters;
+pub mod prepare;
 pub mod skipped;
 pub mod split;
 pub mod synthetic;

@@ -50,7 +50,7 @@ pub enum PixelError {
     },
     /// The decoder refuses.
     #[error("damaged: {0}")]
-    Damaged(#[from] image::ImageError),
+    Damaged(image::ImageError),
     /// The decoder panicked. That is a bug in the decoder, and this image's doing.
     #[error("damaged: its decoder gave up")]
     Panicked,
@@ -62,7 +62,8 @@ pub enum PixelError {
 /// does it.
 pub fn square(bytes: &[u8], size: usize, resize: Resize) -> Result<Vec<u8>, PixelError> {
     // Decoders are fed what the internet calls a poster, and are known to panic on some of it.
-    let image = panic::catch_unwind(AssertUnwindSafe(|| decode(bytes))).map_err(|_| PixelError::Panicked)??;
+    let image = panic::catch_unwind(AssertUnwindSafe(|| decode(bytes)))
+        .map_err(|_| PixelError::Panicked)??;
     Ok(match resize {
         Resize::Area => area(&image, size),
         Resize::Nearest => nearest(&image, size),
@@ -71,10 +72,16 @@ pub fn square(bytes: &[u8], size: usize, resize: Resize) -> Result<Vec<u8>, Pixe
 
 fn decode(bytes: &[u8]) -> Result<RgbImage, PixelError> {
     let reader = || {
-        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().expect("a slice can always be read");
-        if reader.format().is_some() { Ok(reader) } else { Err(PixelError::UnknownFormat) }
+        let reader = ImageReader::new(Cursor::new(bytes))
+            .with_guessed_format()
+            .expect("a slice can always be read");
+        if reader.format().is_some() {
+            Ok(reader)
+        } else {
+            Err(PixelError::UnknownFormat)
+        }
     };
-    let (width, height) = reader()?.into_dimensions()?;
+    let (width, height) = reader()?.into_dimensions().map_err(PixelError::Damaged)?;
     if width > LARGEST_SIDE || height > LARGEST_SIDE || width == 0 || height == 0 {
         return Err(PixelError::TooLarge { width, height });
     }
@@ -82,17 +89,25 @@ fn decode(bytes: &[u8]) -> Result<RgbImage, PixelError> {
     let mut limits = Limits::default();
     limits.max_alloc = Some(DECODER_MEMORY);
     reader.limits(limits);
-    Ok(reader.decode()?.into_rgb8())
+    Ok(reader.decode().map_err(PixelError::Damaged)?.into_rgb8())
 }
 
 fn area(image: &RgbImage, size: usize) -> Vec<u8> {
     let side = size as u32;
-    let source = fir::images::ImageRef::new(image.width(), image.height(), image.as_raw(), fir::PixelType::U8x3)
-        .expect("an RGB image has three bytes a pixel");
+    let source = fir::images::ImageRef::new(
+        image.width(),
+        image.height(),
+        image.as_raw(),
+        fir::PixelType::U8x3,
+    )
+    .expect("an RGB image has three bytes a pixel");
     let mut target = fir::images::Image::new(side, side, fir::PixelType::U8x3);
-    let options =
-        fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Hamming)).use_alpha(false);
-    fir::Resizer::new().resize(&source, &mut target, &options).expect("both images are RGB and not empty");
+    let options = fir::ResizeOptions::new()
+        .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Hamming))
+        .use_alpha(false);
+    fir::Resizer::new()
+        .resize(&source, &mut target, &options)
+        .expect("both images are RGB and not empty");
     target.into_vec()
 }
 

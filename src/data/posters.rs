@@ -34,9 +34,16 @@ impl PosterFolder {
         let mut files = Vec::new();
         collect(root, &inside, DEEPEST, &mut files)?;
         files.sort();
-        let mut folder = PosterFolder { root: root.to_owned(), files: HashMap::with_capacity(files.len()) };
+        let mut folder = PosterFolder {
+            root: root.to_owned(),
+            files: HashMap::with_capacity(files.len()),
+        };
         for path in files {
-            if let Some(id) = path.file_stem().and_then(|stem| stem.to_str()).and_then(FilmId::parse) {
+            if let Some(id) = path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .and_then(FilmId::parse)
+            {
                 folder.files.entry(id).or_insert(path);
             }
         }
@@ -55,7 +62,12 @@ impl PosterFolder {
 }
 
 /// Adds the files in `folder` that could be posters to `files`.
-fn collect(folder: &Path, inside: &Path, deepest: usize, files: &mut Vec<PathBuf>) -> io::Result<()> {
+fn collect(
+    folder: &Path,
+    inside: &Path,
+    deepest: usize,
+    files: &mut Vec<PathBuf>,
+) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let (path, kind) = (entry.path(), entry.file_type()?);
@@ -65,10 +77,16 @@ fn collect(folder: &Path, inside: &Path, deepest: usize, files: &mut Vec<PathBuf
             }
             continue;
         }
-        let named_so = path.extension().and_then(|extension| extension.to_str()).is_some_and(|extension| {
-            EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
-        });
-        if named_so && (kind.is_file() || kind.is_symlink() && leads_to_file_inside(&path, inside)) {
+        let named_so = path
+            .extension()
+            .and_then(|extension| extension.to_str())
+            .is_some_and(|extension| {
+                EXTENSIONS
+                    .iter()
+                    .any(|known| known.eq_ignore_ascii_case(extension))
+            });
+        if named_so && (kind.is_file() || kind.is_symlink() && leads_to_file_inside(&path, inside))
+        {
             files.push(path);
         }
     }
@@ -76,7 +94,8 @@ fn collect(folder: &Path, inside: &Path, deepest: usize, files: &mut Vec<PathBuf
 }
 
 fn leads_to_file_inside(link: &Path, inside: &Path) -> bool {
-    link.canonicalize().is_ok_and(|target| target.starts_with(inside) && target.is_file())
+    link.canonicalize()
+        .is_ok_and(|target| target.starts_with(inside) && target.is_file())
 }
 
 /// Why a poster's file cannot be read.
@@ -104,6 +123,8 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
     }
     let mut bytes = Vec::with_capacity(metadata.len() as usize);
     // The file may grow meanwhile.
-    File::open(path)?.take(LARGEST_FILE).read_to_end(&mut bytes)?;
+    File::open(path)?
+        .take(LARGEST_FILE)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -1,0 +1,394 @@
+//! `onesheet prepare`: a label table and a folder of posters become one tensor file.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args as ClapArgs, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use onesheet::data::Split;
+use onesheet::data::counts::Counts;
+use onesheet::data::films::FilmId;
+use onesheet::data::genres::GenreChoice;
+use onesheet::data::pixels::Resize;
+use onesheet::data::posters::PosterFolder;
+use onesheet::data::prepare::{self, Plan, PrepareError, Shape, Stage};
+use onesheet::data::skipped::{self, SkippedRow};
+use onesheet::data::split::SplitRule;
+use serde_json::json;
+
+/// The version of the lines that `--json` prints.
+const SCHEMA: u32 = 1;
+
+const EXAMPLES: &str = "Examples:
+  onesheet prepare --labels MovieGenre.csv --download posters --out posters.safetensors
+  onesheet prepare --labels labels.csv --posters Images --out posters.safetensors
+  onesheet prepare --labels labels.csv --labels-only --split paper";
+
+/// Turn a label table and a folder of posters into one file to train on.
+#[derive(Debug, ClapArgs)]
+#[command(before_help = EXAMPLES)]
+pub struct Args {
+    /// The label table: Kaggle's MovieGenre.csv, or a table `imdbId,Genre` or `Id,Genre` with Python lists.
+    #[arg(long, value_name = "FILE")]
+    labels: PathBuf,
+    /// The folder with the posters: {id}.jpg, .jpeg, .png or .webp, in any spelling of the id.
+    #[arg(long, value_name = "DIR", required_unless_present_any = SOURCES)]
+    posters: Option<PathBuf>,
+    #[cfg(feature = "fetch")]
+    #[command(flatten)]
+    fetch: FetchArgs,
+    /// The tensor file to write; the rows left out are listed in skipped.csv beside it.
+    #[arg(long, value_name = "FILE", default_value = "posters.safetensors")]
+    out: PathBuf,
+    /// Count genres and splits, and stop: needs no posters, writes nothing.
+    #[arg(long, conflicts_with_all = SOURCES_BUT_THIS)]
+    labels_only: bool,
+    /// The genres that become classes: `top:6`, or names, `Action,Comedy,Drama`. All others are Other.
+    #[arg(
+        long,
+        value_name = "CHOICE",
+        default_value = "top:6",
+        conflicts_with = "min_per_genre"
+    )]
+    genres: GenreChoice,
+    /// Make classes of all genres with so many films.
+    #[arg(long, value_name = "N")]
+    min_per_genre: Option<usize>,
+    /// Who trains and who is tested: by a hash of the film's id, or as the paper did by its row.
+    #[arg(long, value_enum, default_value = "id")]
+    split: SplitName,
+    /// Draws the validation rows of `--split paper`.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// The side of the square that posters become, in pixels.
+    #[arg(long, value_name = "PIXELS", default_value_t = 150, value_parser = clap::value_parser!(u16).range(8..=1024))]
+    image_size: u16,
+    /// How: averaging over areas, or picking the nearest pixel as the paper's Keras did.
+    #[arg(long, value_enum, default_value = "area")]
+    resize: ResizeName,
+    /// End with exit code 3 if any row was skipped.
+    #[arg(long)]
+    strict: bool,
+    /// Print the counts as JSON, one object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What can stand in for `--posters`, and what makes no sense beside `--labels-only`.
+#[cfg(feature = "fetch")]
+const SOURCES: [&str; 2] = ["download", "labels_only"];
+#[cfg(not(feature = "fetch"))]
+const SOURCES: [&str; 1] = ["labels_only"];
+#[cfg(feature = "fetch")]
+const SOURCES_BUT_THIS: [&str; 2] = ["posters", "download"];
+#[cfg(not(feature = "fetch"))]
+const SOURCES_BUT_THIS: [&str; 1] = ["posters"];
+
+/// Where posters come from when they are not on the disk.
+#[cfg(feature = "fetch")]
+#[derive(Debug, ClapArgs)]
+struct FetchArgs {
+    /// Fetch the posters at the table's addresses into this folder, except those already there, and read them from it.
+    #[arg(long, value_name = "DIR", conflicts_with = "posters")]
+    download: Option<PathBuf>,
+    /// How many posters to fetch at the same time.
+    #[arg(long, value_name = "N", default_value_t = 4, requires = "download", value_parser = clap::value_parser!(u8).range(1..=64))]
+    connections: u8,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SplitName {
+    /// A tenth test and a tenth of the rest validation, by a hash of the id: a film stays where it is when the data grow.
+    Id,
+    /// The table's last tenth test, a tenth of the rest validation, repeated rows kept.
+    Paper,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ResizeName {
+    Area,
+    Nearest,
+}
+
+/// Runs the tool.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let choice = args
+        .min_per_genre
+        .map_or(args.genres.clone(), GenreChoice::AtLeast);
+    let split = match args.split {
+        SplitName::Id => SplitRule::ById,
+        SplitName::Paper => SplitRule::Paper { seed: args.seed },
+    };
+    let plan = Plan::read(&args.labels, &choice, split)?;
+    eprintln!(
+        "{}: {}, {} films",
+        args.labels.display(),
+        plan.dialect,
+        plan.films.len()
+    );
+    if args.labels_only {
+        let counted = Counted {
+            what: "films",
+            counts: plan.counts(),
+            skipped: &plan.skipped,
+            file: None,
+        };
+        counted.print(plan.classes.names(), args.json)?;
+        eprintln!(
+            "next: onesheet prepare --labels {} --posters DIR --out {}",
+            args.labels.display(),
+            args.out.display()
+        );
+        return strict(&args, &plan.skipped);
+    }
+
+    let mut progress = Progress::default();
+    let (folder, undelivered) = posters(&args, &plan, &mut progress)?;
+    let folder =
+        PosterFolder::index(&folder).map_err(|source| PrepareError::Folder { folder, source })?;
+    let shape = shape(&args, &plan)?;
+    let prepared = prepare::write(
+        &plan,
+        &folder,
+        &undelivered,
+        &args.out,
+        &shape,
+        &mut |stage, done, of| {
+            progress.show(
+                if stage == Stage::Compare {
+                    "comparing posters"
+                } else {
+                    "writing posters"
+                },
+                done,
+                of,
+            );
+        },
+    )?;
+
+    let list = args.out.with_file_name("skipped.csv");
+    skipped::write(&list, &prepared.skipped)
+        .with_context(|| format!("cannot write {}", list.display()))?;
+    let file = Some((&*args.out, &*list));
+    let counted = Counted {
+        what: "posters",
+        counts: prepared.counts,
+        skipped: &prepared.skipped,
+        file,
+    };
+    counted.print(plan.classes.names(), args.json)?;
+    counted.warn(plan.classes.names());
+    eprintln!("next: onesheet train --data {}", args.out.display());
+    strict(&args, &prepared.skipped)
+}
+
+/// The folder the posters are in, and why some that should be there are not.
+fn posters(
+    args: &Args,
+    plan: &Plan,
+    progress: &mut Progress,
+) -> anyhow::Result<(PathBuf, HashMap<FilmId, String>)> {
+    #[cfg(feature = "fetch")]
+    if let Some(folder) = &args.fetch.download {
+        let films: Vec<_> = plan.films.iter().map(|planned| &planned.film).collect();
+        let downloader = onesheet::data::download::Downloader {
+            connections: args.fetch.connections.into(),
+            ..Default::default()
+        };
+        let undelivered = downloader.fetch_missing(&films, folder, &mut |done, of| {
+            progress.show("fetching posters", done, of)
+        })?;
+        return Ok((folder.clone(), undelivered));
+    }
+    let _ = (plan, progress);
+    Ok((
+        args.posters
+            .clone()
+            .expect("clap asks for one of the sources"),
+        HashMap::new(),
+    ))
+}
+
+/// Size and filter of the squares, and what the file says about its origin. No dates and no folders: the same posters make the
+/// same file, byte for byte.
+fn shape(args: &Args, plan: &Plan) -> anyhow::Result<Shape> {
+    let resize = match args.resize {
+        ResizeName::Area => Resize::Area,
+        ResizeName::Nearest => Resize::Nearest,
+    };
+    let table = std::fs::read(&args.labels)
+        .with_context(|| format!("cannot read {}", args.labels.display()))?;
+    let name = args
+        .labels
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let provenance = BTreeMap::from([
+        (
+            "tool".to_owned(),
+            concat!("onesheet ", env!("CARGO_PKG_VERSION")).to_owned(),
+        ),
+        ("labels".to_owned(), name),
+        (
+            "labels_blake3".to_owned(),
+            blake3::hash(&table).to_hex().to_string(),
+        ),
+        ("split".to_owned(), plan.split.describe()),
+        ("resize".to_owned(), resize.name().to_owned()),
+    ]);
+    Ok(Shape {
+        size: args.image_size.into(),
+        resize,
+        provenance,
+    })
+}
+
+/// In a strict run a skipped row is an error.
+fn strict(args: &Args, skipped: &[SkippedRow]) -> anyhow::Result<()> {
+    match skipped.first() {
+        Some(first) if args.strict => Err(PrepareError::Strict {
+            count: skipped.len(),
+            first: first.clone(),
+        }
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// What there is to report.
+struct Counted<'a> {
+    /// What was counted: films or posters.
+    what: &'static str,
+    counts: Counts,
+    skipped: &'a [SkippedRow],
+    /// The tensor file and the list of skipped rows.
+    file: Option<(&'a Path, &'a Path)>,
+}
+
+impl Counted<'_> {
+    /// Prints the table, or its JSON, to stdout.
+    fn print(&self, names: &[String], json: bool) -> io::Result<()> {
+        let text = if json {
+            self.json(names)
+        } else {
+            self.table(names)
+        };
+        io::stdout().lock().write_all(text.as_bytes())
+    }
+
+    /// A row a genre, a row for all films; then why rows were skipped.
+    fn table(&self, names: &[String]) -> String {
+        let wide = names
+            .iter()
+            .map(|name| name.chars().count())
+            .max()
+            .unwrap_or(0)
+            .max(self.what.len());
+        let total = self.counts.total();
+        let row = |name: &str, [train, validation, test]: [usize; 3]| {
+            let sum = train + validation + test;
+            let share = 100.0 * sum as f64 / total as f64;
+            format!(
+                "{name:wide$}  {train:>8}  {validation:>10}  {test:>8}  {sum:>8}  {share:>6.1} %\n"
+            )
+        };
+        let [train, validation, test] = Split::ALL.map(Split::name);
+        let head = format!(
+            "{:wide$}  {train:>8}  {validation:>10}  {test:>8}  {:>8}  {:>8}\n",
+            "genre", "total", "share"
+        );
+        let rule = "─".repeat(head.chars().count() - 1) + "\n";
+        let mut text = head + &rule;
+        for (name, &films) in names.iter().zip(&self.counts.classes) {
+            text += &row(name, films);
+        }
+        text = text + &rule + &row(self.what, self.counts.films);
+        if !self.skipped.is_empty() {
+            let listed = self.file.map_or(String::new(), |(_, list)| {
+                format!(", listed in {}", list.display())
+            });
+            text += &format!("\nskipped {} rows{listed}\n", self.skipped.len());
+            for (reason, rows) in skipped::count_by_reason(self.skipped) {
+                text += &format!("  {reason:<12}{rows:>8}\n");
+            }
+        }
+        text
+    }
+
+    /// The same, an object a line.
+    fn json(&self, names: &[String]) -> String {
+        let row = |kind: &str, name: &str, [train, validation, test]: [usize; 3]| {
+            json!({
+                "schema": SCHEMA, "kind": kind, "name": name,
+                "train": train, "validation": validation, "test": test, "total": train + validation + test,
+            })
+        };
+        let mut lines: Vec<serde_json::Value> = names
+            .iter()
+            .zip(&self.counts.classes)
+            .map(|(name, &films)| row("genre", name, films))
+            .collect();
+        lines.push(row("all", self.what, self.counts.films));
+        for (reason, rows) in skipped::count_by_reason(self.skipped) {
+            lines.push(
+                json!({ "schema": SCHEMA, "kind": "skipped", "name": reason, "total": rows }),
+            );
+        }
+        if let Some((out, list)) = self.file {
+            lines.push(json!({ "schema": SCHEMA, "kind": "file", "out": out, "skipped": list }));
+        }
+        lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    /// Says which classes have posters in the table and none to train on.
+    fn warn(&self, names: &[String]) {
+        for (name, films) in names.iter().zip(&self.counts.classes) {
+            if films[Split::Train as usize] == 0 {
+                eprintln!(
+                    "warning: no poster to train on is `{name}`; more posters or other --genres are needed"
+                );
+            }
+        }
+    }
+}
+
+/// A bar on a terminal, elsewhere a line for every tenth.
+#[derive(Default)]
+struct Progress {
+    stage: &'static str,
+    bar: Option<ProgressBar>,
+    tenths: usize,
+}
+
+impl Progress {
+    /// `done` of `of` in `stage`.
+    fn show(&mut self, stage: &'static str, done: usize, of: usize) {
+        if self.stage != stage {
+            self.stage = stage;
+            self.tenths = 0;
+            self.bar = io::stderr().is_terminal().then(|| {
+                let style = "{msg:>18} {bar:40} {human_pos}/{human_len} {per_sec}, {eta} left";
+                let style = ProgressStyle::with_template(style).expect("the template is right");
+                ProgressBar::new(of as u64)
+                    .with_style(style)
+                    .with_message(stage)
+            });
+        }
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(done as u64);
+                if done == of {
+                    bar.finish();
+                }
+            }
+            None if done * 10 / of > self.tenths => {
+                self.tenths = done * 10 / of;
+                eprintln!("{stage}: {done} of {of}");
+            }
+            None => {}
+        }
+    }
+}
