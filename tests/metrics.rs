@@ -1,0 +1,116 @@
+//! The metrics against definitions too slow and too plain to be wrong.
+
+use onesheet::metrics::{Scores, average_precision, roc_auc};
+use proptest::prelude::*;
+
+/// Every pair of a positive and a negative poster: 1 if ranked rightly, ½ if tied.
+fn naive_roc_auc(posters: &[(f32, bool)]) -> Option<f64> {
+    let (mut pairs, mut won) = (0.0, 0.0);
+    for positive in posters.iter().filter(|p| p.1) {
+        for negative in posters.iter().filter(|p| !p.1) {
+            pairs += 1.0;
+            won += if positive.0 > negative.0 {
+                1.0
+            } else if positive.0 == negative.0 {
+                0.5
+            } else {
+                0.0
+            };
+        }
+    }
+    (pairs > 0.0).then(|| won / pairs)
+}
+
+/// The mean over positives of the precision among the posters ranked no lower.
+fn naive_average_precision(posters: &[(f32, bool)]) -> f64 {
+    let positives: Vec<f32> = posters.iter().filter(|p| p.1).map(|p| p.0).collect();
+    let precision_at = |cut: f32| {
+        let named = posters.iter().filter(|p| p.0 >= cut);
+        let (all, right) = named.fold((0.0, 0.0), |(all, right), p| (all + 1.0, right + f64::from(u8::from(p.1))));
+        right / all
+    };
+    let sum: f64 = positives.iter().map(|&cut| precision_at(cut)).sum();
+    if positives.is_empty() { 0.0 } else { sum / positives.len() as f64 }
+}
+
+/// Posters of one genre; few distinct probabilities, so that ties are common.
+fn posters() -> impl Strategy<Value = Vec<(f32, bool)>> {
+    prop::collection::vec(((0u8..12).prop_map(|p| f32::from(p) / 11.0), any::<bool>()), 0..60)
+}
+
+proptest! {
+    #[test]
+    fn roc_auc_counts_pairs(posters in posters()) {
+        match (roc_auc(posters.clone()), naive_roc_auc(&posters)) {
+            (Some(found), Some(expected)) => prop_assert!((found - expected).abs() <= 1e-12, "{found} {expected}"),
+            (found, expected) => prop_assert_eq!(found, expected),
+        }
+    }
+
+    #[test]
+    fn average_precision_averages_precision_over_positives(posters in posters()) {
+        let (found, expected) = (average_precision(posters.clone()), naive_average_precision(&posters));
+        prop_assert!((found - expected).abs() <= 1e-12, "{found} {expected}");
+    }
+
+    #[test]
+    fn the_order_of_the_posters_does_not_matter(posters in posters()) {
+        let reversed: Vec<_> = posters.iter().rev().copied().collect();
+        prop_assert_eq!(roc_auc(posters.clone()), roc_auc(reversed.clone()));
+        prop_assert_eq!(average_precision(posters), average_precision(reversed));
+    }
+
+    #[test]
+    fn turning_the_ranking_over_turns_the_area_over(posters in posters()) {
+        let turned: Vec<_> = posters.iter().map(|&(p, target)| (-p, target)).collect();
+        if let (Some(area), Some(turned)) = (roc_auc(posters), roc_auc(turned)) {
+            prop_assert!((area + turned - 1.0).abs() <= 1e-12);
+        }
+    }
+
+    #[test]
+    fn counts_and_shares_follow_their_definitions(
+        rows in prop::collection::vec(prop::array::uniform3((0u8..=10, any::<bool>())), 1..40),
+        cut in 0u8..=10,
+    ) {
+        let probabilities: Vec<f32> = rows.iter().flatten().map(|&(p, _)| f32::from(p) / 10.0).collect();
+        let targets: Vec<u8> = rows.iter().flatten().map(|&(_, target)| u8::from(target)).collect();
+        let scores = Scores::new(&probabilities, &targets, &[f32::from(cut) / 10.0; 3]);
+
+        let named = |p: u8| p >= cut;
+        let n = rows.len() as f64;
+        let mut weighted = 0.0;
+        let mut support = 0.0;
+        for (c, genre) in scores.genres.iter().enumerate() {
+            let count = |wanted: (bool, bool)| rows.iter().filter(|row| (named(row[c].0), row[c].1) == wanted).count();
+            let counts = genre.counts;
+            prop_assert_eq!(counts.true_positives as usize, count((true, true)));
+            prop_assert_eq!(counts.false_positives as usize, count((true, false)));
+            prop_assert_eq!(counts.false_negatives as usize, count((false, true)));
+            prop_assert_eq!(counts.true_negatives as usize, count((false, false)));
+            let (precision, recall) = (counts.precision(), counts.recall());
+            let harmonic = if precision + recall == 0.0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) };
+            prop_assert!((counts.f1() - harmonic).abs() <= 1e-12);
+            weighted += counts.support() as f64 * counts.f1();
+            support += counts.support() as f64;
+        }
+        let weighted = if support == 0.0 { 0.0 } else { weighted / support };
+        prop_assert!((scores.weighted.f1 - weighted).abs() <= 1e-12);
+
+        let wrong = rows.iter().flatten().filter(|(p, target)| named(*p) != *target).count() as f64;
+        prop_assert!((scores.hamming_loss - wrong / (3.0 * n)).abs() <= 1e-12);
+        let exact = rows.iter().filter(|row| row.iter().all(|(p, target)| named(*p) == *target)).count() as f64;
+        prop_assert!((scores.exact_match - exact / n).abs() <= 1e-12);
+    }
+}
+
+/// Values printed by scikit-learn 1.9's `average_precision_score` and `roc_auc_score`.
+#[test]
+fn ties_are_treated_as_scikit_learn_treats_them() {
+    let posters = vec![(0.1, false), (0.4, false), (0.35, true), (0.8, true)];
+    assert!((average_precision(posters.clone()) - 0.8333333333333333).abs() <= 1e-15);
+    assert_eq!(roc_auc(posters), Some(0.75));
+    let tied = vec![(0.5, true), (0.5, false), (0.5, false), (0.9, true), (0.2, false), (0.2, true)];
+    assert!((average_precision(tied.clone()) - 2.0 / 3.0).abs() <= 1e-15);
+    assert_eq!(roc_auc(tied), Some(0.6111111111111112));
+}
