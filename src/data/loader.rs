@@ -208,6 +208,7 @@ impl Feed {
         kept.clear();
         kept.extend_from_slice(indices);
         pixels.clear();
+        pixels.reserve_exact(indices.len() * self.file.image_bytes());
         labels.clear();
         placements.clear();
         for &index in indices {

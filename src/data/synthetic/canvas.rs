@@ -8,6 +8,7 @@ use crate::random::Sequence;
 pub type Colour = [f32; 3];
 
 /// Pixels being painted, in light rather than bytes.
+#[derive(Clone)]
 pub struct Canvas {
     size: usize,
     pixels: Vec<Colour>,

@@ -20,13 +20,11 @@
 //! has no holes however many images there turn out to be.
 
 mod error;
+mod header;
 mod reader;
 mod writer;
 
 use std::collections::BTreeMap;
-
-use safetensors::tensor::{Dtype, TensorInfo};
-use serde::{Deserialize, Serialize};
 
 pub use error::TensorFileError;
 pub use reader::TensorFile;
@@ -37,15 +35,6 @@ pub const BLOCK: usize = 64;
 
 /// Longest id, counted as it is written: quotes and backslashes inside take four bytes, other ASCII one.
 pub const MAX_ID: usize = 64;
-
-/// Headers above this are refused by every safetensors reader.
-const MAX_HEADER: usize = 100_000_000;
-
-/// The header length in front of the header.
-const LENGTH_BYTES: usize = 8;
-
-const FORMAT: &str = "onesheet-posters";
-const VERSION: u32 = 1;
 
 /// What a new tensor file will hold.
 #[derive(Clone, Debug)]
@@ -58,69 +47,4 @@ pub struct Description {
     pub capacity: usize,
     /// Where the posters came from and how they were prepared, for people and reports.
     pub provenance: BTreeMap<String, String>,
-}
-
-/// The whole header. The derived reader refuses unknown, missing and repeated names.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Header {
-    #[serde(rename = "__metadata__")]
-    metadata: Metadata,
-    images: TensorInfo,
-    labels: TensorInfo,
-    split: TensorInfo,
-    digests: TensorInfo,
-}
-
-/// `__metadata__`, where safetensors allows nothing but strings.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Metadata {
-    format: String,
-    version: String,
-    size: String,
-    genres: String,
-    ids: String,
-    provenance: String,
-    digest: String,
-}
-
-impl Metadata {
-    /// The digest of all that is not pixels: the strings before it and the three small tensors, each after its length.
-    fn digest_with(&self, labels: &[u8], split: &[u8], digests: &[u8]) -> String {
-        let mut hasher = blake3::Hasher::new();
-        let strings = [&self.format, &self.version, &self.size, &self.genres, &self.ids, &self.provenance];
-        for part in strings.map(String::as_bytes).into_iter().chain([labels, split, digests]) {
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
-        }
-        hasher.finalize().to_hex().to_string()
-    }
-}
-
-/// The extents that fix every shape and offset of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Extents {
-    n: usize,
-    size: usize,
-    genres: usize,
-}
-
-impl Extents {
-    /// Name, shape and place of the four tensors, `None` if a product or a sum overflows.
-    fn tensors(&self) -> Option<[TensorInfo; 4]> {
-        let Extents { n, size, genres } = *self;
-        let mut begin = 0usize;
-        let mut place = |shape: Vec<usize>| {
-            let bytes = shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent))?;
-            let end = begin.checked_add(bytes)?;
-            let data_offsets = (std::mem::replace(&mut begin, end), end);
-            Some(TensorInfo { dtype: Dtype::U8, shape, data_offsets })
-        };
-        Some([
-            place(vec![n, size, size, 3])?,
-            place(vec![n, genres])?,
-            place(vec![n])?,
-            place(vec![n.div_ceil(BLOCK), blake3::OUT_LEN])?,
-        ])
-    }
 }

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use memmap2::Mmap;
-use serde::Deserialize;
 
-use super::{BLOCK, Extents, FORMAT, Header, LENGTH_BYTES, MAX_HEADER, TensorFileError, VERSION};
+use super::header::{self, Extents, Header, LENGTH_BYTES};
+use super::{BLOCK, TensorFileError};
 use crate::data::Split;
 
 /// A tensor file, open for reading from any number of threads.
@@ -43,19 +42,6 @@ const UNTOUCHED: u8 = 0;
 const SOUND: u8 = 1;
 const DAMAGED: u8 = 2;
 
-/// As much of a header as every version and every other program's file has.
-#[derive(Deserialize)]
-struct Envelope {
-    #[serde(rename = "__metadata__", default)]
-    metadata: Option<EnvelopeMetadata>,
-}
-
-#[derive(Deserialize)]
-struct EnvelopeMetadata {
-    format: Option<String>,
-    version: Option<String>,
-}
-
 impl TensorFile {
     /// Opens and checks the file: header, length, shapes, and every byte but those of the images.
     ///
@@ -67,8 +53,8 @@ impl TensorFile {
 
         let mut file = File::open(path).map_err(failed("open"))?;
         let found = file.metadata().map_err(failed("read"))?.len();
-        let json = read_header(path, &mut file, found)?;
-        let header = parse_header(path, &json)?;
+        let json = header::read(path, &mut file, found)?;
+        let header = header::parse(path, &json)?;
         let Header { metadata, images, labels, split, digests } = header;
 
         let extents = Extents {
@@ -164,6 +150,11 @@ impl TensorFile {
     /// Height and width of every image.
     pub fn size(&self) -> usize {
         self.extents.size
+    }
+
+    /// Bytes of an image, H · W · 3.
+    pub fn image_bytes(&self) -> usize {
+        self.image_bytes
     }
 
     /// Names of the label columns, C of them.
@@ -269,61 +260,6 @@ impl TensorFile {
             Err(TensorFileError::Length { path: self.path.clone(), expected, found })
         }
     }
-}
-
-/// The JSON between the length and the tensors. Nothing is allocated that the file does not hold.
-fn read_header(path: &Path, file: &mut File, file_length: u64) -> Result<Vec<u8>, TensorFileError> {
-    let refused = |reason: String| TensorFileError::NotSafetensors { path: path.to_owned(), reason };
-    let mut read = |buffer: &mut [u8]| {
-        file.read_exact(buffer).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => refused(format!("it ends within its header, at {file_length} bytes")),
-            _ => TensorFileError::Io { path: path.to_owned(), action: "read", source },
-        })
-    };
-    let mut length = [0; LENGTH_BYTES];
-    read(&mut length)?;
-    let length = u64::from_le_bytes(length);
-    let room = file_length.saturating_sub(LENGTH_BYTES as u64);
-    if length > MAX_HEADER as u64 {
-        return Err(refused(format!("its first eight bytes would mean a header of {length} bytes")));
-    }
-    if length > room {
-        return Err(refused(format!("it ends within its header, at {file_length} bytes")));
-    }
-    let mut json = vec![0; length as usize];
-    read(&mut json)?;
-    Ok(json)
-}
-
-fn parse_header(path: &Path, json: &[u8]) -> Result<Header, TensorFileError> {
-    let path = || path.to_owned();
-    let foreign = |reason: &str| TensorFileError::Foreign { path: path(), reason: reason.into() };
-    // JSON of the wrong kind is another program's file; what is no JSON is no safetensors file.
-    let envelope: Envelope = serde_json::from_slice(json).map_err(|error| {
-        let reason = format!("its header: {error}");
-        if error.is_data() {
-            TensorFileError::Foreign { path: path(), reason }
-        } else {
-            TensorFileError::NotSafetensors { path: path(), reason }
-        }
-    })?;
-    let EnvelopeMetadata { format, version } =
-        envelope.metadata.ok_or_else(|| foreign("its header has no `__metadata__`"))?;
-    if format.as_deref() != Some(FORMAT) {
-        return Err(foreign(&format!("its metadata does not say `format: {FORMAT}`")));
-    }
-    let found = version.as_deref().and_then(|version| version.parse::<u32>().ok());
-    match found {
-        Some(VERSION) => {}
-        Some(found) if found > VERSION => {
-            return Err(TensorFileError::NewerVersion { path: path(), found, newest: VERSION });
-        }
-        _ => {
-            return Err(TensorFileError::Malformed { path: path(), reason: format!("version {version:?}") });
-        }
-    }
-    serde_json::from_slice(json)
-        .map_err(|error| TensorFileError::Malformed { path: path(), reason: format!("header: {error}") })
 }
 
 fn parse_list(json: &str) -> Result<Vec<String>, serde_json::Error> {

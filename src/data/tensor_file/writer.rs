@@ -4,9 +4,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::{
-    BLOCK, Description, Extents, FORMAT, Header, LENGTH_BYTES, MAX_HEADER, MAX_ID, Metadata, TensorFileError, VERSION,
-};
+use super::header::{self, Extents, LENGTH_BYTES, MAX_HEADER};
+use super::{BLOCK, Description, MAX_ID, TensorFileError};
 use crate::data::Split;
 
 /// What an id may add to the header: itself, its two escaped quotes and a comma.
@@ -67,7 +66,7 @@ impl TensorFileWriter {
         }
         // With `capacity` images every number in the header is at its longest, so this header, with room for the ids, is the largest.
         let extents = Extents { n: capacity, size, genres: genres.len() };
-        let reserved = header(extents, &description, &[], [&[]; 3])
+        let reserved = header::build(extents, &description, &[], [&[]; 3])
             .and_then(|json| capacity.checked_mul(ID_BYTES)?.checked_add(json.len()))
             // Images start on a cache line.
             .and_then(|bytes| Some(bytes.checked_add(LENGTH_BYTES)?.checked_next_multiple_of(64)? - LENGTH_BYTES))
@@ -122,7 +121,7 @@ impl TensorFileWriter {
             format!("{} labels for {genres} genres", labels.len())
         } else if labels.iter().any(|&label| label > 1) {
             format!("labels are 0 or 1, not {labels:?}")
-        } else if json(&json(id)).len() > MAX_ID + 6 {
+        } else if header::json(&header::json(id)).len() > MAX_ID + 6 {
             // Six for the pair of plain quotes around the whole and the pair of escaped ones inside.
             format!("its id is longer than {MAX_ID} bytes")
         } else {
@@ -153,7 +152,7 @@ impl TensorFileWriter {
         }
         let extents = Extents { n, size: self.description.size, genres: self.description.genres.len() };
         let small = [&self.labels[..], &self.split[..], &self.digests[..]];
-        let mut json = header(extents, &self.description, &self.ids, small)
+        let mut json = header::build(extents, &self.description, &self.ids, small)
             .filter(|json| json.len() <= self.reserved)
             .expect("room for this header was kept when the file was started")
             .into_bytes();
@@ -192,26 +191,6 @@ impl TensorFileWriter {
     fn failed(&self, action: &'static str, source: io::Error) -> TensorFileError {
         TensorFileError::Io { path: self.partial.path.clone(), action, source }
     }
-}
-
-/// The header as JSON, `None` if the extents overflow. `small` are labels, split and digests.
-fn header(extents: Extents, description: &Description, ids: &[String], small: [&[u8]; 3]) -> Option<String> {
-    let [images, labels, split, digests] = extents.tensors()?;
-    let mut metadata = Metadata {
-        format: FORMAT.to_owned(),
-        version: VERSION.to_string(),
-        size: extents.size.to_string(),
-        genres: json(&description.genres),
-        ids: json(ids),
-        provenance: json(&description.provenance),
-        digest: String::new(),
-    };
-    metadata.digest = metadata.digest_with(small[0], small[1], small[2]);
-    Some(json(&Header { metadata, images, labels, split, digests }))
-}
-
-fn json<T: serde::Serialize + ?Sized>(value: &T) -> String {
-    serde_json::to_string(value).expect("strings, numbers and their lists always have a JSON form")
 }
 
 /// Makes the rename last through a power cut.
