@@ -1,0 +1,146 @@
+//! Where a residual block ends: `relu(bn(conv(x)) + shortcut)` with the identity and with a projection.
+
+use crate::batch_norm::{Tamper, rows, train};
+use crate::case::{Case, Point, SHAPES, assert_gradients, dot, fresh, point, values};
+use onesheet::device::reference::Reference;
+use onesheet::device::{BatchNormKernels, ConvKernels, ConvShape, OutputGradient, ReduceEpilogue};
+
+/// `Σ dout·relu(bn(conv(x, w)) + x)`, or with `bn(conv(x, w₀))` in place of the last `x`.
+pub struct Junction {
+    branch: ConvShape,
+    projection: Option<ConvShape>,
+    point: Point,
+    dout: Vec<f64>,
+}
+
+/// A branch of the junction, forward: its names in the point, its raw output, its `norm`.
+struct Branch<'a> {
+    shape: &'a ConvShape,
+    names: [&'static str; 3],
+    y: Vec<f64>,
+    norm: Vec<f64>,
+}
+
+impl<'a> Branch<'a> {
+    fn forward(at: &Point, shape: &'a ConvShape, names: [&'static str; 3]) -> Self {
+        let [w, gamma, beta] = names;
+        let (y, norm) = train(&at["x"], &at[w], &at[gamma], &at[beta], shape);
+        Branch { shape, names, y, norm }
+    }
+
+    /// Adds what the branch owes to `dx`, and puts the gradients of its parameters beside it.
+    fn backward(&self, at: &Point, dz: &[f64], sums: &[f64], dx: &mut [f64], gradients: &mut Point) {
+        let (shape, [w, gamma, beta]) = (self.shape, self.names);
+        let (mut k, mut dgamma, mut dbeta) = (fresh(3 * shape.k), vec![0.0; shape.k], vec![0.0; shape.k]);
+        Reference
+            .batch_norm_backward_finalise(&mut k, &mut dgamma, &mut dbeta, sums, &at[gamma], &self.norm, rows(shape))
+            .unwrap();
+        let owed = OutputGradient::Owed { dz, y: &self.y[..], k: &k[..] };
+        let mut dw = vec![0.0; shape.weights_len()];
+        Reference.conv_backward_weights(&mut dw, owed, &at["x"], None, shape).unwrap();
+        Reference.conv_backward_data(dx, true, None, owed, &at[w], shape).unwrap();
+        gradients.extend([(w, dw), (gamma, dgamma), (beta, dbeta)]);
+    }
+}
+
+impl Junction {
+    /// A 3×3 branch over `extents`, beside the identity or a 1×1 projection, both with this stride.
+    pub fn draw(seed: u64, extents: [usize; 4], projected: Option<(usize, usize)>) -> Self {
+        let (filters, stride) = projected.unwrap_or((extents[3], 1));
+        let branch = ConvShape::new(extents, filters, [3, 3], stride, 1).unwrap();
+        let projection = projected.map(|_| ConvShape::new(extents, filters, [1, 1], stride, 0).unwrap());
+        let vectors = [("x", branch.input_len()), ("w", branch.weights_len()), ("gamma", filters), ("beta", filters)];
+        let mut point = point(seed, vectors);
+        if let Some(shape) = projection {
+            let vectors = [("w0", shape.weights_len()), ("gamma0", filters), ("beta0", filters)];
+            point.extend(vectors.map(|(name, len)| (name, values(seed, name, len))));
+        }
+        Junction { branch, projection, point, dout: values(seed, "dout", branch.output_len()) }
+    }
+
+    fn forward(&self, at: &Point) -> (Branch<'_>, Option<Branch<'_>>, Vec<f64>) {
+        let branch = Branch::forward(at, &self.branch, ["w", "gamma", "beta"]);
+        let projection = self.projection.as_ref().map(|shape| Branch::forward(at, shape, ["w0", "gamma0", "beta0"]));
+        let (shortcut, norm) = match &projection {
+            Some(projection) => (&projection.y, Some(&projection.norm[..])),
+            None => (&at["x"], None),
+        };
+        let mut out = fresh(self.dout.len());
+        Reference.residual_forward(&mut out, &branch.y, &branch.norm, shortcut, norm, rows(&self.branch)).unwrap();
+        (branch, projection, out)
+    }
+
+    /// The gradients, with a hand on what reaches the shortcut.
+    pub fn gradients_tampered(&self, tamper: Tamper) -> Point {
+        let at = &self.point;
+        let (branch, projection, out) = self.forward(at);
+        let (mut dz, mut sums, mut beside) = (fresh(out.len()), fresh(2 * self.branch.k), fresh(2 * self.branch.k));
+        let epilogue = projection.as_ref().map(|projection| ReduceEpilogue {
+            sums: &mut beside[..],
+            y: &projection.y[..],
+            norm: &projection.norm[..],
+        });
+        Reference
+            .residual_backward(
+                &mut dz,
+                &mut sums,
+                &self.dout,
+                &out,
+                &branch.y,
+                &branch.norm,
+                epilogue,
+                rows(&self.branch),
+            )
+            .unwrap();
+        let mut shortcut = dz.clone();
+        tamper("shortcut", &mut shortcut);
+        let mut gradients = Point::new();
+        let mut dx = match projection {
+            Some(projection) => {
+                let mut dx = vec![0.0; self.branch.input_len()];
+                projection.backward(at, &shortcut, &beside, &mut dx, &mut gradients);
+                dx
+            }
+            None => shortcut,
+        };
+        branch.backward(at, &dz, &sums, &mut dx, &mut gradients);
+        gradients.insert("x", dx);
+        gradients
+    }
+}
+
+impl Case for Junction {
+    fn name(&self) -> String {
+        format!("{:?} beside {:?}", self.branch, self.projection)
+    }
+
+    fn point(&self) -> &Point {
+        &self.point
+    }
+
+    fn loss(&self, at: &Point) -> f64 {
+        dot(&self.forward(at).2, &self.dout)
+    }
+
+    fn gradients(&self) -> Point {
+        self.gradients_tampered(|_, _| {})
+    }
+}
+
+#[test]
+fn random_shapes() {
+    for seed in 0..SHAPES {
+        let s = seed as usize;
+        let extents = [1 + s % 3, 3 + s % 5, 3 + s % 7, 1 + s % 4];
+        assert_gradients(&Junction::draw(seed, extents, None));
+        assert_gradients(&Junction::draw(seed, extents, Some((1 + s % 5, 1 + s % 2))));
+    }
+}
+
+#[test]
+fn the_networks_shapes() {
+    for (seed, size) in (100..).zip([38, 19, 10, 5]) {
+        assert_gradients(&Junction::draw(seed, [2, size, size - 1, 3], None));
+        assert_gradients(&Junction::draw(seed, [2, size, size + 1, 2], Some((3, 2))));
+    }
+}

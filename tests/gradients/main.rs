@@ -1,0 +1,15 @@
+//! Rung 1 of the ladder of proof: every backward kernel against central finite differences of its forward kernel, in `f64`
+//! on the reference device, through the public traits. A file a layer family; `planted` makes sure that the check is
+//! worth something.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod batch_norm;
+mod case;
+mod conv;
+mod dense;
+mod junction;
+mod loss;
+mod planted;
+mod pool;
