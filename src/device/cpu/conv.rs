@@ -1,0 +1,209 @@
+//! Convolution as matrix products over tiles of pixels.
+//!
+//! - Forward: `y [pixels, K] = patches [pixels, R·S·C] · wᵀ`.
+//! - Data gradient, stride 1: the same by the rotated filters, from patches of `dy`. Otherwise the transposed product,
+//!   scattered ([`scatter`]): for a 1×1 filter of stride 2 that multiplies the sampled pixels and no others.
+//! - Weight gradient: `dw [K, R·S·C] = dyᵀ · patches`, cut into chunks of pixels that are summed in order ([`weights`]).
+
+mod patches;
+mod scatter;
+mod weights;
+
+use super::matmul::{Matrix, Threads, matmul};
+use super::memory::Cpu;
+use super::reduce::{Partials, Tiles, channel_rows};
+use super::rows;
+use super::scratch::Scratch;
+use crate::device::{
+    ConvKernels, ConvShape, DeviceError, InputTransform, Memory, OutputGradient, ReduceEpilogue, Storage, check_lengths,
+};
+use patches::{Patches, Source};
+use rayon::prelude::*;
+
+/// Most pixels of a tile. The weights are packed anew for each, so fewer waste time; more would not stay in cache.
+const TILE: usize = 128;
+
+impl ConvKernels for Cpu {
+    fn conv_forward(
+        &self,
+        y: &mut [f32],
+        stats: Option<&mut [f32]>,
+        x: &[f32],
+        transform: Option<InputTransform<&[f32]>>,
+        w: &[f32],
+        bias: Option<&[f32]>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError> {
+        check_lengths(
+            "conv_forward",
+            &[
+                ("y", y.len(), shape.output_len()),
+                ("stats", stats.as_ref().map_or(2 * shape.k, |stats| stats.len()), 2 * shape.k),
+                ("x", x.len(), shape.input_len()),
+                ("transform", transform.map_or(4 * shape.c, |transform| transform.norm.len()), 4 * shape.c),
+                ("w", w.len(), shape.weights_len()),
+                ("bias", bias.map_or(shape.k, |bias| bias.len()), shape.k),
+            ],
+        )?;
+        let patches = Patches::of_input(Source::input(x, transform, shape.c), shape);
+        let mut by_column = self.allocate(w.len(), Storage::Full)?;
+        weights::by_column(by_column.as_mut_slice(), w, shape);
+        let tiles = Tiles::even(shape.n * shape.p * shape.q, TILE);
+        let wants_stats = stats.is_some();
+        let partials = convolve(y, false, &patches, by_column.as_slice(), shape.k, tiles, |_, tile, partial| {
+            if let Some(bias) = bias {
+                rows::add_bias(tile, bias);
+            }
+            if wants_stats {
+                let (mean, squares) = partial.split_at_mut(shape.k);
+                rows::moments(tile, mean, squares);
+            }
+        });
+        if let Some(stats) = stats {
+            partials.store_stats(stats, tiles);
+        }
+        Ok(())
+    }
+
+    fn conv_backward_data(
+        &self,
+        dx: &mut [f32],
+        accumulate: bool,
+        epilogue: Option<ReduceEpilogue<&[f32], &mut [f32]>>,
+        dy: OutputGradient<&[f32]>,
+        w: &[f32],
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "conv_backward_data";
+        check_lengths(KERNEL, &[("dx", dx.len(), shape.input_len()), ("w", w.len(), shape.weights_len())])?;
+        check_gradient(KERNEL, &dy, shape)?;
+        if let Some(ReduceEpilogue { sums, y, norm }) = &epilogue {
+            check_lengths(
+                KERNEL,
+                &[
+                    ("epilogue.sums", sums.len(), 2 * shape.c),
+                    ("epilogue.y", y.len(), shape.input_len()),
+                    ("epilogue.norm", norm.len(), 4 * shape.c),
+                ],
+            )?;
+        }
+        // The batch norm in front, and where its sums go.
+        let (front, sums) = match epilogue {
+            Some(ReduceEpilogue { sums, y, norm }) => (Some((y, norm)), Some(sums)),
+            None => (None, None),
+        };
+        let finish = |first: usize, tile: &mut [f32], partial: &mut [f64]| {
+            if let Some((y, norm)) = front {
+                let [scale, shift, mean] = channel_rows(norm, shape.c);
+                let y = &y[first * shape.c..][..tile.len()];
+                let (plain, centred) = partial.split_at_mut(shape.c);
+                rows::mask(tile, y, scale, shift);
+                rows::gradient_sums(tile, y, mean, plain, centred);
+            }
+        };
+        let gradient = Source::gradient(dy, shape.k);
+        let partials = match Patches::of_gradient(gradient, shape) {
+            Ok(patches) => {
+                let tiles = Tiles::even(shape.n * shape.h * shape.w, TILE);
+                if shape.is_pointwise() {
+                    convolve(dx, accumulate, &patches, w, shape.c, tiles, finish)
+                } else {
+                    let mut rotated = self.allocate(w.len(), Storage::Full)?;
+                    weights::rotate(rotated.as_mut_slice(), w, shape);
+                    convolve(dx, accumulate, &patches, rotated.as_slice(), shape.c, tiles, finish)
+                }
+            }
+            Err(gradient) => scatter::backward_data(dx, accumulate, &gradient, w, shape, finish),
+        };
+        if let Some(sums) = sums {
+            partials.store_sums(sums);
+        }
+        Ok(())
+    }
+
+    fn conv_backward_weights(
+        &self,
+        dw: &mut [f32],
+        dy: OutputGradient<&[f32]>,
+        x: &[f32],
+        transform: Option<InputTransform<&[f32]>>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "conv_backward_weights";
+        check_lengths(
+            KERNEL,
+            &[
+                ("dw", dw.len(), shape.weights_len()),
+                ("x", x.len(), shape.input_len()),
+                ("transform", transform.map_or(4 * shape.c, |transform| transform.norm.len()), 4 * shape.c),
+            ],
+        )?;
+        check_gradient(KERNEL, &dy, shape)?;
+        let patches = Patches::of_input(Source::input(x, transform, shape.c), shape);
+        weights::backward(self, dw, &Source::gradient(dy, shape.k), &patches, shape)
+    }
+
+    fn conv_backward_bias(
+        &self,
+        dbias: &mut [f32],
+        dy: OutputGradient<&[f32]>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "conv_backward_bias";
+        check_lengths(KERNEL, &[("dbias", dbias.len(), shape.k)])?;
+        check_gradient(KERNEL, &dy, shape)?;
+        let gradient = Source::gradient(dy, shape.k);
+        let tiles = Tiles::streaming(shape.n * shape.p * shape.q, shape.k);
+        let mut partials = Partials::new(tiles.count(), shape.k);
+        partials.par_tiles().enumerate().for_each(|(index, partial)| {
+            let mut scratch = Scratch::new(0);
+            let dy = gradient.rows(shape.k, tiles.range(index), &mut scratch);
+            rows::column_sums(dy, &mut partial[..shape.k]);
+        });
+        for (dbias, sum) in dbias.iter_mut().zip(partials.sum()) {
+            *dbias += sum as f32;
+        }
+        Ok(())
+    }
+}
+
+/// Checks the parts of an output gradient.
+fn check_gradient(kernel: &'static str, dy: &OutputGradient<&[f32]>, shape: &ConvShape) -> Result<(), DeviceError> {
+    match dy {
+        OutputGradient::Ready(dy) => check_lengths(kernel, &[("dy", dy.len(), shape.output_len())]),
+        OutputGradient::Owed { dz, y, k } => check_lengths(
+            kernel,
+            &[
+                ("dy.dz", dz.len(), shape.output_len()),
+                ("dy.y", y.len(), shape.output_len()),
+                ("dy.k", k.len(), 3 * shape.k),
+            ],
+        ),
+    }
+}
+
+/// `out [pixels, width] = patches · weights [columns, width]`, or `+=`, tile by tile. While a tile is hot,
+/// `finish(first pixel, tile, partial)` does what is fused behind the product.
+fn convolve(
+    out: &mut [f32],
+    accumulate: bool,
+    patches: &Patches,
+    weights: &[f32],
+    width: usize,
+    tiles: Tiles,
+    finish: impl Fn(usize, &mut [f32], &mut [f64]) + Sync,
+) -> Partials {
+    let mut partials = Partials::new(tiles.count(), width);
+    out.par_chunks_mut(tiles.tile * width).zip(partials.par_tiles()).enumerate().for_each(|(index, (out, partial))| {
+        let pixels = tiles.range(index);
+        let tile = patches.tile(pixels.clone());
+        let mut scratch = Scratch::new(0);
+        for cols in patches.blocks() {
+            let weights = Matrix::new(&weights[cols.start * width..], cols.len(), width, width);
+            let accumulate = accumulate || cols.start > 0;
+            matmul(out, accumulate, tile.block(cols, &mut scratch), weights, Threads::One);
+        }
+        finish(pixels.start, out, partial);
+    });
+    partials
+}

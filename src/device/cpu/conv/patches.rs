@@ -1,0 +1,240 @@
+//! The left operand of a convolution's matrix product: one row a pixel, formed a tile at a time.
+//!
+//! Two debts are paid while a tile is formed. A value may be *owed* (a batch norm's scale, shift and ReLU going forward, the
+//! affine form of its gradient going backward); and unless the filter is 1×1, a row is a *patch*, the R·S·C inputs under
+//! the window, gathered from NHWC memory (im2col). For NHWC and KRSC a patch is R runs of S·C contiguous floats.
+
+use crate::device::cpu::matmul::Matrix;
+use crate::device::cpu::reduce::channel_rows;
+use crate::device::cpu::rows;
+use crate::device::cpu::scratch::Scratch;
+use crate::device::{ConvShape, InputTransform, OutputGradient};
+use std::ops::Range;
+
+/// Most columns of a formed tile: with [`TILE`](super::TILE) rows it fills less than half of a second-level cache of 1 MB.
+const MOST_COLUMNS: usize = 768;
+
+/// An activation or a gradient, `[pixels, channels]`, with what it is still owed.
+pub(super) enum Source<'a> {
+    /// Nothing: read as it is.
+    Plain(&'a [f32]),
+    /// `max(0, scale·x + shift)`.
+    Normed { x: &'a [f32], scale: &'a [f32], shift: &'a [f32] },
+    /// `k₀·dz + k₁·y + k₂`.
+    Owed { dz: &'a [f32], y: &'a [f32], k: [&'a [f32]; 3] },
+}
+
+impl<'a> Source<'a> {
+    /// A convolution's input.
+    pub(super) fn input(x: &'a [f32], transform: Option<InputTransform<&'a [f32]>>, channels: usize) -> Self {
+        match transform {
+            None => Source::Plain(x),
+            Some(InputTransform { norm }) => {
+                let [scale, shift] = channel_rows(norm, channels);
+                Source::Normed { x, scale, shift }
+            }
+        }
+    }
+
+    /// The gradient of a convolution's output.
+    pub(super) fn gradient(dy: OutputGradient<&'a [f32]>, channels: usize) -> Self {
+        match dy {
+            OutputGradient::Ready(dy) => Source::Plain(dy),
+            OutputGradient::Owed { dz, y, k } => Source::Owed { dz, y, k: channel_rows(k, channels) },
+        }
+    }
+
+    /// The pixels `rows`, whole, paid into `scratch` if anything is owed.
+    pub(super) fn rows<'s>(&'s self, channels: usize, rows: Range<usize>, scratch: &'s mut Scratch) -> &'s [f32] {
+        match *self {
+            Source::Plain(x) => &x[rows.start * channels..rows.end * channels],
+            _ => {
+                self.matrix(channels, rows, 0..channels, scratch);
+                scratch
+            }
+        }
+    }
+
+    /// Columns `cols` of the pixels `rows`, paid into `scratch` if anything is owed.
+    pub(super) fn matrix<'s>(
+        &'s self,
+        channels: usize,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        scratch: &'s mut Scratch,
+    ) -> Matrix<'s> {
+        let (count, width) = (rows.len(), cols.len());
+        let part = rows.start * channels + cols.start..rows.end * channels;
+        match *self {
+            Source::Plain(x) => return Matrix::new(&x[part], count, width, channels),
+            Source::Normed { x, scale, shift } => {
+                scratch.resize(count * width);
+                rows::normalise(scratch, &x[part], channels, &scale[cols.clone()], &shift[cols]);
+            }
+            Source::Owed { dz, y, k } => {
+                scratch.resize(count * width);
+                let [k0, k1, k2] = k.map(|k| &k[cols.clone()]);
+                rows::pay(scratch, &dz[part.clone()], &y[part], channels, k0, k1, k2);
+            }
+        }
+        Matrix::new(scratch, count, width, width)
+    }
+}
+
+/// Which inputs stand under the window of an output pixel.
+#[derive(Clone, Copy)]
+struct Window {
+    h: usize,
+    w: usize,
+    c: usize,
+    r: usize,
+    s: usize,
+    stride: usize,
+    pad_h: usize,
+    pad_w: usize,
+    p: usize,
+    q: usize,
+}
+
+/// All patches of a convolution, or of the transposed one that is its data gradient.
+pub(super) struct Patches<'a> {
+    source: Source<'a>,
+    window: Window,
+}
+
+impl<'a> Patches<'a> {
+    /// The patches of the input: a row an output pixel, R·S·C columns.
+    pub(super) fn of_input(source: Source<'a>, shape: &ConvShape) -> Self {
+        let ConvShape { h, w, c, r, s, stride, pad, p, q, .. } = *shape;
+        Patches { source, window: Window { h, w, c, r, s, stride, pad_h: pad, pad_w: pad, p, q } }
+    }
+
+    /// The patches of the output's gradient: a row an input pixel, R·S·K columns, so that the data gradient is a forward
+    /// convolution by the rotated filters. Only where the stride is 1 and the padding smaller than the filter; otherwise
+    /// the gradient is handed back.
+    pub(super) fn of_gradient(source: Source<'a>, shape: &ConvShape) -> Result<Self, Source<'a>> {
+        let ConvShape { h, w, k, r, s, stride, pad, p, q, .. } = *shape;
+        if stride != 1 || pad >= r || pad >= s {
+            return Err(source);
+        }
+        let window = Window { h: p, w: q, c: k, r, s, stride, pad_h: r - 1 - pad, pad_w: s - 1 - pad, p: h, q: w };
+        Ok(Patches { source, window })
+    }
+
+    /// Columns of a patch.
+    pub(super) fn columns(&self) -> usize {
+        self.window.r * self.window.s * self.window.c
+    }
+
+    /// The ranges of columns that a product works through, none too wide to stay in cache.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let columns = self.columns();
+        let width = match self.source {
+            Source::Plain(_) if self.window.is_pointwise() => columns,
+            _ => columns.div_ceil(columns.div_ceil(MOST_COLUMNS)).next_multiple_of(16),
+        };
+        (0..columns).step_by(width).map(move |from| from..(from + width).min(columns))
+    }
+
+    /// The patches of `pixels`, ready to be formed block by block.
+    pub(super) fn tile(&self, pixels: Range<usize>) -> PatchTile<'_> {
+        let mut first = 0;
+        let inputs = match self.source {
+            _ if self.window.is_pointwise() => Inputs::Pixels,
+            Source::Plain(x) => Inputs::Finished(x),
+            _ => {
+                let rows = self.window.inputs(&pixels);
+                first = rows.start;
+                let mut paid = Scratch::new(0);
+                self.source.matrix(self.window.c, rows, 0..self.window.c, &mut paid);
+                Inputs::Paid(paid)
+            }
+        };
+        PatchTile { patches: self, pixels, inputs, first }
+    }
+}
+
+/// Where a tile's patches are gathered from.
+enum Inputs<'a> {
+    /// Nowhere: the patches are the pixels themselves.
+    Pixels,
+    /// The whole activation, to which nothing is owed.
+    Finished(&'a [f32]),
+    /// The pixels under the tile's windows, paid once for all blocks.
+    Paid(Scratch),
+}
+
+/// The patches of one tile of pixels.
+pub(super) struct PatchTile<'a> {
+    patches: &'a Patches<'a>,
+    pixels: Range<usize>,
+    inputs: Inputs<'a>,
+    /// The input pixel that `inputs` begins with.
+    first: usize,
+}
+
+impl PatchTile<'_> {
+    /// Columns `cols` of the tile's patches, formed in `scratch` unless they lie in memory just so.
+    pub(super) fn block<'s>(&'s self, cols: Range<usize>, scratch: &'s mut Scratch) -> Matrix<'s> {
+        let Patches { source, window } = self.patches;
+        let inputs: &[f32] = match &self.inputs {
+            Inputs::Pixels => return source.matrix(window.c, self.pixels.clone(), cols, scratch),
+            Inputs::Finished(x) => x,
+            Inputs::Paid(scratch) => scratch,
+        };
+        let width = cols.len();
+        scratch.resize(self.pixels.len() * width);
+        window.gather(scratch, inputs, self.first, self.pixels.clone(), cols);
+        Matrix::new(scratch, self.pixels.len(), width, width)
+    }
+}
+
+impl Window {
+    fn is_pointwise(&self) -> bool {
+        self.r == 1 && self.s == 1 && self.stride == 1 && self.pad_h == 0 && self.pad_w == 0
+    }
+
+    /// The image, row and column of an output pixel.
+    fn position(&self, pixel: usize) -> [usize; 3] {
+        [pixel / (self.p * self.q), pixel / self.q % self.p, pixel % self.q]
+    }
+
+    /// A range of input pixels, whole rows of whole images in between, that covers the windows of `pixels`.
+    fn inputs(&self, pixels: &Range<usize>) -> Range<usize> {
+        let [n, p, _] = self.position(pixels.start);
+        let start = n * self.h + (p * self.stride).saturating_sub(self.pad_h).min(self.h);
+        let [n, p, _] = self.position(pixels.end - 1);
+        let end = n * self.h + (p * self.stride + self.r).saturating_sub(self.pad_h).min(self.h);
+        start * self.w..end.max(start) * self.w
+    }
+
+    /// im2col: columns `cols` of the patches of `pixels`, from `inputs`, which begin with the pixel `first`.
+    fn gather(&self, out: &mut [f32], inputs: &[f32], first: usize, pixels: Range<usize>, cols: Range<usize>) {
+        let run = self.s * self.c;
+        let filter_rows = cols.start / run..cols.end.div_ceil(run);
+        for (patch, pixel) in out.chunks_exact_mut(cols.len()).zip(pixels) {
+            let [n, p, q] = self.position(pixel);
+            // The columns of the image under the window, and the part of each run that they are.
+            let left = (q * self.stride).max(self.pad_w) - self.pad_w;
+            let right = (q * self.stride + self.s).saturating_sub(self.pad_w).min(self.w).max(left);
+            let before = (self.pad_w.saturating_sub(q * self.stride)).min(self.s) * self.c;
+            let inside = before..before + (right - left) * self.c;
+            for r in filter_rows.clone() {
+                // The part of this run that `cols` asks for, and the part of that inside the image.
+                let asked = cols.start.max(r * run) - r * run..cols.end.min((r + 1) * run) - r * run;
+                let piece = &mut patch[r * run + asked.start - cols.start..r * run + asked.end - cols.start];
+                let row = (p * self.stride + r).wrapping_sub(self.pad_h);
+                let from = inside.start.clamp(asked.start, asked.end);
+                let to = inside.end.clamp(from, asked.end);
+                if row >= self.h || from == to {
+                    piece.fill(0.0);
+                    continue;
+                }
+                let start = ((n * self.h + row) * self.w + left - first) * self.c + from - inside.start;
+                piece[..from - asked.start].fill(0.0);
+                piece[from - asked.start..to - asked.start].copy_from_slice(&inputs[start..start + (to - from)]);
+                piece[to - asked.start..].fill(0.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The data gradient of a convolution that skips pixels: the transposed product, scattered (col2im).
+//!
+//! `patches [pixels, R·S·C] = dy · w` holds what each output pixel sends back to the inputs under its window. A task owns
+//! a group of whole images and adds their patches in order, so no two tasks meet.
+
+use super::{Source, TILE};
+use crate::device::ConvShape;
+use crate::device::cpu::matmul::{Matrix, Threads, matmul};
+use crate::device::cpu::reduce::{Partials, Tiles};
+use crate::device::cpu::rows;
+use crate::device::cpu::scratch::Scratch;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Most columns of a tile of patches.
+const MOST_COLUMNS: usize = 512;
+
+/// `dx = convᵀ(dy, w)`, or `+=`; then `finish(first pixel, tile, partial)` on each tile of `dx`.
+pub(super) fn backward_data(
+    dx: &mut [f32],
+    accumulate: bool,
+    dy: &Source,
+    w: &[f32],
+    shape: &ConvShape,
+    finish: impl Fn(usize, &mut [f32], &mut [f64]) + Sync,
+) -> Partials {
+    let ConvShape { n, h, w: width, c, k, p, q, .. } = *shape;
+    let columns = shape.r * shape.s * c;
+    let images = Tiles::even(n, TILE.div_ceil(p * q));
+    let mut partials = Partials::new(images.count(), c);
+    dx.par_chunks_mut(images.tile * h * width * c).zip(partials.par_tiles()).enumerate().for_each(
+        |(index, (dx, partial))| {
+            if !accumulate {
+                dx.fill(0.0);
+            }
+            let group = images.range(index);
+            let (mut paid, mut patches) = (Scratch::new(0), Scratch::new(0));
+            let pixels = Tiles::even(group.len() * p * q, TILE);
+            for tile in 0..pixels.count() {
+                let pixels = pixels.range(tile);
+                let offset = group.start * p * q;
+                let dy = dy.matrix(k, offset + pixels.start..offset + pixels.end, 0..k, &mut paid);
+                for from in (0..columns).step_by(MOST_COLUMNS) {
+                    let cols = from..(from + MOST_COLUMNS).min(columns);
+                    patches.resize(pixels.len() * cols.len());
+                    let w = Matrix::new(&w[from..], k, cols.len(), columns);
+                    matmul(&mut patches, false, dy, w, Threads::One);
+                    scatter(dx, &patches, pixels.clone(), cols, shape);
+                }
+            }
+            for (tile, dx) in dx.chunks_mut(TILE * c).enumerate() {
+                finish(group.start * h * width + tile * TILE, dx, partial);
+            }
+        },
+    );
+    partials
+}
+
+/// Adds columns `cols` of the patches of `pixels` to the inputs they came from; `dx` begins with the pixels' first image.
+fn scatter(dx: &mut [f32], patches: &[f32], pixels: Range<usize>, cols: Range<usize>, shape: &ConvShape) {
+    let ConvShape { h, w, c, s, stride, pad, p, q, .. } = *shape;
+    for (patch, pixel) in patches.chunks_exact(cols.len()).zip(pixels) {
+        let [image, p, q] = [pixel / (p * q), pixel / q % p, pixel % q];
+        for tap in cols.start / c..cols.end.div_ceil(c) {
+            let row = (p * stride + tap / s).wrapping_sub(pad);
+            let col = (q * stride + tap % s).wrapping_sub(pad);
+            if row >= h || col >= w {
+                continue;
+            }
+            let (from, to) = (cols.start.max(tap * c), cols.end.min((tap + 1) * c));
+            let start = ((image * h + row) * w + col) * c + from - tap * c;
+            rows::add(&mut dx[start..start + (to - from)], &patch[from - cols.start..to - cols.start]);
+        }
+    }
+}

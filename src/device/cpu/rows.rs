@@ -1,0 +1,151 @@
+//! Loops over a tile: some rows of an NHWC activation, a row a pixel and a column a channel.
+
+use super::simd::simd;
+
+/// Channels that a reduction keeps in registers at a time.
+const LANES: usize = 64;
+
+simd! {
+    /// `to += from`.
+    pub(super) fn add(to: &mut [f32], from: &[f32]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to += from;
+        }
+    }
+
+    /// `out = max(0, scale·x + shift)`, where `out [rows, C]` is contiguous and a row of `x` comes every `stride` floats.
+    ///
+    /// The ReLU is written so that NaN passes: a run that went wrong must show it.
+    pub(super) fn normalise(out: &mut [f32], x: &[f32], stride: usize, scale: &[f32], shift: &[f32]) {
+        for (out, x) in out.chunks_exact_mut(scale.len()).zip(x.chunks(stride)) {
+            for ((out, x), (scale, shift)) in out.iter_mut().zip(x).zip(scale.iter().zip(shift)) {
+                *out = relu(scale * x + shift);
+            }
+        }
+    }
+
+    /// `out = k₀·dz + k₁·y + k₂`, laid out as in [`normalise`].
+    pub(super) fn pay(out: &mut [f32], dz: &[f32], y: &[f32], stride: usize, k0: &[f32], k1: &[f32], k2: &[f32]) {
+        for ((out, dz), y) in out.chunks_exact_mut(k0.len()).zip(dz.chunks(stride)).zip(y.chunks(stride)) {
+            for (((out, dz), y), ((k0, k1), k2)) in
+                out.iter_mut().zip(dz).zip(y).zip(k0.iter().zip(k1).zip(k2))
+            {
+                *out = k0 * dz + k1 * y + k2;
+            }
+        }
+    }
+
+    /// Adds `bias [C]` to every row.
+    pub(super) fn add_bias(tile: &mut [f32], bias: &[f32]) {
+        for row in tile.chunks_exact_mut(bias.len()) {
+            for (y, bias) in row.iter_mut().zip(bias) {
+                *y += bias;
+            }
+        }
+    }
+
+    /// `dz = da·[scale·y + shift > 0]` in place.
+    pub(super) fn mask(dz: &mut [f32], y: &[f32], scale: &[f32], shift: &[f32]) {
+        let width = scale.len();
+        for (dz, y) in dz.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
+            for ((dz, y), (scale, shift)) in dz.iter_mut().zip(y).zip(scale.iter().zip(shift)) {
+                *dz = if scale * y + shift > 0.0 { *dz } else { 0.0 };
+            }
+        }
+    }
+
+    /// Mean of each column and sum of its squared deviations from it.
+    ///
+    /// The deviations are taken from the rounded mean, whose own error is then taken out of both, so that nothing
+    /// cancels however far the mean lies from zero.
+    pub(super) fn moments(tile: &[f32], mean: &mut [f64], squares: &mut [f64]) {
+        let width = mean.len();
+        let rows = (tile.len() / width) as f64;
+        by_lanes(width, #[inline(always)] |from, lanes| {
+            let mut pivot = [0.0f32; LANES];
+            for row in tile.chunks_exact(width) {
+                for (sum, y) in pivot[..lanes].iter_mut().zip(&row[from..from + lanes]) {
+                    *sum += y;
+                }
+            }
+            for pivot in &mut pivot[..lanes] {
+                *pivot /= rows as f32;
+            }
+            let (mut sum, mut sum_of_squares) = ([0.0f32; LANES], [0.0f32; LANES]);
+            for row in tile.chunks_exact(width) {
+                for ((y, pivot), (sum, square)) in row[from..from + lanes]
+                    .iter()
+                    .zip(&pivot[..lanes])
+                    .zip(sum[..lanes].iter_mut().zip(&mut sum_of_squares[..lanes]))
+                {
+                    let deviation = y - pivot;
+                    *sum += deviation;
+                    *square += deviation * deviation;
+                }
+            }
+            for i in 0..lanes {
+                let sum = f64::from(sum[i]);
+                mean[from + i] = f64::from(pivot[i]) + sum / rows;
+                squares[from + i] = f64::from(sum_of_squares[i]) - sum * sum / rows;
+            }
+        });
+    }
+
+    /// `sums += Σ dz` of each column.
+    pub(super) fn column_sums(tile: &[f32], sums: &mut [f64]) {
+        let width = sums.len();
+        by_lanes(width, #[inline(always)] |from, lanes| {
+            let mut sum = [0.0f32; LANES];
+            for row in tile.chunks_exact(width) {
+                for (sum, dz) in sum[..lanes].iter_mut().zip(&row[from..from + lanes]) {
+                    *sum += dz;
+                }
+            }
+            for i in 0..lanes {
+                sums[from + i] += f64::from(sum[i]);
+            }
+        });
+    }
+
+    /// `plain += Σ dz` and `centred += Σ dz·(y − mean)` of each column.
+    pub(super) fn gradient_sums(dz: &[f32], y: &[f32], mean: &[f32], plain: &mut [f64], centred: &mut [f64]) {
+        let width = mean.len();
+        by_lanes(width, #[inline(always)] |from, lanes| {
+            let (mut sum, mut product) = ([0.0f32; LANES], [0.0f32; LANES]);
+            let mean = &mean[from..from + lanes];
+            for (dz, y) in dz.chunks_exact(width).zip(y.chunks_exact(width)) {
+                for (((dz, y), mean), (sum, product)) in dz[from..from + lanes]
+                    .iter()
+                    .zip(&y[from..from + lanes])
+                    .zip(mean)
+                    .zip(sum[..lanes].iter_mut().zip(&mut product[..lanes]))
+                {
+                    *sum += dz;
+                    *product += dz * (y - mean);
+                }
+            }
+            for i in 0..lanes {
+                plain[from + i] += f64::from(sum[i]);
+                centred[from + i] += f64::from(product[i]);
+            }
+        });
+    }
+}
+
+/// `max(0, v)`, except that NaN stays NaN.
+#[inline(always)]
+pub(super) fn relu(v: f32) -> f32 {
+    if 0.0 > v { 0.0 } else { v }
+}
+
+/// Calls `each(first, count)` for the groups of channels; a full group has a count known at compile time.
+#[inline(always)]
+fn by_lanes(width: usize, mut each: impl FnMut(usize, usize)) {
+    let full = width / LANES * LANES;
+    for from in (0..full).step_by(LANES) {
+        each(from, LANES);
+    }
+    if full < width {
+        each(full, width - full);
+    }
+}
