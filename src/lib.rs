@@ -10,3 +10,4 @@ pub mod optim;
 pub mod parameters;
 pub mod random;
 pub mod tensor;
+pub mod training;

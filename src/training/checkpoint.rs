@@ -1,0 +1,186 @@
+//! A checkpoint: one safetensors file that holds all there is to know about a run.
+//!
+//! | what | where in the file |
+//! | --- | --- |
+//! | weights and batch norm's averages | f32 tensors under Keras's layer names, `conv1_conv/kernel`, `conv1_bn/moving_mean`, … |
+//! | both Adam moments | the same names behind `adam.m/` and `adam.v/` |
+//! | settings, genres, thresholds, progress | [`Metadata`] as TOML, under `onesheet` in `__metadata__` |
+//! | a BLAKE3 digest of each tensor, in file order, and then of the metadata | `digests` u8 [T + 1, 32], the last tensor |
+//!
+//! Layouts are the engine's: convolution kernels KRSC, dense kernels `[outputs, inputs]`. The file is written as a
+//! stream, one tensor in memory at a time. [`Checkpoint::export`] leaves the moments out, and what remains is a model to
+//! hand on.
+
+mod reader;
+mod writer;
+
+pub use reader::Checkpoint;
+pub use writer::write;
+
+use super::config::RunConfig;
+use super::files::SaveError;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::PathBuf;
+
+/// The name of the first Adam moment of the parameter `name`.
+pub fn first_moment(name: &str) -> String {
+    format!("adam.m/{name}")
+}
+
+/// The name of the second Adam moment of the parameter `name`.
+pub fn second_moment(name: &str) -> String {
+    format!("adam.v/{name}")
+}
+
+/// Whether a tensor of a checkpoint belongs to the optimiser, which inference has no use for.
+fn is_moment(name: &str) -> bool {
+    name.starts_with("adam.")
+}
+
+/// The tensor of digests.
+const DIGESTS: &str = "digests";
+
+/// Our key in safetensors' `__metadata__`.
+const METADATA_KEY: &str = "onesheet";
+
+/// The version of [`Metadata`] and of the layout around it that this program writes.
+const VERSION: u32 = 1;
+
+/// A tensor's name and extents.
+pub type NamedShape = (String, Vec<usize>);
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// The epoch under way, from 0; equal to the number of epochs in the end.
+    pub epoch: u32,
+    /// Steps done in this epoch.
+    pub step: u64,
+    /// Steps done in all: Adam's t.
+    pub total_steps: u64,
+    /// Sum of this epoch's losses so far.
+    pub loss_sum: f64,
+    /// The best validation mAP so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best: Option<f64>,
+}
+
+/// What a checkpoint knows besides its tensors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metadata {
+    /// What each output stands for.
+    pub genres: Vec<String>,
+    /// A genre is named where its probability is at least this; an entry a genre.
+    pub thresholds: Vec<f64>,
+    /// Identifies the tensor file that the run reads, so that a run is not resumed on other posters.
+    pub data_digest: String,
+    /// How far the run has come.
+    pub progress: Progress,
+    /// The run's settings, the pixel format among them.
+    pub config: RunConfig,
+}
+
+/// Why a checkpoint could not be written, read or used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The file could not be replaced.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// A weight is not a number; such a file would only hide the last good one.
+    #[error("{tensor} holds a value that is not finite, so {} is not written; the last checkpoint stays", path.display())]
+    NotFinite {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// The first tensor with such a value.
+        tensor: String,
+    },
+    /// The settings do not fit TOML.
+    #[error("cannot write the settings into {}: {source}", path.display())]
+    Settings {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// What TOML said.
+        source: toml::ser::Error,
+    },
+    /// The file could not be opened.
+    #[error("cannot open {}: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is shorter or longer than its head says.
+    #[error("{} is cut short or padded: {found} bytes, where its head describes {expected}; copy it again, or use an earlier checkpoint", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Bytes there are.
+        found: u64,
+        /// Bytes there should be.
+        expected: u64,
+    },
+    /// The file is not safetensors at all.
+    #[error("{} is no checkpoint: {reason}; give a file that `onesheet train` wrote, such as runs/NAME/checkpoints/best.safetensors", path.display())]
+    NotSafetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Safetensors, but written by something else.
+    #[error("{} is a safetensors file, but not a checkpoint of onesheet; ImageNet weights go to `onesheet train --weights`, posters to `--data`", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Written by a later release.
+    #[error("{} has version {found}, this program reads up to {VERSION}; a newer onesheet can read it", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// The head cannot be understood.
+    #[error("the settings in {} cannot be read: {reason}", path.display())]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// The content is not what was written.
+    #[error("{part} in {} is damaged: its digest does not match; copy the file again, or use an earlier checkpoint", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, or the metadata.
+        part: String,
+    },
+    /// A tensor the model has is not in the file.
+    #[error("{} has no tensor {tensor}; it is of another model{hint}", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The tensor looked for.
+        tensor: String,
+        /// What else may be the matter.
+        hint: &'static str,
+    },
+    /// A tensor has other extents than the model's.
+    #[error("{tensor} in {} is {found:?}, the model has {expected:?}; genres and --pooling must be those the checkpoint was trained with", path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Extents in the file.
+        found: Vec<usize>,
+        /// Extents in the model.
+        expected: Vec<usize>,
+    },
+}

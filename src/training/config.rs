@@ -1,0 +1,307 @@
+//! What a run is: every setting that it takes to repeat it, and the presets that fill them in.
+
+use crate::device::PixelFormat;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// The settings of a run. `config.toml` in the run folder and the head of every checkpoint hold them all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// The preset that the other settings started from, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<Experiment>,
+    /// The tensor file; without one the run draws its own posters into its folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    /// ImageNet weights for the base; without them it starts from random numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
+    /// Which machine computes.
+    pub device: DeviceChoice,
+    /// How wide the numbers are.
+    pub precision: Precision,
+    /// Initial weights, shuffling and augmentation all follow from it.
+    pub seed: u64,
+    /// Posters a step.
+    pub batch: usize,
+    /// Passes over the training posters.
+    pub epochs: u32,
+    /// Stops after so many steps in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
+    /// Adam's learning rate.
+    pub learning_rate: f64,
+    /// Side of a poster in pixels.
+    pub image_size: usize,
+    /// How the head sees the last feature map.
+    pub pooling: Pooling,
+    /// Which layers learn.
+    pub trainable: Trainable,
+    /// How much a genre's errors count.
+    pub class_weights: ClassWeights,
+    /// What a stored byte becomes.
+    pub pixels: Pixels,
+    /// Weight of the old value in batch norm's running averages.
+    pub momentum: f64,
+    /// Mirror and shift training posters at random.
+    pub augment: bool,
+    /// A genre is named where its probability is at least this.
+    pub threshold: f64,
+}
+
+impl Default for RunConfig {
+    /// The paper's settings where they are sound, corrected where they erred: pixels as the ImageNet weights expect them,
+    /// and average pooling.
+    fn default() -> Self {
+        RunConfig {
+            experiment: None,
+            data: None,
+            weights: None,
+            device: DeviceChoice::Auto,
+            precision: Precision::F32,
+            seed: 0,
+            batch: 128,
+            epochs: 20,
+            max_steps: None,
+            learning_rate: 1e-3,
+            image_size: 150,
+            pooling: Pooling::Avg,
+            trainable: Trainable::All,
+            class_weights: ClassWeights::Balanced,
+            pixels: Pixels::Imagenet,
+            momentum: 0.99,
+            augment: false,
+            threshold: 0.3,
+        }
+    }
+}
+
+impl RunConfig {
+    /// A published experiment with the paper's own settings: raw pixels and max pooling too.
+    pub fn preset(experiment: Experiment) -> Self {
+        let trainable = match experiment {
+            Experiment::ResnetTl => Trainable::Last(40),
+            Experiment::ResnetR | Experiment::ResnetImg => Trainable::All,
+        };
+        let experiment = Some(experiment);
+        RunConfig { experiment, pooling: Pooling::Max, pixels: Pixels::Raw, trainable, ..RunConfig::default() }
+    }
+
+    /// The settings of a first run on posters drawn in code: small enough for two CPU cores and a few minutes.
+    ///
+    /// Keras's momentum of 0.99 takes some hundred steps to forget where the running averages started, as many as this
+    /// run has in all; hence 0.9.
+    pub fn demonstration() -> Self {
+        RunConfig { batch: 16, epochs: 5, image_size: 64, momentum: 0.9, ..RunConfig::default() }
+    }
+
+    /// The settings as a TOML document.
+    ///
+    /// # Errors
+    /// A number outside TOML's range, which ends at 2⁶³ − 1.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+}
+
+/// The paper's three experiments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Experiment {
+    /// Random weights, every layer trained
+    ResnetR,
+    /// ImageNet weights, every layer trained
+    ResnetImg,
+    /// ImageNet weights, the last 40 layers trained
+    ResnetTl,
+}
+
+impl Experiment {
+    /// Whether the experiment starts from ImageNet weights.
+    pub fn needs_weights(self) -> bool {
+        matches!(self, Experiment::ResnetImg | Experiment::ResnetTl)
+    }
+
+    /// The name as typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Experiment::ResnetR => "resnet-r",
+            Experiment::ResnetImg => "resnet-img",
+            Experiment::ResnetTl => "resnet-tl",
+        }
+    }
+}
+
+/// Which machine computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceChoice {
+    /// The best there is
+    Auto,
+    /// The processor
+    Cpu,
+}
+
+/// How wide the numbers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// 32 bits everywhere
+    F32,
+}
+
+/// How the head sees the last feature map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// Mean over the pixels
+    Avg,
+    /// Maximum over the pixels, as the paper did
+    Max,
+}
+
+/// How much a genre's errors count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClassWeights {
+    /// Each genre in inverse proportion to its training posters
+    Balanced,
+    /// All alike
+    None,
+}
+
+impl ClassWeights {
+    /// The weight of each genre, from its positive training posters `counts [C]` among `posters`.
+    ///
+    /// `balanced` is scikit-learn's formula, N / (C·count). A genre without a single training poster, for which that is
+    /// infinite, weighs 1.
+    pub fn weights(self, counts: &[usize], posters: usize) -> Vec<f32> {
+        let balanced = |&count: &usize| match (self, count) {
+            (ClassWeights::None, _) | (ClassWeights::Balanced, 0) => 1.0,
+            (ClassWeights::Balanced, _) => posters as f64 / (counts.len() * count) as f64,
+        };
+        counts.iter().map(|count| balanced(count) as f32).collect()
+    }
+}
+
+/// What a stored byte becomes before the first layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pixels {
+    /// RGB, 0 to 255, as the paper trained
+    Raw,
+    /// BGR minus the ImageNet mean, as Keras's ResNet-50 weights expect
+    Imagenet,
+    /// RGB, 0 to 1
+    Unit,
+}
+
+impl Pixels {
+    /// The same as numbers for the device.
+    pub fn format(self) -> PixelFormat {
+        match self {
+            Pixels::Raw => PixelFormat { order: [0, 1, 2], scale: 1.0, shift: [0.0; 3] },
+            Pixels::Imagenet => PixelFormat { order: [2, 1, 0], scale: 1.0, shift: [-103.939, -116.779, -123.68] },
+            Pixels::Unit => PixelFormat { order: [0, 1, 2], scale: 1.0 / 255.0, shift: [0.0; 3] },
+        }
+    }
+}
+
+/// Which layers learn: `all`, or `last:N` counted over Keras's 176 base layers (the head always learns).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Trainable {
+    /// Every layer.
+    All,
+    /// The head and the last so many layers of the base.
+    Last(usize),
+}
+
+impl fmt::Display for Trainable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trainable::All => f.write_str("all"),
+            Trainable::Last(layers) => write!(f, "last:{layers}"),
+        }
+    }
+}
+
+impl FromStr for Trainable {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let last = text.strip_prefix("last:").and_then(|layers| layers.parse().ok());
+        match (text, last) {
+            ("all", _) => Ok(Trainable::All),
+            (_, Some(layers)) if layers <= 176 => Ok(Trainable::Last(layers)),
+            _ => Err(format!("`{text}` is neither `all` nor `last:N` with N up to 176, the base's layers")),
+        }
+    }
+}
+
+impl TryFrom<String> for Trainable {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Trainable> for String {
+    fn from(trainable: Trainable) -> String {
+        trainable.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_survives_toml() {
+        let mut config = RunConfig::preset(Experiment::ResnetTl);
+        config.data = Some("posters.safetensors".into());
+        config.weights = Some("imagenet.h5".into());
+        (config.max_steps, config.learning_rate, config.seed) = (Some(7), 0.1 + 0.2, u64::MAX >> 1);
+        let text = config.to_toml().unwrap();
+        assert_eq!(toml::from_str::<RunConfig>(&text).unwrap(), config, "{text}");
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused_by_name() {
+        let text = RunConfig::default().to_toml().unwrap() + "learning_rat = 1\n";
+        let error = toml::from_str::<RunConfig>(&text).unwrap_err().to_string();
+        assert!(error.contains("learning_rat"), "{error}");
+    }
+
+    #[test]
+    fn presets_keep_what_the_paper_did() {
+        for experiment in [Experiment::ResnetR, Experiment::ResnetImg, Experiment::ResnetTl] {
+            let config = RunConfig::preset(experiment);
+            assert_eq!((config.batch, config.epochs, config.learning_rate, config.threshold), (128, 20, 1e-3, 0.3));
+            assert_eq!((config.pooling, config.pixels, config.image_size), (Pooling::Max, Pixels::Raw, 150));
+            assert_eq!(config.trainable == Trainable::Last(40), experiment == Experiment::ResnetTl);
+        }
+    }
+
+    #[test]
+    fn balanced_weights_are_scikit_learns() {
+        let weights = ClassWeights::Balanced.weights(&[10, 40, 0], 60);
+        assert_eq!(weights, [2.0, 0.5, 1.0]);
+        assert_eq!(ClassWeights::None.weights(&[10, 40], 60), [1.0, 1.0]);
+    }
+
+    #[test]
+    fn trainable_reads_what_it_prints_and_nothing_else() {
+        for text in ["all", "last:0", "last:40", "last:176"] {
+            assert_eq!(text.parse::<Trainable>().unwrap().to_string(), text);
+        }
+        for text in ["", "last", "last:", "last:-1", "last:177", "some"] {
+            assert!(text.parse::<Trainable>().is_err(), "{text}");
+        }
+    }
+}

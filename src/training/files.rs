@@ -1,0 +1,174 @@
+//! Replacing a file so that whatever happens, the old one or the new one is there, whole.
+//!
+//! Write beside, sync, rename, sync the folder. The few calls this takes are a trait, [`Files`], so that tests can make
+//! each of them fail in turn; [`Disk`] is the real thing.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// The file system calls that saving takes.
+pub trait Files {
+    /// A file open for writing.
+    type File: Write;
+
+    /// Creates the file, or empties the one that is there.
+    fn create(&self, path: &Path) -> io::Result<Self::File>;
+
+    /// Waits until the file's content is on the disk.
+    fn sync(&self, file: &Self::File) -> io::Result<()>;
+
+    /// Gives the file a new name, replacing what had it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Waits until the folder's names are on the disk, a rename among them.
+    fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+
+    /// Removes the file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+}
+
+/// The operating system's own calls.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Disk;
+
+impl Files for Disk {
+    type File = File;
+
+    fn create(&self, path: &Path) -> io::Result<File> {
+        File::create(path)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        // Only Unix opens a folder as a file; elsewhere the rename is as durable as the system makes it.
+        if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+}
+
+/// Why a file was not saved, and in which state that leaves it.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// A call before the rename failed: what was there before is still there.
+    #[error("cannot save {}: {doing} it failed: {source}; what was saved there before is untouched", path.display())]
+    Untouched {
+        /// The file that was to be replaced.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The new file is in place, but a power cut could still bring the old one back.
+    #[error("{} is saved, but its folder could not be synced: {source}; a power cut could undo it", path.display())]
+    NotDurable {
+        /// The file that was replaced.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A file being written beside the one it will replace. Dropped before [`commit`](Replacement::commit), it goes away and
+/// the old file stays.
+pub struct Replacement<'a, F: Files> {
+    files: &'a F,
+    path: PathBuf,
+    beside: PathBuf,
+    /// `None` once committed.
+    writer: Option<BufWriter<F::File>>,
+}
+
+impl<'a, F: Files> Replacement<'a, F> {
+    /// Starts writing `<path>.partial`.
+    ///
+    /// # Errors
+    /// [`SaveError::Untouched`] when it cannot be created.
+    pub fn create(files: &'a F, path: &Path) -> Result<Self, SaveError> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".partial");
+        let beside = PathBuf::from(name);
+        let file = files.create(&beside);
+        let file = file.map_err(|source| SaveError::Untouched { path: path.into(), doing: "creating", source })?;
+        let writer = Some(BufWriter::with_capacity(1 << 20, file));
+        Ok(Replacement { files, path: path.into(), beside, writer })
+    }
+
+    /// Appends `bytes`.
+    ///
+    /// # Errors
+    /// [`SaveError::Untouched`], as for all that follows until the rename.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), SaveError> {
+        let writer = self.writer.as_mut().expect("only commit takes the writer");
+        writer.write_all(bytes).map_err(|source| self.untouched("writing", source))
+    }
+
+    /// Puts the file in its place. A sync that fails is a save that failed: it is never tried again, because the system
+    /// may by then have forgotten the pages it could not write.
+    ///
+    /// # Errors
+    /// [`SaveError::Untouched`] up to the rename, [`SaveError::NotDurable`] after it.
+    pub fn commit(mut self) -> Result<(), SaveError> {
+        let mut writer = self.writer.take().expect("only commit takes the writer");
+        let written = match writer.flush() {
+            Err(source) => Err(self.untouched("writing", source)),
+            Ok(()) => match self.files.sync(writer.get_ref()) {
+                Err(source) => Err(self.untouched("syncing", source)),
+                Ok(()) => Ok(()),
+            },
+        };
+        // Closed without flushing once more: what could not be written is given up with the file.
+        drop(writer.into_parts());
+        let renamed = written.and_then(|()| {
+            self.files.rename(&self.beside, &self.path).map_err(|source| self.untouched("renaming", source))
+        });
+        if let Err(error) = renamed {
+            self.discard();
+            return Err(error);
+        }
+        let folder = match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        self.files.sync_folder(folder).map_err(|source| SaveError::NotDurable { path: self.path.clone(), source })
+    }
+
+    fn untouched(&self, doing: &'static str, source: io::Error) -> SaveError {
+        SaveError::Untouched { path: self.path.clone(), doing, source }
+    }
+
+    /// Removes what was written. Where even that fails the remains do no harm: the next save overwrites them.
+    fn discard(&self) {
+        let _ = self.files.remove(&self.beside);
+    }
+}
+
+impl<F: Files> Drop for Replacement<'_, F> {
+    fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            drop(writer.into_parts());
+            self.discard();
+        }
+    }
+}
+
+/// Replaces `path` by `bytes`.
+///
+/// # Errors
+/// As [`Replacement::commit`].
+pub fn replace<F: Files>(files: &F, path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
+    let mut file = Replacement::create(files, path)?;
+    file.write(bytes)?;
+    file.commit()
+}
