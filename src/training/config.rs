@@ -1,6 +1,8 @@
 //! What a run is: every setting that it takes to repeat it, and the presets that fill them in.
 
 use crate::device::PixelFormat;
+use crate::model::Trainable;
+use crate::ops::pool::Pooling;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -38,8 +40,10 @@ pub struct RunConfig {
     /// Side of a poster in pixels.
     pub image_size: usize,
     /// How the head sees the last feature map.
+    #[serde(with = "as_typed")]
     pub pooling: Pooling,
     /// Which layers learn.
+    #[serde(with = "as_typed")]
     pub trainable: Trainable,
     /// How much a genre's errors count.
     pub class_weights: ClassWeights,
@@ -69,7 +73,7 @@ impl Default for RunConfig {
             max_steps: None,
             learning_rate: 1e-3,
             image_size: 150,
-            pooling: Pooling::Avg,
+            pooling: Pooling::Average,
             trainable: Trainable::All,
             class_weights: ClassWeights::Balanced,
             pixels: Pixels::Imagenet,
@@ -154,16 +158,6 @@ pub enum Precision {
     F32,
 }
 
-/// How the head sees the last feature map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Pooling {
-    /// Mean over the pixels
-    Avg,
-    /// Maximum over the pixels, as the paper did
-    Max,
-}
-
 /// How much a genre's errors count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -211,16 +205,7 @@ impl Pixels {
     }
 }
 
-/// Which layers learn: `all`, or `last:N` counted over Keras's 176 base layers (the head always learns).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Trainable {
-    /// Every layer.
-    All,
-    /// The head and the last so many layers of the base.
-    Last(usize),
-}
-
+/// `all`, or `last:N` counted over Keras's 176 base layers.
 impl fmt::Display for Trainable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -243,17 +228,44 @@ impl FromStr for Trainable {
     }
 }
 
-impl TryFrom<String> for Trainable {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
+/// `avg` or `max`, as Keras writes it.
+impl fmt::Display for Pooling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Pooling::Average => "avg",
+            Pooling::Max => "max",
+        })
     }
 }
 
-impl From<Trainable> for String {
-    fn from(trainable: Trainable) -> String {
-        trainable.to_string()
+impl FromStr for Pooling {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "avg" => Ok(Pooling::Average),
+            "max" => Ok(Pooling::Max),
+            _ => Err(format!("`{text}` is neither `avg` nor `max`")),
+        }
+    }
+}
+
+/// Keeps a value in TOML as it is typed.
+mod as_typed {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    pub fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 

@@ -6,3 +6,4 @@
 pub mod checkpoint;
 pub mod config;
 pub mod files;
+pub mod run_folder;
