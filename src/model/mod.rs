@@ -186,3 +186,6 @@ impl<D: Device> Model<D> {
         Ok(probabilities.into_iter().map(|p| p.into() as f32).collect())
     }
 }
+//! The network of this project, and the weights it starts from.
+
+pub mod import;

@@ -1,0 +1,131 @@
+//! What can be wrong with a weights file, in words for the person who has it.
+
+use std::borrow::Cow;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a weights file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The operating system refused.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Neither HDF5 nor safetensors.
+    #[error("{} is neither an HDF5 nor a safetensors file; weights come as Keras's .h5 or as .safetensors", path.display())]
+    Unrecognised {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A pickle, or a zip archive around one, as `torch.save` writes it.
+    #[error(
+        "{} is a pickle, which can run code when it is loaded, so it is not read here; if you trust it, convert it:\n  \
+         python -c \"import sys, torch, safetensors.torch as s; \
+         s.save_file(torch.load(sys.argv[1], map_location='cpu', weights_only=True), sys.argv[2])\" {} {}",
+        path.display(), shell_word(path), shell_word(&path.with_extension("safetensors"))
+    )]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Keras 3's whole-model zip archive.
+    #[error(
+        "{} is a whole-model archive of Keras; save its weights alone:\n  \
+         python -c \"import sys, keras; keras.models.load_model(sys.argv[1]).save_weights(sys.argv[2])\" {} {}",
+        path.display(), shell_word(path), shell_word(&path.with_extension("weights.h5"))
+    )]
+    KerasArchive {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Cut off, or contradicting itself.
+    #[error("{} is damaged: {reason}; fetch or copy it again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What gave it away.
+        reason: String,
+    },
+    /// A Keras file whose layers are numbered but not named.
+    #[error("{} does not say its layers' names, as early Keras 3 wrote it; load it there and save it with a current Keras", path.display())]
+    Unnamed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Some tensors of the model are not in the file.
+    #[error(
+        "{} lacks {count} of the model's {of} tensors: {}{}; is it a ResNet-50?",
+        path.display(), first.join(", "), if *count > first.len() { ", …" } else { "" }
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The first few, under the names the file would use.
+        first: Vec<String>,
+        /// How many are missing.
+        count: usize,
+        /// How many were looked for.
+        of: usize,
+    },
+    /// A tensor has another shape than the model's.
+    #[error("in {} the tensor {tensor} has shape {found:?}, the model needs {expected:?}", path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, under the file's name for it.
+        tensor: String,
+        /// The model's shape, in the file's layout.
+        expected: Vec<usize>,
+        /// The file's shape.
+        found: Vec<u64>,
+    },
+    /// A tensor's elements are of a kind that is not read.
+    #[error("in {} the tensor {tensor} holds {found}; weights must be 32-bit floats (16-bit ones are read from safetensors)", path.display())]
+    ElementType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, under the file's name for it.
+        tensor: String,
+        /// The file's element type.
+        found: String,
+    },
+    /// A tensor holds an infinity, a NaN or a negative variance.
+    #[error("in {} element {index} of {tensor} is {value}; such weights would poison every output", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, under Onesheet's name.
+        tensor: String,
+        /// Row-major, in Onesheet's layout.
+        index: usize,
+        /// What is there.
+        value: f32,
+    },
+}
+
+impl ImportError {
+    /// `Missing` for these names, or nothing if there are none.
+    pub(super) fn missing(path: &Path, names: Vec<String>, of: usize) -> Result<(), ImportError> {
+        match names.len() {
+            0 => Ok(()),
+            count => {
+                let first = names.into_iter().take(4).collect();
+                Err(ImportError::Missing { path: path.to_owned(), first, count, of })
+            }
+        }
+    }
+}
+
+/// A path as a shell takes it: quoted unless plain.
+fn shell_word(path: &Path) -> String {
+    let text: Cow<'_, str> = path.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}

@@ -1,0 +1,369 @@
+//! Weights from Keras's, PyTorch's and our own files, and every way such a file is refused.
+//!
+//! The Keras files are real ones, written by `weights_import/make_fixtures.py`; the others are made here.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use onesheet::model::import::{self, ImportError, Source, Weights};
+use safetensors::tensor::{Dtype, TensorView};
+use tempfile::TempDir;
+
+const KINDS: [&str; 8] = [
+    "conv1_conv/kernel",
+    "conv1_conv/bias",
+    "conv1_bn/gamma",
+    "conv1_bn/beta",
+    "conv1_bn/moving_mean",
+    "conv1_bn/moving_variance",
+    "genres/kernel",
+    "genres/bias",
+];
+/// Output channels, kernel rows, kernel columns, input channels.
+const K: usize = 4;
+const R: usize = 3;
+const S: usize = 2;
+const C: usize = 3;
+
+/// What the model would ask for: a stem, its batch norm and a head.
+fn expected() -> Vec<(String, Vec<usize>)> {
+    let shapes = [vec![K, R, S, C], vec![K], vec![K], vec![K], vec![K], vec![K], vec![7, K], vec![7]];
+    KINDS.iter().map(|name| name.to_string()).zip(shapes).collect()
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/weights_import").join(name)
+}
+
+/// A safetensors file of f32 tensors.
+fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) {
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|(_, _, data)| data.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+    let views = tensors
+        .iter()
+        .zip(&bytes)
+        .map(|((name, shape, _), bytes)| (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// Tensors under our names with distinct values.
+fn ours() -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let values = |place: usize, count: usize| (0..count).map(|i| (place * 1000 + i) as f32).collect();
+    let with_values = |(place, (name, shape)): (usize, (String, Vec<usize>))| {
+        let data = values(place, shape.iter().product());
+        (name, shape, data)
+    };
+    expected().into_iter().enumerate().map(with_values).collect()
+}
+
+/// The same network as PyTorch would save it: KCRS, no bias, a counter and another head beside.
+fn torch() -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let vector = |name: &str, first: f32| (name.to_owned(), vec![K], (0..K).map(|i| first + i as f32).collect());
+    vec![
+        ("conv1.weight".to_owned(), vec![K, C, R, S], (0..K * C * R * S).map(|i| i as f32 / 8.0).collect()),
+        vector("bn1.weight", 10.0),
+        vector("bn1.bias", 20.0),
+        vector("bn1.running_mean", 30.0),
+        vector("bn1.running_var", 40.0),
+        ("bn1.num_batches_tracked".to_owned(), vec![], vec![7.0]),
+        ("fc.bias".to_owned(), vec![1000], vec![0.0; 1000]),
+    ]
+}
+
+/// The error of reading `path`, as its type and as the words a user sees (the causes included).
+fn refusal(path: &Path) -> (ImportError, String) {
+    let error = import::read(path, &expected()).expect_err("this file must be refused");
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        words += &format!(": {inner}");
+        cause = inner.source();
+    }
+    assert!(words.contains(&path.file_name().unwrap().to_string_lossy()[..]), "no file name in: {words}");
+    (error, words)
+}
+
+fn base_shapes_are_right(weights: &Weights) {
+    let base: HashMap<_, _> = expected().into_iter().filter(|(name, _)| name.starts_with("conv")).collect();
+    assert_eq!(weights.tensors.len(), base.len());
+    for (name, tensor) in &weights.tensors {
+        assert_eq!(tensor.shape, base[name], "{name}");
+        assert_eq!(tensor.data.len(), tensor.shape.iter().product::<usize>(), "{name}");
+    }
+}
+
+#[test]
+fn keras_files_of_every_arrangement_give_the_same_weights() {
+    for name in ["applications.h5", "whole_model.h5", "nested.h5", "keras3.weights.h5", "nested.weights.h5"] {
+        let weights = import::read(&fixture(name), &expected()).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(weights.source, Source::Keras);
+        base_shapes_are_right(&weights);
+        // The script's values: place of the tensor plus an eighth of the element's index in R S C K order.
+        let kernel = &weights.tensors["conv1_conv/kernel"].data;
+        for k in 0..K {
+            for rsc in 0..R * S * C {
+                assert_eq!(kernel[k * R * S * C + rsc], (rsc * K + k) as f32 / 8.0, "{name} k {k} rsc {rsc}");
+            }
+        }
+        for (place, kind) in KINDS.iter().enumerate().take(6).skip(1) {
+            let values: Vec<f32> = (0..K).map(|i| place as f32 + i as f32 / 8.0).collect();
+            assert_eq!(weights.tensors[*kind].data, values, "{name} {kind}");
+        }
+    }
+}
+
+#[test]
+fn our_own_files_come_back_whole() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("ours.safetensors");
+    write(&path, &ours());
+    let weights = import::read(&path, &expected()).unwrap();
+    assert_eq!(weights.source, Source::Onesheet);
+    assert_eq!(weights.tensors.len(), ours().len());
+    for (name, shape, data) in ours() {
+        assert_eq!((&weights.tensors[&name].shape, &weights.tensors[&name].data), (&shape, &data), "{name}");
+    }
+}
+
+#[test]
+fn our_own_files_may_lack_the_head_but_not_half_of_it() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("ours.safetensors");
+    write(&path, &ours()[..6]);
+    base_shapes_are_right(&import::read(&path, &expected()).unwrap());
+
+    write(&path, &ours()[..7]);
+    let (error, words) = refusal(&path);
+    assert!(matches!(error, ImportError::Missing { count: 1, of: 8, .. }), "{words}");
+    assert!(words.contains("genres/bias"), "{words}");
+}
+
+#[test]
+fn torch_kernels_are_transposed_and_biases_are_zero() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("torch.safetensors");
+    // A later layer: the stem's pixels are another test's.
+    let kernel: Vec<f32> = (0..K * C * R * S).map(|i| i as f32).collect();
+    let tensors: Vec<_> = torch()
+        .into_iter()
+        .chain([
+            ("layer2.3.conv2.weight".to_owned(), vec![K, C, R, S], kernel.clone()),
+            ("layer4.0.downsample.0.weight".to_owned(), vec![K, C, 1, 1], kernel[..K * C].to_vec()),
+            ("layer4.0.downsample.1.running_var".to_owned(), vec![K], vec![5.0; K]),
+        ])
+        .collect();
+    write(&path, &tensors);
+    let mut wanted = expected();
+    wanted.push(("conv3_block4_2_conv/kernel".to_owned(), vec![K, R, S, C]));
+    wanted.push(("conv3_block4_2_conv/bias".to_owned(), vec![K]));
+    wanted.push(("conv5_block1_0_conv/kernel".to_owned(), vec![K, 1, 1, C]));
+    wanted.push(("conv5_block1_0_bn/moving_variance".to_owned(), vec![K]));
+    let weights = import::read(&path, &wanted).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(weights.source, Source::Torch);
+    assert!(weights.source.caveat().is_some_and(|caveat| caveat.contains("v1.5")));
+    let imported = &weights.tensors["conv3_block4_2_conv/kernel"].data;
+    for k in 0..K {
+        for rs in 0..R * S {
+            for c in 0..C {
+                assert_eq!(imported[(k * R * S + rs) * C + c], kernel[(k * C + c) * R * S + rs], "{k} {rs} {c}");
+            }
+        }
+    }
+    assert_eq!(weights.tensors["conv3_block4_2_conv/bias"].data, vec![0.0; K]);
+    assert_eq!(weights.tensors["conv5_block1_0_conv/kernel"].data, kernel[..K * C]);
+    assert_eq!(weights.tensors["conv5_block1_0_bn/moving_variance"].data, vec![5.0; K]);
+    assert_eq!(weights.tensors["conv1_bn/gamma"].data, vec![10.0, 11.0, 12.0, 13.0]);
+    assert_eq!(weights.tensors["conv1_bn/beta"].data, vec![20.0, 21.0, 22.0, 23.0]);
+    assert_eq!(weights.tensors["conv1_bn/moving_mean"].data, vec![30.0, 31.0, 32.0, 33.0]);
+    assert_eq!(weights.tensors["conv1_bn/moving_variance"].data, vec![40.0, 41.0, 42.0, 43.0]);
+}
+
+/// A patch of raw pixels gives the same number through PyTorch's preprocessing and kernel as through ours.
+#[test]
+fn the_torch_stem_takes_our_pixels() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("torch.safetensors");
+    write(&path, &torch());
+    let weights = import::read(&path, &expected()).unwrap();
+    let theirs = &torch()[0].2;
+    let (kernel, bias) = (&weights.tensors["conv1_conv/kernel"].data, &weights.tensors["conv1_conv/bias"].data);
+
+    let rgb = |rs: usize, c: usize| ((rs * 89 + c * 151 + 17) % 256) as f64;
+    for k in 0..K {
+        let (mut by_torch, mut by_us) = (0.0, f64::from(bias[k]));
+        for rs in 0..R * S {
+            for c in 0..C {
+                let normalised = (rgb(rs, c) / 255.0 - [0.485, 0.456, 0.406][c]) / [0.229, 0.224, 0.225][c];
+                by_torch += normalised * f64::from(theirs[(k * C + c) * R * S + rs]);
+                let caffe = rgb(rs, 2 - c) - [103.939, 116.779, 123.68][c];
+                by_us += caffe * f64::from(kernel[(k * R * S + rs) * C + c]);
+            }
+        }
+        assert!((by_torch - by_us).abs() <= 1e-5 * by_torch.abs(), "filter {k}: {by_torch} by PyTorch, {by_us} by us");
+    }
+}
+
+#[test]
+fn half_precision_is_widened() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("half.safetensors");
+    let f16: Vec<u8> = [1.0, -2.5, 0.0, 65504.0].iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect();
+    let bf16: Vec<u8> = [1.0, -2.5, 0.0, 3.0].iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect();
+    let views = [
+        ("conv1_bn/gamma", TensorView::new(Dtype::F16, vec![K], &f16).unwrap()),
+        ("conv1_bn/beta", TensorView::new(Dtype::BF16, vec![K], &bf16).unwrap()),
+    ];
+    fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+    let weights = import::read(&path, &expected()[2..4]).unwrap();
+    assert_eq!(weights.tensors["conv1_bn/gamma"].data, [1.0, -2.5, 0.0, 65504.0]);
+    assert_eq!(weights.tensors["conv1_bn/beta"].data, [1.0, -2.5, 0.0, 3.0]);
+}
+
+#[test]
+fn missing_tensors_are_counted_and_the_first_named() {
+    let mut wanted = expected();
+    wanted.extend((1..=9).map(|i| (format!("conv2_block{i}_1_bn/gamma"), vec![K])));
+    let words = import::read(&fixture("applications.h5"), &wanted).unwrap_err().to_string();
+    for part in
+        ["applications.h5", "lacks 9 of the model's 15", "conv2_block1_1_bn/gamma", "conv2_block4_1_bn/gamma, …"]
+    {
+        assert!(words.contains(part), "{part:?} is not in: {words}");
+    }
+
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("torch.safetensors");
+    write(&path, &torch());
+    let words = import::read(&path, &wanted).unwrap_err().to_string();
+    assert!(words.contains("layer1.0.bn1.weight"), "not in the file's own names: {words}");
+}
+
+#[test]
+fn wrong_shapes_are_named_in_the_files_layout() {
+    let mut wanted = expected();
+    wanted[0].1 = vec![64, 7, 7, 3];
+    let folder = TempDir::new().unwrap();
+    let (ours_path, torch_path) = (folder.path().join("ours.safetensors"), folder.path().join("torch.safetensors"));
+    write(&ours_path, &ours());
+    write(&torch_path, &torch());
+    for (path, tensor, needed, there) in [
+        (fixture("applications.h5"), "conv1_conv/kernel", [7, 7, 3, 64], [R, S, C, K]),
+        (ours_path, "conv1_conv/kernel", [64, 7, 7, 3], [K, R, S, C]),
+        (torch_path, "conv1.weight", [64, 3, 7, 7], [K, C, R, S]),
+    ] {
+        match import::read(&path, &wanted) {
+            Err(ImportError::Shape { tensor: name, expected, found, .. }) => {
+                assert_eq!(name, tensor);
+                assert_eq!(expected, needed);
+                assert_eq!(found, there.map(|extent| extent as u64));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn poisonous_values_are_refused() {
+    let (error, words) = refusal(&fixture("not_a_number.h5"));
+    assert!(matches!(error, ImportError::Value { index: 2, .. }) && words.contains("conv1_bn/gamma"), "{words}");
+    let (error, words) = refusal(&fixture("negative_variance.h5"));
+    assert!(matches!(error, ImportError::Value { index: 1, .. }) && words.contains("moving_variance is -1"), "{words}");
+}
+
+#[test]
+fn keras_files_that_reach_outside_or_claim_too_much_are_refused() {
+    // Not followed, so absent.
+    let (error, words) = refusal(&fixture("external_link.h5"));
+    assert!(matches!(error, ImportError::Missing { count: 4, .. }), "{words}");
+    for name in ["external_data.h5", "virtual_data.h5", "ring.h5", "twice.h5"] {
+        let (error, words) = refusal(&fixture(name));
+        assert!(matches!(error, ImportError::Damaged { .. }), "{name}: {words}");
+    }
+    let (error, words) = refusal(&fixture("huge_claim.h5"));
+    assert!(matches!(error, ImportError::Shape { .. }) && words.contains("68719476736"), "{words}");
+    let (error, words) = refusal(&fixture("integers.h5"));
+    assert!(matches!(error, ImportError::ElementType { .. }), "{words}");
+    let (error, words) = refusal(&fixture("unnamed.weights.h5"));
+    assert!(matches!(error, ImportError::Unnamed { .. }), "{words}");
+}
+
+#[test]
+fn truncated_files_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let (ours_path, torch_path) = (folder.path().join("ours.safetensors"), folder.path().join("torch.safetensors"));
+    write(&ours_path, &ours());
+    write(&torch_path, &torch());
+    for whole in [fixture("applications.h5"), fixture("keras3.weights.h5"), ours_path, torch_path] {
+        let bytes = fs::read(&whole).unwrap();
+        let cut = folder.path().join("cut");
+        for keep in [0, 1, 7, 8, 9, 100, bytes.len() / 4, bytes.len() / 2, bytes.len() - 1] {
+            fs::write(&cut, &bytes[..keep]).unwrap();
+            refusal(&cut);
+        }
+    }
+}
+
+#[test]
+fn lying_safetensors_headers_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("lying.safetensors");
+    let entry = |name: &str, start: u64, end: u64| {
+        format!("\"{name}\":{{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[{start},{end}]}}")
+    };
+    let huge = u64::MAX;
+    for (what, header, claimed) in [
+        ("length beyond the file", format!("{{{}}}", entry("a", 0, 16)), Some(1 << 40)),
+        ("hole", format!("{{{},{}}}", entry("a", 0, 16), entry("b", 20, 36)), None),
+        ("overlap", format!("{{{},{}}}", entry("a", 0, 16), entry("b", 8, 24)), None),
+        (
+            "overflow",
+            format!("{{\"a\":{{\"dtype\":\"F32\",\"shape\":[{huge},{huge}],\"data_offsets\":[0,16]}}}}"),
+            None,
+        ),
+        ("backwards", format!("{{{}}}", entry("a", 16, 0)), None),
+        ("size against shape", format!("{{{}}}", entry("a", 0, 32)), None),
+        ("duplicate key", format!("{{{},{}}}", entry("a", 0, 16), entry("a", 16, 32)), None),
+        ("deep JSON", format!("{{\"a\":{}", "[".repeat(100_000)), None),
+        ("no JSON", "{hello".to_owned(), None),
+    ] {
+        let mut bytes = claimed.unwrap_or(header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend([0; 32]);
+        fs::write(&path, bytes).unwrap();
+        let (error, words) = refusal(&path);
+        assert!(matches!(error, ImportError::Damaged { .. }), "{what}: {words}");
+    }
+}
+
+#[test]
+fn pickles_are_refused_with_the_command_that_converts_them() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("my resnet's.pth");
+    for (what, bytes) in [
+        ("zip of torch.save", &b"PK\x03\x04\x00\x00\x08\x08\x00\x00archive/data.pkl\x80\x02}q\x00."[..]),
+        ("torch.save before 1.6", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."),
+        ("pickle", b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00."),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        let (error, words) = refusal(&path);
+        assert!(matches!(error, ImportError::Pickle { .. }), "{what}: {words}");
+        assert!(words.contains("weights_only=True"), "{words}");
+        assert!(words.contains(r"my resnet'\''s.safetensors'"), "not quoted for a shell: {words}");
+    }
+}
+
+#[test]
+fn other_files_are_named_for_what_they_are() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.keras");
+    fs::write(&path, b"PK\x03\x04metadata.json config.json model.weights.h5").unwrap();
+    let (error, words) = refusal(&path);
+    assert!(matches!(error, ImportError::KerasArchive { .. }) && words.contains("model.weights.h5"), "{words}");
+
+    fs::write(&path, b"<!DOCTYPE html><title>404</title>").unwrap();
+    assert!(matches!(refusal(&path).0, ImportError::Unrecognised { .. }));
+    assert!(matches!(refusal(&folder.path().join("absent.h5")).0, ImportError::Io { .. }));
+    let (error, words) = refusal(folder.path());
+    assert!(matches!(error, ImportError::Io { .. }) && words.contains("not a regular file"), "{words}");
+}

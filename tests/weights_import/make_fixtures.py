@@ -1,0 +1,122 @@
+"""Small Keras files for `tests/weights_import.rs`: the same arrangements as the real ones, two layers and a head.
+
+    python -m venv venv && venv/bin/pip install h5py==3.14.0 numpy==2.4.6
+    venv/bin/python tests/weights_import/make_fixtures.py
+
+Element i of a tensor, counted in Keras's layout, has the value i / 8 + the tensor's place in TENSORS; so the test can
+say where each element must go.
+"""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+HERE = Path(__file__).parent
+TENSORS = {
+    "conv1_conv": {"kernel": (3, 2, 3, 4), "bias": (4,)},  # R S C K, all extents that matter unequal
+    "conv1_bn": {"gamma": (4,), "beta": (4,), "moving_mean": (4,), "moving_variance": (4,)},
+    "predictions": {"kernel": (4, 5), "bias": (5,)},  # a foreign head
+}
+# Layers of a real model that have no weights.
+WEIGHTLESS = ["input_1", "conv1_pad"]
+CLASS_NAMES = {"conv1_conv": "conv2d", "conv1_bn": "batch_normalization", "predictions": "dense"}
+
+
+def tensors():
+    place = 0
+    for layer, kinds in TENSORS.items():
+        for kind, shape in kinds.items():
+            size = int(np.prod(shape))
+            yield layer, kind, (np.arange(size, dtype=np.float32) / 8 + place).reshape(shape)
+            place += 1
+
+
+def legacy(group, suffix, first=""):
+    """A group per layer, as Keras 2 (suffix ":0") and Keras 3 (no suffix) write them; `first` is an outer model's name."""
+    group.attrs["backend"] = b"tensorflow"
+    group.attrs["layer_names"] = [name.encode() for name in [*WEIGHTLESS, *TENSORS]]
+    for layer in WEIGHTLESS:
+        # An empty list becomes an empty array of float64.
+        group.create_group(layer).attrs["weight_names"] = []
+    for layer, kinds in TENSORS.items():
+        names = [f"{layer}/{kind}{suffix}".encode() for kind in kinds]
+        group.require_group(first + layer).attrs["weight_names"] = names
+    for layer, kind, values in tensors():
+        group[first + layer].create_dataset(f"{layer}/{kind}{suffix}", data=values)
+
+
+def numbered(group, names=True):
+    """Keras 3's `.weights.h5`."""
+    for layer in TENSORS:
+        variables = group.create_group(f"layers/{CLASS_NAMES[layer]}/vars")
+        if names:
+            variables.attrs["name"] = layer
+    group.create_group("layers/zero_padding2d/vars").attrs["name"] = "conv1_pad"
+    count = {}
+    for layer, _, values in tensors():
+        number = count.setdefault(layer, 0)
+        group[f"layers/{CLASS_NAMES[layer]}/vars"].create_dataset(str(number), data=values)
+        count[layer] += 1
+
+
+def file(name, libver="earliest"):
+    return h5py.File(HERE / name, "w", libver=libver)
+
+
+def refused(name):
+    """A file to be refused, in HDF5's newer and smaller arrangement, so that both are read."""
+    return file(name, libver="latest")
+
+
+with file("applications.h5") as f:
+    legacy(f, ":0")
+with file("whole_model.h5") as f:
+    f.attrs["model_config"] = b"{}"
+    legacy(f.create_group("model_weights"), ":0")
+    # State of the optimiser, whose last two names look like a tensor's.
+    f.create_dataset("optimizer_weights/adam/conv1_conv/kernel:0", data=np.zeros((3, 2, 3, 4), np.float32))
+with file("nested.h5") as f:
+    legacy(f.create_group("model_weights"), "", first="resnet50/")
+with file("keras3.weights.h5") as f:
+    numbered(f)
+with file("nested.weights.h5") as f:
+    numbered(f.create_group("layers/functional"))
+with file("unnamed.weights.h5") as f:
+    numbered(f, names=False)
+
+# Files that must be refused.
+with refused("integers.h5") as f:
+    legacy(f, ":0")
+    del f["conv1_conv/conv1_conv/bias:0"]
+    f["conv1_conv/conv1_conv/bias:0"] = np.zeros(4, np.int32)
+with refused("not_a_number.h5") as f:
+    legacy(f, ":0")
+    f["conv1_bn/conv1_bn/gamma:0"][2] = np.nan
+with refused("negative_variance.h5") as f:
+    legacy(f, ":0")
+    f["conv1_bn/conv1_bn/moving_variance:0"][1] = -1
+with refused("twice.h5") as f:
+    legacy(f.create_group("first"), ":0")
+    legacy(f.create_group("second"), ":0")
+with refused("external_link.h5") as f:
+    legacy(f, ":0")
+    del f["conv1_bn"]
+    f["conv1_bn"] = h5py.ExternalLink("applications.h5", "/conv1_bn")
+with refused("external_data.h5") as f:
+    legacy(f, ":0")
+    del f["conv1_conv/conv1_conv/bias:0"]
+    f.create_dataset("conv1_conv/conv1_conv/bias:0", (4,), np.float32, external=[("make_fixtures.py", 0, 16)])
+with refused("virtual_data.h5") as f:
+    legacy(f, ":0")
+    del f["conv1_conv/conv1_conv/bias:0"]
+    layout = h5py.VirtualLayout((4,), np.float32)
+    layout[:] = h5py.VirtualSource("applications.h5", "conv1_conv/conv1_conv/bias:0", (4,))
+    f.create_virtual_dataset("conv1_conv/conv1_conv/bias:0", layout)
+with refused("huge_claim.h5") as f:
+    legacy(f, ":0")
+    del f["conv1_conv/conv1_conv/bias:0"]
+    f.create_dataset("conv1_conv/conv1_conv/bias:0", (2**36,), np.float32, chunks=(2**20,), compression="gzip")
+with refused("ring.h5") as f:
+    legacy(f, ":0")
+    f["conv1_conv/ring"] = f["/"]
