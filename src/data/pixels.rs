@@ -4,6 +4,8 @@ use std::io::Cursor;
 use std::panic::{self, AssertUnwindSafe};
 
 use fast_image_resize as fir;
+use fir::images::{TypedImage, TypedImageRef};
+use fir::pixels::U8x3;
 use image::{ImageReader, Limits, RgbImage};
 
 /// The widest and the highest poster, in pixels.
@@ -93,22 +95,16 @@ fn decode(bytes: &[u8]) -> Result<RgbImage, PixelError> {
 }
 
 fn area(image: &RgbImage, size: usize) -> Vec<u8> {
-    let side = size as u32;
-    let source = fir::images::ImageRef::new(
-        image.width(),
-        image.height(),
-        image.as_raw(),
-        fir::PixelType::U8x3,
-    )
-    .expect("an RGB image has three bytes a pixel");
-    let mut target = fir::images::Image::new(side, side, fir::PixelType::U8x3);
-    let options = fir::ResizeOptions::new()
-        .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Hamming))
-        .use_alpha(false);
+    // The typed calls compile the filter for this one kind of pixel, the untyped ones for every kind there is.
+    let source = TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw())
+        .expect("an RGB image has three bytes a pixel");
+    let mut target = TypedImage::<U8x3>::new(size as u32, size as u32);
+    let options =
+        fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Hamming)).use_alpha(false);
     fir::Resizer::new()
-        .resize(&source, &mut target, &options)
-        .expect("both images are RGB and not empty");
-    target.into_vec()
+        .resize_typed(&source, &mut target, &options)
+        .expect("neither image is empty");
+    target.pixels().iter().flat_map(|pixel| pixel.0).collect()
 }
 
 fn nearest(image: &RgbImage, size: usize) -> Vec<u8> {

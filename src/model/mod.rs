@@ -1,6 +1,7 @@
-//! The model: ResNet-50 as Keras has it, with the paper's head.
+//! The model: ResNet-50 as Keras has it, with the paper's head, and the weights it starts from.
 
 pub mod architecture;
+pub mod import;
 pub mod initialisers;
 mod layout;
 pub mod resnet;
@@ -186,6 +187,3 @@ impl<D: Device> Model<D> {
         Ok(probabilities.into_iter().map(|p| p.into() as f32).collect())
     }
 }
-//! The network of this project, and the weights it starts from.
-
-pub mod import;

@@ -102,6 +102,13 @@ impl Memory for Cpu {
         &mut buffer.data[range]
     }
 
+    fn split_mut<'a>(view: &'a mut [f32], at: usize) -> (&'a mut [f32], &'a mut [f32])
+    where
+        Self: 'a,
+    {
+        view.split_at_mut(at)
+    }
+
     fn upload(&self, to: &mut [f32], from: &[f32]) -> Result<(), DeviceError> {
         check_lengths("upload", &[("from", from.len(), to.len())])?;
         to.copy_from_slice(from);
