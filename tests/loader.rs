@@ -9,9 +9,10 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use onesheet::data::Split;
-use onesheet::data::augmentation::{Augmentation, Placement};
+use onesheet::data::augmentation::Augmentation;
 use onesheet::data::loader::{Batch, Loader, LoaderError};
 use onesheet::data::tensor_file::{Description, TensorFile, TensorFileError, TensorFileWriter};
+use onesheet::device::Placement;
 use tempfile::TempDir;
 
 const SIZE: usize = 16;

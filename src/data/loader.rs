@@ -20,13 +20,13 @@ const AHEAD: usize = 2;
 /// B images and what is known about them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Which images of the file, [B].
+    /// Which images of the file, `[B]`.
     pub indices: Vec<u32>,
-    /// Their pixels, [B, H, W, 3].
+    /// Their pixels, `[B, H, W, 3]`.
     pub pixels: Vec<u8>,
-    /// Their labels, [B, C], 0 or 1.
+    /// Their labels, `[B, C]`, 0 or 1.
     pub labels: Vec<u8>,
-    /// How each is mirrored and moved, [B].
+    /// How each is mirrored and moved, `[B]`.
     pub placements: Vec<Placement>,
 }
 

@@ -26,7 +26,7 @@ pub const GENRES: [&str; 7] = ["Action", "Comedy", "Drama", "Romance", "Crime", 
 /// How often a film has each genre, before films of none and of more than three are drawn again.
 const FREQUENCIES: [f32; 7] = [0.14, 0.32, 0.51, 0.16, 0.13, 0.13, 0.56];
 
-/// Draws poster `index` of `seed`: its pixels, [size, size, 3], and its labels, [7] in the order of [`GENRES`].
+/// Draws poster `index` of `seed`: its pixels, `[size, size, 3]`, and its labels, `[7]` in the order of [`GENRES`].
 pub fn draw(seed: u64, index: u32, size: usize) -> (Vec<u8>, Vec<u8>) {
     let mut dice = Philox::new(seed).sequence(Stream::Synthetic, index, 0);
     let labels = labels(&mut dice);

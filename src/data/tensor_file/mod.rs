@@ -3,12 +3,12 @@
 //! It is a [safetensors](https://huggingface.co/docs/safetensors) file, so that Python reads it in one line,
 //! `safetensors.numpy.load_file("posters.safetensors")`:
 //!
-//! | tensor    | type and shape       | holds                                                                    |
-//! | --------- | -------------------- | ------------------------------------------------------------------------ |
-//! | `images`  | u8 [N, H, W, 3]      | pixels, red green blue, H = W = `size`                                   |
-//! | `labels`  | u8 [N, C]            | 1 where the film has the genre, else 0                                   |
-//! | `split`   | u8 [N]               | 0 train, 1 validation, 2 test: the bytes of [`Split`](super::Split)      |
-//! | `digests` | u8 [ceil(N/64), 32]  | BLAKE3 of each block of 64 images                                        |
+//! | tensor    | type and shape          | holds                                                               |
+//! | --------- | ----------------------- | ------------------------------------------------------------------- |
+//! | `images`  | u8 `[N, H, W, 3]`       | pixels, red green blue, H = W = `size`                              |
+//! | `labels`  | u8 `[N, C]`             | 1 where the film has the genre, else 0                              |
+//! | `split`   | u8 `[N]`                | 0 train, 1 validation, 2 test: the bytes of [`Split`](super::Split) |
+//! | `digests` | u8 `[ceil(N/64), 32]`   | BLAKE3 of each block of 64 images                                   |
 //!
 //! `__metadata__` holds strings: `format`, `version`, `size`, then `genres` (JSON list), `ids` (JSON list), `provenance`
 //! (JSON object), and `digest`, the BLAKE3 of everything but the pixels. So a flipped bit anywhere is found: in the header and the

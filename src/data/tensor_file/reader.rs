@@ -177,12 +177,12 @@ impl TensorFile {
         &self.path
     }
 
-    /// Pixels of image `i`, [H, W, 3], whatever their digest says. Panics if `i` is not below [`len`](Self::len).
+    /// Pixels of image `i`, `[H, W, 3]`, whatever their digest says. Panics if `i` is not below [`len`](Self::len).
     pub fn image(&self, i: usize) -> &[u8] {
         &self.map[self.images.clone()][i * self.image_bytes..][..self.image_bytes]
     }
 
-    /// Pixels of image `i`, [H, W, 3], after [`verify_block`](Self::verify_block) of its block.
+    /// Pixels of image `i`, `[H, W, 3]`, after [`verify_block`](Self::verify_block) of its block.
     ///
     /// # Errors
     /// [`TensorFileError::Damaged`], for every image of a damaged block.
@@ -207,7 +207,7 @@ impl TensorFile {
         (0..self.len()).filter(|&i| self.split(i) == split).map(|i| i as u32).collect()
     }
 
-    /// How many of the images `indices` have each genre, [C].
+    /// How many of the images `indices` have each genre, `[C]`.
     pub fn class_counts(&self, indices: &[u32]) -> Vec<u32> {
         let mut counts = vec![0; self.extents.genres];
         for &i in indices {
