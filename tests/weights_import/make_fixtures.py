@@ -60,13 +60,14 @@ def numbered(group, names=True):
         count[layer] += 1
 
 
-def file(name, libver="earliest"):
-    return h5py.File(HERE / name, "w", libver=libver)
+def file(name):
+    """In the arrangement HDF5 writes by default, and Keras therefore."""
+    return h5py.File(HERE / name, "w")
 
 
-def refused(name):
-    """A file to be refused, in HDF5's newer and smaller arrangement, so that both are read."""
-    return file(name, libver="latest")
+def newer(name):
+    """In HDF5's newer and smaller arrangement."""
+    return h5py.File(HERE / name, "w", libver="latest")
 
 
 with file("applications.h5") as f:
@@ -76,47 +77,47 @@ with file("whole_model.h5") as f:
     legacy(f.create_group("model_weights"), ":0")
     # State of the optimiser, whose last two names look like a tensor's.
     f.create_dataset("optimizer_weights/adam/conv1_conv/kernel:0", data=np.zeros((3, 2, 3, 4), np.float32))
-with file("nested.h5") as f:
+with newer("nested.h5") as f:
     legacy(f.create_group("model_weights"), "", first="resnet50/")
 with file("keras3.weights.h5") as f:
     numbered(f)
 with file("nested.weights.h5") as f:
     numbered(f.create_group("layers/functional"))
-with file("unnamed.weights.h5") as f:
+with newer("unnamed.weights.h5") as f:
     numbered(f, names=False)
 
 # Files that must be refused.
-with refused("integers.h5") as f:
+with newer("integers.h5") as f:
     legacy(f, ":0")
     del f["conv1_conv/conv1_conv/bias:0"]
     f["conv1_conv/conv1_conv/bias:0"] = np.zeros(4, np.int32)
-with refused("not_a_number.h5") as f:
+with newer("not_a_number.h5") as f:
     legacy(f, ":0")
     f["conv1_bn/conv1_bn/gamma:0"][2] = np.nan
-with refused("negative_variance.h5") as f:
+with newer("negative_variance.h5") as f:
     legacy(f, ":0")
     f["conv1_bn/conv1_bn/moving_variance:0"][1] = -1
-with refused("twice.h5") as f:
+with newer("twice.h5") as f:
     legacy(f.create_group("first"), ":0")
     legacy(f.create_group("second"), ":0")
-with refused("external_link.h5") as f:
+with newer("external_link.h5") as f:
     legacy(f, ":0")
     del f["conv1_bn"]
     f["conv1_bn"] = h5py.ExternalLink("applications.h5", "/conv1_bn")
-with refused("external_data.h5") as f:
+with newer("external_data.h5") as f:
     legacy(f, ":0")
     del f["conv1_conv/conv1_conv/bias:0"]
     f.create_dataset("conv1_conv/conv1_conv/bias:0", (4,), np.float32, external=[("make_fixtures.py", 0, 16)])
-with refused("virtual_data.h5") as f:
+with newer("virtual_data.h5") as f:
     legacy(f, ":0")
     del f["conv1_conv/conv1_conv/bias:0"]
     layout = h5py.VirtualLayout((4,), np.float32)
     layout[:] = h5py.VirtualSource("applications.h5", "conv1_conv/conv1_conv/bias:0", (4,))
     f.create_virtual_dataset("conv1_conv/conv1_conv/bias:0", layout)
-with refused("huge_claim.h5") as f:
+with newer("huge_claim.h5") as f:
     legacy(f, ":0")
     del f["conv1_conv/conv1_conv/bias:0"]
     f.create_dataset("conv1_conv/conv1_conv/bias:0", (2**36,), np.float32, chunks=(2**20,), compression="gzip")
-with refused("ring.h5") as f:
+with newer("ring.h5") as f:
     legacy(f, ":0")
     f["conv1_conv/ring"] = f["/"]
