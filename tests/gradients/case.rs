@@ -31,42 +31,49 @@ pub trait Case {
     fn gradients(&self) -> Point;
 }
 
-/// Whether `claimed` is the gradient of the case's function: element by element (some elements of a long vector), and
-/// along one random direction, which no element escapes. The message names the worst disagreement.
+/// Whether `claimed` is the gradient of the case's function, vector by vector.
 pub fn check(case: &impl Case, claimed: &Point) -> Result<(), String> {
     let point = case.point();
     if !claimed.keys().eq(point.keys()) {
         return Err(format!("{}: gradients of {:?} claimed", case.name(), claimed.keys()));
     }
-    for (&name, found) in claimed {
-        let at = &point[name];
-        if found.len() != at.len() {
-            return Err(format!("{}, d{name}: {} numbers for {}", case.name(), found.len(), at.len()));
-        }
-        // The slope of the loss along a direction given as (element, weight) pairs.
-        let slope = |direction: &[(usize, f64)]| {
-            let moved = |by: f64| {
-                let mut to = point.clone();
-                let vector = to.get_mut(name).expect("the claim has the names of the point");
-                direction.iter().for_each(|&(i, weight)| vector[i] += by * weight);
-                case.loss(&to)
-            };
-            (moved(STEP) - moved(-STEP)) / (2.0 * STEP)
+    claimed.iter().try_for_each(|(&name, found)| {
+        let loss = |values: &[f64]| {
+            let mut to = point.clone();
+            to.insert(name, values.to_vec());
+            case.loss(&to)
         };
-        let seed = at.len() as u64;
-        let mut random = generator(seed);
-        let elements: Vec<usize> = match at.len() {
-            len @ ..=ELEMENTS => (0..len).collect(),
-            len => (0..ELEMENTS).map(|_| random.random_range(0..len)).collect(),
-        };
-        let direction: Vec<(usize, f64)> = seeded(seed, at.len(), -1.0, 1.0).into_iter().enumerate().collect();
-        let mut slopes: Vec<f64> = elements.iter().map(|&i| slope(&[(i, 1.0)])).collect();
-        let mut claims: Vec<f64> = elements.iter().map(|&i| found[i]).collect();
-        slopes.push(slope(&direction));
-        claims.push(direction.iter().map(|&(i, weight)| found[i] * weight).sum());
-        compare(&format!("{}, d{name} at {elements:?} and along a line", case.name()), &claims, &slopes, ATOL, RTOL)?;
+        check_vector(&format!("{}, d{name}", case.name()), &point[name], found, loss)
+    })
+}
+
+/// Whether `claimed` is the gradient of `loss` at `at`: element by element (some elements of a long vector), and along one
+/// random direction, which no element escapes. The message names the worst disagreement.
+pub fn check_vector(what: &str, at: &[f64], claimed: &[f64], loss: impl Fn(&[f64]) -> f64) -> Result<(), String> {
+    if claimed.len() != at.len() {
+        return Err(format!("{what}: {} numbers for {}", claimed.len(), at.len()));
     }
-    Ok(())
+    // The slope of the loss along a direction given as (element, weight) pairs.
+    let slope = |direction: &[(usize, f64)]| {
+        let moved = |by: f64| {
+            let mut to = at.to_vec();
+            direction.iter().for_each(|&(i, weight)| to[i] += by * weight);
+            loss(&to)
+        };
+        (moved(STEP) - moved(-STEP)) / (2.0 * STEP)
+    };
+    let seed = at.len() as u64;
+    let mut random = generator(seed);
+    let elements: Vec<usize> = match at.len() {
+        len @ ..=ELEMENTS => (0..len).collect(),
+        len => (0..ELEMENTS).map(|_| random.random_range(0..len)).collect(),
+    };
+    let direction: Vec<(usize, f64)> = seeded(seed, at.len(), -1.0, 1.0).into_iter().enumerate().collect();
+    let mut slopes: Vec<f64> = elements.iter().map(|&i| slope(&[(i, 1.0)])).collect();
+    let mut claims: Vec<f64> = elements.iter().map(|&i| claimed[i]).collect();
+    slopes.push(slope(&direction));
+    claims.push(direction.iter().map(|&(i, weight)| claimed[i] * weight).sum());
+    compare(&format!("{what}, elements {elements:?} and a line"), &claims, &slopes, ATOL, RTOL)
 }
 
 /// [`check`]s what the backward kernels say themselves.

@@ -1,6 +1,6 @@
 //! Rung 1 of the ladder of proof: every backward kernel against central finite differences of its forward kernel, in `f64`
-//! on the reference device, through the public traits. A file a layer family; `planted` makes sure that the check is
-//! worth something.
+//! on the reference device, through the public traits; then the tape, over a whole small ResNet. A file a layer family;
+//! `planted` makes sure that the check is worth something.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -11,5 +11,6 @@ mod conv;
 mod dense;
 mod junction;
 mod loss;
+mod network;
 mod planted;
 mod pool;
