@@ -2,7 +2,7 @@
 
 use super::memory::{CHUNK, Cpu};
 use super::reduce::{Partials, Tiles, channel_rows};
-use super::rows::{self, relu};
+use super::rows::{self, pass, relu};
 use super::simd::simd;
 use crate::device::{BatchNormConstants, BatchNormKernels, DeviceError, ReduceEpilogue, Rows, check_lengths};
 use rayon::prelude::*;
@@ -282,7 +282,7 @@ simd! {
     /// `dz = dy·[y > 0]`, where `y` is the output of a ReLU.
     fn rectify(dz: &mut [f32], dy: &[f32], y: &[f32]) {
         for ((dz, dy), y) in dz.iter_mut().zip(dy).zip(y) {
-            *dz = if *y > 0.0 { *dy } else { 0.0 };
+            *dz = pass(*y, *dy);
         }
     }
 

@@ -203,11 +203,12 @@ fn find_winners(
     }
 }
 
-/// Replaces the channels whose best so far is smaller, or all of them when there is none so far. A tie changes nothing.
+/// Replaces the channels whose best so far is smaller, or all of them when there is none so far. A tie
+/// changes nothing, and NaN beats any number.
 #[inline(always)]
 fn challenge(best: &mut [f32], winner: &mut [u32], number: u32, first: bool, values: impl Iterator<Item = f32>) {
     for ((best, winner), value) in best.iter_mut().zip(winner).zip(values) {
-        let wins = first || value > *best;
+        let wins = first || value > *best || (value.is_nan() && !best.is_nan());
         *best = if wins { value } else { *best };
         *winner = if wins { number } else { *winner };
     }

@@ -15,7 +15,6 @@ simd! {
 
     /// `out = max(0, scale·x + shift)`, where `out [rows, C]` is contiguous and a row of `x` comes every `stride` floats.
     ///
-    /// The ReLU is written so that NaN passes: a run that went wrong must show it.
     pub(super) fn normalise(out: &mut [f32], x: &[f32], stride: usize, scale: &[f32], shift: &[f32]) {
         for (out, x) in out.chunks_exact_mut(scale.len()).zip(x.chunks(stride)) {
             for ((out, x), (scale, shift)) in out.iter_mut().zip(x).zip(scale.iter().zip(shift)) {
@@ -49,7 +48,7 @@ simd! {
         let width = scale.len();
         for (dz, y) in dz.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
             for ((dz, y), (scale, shift)) in dz.iter_mut().zip(y).zip(scale.iter().zip(shift)) {
-                *dz = if scale * y + shift > 0.0 { *dz } else { 0.0 };
+                *dz = pass(scale * y + shift, *dz);
             }
         }
     }
@@ -132,10 +131,17 @@ simd! {
     }
 }
 
-/// `max(0, v)`, except that NaN stays NaN.
+/// `max(0, v)`, except that NaN stays NaN: a run that went wrong must show it.
 #[inline(always)]
 pub(super) fn relu(v: f32) -> f32 {
     if 0.0 > v { 0.0 } else { v }
+}
+
+/// `d·[v > 0]`: what a ReLU fed `v` passes on of a gradient `d`. NaN where `v` is.
+#[inline(always)]
+pub(super) fn pass(v: f32, d: f32) -> f32 {
+    let passed = if v > 0.0 { d } else { 0.0 };
+    if v.is_nan() { v } else { passed }
 }
 
 /// Calls `each(first, count)` for the groups of channels; a full group has a count known at compile time.
