@@ -1,0 +1,169 @@
+//! Batch norm and the junction.
+
+use super::{Array, Case, EPSILON, Output, agree, grid, grid_norm, numbers, sum_tolerance};
+use onesheet::device::{BatchNormConstants, Device, ReduceEpilogue, Rows};
+
+/// The per-channel kernels.
+#[derive(Debug)]
+struct Channels {
+    channels: usize,
+    bias: bool,
+    seed: u64,
+}
+
+impl Case for Channels {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let Channels { channels, bias, seed } = *self;
+        let array = |values: Vec<f64>| Array::new(device, &values);
+        let mut stats = numbers(seed, 2 * channels);
+        stats[channels..].iter_mut().for_each(|variance| *variance = f64::from(variance.abs() as f32));
+        let variance = array(stats[channels..].to_vec());
+        let mean = array(numbers(seed + 1, channels));
+        let stats = array(stats);
+        let gamma = array(numbers(seed + 2, channels));
+        let beta = array(numbers(seed + 3, channels));
+        let shift = array(numbers(seed + 4, channels));
+        let shift = bias.then(|| shift.view());
+        let constants = BatchNormConstants { momentum: 0.99, epsilon: 1.001e-5 };
+
+        let mut norm = Array::blank(device, 4 * channels);
+        let mut running_mean = array(numbers(seed + 5, channels));
+        let mut running_variance = array(numbers(seed + 6, channels));
+        device
+            .batch_norm_finalise(
+                norm.view_mut(),
+                running_mean.view_mut(),
+                running_variance.view_mut(),
+                stats.view(),
+                gamma.view(),
+                beta.view(),
+                shift,
+                channels,
+                constants,
+            )
+            .unwrap();
+        let mut folded = Array::blank(device, 4 * channels);
+        device
+            .batch_norm_fold(
+                folded.view_mut(),
+                mean.view(),
+                variance.view(),
+                gamma.view(),
+                beta.view(),
+                shift,
+                channels,
+                constants.epsilon,
+            )
+            .unwrap();
+
+        let sums = array(numbers(seed + 7, 2 * channels));
+        let given = array(grid_norm(seed + 8, channels));
+        let mut k = Array::blank(device, 3 * channels);
+        let mut dgamma = array(numbers(seed + 9, channels));
+        let mut dbeta = array(numbers(seed + 10, channels));
+        let shape = Rows { rows: 37, channels };
+        device
+            .batch_norm_backward_finalise(
+                k.view_mut(),
+                dgamma.view_mut(),
+                dbeta.view_mut(),
+                sums.view(),
+                gamma.view(),
+                given.view(),
+                shape,
+            )
+            .unwrap();
+        vec![
+            norm.output(device, "norm", 4.0 * EPSILON),
+            running_mean.output(device, "running_mean", EPSILON),
+            running_variance.output(device, "running_variance", EPSILON),
+            folded.output(device, "folded norm", 4.0 * EPSILON),
+            k.output(device, "k", 4.0 * EPSILON),
+            dgamma.output(device, "dgamma", 2.0 * EPSILON),
+            dbeta.output(device, "dbeta", 2.0 * EPSILON),
+        ]
+    }
+}
+
+/// The passes over activations.
+#[derive(Debug)]
+struct Passes {
+    shape: Rows,
+    projected: bool,
+    seed: u64,
+}
+
+impl Case for Passes {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let Passes { shape, projected, seed } = *self;
+        let array = |values: Vec<f64>| Array::new(device, &values);
+        let blank = |len| Array::blank(device, len);
+        let (y, norm) = (array(grid(seed, shape.len())), array(grid_norm(seed + 1, shape.channels)));
+        let (shortcut, shortcut_norm) =
+            (array(grid(seed + 2, shape.len())), array(grid_norm(seed + 3, shape.channels)));
+        let gradient = array(numbers(seed + 4, shape.len()));
+        let element = 4.0 * EPSILON;
+        // A term is a gradient of at most 1 times a deviation of at most 2.
+        let sum = sum_tolerance(shape.rows, 2.0);
+
+        let mut a = blank(shape.len());
+        device.batch_norm_apply(a.view_mut(), y.view(), norm.view(), shape).unwrap();
+        let (mut dz, mut sums) = (blank(shape.len()), blank(2 * shape.channels));
+        device
+            .batch_norm_backward_reduce(dz.view_mut(), sums.view_mut(), gradient.view(), y.view(), norm.view(), shape)
+            .unwrap();
+        let mut outputs =
+            vec![a.output(device, "a", element), dz.output(device, "dz", 0.0), sums.output(device, "sums", sum)];
+
+        let mut out = blank(shape.len());
+        let owed = projected.then(|| shortcut_norm.view());
+        device.residual_forward(out.view_mut(), y.view(), norm.view(), shortcut.view(), owed, shape).unwrap();
+        let (mut dz, mut sums, mut projected_sums) =
+            (blank(shape.len()), blank(2 * shape.channels), blank(2 * shape.channels));
+        let projection = projected.then(|| ReduceEpilogue {
+            sums: projected_sums.view_mut(),
+            y: shortcut.view(),
+            norm: shortcut_norm.view(),
+        });
+        device
+            .residual_backward(
+                dz.view_mut(),
+                sums.view_mut(),
+                gradient.view(),
+                out.view(),
+                y.view(),
+                norm.view(),
+                projection,
+                shape,
+            )
+            .unwrap();
+        outputs.push(out.output(device, "out", element));
+        outputs.push(dz.output(device, "junction's dz", 0.0));
+        outputs.push(sums.output(device, "junction's sums", sum));
+        if projected {
+            outputs.push(projected_sums.output(device, "projection's sums", sum));
+        }
+        outputs
+    }
+}
+
+#[test]
+fn channels() {
+    for (seed, channels) in [1, 2, 63, 64, 65, 200].into_iter().enumerate() {
+        for bias in [false, true] {
+            agree(&Channels { channels, bias, seed: 20 * seed as u64 });
+        }
+    }
+}
+
+#[test]
+fn passes() {
+    // Tiles hold 256 rows or 32 Ki elements, lanes are 64 channels.
+    let shapes =
+        [(1, 1), (3, 5), (255, 3), (256, 4), (257, 7), (513, 64), (130, 256), (1000, 65), (17, 2048), (38, 100)];
+    for (seed, (rows, channels)) in shapes.into_iter().enumerate() {
+        for projected in [false, true] {
+            agree(&Passes { shape: Rows { rows, channels }, projected, seed: 20 * seed as u64 });
+        }
+    }
+}

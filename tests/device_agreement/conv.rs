@@ -1,0 +1,184 @@
+//! Convolution: all passes of one geometry, with every fused end on and off.
+
+use super::{Array, Case, Output, agree, grid, grid_norm, numbers, sum_tolerance};
+use onesheet::device::{ConvShape, Device, InputTransform, OutputGradient, ReduceEpilogue};
+
+/// What is fused into the passes.
+#[derive(Clone, Copy, Debug)]
+pub struct Fusions {
+    /// The input is owed a batch norm, and the data gradient is reduced for it.
+    pub norm: bool,
+    /// A bias is added and the output's statistics are taken.
+    pub ends: bool,
+    /// The output's gradient is owed.
+    pub owed: bool,
+    /// The data gradient is added to what is there.
+    pub accumulate: bool,
+}
+
+/// Nothing fused.
+pub const PLAIN: Fusions = Fusions { norm: false, ends: false, owed: false, accumulate: false };
+
+/// Everything fused.
+pub const FUSED: Fusions = Fusions { norm: true, ends: true, owed: true, accumulate: true };
+
+/// Forward, data gradient, weight gradient and bias gradient of one convolution.
+#[derive(Debug)]
+pub struct Conv {
+    pub shape: ConvShape,
+    pub fusions: Fusions,
+    pub seed: u64,
+}
+
+impl Case for Conv {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let Conv { ref shape, fusions, seed } = *self;
+        let array = |values: Vec<f64>| Array::new(device, &values);
+        let x = array(grid(seed, shape.input_len()));
+        let norm = array(grid_norm(seed + 1, shape.c));
+        let w = array(numbers(seed + 2, shape.weights_len()));
+        let bias = array(numbers(seed + 3, shape.k));
+        let dz = array(numbers(seed + 4, shape.output_len()));
+        let raw = array(numbers(seed + 5, shape.output_len()));
+        let k = array(numbers(seed + 6, 3 * shape.k));
+
+        let transform = fusions.norm.then(|| InputTransform { norm: norm.view() });
+        let gradient = match fusions.owed {
+            true => OutputGradient::Owed { dz: dz.view(), y: raw.view(), k: k.view() },
+            false => OutputGradient::Ready(dz.view()),
+        };
+        // Bounds of an element: of the transformed input, and of the output's gradient.
+        let (input, slope) = (if fusions.norm { 2.0 } else { 1.0 }, if fusions.owed { 3.0 } else { 1.0 });
+        let (taps, pixels) = (shape.r * shape.s, shape.n * shape.p * shape.q);
+
+        let mut y = Array::blank(device, shape.output_len());
+        let mut stats = Array::blank(device, 2 * shape.k);
+        let bias = fusions.ends.then(|| bias.view());
+        let wanted = fusions.ends.then(|| stats.view_mut());
+        device.conv_forward(y.view_mut(), wanted, x.view(), transform, w.view(), bias, shape).unwrap();
+        let forward = sum_tolerance(taps * shape.c + 1, input);
+        let mut outputs = vec![y.output(device, "y", forward)];
+        if fusions.ends {
+            // A variance is a mean of squares of about √terms, each off by twice the product of value and error.
+            let spread = (input * ((taps * shape.c) as f64).sqrt()).max(1.0);
+            outputs.push(stats.output(device, "stats", 2.0 * spread * forward));
+        }
+
+        let mut dx = match fusions.accumulate {
+            true => array(numbers(seed + 7, shape.input_len())),
+            false => Array::blank(device, shape.input_len()),
+        };
+        let mut sums = Array::blank(device, 2 * shape.c);
+        let epilogue = fusions.norm.then(|| ReduceEpilogue { sums: sums.view_mut(), y: x.view(), norm: norm.view() });
+        device.conv_backward_data(dx.view_mut(), fusions.accumulate, epilogue, gradient, w.view(), shape).unwrap();
+        let backward = sum_tolerance(taps * shape.k + 1, slope);
+        outputs.push(dx.output(device, "dx", backward));
+        if fusions.norm {
+            // Errors of the summands are independent; the sum's own roundings come on top.
+            let inputs = shape.n * shape.h * shape.w;
+            let summand = slope * ((taps * shape.k) as f64).sqrt();
+            let tolerance = 4.0 * backward * (inputs as f64).sqrt() + sum_tolerance(inputs, 2.0 * summand);
+            outputs.push(sums.output(device, "sums", tolerance));
+        }
+
+        let mut dw = array(numbers(seed + 8, shape.weights_len()));
+        device.conv_backward_weights(dw.view_mut(), gradient, x.view(), transform, shape).unwrap();
+        outputs.push(dw.output(device, "dw", sum_tolerance(pixels + 1, input * slope)));
+
+        let mut dbias = array(numbers(seed + 9, shape.k));
+        device.conv_backward_bias(dbias.view_mut(), gradient, shape).unwrap();
+        outputs.push(dbias.output(device, "dbias", sum_tolerance(pixels + 1, slope)));
+        outputs
+    }
+}
+
+fn check(input: [usize; 4], k: usize, filter: [usize; 2], stride: usize, pad: usize, seed: u64) {
+    let shape = ConvShape::new(input, k, filter, stride, pad).unwrap();
+    agree(&Conv { shape, fusions: PLAIN, seed });
+    agree(&Conv { shape, fusions: FUSED, seed: seed + 20 });
+}
+
+#[test]
+fn every_fusion_alone_and_together() {
+    for (index, filter) in [[1, 1], [3, 3]].into_iter().enumerate() {
+        for bits in 0..16 {
+            let [norm, ends, owed, accumulate] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
+            let shape = ConvShape::new([2, 7, 5, 6], 9, filter, 1, index).unwrap();
+            agree(&Conv { shape, fusions: Fusions { norm, ends, owed, accumulate }, seed: bits });
+        }
+    }
+}
+
+#[test]
+fn random_odd_shapes() {
+    use rand::RngExt;
+    let mut random = super::support::generator(7);
+    for seed in 0..60 {
+        let [r, s] = [(); 2].map(|()| random.random_range(1..=5));
+        let [n, c, k] = [3, 20, 20].map(|most| random.random_range(1..=most));
+        let [h, w] = [r, s].map(|least| random.random_range(least..=12));
+        let (stride, pad) = (random.random_range(1..=3), random.random_range(0..=3));
+        check([n, h, w, c], k, [r, s], stride, pad, 1000 + 50 * seed);
+    }
+}
+
+#[test]
+fn one_of_everything() {
+    check([1, 1, 1, 1], 1, [1, 1], 1, 0, 1);
+    check([1, 1, 1, 1], 1, [3, 3], 1, 1, 2);
+    check([1, 1, 1, 5], 3, [1, 1], 2, 0, 3);
+    check([1, 2, 1, 1], 70, [3, 1], 2, 1, 4);
+    check([3, 1, 9, 70], 1, [1, 3], 1, 0, 5);
+}
+
+#[test]
+fn strides_on_odd_sizes() {
+    check([2, 19, 37, 8], 5, [1, 1], 2, 0, 1);
+    check([2, 10, 5, 8], 5, [1, 1], 2, 0, 2);
+    check([2, 9, 11, 6], 4, [3, 3], 2, 1, 3);
+    check([1, 15, 14, 3], 4, [7, 7], 2, 3, 4);
+    check([1, 13, 8, 3], 4, [2, 4], 3, 2, 5);
+}
+
+#[test]
+fn padding_wider_than_the_filter() {
+    check([2, 3, 4, 5], 6, [1, 1], 1, 1, 1);
+    check([1, 3, 2, 5], 6, [2, 2], 1, 3, 2);
+    check([1, 2, 2, 3], 4, [1, 2], 2, 4, 3);
+}
+
+/// Tiles hold 128 pixels, a weight gradient's tiles 256, its chunks at least 512; lanes are 64 channels, blocks of columns
+/// 512, 576 or 768.
+#[test]
+fn around_the_edges_of_tiles() {
+    for (seed, pixels) in [127, 128, 129, 255, 257, 511, 512, 513, 1023, 1025].into_iter().enumerate() {
+        check([1, 1, pixels, 3], 5, [1, 1], 1, 0, 40 * seed as u64);
+        check([1, 1, pixels, 3], 5, [1, 3], 1, 1, 40 * seed as u64);
+        check([pixels, 1, 2, 3], 5, [1, 1], 2, 0, 40 * seed as u64);
+    }
+    for (seed, channels) in [63, 64, 65, 127, 128, 129].into_iter().enumerate() {
+        check([1, 3, 4, channels], 3, [1, 1], 1, 0, 40 * seed as u64);
+        check([1, 3, 4, 3], channels, [3, 3], 1, 1, 40 * seed as u64);
+    }
+    for (seed, channels) in [511, 512, 513, 575, 577, 767, 768, 769, 1537].into_iter().enumerate() {
+        check([1, 3, 2, channels], 4, [1, 1], 1, 0, 40 * seed as u64);
+        check([1, 3, 3, channels], 4, [1, 1], 2, 0, 40 * seed as u64);
+        check([1, 3, 2, 4], channels, [1, 1], 1, 0, 40 * seed as u64);
+    }
+    for (seed, channels) in [85, 86, 171].into_iter().enumerate() {
+        check([1, 3, 4, channels], 2, [3, 3], 1, 1, 40 * seed as u64);
+        check([1, 5, 4, channels], 2, [3, 3], 2, 1, 40 * seed as u64);
+    }
+}
+
+#[test]
+fn statistics_far_from_zero() {
+    // Variance 1/1024 about a mean of 1024: squares in f32 would drown it.
+    let shape = ConvShape::new([1, 20, 20, 1], 1, [1, 1], 1, 0).unwrap();
+    let device = onesheet::device::cpu::Cpu::poisoned();
+    let x: Vec<f32> = (0..400).map(|i| 1024.0 + if i % 2 == 0 { 1.0 } else { -1.0 } / 32.0).collect();
+    let (mut y, mut stats) = (vec![f32::NAN; 400], vec![f32::NAN; 2]);
+    use onesheet::device::ConvKernels;
+    device.conv_forward(&mut y, Some(&mut stats), &x, None, &[1.0], None, &shape).unwrap();
+    assert_eq!(stats, [1024.0, 1.0 / 1024.0]);
+}

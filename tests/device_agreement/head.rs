@@ -1,0 +1,188 @@
+//! The small families: dense layers, the loss, Adam, the input, and memory itself.
+
+use super::{Array, Case, EPSILON, Output, agree, grid, numbers, sum_tolerance};
+use onesheet::device::{AdamStep, DenseShape, Device, ImageShape, LossShape, PixelFormat, Placement};
+
+#[derive(Debug)]
+struct Dense {
+    shape: DenseShape,
+    relu: bool,
+    seed: u64,
+}
+
+impl Case for Dense {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let Dense { ref shape, relu, seed } = *self;
+        let DenseShape { n, inputs, outputs } = *shape;
+        let array = |offset, len| Array::new(device, &numbers(seed + offset, len));
+        let (x, w, b, dz) =
+            (array(0, n * inputs), array(1, outputs * inputs), array(2, outputs), array(3, n * outputs));
+        let (mut y, mut dx) = (Array::blank(device, n * outputs), Array::blank(device, n * inputs));
+        let (mut dw, mut db) = (array(4, outputs * inputs), array(5, outputs));
+        device.dense_forward(y.view_mut(), x.view(), w.view(), b.view(), relu, shape).unwrap();
+        device.dense_backward_data(dx.view_mut(), dz.view(), w.view(), shape).unwrap();
+        device.dense_backward_weights(dw.view_mut(), db.view_mut(), dz.view(), x.view(), shape).unwrap();
+        vec![
+            y.output(device, "y", sum_tolerance(inputs + 1, 1.0)),
+            dx.output(device, "dx", sum_tolerance(outputs, 1.0)),
+            dw.output(device, "dw", sum_tolerance(n + 1, 1.0)),
+            db.output(device, "db", sum_tolerance(n + 1, 1.0)),
+        ]
+    }
+}
+
+/// The ReLU's gradient, and what memory can do.
+#[derive(Debug)]
+struct Elements {
+    len: usize,
+    seed: u64,
+}
+
+impl Case for Elements {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let Elements { len, seed } = *self;
+        let (dy, y) = (Array::new(device, &numbers(seed, len)), Array::new(device, &grid(seed + 1, len)));
+        let [mut dz, mut copy, mut total, mut same] = [(); 4].map(|()| Array::blank(device, len));
+        device.relu_backward(dz.view_mut(), dy.view(), y.view()).unwrap();
+        device.copy(copy.view_mut(), y.view()).unwrap();
+        device.copy(total.view_mut(), y.view()).unwrap();
+        device.add(total.view_mut(), dy.view()).unwrap();
+        device.fill(same.view_mut(), D::Real::default()).unwrap();
+        vec![
+            dz.output(device, "dz", 0.0),
+            copy.output(device, "copy", 0.0),
+            total.output(device, "sum", EPSILON),
+            same.output(device, "fill", 0.0),
+        ]
+    }
+}
+
+#[derive(Debug)]
+struct Loss {
+    shape: LossShape,
+    /// Bound of the logits.
+    reach: f64,
+    seed: u64,
+}
+
+impl Case for Loss {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let Loss { ref shape, reach, seed } = *self;
+        let count = shape.n * shape.classes;
+        let logits: Vec<f64> = numbers(seed, count).into_iter().map(|z| f64::from((reach * z) as f32)).collect();
+        let targets: Vec<f64> = numbers(seed + 1, count).into_iter().map(|t| f64::from(u8::from(t > 0.0))).collect();
+        let weights: Vec<f64> = numbers(seed + 2, shape.classes).into_iter().map(f64::abs).collect();
+        let [logits, targets, weights] = [logits, targets, weights].map(|values| Array::new(device, &values));
+        let (mut loss, mut dlogits) = (Array::blank(device, 1), Array::blank(device, count));
+        device
+            .bce_forward_backward(
+                loss.view_mut(),
+                dlogits.view_mut(),
+                logits.view(),
+                targets.view(),
+                weights.view(),
+                shape,
+            )
+            .unwrap();
+        let mut p = Array::blank(device, count);
+        device.sigmoid(p.view_mut(), logits.view()).unwrap();
+        vec![
+            loss.output(device, "loss", EPSILON),
+            dlogits.output(device, "dlogits", EPSILON / count as f64),
+            p.output(device, "p", EPSILON),
+        ]
+    }
+}
+
+/// Three steps of Adam.
+#[derive(Debug)]
+struct Adam {
+    len: usize,
+    seed: u64,
+}
+
+impl Case for Adam {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let Adam { len, seed } = *self;
+        let mut w = Array::new(device, &numbers(seed, len));
+        let [mut m, mut v] = [(); 2].map(|()| Array::new(device, &vec![0.0; len]));
+        for t in 1..=3 {
+            let gradients = Array::new(device, &numbers(seed + t, len));
+            let step = AdamStep { rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-7, t };
+            device.adam(w.view_mut(), m.view_mut(), v.view_mut(), gradients.view(), &step).unwrap();
+        }
+        vec![
+            w.output(device, "w", 4.0 * EPSILON),
+            m.output(device, "m", 4.0 * EPSILON),
+            v.output(device, "v", 4e-3 * EPSILON),
+        ]
+    }
+}
+
+#[derive(Debug)]
+struct Image {
+    shape: ImageShape,
+    format: PixelFormat,
+    seed: u64,
+}
+
+impl Case for Image {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let Image { ref shape, ref format, seed } = *self;
+        let pixels: Vec<u8> = numbers(seed, shape.len()).into_iter().map(|v| (128.0 + 127.0 * v) as u8).collect();
+        let moves = numbers(seed + 1, 2 * shape.n);
+        let placements: Vec<Placement> = moves
+            .chunks_exact(2)
+            .enumerate()
+            .map(|(i, by)| Placement { flip: i % 2 == 1, shift_y: (by[0] * 5.0) as i8, shift_x: (by[1] * 5.0) as i8 })
+            .collect();
+        let pixels = device.upload_pixels(&pixels).unwrap();
+        let mut x = Array::blank(device, shape.len());
+        device.image_forward(x.view_mut(), &pixels, &placements, format, shape).unwrap();
+        vec![x.output(device, "x", 0.0)]
+    }
+}
+
+#[test]
+fn dense_layers() {
+    let shapes = [(1, 1, 1), (1, 2048, 1024), (2, 3, 5), (32, 1024, 128), (33, 128, 7), (5, 65, 300), (17, 600, 17)];
+    for (seed, (n, inputs, outputs)) in shapes.into_iter().enumerate() {
+        for relu in [false, true] {
+            agree(&Dense { shape: DenseShape { n, inputs, outputs }, relu, seed: 10 * seed as u64 });
+        }
+    }
+}
+
+#[test]
+fn elements() {
+    for (seed, len) in [0, 1, 15, 17, 16_383, 16_384, 16_385, 50_000].into_iter().enumerate() {
+        agree(&Elements { len, seed: 10 * seed as u64 });
+    }
+}
+
+#[test]
+fn losses() {
+    for (seed, (n, classes)) in [(1, 1), (3, 7), (128, 7), (5, 2)].into_iter().enumerate() {
+        for reach in [1.0, 30.0, 1e4] {
+            agree(&Loss { shape: LossShape { n, classes }, reach, seed: 10 * seed as u64 });
+        }
+    }
+}
+
+#[test]
+fn adam() {
+    for (seed, len) in [1, 100, 16_385].into_iter().enumerate() {
+        agree(&Adam { len, seed: 10 * seed as u64 });
+    }
+}
+
+#[test]
+fn images() {
+    let raw = PixelFormat { order: [0, 1, 2], scale: 1.0 / 255.0, shift: [0.0; 3] };
+    let keras = PixelFormat { order: [2, 1, 0], scale: 1.0, shift: [-103.939, -116.779, -123.68] };
+    for (seed, (n, size)) in [(1, 1), (2, 3), (7, 10), (3, 25)].into_iter().enumerate() {
+        for format in [raw, keras] {
+            agree(&Image { shape: ImageShape { n, size }, format, seed: 10 * seed as u64 });
+        }
+    }
+}

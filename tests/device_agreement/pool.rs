@@ -1,0 +1,81 @@
+//! Poolings, on the grid: their ties are real.
+
+use super::{Array, Case, EPSILON, Output, agree, grid, grid_norm, numbers, sum_tolerance};
+use onesheet::device::{Device, GlobalPoolShape, InputTransform, PoolShape};
+
+#[derive(Debug)]
+struct MaxPool {
+    shape: PoolShape,
+    norm: bool,
+    seed: u64,
+}
+
+impl Case for MaxPool {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let MaxPool { ref shape, norm, seed } = *self;
+        let x = Array::new(device, &grid(seed, shape.input_len()));
+        let owed = Array::new(device, &grid_norm(seed + 1, shape.c));
+        let transform = norm.then(|| InputTransform { norm: owed.view() });
+        let dy = Array::new(device, &numbers(seed + 2, shape.output_len()));
+        let (mut y, mut dx) = (Array::blank(device, shape.output_len()), Array::blank(device, shape.input_len()));
+        device.max_pool_forward(y.view_mut(), x.view(), transform, shape).unwrap();
+        device.max_pool_backward(dx.view_mut(), dy.view(), x.view(), transform, shape).unwrap();
+        let windows = shape.window * shape.window;
+        vec![y.output(device, "y", EPSILON), dx.output(device, "dx", sum_tolerance(windows, 1.0))]
+    }
+}
+
+#[derive(Debug)]
+struct Global {
+    shape: GlobalPoolShape,
+    seed: u64,
+}
+
+impl Case for Global {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let Global { ref shape, seed } = *self;
+        let x = Array::new(device, &grid(seed, shape.input_len()));
+        let dy = Array::new(device, &numbers(seed + 1, shape.output_len()));
+        let [mut average, mut maximum] = [(); 2].map(|()| Array::blank(device, shape.output_len()));
+        let [mut spread, mut chosen] = [(); 2].map(|()| Array::blank(device, shape.input_len()));
+        device.global_average_pool_forward(average.view_mut(), x.view(), shape).unwrap();
+        device.global_average_pool_backward(spread.view_mut(), dy.view(), shape).unwrap();
+        device.global_max_pool_forward(maximum.view_mut(), x.view(), shape).unwrap();
+        device.global_max_pool_backward(chosen.view_mut(), dy.view(), x.view(), shape).unwrap();
+        vec![
+            average.output(device, "average", 2.0 * EPSILON),
+            spread.output(device, "average's dx", EPSILON),
+            maximum.output(device, "maximum", 0.0),
+            chosen.output(device, "maximum's dx", 0.0),
+        ]
+    }
+}
+
+#[test]
+fn max_pools() {
+    let shapes = [
+        // The network's own, few channels; then odd ones.
+        ([1, 75, 75, 5], 3, 2, 1),
+        ([2, 9, 6, 65], 3, 2, 1),
+        ([1, 1, 1, 1], 1, 1, 0),
+        ([3, 1, 1, 2], 3, 2, 1),
+        ([1, 7, 8, 64], 2, 2, 0),
+        ([2, 5, 4, 3], 3, 1, 2),
+        ([1, 4, 9, 7], 4, 3, 1),
+    ];
+    for (seed, (input, window, stride, pad)) in shapes.into_iter().enumerate() {
+        for norm in [false, true] {
+            let shape = PoolShape::new(input, window, stride, pad).unwrap();
+            agree(&MaxPool { shape, norm, seed: 10 * seed as u64 });
+        }
+    }
+}
+
+#[test]
+fn global_pools() {
+    for (seed, (n, pixels, c)) in
+        [(1, 1, 1), (3, 25, 70), (2, 64, 64), (5, 7, 129), (1, 100, 3)].into_iter().enumerate()
+    {
+        agree(&Global { shape: GlobalPoolShape { n, pixels, c }, seed: 10 * seed as u64 });
+    }
+}
