@@ -1,0 +1,171 @@
+//! Every distinct convolution of the network on the processor, pass by pass, beside a plain matrix product of the same size.
+//!
+//! ```text
+//! cargo bench --bench cpu_conv [-- BATCH]        CSV on standard output, 32 images unless told
+//! ```
+//!
+//! Each figure is the best of several runs, and the two are taken in turns, so that their ratio means something on a
+//! machine that does other work too. `of_product` is the share of the plain product's speed that the pass reaches, all it
+//! has fused included: im2col, the batch norm owed to its input, statistics, masks and sums.
+
+use gemm::Parallelism;
+use onesheet::device::cpu::Cpu;
+use onesheet::device::{ConvKernels, ConvShape, InputTransform, OutputGradient, ReduceEpilogue};
+use std::time::{Duration, Instant};
+
+/// A convolution, how often the network has it, and whether it reads an activation that is owed a batch norm.
+struct Layer {
+    shape: ConvShape,
+    count: usize,
+    normed: bool,
+}
+
+/// The 53 convolutions at 150×150, equal ones together.
+fn layers(n: usize) -> Vec<Layer> {
+    let conv = |side, c, k, filter, stride, pad| {
+        ConvShape::new([n, side, side, c], k, [filter; 2], stride, pad).expect("the network's geometry")
+    };
+    let mut layers: Vec<Layer> = Vec::new();
+    let mut add = |shape: ConvShape, normed| {
+        match layers.iter_mut().find(|layer| layer.shape == shape && layer.normed == normed) {
+            Some(layer) => layer.count += 1,
+            None => layers.push(Layer { shape, count: 1, normed }),
+        }
+        shape
+    };
+    add(conv(150, 3, 64, 7, 2, 3), false);
+    let (mut side, mut c) = (38, 64);
+    for (stage, blocks) in [3, 4, 6, 3].into_iter().enumerate() {
+        let width = 64 << stage;
+        for block in 0..blocks {
+            let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+            let inner = add(conv(side, c, width, 1, stride, 0), false);
+            add(conv(inner.p, width, width, 3, 1, 1), true);
+            add(conv(inner.p, width, 4 * width, 1, 1, 0), true);
+            if block == 0 {
+                add(conv(side, c, 4 * width, 1, stride, 0), false);
+            }
+            (side, c) = (inner.p, 4 * width);
+        }
+    }
+    layers
+}
+
+/// The time of one run.
+fn time(run: &mut dyn FnMut()) -> Duration {
+    let start = Instant::now();
+    run();
+    start.elapsed()
+}
+
+/// The best times of the two, run in turns.
+fn race(first: &mut dyn FnMut(), second: &mut dyn FnMut()) -> (Duration, Duration) {
+    let mut best = (time(first), time(second));
+    let started = Instant::now();
+    for round in 0.. {
+        if round >= 5 && started.elapsed() > Duration::from_millis(500) {
+            break;
+        }
+        best = (best.0.min(time(first)), best.1.min(time(second)));
+    }
+    best
+}
+
+/// `c [m, n] = a [m, k] · b [k, n]`; an operand is row-major unless its flag says that its columns are contiguous.
+fn product(c: &mut [f32], [m, n, k]: [usize; 3], (a, a_columns): (&[f32], bool), (b, b_columns): (&[f32], bool)) {
+    assert!(c.len() == m * n && a.len() >= m * k && b.len() >= k * n);
+    let strides = |columns, rows, cols| if columns { (rows as isize, 1) } else { (1, cols as isize) };
+    let ((a_col, a_row), (b_col, b_row)) = (strides(a_columns, m, k), strides(b_columns, k, n));
+    // SAFETY: the operands are contiguous and as long as asserted.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            n as isize,
+            false,
+            a.as_ptr(),
+            a_col,
+            a_row,
+            b.as_ptr(),
+            b_col,
+            b_row,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::Rayon(0),
+        );
+    }
+}
+
+fn main() {
+    // Cargo passes `--bench`.
+    let batch = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(32);
+    let device = Cpu::new();
+    let (mut total, mut flops) = ([0.0; 3], 0.0);
+    println!("h,c,k,filter,stride,count,pass,ms,gflops,product_ms,of_product");
+    for Layer { shape, count, normed } in layers(batch) {
+        let numbers = |len: usize| (0..len).map(|i| (i % 17) as f32 / 16.0 - 0.5).collect::<Vec<f32>>();
+        let (pixels, columns) = (shape.n * shape.p * shape.q, shape.r * shape.s * shape.c);
+        let (x, w, k) = (numbers(shape.input_len()), numbers(shape.weights_len()), numbers(3 * shape.k));
+        let (norm, dz, raw) = (numbers(4 * shape.c), numbers(shape.output_len()), numbers(shape.output_len()));
+        let (mut y, mut dx, mut dw) = (raw.clone(), x.clone(), w.clone());
+        let (mut stats, mut sums) = (vec![0.0; 2 * shape.k], vec![0.0; 2 * shape.c]);
+        let (patches, mut product_y, mut product_patches, mut product_w) =
+            (numbers(pixels * columns), y.clone(), vec![0.0; pixels * columns], w.clone());
+
+        let transform = normed.then_some(InputTransform { norm: &norm[..] });
+        let gradient = OutputGradient::Owed { dz: &dz[..], y: &raw[..], k: &k[..] };
+        let mut report = |pass: usize, (ours, plain): (Duration, Duration)| {
+            let [ms, product_ms] = [ours, plain].map(|time| time.as_secs_f64() * 1e3);
+            total[pass] += count as f64 * ms;
+            flops += count as f64 * 2.0 * shape.macs() as f64;
+            println!(
+                "{},{},{},{},{},{count},{},{ms:.3},{:.1},{product_ms:.3},{:.2}",
+                shape.h,
+                shape.c,
+                shape.k,
+                shape.r,
+                shape.stride,
+                ["forward", "data", "weights"][pass],
+                2.0 * shape.macs() as f64 / ms / 1e6,
+                product_ms / ms,
+            );
+        };
+        let forward = race(
+            &mut || {
+                device.conv_forward(&mut y, Some(&mut stats), &x, transform, &w, None, &shape).expect("lengths agree")
+            },
+            &mut || product(&mut product_y, [pixels, shape.k, columns], (&patches, false), (&w, true)),
+        );
+        report(0, forward);
+        if shape.c > 3 {
+            let data = race(
+                &mut || {
+                    let epilogue = normed.then_some(ReduceEpilogue { sums: &mut sums[..], y: &x[..], norm: &norm[..] });
+                    device.conv_backward_data(&mut dx, false, epilogue, gradient, &w, &shape).expect("lengths agree");
+                },
+                &mut || product(&mut product_patches, [pixels, columns, shape.k], (&dz, false), (&w, false)),
+            );
+            report(1, data);
+        }
+        let weights = race(
+            &mut || device.conv_backward_weights(&mut dw, gradient, &x, transform, &shape).expect("lengths agree"),
+            &mut || product(&mut product_w, [shape.k, columns, pixels], (&dz, true), (&patches, false)),
+        );
+        report(2, weights);
+    }
+    let all: f64 = total.iter().sum();
+    eprintln!(
+        "all 53: forward {:.0} ms, data {:.0} ms, weights {:.0} ms; {:.0} GFLOP/s; {:.2} images/s of convolutions",
+        total[0],
+        total[1],
+        total[2],
+        flops / all / 1e6,
+        batch as f64 / all * 1e3,
+    );
+}
