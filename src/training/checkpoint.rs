@@ -8,8 +8,8 @@
 //! | a BLAKE3 digest of each tensor, in file order, and then of the metadata | `digests` u8 [T + 1, 32], the last tensor |
 //!
 //! Layouts are the engine's: convolution kernels KRSC, dense kernels `[outputs, inputs]`. The file is written as a
-//! stream, one tensor in memory at a time. [`Checkpoint::export`] leaves the moments out, and what remains is a model to
-//! hand on.
+//! stream, one tensor in memory at a time. A file without the moments is a model to hand on: enough for inference, with
+//! its genres, thresholds and pixel format inside, but not to go on training from.
 
 mod reader;
 mod writer;
@@ -75,6 +75,8 @@ pub struct Metadata {
     pub genres: Vec<String>,
     /// A genre is named where its probability is at least this; an entry a genre.
     pub thresholds: Vec<f64>,
+    /// How posters were made square, `area` or `nearest`, so that inference does it the same way.
+    pub resize: String,
     /// Identifies the tensor file that the run reads, so that a run is not resumed on other posters.
     pub data_digest: String,
     /// How far the run has come.

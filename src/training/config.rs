@@ -1,7 +1,7 @@
 //! What a run is: every setting that it takes to repeat it, and the presets that fill them in.
 
 use crate::device::PixelFormat;
-use crate::model::Trainable;
+use crate::model::{Extents, ModelConfig, Trainable};
 use crate::ops::pool::Pooling;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -103,6 +103,12 @@ impl RunConfig {
         RunConfig { batch: 16, epochs: 5, image_size: 64, momentum: 0.9, ..RunConfig::default() }
     }
 
+    /// The network for so many genres.
+    pub fn model(&self, extents: Extents, genres: usize) -> ModelConfig {
+        let RunConfig { image_size, pooling, trainable, momentum, .. } = *self;
+        ModelConfig { extents, image_size, genres, pooling, trainable, momentum }
+    }
+
     /// The settings as a TOML document.
     ///
     /// # Errors
@@ -173,10 +179,10 @@ impl ClassWeights {
     ///
     /// `balanced` is scikit-learn's formula, N / (C·count). A genre without a single training poster, for which that is
     /// infinite, weighs 1.
-    pub fn weights(self, counts: &[usize], posters: usize) -> Vec<f32> {
-        let balanced = |&count: &usize| match (self, count) {
+    pub fn weights(self, counts: &[u32], posters: usize) -> Vec<f32> {
+        let balanced = |&count: &u32| match (self, count) {
             (ClassWeights::None, _) | (ClassWeights::Balanced, 0) => 1.0,
-            (ClassWeights::Balanced, _) => posters as f64 / (counts.len() * count) as f64,
+            (ClassWeights::Balanced, _) => posters as f64 / (counts.len() as f64 * f64::from(count)),
         };
         counts.iter().map(|count| balanced(count) as f32).collect()
     }

@@ -1,9 +1,75 @@
 //! Training as a whole: what a run is, where it is kept, and how it survives being stopped.
 //!
 //! A run is a [`config`] (everything needed to repeat it) and a [`run_folder`] that holds it: logs, and [`checkpoint`]s
-//! written through the small I/O trait of [`files`].
+//! written through the small I/O trait of [`files`]. The [`trainer`] takes a [`learner`], a model with its optimiser, through
+//! the epochs; [`evaluation`] asks the model about posters it did not learn from.
 
 pub mod checkpoint;
 pub mod config;
+pub mod evaluation;
 pub mod files;
+pub mod learner;
 pub mod run_folder;
+pub mod trainer;
+
+use crate::data::Split;
+use crate::data::loader::LoaderError;
+use crate::data::tensor_file::TensorFileError;
+use crate::device::DeviceError;
+use checkpoint::CheckpointError;
+use run_folder::RunFolderError;
+use std::path::PathBuf;
+
+/// Why a run could not begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainingError {
+    /// The device's.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The posters'.
+    #[error(transparent)]
+    Loader(#[from] LoaderError),
+    /// The tensor file's.
+    #[error(transparent)]
+    TensorFile(#[from] TensorFileError),
+    /// The checkpoint's.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The run folder's.
+    #[error(transparent)]
+    RunFolder(#[from] RunFolderError),
+    /// A loss that is no number.
+    #[error("{what} is {loss}: the weights have diverged; the last checkpoint is sound, try a smaller --lr")]
+    Diverged {
+        /// Which loss, and when.
+        what: String,
+        /// Its value.
+        loss: f64,
+    },
+    /// Nothing to train on, or nothing to choose the best epoch by.
+    #[error("{} has no {} posters; prepare it from more films, or with another --split", path.display(), split.name())]
+    EmptySplit {
+        /// The tensor file.
+        path: PathBuf,
+        /// The split that is empty.
+        split: Split,
+    },
+    /// Posters of another size than the settings ask for.
+    #[error("the posters in {} are {found}×{found} pixels, not {asked}×{asked}; leave out --image-size, or prepare them again with `onesheet prepare --image-size {asked}`", path.display())]
+    ImageSize {
+        /// The tensor file.
+        path: PathBuf,
+        /// Its posters' side.
+        found: usize,
+        /// The side asked for.
+        asked: usize,
+    },
+    /// A run was to go on with other posters than it began with.
+    #[error("{} was trained on other posters than those in {}; a run goes on only with its own, so put them back or start a new one", checkpoint.display(), posters.display())]
+    OtherPosters {
+        /// The tensor file.
+        posters: PathBuf,
+        /// The checkpoint.
+        checkpoint: PathBuf,
+    },
+}

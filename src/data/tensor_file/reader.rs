@@ -29,6 +29,7 @@ pub struct TensorFile {
     genres: Vec<String>,
     ids: Vec<String>,
     provenance: BTreeMap<String, String>,
+    digest: String,
     /// Where in the map each tensor lies.
     images: Range<usize>,
     labels: Range<usize>,
@@ -133,6 +134,7 @@ impl TensorFile {
             genres,
             ids,
             provenance,
+            digest: metadata.digest,
             images,
             labels,
             split,
@@ -155,6 +157,11 @@ impl TensorFile {
     /// Bytes of an image, H · W · 3.
     pub fn image_bytes(&self) -> usize {
         self.image_bytes
+    }
+
+    /// Identifies the content: the BLAKE3 of everything but the pixels, their digests included.
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// Names of the label columns, C of them.

@@ -1,7 +1,6 @@
 //! Opening a checkpoint: everything is verified before anything is used.
 
-use super::{CheckpointError, DIGESTS, METADATA_KEY, Metadata, NamedShape, VERSION, is_moment, write};
-use crate::training::files::Files;
+use super::{CheckpointError, DIGESTS, METADATA_KEY, Metadata, NamedShape, VERSION, is_moment};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::Deserialize;
@@ -94,15 +93,6 @@ impl Checkpoint {
             return Err(CheckpointError::Missing { path: self.path.clone(), tensor: name.into(), hint: "" });
         };
         Ok(bytemuck::pod_collect_to_vec(bytes))
-    }
-
-    /// Writes a copy without the optimiser's state to `path`.
-    ///
-    /// # Errors
-    /// [`CheckpointError::Save`] when the disk refuses.
-    pub fn export(&self, files: &impl Files, path: &Path) -> Result<(), CheckpointError> {
-        let tensors: Vec<NamedShape> = self.tensors.iter().filter(|(name, _)| !is_moment(name)).cloned().collect();
-        write(files, path, &self.metadata, &tensors, |name| self.values(name))
     }
 }
 

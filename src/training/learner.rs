@@ -1,0 +1,161 @@
+//! A model and its optimiser: one training step, and the way into a checkpoint and back.
+
+use super::TrainingError;
+use super::checkpoint::{self, Checkpoint, Metadata, NamedShape, first_moment, second_moment};
+use super::files::Disk;
+use crate::device::{Device, Real};
+use crate::model::architecture::Place;
+use crate::model::{Extents, Model, ModelConfig, NamedTensor, Posters};
+use crate::optim::{Adam, AdamConfig};
+use crate::parameters::{Arena, Span};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::rc::Rc;
+
+/// Whether a checkpoint keeps the optimiser's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Everything: training goes on from it to the same bits.
+    Everything,
+    /// The weights and averages: a third of the size, enough for inference.
+    Weights,
+}
+
+/// A model that learns.
+pub struct Learner<D: Device> {
+    model: Model<D>,
+    adam: Adam<D>,
+}
+
+/// Where a checkpoint's tensor lives in memory.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Model(&'a NamedTensor),
+    FirstMoment(Span),
+    SecondMoment(Span),
+}
+
+impl<D: Device> Learner<D> {
+    /// A model with initial values drawn from `seed`, and an optimiser that has taken no step.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn new(device: Rc<D>, config: ModelConfig, seed: u64) -> Result<Self, TrainingError> {
+        let model = Model::new(Rc::clone(&device), config, seed)?;
+        let adam = Adam::new(&*device, model.architecture().weights, AdamConfig::default())?;
+        Ok(Learner { model, adam })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model<D> {
+        &self.model
+    }
+
+    /// The model, to write weights into it.
+    pub fn model_mut(&mut self) -> &mut Model<D> {
+        &mut self.model
+    }
+
+    /// One step on one batch at learning rate `rate`; returns the batch's loss.
+    ///
+    /// # Errors
+    /// The device's, and [`TrainingError::Diverged`] if the loss is no number; the weights are then as before the step.
+    pub fn step(
+        &mut self,
+        posters: Posters<'_>,
+        labels: &[u8],
+        class_weights: &[f32],
+        rate: f64,
+    ) -> Result<f64, TrainingError> {
+        let loss = self.model.train_step(posters, labels, class_weights)?;
+        if !loss.is_finite() {
+            return Err(TrainingError::Diverged { what: format!("the loss of step {}", self.adam.t + 1), loss });
+        }
+        let device = Rc::clone(self.model.device());
+        self.adam.step(&*device, self.model.parameters_mut(), rate)?;
+        Ok(loss)
+    }
+
+    /// Writes a checkpoint to `path`, one tensor in host memory at a time.
+    ///
+    /// # Errors
+    /// The device's and the disk's; what `path` held before is then still there.
+    pub fn save(&self, path: &Path, metadata: &Metadata, keep: Keep) -> Result<(), TrainingError> {
+        let architecture = self.model.architecture();
+        let sources = sources(&architecture.tensors, architecture.trainable_from, keep);
+        let shapes: Vec<NamedShape> = sources.iter().map(|(name, shape, _)| (name.clone(), shape.to_vec())).collect();
+        let by_name: BTreeMap<&str, Source<'_>> =
+            sources.iter().map(|(name, _, source)| (name.as_str(), *source)).collect();
+        checkpoint::write(&Disk, path, metadata, &shapes, |name| match by_name[name] {
+            Source::Model(tensor) => Ok(self.model.read(tensor)?),
+            Source::FirstMoment(span) => self.download(&self.adam.m, span),
+            Source::SecondMoment(span) => self.download(&self.adam.v, span),
+        })
+    }
+
+    /// Puts everything in `checkpoint` back where it was.
+    ///
+    /// # Errors
+    /// The checkpoint's, before anything is copied, and the device's.
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainingError> {
+        let architecture = self.model.architecture();
+        let (tensors, trainable_from) = (architecture.tensors.clone(), architecture.trainable_from);
+        let sources = sources(&tensors, trainable_from, Keep::Everything);
+        let shapes: Vec<NamedShape> = sources.iter().map(|(name, shape, _)| (name.clone(), shape.to_vec())).collect();
+        checkpoint.check(&shapes)?;
+        for (name, _, source) in &sources {
+            let values = checkpoint.values(name)?;
+            let device = Rc::clone(self.model.device());
+            match *source {
+                Source::Model(tensor) => self.model.write(tensor, &values)?,
+                Source::FirstMoment(span) => upload(&*device, &mut self.adam.m, span, &values)?,
+                Source::SecondMoment(span) => upload(&*device, &mut self.adam.v, span, &values)?,
+            }
+        }
+        self.adam.t = checkpoint.metadata().progress.total_steps;
+        Ok(())
+    }
+
+    fn download(&self, arena: &Arena<D>, span: Span) -> Result<Vec<f32>, TrainingError> {
+        let values = self.model.device().download(arena.view(span))?;
+        Ok(values.into_iter().map(|value| value.into() as f32).collect())
+    }
+}
+
+fn upload<D: Device>(device: &D, arena: &mut Arena<D>, span: Span, values: &[f32]) -> Result<(), TrainingError> {
+    let values: Vec<D::Real> = values.iter().map(|&value| D::Real::from_f64(f64::from(value))).collect();
+    Ok(device.upload(arena.view_mut(span), &values)?)
+}
+
+/// The model in `checkpoint`, ready to answer.
+///
+/// # Errors
+/// The checkpoint's, if it is of another model, and the device's.
+pub fn load<D: Device>(device: Rc<D>, checkpoint: &Checkpoint, extents: Extents) -> Result<Model<D>, TrainingError> {
+    let Metadata { config, genres, .. } = checkpoint.metadata();
+    let mut model = Model::new(device, config.model(extents, genres.len()), config.seed)?;
+    let tensors = model.architecture().tensors.clone();
+    let shapes: Vec<NamedShape> = tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
+    checkpoint.check(&shapes)?;
+    for tensor in &tensors {
+        model.write(tensor, &checkpoint.values(&tensor.name)?)?;
+    }
+    Ok(model)
+}
+
+/// The tensors of a checkpoint in file order: the model's, then both moments of what is trainable.
+fn sources(tensors: &[NamedTensor], trainable_from: usize, keep: Keep) -> Vec<(String, &[usize], Source<'_>)> {
+    let mut sources: Vec<(String, &[usize], Source<'_>)> =
+        tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.as_slice(), Source::Model(tensor))).collect();
+    if keep == Keep::Everything {
+        for tensor in tensors {
+            if let Place::Weights(span) = tensor.place
+                && span.range().start >= trainable_from
+            {
+                sources.push((first_moment(&tensor.name), &tensor.shape, Source::FirstMoment(span)));
+                sources.push((second_moment(&tensor.name), &tensor.shape, Source::SecondMoment(span)));
+            }
+        }
+    }
+    sources
+}
