@@ -285,8 +285,8 @@ fn fail_every_call(kind: ErrorKind, short: bool) -> usize {
                 assert!(holds(&path, 2));
                 return n;
             }
-            Err(CheckpointError::Save(SaveError::Untouched { path: named, source, .. })) => {
-                assert_eq!((named, source.kind()), (path.clone(), kind), "call {n}");
+            Err(CheckpointError::Save(SaveError::Untouched { path: named, cause, .. })) => {
+                assert_eq!((named, cause.kind()), (path.clone(), kind), "call {n}");
                 assert!(holds(&path, 1), "call {n}: the old file is intact");
             }
             Err(CheckpointError::Save(SaveError::NotDurable { .. })) => {

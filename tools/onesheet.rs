@@ -1,30 +1,39 @@
-//! The `onesheet` command.
+//! The `onesheet` command: one binary, a subcommand a tool.
 
+mod console;
+mod evaluate;
+mod exit;
+mod infer;
 mod prepare;
-
-use std::process::ExitCode;
+mod train;
 
 use clap::Parser;
-use onesheet::data::prepare::PrepareError;
+use std::process::ExitCode;
 
+const EXAMPLES: &str = "Examples:
+  onesheet train                                     # no data at hand: learn from posters drawn in code
+  onesheet prepare --labels MovieGenre.csv --download posters --out posters.safetensors
+  onesheet train --data posters.safetensors --experiment resnet-r";
+
+/// Name the genres of a film from its poster: prepare posters, train a ResNet-50 on them, evaluate it, use it.
 #[derive(Parser)]
-#[command(version, about)]
-enum Command {
+#[command(version, before_help = EXAMPLES, after_help = exit::CODES)]
+enum Tool {
     Prepare(prepare::Args),
+    Train(Box<train::Args>),
+    Evaluate(evaluate::Args),
+    Infer(infer::Args),
 }
 
 fn main() -> ExitCode {
-    let Command::Prepare(args) = Command::parse();
-    match prepare::run(args) {
+    let result = match Tool::parse() {
+        Tool::Prepare(args) => prepare::run(args),
+        Tool::Train(args) => train::run(&args),
+        Tool::Evaluate(args) => evaluate::run(&args),
+        Tool::Infer(args) => infer::run(&args),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            match error.downcast_ref::<PrepareError>() {
-                Some(PrepareError::Folder { .. } | PrepareError::Write(_)) | None => {
-                    ExitCode::from(1)
-                }
-                Some(_) => ExitCode::from(3),
-            }
-        }
+        Err(error) => exit::report(&error),
     }
 }

@@ -34,7 +34,7 @@ impl fmt::Display for Summary<'_> {
 }
 
 /// 25817991 as `25,817,991`.
-fn thousands(number: usize) -> String {
+pub fn thousands(number: usize) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (place, digit) in digits.chars().enumerate() {

@@ -100,20 +100,20 @@ pub enum CheckpointError {
         tensor: String,
     },
     /// The settings do not fit TOML.
-    #[error("cannot write the settings into {}: {source}", path.display())]
+    #[error("cannot write the settings into {}: {cause}", path.display())]
     Settings {
         /// The file that was to be written.
         path: PathBuf,
         /// What TOML said.
-        source: toml::ser::Error,
+        cause: toml::ser::Error,
     },
     /// The file could not be opened.
-    #[error("cannot open {}: {source}", path.display())]
+    #[error("cannot open {}: {cause}", path.display())]
     Open {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file is shorter or longer than its head says.
     #[error("{} is cut short or padded: {found} bytes, where its head describes {expected}; copy it again, or use an earlier checkpoint", path.display())]

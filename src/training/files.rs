@@ -61,22 +61,22 @@ impl Files for Disk {
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
     /// A call before the rename failed: what was there before is still there.
-    #[error("cannot save {}: {doing} it failed: {source}; what was saved there before is untouched", path.display())]
+    #[error("cannot save {}: {doing} it failed: {cause}; what was saved there before is untouched", path.display())]
     Untouched {
         /// The file that was to be replaced.
         path: PathBuf,
         /// What was being done.
         doing: &'static str,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The new file is in place, but a power cut could still bring the old one back.
-    #[error("{} is saved, but its folder could not be synced: {source}; a power cut could undo it", path.display())]
+    #[error("{} is saved, but its folder could not be synced: {cause}; a power cut could undo it", path.display())]
     NotDurable {
         /// The file that was replaced.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -100,7 +100,7 @@ impl<'a, F: Files> Replacement<'a, F> {
         name.push(".partial");
         let beside = PathBuf::from(name);
         let file = files.create(&beside);
-        let file = file.map_err(|source| SaveError::Untouched { path: path.into(), doing: "creating", source })?;
+        let file = file.map_err(|cause| SaveError::Untouched { path: path.into(), doing: "creating", cause })?;
         let writer = Some(BufWriter::with_capacity(1 << 20, file));
         Ok(Replacement { files, path: path.into(), beside, writer })
     }
@@ -111,7 +111,7 @@ impl<'a, F: Files> Replacement<'a, F> {
     /// [`SaveError::Untouched`], as for all that follows until the rename.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), SaveError> {
         let writer = self.writer.as_mut().expect("only commit takes the writer");
-        writer.write_all(bytes).map_err(|source| self.untouched("writing", source))
+        writer.write_all(bytes).map_err(|cause| self.untouched("writing", cause))
     }
 
     /// Puts the file in its place. A sync that fails is a save that failed: it is never tried again, because the system
@@ -122,16 +122,16 @@ impl<'a, F: Files> Replacement<'a, F> {
     pub fn commit(mut self) -> Result<(), SaveError> {
         let mut writer = self.writer.take().expect("only commit takes the writer");
         let written = match writer.flush() {
-            Err(source) => Err(self.untouched("writing", source)),
+            Err(cause) => Err(self.untouched("writing", cause)),
             Ok(()) => match self.files.sync(writer.get_ref()) {
-                Err(source) => Err(self.untouched("syncing", source)),
+                Err(cause) => Err(self.untouched("syncing", cause)),
                 Ok(()) => Ok(()),
             },
         };
         // Closed without flushing once more: what could not be written is given up with the file.
         drop(writer.into_parts());
         let renamed = written.and_then(|()| {
-            self.files.rename(&self.beside, &self.path).map_err(|source| self.untouched("renaming", source))
+            self.files.rename(&self.beside, &self.path).map_err(|cause| self.untouched("renaming", cause))
         });
         if let Err(error) = renamed {
             self.discard();
@@ -141,11 +141,11 @@ impl<'a, F: Files> Replacement<'a, F> {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        self.files.sync_folder(folder).map_err(|source| SaveError::NotDurable { path: self.path.clone(), source })
+        self.files.sync_folder(folder).map_err(|cause| SaveError::NotDurable { path: self.path.clone(), cause })
     }
 
-    fn untouched(&self, doing: &'static str, source: io::Error) -> SaveError {
-        SaveError::Untouched { path: self.path.clone(), doing, source }
+    fn untouched(&self, doing: &'static str, cause: io::Error) -> SaveError {
+        SaveError::Untouched { path: self.path.clone(), doing, cause }
     }
 
     /// Removes what was written. Where even that fails the remains do no harm: the next save overwrites them.

@@ -65,12 +65,12 @@ pub struct EpochRow {
 #[derive(Debug, thiserror::Error)]
 pub enum RunFolderError {
     /// The folder or a file in it cannot be written.
-    #[error("cannot write {}: {source}; choose another place with --run", path.display())]
+    #[error("cannot write {}: {cause}; choose another place with --run", path.display())]
     Unwritable {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A new run was to go where there is one already.
     #[error("{0} already holds a run; go on with it by `onesheet train --resume {0}`, or choose another --run", path.display())]
@@ -95,12 +95,12 @@ pub enum RunFolderError {
         missing: PathBuf,
     },
     /// A log cannot be read back.
-    #[error("cannot read {}: {source}; move it away and the run goes on with a new one", path.display())]
+    #[error("cannot read {}: {cause}; move it away and the run goes on with a new one", path.display())]
     Log {
         /// The log.
         path: PathBuf,
         /// What is wrong with it.
-        source: csv::Error,
+        cause: csv::Error,
     },
     /// A file could not be replaced.
     #[error(transparent)]
@@ -150,7 +150,7 @@ impl RunFolder {
     /// [`RunFolderError::Taken`], [`RunFolderError::Locked`] or [`RunFolderError::Unwritable`].
     pub fn create(path: &Path, config: &RunConfig) -> Result<Self, RunFolderError> {
         let checkpoints = path.join("checkpoints");
-        fs::create_dir_all(&checkpoints).map_err(|source| unwritable(path, source))?;
+        fs::create_dir_all(&checkpoints).map_err(|cause| unwritable(path, cause))?;
         let lock = lock(path)?;
         if last_checkpoint(path).exists() || path.join("config.toml").exists() {
             return Err(RunFolderError::Taken { path: path.into() });
@@ -200,7 +200,7 @@ impl RunFolder {
     /// # Errors
     /// [`RunFolderError::Unwritable`].
     pub fn log_step(&mut self, row: &StepRow) -> Result<(), RunFolderError> {
-        log(&mut self.steps, row).map_err(|source| unwritable(&self.path.join("steps.csv"), source))
+        log(&mut self.steps, row).map_err(|cause| unwritable(&self.path.join("steps.csv"), cause))
     }
 
     /// Adds a row to `log.csv`.
@@ -208,18 +208,18 @@ impl RunFolder {
     /// # Errors
     /// [`RunFolderError::Unwritable`].
     pub fn log_epoch(&mut self, row: &EpochRow) -> Result<(), RunFolderError> {
-        log(&mut self.epochs, row).map_err(|source| unwritable(&self.path.join("log.csv"), source))
+        log(&mut self.epochs, row).map_err(|cause| unwritable(&self.path.join("log.csv"), cause))
     }
 }
 
-fn unwritable(path: &Path, source: io::Error) -> RunFolderError {
-    RunFolderError::Unwritable { path: path.into(), source }
+fn unwritable(path: &Path, cause: io::Error) -> RunFolderError {
+    RunFolderError::Unwritable { path: path.into(), cause }
 }
 
 /// Takes the folder's lock, or says who has it.
 fn lock(folder: &Path) -> Result<File, RunFolderError> {
     let path = folder.join("lock");
-    let failed = |source| unwritable(&path, source);
+    let failed = |cause| unwritable(&path, cause);
     // Not truncated on opening: another process's id may be in it.
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
@@ -229,7 +229,7 @@ fn lock(folder: &Path) -> Result<File, RunFolderError> {
             write!(file, "{}", std::process::id()).map_err(failed)?;
             Ok(file)
         }
-        Err(TryLockError::Error(source)) => Err(failed(source)),
+        Err(TryLockError::Error(cause)) => Err(failed(cause)),
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
             // Empty for the moment between the other's locking and its writing.
@@ -242,7 +242,7 @@ fn lock(folder: &Path) -> Result<File, RunFolderError> {
 
 /// Opens a log at its end.
 fn append(path: &Path) -> Result<File, RunFolderError> {
-    OpenOptions::new().append(true).create(true).open(path).map_err(|source| unwritable(path, source))
+    OpenOptions::new().append(true).create(true).open(path).map_err(|cause| unwritable(path, cause))
 }
 
 /// Writes one row, in one call so that a kill leaves whole rows, and the header before the first.
@@ -255,7 +255,7 @@ fn log(file: &mut File, row: &impl Serialize) -> io::Result<()> {
 
 /// Rewrites a log with the rows that `keep` accepts. A power cut may have torn the last row: without its line end it goes.
 fn keep_rows<R: Serialize + DeserializeOwned>(path: &Path, keep: impl Fn(&R) -> bool) -> Result<(), RunFolderError> {
-    let unreadable = |source: csv::Error| RunFolderError::Log { path: path.into(), source };
+    let unreadable = |cause: csv::Error| RunFolderError::Log { path: path.into(), cause };
     let text = fs::read(path).map_err(|error| unreadable(error.into()))?;
     let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
     let mut kept = csv::Writer::from_writer(Vec::new());

@@ -26,7 +26,7 @@ impl Checkpoint {
     /// # Errors
     /// Each way a file can be wrong is a [`CheckpointError`] of its own, and none is met later.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let io = |source| CheckpointError::Open { path: path.into(), source };
+        let io = |cause| CheckpointError::Open { path: path.into(), cause };
         let file = File::open(path).map_err(io)?;
         if !file.metadata().map_err(io)?.is_file() {
             return Err(CheckpointError::NotSafetensors {

@@ -51,7 +51,7 @@ where
 /// The metadata as the TOML document kept in the file, its version first.
 fn describe(path: &Path, metadata: &Metadata) -> Result<String, CheckpointError> {
     let body = toml::to_string(metadata);
-    let body = body.map_err(|source| CheckpointError::Settings { path: path.into(), source })?;
+    let body = body.map_err(|cause| CheckpointError::Settings { path: path.into(), cause })?;
     Ok(format!("version = {VERSION}\n{body}"))
 }
 

@@ -1,0 +1,55 @@
+//! What every tool says on stderr, and how numbers look.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::fmt::Display;
+use std::io::{IsTerminal, stderr};
+use std::time::Duration;
+
+/// Narration, which goes to stderr and can be switched off; results go to stdout.
+#[derive(Clone, Copy)]
+pub struct Console {
+    /// Says nothing but errors.
+    pub quiet: bool,
+}
+
+impl Console {
+    /// Prints a line of narration.
+    pub fn say(self, line: impl Display) {
+        if !self.quiet {
+            eprintln!("{line}");
+        }
+    }
+
+    /// Whether somebody watches, so that lines may be drawn over.
+    pub fn is_live(self) -> bool {
+        !self.quiet && stderr().is_terminal()
+    }
+
+    /// A bar over `length` of something, hidden unless somebody watches.
+    pub fn bar(self, length: u64, template: &str) -> ProgressBar {
+        if !self.is_live() {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template(template).expect("the template is right");
+        let bar = ProgressBar::new(length).with_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+        bar.enable_steady_tick(Duration::from_millis(500));
+        bar
+    }
+}
+
+/// 83 seconds as `1:23`, 3723 as `1:02:03`.
+pub fn clock(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!([0.4, 59.6, 83.0, 3723.0].map(clock), ["0:00", "1:00", "1:23", "1:02:03"]);
+    }
+}

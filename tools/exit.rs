@@ -1,0 +1,109 @@
+//! From an error to an exit code, for every tool in one place.
+
+use onesheet::data::loader::LoaderError;
+use onesheet::data::prepare::PrepareError;
+use onesheet::data::tensor_file::TensorFileError;
+use onesheet::device::DeviceError;
+use onesheet::model::import::ImportError;
+use onesheet::training::TrainingError;
+use onesheet::training::checkpoint::CheckpointError;
+use std::error::Error;
+use std::process::ExitCode;
+
+/// What `--help` says about them.
+pub const CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 bad data, 4 bad weights or checkpoint, 5 device or memory, \
+6 diverged, 130 or 143 interrupted after saving";
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const DATA: u8 = 3;
+const WEIGHTS: u8 = 4;
+const DEVICE: u8 = 5;
+const DIVERGED: u8 = 6;
+
+/// Options that do not go together in a way that clap cannot see.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Some input could not be used; each was named on its own when it was met.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadData(pub String);
+
+/// A signal ended the run after a clean save.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted by signal {0}")]
+pub struct Interrupted(pub i32);
+
+/// Prints the error, unless it was a wish, and gives its exit code.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    if let Some(Interrupted(signal)) = error.downcast_ref() {
+        return ExitCode::from(128 + *signal as u8);
+    }
+    eprintln!("error: {error:#}");
+    ExitCode::from(error.chain().find_map(code).unwrap_or(FAILED))
+}
+
+/// The code of an error whose type says enough.
+fn code(error: &(dyn Error + 'static)) -> Option<u8> {
+    if error.is::<Usage>() {
+        return Some(USAGE);
+    }
+    if error.is::<BadData>() {
+        return Some(DATA);
+    }
+    if let Some(error) = error.downcast_ref::<TrainingError>() {
+        return Some(match error {
+            TrainingError::Device(_) => DEVICE,
+            TrainingError::Loader(error) => loader(error),
+            TrainingError::TensorFile(error) => tensor_file(error),
+            TrainingError::Checkpoint(error) => checkpoint(error),
+            TrainingError::RunFolder(_) => FAILED,
+            TrainingError::Diverged { .. } => DIVERGED,
+            TrainingError::EmptySplit { .. } | TrainingError::OtherPosters { .. } => DATA,
+            TrainingError::ImageSize { .. } => USAGE,
+        });
+    }
+    if let Some(error) = error.downcast_ref() {
+        return Some(checkpoint(error));
+    }
+    if let Some(error) = error.downcast_ref() {
+        return Some(tensor_file(error));
+    }
+    if let Some(error) = error.downcast_ref() {
+        return Some(match error {
+            PrepareError::Folder { .. } => FAILED,
+            PrepareError::Write(error) => tensor_file(error),
+            _ => DATA,
+        });
+    }
+    if error.is::<ImportError>() {
+        return Some(WEIGHTS);
+    }
+    error.is::<DeviceError>().then_some(DEVICE)
+}
+
+fn loader(error: &LoaderError) -> u8 {
+    match error {
+        LoaderError::EmptyBatch | LoaderError::BatchTooLarge { .. } => USAGE,
+        LoaderError::NoImages => DATA,
+        LoaderError::File(error) => tensor_file(error),
+        LoaderError::Thread(_) => FAILED,
+    }
+}
+
+fn tensor_file(error: &TensorFileError) -> u8 {
+    match error {
+        TensorFileError::Io { .. } => FAILED,
+        _ => DATA,
+    }
+}
+
+fn checkpoint(error: &CheckpointError) -> u8 {
+    match error {
+        CheckpointError::Save(_) | CheckpointError::Settings { .. } => FAILED,
+        CheckpointError::NotFinite { .. } => DIVERGED,
+        _ => WEIGHTS,
+    }
+}

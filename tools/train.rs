@@ -1,0 +1,175 @@
+//! `onesheet train`: a run from its settings to its best checkpoint.
+
+mod narration;
+mod settings;
+
+pub use settings::Args;
+
+use crate::console::Console;
+use crate::exit::Interrupted;
+use anyhow::Context;
+use narration::Progress;
+use onesheet::data::synthetic;
+use onesheet::data::tensor_file::TensorFile;
+use onesheet::device::Device;
+use onesheet::device::cpu::Cpu;
+use onesheet::model::summary::Summary;
+use onesheet::model::{Architecture, Extents, Model, import};
+use onesheet::training::TrainingError;
+use onesheet::training::checkpoint::Checkpoint;
+use onesheet::training::config::{DeviceChoice, RunConfig};
+use onesheet::training::run_folder::{RunFolder, folder_of, last_checkpoint, synthetic_posters};
+use onesheet::training::trainer::{self, Ending, Trainer};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Synthetic posters of a first run: four fifths of them make 50 steps of 16 an epoch.
+const SYNTHETIC_POSTERS: usize = 1000;
+
+/// Runs the tool.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let console = Console { quiet: args.quiet };
+    if args.summary {
+        return summary(args);
+    }
+    let run = match &args.resume {
+        Some(run) => Run::resume(args, &folder_of(run))?,
+        None => Run::begin(args, console)?,
+    };
+    match run.config.device {
+        DeviceChoice::Auto | DeviceChoice::Cpu => train(Rc::new(Cpu::new()), run, console),
+    }
+}
+
+/// Prints the layer table.
+fn summary(args: &Args) -> anyhow::Result<()> {
+    let file = args.data.as_deref().map(TensorFile::open).transpose()?;
+    let genres = file.as_ref().map_or(synthetic::GENRES.len(), |file| file.genres().len());
+    let mut config = args.config(file.as_ref())?;
+    if file.is_none() && args.image_size.is_none() {
+        config.image_size = RunConfig::default().image_size;
+    }
+    println!("{}", Summary(&Architecture::new(&config.model(Extents::resnet50(), genres))?));
+    Ok(())
+}
+
+/// A run about to start or to go on: its folder held, its posters open, its settings checked.
+struct Run {
+    config: RunConfig,
+    folder: RunFolder,
+    file: Arc<TensorFile>,
+    checkpoint: Option<Checkpoint>,
+}
+
+impl Run {
+    /// A new run. With data, everything is checked before a folder is made.
+    fn begin(args: &Args, console: Console) -> anyhow::Result<Run> {
+        let name = args.run.clone().unwrap_or_else(|| PathBuf::from(args.default_run_name()));
+        let path = folder_of(&name);
+        let (config, folder, file) = match &args.data {
+            Some(data) => {
+                let file = TensorFile::open(data)?;
+                let config = args.config(Some(&file))?;
+                trainer::check(&config, &file)?;
+                (config.clone(), RunFolder::create(&path, &config).map_err(TrainingError::from)?, file)
+            }
+            None => {
+                let config = args.config(None)?;
+                let folder = RunFolder::create(&path, &config).map_err(TrainingError::from)?;
+                let posters = synthetic_posters(&path);
+                console
+                    .say(format_args!("no --data: drawing {SYNTHETIC_POSTERS} posters into {}\n", posters.display()));
+                synthetic::write(&posters, SYNTHETIC_POSTERS, config.image_size, config.seed)?;
+                let file = TensorFile::open(&posters)?;
+                trainer::check(&config, &file)?;
+                (config, folder, file)
+            }
+        };
+        Ok(Run { config, folder, file: Arc::new(file), checkpoint: None })
+    }
+
+    /// A run that was stopped.
+    fn resume(args: &Args, path: &Path) -> anyhow::Result<Run> {
+        let mut folder = RunFolder::resume(path).map_err(TrainingError::from)?;
+        let checkpoint = Checkpoint::open(&last_checkpoint(path))?;
+        let metadata = checkpoint.metadata();
+        let config = args.resumed(metadata.config.clone());
+        let posters = config.data.clone().unwrap_or_else(|| synthetic_posters(path));
+        let file = TensorFile::open(&posters)?;
+        folder.cut_back(metadata.progress.total_steps).map_err(TrainingError::from)?;
+        Ok(Run { config, folder, file: Arc::new(file), checkpoint: Some(checkpoint) })
+    }
+}
+
+/// Trains on `device`.
+fn train<D: Device>(device: Rc<D>, run: Run, console: Console) -> anyhow::Result<()> {
+    let Run { config, mut folder, file, checkpoint } = run;
+    let path = folder.path().to_path_buf();
+    let extents = Extents::resnet50();
+    let mut trainer = match &checkpoint {
+        Some(checkpoint) => Trainer::resume(device, config, extents, Arc::clone(&file), checkpoint)?,
+        None => {
+            let mut trainer = Trainer::new(device, config.clone(), extents, Arc::clone(&file))?;
+            if let Some(weights) = &config.weights {
+                import_weights(trainer.model_mut(), weights, console)?;
+            }
+            trainer
+        }
+    };
+    drop(checkpoint);
+    narration::open(console, &trainer, &file, &path);
+    let progress = trainer.progress();
+    if progress.total_steps > 0 {
+        let (epoch, step) = (progress.epoch + 1, progress.step);
+        console.say(format_args!("going on after step {step} of epoch {epoch}, {} in all\n", progress.total_steps));
+    }
+
+    let signals = Signals::catch().context("cannot catch Ctrl-C")?;
+    let mut shown = Progress::new(console, trainer.config(), progress.total_steps, trainer.steps_per_epoch());
+    let ending = trainer.run(&mut folder, &signals.stop, &mut |event| shown.show(event))?;
+    shown.close(ending, trainer.progress(), &path);
+    match ending {
+        Ending::Interrupted => Err(Interrupted(signals.caught.load(Ordering::Relaxed) as i32).into()),
+        Ending::Finished | Ending::StepLimit => Ok(()),
+    }
+}
+
+/// Copies the weights in `path` over the model's.
+fn import_weights<D: Device>(model: &mut Model<D>, path: &Path, console: Console) -> anyhow::Result<()> {
+    let tensors = model.architecture().tensors.clone();
+    let shapes: Vec<_> = tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
+    let weights = import::read(path, &shapes)?;
+    if let Some(caveat) = weights.source.caveat() {
+        console.say(format_args!("note: {caveat}\n"));
+    }
+    for tensor in &tensors {
+        // A foreign file has no head; ours may.
+        if let Some(values) = weights.tensors.get(&tensor.name) {
+            model.write(tensor, &values.data)?;
+        }
+    }
+    Ok(())
+}
+
+/// Ctrl-C and TERM: the first asks for a clean end, the second ends at once.
+struct Signals {
+    stop: Arc<AtomicBool>,
+    caught: Arc<AtomicUsize>,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Signals> {
+        let signals = Signals { stop: Arc::default(), caught: Arc::default() };
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: what is registered first runs first, and must not yet see the flag that its own signal sets.
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&signals.stop))?;
+            flag::register_usize(signal, Arc::clone(&signals.caught), signal as usize)?;
+            flag::register(signal, Arc::clone(&signals.stop))?;
+        }
+        Ok(signals)
+    }
+}

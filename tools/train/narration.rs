@@ -1,0 +1,188 @@
+//! What a run looks like while it runs: the table it opens with, the bar, a line an epoch, and how it ends.
+
+use crate::console::{Console, clock};
+use indicatif::ProgressBar;
+use onesheet::data::Split;
+use onesheet::data::tensor_file::TensorFile;
+use onesheet::device::Device;
+use onesheet::model::Architecture;
+use onesheet::model::summary::thousands;
+use onesheet::training::checkpoint;
+use onesheet::training::config::{Pixels, RunConfig};
+use onesheet::training::run_folder::{EpochRow, best_checkpoint};
+use onesheet::training::trainer::{Ending, Event, Trainer};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Off a terminal, a line at least so far from the one before.
+const PLAIN_PAUSE: Duration = Duration::from_secs(15);
+
+/// Says what is about to happen: settings, posters, and the memory of the main buffers.
+pub fn open<D: Device>(console: Console, trainer: &Trainer<D>, file: &TensorFile, run: &Path) {
+    let (config, architecture) = (trainer.config(), trainer.model().architecture());
+    let row = |name: &str, value: String| console.say(format_args!("  {name:<14} {value}"));
+    let count = |split| thousands(file.indices(split).len());
+    let [train, validation, test] = Split::ALL.map(count);
+
+    let parameters = thousands(architecture.total_parameters());
+    let trainable = thousands(architecture.trainable_parameters());
+    console.say(format_args!("ResNet-50, {parameters} parameters, {trainable} trainable"));
+    row("device", format!("{}, f32", trainer.model().device().name()));
+    row("experiment", config.experiment.map_or("own settings".into(), |experiment| experiment.name().into()));
+    row("posters", format!("{train} to train on, {validation} for validation, {test} for the test; {}", size(file)));
+    row("weights", config.weights.as_ref().map_or("random".into(), |path| path.display().to_string()));
+    row("layers", format!("trainable {}, {} pooling, pixels {}", config.trainable, config.pooling, pixels(config)));
+    let steps = trainer.steps_per_epoch();
+    let limit = config.max_steps.map_or(String::new(), |limit| format!(", at most {limit} steps in all"));
+    row("schedule", format!("{} epochs of {steps} steps of {} posters{limit}", config.epochs, config.batch));
+    row("optimiser", format!("Adam, learning rate {}; seed {}", config.learning_rate, config.seed));
+    row("batch norm", format!("momentum {}{}", config.momentum, momentum_note(config)));
+    let weights = file.genres().iter().zip(trainer.class_weights());
+    let weights: Vec<String> = weights.map(|(genre, weight)| format!("{genre} {weight:.2}")).collect();
+    row("class weights", weights.join(", "));
+    row("memory", memory(architecture, config.batch));
+    row("run", run.display().to_string());
+    console.say("");
+}
+
+fn size(file: &TensorFile) -> String {
+    format!("{0}×{0}", file.size())
+}
+
+fn pixels(config: &RunConfig) -> &'static str {
+    match config.pixels {
+        Pixels::Raw => "raw (RGB, 0 to 255)",
+        Pixels::Imagenet => "imagenet (BGR minus the mean)",
+        Pixels::Unit => "unit (RGB, 0 to 1)",
+    }
+}
+
+fn momentum_note(config: &RunConfig) -> &'static str {
+    match config.data {
+        None if config.momentum < 0.99 => {
+            ", for Keras's 0.99 would need more steps than this run has to fill its averages"
+        }
+        _ => "",
+    }
+}
+
+/// The main buffers. Of the activations, the outputs of convolutions, poolings and blocks are kept for the backward pass.
+fn memory(architecture: &Architecture, batch: usize) -> String {
+    let mebibytes = |floats: usize| (4 * floats).div_ceil(1 << 20);
+    let kept = architecture.layers.iter().filter(|layer| {
+        matches!(layer.kind, "InputLayer" | "Conv2D" | "MaxPooling2D" | "Dense") || layer.name.ends_with("_out")
+    });
+    let activations: usize = kept.map(|layer| layer.output.iter().product::<usize>()).sum();
+    format!(
+        "weights {} MiB, gradients {} MiB, Adam {} MiB, activations {} MiB",
+        mebibytes(architecture.total_parameters()),
+        mebibytes(architecture.weights.len()),
+        mebibytes(2 * architecture.weights.len()),
+        mebibytes(batch * activations),
+    )
+}
+
+/// The bar, or plain lines where nobody watches, and the table of epochs on stdout.
+pub struct Progress {
+    console: Console,
+    bar: ProgressBar,
+    epochs: u32,
+    /// Steps until the end, those before a resumption included.
+    total: u64,
+    /// Posters per second, smoothed.
+    rate: f64,
+    batch: usize,
+    /// When the last plain line was printed.
+    spoke: Instant,
+    began: Instant,
+    best: Option<EpochRow>,
+}
+
+impl Progress {
+    /// Prints the head of the table. `done` steps lie before a resumption, an epoch has `steps`.
+    pub fn new(console: Console, config: &RunConfig, done: u64, steps: u64) -> Self {
+        println!(
+            "{:>7}  {:>10}  {:>15}  {:>8}  {:>11}  {:>8}  {:>6}  {:>7}",
+            "epoch", "train loss", "validation loss", "accuracy", "weighted F1", "baseline", "mAP", "time"
+        );
+        let total = (u64::from(config.epochs) * steps).min(config.max_steps.unwrap_or(u64::MAX));
+        let bar = console.bar(total, "{prefix:>7}  {bar:32} step {pos} of {len}   {msg}");
+        bar.set_position(done);
+        let (epochs, batch, now) = (config.epochs, config.batch, Instant::now());
+        Progress { console, bar, epochs, total, rate: 0.0, batch, spoke: now, began: now, best: None }
+    }
+
+    /// Shows what happened.
+    pub fn show(&mut self, event: Event<'_>) {
+        match event {
+            Event::Step { row, epoch, .. } => {
+                let rate = row.images_per_second;
+                self.rate = if self.rate == 0.0 { rate } else { 0.9 * self.rate + 0.1 * rate };
+                let left = clock((self.total.saturating_sub(row.step) * self.batch as u64) as f64 / self.rate);
+                let message = format!("loss {:.4}   {:.1} images/s   {left} left", row.loss, self.rate);
+                self.bar.set_prefix(format!("{}/{}", epoch + 1, self.epochs));
+                self.bar.set_position(row.step);
+                self.bar.set_message(message);
+                if !self.console.is_live() && self.spoke.elapsed() >= PLAIN_PAUSE {
+                    self.spoke = Instant::now();
+                    let (loss, rate) = (row.loss, self.rate);
+                    let place = format!("epoch {} of {}, step {} of {}", epoch + 1, self.epochs, row.step, self.total);
+                    self.console.say(format_args!("{place}: loss {loss:.4}, {rate:.1} images/s, {left} left"));
+                }
+            }
+            Event::Validation { done, posters } => {
+                self.bar.set_message(format!("validation, {done} of {posters} posters"));
+            }
+            Event::Epoch { row, best, .. } => self.bar.suspend(|| {
+                if best {
+                    self.best = Some(*row);
+                }
+                println!("{}", line(row, self.epochs, best));
+            }),
+        }
+    }
+
+    /// Takes the bar away and says where to look and what to type next.
+    pub fn close(self, ending: Ending, progress: &checkpoint::Progress, run: &Path) {
+        self.bar.finish_and_clear();
+        let Progress { console, epochs, best, .. } = self;
+        let (time, steps) = (clock(self.began.elapsed().as_secs_f64()), progress.total_steps);
+        let model = best_checkpoint(run);
+        let run = run.display();
+        console.say("");
+        if ending != Ending::Finished {
+            let why = if ending == Ending::Interrupted { "interrupted" } else { "stopped as asked" };
+            console.say(format_args!("{why} after step {steps}, everything saved; go on with"));
+            console.say(format_args!("  onesheet train --resume {run}"));
+            return;
+        }
+        console.say(format_args!("{epochs} epochs, {steps} steps in all, {time} in this session"));
+        if let Some(best) = best {
+            let baseline = best.coin_f1.max(best.always_yes_f1);
+            let verdict = if best.weighted_f1 > baseline { "beats" } else { "does not beat" };
+            console.say(format_args!(
+                "best epoch {}: weighted F1 {:.4} {verdict} both the coin ({:.4}) and always-yes ({:.4}); mAP {:.4}",
+                best.epoch, best.weighted_f1, best.coin_f1, best.always_yes_f1, best.mean_average_precision
+            ));
+        }
+        console.say(format_args!("\nlook at  {run}/log.csv and steps.csv"));
+        console.say(format_args!("type     onesheet evaluate --run {run}"));
+        console.say(format_args!("         onesheet infer --model {} poster.jpg", model.display()));
+    }
+}
+
+/// A row of the table.
+fn line(row: &EpochRow, epochs: u32, best: bool) -> String {
+    format!(
+        "{:>7}  {:>10.4}  {:>15.4}  {:>6.2} %  {:>11.4}  {:>8.4}  {:>6.4}  {:>7}{}",
+        format!("{}/{epochs}", row.epoch),
+        row.train_loss,
+        row.validation_loss,
+        100.0 * row.binary_accuracy,
+        row.weighted_f1,
+        row.coin_f1.max(row.always_yes_f1),
+        row.mean_average_precision,
+        clock(row.seconds),
+        if best { "  best so far" } else { "" },
+    )
+}

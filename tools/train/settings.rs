@@ -1,0 +1,234 @@
+//! The flags of `train`, and how they become the settings of a run.
+
+use crate::exit::Usage;
+use clap::Args as ClapArgs;
+use onesheet::data::tensor_file::TensorFile;
+use onesheet::model::Trainable;
+use onesheet::ops::pool::Pooling;
+use onesheet::training::config::{ClassWeights, DeviceChoice, Experiment, Pixels, Precision, RunConfig};
+use std::path::{Path, PathBuf, absolute};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const EXAMPLES: &str = "Examples:
+  onesheet train                                                # learn from posters drawn in code
+  onesheet train --data posters.safetensors --experiment resnet-r
+  onesheet train --resume runs/NAME                             # go on with a run that was stopped";
+
+/// Flags that a run being resumed has settled already.
+const SETTLED: [&str; 16] = [
+    "data",
+    "experiment",
+    "weights",
+    "precision",
+    "seed",
+    "batch",
+    "lr",
+    "image_size",
+    "pooling",
+    "trainable",
+    "class_weights",
+    "pixels",
+    "momentum",
+    "augment",
+    "run",
+    "summary",
+];
+
+/// Train the network; without --data, on posters drawn in code.
+#[derive(Debug, ClapArgs)]
+#[command(before_help = EXAMPLES)]
+pub struct Args {
+    /// The posters, a file made by `onesheet prepare`
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Start from the settings of one of the paper's experiments; other flags override them
+    #[arg(long, value_enum)]
+    pub experiment: Option<Experiment>,
+    /// ImageNet weights for the base: Keras's .h5, or safetensors of torchvision, timm or onesheet
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Where to compute
+    #[arg(long, value_enum)]
+    pub device: Option<DeviceChoice>,
+    /// How wide the numbers are
+    #[arg(long, value_enum)]
+    pub precision: Option<Precision>,
+    /// Initial weights, shuffling and augmentation follow from it [default: 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    pub seed: Option<u64>,
+    /// Posters a step [default: 128]
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Passes over the training posters [default: 20]
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<u32>,
+    /// Stop after so many steps in all, with a checkpoint to go on from
+    #[arg(long, value_name = "N")]
+    pub max_steps: Option<u64>,
+    /// Adam's learning rate [default: 0.001]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub lr: Option<f64>,
+    /// Side of a poster in pixels [default: the data's; 64 for drawn posters]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(32..=1024))]
+    pub image_size: Option<u16>,
+    /// How the head sees the last feature map, avg or max [default: avg; max with --experiment]
+    #[arg(long, value_name = "avg|max")]
+    pub pooling: Option<Pooling>,
+    /// Which layers learn: all, or the last N of Keras's 176 base layers [default: all; last:40 with resnet-tl]
+    #[arg(long, value_name = "all|last:N")]
+    pub trainable: Option<Trainable>,
+    /// How much a genre's errors count [default: balanced]
+    #[arg(long, value_enum)]
+    pub class_weights: Option<ClassWeights>,
+    /// What a stored byte becomes [default: imagenet; raw with --experiment]
+    #[arg(long, value_enum)]
+    pub pixels: Option<Pixels>,
+    /// Weight of the old value in batch norm's running averages [default: 0.99; 0.9 for drawn posters]
+    #[arg(long, value_name = "M", value_parser = momentum)]
+    pub momentum: Option<f64>,
+    /// Mirror and shift training posters at random
+    #[arg(long)]
+    pub augment: bool,
+    /// Where the run is kept: a name under runs/, or a path [default: date and experiment]
+    #[arg(long, value_name = "NAME")]
+    pub run: Option<PathBuf>,
+    /// Go on with a run that was stopped; only --device, --epochs and --max-steps may change
+    #[arg(long, value_name = "RUN", conflicts_with_all = SETTLED)]
+    pub resume: Option<PathBuf>,
+    /// Print the layers with their shapes and parameters, and stop
+    #[arg(long)]
+    pub summary: bool,
+    /// Print results only
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if rate > 0.0 && rate < f64::INFINITY => Ok(rate),
+        _ => Err("a learning rate is a number above 0".into()),
+    }
+}
+
+fn momentum(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(momentum) if (0.0..1.0).contains(&momentum) => Ok(momentum),
+        _ => Err("a momentum is a number from 0 to below 1".into()),
+    }
+}
+
+impl Args {
+    /// The settings of a new run: the preset's, what `file` dictates, and then each flag.
+    pub fn config(&self, file: Option<&TensorFile>) -> Result<RunConfig, Usage> {
+        let mut config = match (self.experiment, &self.data) {
+            (Some(experiment), _) => RunConfig::preset(experiment),
+            (None, Some(_)) => RunConfig::default(),
+            (None, None) => RunConfig::demonstration(),
+        };
+        if let Some(file) = file {
+            config.image_size = file.size();
+        }
+        config.data = self.data.as_deref().map(whole);
+        config.weights = self.weights.as_deref().map(whole);
+        config.max_steps = self.max_steps;
+        config.augment |= self.augment;
+        set(&mut config.device, self.device);
+        set(&mut config.precision, self.precision);
+        set(&mut config.seed, self.seed);
+        set(&mut config.batch, self.batch);
+        set(&mut config.epochs, self.epochs);
+        set(&mut config.learning_rate, self.lr);
+        set(&mut config.image_size, self.image_size.map(usize::from));
+        set(&mut config.pooling, self.pooling);
+        set(&mut config.trainable, self.trainable);
+        set(&mut config.class_weights, self.class_weights);
+        set(&mut config.pixels, self.pixels);
+        set(&mut config.momentum, self.momentum);
+        self.refuse_what_cannot_start()?;
+        Ok(config)
+    }
+
+    /// The settings of a run resumed: its own, but for what may change.
+    pub fn resumed(&self, mut config: RunConfig) -> RunConfig {
+        set(&mut config.device, self.device);
+        set(&mut config.epochs, self.epochs);
+        config.max_steps = self.max_steps;
+        config
+    }
+
+    fn refuse_what_cannot_start(&self) -> Result<(), Usage> {
+        let Some(experiment) = self.experiment.filter(|_| !self.summary) else { return Ok(()) };
+        let name = experiment.name();
+        let data = self.data.as_ref().map_or("posters.safetensors".into(), |data| data.display().to_string());
+        if experiment.needs_weights() && self.weights.is_none() {
+            return Err(Usage(format!(
+                "{name} starts from ImageNet weights: onesheet train --data {data} --experiment {name} --weights FILE, where \
+                 FILE is Keras's resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 or torchvision's ResNet-50 as safetensors"
+            )));
+        }
+        if self.data.is_none() {
+            return Err(Usage(format!(
+                "{name} needs posters: onesheet train --data {data} --experiment {name}; `onesheet prepare` makes the file"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The folder's name where none is given: the time in UTC, and what is tried.
+    pub fn default_run_name(&self) -> String {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let what = match (self.experiment, &self.data) {
+            (Some(experiment), _) => experiment.name(),
+            (None, Some(_)) => "resnet",
+            (None, None) => "synthetic",
+        };
+        format!("{}-{what}", timestamp(seconds))
+    }
+}
+
+/// The flag if it is given.
+fn set<T>(setting: &mut T, flag: Option<T>) {
+    if let Some(flag) = flag {
+        *setting = flag;
+    }
+}
+
+/// The path from the root, so that the run is repeated or resumed from anywhere.
+fn whole(path: &Path) -> PathBuf {
+    absolute(path).unwrap_or_else(|_| path.into())
+}
+
+/// Seconds since 1970 as `2026-11-22-091530`, by Howard Hinnant's `civil_from_days`: years begin in March, so that the leap
+/// day is the last.
+fn timestamp(seconds: u64) -> String {
+    let (days, time) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02}-{:02}{:02}{:02}", time / 3600, time / 60 % 60, time % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_dates() {
+        // From `date --utc --date=@SECONDS`.
+        let dates = [
+            (0, "1970-01-01-000000"),
+            (951_782_399, "2000-02-28-235959"),
+            (951_782_400, "2000-02-29-000000"),
+            (1_709_164_800, "2024-02-29-000000"),
+            (1_795_338_930, "2026-11-22-091530"),
+            (4_107_542_400, "2100-03-01-000000"),
+        ];
+        for (seconds, date) in dates {
+            assert_eq!(timestamp(seconds), date);
+        }
+    }
+}
