@@ -122,15 +122,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         SplitName::Paper => SplitRule::Paper { seed: args.seed },
     };
     let plan = Plan::read(&args.labels, &choice, split)?;
+    let what = if matches!(split, SplitRule::ById) {
+        "films"
+    } else {
+        "rows"
+    };
     eprintln!(
-        "{}: {}, {} films",
+        "{}: {}, {} {what}",
         args.labels.display(),
         plan.dialect,
         plan.films.len()
     );
     if args.labels_only {
         let counted = Counted {
-            what: "films",
+            what,
             counts: plan.counts(),
             skipped: &plan.skipped,
             file: None,
@@ -260,7 +265,7 @@ fn strict(args: &Args, skipped: &[SkippedRow]) -> anyhow::Result<()> {
 
 /// What there is to report.
 struct Counted<'a> {
-    /// What was counted: films or posters.
+    /// What was counted: films, rows or posters.
     what: &'static str,
     counts: Counts,
     skipped: &'a [SkippedRow],

@@ -140,7 +140,8 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<LabelTable, LabelError> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut lines = (1..).zip(bytes.split(|&byte| byte == b'\n'));
     let header = lines.next().map_or(&b""[..], |(_, line)| line);
-    let columns = Columns::find(header).ok_or_else(|| LabelError::Header {
+    let mut cutter = Cutter::new();
+    let columns = Columns::find(cutter.cut(header)).ok_or_else(|| LabelError::Header {
         path: path.to_owned(),
         found: text(header).trim_end().chars().take(120).collect(),
     })?;
@@ -150,7 +151,8 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<LabelTable, LabelError> {
         skipped: Vec::new(),
     };
     for (number, line) in lines {
-        match columns.film(number, line) {
+        let cells = cutter.cut(line);
+        match columns.film(number, cells) {
             Some(Ok(film)) => table.rows.push(film),
             Some(Err(row)) => table.skipped.push(row),
             None => {}
@@ -176,8 +178,8 @@ struct Columns {
 }
 
 impl Columns {
-    fn find(header: &[u8]) -> Option<Columns> {
-        let names = cells(header).ok()?;
+    fn find(header: Result<Vec<&[u8]>, String>) -> Option<Columns> {
+        let names = header.ok()?;
         let column = |name: &str| {
             names
                 .iter()
@@ -199,10 +201,14 @@ impl Columns {
         })
     }
 
-    /// The film on line `number`; `None` where the line is blank.
-    fn film(&self, number: u64, line: &[u8]) -> Option<Result<Film, SkippedRow>> {
+    /// The film on line `number`, which has these cells; `None` where the line is blank.
+    fn film(
+        &self,
+        number: u64,
+        cells: Result<Vec<&[u8]>, String>,
+    ) -> Option<Result<Film, SkippedRow>> {
         let bad_row = |why| Some(Err(SkippedRow::new(number, "", Reason::BadRow(why))));
-        let cells = match cells(line) {
+        let cells = match cells {
             Ok(cells) => cells,
             Err(why) => return bad_row(why),
         };
@@ -236,29 +242,59 @@ impl Columns {
     }
 }
 
-/// The cells of one line, its line break already cut off.
-fn cells(line: &[u8]) -> Result<csv::ByteRecord, String> {
-    if line.len() > LONGEST_LINE {
-        return Err(format!(
-            "{} bytes long; a row has {LONGEST_LINE} at most",
-            line.len()
-        ));
+/// Cuts lines into cells; one for a whole table, because its making costs more than its use.
+struct Cutter {
+    core: csv_core::Reader,
+    /// The line, with the line break back on.
+    input: Vec<u8>,
+    /// The cells without their quotes, one after the other, and where each ends.
+    cells: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Cutter {
+    fn new() -> Cutter {
+        let core = csv_core::ReaderBuilder::new()
+            .terminator(csv_core::Terminator::Any(b'\n'))
+            .build();
+        Cutter {
+            core,
+            input: Vec::new(),
+            cells: Vec::new(),
+            ends: Vec::new(),
+        }
     }
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    // The line break goes back on as a probe: only an open quote lets it into a cell.
-    let probe = [line, b"\n"].concat();
-    let mut record = csv::ByteRecord::new();
-    csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .terminator(csv::Terminator::Any(b'\n'))
-        .buffer_capacity(probe.len())
-        .from_reader(&probe[..])
-        .read_byte_record(&mut record)
-        .map_err(|error| error.to_string())?;
-    match record.iter().last() {
-        Some(last) if last.ends_with(b"\n") => Err("a quote that is never closed".to_owned()),
-        _ => Ok(record),
+
+    /// The cells of one line, its line break already cut off.
+    fn cut(&mut self, line: &[u8]) -> Result<Vec<&[u8]>, String> {
+        if line.len() > LONGEST_LINE {
+            return Err(format!(
+                "{} bytes long; a row has {LONGEST_LINE} at most",
+                line.len()
+            ));
+        }
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.input.clear();
+        self.input.extend_from_slice(line);
+        self.input.push(b'\n');
+        // Quotes only shorten, and two cells have a comma between them: there is always room.
+        self.cells.resize(self.input.len(), 0);
+        self.ends.resize(self.input.len() + 1, 0);
+        self.core.reset();
+        let (result, _, _, count) =
+            self.core
+                .read_record(&self.input, &mut self.cells, &mut self.ends);
+        if result != csv_core::ReadRecordResult::Record {
+            return Err("a quote that is never closed".to_owned());
+        }
+        let begins = std::iter::once(0).chain(self.ends[..count].iter().copied());
+        Ok(begins
+            .zip(&self.ends[..count])
+            .map(|(begin, &end)| &self.cells[begin..end])
+            .collect())
     }
 }
 
@@ -404,16 +440,25 @@ mod tests {
 
     #[test]
     fn an_open_quote_costs_one_line() {
-        assert!(cells(b"1,\"['A', 'B']").is_err());
-        assert!(cells(b"\"").is_err());
+        let mut cutter = Cutter::new();
+        let mut cut = |line: &str| {
+            let cells = cutter.cut(line.as_bytes()).ok()?;
+            Some(
+                cells
+                    .iter()
+                    .map(|cell| text(cell).into_owned())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(cut("1,\"['A', 'B']"), None);
+        assert_eq!(cut("1,2\r").unwrap(), ["1", "2"]);
+        assert_eq!(cut("\""), None);
         assert_eq!(
-            cells(b"1,\"a \"\"b\"\"\",c\"d").unwrap(),
-            csv::ByteRecord::from(vec!["1", "a \"b\"", "c\"d"])
+            cut("1,\"a \"\"b\"\"\",c\"d").unwrap(),
+            ["1", "a \"b\"", "c\"d"]
         );
-        assert_eq!(
-            cells(b"1,2\r").unwrap(),
-            csv::ByteRecord::from(vec!["1", "2"])
-        );
-        assert!(cells(b"").unwrap().is_empty());
+        assert_eq!(cut(",").unwrap(), ["", ""]);
+        assert_eq!(cut("\"\"").unwrap(), [""]);
+        assert_eq!(cut("").unwrap(), [""; 0]);
     }
 }

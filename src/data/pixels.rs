@@ -77,7 +77,10 @@ fn decode(bytes: &[u8]) -> Result<RgbImage, PixelError> {
         let reader = ImageReader::new(Cursor::new(bytes))
             .with_guessed_format()
             .expect("a slice can always be read");
-        if reader.format().is_some() {
+        if reader
+            .format()
+            .is_some_and(|format| format.reading_enabled())
+        {
             Ok(reader)
         } else {
             Err(PixelError::UnknownFormat)
@@ -129,4 +132,63 @@ fn nearest_sources(length: u32, size: usize) -> Vec<u32> {
         centre += step;
     }
     sources
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pillow 13's answers, each list of 150 columns folded to a number:
+    /// ```python
+    /// image = Image.fromarray(np.arange(n, dtype=np.int32).reshape(1, -1), mode="I")
+    /// columns = np.asarray(image.resize((150, 1), Image.NEAREST)).ravel().tolist()
+    /// functools.reduce(lambda folded, x: (folded * 31 + x) % 2**64, columns, 0)
+    /// ```
+    #[test]
+    fn nearest_is_pillows() {
+        let fold = |sources: &[u32]| {
+            sources.iter().fold(0u64, |folded, &x| {
+                folded.wrapping_mul(31).wrapping_add(x.into())
+            })
+        };
+        for (length, expected) in [
+            (1, 0),
+            (100, 0x6686d40a6c3673),
+            (149, 0xc4e4728d529bfcea),
+            (182, 0x7e701b1b0e977d5b),
+            (268, 0x9f772050c0f6f6e7),
+            (300, 0xce5c2c8766cb89f6),
+            (4096, 0x7d6ec2aa7815e89f),
+        ] {
+            assert_eq!(
+                fold(&nearest_sources(length, 150)),
+                expected,
+                "{length} to 150"
+            );
+        }
+    }
+
+    #[test]
+    fn nearest_picks_columns_and_rows() {
+        // Pixel (x, y) is [x, y, 7]; 4×8 to 2×2 takes columns 1 and 3, rows 2 and 6.
+        let image = RgbImage::from_fn(4, 8, |x, y| image::Rgb([x as u8, y as u8, 7]));
+        assert_eq!(nearest(&image, 2), [1, 2, 7, 3, 2, 7, 1, 6, 7, 3, 6, 7]);
+    }
+
+    #[test]
+    fn area_keeps_flat_colours_and_means() {
+        let flat = RgbImage::from_pixel(182, 268, image::Rgb([10, 128, 250]));
+        assert!(
+            area(&flat, 150)
+                .chunks(3)
+                .all(|pixel| pixel == [10, 128, 250])
+        );
+        // A checkerboard averages to grey where nearest would pick black or white.
+        let board = RgbImage::from_fn(256, 256, |x, y| image::Rgb([255 * ((x + y) % 2) as u8; 3]));
+        assert!(
+            area(&board, 32)
+                .iter()
+                .all(|&value| (126..=129).contains(&value))
+        );
+    }
 }

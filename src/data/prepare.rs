@@ -80,6 +80,18 @@ pub enum PrepareError {
     Write(#[from] TensorFileError),
 }
 
+impl PrepareError {
+    /// Whether the table, the posters or the choice of genres is at fault, and not the machine.
+    pub fn is_bad_data(&self) -> bool {
+        !matches!(
+            self,
+            PrepareError::Labels(LabelError::Read { .. })
+                | PrepareError::Folder { .. }
+                | PrepareError::Write(_)
+        )
+    }
+}
+
 /// A film with its place in the data set.
 #[derive(Clone, Debug)]
 pub struct PlannedFilm {
