@@ -3,9 +3,7 @@
 use std::io::Cursor;
 use std::panic::{self, AssertUnwindSafe};
 
-use fast_image_resize as fir;
-use fir::images::{TypedImage, TypedImageRef};
-use fir::pixels::U8x3;
+use image::imageops::{self, FilterType};
 use image::{ImageReader, Limits, RgbImage};
 
 /// The widest and the highest poster, in pixels.
@@ -18,9 +16,9 @@ const DECODER_MEMORY: u64 = 64 << 20;
 pub enum Resize {
     /// Every pixel is a weighted mean over the area it covers in the poster.
     ///
-    /// The weights are a Hamming window (Pillow's `HAMMING`): no wider a reach than bilinear, so quick, and sharp almost as
-    /// bicubic when shrinking. A plain box would be the obvious choice, but at these small factors (182 to 150 pixels) it
-    /// takes one source pixel here and two there, which breaks fine lines such as the small print of a poster.
+    /// The weights fall off in a triangle two target pixels wide (Pillow's `BILINEAR` when shrinking). A plain box would be
+    /// the obvious choice, but at these small factors (182 to 150 pixels) it takes one source pixel here and two there,
+    /// which breaks fine lines such as the small print of a poster.
     Area,
     /// Every pixel is one pixel of the poster, as in Keras's `load_img`, which is what the paper's network saw.
     Nearest,
@@ -98,16 +96,7 @@ fn decode(bytes: &[u8]) -> Result<RgbImage, PixelError> {
 }
 
 fn area(image: &RgbImage, size: usize) -> Vec<u8> {
-    // The typed calls compile the filter for this one kind of pixel, the untyped ones for every kind there is.
-    let source = TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw())
-        .expect("an RGB image has three bytes a pixel");
-    let mut target = TypedImage::<U8x3>::new(size as u32, size as u32);
-    let options =
-        fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Hamming)).use_alpha(false);
-    fir::Resizer::new()
-        .resize_typed(&source, &mut target, &options)
-        .expect("neither image is empty");
-    target.pixels().iter().flat_map(|pixel| pixel.0).collect()
+    imageops::resize(image, size as u32, size as u32, FilterType::Triangle).into_raw()
 }
 
 fn nearest(image: &RgbImage, size: usize) -> Vec<u8> {
