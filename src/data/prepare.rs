@@ -1,6 +1,6 @@
 //! From a label table and a folder of posters to a tensor file, in two steps.
 //!
-//! A [`Plan`] needs the table alone: the films, their classes, their splits. [`write`] then looks for the posters and streams
+//! A [`Plan`] needs the table alone: the films, their classes, their splits. [`write()`] then looks for the posters and streams
 //! them into the file. Nothing of a poster is kept longer than a batch takes, so the memory needed does not grow with the
 //! number of films.
 
@@ -180,7 +180,7 @@ pub struct Shape {
     pub provenance: BTreeMap<String, String>,
 }
 
-/// What [`write`] is doing.
+/// What [`write()`] is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Comparing the posters' files, to find placeholders.
