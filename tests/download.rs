@@ -24,9 +24,7 @@ struct Server {
 
 impl Server {
     /// `answer` gets the connection, the path and how often that path was asked for before.
-    fn start(
-        answer: impl Fn(&mut TcpStream, &str, usize) -> std::io::Result<()> + Send + Sync + 'static,
-    ) -> Server {
+    fn start(answer: impl Fn(&mut TcpStream, &str, usize) -> std::io::Result<()> + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let hits: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
@@ -36,13 +34,9 @@ impl Server {
                 let (answer, counted) = (answer.clone(), counted.clone());
                 thread::spawn(move || {
                     let mut connection = connection.unwrap();
-                    let mut lines = BufReader::new(connection.try_clone().unwrap())
-                        .lines()
-                        .map_while(Result::ok);
-                    let path = lines
-                        .next()
-                        .and_then(|line| line.split(' ').nth(1).map(str::to_owned))
-                        .unwrap_or_default();
+                    let mut lines = BufReader::new(connection.try_clone().unwrap()).lines().map_while(Result::ok);
+                    let path =
+                        lines.next().and_then(|line| line.split(' ').nth(1).map(str::to_owned)).unwrap_or_default();
                     lines.take_while(|line| !line.is_empty()).for_each(drop);
                     let before = {
                         let mut counted = counted.lock().unwrap();
@@ -65,19 +59,14 @@ impl Server {
 
 fn poster(format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    RgbImage::from_pixel(20, 30, image::Rgb([9, 99, 199]))
-        .write_to(&mut bytes, format)
-        .unwrap();
+    RgbImage::from_pixel(20, 30, image::Rgb([9, 99, 199])).write_to(&mut bytes, format).unwrap();
     bytes.into_inner()
 }
 
 /// An answer with a body and `more` headers.
 fn reply(to: &mut TcpStream, status: &str, more: &str, body: &[u8]) -> std::io::Result<()> {
     let length = body.len();
-    write!(
-        to,
-        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{more}\r\n"
-    )?;
+    write!(to, "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{more}\r\n")?;
     to.write_all(body)
 }
 
@@ -94,23 +83,13 @@ fn gzip_bomb() -> Vec<u8> {
         bits.extend([0, 0, 0, 0, 0]); // from one byte back
     }
     bits.extend([0; 7]); // the end
-    let bytes = bits.chunks(8).map(|bits| {
-        bits.iter().rev().fold(0, |byte, bit| byte << 1 | bit) << (8 - bits.len())
-            >> (8 - bits.len())
-    });
-    b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
-        .iter()
-        .copied()
-        .chain(bytes)
-        .collect()
+    let bytes = bits
+        .chunks(8)
+        .map(|bits| bits.iter().rev().fold(0, |byte, bit| byte << 1 | bit) << (8 - bits.len()) >> (8 - bits.len()));
+    b"\x1f\x8b\x08\0\0\0\0\0\0\xff".iter().copied().chain(bytes).collect()
 }
 
-fn misbehave(
-    to: &mut TcpStream,
-    path: &str,
-    before: usize,
-    other_port: u16,
-) -> std::io::Result<()> {
+fn misbehave(to: &mut TcpStream, path: &str, before: usize, other_port: u16) -> std::io::Result<()> {
     let jpeg = poster(ImageFormat::Jpeg);
     let dribble = |to: &mut TcpStream, byte: u8| loop {
         to.write_all(&[byte])?;
@@ -132,30 +111,10 @@ fn misbehave(
 
         "/404" => reply(to, "404 Not Found", "", &jpeg),
         "/503" => reply(to, "503 Service Unavailable", "Retry-After: 0\r\n", b""),
-        "/later" => reply(
-            to,
-            "429 Too Many Requests",
-            "Retry-After: 18446744073709551615\r\n",
-            b"",
-        ),
-        "/much-later" => reply(
-            to,
-            "429 Too Many Requests",
-            "Retry-After: 4000000000\r\n",
-            b"",
-        ),
-        "/html" => reply(
-            to,
-            "200 OK",
-            "Content-Type: image/jpeg\r\n",
-            b"<html>no such poster</html>",
-        ),
-        "/gif" => reply(
-            to,
-            "200 OK",
-            "Content-Type: image/gif\r\n",
-            b"GIF89a\x01\0\x01\0",
-        ),
+        "/later" => reply(to, "429 Too Many Requests", "Retry-After: 18446744073709551615\r\n", b""),
+        "/much-later" => reply(to, "429 Too Many Requests", "Retry-After: 4000000000\r\n", b""),
+        "/html" => reply(to, "200 OK", "Content-Type: image/jpeg\r\n", b"<html>no such poster</html>"),
+        "/gif" => reply(to, "200 OK", "Content-Type: image/gif\r\n", b"GIF89a\x01\0\x01\0"),
         "/empty" => reply(to, "200 OK", "", b""),
         "/nowhere" => reply(to, "302 Found", "", b""),
         "/loop" => redirect(to, "/loop"),
@@ -163,13 +122,8 @@ fn misbehave(
         "/ftp" => redirect(to, "ftp://127.0.0.1/ok"),
         "/neighbour" => redirect(to, &format!("http://127.0.0.1:{other_port}/secret")),
         "/neighbour-by-name" => redirect(to, &format!("http://localhost:{other_port}/secret")),
-        "/neighbour-in-six" => redirect(
-            to,
-            &format!("http://[::ffff:127.0.0.1]:{other_port}/secret"),
-        ),
-        "/neighbour-in-one-figure" => {
-            redirect(to, &format!("http://2130706433:{other_port}/secret"))
-        }
+        "/neighbour-in-six" => redirect(to, &format!("http://[::ffff:127.0.0.1]:{other_port}/secret")),
+        "/neighbour-in-one-figure" => redirect(to, &format!("http://2130706433:{other_port}/secret")),
         "/cloud" => redirect(to, "http://169.254.169.254/latest/meta-data"),
         "/slow-head" => {
             write!(to, "HTTP/1.1 200 OK\r\nX-Filler: ")?;
@@ -198,10 +152,7 @@ fn misbehave(
             }
         }
         "/huge" => {
-            write!(
-                to,
-                "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n"
-            )?;
+            write!(to, "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")?;
             to.write_all(&jpeg)?;
             loop {
                 to.write_all(&[0; 65536])?;
@@ -216,20 +167,13 @@ fn misbehave(
 /// A film whose poster is at `url`; its id is made from `number`.
 fn film(number: usize, url: String) -> Film {
     let id = FilmId::parse(&number.to_string()).unwrap();
-    Film {
-        line: number as u64,
-        id,
-        genres: vec!["Drama".to_owned()],
-        poster_url: Some(url),
-    }
+    Film { line: number as u64, id, genres: vec!["Drama".to_owned()], poster_url: Some(url) }
 }
 
 /// What is in `folder`, in order.
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -261,18 +205,9 @@ fn every_manner_ends_in_time_and_in_the_right_words() {
         ("/file", "`file:///etc/passwd` is no http or https address"),
         ("/ftp", "no http or https address"),
         ("/neighbour", "127.0.0.1, which is in a private network"),
-        (
-            "/neighbour-by-name",
-            "localhost, which is in a private network",
-        ),
-        (
-            "/neighbour-in-six",
-            "[::ffff:127.0.0.1], which is in a private network",
-        ),
-        (
-            "/neighbour-in-one-figure",
-            "2130706433, which is in a private network",
-        ),
+        ("/neighbour-by-name", "localhost, which is in a private network"),
+        ("/neighbour-in-six", "[::ffff:127.0.0.1], which is in a private network"),
+        ("/neighbour-in-one-figure", "2130706433, which is in a private network"),
         ("/cloud", "169.254.169.254, which is in a private network"),
         ("/slow-head", "timeout"),
         ("/slow", "timeout"),
@@ -289,32 +224,17 @@ fn every_manner_ends_in_time_and_in_the_right_words() {
         .collect();
     films.push(film(900, "file:///etc/passwd".to_owned()));
     films.push(film(901, "not an address".to_owned()));
-    films.push(film(
-        902,
-        format!("http://127.0.0.1:{}/present", server.port),
-    ));
+    films.push(film(902, format!("http://127.0.0.1:{}/present", server.port)));
     films.push(films[0].clone()); // a repeated row
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("902.jpg"), "fetched before").unwrap();
 
-    let downloader = Downloader {
-        connections: 36,
-        attempts: 3,
-        deadline: Duration::from_secs(6),
-    };
+    let downloader = Downloader { connections: 36, attempts: 3, deadline: Duration::from_secs(6) };
     let start = Instant::now();
     let mut heard = Vec::new();
     let wanted: Vec<&Film> = films.iter().collect();
-    let failures = downloader
-        .fetch_missing(&wanted, folder.path(), &mut |done, of| {
-            heard.push((done, of))
-        })
-        .unwrap();
-    assert!(
-        start.elapsed() <= Duration::from_secs(12),
-        "{:?}",
-        start.elapsed()
-    );
+    let failures = downloader.fetch_missing(&wanted, folder.path(), &mut |done, of| heard.push((done, of))).unwrap();
+    assert!(start.elapsed() <= Duration::from_secs(12), "{:?}", start.elapsed());
     assert_eq!(heard, (1..=34).map(|done| (done, 34)).collect::<Vec<_>>());
 
     let mut expected_files = vec!["902.jpg".to_owned()];
@@ -323,17 +243,10 @@ fn every_manner_ends_in_time_and_in_the_right_words() {
         if words.is_empty() {
             assert_eq!(failure, None, "{path}");
             let extension = path.trim_start_matches('/');
-            let extension = if ["png", "webp"].contains(&extension) {
-                extension
-            } else {
-                "jpg"
-            };
+            let extension = if ["png", "webp"].contains(&extension) { extension } else { "jpg" };
             let format = ImageFormat::from_extension(extension).unwrap();
             let name = format!("{}.{extension}", film.id);
-            assert!(
-                fs::read(folder.path().join(&name)).unwrap() == poster(format),
-                "{path}"
-            );
+            assert!(fs::read(folder.path().join(&name)).unwrap() == poster(format), "{path}");
             expected_files.push(name);
         } else {
             let failure = failure.unwrap_or_else(|| panic!("{path} should fail"));
@@ -343,57 +256,30 @@ fn every_manner_ends_in_time_and_in_the_right_words() {
     assert!(failures[&films[32].id].contains("`file:///etc/passwd` is no http"));
     assert!(failures[&films[33].id].contains("`not an address` is no http"));
     expected_files.sort();
-    assert_eq!(
-        names(folder.path()),
-        expected_files,
-        "nothing half fetched stays"
-    );
+    assert_eq!(names(folder.path()), expected_files, "nothing half fetched stays");
     assert_eq!(neighbour.hits("/secret"), 0, "the neighbour was asked");
-    assert_eq!(
-        [
-            server.hits("/404"),
-            server.hits("/503"),
-            server.hits("/html")
-        ],
-        [1, 3, 1]
-    );
+    assert_eq!([server.hits("/404"), server.hits("/503"), server.hits("/html")], [1, 3, 1]);
     assert_eq!([server.hits("/present"), server.hits("/loop")], [0, 6]);
     // The film itself, and the two redirects to it; the repeated row asks for nothing.
     assert_eq!(server.hits("/ok"), 3);
 
     // Again: only what failed is asked for.
     let failed: Vec<&Film> = films.iter().take(9).collect();
-    let failures = downloader
-        .fetch_missing(&failed, folder.path(), &mut |_, _| {})
-        .unwrap();
+    let failures = downloader.fetch_missing(&failed, folder.path(), &mut |_, _| {}).unwrap();
     assert_eq!(failures.len(), 1);
     assert_eq!([server.hits("/ok"), server.hits("/404")], [3, 2]);
 }
 
 #[test]
 fn a_dead_network_ends_the_run() {
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let films: Vec<Film> = (0..5000)
-        .map(|number| film(number, format!("http://127.0.0.1:{closed}/")))
-        .collect();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let films: Vec<Film> = (0..5000).map(|number| film(number, format!("http://127.0.0.1:{closed}/"))).collect();
     let folder = tempfile::tempdir().unwrap();
-    let downloader = Downloader {
-        attempts: 1,
-        ..Downloader::default()
-    };
+    let downloader = Downloader { attempts: 1, ..Downloader::default() };
     let mut asked = 0;
     let wanted: Vec<&Film> = films.iter().collect();
-    let error = downloader
-        .fetch_missing(&wanted, folder.path(), &mut |done, _| asked = done)
-        .unwrap_err();
-    assert!(
-        matches!(error, DownloadError::Unreachable { .. }),
-        "{error}"
-    );
+    let error = downloader.fetch_missing(&wanted, folder.path(), &mut |done, _| asked = done).unwrap_err();
+    assert!(matches!(error, DownloadError::Unreachable { .. }), "{error}");
     assert_eq!(asked, 99);
 }
 
@@ -401,14 +287,10 @@ fn a_dead_network_ends_the_run() {
 fn no_addresses_and_no_folder_are_said() {
     let mut one = film(1, "http://127.0.0.1:1/".to_owned());
     let file = tempfile::NamedTempFile::new().unwrap();
-    let error = Downloader::default()
-        .fetch_missing(&[&one], file.path(), &mut |_, _| {})
-        .unwrap_err();
+    let error = Downloader::default().fetch_missing(&[&one], file.path(), &mut |_, _| {}).unwrap_err();
     assert!(matches!(error, DownloadError::Folder { .. }), "{error}");
     one.poster_url = None;
-    let error = Downloader::default()
-        .fetch_missing(&[&one], Path::new("unused"), &mut |_, _| {})
-        .unwrap_err();
+    let error = Downloader::default().fetch_missing(&[&one], Path::new("unused"), &mut |_, _| {}).unwrap_err();
     assert!(error.to_string().contains("MovieGenre.csv"), "{error}");
 }
 
@@ -420,30 +302,18 @@ fn the_tool_fetches_and_prepares_in_one_go() {
     });
     let folder = tempfile::tempdir().unwrap();
     let at = format!("http://127.0.0.1:{}", server.port);
-    let table = format!(
-        "imdbId,Genre,Poster\n1,Drama,{at}/1\n2,War,{at}/2\n3,Drama|War,{at}/gone\n4,Drama,\n"
-    );
+    let table = format!("imdbId,Genre,Poster\n1,Drama,{at}/1\n2,War,{at}/2\n3,Drama|War,{at}/gone\n4,Drama,\n");
     fs::write(folder.path().join("MovieGenre.csv"), table).unwrap();
     let arguments = "prepare --labels MovieGenre.csv --download fetched --genres Drama --image-size 8 --connections 2";
     let run = || {
         let mut command = Command::cargo_bin("onesheet").unwrap();
-        command
-            .current_dir(folder.path())
-            .args(arguments.split(' '))
-            .assert()
-            .success();
+        command.current_dir(folder.path()).args(arguments.split(' ')).assert().success();
     };
     run();
-    assert_eq!(
-        names(&folder.path().join("fetched")),
-        ["tt0000001.jpg", "tt0000002.jpg"]
-    );
+    assert_eq!(names(&folder.path().join("fetched")), ["tt0000001.jpg", "tt0000002.jpg"]);
     let skipped = fs::read_to_string(folder.path().join("skipped.csv")).unwrap();
     let expected = "line,id,reason,detail\n4,tt0000003,no poster,download failed: the server answered 404\n5,tt0000004,no poster,\n";
     assert_eq!(skipped, expected);
     run();
-    assert_eq!(
-        [server.hits("/1"), server.hits("/2"), server.hits("/gone")],
-        [1, 1, 2]
-    );
+    assert_eq!([server.hits("/1"), server.hits("/2"), server.hits("/gone")], [1, 1, 2]);
 }

@@ -16,11 +16,7 @@ fn read(table: impl AsRef<[u8]>) -> (Vec<String>, Vec<String>) {
     let table = parse(table).unwrap();
     let film = |film: &Film| format!("{}: {}", film.id, film.genres.join("|"));
     let rows = table.rows.iter().map(film).collect();
-    let skipped = table
-        .skipped
-        .iter()
-        .map(|row| format!("{}: {}", row.line, row.reason.kind()))
-        .collect();
+    let skipped = table.skipped.iter().map(|row| format!("{}: {}", row.line, row.reason.kind())).collect();
     (rows, skipped)
 }
 
@@ -31,11 +27,7 @@ fn kaggles_table() {
         245429,http://www.imdb.com/title/tt245429,Am\xe9lie (2001),8.3,Comedy|Romance,\r\n";
     let table = parse(table).unwrap();
     assert_eq!(table.dialect, Dialect::Kaggle);
-    let urls: Vec<_> = table
-        .rows
-        .iter()
-        .map(|film| film.poster_url.as_deref())
-        .collect();
+    let urls: Vec<_> = table.rows.iter().map(|film| film.poster_url.as_deref()).collect();
     assert_eq!(urls, [Some("http://host/a.jpg"), None]);
     assert_eq!(table.rows[1].id.as_str(), "tt0245429");
     assert_eq!(table.rows[1].genres, ["Comedy", "Romance"]);
@@ -111,10 +103,7 @@ fn odd_rows_that_are_fine() {
         (" 7 , Drama | War ", Some("tt0000007: Drama|War")),
         ("7,Drama|Drama", Some("tt0000007: Drama")),
         ("7,Kitchen Sink", Some("tt0000007: Kitchen Sink")),
-        (
-            "7,\"[\"\"Drama\"\", 'D\\'Art']\"",
-            Some("tt0000007: Drama|D'Art"),
-        ),
+        ("7,\"[\"\"Drama\"\", 'D\\'Art']\"", Some("tt0000007: Drama|D'Art")),
         ("\"7\",\"['Drama', 'N/A']\"", Some("tt0000007: Drama")),
         ("TT0000007,['Drama']", Some("tt0000007: Drama")),
         ("my-film_3,['Drama']", Some("my-film_3: Drama")),
@@ -134,25 +123,11 @@ fn repeated_and_conflicting_rows_stay_until_they_are_merged() {
 
 #[test]
 fn a_table_without_the_columns_is_refused_with_its_header() {
-    for header in [
-        "",
-        "a,b",
-        "Id",
-        "Genre",
-        "Title,Genre",
-        "\"Id,Genre",
-        "\u{fffe}I\0d\0",
-    ] {
+    for header in ["", "a,b", "Id", "Genre", "Title,Genre", "\"Id,Genre", "\u{fffe}I\0d\0"] {
         let error = parse(format!("{header}\n1,Drama\n")).unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, LabelError::Header { .. }), "{message}");
-        for part in [
-            "table.csv",
-            header,
-            "imdbId,Genre",
-            "Id,Genre",
-            "MovieGenre.csv",
-        ] {
+        for part in ["table.csv", header, "imdbId,Genre", "Id,Genre", "MovieGenre.csv"] {
             assert!(message.contains(part), "{part:?} in {message}");
         }
     }
@@ -162,21 +137,13 @@ fn a_table_without_the_columns_is_refused_with_its_header() {
 #[test]
 fn a_table_without_a_usable_row_is_refused_with_the_first_reason() {
     let message = parse("Id,Genre\n\n1,\n2,\n").unwrap_err().to_string();
-    assert_eq!(
-        message,
-        "table.csv has no usable row among 2; line 3: no genre "
-    );
-    assert!(matches!(
-        parse("Id,Genre\n"),
-        Err(LabelError::NoFilm { skipped: 0, .. })
-    ));
+    assert_eq!(message, "table.csv has no usable row among 2; line 3: no genre ");
+    assert!(matches!(parse("Id,Genre\n"), Err(LabelError::NoFilm { skipped: 0, .. })));
 }
 
 #[test]
 fn a_missing_table_is_named() {
-    let message = labels::read(Path::new("no/such.csv"))
-        .unwrap_err()
-        .to_string();
+    let message = labels::read(Path::new("no/such.csv")).unwrap_err().to_string();
     assert_eq!(message, "cannot read the label table no/such.csv");
 }
 
@@ -187,18 +154,7 @@ fn a_hundred_thousand_damaged_tables() {
         114709,http://a/tt114709,\"Toy, \"\"Story\"\"\",8.3,Animation|Comedy,http://host/a.jpg\r\n\
         tt0113497,,Jumanji,6.9,\"['Action', \"\"Family\"\"]\",http://host/b.jpg\n\
         113228.0,,Am\xe9lie,,['Drama'],\n\n,,,,,\n";
-    const SPLICES: [&[u8]; 10] = [
-        b"\"",
-        b"'",
-        b"\n",
-        b"\r",
-        b",",
-        b"[",
-        b"]",
-        b"\\",
-        b"\0",
-        b"\xff\xfe",
-    ];
+    const SPLICES: [&[u8]; 10] = [b"\"", b"'", b"\n", b"\r", b",", b"[", b"]", b"\\", b"\0", b"\xff\xfe"];
     let mut random = StdRng::seed_from_u64(12);
     let mut read = 0;
     for _ in 0..100_000 {
@@ -209,9 +165,7 @@ fn a_hundred_thousand_damaged_tables() {
             match random.random_range(0..4) {
                 0 => table[at] = random.random(),
                 1 => drop(table.remove(at)),
-                2 => {
-                    drop(table.splice(at..at, SPLICES[random.random_range(0..10)].iter().copied()))
-                }
+                2 => drop(table.splice(at..at, SPLICES[random.random_range(0..10)].iter().copied())),
                 _ => table.truncate(at.max(1)),
             }
         }
@@ -222,8 +176,5 @@ fn a_hundred_thousand_damaged_tables() {
             assert!(parsed.rows.iter().all(|film| !film.genres.is_empty()));
         }
     }
-    assert!(
-        (20_000..99_000).contains(&read),
-        "{read}: the damage should neither spare all tables nor ruin all"
-    );
+    assert!((20_000..99_000).contains(&read), "{read}: the damage should neither spare all tables nor ruin all");
 }

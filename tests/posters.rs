@@ -83,38 +83,15 @@ fn nothing_outside_the_folder_is_touched_and_a_pipe_never_opened() {
     symlink("nowhere.jpg", root.join("6.jpg")).unwrap();
     symlink("/dev/zero", root.join("7.jpg")).unwrap();
     let pipe = root.join("8.jpg");
-    assert!(
-        std::process::Command::new("mkfifo")
-            .arg(&pipe)
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     symlink("8.jpg", root.join("9.jpg")).unwrap();
     fs::create_dir(root.join("10.jpg")).unwrap();
 
     let folder = PosterFolder::index(root).unwrap();
     let all: Vec<_> = (1..=10).map(|id| found(&folder, &id.to_string())).collect();
-    assert_eq!(
-        all,
-        [
-            None,
-            None,
-            None,
-            Some("4.jpg"),
-            None,
-            None,
-            None,
-            None,
-            None,
-            None
-        ]
-    );
+    assert_eq!(all, [None, None, None, Some("4.jpg"), None, None, None, None, None, None]);
     assert!(matches!(posters::read(&pipe), Err(ReadError::NotAFile)));
-    assert!(matches!(
-        posters::read(Path::new("/dev/zero")),
-        Err(ReadError::NotAFile)
-    ));
+    assert!(matches!(posters::read(Path::new("/dev/zero")), Err(ReadError::NotAFile)));
     assert!(matches!(posters::read(root), Err(ReadError::NotAFile)));
     assert_eq!(fs::read(&canary).unwrap(), b"canary");
 }
@@ -123,22 +100,16 @@ fn nothing_outside_the_folder_is_touched_and_a_pipe_never_opened() {
 fn a_huge_file_is_not_opened() {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(1 << 40).unwrap();
-    assert!(
-        matches!(posters::read(file.path()), Err(ReadError::TooLarge(bytes)) if bytes == 1 << 40)
-    );
+    assert!(matches!(posters::read(file.path()), Err(ReadError::TooLarge(bytes)) if bytes == 1 << 40));
 }
 
 #[test]
 fn every_kind_of_image_becomes_rgb() {
-    let rgb = |image: DynamicImage, format| {
-        pixels::square(&encode(image, format), 16, Resize::Nearest).unwrap()
-    };
+    let rgb = |image: DynamicImage, format| pixels::square(&encode(image, format), 16, Resize::Nearest).unwrap();
     let grey = image::GrayImage::from_pixel(20, 30, image::Luma([77]));
     let clear = image::RgbaImage::from_pixel(20, 30, image::Rgba([1, 2, 3, 0]));
     let deep = image::ImageBuffer::from_pixel(20, 30, image::Rgb([0x0101u16, 0x8080, 0xffff]));
-    let all = |pixels: Vec<u8>, pixel: [u8; 3]| {
-        pixels.len() == 16 * 16 * 3 && pixels.chunks(3).all(|p| p == pixel)
-    };
+    let all = |pixels: Vec<u8>, pixel: [u8; 3]| pixels.len() == 16 * 16 * 3 && pixels.chunks(3).all(|p| p == pixel);
     assert!(all(rgb(grey.clone().into(), ImageFormat::Jpeg), [77; 3]));
     assert!(all(rgb(grey.into(), ImageFormat::Png), [77; 3]));
     assert!(all(rgb(clear.clone().into(), ImageFormat::Png), [1, 2, 3]));
@@ -149,10 +120,7 @@ fn every_kind_of_image_becomes_rgb() {
         for resize in [Resize::Area, Resize::Nearest] {
             let square = pixels::square(&poster(format), 10, resize).unwrap();
             assert_eq!(square.len(), 10 * 10 * 3);
-            assert!(
-                square[0] < 60 && square[27] > 150,
-                "red grows from left to right: {resize:?}"
-            );
+            assert!(square[0] < 60 && square[27] > 150, "red grows from left to right: {resize:?}");
         }
     }
 }
@@ -160,28 +128,13 @@ fn every_kind_of_image_becomes_rgb() {
 #[test]
 fn what_is_no_poster_is_named() {
     let error = |bytes: &[u8]| pixels::square(bytes, 16, Resize::Area).unwrap_err();
-    for bytes in [
-        &b""[..],
-        b"<html>404</html>",
-        b"GIF89a\x01\0\x01\0",
-        b"\xff",
-        &[0; 4096],
-    ] {
-        assert!(
-            matches!(error(bytes), PixelError::UnknownFormat),
-            "{bytes:?}"
-        );
+    for bytes in [&b""[..], b"<html>404</html>", b"GIF89a\x01\0\x01\0", b"\xff", &[0; 4096]] {
+        assert!(matches!(error(bytes), PixelError::UnknownFormat), "{bytes:?}");
     }
     let jpeg = poster(ImageFormat::Jpeg);
     assert!(matches!(error(&jpeg[..40]), PixelError::Damaged(_)));
     let wide = encode(RgbImage::new(4097, 1).into(), ImageFormat::Png);
-    assert!(matches!(
-        error(&wide),
-        PixelError::TooLarge {
-            width: 4097,
-            height: 1
-        }
-    ));
+    assert!(matches!(error(&wide), PixelError::TooLarge { width: 4097, height: 1 }));
 }
 
 /// Small files that claim, or are, huge images: refused at once.
@@ -189,10 +142,7 @@ fn what_is_no_poster_is_named() {
 fn bombs_are_defused() {
     let flat = encode(RgbImage::new(6000, 6000).into(), ImageFormat::Png);
     // Sixteen bits of four channels fit the sides and exceed the memory.
-    let deep = encode(
-        image::ImageBuffer::<image::Rgba<u16>, _>::new(4096, 4096).into(),
-        ImageFormat::Png,
-    );
+    let deep = encode(image::ImageBuffer::<image::Rgba<u16>, _>::new(4096, 4096).into(), ImageFormat::Png);
     let mut bombs = vec![flat, deep];
     for side in [0u32, 4097, 65_535, 0x7fff_ffff, u32::MAX] {
         let mut png = poster(ImageFormat::Png);
@@ -200,25 +150,15 @@ fn bombs_are_defused() {
         png[20..24].copy_from_slice(&side.to_be_bytes());
         bombs.push(png);
         let mut jpeg = poster(ImageFormat::Jpeg);
-        let frame = jpeg
-            .windows(2)
-            .position(|marker| marker == [0xff, 0xc0])
-            .unwrap();
+        let frame = jpeg.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
         jpeg[frame + 5..frame + 7].copy_from_slice(&(side as u16).to_be_bytes());
         jpeg[frame + 7..frame + 9].copy_from_slice(&(side as u16).to_be_bytes());
         bombs.push(jpeg);
     }
     for (number, bomb) in bombs.iter().enumerate() {
         let start = Instant::now();
-        assert!(
-            pixels::square(bomb, 16, Resize::Area).is_err(),
-            "bomb {number}"
-        );
-        assert!(
-            start.elapsed() <= Duration::from_millis(500),
-            "bomb {number}: {:?}",
-            start.elapsed()
-        );
+        assert!(pixels::square(bomb, 16, Resize::Area).is_err(), "bomb {number}");
+        assert!(start.elapsed() <= Duration::from_millis(500), "bomb {number}: {:?}", start.elapsed());
     }
 }
 
@@ -241,16 +181,9 @@ fn thirty_thousand_damaged_posters() {
             }
             let start = Instant::now();
             let result = pixels::square(&bytes, 16, Resize::Area);
-            assert!(
-                start.elapsed() <= Duration::from_secs(2),
-                "mutant {number}: {:?}",
-                start.elapsed()
-            );
+            assert!(start.elapsed() <= Duration::from_secs(2), "mutant {number}: {:?}", start.elapsed());
             usize::from(result.is_ok_and(|pixels| pixels.len() == 16 * 16 * 3))
         })
         .sum();
-    assert!(
-        (1_000..29_000).contains(&decoded),
-        "{decoded}: the damage should neither spare all posters nor ruin all"
-    );
+    assert!((1_000..29_000).contains(&decoded), "{decoded}: the damage should neither spare all posters nor ruin all");
 }

@@ -55,18 +55,12 @@ impl Bench {
     /// A poster of one colour.
     fn poster(&self, name: &str, colour: [u8; 3]) {
         let path = self.path("posters").join(name);
-        RgbImage::from_pixel(20, 30, Rgb(colour))
-            .save(path)
-            .unwrap();
+        RgbImage::from_pixel(20, 30, Rgb(colour)).save(path).unwrap();
     }
 
     /// Runs `onesheet prepare` in the folder: exit code, stdout, stderr.
     fn run(&self, arguments: &str) -> (i32, String, String) {
-        prepare(
-            self.folder.path(),
-            &format!("--labels labels.csv {arguments}"),
-            "2",
-        )
+        prepare(self.folder.path(), &format!("--labels labels.csv {arguments}"), "2")
     }
 }
 
@@ -80,25 +74,13 @@ fn prepare(folder: &Path, arguments: &str, threads: &str) -> (i32, String, Strin
         .output()
         .unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
 /// The numbers of the table's row `name`: train, validation, test, total.
 fn row(table: &str, name: &str) -> [usize; 4] {
-    let line = table
-        .lines()
-        .find(|line| line.split_whitespace().next() == Some(name))
-        .unwrap();
-    let cells: Vec<usize> = line
-        .split_whitespace()
-        .skip(1)
-        .take(4)
-        .map(|cell| cell.parse().unwrap())
-        .collect();
+    let line = table.lines().find(|line| line.split_whitespace().next() == Some(name)).unwrap();
+    let cells: Vec<usize> = line.split_whitespace().skip(1).take(4).map(|cell| cell.parse().unwrap()).collect();
     cells.try_into().unwrap()
 }
 
@@ -107,10 +89,7 @@ fn the_papers_first_table() {
     let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/posters/seed_labels.csv");
     if !table.exists() {
         // Past the test harness, which would keep it to itself.
-        let note = format!(
-            "\nNOT CHECKED: the paper's counts, because {} is absent\n",
-            table.display()
-        );
+        let note = format!("\nNOT CHECKED: the paper's counts, because {} is absent\n", table.display());
         io::stderr().write_all(note.as_bytes()).unwrap();
         return;
     }
@@ -118,31 +97,15 @@ fn the_papers_first_table() {
     let labels_only = format!("--labels {} --labels-only --split paper", table.display());
     let (code, stdout, _) = prepare(here.path(), &labels_only, "2");
     assert_eq!(code, 0);
-    let genres = [
-        "Action", "Comedy", "Drama", "Romance", "Crime", "Thriller", "Other",
-    ];
-    let names: Vec<&str> = stdout
-        .lines()
-        .skip(2)
-        .take(7)
-        .map(|line| line.split(' ').next().unwrap())
-        .collect();
+    let genres = ["Action", "Comedy", "Drama", "Romance", "Crime", "Thriller", "Other"];
+    let names: Vec<&str> = stdout.lines().skip(2).take(7).map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(names, genres);
     let rows = genres.map(|genre| row(&stdout, genre));
-    assert_eq!(
-        rows.map(|row| row[3]),
-        [5293, 12518, 19788, 6168, 5234, 4787, 21840]
-    );
-    assert_eq!(
-        rows.map(|row| row[2]),
-        [469, 1105, 1820, 445, 372, 435, 2177]
-    );
+    assert_eq!(rows.map(|row| row[3]), [5293, 12518, 19788, 6168, 5234, 4787, 21840]);
+    assert_eq!(rows.map(|row| row[2]), [469, 1105, 1820, 445, 372, 435, 2177]);
     assert!(rows.iter().all(|row| row[0] + row[1] + row[2] == row[3]));
     assert_eq!(row(&stdout, "rows"), [31_704, 3_522, 3_914, 39_140]);
-    assert!(
-        !stdout.contains("skipped"),
-        "all of the paper's rows are usable: {stdout}"
-    );
+    assert!(!stdout.contains("skipped"), "all of the paper's rows are usable: {stdout}");
 
     let (_, stdout, _) = prepare(here.path(), &labels_only.replace("paper", "id"), "2");
     assert_eq!(row(&stdout, "films")[3], 38_548);
@@ -159,44 +122,17 @@ fn counts_need_no_posters() {
     assert_eq!(rows.map(|row| row[3]), [6, 6, 9, 7]);
     assert_eq!(rows.map(|row| row[2]), [2, 0, 1, 1]);
     assert_eq!(row(&stdout, "rows"), [17, 1, 2, 20]);
-    assert!(
-        stdout.contains("Drama") && stdout.contains("45.0 %"),
-        "{stdout}"
-    );
-    assert!(
-        stderr.contains("next: onesheet prepare --labels labels.csv --posters DIR"),
-        "{stderr}"
-    );
+    assert!(stdout.contains("Drama") && stdout.contains("45.0 %"), "{stdout}");
+    assert!(stderr.contains("next: onesheet prepare --labels labels.csv --posters DIR"), "{stderr}");
 
     let (_, other_seed, _) = bench.run("--labels-only --split paper --genres top:3 --seed 3");
-    assert_eq!(
-        rows.map(|row| row[2]),
-        genres.map(|genre| row(&other_seed, genre)[2])
-    );
+    assert_eq!(rows.map(|row| row[2]), genres.map(|genre| row(&other_seed, genre)[2]));
     // --genres keeps its own order; --min-per-genre takes every genre with so many films.
     let (_, named, _) = bench.run("--labels-only --genres Western,Drama");
-    assert_eq!(
-        [
-            row(&named, "Western")[3],
-            row(&named, "Drama")[3],
-            row(&named, "Other")[3]
-        ],
-        [3, 9, 14]
-    );
+    assert_eq!([row(&named, "Western")[3], row(&named, "Drama")[3], row(&named, "Other")[3]], [3, 9, 14]);
     let (_, common, _) = bench.run("--labels-only --min-per-genre 5");
-    assert_eq!(
-        [
-            row(&common, "Action")[3],
-            row(&common, "War")[3],
-            row(&common, "Other")[3]
-        ],
-        [6, 5, 3]
-    );
-    assert_eq!(
-        fs::read_dir(bench.folder.path()).unwrap().count(),
-        2,
-        "counting writes nothing"
-    );
+    assert_eq!([row(&common, "Action")[3], row(&common, "War")[3], row(&common, "Other")[3]], [6, 5, 3]);
+    assert_eq!(fs::read_dir(bench.folder.path()).unwrap().count(), 2, "counting writes nothing");
 }
 
 #[test]
@@ -204,30 +140,11 @@ fn json_has_the_same_counts() {
     let bench = Bench::new(TABLE);
     let (code, stdout, _) = bench.run("--labels-only --split paper --genres top:3 --json");
     assert_eq!(code, 0);
-    let lines: Vec<serde_json::Value> = stdout
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines: Vec<serde_json::Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines.iter().all(|line| line["schema"] == 1));
-    let totals: Vec<_> = lines
-        .iter()
-        .map(|line| {
-            (
-                line["name"].as_str().unwrap(),
-                line["total"].as_u64().unwrap(),
-            )
-        })
-        .collect();
-    assert_eq!(
-        totals,
-        [
-            ("Action", 6),
-            ("Comedy", 6),
-            ("Drama", 9),
-            ("Other", 7),
-            ("rows", 20)
-        ]
-    );
+    let totals: Vec<_> =
+        lines.iter().map(|line| (line["name"].as_str().unwrap(), line["total"].as_u64().unwrap())).collect();
+    assert_eq!(totals, [("Action", 6), ("Comedy", 6), ("Drama", 9), ("Other", 7), ("rows", 20)]);
     assert_eq!(lines[4]["test"], 2);
 }
 
@@ -253,14 +170,8 @@ fn posters_become_one_file_and_the_rest_a_list() {
     assert_eq!(file.genres(), ["Drama", "Other"]);
     assert_eq!(file.size(), 8);
     // Film 1 has Drama from its first row and War from its second.
-    assert_eq!(
-        [0, 1, 2].map(|film| file.labels(film).to_vec()),
-        [[1, 1], [0, 1], [1, 0]]
-    );
-    for (film, colour) in [[200, 10, 20], [30, 200, 40], [50, 60, 200]]
-        .into_iter()
-        .enumerate()
-    {
+    assert_eq!([0, 1, 2].map(|film| file.labels(film).to_vec()), [[1, 1], [0, 1], [1, 0]]);
+    for (film, colour) in [[200, 10, 20], [30, 200, 40], [50, 60, 200]].into_iter().enumerate() {
         let image = file.image_checked(film).unwrap();
         let near = |pixel: &[u8]| (0..3).all(|c| i32::abs(pixel[c] as i32 - colour[c]) <= 4);
         assert!(image.chunks(3).all(near), "film {film}: {:?}", &image[..3]);
@@ -280,65 +191,39 @@ fn posters_become_one_file_and_the_rest_a_list() {
         13,tt0000011,bad poster,\"posters/11.jpg: not a JPEG, PNG or WebP image\"\n";
     let list = fs::read_to_string(bench.path("skipped.csv")).unwrap();
     assert_eq!(list, expected);
-    assert!(
-        stdout.contains("skipped 9 rows, listed in skipped.csv"),
-        "{stdout}"
-    );
+    assert!(stdout.contains("skipped 9 rows, listed in skipped.csv"), "{stdout}");
     assert!(stdout.contains("  placeholder        3\n"), "{stdout}");
-    assert!(
-        stderr.contains("next: onesheet train --data out.safetensors"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("next: onesheet train --data out.safetensors"), "{stderr}");
 
     // The same bytes again, from one thread too.
     let bytes = fs::read(bench.path("out.safetensors")).unwrap();
-    prepare(
-        bench.folder.path(),
-        &format!("--labels labels.csv {arguments}"),
-        "1",
-    );
-    assert!(
-        fs::read(bench.path("out.safetensors")).unwrap() == bytes,
-        "one thread gives another file than two"
-    );
+    prepare(bench.folder.path(), &format!("--labels labels.csv {arguments}"), "1");
+    assert!(fs::read(bench.path("out.safetensors")).unwrap() == bytes, "one thread gives another file than two");
 
     // Strict: the same files, and an exit code that says so.
     let (code, _, stderr) = bench.run(&format!("{arguments} --strict"));
     assert_eq!(code, 3);
-    assert!(
-        stderr.contains("9 rows were skipped") && stderr.contains("line 5, tt0000004, no poster"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("9 rows were skipped") && stderr.contains("line 5, tt0000004, no poster"), "{stderr}");
 }
 
 #[test]
 fn many_posters_keep_the_tables_order_and_their_split() {
     let ids: Vec<u32> = (0..700).map(|row| 1 + row * 37 % 701).collect();
-    let rows: String = ids
-        .iter()
-        .map(|id| format!("{id},{}\n", if id % 3 == 0 { "War" } else { "Drama" }))
-        .collect();
+    let rows: String = ids.iter().map(|id| format!("{id},{}\n", if id % 3 == 0 { "War" } else { "Drama" })).collect();
     let bench = Bench::new(&format!("Id,Genre\n{rows}"));
     for id in &ids {
-        bench.poster(
-            &format!("{id}.png"),
-            [(id % 256) as u8, (id / 256) as u8, 0],
-        );
+        bench.poster(&format!("{id}.png"), [(id % 256) as u8, (id / 256) as u8, 0]);
     }
     // Squares so large that they take several batches.
     for split in ["paper", "id"] {
-        let (code, _, stderr) = bench.run(&format!(
-            "--posters posters --genres Drama --image-size 160 --resize nearest --split {split}"
-        ));
+        let (code, _, stderr) =
+            bench.run(&format!("--posters posters --genres Drama --image-size 160 --resize nearest --split {split}"));
         assert_eq!(code, 0, "{stderr}");
         let file = TensorFile::open(&bench.path("posters.safetensors")).unwrap();
         assert_eq!(file.len(), 700);
         for (row, id) in ids.iter().enumerate() {
             assert_eq!(file.ids()[row], format!("tt{id:07}"));
-            assert_eq!(
-                file.image_checked(row).unwrap()[..3],
-                [(id % 256) as u8, (id / 256) as u8, 0]
-            );
+            assert_eq!(file.image_checked(row).unwrap()[..3], [(id % 256) as u8, (id / 256) as u8, 0]);
             assert_eq!(file.labels(row), if id % 3 == 0 { [0, 1] } else { [1, 0] });
         }
         let sizes = Split::ALL.map(|split| file.indices(split).len());
@@ -378,21 +263,9 @@ fn errors_say_what_to_do_and_leave_nothing_behind() {
             3,
             "not one of the 1 posters in broken can be used; the first: broken/1.jpg: not a JPEG",
         ),
-        (
-            "labels.csv --genres Drama --posters nowhere",
-            1,
-            "cannot search the folder of posters nowhere: No such file",
-        ),
-        (
-            "nowhere.csv --labels-only",
-            1,
-            "cannot read the label table nowhere.csv: No such file",
-        ),
-        (
-            "other.csv --labels-only",
-            3,
-            "the header of other.csv is `Title,Genre`; understood are",
-        ),
+        ("labels.csv --genres Drama --posters nowhere", 1, "cannot search the folder of posters nowhere: No such file"),
+        ("nowhere.csv --labels-only", 1, "cannot read the label table nowhere.csv: No such file"),
+        ("other.csv --labels-only", 3, "the header of other.csv is `Title,Genre`; understood are"),
         (
             "labels.csv --labels-only --genres Horror",
             3,
@@ -403,44 +276,19 @@ fn errors_say_what_to_do_and_leave_nothing_behind() {
             3,
             "no film in the table is `Other`; leave one of the 5 genres out",
         ),
-        (
-            "labels.csv --labels-only --genres top:9",
-            3,
-            "the table has 5 genres, not 9",
-        ),
-        (
-            "labels.csv --labels-only --min-per-genre 99",
-            3,
-            "no genre has 99 films; the most common, Drama, has 9",
-        ),
-        (
-            "labels.csv --labels-only --genres top:x",
-            2,
-            "`top:x` chooses no genres",
-        ),
+        ("labels.csv --labels-only --genres top:9", 3, "the table has 5 genres, not 9"),
+        ("labels.csv --labels-only --min-per-genre 99", 3, "no genre has 99 films; the most common, Drama, has 9"),
+        ("labels.csv --labels-only --genres top:x", 2, "`top:x` chooses no genres"),
         ("labels.csv", 2, "--posters"),
-        (
-            "labels.csv --labels-only --posters posters",
-            2,
-            "cannot be used with",
-        ),
-        (
-            "labels.csv --posters posters --image-size 7",
-            2,
-            "--image-size",
-        ),
+        ("labels.csv --labels-only --posters posters", 2, "cannot be used with"),
+        ("labels.csv --posters posters --image-size 7", 2, "--image-size"),
     ] {
-        let (found, stdout, stderr) =
-            prepare(bench.folder.path(), &format!("--labels {arguments}"), "2");
+        let (found, stdout, stderr) = prepare(bench.folder.path(), &format!("--labels {arguments}"), "2");
         assert_eq!(found, code, "{arguments}: {stderr}");
         assert!(stderr.contains(message), "{arguments}: {stderr}");
         assert!(!stderr.contains("panicked"), "{arguments}: {stderr}");
         assert_eq!(stdout, "", "{arguments}");
-        assert_eq!(
-            fs::read_dir(bench.folder.path()).unwrap().count(),
-            before,
-            "{arguments}"
-        );
+        assert_eq!(fs::read_dir(bench.folder.path()).unwrap().count(), before, "{arguments}");
     }
 }
 
@@ -448,11 +296,7 @@ fn errors_say_what_to_do_and_leave_nothing_behind() {
 fn an_output_that_cannot_be_written_is_named() {
     let bench = Bench::new(TABLE);
     bench.poster("1.jpg", [1, 2, 3]);
-    let (code, _, stderr) =
-        bench.run("--posters posters --genres top:3 --out nowhere/x.safetensors");
+    let (code, _, stderr) = bench.run("--posters posters --genres top:3 --out nowhere/x.safetensors");
     assert_eq!(code, 1, "{stderr}");
-    assert!(
-        stderr.contains("nowhere/x.safetensors") && stderr.contains("No such file"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("nowhere/x.safetensors") && stderr.contains("No such file"), "{stderr}");
 }

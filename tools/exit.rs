@@ -1,5 +1,7 @@
 //! From an error to an exit code, for every tool in one place.
 
+#[cfg(feature = "fetch")]
+use onesheet::data::download::DownloadError;
 use onesheet::data::loader::LoaderError;
 use onesheet::data::prepare::PrepareError;
 use onesheet::data::tensor_file::TensorFileError;
@@ -73,10 +75,14 @@ fn code(error: &(dyn Error + 'static)) -> Option<u8> {
     }
     if let Some(error) = error.downcast_ref() {
         return Some(match error {
-            PrepareError::Folder { .. } => FAILED,
             PrepareError::Write(error) => tensor_file(error),
-            _ => DATA,
+            error if error.is_bad_data() => DATA,
+            _ => FAILED,
         });
+    }
+    #[cfg(feature = "fetch")]
+    if let Some(DownloadError::NoAddresses) = error.downcast_ref() {
+        return Some(DATA);
     }
     if error.is::<ImportError>() {
         return Some(WEIGHTS);

@@ -1,12 +1,12 @@
 //! `onesheet prepare`: a label table and a folder of posters become one tensor file.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args as ClapArgs, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use onesheet::data::Split;
 use onesheet::data::counts::Counts;
 use onesheet::data::films::FilmId;
@@ -17,6 +17,8 @@ use onesheet::data::prepare::{self, Plan, PrepareError, Shape, Stage};
 use onesheet::data::skipped::{self, SkippedRow};
 use onesheet::data::split::SplitRule;
 use serde_json::json;
+
+use crate::console::Console;
 
 /// The version of the lines that `--json` prints.
 const SCHEMA: u32 = 1;
@@ -46,12 +48,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = SOURCES_BUT_THIS)]
     labels_only: bool,
     /// The genres that become classes: `top:6`, or names, `Action,Comedy,Drama`. All others are Other.
-    #[arg(
-        long,
-        value_name = "CHOICE",
-        default_value = "top:6",
-        conflicts_with = "min_per_genre"
-    )]
+    #[arg(long, value_name = "CHOICE", default_value = "top:6", conflicts_with = "min_per_genre")]
     genres: GenreChoice,
     /// Make classes of all genres with so many films.
     #[arg(long, value_name = "N")]
@@ -74,6 +71,9 @@ pub struct Args {
     /// Print the counts as JSON, one object a line.
     #[arg(long)]
     json: bool,
+    /// Say nothing but the results and errors.
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 /// What can stand in for `--posters`, and what makes no sense beside `--labels-only`.
@@ -114,106 +114,55 @@ enum ResizeName {
 
 /// Runs the tool.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let choice = args
-        .min_per_genre
-        .map_or(args.genres.clone(), GenreChoice::AtLeast);
+    let console = Console { quiet: args.quiet };
+    let choice = args.min_per_genre.map_or(args.genres.clone(), GenreChoice::AtLeast);
     let split = match args.split {
         SplitName::Id => SplitRule::ById,
         SplitName::Paper => SplitRule::Paper { seed: args.seed },
     };
     let plan = Plan::read(&args.labels, &choice, split)?;
-    let what = if matches!(split, SplitRule::ById) {
-        "films"
-    } else {
-        "rows"
-    };
-    eprintln!(
-        "{}: {}, {} {what}",
-        args.labels.display(),
-        plan.dialect,
-        plan.films.len()
-    );
+    let what = if matches!(split, SplitRule::ById) { "films" } else { "rows" };
+    console.say(format_args!("{}: {}, {} {what}", args.labels.display(), plan.dialect, plan.films.len()));
     if args.labels_only {
-        let counted = Counted {
-            what,
-            counts: plan.counts(),
-            skipped: &plan.skipped,
-            file: None,
-        };
+        let counted = Counted { what, counts: plan.counts(), skipped: &plan.skipped, file: None };
         counted.print(plan.classes.names(), args.json)?;
-        eprintln!(
-            "next: onesheet prepare --labels {} --posters DIR --out {}",
-            args.labels.display(),
-            args.out.display()
-        );
+        let paper = if matches!(args.split, SplitName::Paper) { " --split paper" } else { "" };
+        let (labels, out) = (args.labels.display(), args.out.display());
+        console.say(format_args!("next: onesheet prepare --labels {labels} --posters DIR --out {out}{paper}"));
         return strict(&args, &plan.skipped);
     }
 
-    let mut progress = Progress::default();
+    let mut progress = Progress::new(console);
     let (folder, undelivered) = posters(&args, &plan, &mut progress)?;
-    let folder =
-        PosterFolder::index(&folder).map_err(|source| PrepareError::Folder { folder, source })?;
+    let folder = PosterFolder::index(&folder).map_err(|source| PrepareError::Folder { folder, source })?;
     let shape = shape(&args, &plan)?;
-    let prepared = prepare::write(
-        &plan,
-        &folder,
-        &undelivered,
-        &args.out,
-        &shape,
-        &mut |stage, done, of| {
-            progress.show(
-                if stage == Stage::Compare {
-                    "comparing posters"
-                } else {
-                    "writing posters"
-                },
-                done,
-                of,
-            );
-        },
-    )?;
+    let prepared = prepare::write(&plan, &folder, &undelivered, &args.out, &shape, &mut |stage, done, of| {
+        progress.show(if stage == Stage::Compare { "comparing posters" } else { "writing posters" }, done, of);
+    })?;
 
     let list = args.out.with_file_name("skipped.csv");
-    skipped::write(&list, &prepared.skipped)
-        .with_context(|| format!("cannot write {}", list.display()))?;
+    skipped::write(&list, &prepared.skipped).with_context(|| format!("cannot write {}", list.display()))?;
     let file = Some((&*args.out, &*list));
-    let counted = Counted {
-        what: "posters",
-        counts: prepared.counts,
-        skipped: &prepared.skipped,
-        file,
-    };
+    let counted = Counted { what: "posters", counts: prepared.counts, skipped: &prepared.skipped, file };
     counted.print(plan.classes.names(), args.json)?;
-    counted.warn(plan.classes.names());
-    eprintln!("next: onesheet train --data {}", args.out.display());
+    counted.warn(plan.classes.names(), console);
+    console.say(format_args!("next: onesheet train --data {}", args.out.display()));
     strict(&args, &prepared.skipped)
 }
 
 /// The folder the posters are in, and why some that should be there are not.
-fn posters(
-    args: &Args,
-    plan: &Plan,
-    progress: &mut Progress,
-) -> anyhow::Result<(PathBuf, HashMap<FilmId, String>)> {
+fn posters(args: &Args, plan: &Plan, progress: &mut Progress) -> anyhow::Result<(PathBuf, HashMap<FilmId, String>)> {
     #[cfg(feature = "fetch")]
     if let Some(folder) = &args.fetch.download {
         let films: Vec<_> = plan.films.iter().map(|planned| &planned.film).collect();
-        let downloader = onesheet::data::download::Downloader {
-            connections: args.fetch.connections.into(),
-            ..Default::default()
-        };
-        let undelivered = downloader.fetch_missing(&films, folder, &mut |done, of| {
-            progress.show("fetching posters", done, of)
-        })?;
+        let downloader =
+            onesheet::data::download::Downloader { connections: args.fetch.connections.into(), ..Default::default() };
+        let undelivered =
+            downloader.fetch_missing(&films, folder, &mut |done, of| progress.show("fetching posters", done, of))?;
         return Ok((folder.clone(), undelivered));
     }
     let _ = (plan, progress);
-    Ok((
-        args.posters
-            .clone()
-            .expect("clap asks for one of the sources"),
-        HashMap::new(),
-    ))
+    Ok((args.posters.clone().expect("clap asks for one of the sources"), HashMap::new()))
 }
 
 /// Size and filter of the squares, and what the file says about its origin. No dates and no folders: the same posters make the
@@ -223,42 +172,22 @@ fn shape(args: &Args, plan: &Plan) -> anyhow::Result<Shape> {
         ResizeName::Area => Resize::Area,
         ResizeName::Nearest => Resize::Nearest,
     };
-    let table = std::fs::read(&args.labels)
-        .with_context(|| format!("cannot read {}", args.labels.display()))?;
-    let name = args
-        .labels
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let table = std::fs::read(&args.labels).with_context(|| format!("cannot read {}", args.labels.display()))?;
+    let name = args.labels.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let provenance = BTreeMap::from([
-        (
-            "tool".to_owned(),
-            concat!("onesheet ", env!("CARGO_PKG_VERSION")).to_owned(),
-        ),
+        ("tool".to_owned(), concat!("onesheet ", env!("CARGO_PKG_VERSION")).to_owned()),
         ("labels".to_owned(), name),
-        (
-            "labels_blake3".to_owned(),
-            blake3::hash(&table).to_hex().to_string(),
-        ),
+        ("labels_blake3".to_owned(), blake3::hash(&table).to_hex().to_string()),
         ("split".to_owned(), plan.split.describe()),
         ("resize".to_owned(), resize.name().to_owned()),
     ]);
-    Ok(Shape {
-        size: args.image_size.into(),
-        resize,
-        provenance,
-    })
+    Ok(Shape { size: args.image_size.into(), resize, provenance })
 }
 
 /// In a strict run a skipped row is an error.
 fn strict(args: &Args, skipped: &[SkippedRow]) -> anyhow::Result<()> {
     match skipped.first() {
-        Some(first) if args.strict => Err(PrepareError::Strict {
-            count: skipped.len(),
-            first: first.clone(),
-        }
-        .into()),
+        Some(first) if args.strict => Err(PrepareError::Strict { count: skipped.len(), first: first.clone() }.into()),
         _ => Ok(()),
     }
 }
@@ -276,35 +205,22 @@ struct Counted<'a> {
 impl Counted<'_> {
     /// Prints the table, or its JSON, to stdout.
     fn print(&self, names: &[String], json: bool) -> io::Result<()> {
-        let text = if json {
-            self.json(names)
-        } else {
-            self.table(names)
-        };
+        let text = if json { self.json(names) } else { self.table(names) };
         io::stdout().lock().write_all(text.as_bytes())
     }
 
     /// A row a genre, a row for all films; then why rows were skipped.
     fn table(&self, names: &[String]) -> String {
-        let wide = names
-            .iter()
-            .map(|name| name.chars().count())
-            .max()
-            .unwrap_or(0)
-            .max(self.what.len());
+        let wide = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(self.what.len());
         let total = self.counts.total();
         let row = |name: &str, [train, validation, test]: [usize; 3]| {
             let sum = train + validation + test;
             let share = 100.0 * sum as f64 / total as f64;
-            format!(
-                "{name:wide$}  {train:>8}  {validation:>10}  {test:>8}  {sum:>8}  {share:>6.1} %\n"
-            )
+            format!("{name:wide$}  {train:>8}  {validation:>10}  {test:>8}  {sum:>8}  {share:>6.1} %\n")
         };
         let [train, validation, test] = Split::ALL.map(Split::name);
-        let head = format!(
-            "{:wide$}  {train:>8}  {validation:>10}  {test:>8}  {:>8}  {:>8}\n",
-            "genre", "total", "share"
-        );
+        let head =
+            format!("{:wide$}  {train:>8}  {validation:>10}  {test:>8}  {:>8}  {:>8}\n", "genre", "total", "share");
         let rule = "─".repeat(head.chars().count() - 1) + "\n";
         let mut text = head + &rule;
         for (name, &films) in names.iter().zip(&self.counts.classes) {
@@ -312,9 +228,7 @@ impl Counted<'_> {
         }
         text = text + &rule + &row(self.what, self.counts.films);
         if !self.skipped.is_empty() {
-            let listed = self.file.map_or(String::new(), |(_, list)| {
-                format!(", listed in {}", list.display())
-            });
+            let listed = self.file.map_or(String::new(), |(_, list)| format!(", listed in {}", list.display()));
             text += &format!("\nskipped {} rows{listed}\n", self.skipped.len());
             for (reason, rows) in skipped::count_by_reason(self.skipped) {
                 text += &format!("  {reason:<12}{rows:>8}\n");
@@ -331,16 +245,11 @@ impl Counted<'_> {
                 "train": train, "validation": validation, "test": test, "total": train + validation + test,
             })
         };
-        let mut lines: Vec<serde_json::Value> = names
-            .iter()
-            .zip(&self.counts.classes)
-            .map(|(name, &films)| row("genre", name, films))
-            .collect();
+        let mut lines: Vec<serde_json::Value> =
+            names.iter().zip(&self.counts.classes).map(|(name, &films)| row("genre", name, films)).collect();
         lines.push(row("all", self.what, self.counts.films));
         for (reason, rows) in skipped::count_by_reason(self.skipped) {
-            lines.push(
-                json!({ "schema": SCHEMA, "kind": "skipped", "name": reason, "total": rows }),
-            );
+            lines.push(json!({ "schema": SCHEMA, "kind": "skipped", "name": reason, "total": rows }));
         }
         if let Some((out, list)) = self.file {
             lines.push(json!({ "schema": SCHEMA, "kind": "file", "out": out, "skipped": list }));
@@ -349,51 +258,44 @@ impl Counted<'_> {
     }
 
     /// Says which classes have posters in the table and none to train on.
-    fn warn(&self, names: &[String]) {
+    fn warn(&self, names: &[String], console: Console) {
         for (name, films) in names.iter().zip(&self.counts.classes) {
             if films[Split::Train as usize] == 0 {
-                eprintln!(
+                console.say(format_args!(
                     "warning: no poster to train on is `{name}`; more posters or other --genres are needed"
-                );
+                ));
             }
         }
     }
 }
 
 /// A bar on a terminal, elsewhere a line for every tenth.
-#[derive(Default)]
 struct Progress {
+    console: Console,
     stage: &'static str,
-    bar: Option<ProgressBar>,
+    bar: ProgressBar,
     tenths: usize,
 }
 
 impl Progress {
+    fn new(console: Console) -> Progress {
+        Progress { console, stage: "", bar: ProgressBar::hidden(), tenths: 0 }
+    }
+
     /// `done` of `of` in `stage`.
     fn show(&mut self, stage: &'static str, done: usize, of: usize) {
         if self.stage != stage {
-            self.stage = stage;
-            self.tenths = 0;
-            self.bar = io::stderr().is_terminal().then(|| {
-                let style = "{msg:>18} {bar:40} {human_pos}/{human_len} {per_sec}, {eta} left";
-                let style = ProgressStyle::with_template(style).expect("the template is right");
-                ProgressBar::new(of as u64)
-                    .with_style(style)
-                    .with_message(stage)
-            });
+            let template = "{msg:>18} {bar:40} {human_pos}/{human_len} {per_sec}, {eta} left";
+            *self = Progress { stage, bar: self.console.bar(of as u64, template), ..Progress::new(self.console) };
+            self.bar.set_message(stage);
         }
-        match &self.bar {
-            Some(bar) => {
-                bar.set_position(done as u64);
-                if done == of {
-                    bar.finish();
-                }
-            }
-            None if done * 10 / of > self.tenths => {
-                self.tenths = done * 10 / of;
-                eprintln!("{stage}: {done} of {of}");
-            }
-            None => {}
+        self.bar.set_position(done as u64);
+        if done == of {
+            self.bar.finish();
+        }
+        if !self.console.is_live() && done * 10 / of > self.tenths {
+            self.tenths = done * 10 / of;
+            self.console.say(format_args!("{stage}: {done} of {of}"));
         }
     }
 }

@@ -14,10 +14,7 @@ pub struct Counts {
 impl Counts {
     /// Counts films given as labels [C] and split.
     pub fn of<'a>(classes: usize, films: impl IntoIterator<Item = (&'a [u8], Split)>) -> Counts {
-        let mut counts = Counts {
-            classes: vec![[0; 3]; classes],
-            films: [0; 3],
-        };
+        let mut counts = Counts { classes: vec![[0; 3]; classes], films: [0; 3] };
         for (labels, split) in films {
             counts.films[split as usize] += 1;
             for (class, &label) in counts.classes.iter_mut().zip(labels) {

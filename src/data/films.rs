@@ -48,8 +48,7 @@ impl fmt::Display for FilmId {
 
 /// The digits of an IMDb id without leading zeros: `tt0114709`, `0114709` and `114709.0` all give `114709`.
 fn imdb_number(text: &str) -> Option<&str> {
-    let is_number =
-        |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let digits = match text.split_at_checked(2) {
         Some((prefix, rest)) if prefix.eq_ignore_ascii_case("tt") => rest,
         _ => match text.split_once('.') {
@@ -88,13 +87,7 @@ pub fn merge_duplicates(rows: Vec<Film>) -> (Vec<Film>, Vec<SkippedRow>) {
             continue;
         };
         let film = &mut films[kept];
-        skipped.push(SkippedRow::new(
-            row.line,
-            row.id.as_str(),
-            Reason::Duplicate {
-                first_line: film.line,
-            },
-        ));
+        skipped.push(SkippedRow::new(row.line, row.id.as_str(), Reason::Duplicate { first_line: film.line }));
         for genre in row.genres {
             if !film.genres.contains(&genre) {
                 film.genres.push(genre);
@@ -111,21 +104,10 @@ mod tests {
 
     #[test]
     fn one_film_has_one_id_however_it_is_spelled() {
-        for spelling in [
-            "tt0114709",
-            "TT0114709",
-            "tt114709",
-            "0114709",
-            "114709",
-            "114709.0",
-            "114709.",
-            " 114709.00 ",
-        ] {
-            assert_eq!(
-                FilmId::parse(spelling).unwrap().as_str(),
-                "tt0114709",
-                "{spelling:?}"
-            );
+        for spelling in
+            ["tt0114709", "TT0114709", "tt114709", "0114709", "114709", "114709.0", "114709.", " 114709.00 "]
+        {
+            assert_eq!(FilmId::parse(spelling).unwrap().as_str(), "tt0114709", "{spelling:?}");
         }
         assert_eq!(FilmId::parse("tt15398776").unwrap().as_str(), "tt15398776");
         assert_eq!(FilmId::parse("0").unwrap().as_str(), "tt0000000");
@@ -135,21 +117,9 @@ mod tests {
     #[test]
     fn what_is_no_file_name_is_no_id() {
         let long = "9".repeat(LONGEST - 1);
-        for text in [
-            "",
-            " ",
-            "..",
-            "a/b",
-            "a\\b",
-            "114709.5",
-            "tt1.0",
-            "1 2",
-            "a\0b",
-            "naïve",
-            "=1+1",
-            &long,
-            &"a".repeat(65),
-        ] {
+        for text in
+            ["", " ", "..", "a/b", "a\\b", "114709.5", "tt1.0", "1 2", "a\0b", "naïve", "=1+1", &long, &"a".repeat(65)]
+        {
             assert_eq!(FilmId::parse(text), None, "{text:?}");
         }
     }
@@ -162,22 +132,9 @@ mod tests {
             genres: genres.iter().map(|genre| genre.to_string()).collect(),
             poster_url: None,
         };
-        let (films, skipped) = merge_duplicates(vec![
-            row(2, "7", &["Drama"]),
-            row(3, "8", &["War"]),
-            row(5, "tt7", &["Crime", "Drama"]),
-        ]);
-        assert_eq!(
-            films,
-            vec![row(2, "7", &["Drama", "Crime"]), row(3, "8", &["War"])]
-        );
-        assert_eq!(
-            skipped,
-            vec![SkippedRow::new(
-                5,
-                "tt0000007",
-                Reason::Duplicate { first_line: 2 }
-            )]
-        );
+        let (films, skipped) =
+            merge_duplicates(vec![row(2, "7", &["Drama"]), row(3, "8", &["War"]), row(5, "tt7", &["Crime", "Drama"])]);
+        assert_eq!(films, vec![row(2, "7", &["Drama", "Crime"]), row(3, "8", &["War"])]);
+        assert_eq!(skipped, vec![SkippedRow::new(5, "tt0000007", Reason::Duplicate { first_line: 2 })]);
     }
 }

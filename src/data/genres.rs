@@ -28,9 +28,7 @@ pub enum GenreChoice {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GenreError {
     /// The text is no choice.
-    #[error(
-        "`{0}` chooses no genres; say `top:6`, or names with commas between: `Action,Comedy,Drama`"
-    )]
+    #[error("`{0}` chooses no genres; say `top:6`, or names with commas between: `Action,Comedy,Drama`")]
     NotAChoice(String),
     /// A genre is named twice.
     #[error("the genre `{0}` is named twice")]
@@ -119,30 +117,18 @@ impl Classes {
         let mut names: Vec<String> = match *choice {
             GenreChoice::Named(ref names) => names.clone(),
             GenreChoice::Top(wanted) if wanted > common.len() => {
-                return Err(GenreError::TooFew {
-                    wanted,
-                    found: common.len(),
-                });
+                return Err(GenreError::TooFew { wanted, found: common.len() });
             }
             GenreChoice::Top(wanted) => in_fixed_order(&common[..wanted]),
-            GenreChoice::AtLeast(wanted) => {
-                match common.partition_point(|&(_, films)| films >= wanted) {
-                    0 => {
-                        let (genre, films) = common.first().copied().unwrap_or((OTHER, 0));
-                        return Err(GenreError::NoneCommon {
-                            wanted,
-                            genre: genre.to_owned(),
-                            films,
-                        });
-                    }
-                    reached => in_fixed_order(&common[..reached]),
+            GenreChoice::AtLeast(wanted) => match common.partition_point(|&(_, films)| films >= wanted) {
+                0 => {
+                    let (genre, films) = common.first().copied().unwrap_or((OTHER, 0));
+                    return Err(GenreError::NoneCommon { wanted, genre: genre.to_owned(), films });
                 }
-            }
+                reached => in_fixed_order(&common[..reached]),
+            },
         };
-        if let Some(class) = names
-            .iter()
-            .find(|name| !common.iter().any(|(known, _)| known == name))
-        {
+        if let Some(class) = names.iter().find(|name| !common.iter().any(|(known, _)| known == name)) {
             let known: Vec<&str> = common.iter().map(|&(name, _)| name).collect();
             return Err(GenreError::EmptyClass {
                 class: class.clone(),
@@ -150,14 +136,8 @@ impl Classes {
             });
         }
         if names.len() == common.len() && !had_other {
-            let hint = format!(
-                "leave one of the {} genres out, so that it falls to Other",
-                common.len()
-            );
-            return Err(GenreError::EmptyClass {
-                class: OTHER.to_owned(),
-                hint,
-            });
+            let hint = format!("leave one of the {} genres out, so that it falls to Other", common.len());
+            return Err(GenreError::EmptyClass { class: OTHER.to_owned(), hint });
         }
         names.push(OTHER.to_owned());
         Ok(Classes { names })
@@ -173,11 +153,7 @@ impl Classes {
         let mut labels = vec![0; self.names.len()];
         let other = labels.len() - 1;
         for genre in genres {
-            labels[self
-                .names
-                .iter()
-                .position(|name| name == genre)
-                .unwrap_or(other)] = 1;
+            labels[self.names.iter().position(|name| name == genre).unwrap_or(other)] = 1;
         }
         labels
     }
@@ -186,12 +162,7 @@ impl Classes {
 /// The paper's genres first and as the paper has them, then the others as they come.
 fn in_fixed_order(common: &[(&str, usize)]) -> Vec<String> {
     let mut names: Vec<String> = common.iter().map(|&(name, _)| name.to_owned()).collect();
-    names.sort_by_key(|name| {
-        PAPER_GENRES
-            .iter()
-            .position(|paper| paper == name)
-            .unwrap_or(PAPER_GENRES.len())
-    });
+    names.sort_by_key(|name| PAPER_GENRES.iter().position(|paper| paper == name).unwrap_or(PAPER_GENRES.len()));
     names
 }
 
@@ -217,32 +188,16 @@ mod tests {
 
     #[test]
     fn top_takes_the_common_and_keeps_the_papers_order() {
-        let films = films(&[
-            "Thriller War",
-            "Thriller War Action",
-            "Thriller War Action",
-            "Horror",
-            "Action",
-            "Drama",
-            "War",
-        ]);
+        let films =
+            films(&["Thriller War", "Thriller War Action", "Thriller War Action", "Horror", "Action", "Drama", "War"]);
         // War 4, Action 3, Thriller 3, Drama 1, Horror 1
         assert_eq!(names("top:1", &films).unwrap(), "War Other");
         assert_eq!(names("top:3", &films).unwrap(), "Action Thriller War Other");
-        assert_eq!(
-            names("top:4", &films).unwrap(),
-            "Action Drama Thriller War Other"
-        );
+        assert_eq!(names("top:4", &films).unwrap(), "Action Drama Thriller War Other");
         assert_eq!(names("War,Action", &films).unwrap(), "War Action Other");
+        assert_eq!(names("War, Action, Other", &films).unwrap(), "War Action Other");
         assert_eq!(
-            names("War, Action, Other", &films).unwrap(),
-            "War Action Other"
-        );
-        assert_eq!(
-            Classes::choose(&GenreChoice::AtLeast(3), &films)
-                .unwrap()
-                .names()
-                .join(" "),
+            Classes::choose(&GenreChoice::AtLeast(3), &films).unwrap().names().join(" "),
             "Action Thriller War Other"
         );
     }
@@ -251,54 +206,27 @@ mod tests {
     fn a_class_without_a_film_is_refused_by_name() {
         let films = films(&["Drama War", "War"]);
         let message = |choice| names(choice, &films).unwrap_err().to_string();
-        assert_eq!(
-            message("War,Western"),
-            "no film in the table is `Western`; its genres are War, Drama"
-        );
+        assert_eq!(message("War,Western"), "no film in the table is `Western`; its genres are War, Drama");
         assert!(message("War,Drama").starts_with("no film in the table is `Other`"));
         assert!(message("top:2").starts_with("no film in the table is `Other`"));
-        assert_eq!(
-            message("top:3"),
-            "the table has 2 genres, not 3; say `top:1` or less"
-        );
+        assert_eq!(message("top:3"), "the table has 2 genres, not 3; say `top:1` or less");
         let rare = Classes::choose(&GenreChoice::AtLeast(3), &films).unwrap_err();
-        assert_eq!(
-            rare.to_string(),
-            "no genre has 3 films; the most common, War, has 2"
-        );
+        assert_eq!(rare.to_string(), "no genre has 3 films; the most common, War, has 2");
     }
 
     #[test]
     fn nonsense_is_no_choice() {
-        for text in [
-            "",
-            "top:",
-            "top:0",
-            "top:-1",
-            "top:x",
-            "A,,B",
-            "Other",
-            "Other,Drama",
-        ] {
-            assert_eq!(
-                text.parse::<GenreChoice>(),
-                Err(GenreError::NotAChoice(text.to_owned()))
-            );
+        for text in ["", "top:", "top:0", "top:-1", "top:x", "A,,B", "Other", "Other,Drama"] {
+            assert_eq!(text.parse::<GenreChoice>(), Err(GenreError::NotAChoice(text.to_owned())));
         }
-        assert_eq!(
-            "War,War".parse::<GenreChoice>(),
-            Err(GenreError::NamedTwice("War".to_owned()))
-        );
+        assert_eq!("War,War".parse::<GenreChoice>(), Err(GenreError::NamedTwice("War".to_owned())));
     }
 
     #[test]
     fn any_genre_outside_the_classes_sets_other() {
         let films = films(&["Drama War", "Drama Crime", "Other"]);
         let classes = Classes::choose(&"Crime,Drama".parse().unwrap(), &films).unwrap();
-        let labels: Vec<_> = films
-            .iter()
-            .map(|film| classes.multi_hot(&film.genres))
-            .collect();
+        let labels: Vec<_> = films.iter().map(|film| classes.multi_hot(&film.genres)).collect();
         assert_eq!(labels, [[0, 1, 1], [1, 1, 0], [0, 0, 1]]);
     }
 }

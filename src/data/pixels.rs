@@ -62,8 +62,7 @@ pub enum PixelError {
 /// does it.
 pub fn square(bytes: &[u8], size: usize, resize: Resize) -> Result<Vec<u8>, PixelError> {
     // Decoders are fed what the internet calls a poster, and are known to panic on some of it.
-    let image = panic::catch_unwind(AssertUnwindSafe(|| decode(bytes)))
-        .map_err(|_| PixelError::Panicked)??;
+    let image = panic::catch_unwind(AssertUnwindSafe(|| decode(bytes))).map_err(|_| PixelError::Panicked)??;
     Ok(match resize {
         Resize::Area => area(&image, size),
         Resize::Nearest => nearest(&image, size),
@@ -72,13 +71,8 @@ pub fn square(bytes: &[u8], size: usize, resize: Resize) -> Result<Vec<u8>, Pixe
 
 fn decode(bytes: &[u8]) -> Result<RgbImage, PixelError> {
     let reader = || {
-        let reader = ImageReader::new(Cursor::new(bytes))
-            .with_guessed_format()
-            .expect("a slice can always be read");
-        if reader
-            .format()
-            .is_some_and(|format| format.reading_enabled())
-        {
+        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().expect("a slice can always be read");
+        if reader.format().is_some_and(|format| format.reading_enabled()) {
             Ok(reader)
         } else {
             Err(PixelError::UnknownFormat)
@@ -135,11 +129,8 @@ mod tests {
     /// ```
     #[test]
     fn nearest_is_pillows() {
-        let fold = |sources: &[u32]| {
-            sources.iter().fold(0u64, |folded, &x| {
-                folded.wrapping_mul(31).wrapping_add(x.into())
-            })
-        };
+        let fold =
+            |sources: &[u32]| sources.iter().fold(0u64, |folded, &x| folded.wrapping_mul(31).wrapping_add(x.into()));
         for (length, expected) in [
             (1, 0),
             (100, 0x6686d40a6c3673),
@@ -149,11 +140,7 @@ mod tests {
             (300, 0xce5c2c8766cb89f6),
             (4096, 0x7d6ec2aa7815e89f),
         ] {
-            assert_eq!(
-                fold(&nearest_sources(length, 150)),
-                expected,
-                "{length} to 150"
-            );
+            assert_eq!(fold(&nearest_sources(length, 150)), expected, "{length} to 150");
         }
     }
 
@@ -167,17 +154,9 @@ mod tests {
     #[test]
     fn area_keeps_flat_colours_and_means() {
         let flat = RgbImage::from_pixel(182, 268, image::Rgb([10, 128, 250]));
-        assert!(
-            area(&flat, 150)
-                .chunks(3)
-                .all(|pixel| pixel == [10, 128, 250])
-        );
+        assert!(area(&flat, 150).chunks(3).all(|pixel| pixel == [10, 128, 250]));
         // A checkerboard averages to grey where nearest would pick black or white.
         let board = RgbImage::from_fn(256, 256, |x, y| image::Rgb([255 * ((x + y) % 2) as u8; 3]));
-        assert!(
-            area(&board, 32)
-                .iter()
-                .all(|&value| (126..=129).contains(&value))
-        );
+        assert!(area(&board, 32).iter().all(|&value| (126..=129).contains(&value)));
     }
 }

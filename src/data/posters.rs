@@ -34,16 +34,9 @@ impl PosterFolder {
         let mut files = Vec::new();
         collect(root, &inside, DEEPEST, &mut files)?;
         files.sort();
-        let mut folder = PosterFolder {
-            root: root.to_owned(),
-            files: HashMap::with_capacity(files.len()),
-        };
+        let mut folder = PosterFolder { root: root.to_owned(), files: HashMap::with_capacity(files.len()) };
         for path in files {
-            if let Some(id) = path
-                .file_stem()
-                .and_then(|stem| stem.to_str())
-                .and_then(FilmId::parse)
-            {
+            if let Some(id) = path.file_stem().and_then(|stem| stem.to_str()).and_then(FilmId::parse) {
                 folder.files.entry(id).or_insert(path);
             }
         }
@@ -62,12 +55,7 @@ impl PosterFolder {
 }
 
 /// Adds the files in `folder` that could be posters to `files`.
-fn collect(
-    folder: &Path,
-    inside: &Path,
-    deepest: usize,
-    files: &mut Vec<PathBuf>,
-) -> io::Result<()> {
+fn collect(folder: &Path, inside: &Path, deepest: usize, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let (path, kind) = (entry.path(), entry.file_type()?);
@@ -80,13 +68,8 @@ fn collect(
         let named_so = path
             .extension()
             .and_then(|extension| extension.to_str())
-            .is_some_and(|extension| {
-                EXTENSIONS
-                    .iter()
-                    .any(|known| known.eq_ignore_ascii_case(extension))
-            });
-        if named_so && (kind.is_file() || kind.is_symlink() && leads_to_file_inside(&path, inside))
-        {
+            .is_some_and(|extension| EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension)));
+        if named_so && (kind.is_file() || kind.is_symlink() && leads_to_file_inside(&path, inside)) {
             files.push(path);
         }
     }
@@ -94,8 +77,7 @@ fn collect(
 }
 
 fn leads_to_file_inside(link: &Path, inside: &Path) -> bool {
-    link.canonicalize()
-        .is_ok_and(|target| target.starts_with(inside) && target.is_file())
+    link.canonicalize().is_ok_and(|target| target.starts_with(inside) && target.is_file())
 }
 
 /// Why a poster's file cannot be read.
@@ -123,8 +105,6 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
     }
     let mut bytes = Vec::with_capacity(metadata.len() as usize);
     // The file may grow meanwhile.
-    File::open(path)?
-        .take(LARGEST_FILE)
-        .read_to_end(&mut bytes)?;
+    File::open(path)?.take(LARGEST_FILE).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -85,9 +85,7 @@ impl PrepareError {
     pub fn is_bad_data(&self) -> bool {
         !matches!(
             self,
-            PrepareError::Labels(LabelError::Read { .. })
-                | PrepareError::Folder { .. }
-                | PrepareError::Write(_)
+            PrepareError::Labels(LabelError::Read { .. }) | PrepareError::Folder { .. } | PrepareError::Write(_)
         )
     }
 }
@@ -122,11 +120,7 @@ impl Plan {
     /// Reads the label table and settles the classes and splits.
     ///
     /// Rows of one film become one film, except under [`SplitRule::Paper`], which deals the table's rows as they stand.
-    pub fn read(
-        table: &Path,
-        choice: &GenreChoice,
-        split: SplitRule,
-    ) -> Result<Plan, PrepareError> {
+    pub fn read(table: &Path, choice: &GenreChoice, split: SplitRule) -> Result<Plan, PrepareError> {
         let table = labels::read(table)?;
         let (dialect, mut skipped) = (table.dialect, table.skipped);
         let films = match split {
@@ -140,19 +134,9 @@ impl Plan {
         skipped.sort_by_key(|row| row.line);
         let classes = Classes::choose(choice, &films)?;
         let splits = split.assign(&films);
-        let plan = |(film, split): (Film, Split)| PlannedFilm {
-            labels: classes.multi_hot(&film.genres),
-            film,
-            split,
-        };
+        let plan = |(film, split): (Film, Split)| PlannedFilm { labels: classes.multi_hot(&film.genres), film, split };
         let films = films.into_iter().zip(splits).map(plan).collect();
-        Ok(Plan {
-            dialect,
-            classes,
-            films,
-            skipped,
-            split,
-        })
+        Ok(Plan { dialect, classes, films, skipped, split })
     }
 
     /// The films per class and split.
@@ -162,10 +146,7 @@ impl Plan {
 
     /// The same of `films`, some of the plan's.
     pub fn counts_of<'a>(&self, films: impl IntoIterator<Item = &'a PlannedFilm>) -> Counts {
-        Counts::of(
-            self.classes.names().len(),
-            films.into_iter().map(|film| (&film.labels[..], film.split)),
-        )
+        Counts::of(self.classes.names().len(), films.into_iter().map(|film| (&film.labels[..], film.split)))
     }
 }
 
@@ -224,17 +205,11 @@ pub fn write(
     }
     if found.is_empty() {
         let example = plan.films[0].film.id.clone();
-        return Err(PrepareError::NoPosters {
-            folder: folder.root().to_owned(),
-            films: plan.films.len(),
-            example,
-        });
+        return Err(PrepareError::NoPosters { folder: folder.root().to_owned(), films: plan.films.len(), example });
     }
 
     let batch = (BATCH_MEMORY / (shape.size * shape.size * 3)).clamp(16, 512);
-    let placeholders = placeholders(&found, batch, &mut |done, of| {
-        progress(Stage::Compare, done, of)
-    });
+    let placeholders = placeholders(&found, batch, &mut |done, of| progress(Stage::Compare, done, of));
     let description = Description {
         size: shape.size,
         genres: plan.classes.names().to_vec(),
@@ -249,16 +224,11 @@ pub fn write(
             .par_iter()
             .map(|(planned, path)| match placeholders.get(&planned.film.id) {
                 Some(&films) => Err(Reason::Placeholder { films }),
-                None => square(path, shape)
-                    .map_err(|why| Reason::BadPoster(format!("{}: {why}", path.display()))),
+                None => square(path, shape).map_err(|why| Reason::BadPoster(format!("{}: {why}", path.display()))),
             })
             .collect();
         for ((planned, _), square) in films.iter().zip(squares) {
-            let PlannedFilm {
-                film,
-                labels,
-                split,
-            } = planned;
+            let PlannedFilm { film, labels, split } = planned;
             match square {
                 Ok(pixels) => {
                     file.push(film.id.as_str(), &pixels, labels, *split)?;
@@ -272,28 +242,12 @@ pub fn write(
     }
     skipped.sort_by_key(|row| row.line);
     if written.is_empty() {
-        let unusable = |row: &&SkippedRow| {
-            matches!(
-                row.reason,
-                Reason::BadPoster(_) | Reason::Placeholder { .. }
-            )
-        };
-        let example = skipped
-            .iter()
-            .find(unusable)
-            .map(|row| row.reason.detail())
-            .unwrap_or_default();
-        return Err(PrepareError::NoUsablePosters {
-            folder: folder.root().to_owned(),
-            found: found.len(),
-            example,
-        });
+        let unusable = |row: &&SkippedRow| matches!(row.reason, Reason::BadPoster(_) | Reason::Placeholder { .. });
+        let example = skipped.iter().find(unusable).map(|row| row.reason.detail()).unwrap_or_default();
+        return Err(PrepareError::NoUsablePosters { folder: folder.root().to_owned(), found: found.len(), example });
     }
     file.finish()?;
-    Ok(Prepared {
-        counts: plan.counts_of(written),
-        skipped,
-    })
+    Ok(Prepared { counts: plan.counts_of(written), skipped })
 }
 
 /// The pixels of the poster at `path`, or what is wrong with it.
@@ -312,8 +266,7 @@ fn placeholders<'a>(
     let mut done = 0;
     for films in found.chunks(batch) {
         // A file that cannot be read is no placeholder; decoding will say what is wrong with it.
-        let digest =
-            |(_, path): &(_, &Path)| posters::read(path).ok().map(|bytes| blake3::hash(&bytes));
+        let digest = |(_, path): &(_, &Path)| posters::read(path).ok().map(|bytes| blake3::hash(&bytes));
         let digests: Vec<Option<blake3::Hash>> = films.par_iter().map(digest).collect();
         for ((planned, _), digest) in films.iter().zip(digests) {
             if let Some(digest) = digest {
@@ -323,15 +276,6 @@ fn placeholders<'a>(
         done += films.len();
         progress(done, found.len());
     }
-    let shared = films_of
-        .into_values()
-        .filter(|films| films.len() >= PLACEHOLDER);
-    shared
-        .flat_map(|films| {
-            films
-                .clone()
-                .into_iter()
-                .map(move |film| (film, films.len()))
-        })
-        .collect()
+    let shared = films_of.into_values().filter(|films| films.len() >= PLACEHOLDER);
+    shared.flat_map(|films| films.clone().into_iter().map(move |film| (film, films.len()))).collect()
 }

@@ -54,10 +54,9 @@ impl Reason {
             Reason::NoGenre => String::new(),
             Reason::Duplicate { first_line } => format!("the same film as line {first_line}"),
             Reason::Placeholder { films } => format!("the same image as {} other films", films - 1),
-            Reason::BadRow(why)
-            | Reason::BadGenres(why)
-            | Reason::NoPoster(why)
-            | Reason::BadPoster(why) => why.clone(),
+            Reason::BadRow(why) | Reason::BadGenres(why) | Reason::NoPoster(why) | Reason::BadPoster(why) => {
+                why.clone()
+            }
         }
     }
 }
@@ -76,11 +75,7 @@ pub struct SkippedRow {
 impl SkippedRow {
     /// A skipped row; of an `id` that is none only the first 64 characters are kept.
     pub fn new(line: u64, id: &str, reason: Reason) -> SkippedRow {
-        SkippedRow {
-            line,
-            id: id.chars().take(64).collect(),
-            reason,
-        }
+        SkippedRow { line, id: id.chars().take(64).collect(), reason }
     }
 }
 
@@ -107,19 +102,13 @@ pub fn write(path: &Path, rows: &[SkippedRow]) -> io::Result<()> {
         let cells = [&row.id, row.reason.kind(), &row.reason.detail()].map(plain_text);
         table.write_record([&row.line.to_string(), &cells[0], &cells[1], &cells[2]])?;
     }
-    table
-        .into_inner()
-        .map_err(|error| error.into_error())?
-        .sync_all()?;
+    table.into_inner().map_err(|error| error.into_error())?.sync_all()?;
     fs::rename(&beside, path)
 }
 
 /// `cell` without control characters, and with an apostrophe where a spreadsheet would see a formula.
 fn plain_text(cell: &str) -> String {
-    let text: String = cell
-        .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
+    let text: String = cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     match text.trim_start().chars().next() {
         Some('=' | '+' | '-' | '@') => format!("'{text}"),
         _ => text,
@@ -143,11 +132,7 @@ mod tests {
         ] {
             assert_eq!(plain_text(cell), written);
         }
-        assert_eq!(
-            plain_text("\t=1"),
-            "\u{fffd}=1",
-            "a tab is no blank once it is replaced"
-        );
+        assert_eq!(plain_text("\t=1"), "\u{fffd}=1", "a tab is no blank once it is replaced");
     }
 
     #[test]
@@ -163,9 +148,6 @@ mod tests {
             9,'=cmd|' /C calc'!A0,bad id,an id is an IMDb number or 1 to 64 of A-Z a-z 0-9 _ -\n";
         assert_eq!(fs::read_to_string(&path).unwrap(), expected);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        assert_eq!(
-            count_by_reason(&rows),
-            BTreeMap::from([("bad id", 1), ("placeholder", 1)])
-        );
+        assert_eq!(count_by_reason(&rows), BTreeMap::from([("bad id", 1), ("placeholder", 1)]));
     }
 }

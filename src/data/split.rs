@@ -54,9 +54,7 @@ fn paper(rows: usize, seed: u64) -> Vec<Split> {
     let rest = rows - test;
     let mut splits = vec![Split::Train; rest];
     // A tenth of the rows, every set of them equally likely: those whose (seed, row) hashes lowest.
-    let lot = |row: usize| {
-        *blake3::hash(format!("onesheet validation {seed} {row}").as_bytes()).as_bytes()
-    };
+    let lot = |row: usize| *blake3::hash(format!("onesheet validation {seed} {row}").as_bytes()).as_bytes();
     let mut drawn: Vec<usize> = (0..rest).collect();
     drawn.sort_by_cached_key(|&row| lot(row));
     for &row in &drawn[..rest / 10] {
@@ -89,32 +87,17 @@ mod tests {
         let splits = SplitRule::Paper { seed: 1 }.assign(&films(0..39_140));
         assert_eq!(sizes(&splits), [31_704, 3_522, 3_914]);
         assert!(splits[35_226..].iter().all(|&split| split == Split::Test));
-        assert_eq!(
-            splits,
-            SplitRule::Paper { seed: 1 }.assign(&films(0..39_140))
-        );
-        assert_ne!(
-            splits,
-            SplitRule::Paper { seed: 2 }.assign(&films(0..39_140))
-        );
-        assert_eq!(
-            sizes(&SplitRule::Paper { seed: 1 }.assign(&films(0..1))),
-            [1, 0, 0]
-        );
+        assert_eq!(splits, SplitRule::Paper { seed: 1 }.assign(&films(0..39_140)));
+        assert_ne!(splits, SplitRule::Paper { seed: 2 }.assign(&films(0..39_140)));
+        assert_eq!(sizes(&SplitRule::Paper { seed: 1 }.assign(&films(0..1))), [1, 0, 0]);
     }
 
     #[test]
     fn validation_rows_come_from_everywhere() {
         let splits = SplitRule::Paper { seed: 7 }.assign(&films(0..10_000));
         for part in splits[..9_000].chunks(1_000) {
-            let drawn = part
-                .iter()
-                .filter(|&&split| split == Split::Validation)
-                .count();
-            assert!(
-                (60..=140).contains(&drawn),
-                "{drawn} of 1000, where 100 are expected (standard deviation 9.5)"
-            );
+            let drawn = part.iter().filter(|&&split| split == Split::Validation).count();
+            assert!((60..=140).contains(&drawn), "{drawn} of 1000, where 100 are expected (standard deviation 9.5)");
         }
     }
 
@@ -127,18 +110,9 @@ mod tests {
         assert_eq!(SplitRule::ById.assign(&some), of_some);
 
         let [train, validation, test] = sizes(&splits);
-        assert!(
-            (15_950..=16_450).contains(&train),
-            "{train} of 20000, where 16200 are expected"
-        );
-        assert!(
-            (1_650..=1_950).contains(&validation),
-            "{validation} of 20000, where 1800 are expected"
-        );
-        assert!(
-            (1_850..=2_150).contains(&test),
-            "{test} of 20000, where 2000 are expected"
-        );
+        assert!((15_950..=16_450).contains(&train), "{train} of 20000, where 16200 are expected");
+        assert!((1_650..=1_950).contains(&validation), "{validation} of 20000, where 1800 are expected");
+        assert!((1_850..=2_150).contains(&test), "{test} of 20000, where 2000 are expected");
     }
 
     #[test]

@@ -40,11 +40,7 @@ pub struct Downloader {
 
 impl Default for Downloader {
     fn default() -> Downloader {
-        Downloader {
-            connections: 4,
-            attempts: 3,
-            deadline: Duration::from_secs(30),
-        }
+        Downloader { connections: 4, attempts: 3, deadline: Duration::from_secs(30) }
     }
 }
 
@@ -87,20 +83,12 @@ impl Downloader {
         if films.iter().all(|film| film.poster_url.is_none()) {
             return Err(DownloadError::NoAddresses);
         }
-        let failed = |source| DownloadError::Folder {
-            folder: folder.to_owned(),
-            source,
-        };
+        let failed = |source| DownloadError::Folder { folder: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(failed)?;
         let present = PosterFolder::index(folder).map_err(failed)?;
         let mut seen = HashSet::new();
         let address = |film: &&&Film| film.poster_url.is_some() && present.find(&film.id).is_none();
-        let wanted: Vec<&Film> = films
-            .iter()
-            .filter(address)
-            .copied()
-            .filter(|film| seen.insert(&film.id))
-            .collect();
+        let wanted: Vec<&Film> = films.iter().filter(address).copied().filter(|film| seen.insert(&film.id)).collect();
 
         let web = Web::new();
         let next = AtomicUsize::new(0);
@@ -112,10 +100,7 @@ impl Downloader {
                 scope.spawn(move || {
                     while let Some(film) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
                         // Nobody listens any more when the run has failed as a whole.
-                        if report
-                            .send((film, self.deliver(web, film, folder)))
-                            .is_err()
-                        {
+                        if report.send((film, self.deliver(web, film, folder))).is_err() {
                             break;
                         }
                     }
@@ -126,17 +111,11 @@ impl Downloader {
             let reports = reports;
             let mut silent = 0;
             for (done, (film, result)) in (1..).zip(&reports) {
-                silent = if let Err(FetchError::Network(_)) = result {
-                    silent + 1
-                } else {
-                    0
-                };
+                silent = if let Err(FetchError::Network(_)) = result { silent + 1 } else { 0 };
                 match result {
                     Err(FetchError::Store(source)) => return Err(failed(source)),
                     Err(error) if silent == UNREACHABLE => {
-                        return Err(DownloadError::Unreachable {
-                            last: error.to_string(),
-                        });
+                        return Err(DownloadError::Unreachable { last: error.to_string() });
                     }
                     Err(error) => {
                         failures.insert(film.id.clone(), format!("download failed: {error}"));
@@ -173,10 +152,7 @@ impl Downloader {
             match web.get(url, end) {
                 Err(error) if error.may_pass() => {
                     let wait = match error {
-                        FetchError::Status {
-                            retry_after: Some(wait),
-                            ..
-                        } => wait,
+                        FetchError::Status { retry_after: Some(wait), .. } => wait,
                         _ => pause,
                     };
                     if Instant::now() + wait >= end {
@@ -197,21 +173,7 @@ fn image_extension(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0xff, 0xd8, 0xff, ..] => Some("jpg"),
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("png"),
-        [
-            b'R',
-            b'I',
-            b'F',
-            b'F',
-            _,
-            _,
-            _,
-            _,
-            b'W',
-            b'E',
-            b'B',
-            b'P',
-            ..,
-        ] => Some("webp"),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("webp"),
         _ => None,
     }
 }

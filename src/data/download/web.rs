@@ -55,14 +55,7 @@ impl fmt::Display for FetchError {
 impl FetchError {
     /// Whether another attempt may do better.
     pub(super) fn may_pass(&self) -> bool {
-        matches!(
-            self,
-            FetchError::Network(_)
-                | FetchError::Status {
-                    code: 408 | 429 | 500..=599,
-                    ..
-                }
-        )
+        matches!(self, FetchError::Network(_) | FetchError::Status { code: 408 | 429 | 500..=599, .. })
     }
 }
 
@@ -87,11 +80,7 @@ impl Web {
                 .build()
         };
         Web {
-            anywhere: Agent::with_parts(
-                config(),
-                DefaultConnector::default(),
-                DefaultResolver::default(),
-            ),
+            anywhere: Agent::with_parts(config(), DefaultConnector::default(), DefaultResolver::default()),
             public: Agent::with_parts(config(), DefaultConnector::default(), PublicOnly::default()),
         }
     }
@@ -104,24 +93,13 @@ impl Web {
         let first = web_address(url)?;
         let mut at = first.clone();
         for _ in 0..=MOST_REDIRECTS {
-            let agent = if at.authority() == first.authority() {
-                &self.anywhere
-            } else {
-                &self.public
-            };
-            if std::ptr::eq(agent, &self.public)
-                && host_in_figures(&at).is_some_and(|address| !is_public(address))
-            {
-                return Err(FetchError::Private(
-                    at.host().unwrap_or_default().to_owned(),
-                ));
+            let agent = if at.authority() == first.authority() { &self.anywhere } else { &self.public };
+            if std::ptr::eq(agent, &self.public) && host_in_figures(&at).is_some_and(|address| !is_public(address)) {
+                return Err(FetchError::Private(at.host().unwrap_or_default().to_owned()));
             }
             let left = end.saturating_duration_since(Instant::now());
-            let request = agent
-                .get(at.clone())
-                .config()
-                .timeout_global(Some(left.max(Duration::from_millis(1))))
-                .build();
+            let request =
+                agent.get(at.clone()).config().timeout_global(Some(left.max(Duration::from_millis(1)))).build();
             let mut response = request.call().map_err(|error| match error {
                 ureq::Error::Other(other) if other.is::<PrivateAddress>() => {
                     FetchError::Private(at.host().unwrap_or_default().to_owned())
@@ -129,12 +107,7 @@ impl Web {
                 error => FetchError::Network(error.to_string()),
             })?;
             let code = response.status().as_u16();
-            let header = |name| {
-                response
-                    .headers()
-                    .get(name)
-                    .and_then(|value| value.to_str().ok())
-            };
+            let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
             match (code, header(header::LOCATION)) {
                 (200, _) => {
                     let mut bytes = Vec::new();
@@ -142,16 +115,11 @@ impl Web {
                     body.take(LARGEST_FILE + 1)
                         .read_to_end(&mut bytes)
                         .map_err(|error| FetchError::Network(error.to_string()))?;
-                    return if bytes.len() as u64 > LARGEST_FILE {
-                        Err(FetchError::TooLarge)
-                    } else {
-                        Ok(bytes)
-                    };
+                    return if bytes.len() as u64 > LARGEST_FILE { Err(FetchError::TooLarge) } else { Ok(bytes) };
                 }
                 (301 | 302 | 303 | 307 | 308, Some(location)) => at = follow(&at, location)?,
                 _ => {
-                    let seconds =
-                        header(header::RETRY_AFTER).and_then(|seconds| seconds.parse::<u32>().ok());
+                    let seconds = header(header::RETRY_AFTER).and_then(|seconds| seconds.parse::<u32>().ok());
                     return Err(FetchError::Status {
                         code,
                         retry_after: seconds.map(|seconds| Duration::from_secs(seconds.into())),
@@ -167,26 +135,18 @@ impl Web {
 fn web_address(text: &str) -> Result<Uri, FetchError> {
     let address: Option<Uri> = text.parse().ok();
     let usable = |uri: &Uri| {
-        matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.host().is_some_and(|host| !host.is_empty())
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
     };
-    address
-        .filter(usable)
-        .ok_or_else(|| FetchError::BadAddress(text.chars().take(200).collect()))
+    address.filter(usable).ok_or_else(|| FetchError::BadAddress(text.chars().take(200).collect()))
 }
 
 /// Where `location`, which may be relative, leads from `at`.
 fn follow(at: &Uri, location: &str) -> Result<Uri, FetchError> {
     let location = location.split('#').next().unwrap_or_default();
-    let (scheme, authority) = (
-        at.scheme_str().unwrap_or_default(),
-        at.authority().map_or("", |authority| authority.as_str()),
-    );
+    let (scheme, authority) =
+        (at.scheme_str().unwrap_or_default(), at.authority().map_or("", |authority| authority.as_str()));
     // A colon before any slash ends a scheme, whether http or not.
-    let has_scheme = location
-        .split(['/', '?'])
-        .next()
-        .is_some_and(|head| head.contains(':'));
+    let has_scheme = location.split(['/', '?']).next().is_some_and(|head| head.contains(':'));
     let folder = at.path().rsplit_once('/').map_or("", |(folder, _)| folder);
     web_address(&match location {
         _ if has_scheme => location.to_owned(),
@@ -198,11 +158,7 @@ fn follow(at: &Uri, location: &str) -> Result<Uri, FetchError> {
 
 /// The address of a host that is written in figures.
 fn host_in_figures(uri: &Uri) -> Option<IpAddr> {
-    uri.host()?
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse()
-        .ok()
+    uri.host()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 /// Looks names up like everybody, and forgets the addresses that are not public.
@@ -215,22 +171,13 @@ struct PublicOnly(DefaultResolver);
 struct PrivateAddress;
 
 impl Resolver for PublicOnly {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &Config,
-        timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let all = self.0.resolve(uri, config, timeout)?;
         let mut public = self.empty();
         for &address in all.iter().filter(|address| is_public(address.ip())) {
             public.push(address);
         }
-        if public.is_empty() {
-            Err(ureq::Error::Other(Box::new(PrivateAddress)))
-        } else {
-            Ok(public)
-        }
+        if public.is_empty() { Err(ureq::Error::Other(Box::new(PrivateAddress))) } else { Ok(public) }
     }
 }
 
@@ -241,29 +188,14 @@ mod tests {
     #[test]
     fn redirects_are_resolved_like_links() {
         let at: Uri = "http://host:81/posters/a.jpg?x=1".parse().unwrap();
-        let follow = |location| {
-            follow(&at, location)
-                .map(|uri| uri.to_string())
-                .map_err(|_| ())
-        };
-        assert_eq!(
-            follow("b.jpg"),
-            Ok("http://host:81/posters/b.jpg".to_owned())
-        );
-        assert_eq!(
-            follow("/b.jpg?y#top"),
-            Ok("http://host:81/b.jpg?y".to_owned())
-        );
+        let follow = |location| follow(&at, location).map(|uri| uri.to_string()).map_err(|_| ());
+        assert_eq!(follow("b.jpg"), Ok("http://host:81/posters/b.jpg".to_owned()));
+        assert_eq!(follow("/b.jpg?y#top"), Ok("http://host:81/b.jpg?y".to_owned()));
         assert_eq!(follow("//other/b"), Ok("http://other/b".to_owned()));
         assert_eq!(follow("https://other/b"), Ok("https://other/b".to_owned()));
-        for refused in [
-            "file:///etc/passwd",
-            "file:/etc/passwd",
-            "ftp://other/b",
-            "data:image/png;base64,xx",
-            "http://",
-            "x y",
-        ] {
+        for refused in
+            ["file:///etc/passwd", "file:/etc/passwd", "ftp://other/b", "data:image/png;base64,xx", "http://", "x y"]
+        {
             assert_eq!(follow(refused), Err(()), "{refused}");
         }
     }

@@ -74,14 +74,7 @@ pub enum LabelError {
 
 /// `; line 2: bad id`, for the message of [`LabelError::NoFilm`].
 fn first_skipped(row: &Option<SkippedRow>) -> String {
-    let say = |row: &SkippedRow| {
-        format!(
-            "; line {}: {} {}",
-            row.line,
-            row.reason.kind(),
-            row.reason.detail()
-        )
-    };
+    let say = |row: &SkippedRow| format!("; line {}: {} {}", row.line, row.reason.kind(), row.reason.detail());
     row.as_ref().map(say).unwrap_or_default()
 }
 
@@ -119,20 +112,11 @@ pub struct LabelTable {
 
 /// Reads the label table at `path`.
 pub fn read(path: &Path) -> Result<LabelTable, LabelError> {
-    let failed = |source| LabelError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| LabelError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    File::open(path)
-        .map_err(failed)?
-        .take(LARGEST_TABLE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    File::open(path).map_err(failed)?.take(LARGEST_TABLE + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > LARGEST_TABLE {
-        return Err(LabelError::TooLarge {
-            path: path.to_owned(),
-        });
+        return Err(LabelError::TooLarge { path: path.to_owned() });
     }
     parse(path, &bytes)
 }
@@ -147,11 +131,7 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<LabelTable, LabelError> {
         path: path.to_owned(),
         found: text(header).trim_end().chars().take(120).collect(),
     })?;
-    let mut table = LabelTable {
-        dialect: columns.dialect,
-        rows: Vec::new(),
-        skipped: Vec::new(),
-    };
+    let mut table = LabelTable { dialect: columns.dialect, rows: Vec::new(), skipped: Vec::new() };
     for (number, line) in lines {
         let cells = cutter.cut(line);
         match columns.film(number, cells) {
@@ -162,11 +142,7 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<LabelTable, LabelError> {
     }
     if table.rows.is_empty() {
         let (skipped, first) = (table.skipped.len(), table.skipped.into_iter().next());
-        return Err(LabelError::NoFilm {
-            path: path.to_owned(),
-            skipped,
-            first,
-        });
+        return Err(LabelError::NoFilm { path: path.to_owned(), skipped, first });
     }
     Ok(table)
 }
@@ -182,11 +158,7 @@ struct Columns {
 impl Columns {
     fn find(header: Result<Vec<&[u8]>, String>) -> Option<Columns> {
         let names = header.ok()?;
-        let column = |name: &str| {
-            names
-                .iter()
-                .position(|cell| text(cell).trim().eq_ignore_ascii_case(name))
-        };
+        let column = |name: &str| names.iter().position(|cell| text(cell).trim().eq_ignore_ascii_case(name));
         let genre = column("Genre")?;
         let poster = column("Poster").or_else(|| column("Poster URL"));
         let (id, dialect) = match (column("imdbId"), column("Id"), poster) {
@@ -195,20 +167,11 @@ impl Columns {
             (None, Some(id), _) => (id, Dialect::Plain),
             (None, None, _) => return None,
         };
-        Some(Columns {
-            dialect,
-            id,
-            genre,
-            poster,
-        })
+        Some(Columns { dialect, id, genre, poster })
     }
 
     /// The film on line `number`, which has these cells; `None` where the line is blank.
-    fn film(
-        &self,
-        number: u64,
-        cells: Result<Vec<&[u8]>, String>,
-    ) -> Option<Result<Film, SkippedRow>> {
+    fn film(&self, number: u64, cells: Result<Vec<&[u8]>, String>) -> Option<Result<Film, SkippedRow>> {
         let bad_row = |why| Some(Err(SkippedRow::new(number, "", Reason::BadRow(why))));
         let cells = match cells {
             Ok(cells) => cells,
@@ -218,27 +181,16 @@ impl Columns {
             return None;
         }
         let (Some(raw_id), Some(genres)) = (cells.get(self.id), cells.get(self.genre)) else {
-            return bad_row(format!(
-                "{} cells, fewer than the header names",
-                cells.len()
-            ));
+            return bad_row(format!("{} cells, fewer than the header names", cells.len()));
         };
         let raw_id = text(raw_id);
         let Some(id) = FilmId::parse(&raw_id) else {
             return Some(Err(SkippedRow::new(number, &raw_id, Reason::BadId)));
         };
-        let url = self
-            .poster
-            .and_then(|column| cells.get(column))
-            .map(|url| text(url).trim().to_owned());
+        let url = self.poster.and_then(|column| cells.get(column)).map(|url| text(url).trim().to_owned());
         let poster_url = url.filter(|url| !url.is_empty());
         Some(match read_genres(&text(genres)) {
-            Ok(genres) => Ok(Film {
-                line: number,
-                id,
-                genres,
-                poster_url,
-            }),
+            Ok(genres) => Ok(Film { line: number, id, genres, poster_url }),
             Err(reason) => Err(SkippedRow::new(number, id.as_str(), reason)),
         })
     }
@@ -256,24 +208,14 @@ struct Cutter {
 
 impl Cutter {
     fn new() -> Cutter {
-        let core = csv_core::ReaderBuilder::new()
-            .terminator(csv_core::Terminator::Any(b'\n'))
-            .build();
-        Cutter {
-            core,
-            input: Vec::new(),
-            cells: Vec::new(),
-            ends: Vec::new(),
-        }
+        let core = csv_core::ReaderBuilder::new().terminator(csv_core::Terminator::Any(b'\n')).build();
+        Cutter { core, input: Vec::new(), cells: Vec::new(), ends: Vec::new() }
     }
 
     /// The cells of one line, its line break already cut off.
     fn cut(&mut self, line: &[u8]) -> Result<Vec<&[u8]>, String> {
         if line.len() > LONGEST_LINE {
-            return Err(format!(
-                "{} bytes long; a row has {LONGEST_LINE} at most",
-                line.len()
-            ));
+            return Err(format!("{} bytes long; a row has {LONGEST_LINE} at most", line.len()));
         }
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
@@ -286,17 +228,12 @@ impl Cutter {
         self.cells.resize(self.input.len(), 0);
         self.ends.resize(self.input.len() + 1, 0);
         self.core.reset();
-        let (result, _, _, count) =
-            self.core
-                .read_record(&self.input, &mut self.cells, &mut self.ends);
+        let (result, _, _, count) = self.core.read_record(&self.input, &mut self.cells, &mut self.ends);
         if result != csv_core::ReadRecordResult::Record {
             return Err("a quote that is never closed".to_owned());
         }
         let begins = std::iter::once(0).chain(self.ends[..count].iter().copied());
-        Ok(begins
-            .zip(&self.ends[..count])
-            .map(|(begin, &end)| &self.cells[begin..end])
-            .collect())
+        Ok(begins.zip(&self.ends[..count]).map(|(begin, &end)| &self.cells[begin..end]).collect())
     }
 }
 
@@ -318,26 +255,17 @@ fn read_genres(cell: &str) -> Result<Vec<String>, Reason> {
     let mut genres: Vec<String> = Vec::with_capacity(names.len());
     for name in &names {
         let name = name.trim();
-        if ["", "N/A", "nan", "None"]
-            .iter()
-            .any(|nothing| name.eq_ignore_ascii_case(nothing))
-        {
+        if ["", "N/A", "nan", "None"].iter().any(|nothing| name.eq_ignore_ascii_case(nothing)) {
             continue;
         }
         if name.chars().count() > LONGEST_GENRE || name.chars().any(char::is_control) {
-            return Err(Reason::BadGenres(format!(
-                "a genre is up to {LONGEST_GENRE} printable characters"
-            )));
+            return Err(Reason::BadGenres(format!("a genre is up to {LONGEST_GENRE} printable characters")));
         }
         if !genres.iter().any(|genre| genre == name) {
             genres.push(name.to_owned());
         }
     }
-    if genres.is_empty() {
-        Err(Reason::NoGenre)
-    } else {
-        Ok(genres)
-    }
+    if genres.is_empty() { Err(Reason::NoGenre) } else { Ok(genres) }
 }
 
 #[cfg(test)]
@@ -346,18 +274,12 @@ mod tests {
 
     #[test]
     fn genres_are_trimmed_and_come_once() {
-        assert_eq!(
-            read_genres(" Drama|Crime | Drama|N/A|"),
-            Ok(vec!["Drama".to_owned(), "Crime".to_owned()])
-        );
+        assert_eq!(read_genres(" Drama|Crime | Drama|N/A|"), Ok(vec!["Drama".to_owned(), "Crime".to_owned()]));
         for nothing in ["", "[]", "['N/A']", "nan", "||", "['']"] {
             assert_eq!(read_genres(nothing), Err(Reason::NoGenre), "{nothing:?}");
         }
         for bad in ["Dra\0ma", &"x".repeat(41)] {
-            assert!(
-                matches!(read_genres(bad), Err(Reason::BadGenres(_))),
-                "{bad:?}"
-            );
+            assert!(matches!(read_genres(bad), Err(Reason::BadGenres(_))), "{bad:?}");
         }
     }
 
@@ -366,20 +288,12 @@ mod tests {
         let mut cutter = Cutter::new();
         let mut cut = |line: &str| {
             let cells = cutter.cut(line.as_bytes()).ok()?;
-            Some(
-                cells
-                    .iter()
-                    .map(|cell| text(cell).into_owned())
-                    .collect::<Vec<_>>(),
-            )
+            Some(cells.iter().map(|cell| text(cell).into_owned()).collect::<Vec<_>>())
         };
         assert_eq!(cut("1,\"['A', 'B']"), None);
         assert_eq!(cut("1,2\r").unwrap(), ["1", "2"]);
         assert_eq!(cut("\""), None);
-        assert_eq!(
-            cut("1,\"a \"\"b\"\"\",c\"d").unwrap(),
-            ["1", "a \"b\"", "c\"d"]
-        );
+        assert_eq!(cut("1,\"a \"\"b\"\"\",c\"d").unwrap(), ["1", "a \"b\"", "c\"d"]);
         assert_eq!(cut(",").unwrap(), ["", ""]);
         assert_eq!(cut("\"\"").unwrap(), [""]);
         assert_eq!(cut("").unwrap(), [""; 0]);

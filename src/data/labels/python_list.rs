@@ -7,11 +7,7 @@ pub(super) fn parse(cell: &str) -> Result<Vec<String>, String> {
     let mut items = Vec::new();
     loop {
         if let Some(after) = rest.strip_prefix(']') {
-            return if after.trim().is_empty() {
-                Ok(items)
-            } else {
-                Err("text after the list's ]".to_owned())
-            };
+            return if after.trim().is_empty() { Ok(items) } else { Err("text after the list's ]".to_owned()) };
         }
         let (item, after) = string(rest)?;
         items.push(item);
@@ -20,9 +16,7 @@ pub(super) fn parse(cell: &str) -> Result<Vec<String>, String> {
             Some(after) => rest = after.trim_start(),
             None if rest.starts_with(']') => {}
             None => {
-                return Err(
-                    "a list of strings in quotes, with commas between, was expected".to_owned(),
-                );
+                return Err("a list of strings in quotes, with commas between, was expected".to_owned());
             }
         }
     }
@@ -58,10 +52,7 @@ mod tests {
         let read = |cell: &str| parse(cell).map_err(|_| ());
         let strings = |items: &[&str]| Ok(items.iter().map(|item| item.to_string()).collect());
         assert_eq!(read("['Comedy', 'Drama']"), strings(&["Comedy", "Drama"]));
-        assert_eq!(
-            read(r#"[ "Film-Noir" ,'D\'Art', "a\\b", ]"#),
-            strings(&["Film-Noir", "D'Art", "a\\b"])
-        );
+        assert_eq!(read(r#"[ "Film-Noir" ,'D\'Art', "a\\b", ]"#), strings(&["Film-Noir", "D'Art", "a\\b"]));
         assert_eq!(read("[]"), strings(&[]));
         for bad in [
             "[",
