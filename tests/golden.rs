@@ -166,8 +166,8 @@ const FLOAT64: Tolerance = Tolerance {
     sample: 1e-9,
     sample_rms: 1e-9,
     moving: 1e-9,
-    change_norm: 1e-6,
-    change_rms: 1e-5,
+    change_norm: 1e-9,
+    change_rms: 1e-9,
 };
 
 /// One device at work on the script's network and batch.

@@ -179,7 +179,8 @@ def compute(floatx):
 
     # Everything trainable: gradients of the first step, averages after it, weights after the last.
     initial = {name: variables[name].numpy() for name in trained}
-    adam = keras.optimizers.Adam(LEARNING_RATE)
+    # As Python floats the betas would pass through float32 on their way to the bias corrections.
+    adam = keras.optimizers.Adam(LEARNING_RATE, beta_1=np.float64(0.9), beta_2=np.float64(0.999))
     losses = []
     for step in range(STEPS):
         loss, gradients = loss_and_gradients(model, [variables[n] for n in trained], step)
@@ -263,7 +264,7 @@ def main():
     write_layers(layer_table())
     report(exact, rough)
     print("logits, inference\n", exact["inference.logits"], "\nmax pooling\n", exact["inference_max_pool.logits"])
-    print("losses", exact["training.losses"], exact["last40.loss"])
+    print("losses", exact["training.losses"].tolist(), exact["last40.loss"])
 
 
 if __name__ == "__main__":
