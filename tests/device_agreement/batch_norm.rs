@@ -5,10 +5,10 @@ use onesheet::device::{BatchNormConstants, Device, ReduceEpilogue, Rows};
 
 /// The per-channel kernels.
 #[derive(Debug)]
-struct Channels {
-    channels: usize,
-    bias: bool,
-    seed: u64,
+pub struct Channels {
+    pub channels: usize,
+    pub bias: bool,
+    pub seed: u64,
 }
 
 impl Case for Channels {
@@ -87,10 +87,10 @@ impl Case for Channels {
 
 /// The passes over activations.
 #[derive(Debug)]
-struct Passes {
-    shape: Rows,
-    projected: bool,
-    seed: u64,
+pub struct Passes {
+    pub shape: Rows,
+    pub projected: bool,
+    pub seed: u64,
 }
 
 impl Case for Passes {

@@ -59,9 +59,10 @@ impl Case for Conv {
         let forward = sum_tolerance(taps * shape.c + 1, input);
         let mut outputs = vec![y.output(device, "y", forward)];
         if fusions.ends {
-            // A variance is a mean of squares of about √terms, each off by twice the product of value and error.
+            // A variance is a mean of squares, each off by twice the product of a value, about √terms, and its error;
+            // those of different pixels partly cancel.
             let spread = (input * ((taps * shape.c) as f64).sqrt()).max(1.0);
-            outputs.push(stats.output(device, "stats", 2.0 * spread * forward));
+            outputs.push(stats.output(device, "stats", 0.5 * spread * forward));
         }
 
         let mut dx = match fusions.accumulate {

@@ -4,10 +4,10 @@ use super::{Array, Case, EPSILON, Output, agree, grid, numbers, sum_tolerance};
 use onesheet::device::{AdamStep, DenseShape, Device, ImageShape, LossShape, PixelFormat, Placement};
 
 #[derive(Debug)]
-struct Dense {
-    shape: DenseShape,
-    relu: bool,
-    seed: u64,
+pub struct Dense {
+    pub shape: DenseShape,
+    pub relu: bool,
+    pub seed: u64,
 }
 
 impl Case for Dense {
@@ -33,9 +33,9 @@ impl Case for Dense {
 
 /// The ReLU's gradient, and what memory can do.
 #[derive(Debug)]
-struct Elements {
-    len: usize,
-    seed: u64,
+pub struct Elements {
+    pub len: usize,
+    pub seed: u64,
 }
 
 impl Case for Elements {
@@ -58,11 +58,11 @@ impl Case for Elements {
 }
 
 #[derive(Debug)]
-struct Loss {
-    shape: LossShape,
+pub struct Loss {
+    pub shape: LossShape,
     /// Bound of the logits.
-    reach: f64,
-    seed: u64,
+    pub reach: f64,
+    pub seed: u64,
 }
 
 impl Case for Loss {
@@ -96,9 +96,9 @@ impl Case for Loss {
 
 /// Three steps of Adam.
 #[derive(Debug)]
-struct Adam {
-    len: usize,
-    seed: u64,
+pub struct Adam {
+    pub len: usize,
+    pub seed: u64,
 }
 
 impl Case for Adam {
@@ -120,10 +120,10 @@ impl Case for Adam {
 }
 
 #[derive(Debug)]
-struct Image {
-    shape: ImageShape,
-    format: PixelFormat,
-    seed: u64,
+pub struct Image {
+    pub shape: ImageShape,
+    pub format: PixelFormat,
+    pub seed: u64,
 }
 
 impl Case for Image {

@@ -4,10 +4,10 @@ use super::{Array, Case, EPSILON, Output, agree, grid, grid_norm, numbers, sum_t
 use onesheet::device::{Device, GlobalPoolShape, InputTransform, PoolShape};
 
 #[derive(Debug)]
-struct MaxPool {
-    shape: PoolShape,
-    norm: bool,
-    seed: u64,
+pub struct MaxPool {
+    pub shape: PoolShape,
+    pub norm: bool,
+    pub seed: u64,
 }
 
 impl Case for MaxPool {
@@ -26,9 +26,9 @@ impl Case for MaxPool {
 }
 
 #[derive(Debug)]
-struct Global {
-    shape: GlobalPoolShape,
-    seed: u64,
+pub struct Global {
+    pub shape: GlobalPoolShape,
+    pub seed: u64,
 }
 
 impl Case for Global {

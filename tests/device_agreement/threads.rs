@@ -1,9 +1,12 @@
 //! The same bits with one, two and four threads.
 
 use super::Case;
+use super::batch_norm::Passes;
 use super::conv::{Conv, FUSED, Fusions, PLAIN};
-use onesheet::device::ConvShape;
+use super::head::{Adam, Dense, Elements, Image};
+use super::pool::{Global, MaxPool};
 use onesheet::device::cpu::Cpu;
+use onesheet::device::{ConvShape, DenseShape, GlobalPoolShape, ImageShape, PixelFormat, PoolShape, Rows};
 
 /// All outputs of a case as bits, computed by that many threads.
 fn bits(case: &(impl Case + Sync), threads: usize) -> Vec<u64> {
@@ -12,6 +15,32 @@ fn bits(case: &(impl Case + Sync), threads: usize) -> Vec<u64> {
         let outputs = case.run(&Cpu::new());
         outputs.into_iter().flat_map(|output| output.values).map(f64::to_bits).collect()
     })
+}
+
+/// Panics unless one, two and four threads give the same bits.
+#[track_caller]
+fn repeats(case: impl Case + Sync) {
+    let alone = bits(&case, 1);
+    for threads in [2, 4] {
+        assert!(alone == bits(&case, threads), "{threads} threads change {case:?}");
+    }
+}
+
+/// A case whose answer depends on the number of threads.
+#[derive(Debug)]
+struct Unsteady;
+
+impl Case for Unsteady {
+    fn run<D: onesheet::device::Device>(&self, _: &D) -> Vec<super::Output> {
+        let values = vec![rayon::current_num_threads() as f64];
+        vec![super::Output { name: "threads", values, tolerance: 0.0 }]
+    }
+}
+
+#[test]
+#[should_panic(expected = "2 threads change Unsteady")]
+fn a_dependence_on_threads_is_seen() {
+    repeats(Unsteady);
 }
 
 #[test]
@@ -26,9 +55,23 @@ fn convolutions_repeat() {
     ];
     for shape in shapes {
         for fusions in [PLAIN, FUSED, Fusions { ends: true, ..PLAIN }] {
-            let case = Conv { shape, fusions, seed: 5 };
-            let alone = bits(&case, 1);
-            assert!(alone == bits(&case, 2) && alone == bits(&case, 4), "{case:?}");
+            repeats(Conv { shape, fusions, seed: 5 });
         }
     }
+}
+
+#[test]
+fn all_else_repeats() {
+    for projected in [false, true] {
+        repeats(Passes { shape: Rows { rows: 3001, channels: 96 }, projected, seed: 1 });
+    }
+    repeats(MaxPool { shape: PoolShape::new([5, 21, 20, 64], 3, 2, 1).unwrap(), norm: true, seed: 2 });
+    repeats(Global { shape: GlobalPoolShape { n: 9, pixels: 25, c: 300 }, seed: 3 });
+    for (n, inputs, outputs) in [(32, 2048, 1024), (5, 1024, 128), (1, 2048, 1024), (64, 128, 7)] {
+        repeats(Dense { shape: DenseShape { n, inputs, outputs }, relu: true, seed: 4 });
+    }
+    repeats(Elements { len: 100_001, seed: 5 });
+    repeats(Adam { len: 100_001, seed: 6 });
+    let format = PixelFormat { order: [2, 1, 0], scale: 0.5, shift: [1.0, 2.0, 3.0] };
+    repeats(Image { shape: ImageShape { n: 9, size: 31 }, format, seed: 7 });
 }

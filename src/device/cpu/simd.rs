@@ -40,7 +40,7 @@ macro_rules! simd {
 pub(super) use simd;
 
 /// The instruction sets that loops are compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
     /// What the build was told to expect: four floats a vector on x86-64.
     Portable,
@@ -67,6 +67,10 @@ impl std::fmt::Display for Level {
 /// The widest instruction set that this machine has.
 #[inline]
 pub(super) fn level() -> Level {
+    #[cfg(test)]
+    if let Some(level) = tests::FORCED.get() {
+        return level;
+    }
     #[cfg(target_arch = "x86_64")]
     {
         // Each of these is a load from a cached word.
@@ -82,4 +86,66 @@ pub(super) fn level() -> Level {
         }
     }
     Level::Portable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::cpu::rows;
+    use std::cell::Cell;
+
+    thread_local! {
+        /// What [`level`] answers on this thread instead of what it sees.
+        pub(super) static FORCED: Cell<Option<Level>> = const { Cell::new(None) };
+    }
+
+    /// What `run` returns on each level that this machine has.
+    fn on_each_level<T>(run: impl Fn() -> T) -> Vec<T> {
+        let widest = level();
+        let mut levels = vec![Level::Portable];
+        #[cfg(target_arch = "x86_64")]
+        levels.extend([Level::Avx2, Level::Avx512].into_iter().filter(|&level| level <= widest));
+        let answers = levels.iter().map(|&level| {
+            FORCED.set(Some(level));
+            run()
+        });
+        let answers = answers.collect();
+        FORCED.set(None);
+        answers
+    }
+
+    /// Numbers of both signs and many magnitudes.
+    fn numbers(seed: u32, len: usize) -> Vec<f32> {
+        let hash = |i: u32| (i ^ seed).wrapping_mul(0x9e37_79b9).rotate_left(15).wrapping_mul(0x85eb_ca6b);
+        (0..len as u32).map(|i| f32::from_bits(hash(i) & 0x83ff_ffff | 0x3c00_0000)).collect()
+    }
+
+    #[test]
+    fn all_levels_give_the_same_bits() {
+        const CHANNELS: usize = 93;
+        const LEN: usize = 37 * CHANNELS;
+        let [x, y, dz] = [1, 2, 3].map(|seed| numbers(seed, LEN));
+        let [scale, shift, third] = [4, 5, 6].map(|seed| numbers(seed, CHANNELS));
+        let answers = on_each_level(|| {
+            let [mut normalised, mut paid, mut masked, mut biased] = [(); 4].map(|()| dz.clone());
+            let [mut mean, mut squares, mut sums, mut plain, mut centred] = [(); 5].map(|()| vec![0.0; CHANNELS]);
+            rows::normalise(&mut normalised, &x, CHANNELS, &scale, &shift);
+            rows::pay(&mut paid, &dz, &y, CHANNELS, &scale, &shift, &third);
+            rows::mask(&mut masked, &x, &scale, &shift);
+            rows::add_bias(&mut biased, &shift);
+            rows::moments(&x, &mut mean, &mut squares);
+            rows::column_sums(&x, &mut sums);
+            rows::gradient_sums(&dz, &x, &third, &mut plain, &mut centred);
+            let floats = [normalised, paid, masked, biased].concat().into_iter().map(|v| u64::from(v.to_bits()));
+            let sums = [mean, squares, sums, plain, centred].concat().into_iter().map(f64::to_bits);
+            floats.chain(sums).collect::<Vec<u64>>()
+        });
+        assert!(answers.iter().all(|answer| *answer == answers[0]));
+    }
+
+    #[test]
+    fn levels_are_told_apart() {
+        let levels = on_each_level(level);
+        assert!(levels[0] == Level::Portable && levels.is_sorted());
+    }
 }
