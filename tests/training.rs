@@ -1,0 +1,250 @@
+//! Whole runs of a miniature network: what is stopped goes on to the same bits, and what cannot go on says why.
+
+use onesheet::data::synthetic;
+use onesheet::data::tensor_file::TensorFile;
+use onesheet::device::cpu::Cpu;
+use onesheet::model::{Extents, Trainable};
+use onesheet::training::TrainingError;
+use onesheet::training::checkpoint::{Checkpoint, CheckpointError};
+use onesheet::training::config::RunConfig;
+use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint, last_checkpoint};
+use onesheet::training::trainer::{Ending, Event, Trainer};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tempfile::TempDir;
+
+/// 80 posters, 64 of them to train on: 8 steps an epoch.
+fn posters(folder: &TempDir) -> PathBuf {
+    let path = folder.path().join("posters.safetensors");
+    synthetic::write(&path, 80, 32, 7).unwrap();
+    path
+}
+
+fn config(posters: &Path) -> RunConfig {
+    RunConfig {
+        data: Some(posters.into()),
+        batch: 8,
+        epochs: 2,
+        image_size: 32,
+        augment: true,
+        momentum: 0.9,
+        seed: 3,
+        ..RunConfig::default()
+    }
+}
+
+fn trainer(config: &RunConfig, extents: Extents) -> Result<Trainer<Cpu>, TrainingError> {
+    let file = TensorFile::open(config.data.as_deref().unwrap()).unwrap();
+    Trainer::new(Rc::new(Cpu::new()), config.clone(), extents, Arc::new(file))
+}
+
+/// The run in `path` taken up again with `config`.
+fn resumed(config: &RunConfig, path: &Path) -> Result<(Trainer<Cpu>, RunFolder), TrainingError> {
+    let checkpoint = Checkpoint::open(&last_checkpoint(path)).unwrap();
+    let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
+    let trainer = Trainer::resume(Rc::new(Cpu::new()), config.clone(), Extents::miniature(), file, &checkpoint)?;
+    let mut folder = RunFolder::resume(path).unwrap();
+    folder.cut_back(checkpoint.metadata().progress.total_steps).unwrap();
+    Ok((trainer, folder))
+}
+
+/// A run from beginning to end, or to its step limit.
+fn begin(config: &RunConfig, path: &Path) -> Ending {
+    let mut folder = RunFolder::create(path, config).unwrap();
+    let mut trainer = trainer(config, Extents::miniature()).unwrap();
+    trainer.run(&mut folder, &AtomicBool::new(false), &mut |_| {}).unwrap()
+}
+
+fn go_on(config: &RunConfig, path: &Path) -> Ending {
+    let (mut trainer, mut folder) = resumed(config, path).unwrap();
+    trainer.run(&mut folder, &AtomicBool::new(false), &mut |_| {}).unwrap()
+}
+
+fn rows<R: serde::de::DeserializeOwned>(path: &Path) -> Vec<R> {
+    csv::Reader::from_path(path).unwrap().deserialize().collect::<Result<_, _>>().unwrap()
+}
+
+/// Everything a run leaves behind but the time it took.
+fn remains(path: &Path) -> (Vec<u8>, Vec<u8>, Vec<StepRow>, Vec<EpochRow>) {
+    let mut steps: Vec<StepRow> = rows(&path.join("steps.csv"));
+    steps.iter_mut().for_each(|row| row.images_per_second = 0.0);
+    let mut epochs: Vec<EpochRow> = rows(&path.join("log.csv"));
+    epochs.iter_mut().for_each(|row| row.seconds = 0.0);
+    (fs::read(last_checkpoint(path)).unwrap(), fs::read(best_checkpoint(path)).unwrap(), steps, epochs)
+}
+
+#[test]
+fn a_run_stopped_at_any_step_goes_on_to_the_same_bits() {
+    let folder = TempDir::new().unwrap();
+    let whole = config(&posters(&folder));
+    let straight = folder.path().join("straight");
+    assert_eq!(begin(&whole, &straight), Ending::Finished);
+    let expected = remains(&straight);
+    assert_eq!((expected.2.len(), expected.3.len()), (16, 2));
+
+    for stop in 1..16 {
+        let path = folder.path().join(format!("stopped-{stop}"));
+        let limited = RunConfig { max_steps: Some(stop), ..whole.clone() };
+        assert_eq!(begin(&limited, &path), Ending::StepLimit);
+        assert_eq!(rows::<StepRow>(&path.join("steps.csv")).len() as u64, stop);
+        assert_eq!(go_on(&whole, &path), Ending::Finished);
+        assert!(remains(&path) == expected, "stopped after step {stop}");
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let folder = TempDir::new().unwrap();
+    let whole = config(&posters(&folder));
+    let run = |threads: usize, name: &str| {
+        let (path, config) = (folder.path().join(name), whole.clone());
+        let limited = RunConfig { max_steps: Some(5), ..config.clone() };
+        let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool(threads).install(|| begin(&limited, &path));
+        // Resumed with another number still.
+        pool(threads + 1).install(|| go_on(&config, &path));
+        remains(&path)
+    };
+    assert!(run(1, "one") == run(3, "three"));
+}
+
+#[test]
+fn an_interruption_at_any_moment_is_clean() {
+    let folder = TempDir::new().unwrap();
+    let whole = config(&posters(&folder));
+    let straight = folder.path().join("straight");
+    begin(&whole, &straight);
+
+    // The 9th event is the validation of the first epoch, the 10th its end.
+    for moment in [1, 7, 8, 9, 10, 15] {
+        let path = folder.path().join(format!("interrupted-{moment}"));
+        let mut run = RunFolder::create(&path, &whole).unwrap();
+        let (stop, mut events) = (AtomicBool::new(false), 0);
+        let ending = trainer(&whole, Extents::miniature()).unwrap().run(&mut run, &stop, &mut |_| {
+            events += 1;
+            if events == moment {
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+        assert_eq!(ending.unwrap(), Ending::Interrupted, "event {moment}");
+        drop(run);
+        assert_eq!(go_on(&whole, &path), Ending::Finished);
+        assert!(remains(&path) == remains(&straight), "interrupted at event {moment}");
+    }
+}
+
+#[test]
+fn the_logs_tell_what_happened() {
+    let folder = TempDir::new().unwrap();
+    let config = RunConfig { epochs: 4, ..config(&posters(&folder)) };
+    let path = folder.path().join("run");
+    let mut run = RunFolder::create(&path, &config).unwrap();
+    let (mut steps, mut epochs, mut improved) = (Vec::new(), Vec::new(), Vec::new());
+    let mut watch = |event: Event<'_>| match event {
+        Event::Step { row, done, steps: length, .. } => {
+            assert!(done <= length && length == 8);
+            steps.push(*row);
+        }
+        Event::Validation { done, posters } => assert!(done <= posters && posters == 8),
+        Event::Epoch { row, scores, best } => {
+            assert_eq!(scores.posters, 8);
+            assert_eq!(row.weighted_f1, scores.weighted.f1);
+            epochs.push(*row);
+            improved.push(best);
+        }
+    };
+    let ending = trainer(&config, Extents::miniature()).unwrap().run(&mut run, &AtomicBool::new(false), &mut watch);
+    assert_eq!(ending.unwrap(), Ending::Finished);
+    assert_eq!(rows::<StepRow>(&path.join("steps.csv")), steps);
+    assert_eq!(rows::<EpochRow>(&path.join("log.csv")), epochs);
+
+    let mean = |rows: &[StepRow]| rows.iter().map(|row| row.loss).sum::<f64>() / rows.len() as f64;
+    for (epoch, row) in epochs.iter().enumerate() {
+        assert!((row.train_loss - mean(&steps[8 * epoch..8 * epoch + 8])).abs() <= 1e-12);
+        let better = epochs[..epoch].iter().all(|before| row.mean_average_precision > before.mean_average_precision);
+        assert_eq!(improved[epoch], better, "epoch {epoch}");
+    }
+    assert!(mean(&steps[24..]) < mean(&steps[..8]), "it learns: {steps:?}");
+    let best = epochs.iter().map(|row| row.mean_average_precision).fold(0.0, f64::max);
+    let checkpoint = Checkpoint::open(&best_checkpoint(&path)).unwrap();
+    assert_eq!(checkpoint.metadata().progress.best, Some(best));
+    let last = Checkpoint::open(&last_checkpoint(&path)).unwrap();
+    assert_eq!((last.metadata().progress.epoch, last.metadata().progress.total_steps), (4, 32));
+    let text = fs::read_to_string(path.join("config.toml")).unwrap();
+    assert_eq!(toml::from_str::<RunConfig>(&text).unwrap(), config);
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoint() {
+    let folder = TempDir::new().unwrap();
+    let sound = RunConfig { epochs: 1, ..config(&posters(&folder)) };
+    let path = folder.path().join("run");
+    begin(&sound, &path);
+    let before = fs::read(last_checkpoint(&path)).unwrap();
+
+    let wild = RunConfig { epochs: 2, learning_rate: 1e38, ..sound };
+    let (mut trainer, mut run) = resumed(&wild, &path).unwrap();
+    let error = trainer.run(&mut run, &AtomicBool::new(false), &mut |_| {}).unwrap_err();
+    assert!(matches!(error, TrainingError::Diverged { .. }), "{error}");
+    // Step 9 is the first with that rate; the loss behind it is the first to suffer.
+    assert!(error.to_string().contains("the loss of step 10"), "{error}");
+    assert!(fs::read(last_checkpoint(&path)).unwrap() == before);
+}
+
+#[test]
+fn frozen_layers_stay_and_have_no_moments() {
+    let folder = TempDir::new().unwrap();
+    let config = RunConfig { trainable: Trainable::Last(10), epochs: 1, ..config(&posters(&folder)) };
+    let path = folder.path().join("run");
+    let fresh = trainer(&config, Extents::miniature()).unwrap();
+    begin(&config, &path);
+    let checkpoint = Checkpoint::open(&last_checkpoint(&path)).unwrap();
+    let (mut frozen, mut trained) = (0, 0);
+    for tensor in fresh.model().architecture().tensors.clone() {
+        let same = checkpoint.values(&tensor.name).unwrap() == fresh.model().read(&tensor).unwrap();
+        let learns = checkpoint.values(&format!("adam.m/{}", tensor.name)).is_ok();
+        assert!(same || learns || tensor.name.contains("moving"), "{} moved without learning", tensor.name);
+        frozen += usize::from(!learns);
+        trained += usize::from(learns);
+    }
+    assert!(frozen > 10 && trained > 5, "{frozen} frozen, {trained} trained");
+    assert_eq!(go_on(&RunConfig { epochs: 2, ..config }, &path), Ending::Finished);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let folder = TempDir::new().unwrap();
+    let sound = config(&posters(&folder));
+    let refusal = |config: &RunConfig| trainer(config, Extents::miniature()).err().unwrap().to_string();
+    let error = refusal(&RunConfig { batch: 65, ..sound.clone() });
+    assert!(error.contains("65") && error.contains("64"), "{error}");
+    let error = refusal(&RunConfig { image_size: 48, ..sound.clone() });
+    assert!(error.contains("32×32") && error.contains("prepare --image-size 48"), "{error}");
+
+    let path = folder.path().join("run");
+    begin(&RunConfig { max_steps: Some(1), ..sound.clone() }, &path);
+    let others = folder.path().join("others.safetensors");
+    synthetic::write(&others, 80, 32, 8).unwrap();
+    let error = resumed(&RunConfig { data: Some(others), ..sound.clone() }, &path).err().unwrap();
+    assert!(matches!(error, TrainingError::OtherPosters { .. }), "{error}");
+
+    let checkpoint = Checkpoint::open(&last_checkpoint(&path)).unwrap();
+    let file = Arc::new(TensorFile::open(sound.data.as_deref().unwrap()).unwrap());
+    let wider = Extents { head: vec![7], ..Extents::miniature() };
+    let error = Trainer::resume(Rc::new(Cpu::new()), sound, wider, file, &checkpoint).err().unwrap();
+    let missing = matches!(&error, TrainingError::Checkpoint(CheckpointError::Missing { tensor, .. }) if tensor == "head_7/kernel");
+    assert!(missing, "{error}");
+}
+
+#[test]
+fn a_set_without_validation_posters_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("few.safetensors");
+    // The synthetic split puts the ninth poster of ten into validation.
+    synthetic::write(&path, 8, 32, 1).unwrap();
+    let error = trainer(&RunConfig { batch: 2, ..config(&path) }, Extents::miniature()).err().unwrap().to_string();
+    assert!(error.contains("no validation posters"), "{error}");
+}
