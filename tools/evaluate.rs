@@ -211,7 +211,7 @@ fn table(metadata: &Metadata, scores: &Scores, loss: f64) -> String {
     let percent = |value: f64| 100.0 * value;
     text += &format!("\nposters          {}\n", scores.posters);
     text += &format!("threshold        {}\n", thresholds(&metadata.thresholds));
-    text += &format!("loss             {loss:.4}\n");
+    text += &format!("loss             {loss:.4}, all genres weighing alike\n");
     text += &format!("mAP              {:.4}\n", scores.mean_average_precision());
     text += &format!("hamming loss     {:.4}\n", scores.hamming_loss);
     text += &format!("exact match      {:.2} %\n", percent(scores.exact_match));

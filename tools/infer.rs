@@ -120,7 +120,11 @@ fn list(path: &Path, metadata: &Metadata, row: &[f32]) -> String {
 fn line(path: &Path, metadata: &Metadata, row: &[f32]) -> String {
     let genres: Vec<_> = ranked(metadata, row)
         .into_iter()
-        .map(|(genre, probability, named)| json!({ "genre": genre, "probability": probability, "named": named }))
+        .map(|(genre, probability, named)| {
+            // As many digits as an f32 has.
+            let probability = (f64::from(probability) * 1e7).round() / 1e7;
+            json!({ "genre": genre, "probability": probability, "named": named })
+        })
         .collect();
     format!("{}\n", json!({ "schema": SCHEMA, "poster": path.display().to_string(), "genres": genres }))
 }

@@ -36,7 +36,7 @@ const SETTLED: [&str; 16] = [
 
 /// Train the network; without --data, on posters drawn in code.
 #[derive(Debug, ClapArgs)]
-#[command(before_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, args_override_self = true)]
 pub struct Args {
     /// The posters, a file made by `onesheet prepare`
     #[arg(long, value_name = "FILE")]

@@ -1,0 +1,329 @@
+//! The command as a user meets it: what it prints, where, and with which exit code it refuses what.
+
+use assert_cmd::Command;
+use onesheet::data::synthetic;
+use onesheet::training::config::RunConfig;
+use onesheet::training::run_folder::RunFolder;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+fn onesheet() -> Command {
+    Command::cargo_bin("onesheet").unwrap()
+}
+
+/// Runs the command and gives its exit code, stdout and stderr.
+fn run(command: &mut Command) -> (i32, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// Asserts that the command fails with `code`, says nothing on stdout, and mentions each of `words` on stderr.
+fn refused(command: &mut Command, code: i32, words: &[&str]) {
+    let (found, stdout, stderr) = run(command);
+    assert_eq!((found, stdout.as_str()), (code, ""), "{stderr}");
+    assert!(stderr.starts_with("error: "), "{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "`{word}` is missing: {stderr}");
+    }
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+/// 20 posters of 32×32 pixels, 16 of them to train on.
+fn posters(folder: &Path) -> PathBuf {
+    let path = folder.join("posters.safetensors");
+    synthetic::write(&path, 20, 32, 1).unwrap();
+    path
+}
+
+fn train(folder: &Path, data: &Path) -> Command {
+    let mut command = onesheet();
+    command.current_dir(folder).arg("train").arg("--data").arg(data);
+    command.args(["--run", "run", "--batch", "4", "--epochs", "1"]);
+    command
+}
+
+/// A run of two epochs that several tests look at, trained once: its folder, and what it printed.
+///
+/// Nothing drops a static, so the folder is Cargo's for tests, and the next test run empties it.
+fn trained() -> &'static (PathBuf, String, String) {
+    static RUN: OnceLock<(PathBuf, String, String)> = OnceLock::new();
+    RUN.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("trained");
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        let data = posters(&folder);
+        let (code, stdout, stderr) = run(train(&folder, &data).args(["--epochs", "2", "--momentum", "0.5"]));
+        assert_eq!(code, 0, "{stderr}");
+        (folder, stdout, stderr)
+    })
+}
+
+fn in_trained() -> Command {
+    let mut command = onesheet();
+    command.current_dir(&trained().0);
+    command
+}
+
+#[test]
+fn help_opens_with_examples_and_ends_with_exit_codes() {
+    let (code, help, _) = run(onesheet().arg("--help"));
+    assert_eq!(code, 0);
+    assert!(help.starts_with("Examples:\n  onesheet train "), "{help}");
+    assert!(help.contains("6 diverged"), "{help}");
+    for tool in ["prepare", "train", "evaluate", "infer"] {
+        let (_, help, _) = run(onesheet().args([tool, "--help"]));
+        let examples = help.lines().skip(1).take_while(|line| line.starts_with("  onesheet ")).count();
+        assert_eq!(examples, 3, "{tool}: {help}");
+    }
+}
+
+#[test]
+fn the_summary_counts_the_papers_parameters() {
+    let (code, table, _) = run(onesheet().args(["train", "--summary", "--experiment", "resnet-tl"]));
+    assert_eq!(code, 0);
+    for words in ["25,817,991", "18,062,087", "conv1_conv", "head_1024", "max_pool", "75 x 75 x 64"] {
+        assert!(table.contains(words), "`{words}` is missing: {table}");
+    }
+}
+
+#[test]
+fn training_tells_its_settings_prints_its_epochs_and_leaves_its_files() {
+    let (folder, stdout, stderr) = trained();
+    for words in ["25,817,991 parameters", "class weights", "memory", "16 to train on", "momentum 0.5"] {
+        assert!(stderr.contains(words), "`{words}` is missing: {stderr}");
+    }
+    for words in ["onesheet evaluate --run runs/run", "onesheet infer --model runs/run/checkpoints/best.safetensors"] {
+        assert!(stderr.contains(words), "`{words}` is missing: {stderr}");
+    }
+    let rows: Vec<&str> = stdout.lines().collect();
+    assert_eq!(rows.len(), 3, "a head and a row an epoch: {stdout}");
+    assert!(rows[0].contains("validation loss") && rows[1].contains("1/2") && rows[2].contains("2/2"), "{stdout}");
+
+    let run = folder.join("runs/run");
+    for file in ["config.toml", "log.csv", "steps.csv", "checkpoints/last.safetensors", "checkpoints/best.safetensors"]
+    {
+        assert!(run.join(file).is_file(), "{file}");
+    }
+    let config: RunConfig = toml::from_str(&fs::read_to_string(run.join("config.toml")).unwrap()).unwrap();
+    assert_eq!((config.batch, config.epochs, config.image_size, config.momentum), (4, 2, 32, 0.5));
+    assert_eq!(fs::read_to_string(run.join("steps.csv")).unwrap().lines().count(), 1 + 8);
+    assert_eq!(fs::read_to_string(run.join("log.csv")).unwrap().lines().count(), 1 + 2);
+}
+
+#[test]
+fn evaluate_prints_a_table_and_the_same_as_json() {
+    let (code, table, stderr) = run(in_trained().args(["evaluate", "--run", "runs/run", "--split", "all"]));
+    assert_eq!(code, 0, "{stderr}");
+    for words in ["Action", "weighted", "macro", "hamming loss", "exact match", "binary accuracy", "mAP", "20"] {
+        assert!(table.contains(words), "`{words}` is missing: {table}");
+    }
+    let (code, lines, stderr) =
+        run(in_trained().args(["evaluate", "--run", "run", "--split", "all", "--checkpoint", "last", "--json", "-q"]));
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 7 + 2 + 1);
+    assert!(lines.iter().all(|line| line["schema"] == 1));
+    assert_eq!((&lines[0]["genre"], &lines[0]["threshold"]), (&"Action".into(), &0.3.into()));
+    let counts = ["true_negatives", "false_positives", "false_negatives", "true_positives"];
+    assert_eq!(counts.iter().map(|count| lines[3]["counts"][count].as_u64().unwrap()).sum::<u64>(), 20);
+    assert_eq!((&lines[7]["over"], &lines[8]["over"]), (&"weighted".into(), &"macro".into()));
+    assert_eq!(lines[9]["posters"], 20);
+    let sum = lines[9]["hamming_loss"].as_f64().unwrap() + lines[9]["binary_accuracy"].as_f64().unwrap();
+    assert!((sum - 1.0).abs() <= 1e-12);
+}
+
+#[test]
+fn infer_names_genres_of_posters_of_any_size_and_of_all_formats() {
+    let folder = TempDir::new().unwrap();
+    let (pixels, _) = synthetic::draw(1, 0, 70);
+    let poster = image::RgbImage::from_raw(70, 70, pixels).unwrap();
+    let mut paths = Vec::new();
+    for (name, width, height) in [("a.png", 70, 70), ("b.jpg", 91, 140), ("c.webp", 200, 33), ("d.png", 1, 1)] {
+        let path = folder.path().join(name);
+        image::imageops::thumbnail(&poster, width, height).save(&path).unwrap();
+        paths.push(path);
+    }
+    let model = "runs/run/checkpoints/best.safetensors";
+    let (code, text, stderr) = run(in_trained().args(["infer", "--model", model]).args(&paths));
+    assert_eq!(code, 0, "{stderr}");
+    for word in ["a.png", "b.jpg", "c.webp", "d.png", "Thriller"] {
+        assert!(text.contains(word), "{text}");
+    }
+
+    fs::write(folder.path().join("broken.jpg"), b"\xff\xd8\xff and then nothing").unwrap();
+    paths.insert(1, folder.path().join("broken.jpg"));
+    let (code, lines, stderr) = run(in_trained().args(["infer", "--json", "--model", model]).args(&paths));
+    assert_eq!(code, 3, "the readable ones are answered, and the exit code tells of the other");
+    assert!(stderr.contains("broken.jpg"), "{stderr}");
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 4);
+    for line in lines {
+        let genres = line["genres"].as_array().unwrap();
+        let probabilities: Vec<f64> = genres.iter().map(|genre| genre["probability"].as_f64().unwrap()).collect();
+        assert_eq!((genres.len(), &line["schema"]), (7, &1.into()));
+        assert!(probabilities.is_sorted_by(|a, b| a >= b) && probabilities.iter().all(|p| (0.0..=1.0).contains(p)));
+        assert!(genres.iter().all(|genre| genre["named"] == (genre["probability"].as_f64().unwrap() >= 0.3)));
+    }
+}
+
+#[test]
+fn a_tensor_file_cut_short_or_foreign_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let data = posters(folder.path());
+    let whole = fs::read(&data).unwrap();
+    fs::write(&data, &whole[..whole.len() - 1]).unwrap();
+    refused(&mut train(folder.path(), &data), 3, &["posters.safetensors", "bytes long", "prepare it again"]);
+    fs::write(&data, b"neither").unwrap();
+    refused(&mut train(folder.path(), &data), 3, &["posters.safetensors", "onesheet prepare"]);
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]).unwrap();
+    fs::write(&data, safetensors::serialize([("w", view)], None).unwrap()).unwrap();
+    refused(&mut train(folder.path(), &data), 3, &["posters.safetensors", "not one of posters"]);
+    assert!(!folder.path().join("runs").exists(), "nothing is made for a run that cannot begin");
+    refused(&mut train(folder.path(), Path::new("absent.safetensors")), 1, &["absent.safetensors", "No such file"]);
+}
+
+#[test]
+fn a_run_that_cannot_be_what_it_is_asked_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let data = posters(folder.path());
+    refused(train(folder.path(), &data).args(["--batch", "17"]), 2, &["batch of 17", "16 images"]);
+    refused(train(folder.path(), &data).args(["--batch", "0"]), 2, &["batch of 0"]);
+    refused(train(folder.path(), &data).args(["--image-size", "64"]), 2, &["32×32", "prepare --image-size 64"]);
+    refused(onesheet().args(["train", "--experiment", "resnet-r"]), 2, &["--data", "prepare"]);
+    for experiment in ["resnet-img", "resnet-tl"] {
+        refused(
+            train(folder.path(), &data).args(["--experiment", experiment]),
+            2,
+            &["--weights FILE", experiment, "notop.h5"],
+        );
+    }
+    refused(train(folder.path(), &data).args(["--weights", "absent.h5"]), 4, &["absent.h5"]);
+    for (flag, value) in [("--lr", "0"), ("--momentum", "1"), ("--trainable", "last:177"), ("--pooling", "min")] {
+        let (code, _, stderr) = run(train(folder.path(), &data).args([flag, value]));
+        assert_eq!(code, 2, "{flag} {value}: {stderr}");
+    }
+    let (code, _, stderr) = run(onesheet().args(["train", "--resume", "x", "--batch", "3"]));
+    assert!(code == 2 && stderr.contains("cannot be used with"), "{stderr}");
+}
+
+#[test]
+fn a_run_folder_that_cannot_be_used_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let data = posters(folder.path());
+    fs::write(folder.path().join("runs"), "a file where the folder should be").unwrap();
+    refused(&mut train(folder.path(), &data), 1, &["cannot write", "--run"]);
+    fs::remove_file(folder.path().join("runs")).unwrap();
+
+    let held = RunFolder::create(&folder.path().join("runs/run"), &RunConfig::default()).unwrap();
+    let holder = format!("process {}", std::process::id());
+    refused(&mut train(folder.path(), &data), 1, &["in use by", &holder]);
+    drop(held);
+    refused(&mut train(folder.path(), &data), 1, &["already holds a run", "--resume runs/run"]);
+    refused(onesheet().current_dir(&folder).args(["train", "--resume", "run"]), 1, &["no run to go on with"]);
+    refused(onesheet().current_dir(&folder).args(["evaluate", "--run", "run"]), 4, &["runs/run", "no trained run"]);
+}
+
+#[test]
+fn checkpoints_that_are_foreign_damaged_or_of_another_shape_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let data = posters(folder.path());
+    let infer = |model: &Path| {
+        let mut command = onesheet();
+        command.args(["infer", "poster.jpg", "--model"]).arg(model);
+        command
+    };
+    refused(&mut infer(&data), 4, &["not a checkpoint of onesheet"]);
+    refused(&mut infer(Path::new("absent.safetensors")), 4, &["absent.safetensors"]);
+
+    let good = trained().0.join("runs/run/checkpoints/best.safetensors");
+    let mut bytes = fs::read(&good).unwrap();
+    let model = folder.path().join("model.safetensors");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&model, &bytes).unwrap();
+    refused(&mut infer(&model), 4, &["model.safetensors is damaged", "digest"]);
+    fs::write(&model, &bytes[..middle]).unwrap();
+    refused(&mut infer(&model), 4, &["model.safetensors is cut short"]);
+
+    // Six genres where the network before had seven.
+    use onesheet::training::checkpoint::{Checkpoint, CheckpointError, write};
+    let checkpoint = Checkpoint::open(&good).unwrap();
+    let mut metadata = checkpoint.metadata().clone();
+    metadata.genres.pop();
+    metadata.thresholds.pop();
+    let values = |name: &str| checkpoint.values(name);
+    write(&onesheet::training::files::Disk, &model, &metadata, checkpoint.tensors(), values)
+        .unwrap_or_else(|error: CheckpointError| panic!("{error}"));
+    refused(&mut infer(&model), 4, &["genres/kernel", "[7, 128]", "[6, 128]"]);
+}
+
+#[test]
+fn a_run_that_diverges_says_so() {
+    let folder = TempDir::new().unwrap();
+    let data = posters(folder.path());
+    let (code, _, stderr) = run(train(folder.path(), &data).args(["--lr", "1e38"]));
+    assert_eq!(code, 6, "{stderr}");
+    assert!(stderr.contains("the loss of step 2") && stderr.contains("--lr"), "{stderr}");
+}
+
+#[test]
+fn a_step_limit_stops_and_resume_goes_on() {
+    let folder = TempDir::new().unwrap();
+    let data = posters(folder.path());
+    let (code, _, stderr) = run(train(folder.path(), &data).args(["--max-steps", "1"]));
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("onesheet train --resume runs/run"), "{stderr}");
+    refused(
+        onesheet().current_dir(&folder).args(["evaluate", "--run", "run"]),
+        4,
+        &["has not ended an epoch", "--checkpoint last"],
+    );
+    let (code, stdout, stderr) = run(onesheet().current_dir(&folder).args(["train", "--resume", "run"]));
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("going on after step 1") && stdout.contains("1/1"), "{stderr}{stdout}");
+}
+
+/// Waits until the child's log has `rows` rows.
+fn wait_for_steps(child: &mut Child, log: &Path, rows: usize) {
+    let began = Instant::now();
+    while fs::read_to_string(log).map_or(0, |text| text.lines().count()) <= rows {
+        assert!(began.elapsed() < Duration::from_secs(120), "no step in two minutes");
+        assert!(child.try_wait().unwrap().is_none(), "it ended early");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_and_term_save_before_they_end_the_run() {
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let folder = TempDir::new().unwrap();
+        let data = posters(folder.path());
+        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("onesheet"))
+            .current_dir(&folder)
+            .args(["train", "--run", "run", "--batch", "4", "--epochs", "1000", "--data"])
+            .arg(&data)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait_for_steps(&mut child, &folder.path().join("runs/run/steps.csv"), 1);
+        let pid = child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{signal}: {stderr}");
+        assert!(stderr.contains("everything saved") && stderr.contains("--resume runs/run"), "{stderr}");
+
+        let last = onesheet::training::run_folder::last_checkpoint(&folder.path().join("runs/run"));
+        let saved = onesheet::training::checkpoint::Checkpoint::open(&last).unwrap().metadata().progress.total_steps;
+        let rows = fs::read_to_string(folder.path().join("runs/run/steps.csv")).unwrap().lines().count() as u64 - 1;
+        assert_eq!(saved, rows, "{signal}: the checkpoint stands where the log ends");
+    }
+}
