@@ -12,7 +12,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Counts films given as labels [C] and split.
+    /// Counts films given as labels `[C]` and split.
     pub fn of<'a>(classes: usize, films: impl IntoIterator<Item = (&'a [u8], Split)>) -> Counts {
         let mut counts = Counts { classes: vec![[0; 3]; classes], films: [0; 3] };
         for (labels, split) in films {

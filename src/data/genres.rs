@@ -148,7 +148,7 @@ impl Classes {
         &self.names
     }
 
-    /// The labels [C] of a film: 1 for each of its genres, and 1 for [`OTHER`] if any of them is no class.
+    /// The labels `[C]` of a film: 1 for each of its genres, and 1 for [`OTHER`] if any of them is no class.
     pub fn multi_hot(&self, genres: &[String]) -> Vec<u8> {
         let mut labels = vec![0; self.names.len()];
         let other = labels.len() - 1;

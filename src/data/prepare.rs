@@ -95,7 +95,7 @@ impl PrepareError {
 pub struct PlannedFilm {
     /// The film.
     pub film: Film,
-    /// Its labels [C].
+    /// Its labels `[C]`.
     pub labels: Vec<u8>,
     /// Its split.
     pub split: Split,

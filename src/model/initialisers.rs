@@ -44,7 +44,7 @@ mod tests {
     fn glorot_fills_its_interval_and_no_more() {
         let values = Initialiser::glorot(100, 50).values(7, 3, 10_000);
         let (low, high) = values.iter().fold((0f32, 0f32), |(low, high), &v| (low.min(v), high.max(v)));
-        assert!(-0.2 <= low && low < -0.199 && 0.199 < high && high <= 0.2, "{low}..{high}");
+        assert!((-0.2..-0.199).contains(&low) && high > 0.199 && high <= 0.2, "{low}..{high}");
         let mean = values.iter().sum::<f32>() / 10_000.0;
         let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / 10_000.0;
         // Uniform in ±0.2: variance 0.04 / 3.

@@ -3,7 +3,7 @@
 //! Three things carry the speed. Convolutions are matrix products over *tiles* of pixels small enough for a core's second
 //! level cache; what is owed to an operand (a batch norm, a patch's im2col) is paid while the tile is formed, and what
 //! follows the product (bias, statistics, masks) is done before the tile cools. The product itself is the crate `gemm`'s.
-//! Everything else is bound by memory, and is one pass over rows that the compiler vectorises ([`simd`]).
+//! Everything else is bound by memory, and is one pass over rows that the compiler vectorises (`simd`).
 //!
 //! Deterministic: work is cut into pieces by the shapes alone and partial sums are merged in the order of the pieces, so
 //! the same input gives the same bits with any number of threads.
