@@ -117,6 +117,18 @@ fn training_tells_its_settings_prints_its_epochs_and_leaves_its_files() {
 }
 
 #[test]
+fn training_prints_an_object_an_epoch_with_json() {
+    let folder = TempDir::new().unwrap();
+    let data = posters(folder.path());
+    let (code, lines, stderr) = run(train(folder.path(), &data).args(["--epochs", "1", "--json", "--quiet"]));
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let line: Value = serde_json::from_str(lines.trim()).unwrap();
+    assert_eq!((&line["schema"], &line["kind"], &line["best"]), (&1.into(), &"epoch".into(), &true.into()));
+    assert_eq!((&line["row"]["epoch"], &line["row"]["step"]), (&1.into(), &4.into()));
+    assert!(line["row"]["train_loss"].as_f64().is_some_and(|loss| loss > 0.0), "{line}");
+}
+
+#[test]
 fn evaluate_prints_a_table_and_the_same_as_json() {
     let (code, table, stderr) = run(in_trained().args(["evaluate", "--run", "runs/run", "--split", "all"]));
     assert_eq!(code, 0, "{stderr}");

@@ -41,7 +41,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         None => Run::begin(args, console)?,
     };
     match run.config.device {
-        DeviceChoice::Auto | DeviceChoice::Cpu => train(Rc::new(Cpu::new()), run, console),
+        DeviceChoice::Auto | DeviceChoice::Cpu => train(Rc::new(Cpu::new()), run, console, args.json),
     }
 }
 
@@ -106,7 +106,7 @@ impl Run {
 }
 
 /// Trains on `device`.
-fn train<D: Device>(device: Rc<D>, run: Run, console: Console) -> anyhow::Result<()> {
+fn train<D: Device>(device: Rc<D>, run: Run, console: Console, json: bool) -> anyhow::Result<()> {
     let Run { config, mut folder, file, checkpoint } = run;
     let path = folder.path().to_path_buf();
     let extents = Extents::resnet50();
@@ -129,7 +129,7 @@ fn train<D: Device>(device: Rc<D>, run: Run, console: Console) -> anyhow::Result
     }
 
     let signals = Signals::catch().context("cannot catch Ctrl-C")?;
-    let mut shown = Progress::new(console, trainer.config(), progress.total_steps, trainer.steps_per_epoch());
+    let mut shown = Progress::new(console, json, trainer.config(), progress.total_steps, trainer.steps_per_epoch());
     let ending = trainer.run(&mut folder, &signals.stop, &mut |event| shown.show(event))?;
     shown.close(ending, trainer.progress(), &path);
     match ending {

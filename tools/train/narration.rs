@@ -11,8 +11,12 @@ use onesheet::training::checkpoint;
 use onesheet::training::config::{Pixels, RunConfig};
 use onesheet::training::run_folder::{EpochRow, best_checkpoint};
 use onesheet::training::trainer::{Ending, Event, Trainer};
+use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+/// The version of the lines that `--json` prints.
+const SCHEMA: u32 = 1;
 
 /// Off a terminal, a line at least so far from the one before.
 const PLAIN_PAUSE: Duration = Duration::from_secs(15);
@@ -85,6 +89,8 @@ fn memory(architecture: &Architecture, batch: usize) -> String {
 /// The bar, or plain lines where nobody watches, and the table of epochs on stdout.
 pub struct Progress {
     console: Console,
+    /// Whether the epochs are objects instead of rows.
+    json: bool,
     bar: ProgressBar,
     epochs: u32,
     /// Steps until the end, those before a resumption included.
@@ -100,16 +106,18 @@ pub struct Progress {
 
 impl Progress {
     /// Prints the head of the table. `done` steps lie before a resumption, an epoch has `steps`.
-    pub fn new(console: Console, config: &RunConfig, done: u64, steps: u64) -> Self {
-        println!(
-            "{:>7}  {:>10}  {:>15}  {:>8}  {:>11}  {:>8}  {:>6}  {:>7}",
-            "epoch", "train loss", "validation loss", "accuracy", "weighted F1", "baseline", "mAP", "time"
-        );
+    pub fn new(console: Console, json: bool, config: &RunConfig, done: u64, steps: u64) -> Self {
+        if !json {
+            println!(
+                "{:>7}  {:>10}  {:>15}  {:>8}  {:>11}  {:>8}  {:>6}  {:>7}",
+                "epoch", "train loss", "validation loss", "accuracy", "weighted F1", "baseline", "mAP", "time"
+            );
+        }
         let total = (u64::from(config.epochs) * steps).min(config.max_steps.unwrap_or(u64::MAX));
         let bar = console.bar(total, "{prefix:>7}  {bar:32} step {pos} of {len}   {msg}");
         bar.set_position(done);
         let (epochs, batch, now) = (config.epochs, config.batch, Instant::now());
-        Progress { console, bar, epochs, total, rate: 0.0, batch, spoke: now, began: now, best: None }
+        Progress { console, json, bar, epochs, total, rate: 0.0, batch, spoke: now, began: now, best: None }
     }
 
     /// Shows what happened.
@@ -137,7 +145,11 @@ impl Progress {
                 if best {
                     self.best = Some(*row);
                 }
-                println!("{}", line(row, self.epochs, best));
+                if self.json {
+                    println!("{}", json!({ "schema": SCHEMA, "kind": "epoch", "best": best, "row": row }));
+                } else {
+                    println!("{}", line(row, self.epochs, best));
+                }
             }),
         }
     }
@@ -156,7 +168,7 @@ impl Progress {
             console.say(format_args!("  onesheet train --resume {run}"));
             return;
         }
-        console.say(format_args!("{epochs} epochs, {steps} steps in all, {time} in this session"));
+        console.say(format_args!("{epochs} epochs, {steps} steps in all, {time} this time"));
         if let Some(best) = best {
             let baseline = best.coin_f1.max(best.always_yes_f1);
             let verdict = if best.weighted_f1 > baseline { "beats" } else { "does not beat" };

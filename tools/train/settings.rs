@@ -98,6 +98,9 @@ pub struct Args {
     /// Print the layers with their shapes and parameters, and stop
     #[arg(long)]
     pub summary: bool,
+    /// Print JSON, one object an epoch
+    #[arg(long)]
+    pub json: bool,
     /// Print results only
     #[arg(short, long)]
     pub quiet: bool,
