@@ -11,7 +11,7 @@
 //!
 //! so one reduction (`sums`) and three numbers a channel (`k`) are all that the convolution's backward pass needs.
 
-use super::{DeviceError, Memory};
+use super::{DeviceError, Memory, ReduceEpilogue, check_lengths};
 
 /// A matrix view of an NHWC activation: one row a pixel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,128 @@ impl Rows {
     /// Whether there is no element at all.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// Refuses operands of [`BatchNormKernels::batch_norm_finalise`], or of [`BatchNormKernels::batch_norm_fold`], which has no
+/// `stats`, by their lengths.
+pub fn check_channels(
+    norm: usize,
+    running_mean: usize,
+    running_variance: usize,
+    stats: Option<usize>,
+    gamma: usize,
+    beta: usize,
+    bias: Option<usize>,
+    channels: usize,
+) -> Result<(), DeviceError> {
+    let operands = [
+        ("norm", norm, 4 * channels),
+        ("running_mean", running_mean, channels),
+        ("running_variance", running_variance, channels),
+        ("stats", stats.unwrap_or(2 * channels), 2 * channels),
+        ("gamma", gamma, channels),
+        ("beta", beta, channels),
+        ("bias", bias.unwrap_or(channels), channels),
+    ];
+    check_lengths(if stats.is_some() { "batch_norm_finalise" } else { "batch_norm_fold" }, &operands)
+}
+
+/// One check a kernel, of the operands' lengths in the order of its signature.
+impl Rows {
+    /// Refuses operands of [`BatchNormKernels::batch_norm_apply`] that contradict this shape.
+    pub fn check_apply(&self, a: usize, y: usize, norm: usize) -> Result<(), DeviceError> {
+        let operands = [("a", a, self.len()), ("y", y, self.len()), ("norm", norm, 4 * self.channels)];
+        check_lengths("batch_norm_apply", &operands)
+    }
+
+    /// Refuses operands of [`BatchNormKernels::batch_norm_backward_reduce`] that contradict this shape.
+    pub fn check_backward_reduce(
+        &self,
+        dz: usize,
+        sums: usize,
+        da: usize,
+        y: usize,
+        norm: usize,
+    ) -> Result<(), DeviceError> {
+        let operands = [
+            ("dz", dz, self.len()),
+            ("sums", sums, 2 * self.channels),
+            ("da", da, self.len()),
+            ("y", y, self.len()),
+            ("norm", norm, 4 * self.channels),
+        ];
+        check_lengths("batch_norm_backward_reduce", &operands)
+    }
+
+    /// Refuses operands of [`BatchNormKernels::batch_norm_backward_finalise`] that contradict this shape.
+    pub fn check_backward_finalise(
+        &self,
+        k: usize,
+        dgamma: usize,
+        dbeta: usize,
+        sums: usize,
+        gamma: usize,
+        norm: usize,
+    ) -> Result<(), DeviceError> {
+        let operands = [
+            ("k", k, 3 * self.channels),
+            ("dgamma", dgamma, self.channels),
+            ("dbeta", dbeta, self.channels),
+            ("sums", sums, 2 * self.channels),
+            ("gamma", gamma, self.channels),
+            ("norm", norm, 4 * self.channels),
+        ];
+        check_lengths("batch_norm_backward_finalise", &operands)
+    }
+
+    /// Refuses operands of [`BatchNormKernels::residual_forward`] that contradict this shape.
+    pub fn check_residual_forward(
+        &self,
+        out: usize,
+        y: usize,
+        norm: usize,
+        shortcut: usize,
+        shortcut_norm: Option<usize>,
+    ) -> Result<(), DeviceError> {
+        let operands = [
+            ("out", out, self.len()),
+            ("y", y, self.len()),
+            ("norm", norm, 4 * self.channels),
+            ("shortcut", shortcut, self.len()),
+            ("shortcut_norm", shortcut_norm.unwrap_or(4 * self.channels), 4 * self.channels),
+        ];
+        check_lengths("residual_forward", &operands)
+    }
+
+    /// Refuses operands of [`BatchNormKernels::residual_backward`] that contradict this shape.
+    pub fn check_residual_backward(
+        &self,
+        dz: usize,
+        sums: usize,
+        dout: usize,
+        out: usize,
+        y: usize,
+        norm: usize,
+        projection: Option<ReduceEpilogue<usize, usize>>,
+    ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "residual_backward";
+        let operands = [
+            ("dz", dz, self.len()),
+            ("sums", sums, 2 * self.channels),
+            ("dout", dout, self.len()),
+            ("out", out, self.len()),
+            ("y", y, self.len()),
+            ("norm", norm, 4 * self.channels),
+        ];
+        check_lengths(KERNEL, &operands)?;
+        let Some(ReduceEpilogue { sums, y, norm }) = projection else { return Ok(()) };
+        let operands = [
+            ("projection.sums", sums, 2 * self.channels),
+            ("projection.y", y, self.len()),
+            ("projection.norm", norm, 4 * self.channels),
+        ];
+        check_lengths(KERNEL, &operands)
     }
 }
 
@@ -133,7 +255,7 @@ pub trait BatchNormKernels: Memory {
         out: Self::View<'_>,
         y: Self::View<'_>,
         norm: Self::View<'_>,
-        projection: Option<super::ReduceEpilogue<Self::View<'_>, Self::ViewMut<'_>>>,
+        projection: Option<ReduceEpilogue<Self::View<'_>, Self::ViewMut<'_>>>,
         shape: Rows,
     ) -> Result<(), DeviceError>;
 }

@@ -1,6 +1,6 @@
 //! Convolution: geometry, the fused ends of its three passes, and the kernels.
 
-use super::{DeviceError, Memory};
+use super::{DeviceError, Memory, check_lengths};
 
 /// The geometry of a 2-D convolution (cross-correlation, as everywhere in deep learning) with square stride and padding.
 ///
@@ -74,6 +74,82 @@ impl ConvShape {
         self.output_len() * self.r * self.s * self.c
     }
 
+    /// Refuses operands of [`ConvKernels::conv_forward`], given by their lengths, that contradict this geometry.
+    pub fn check_forward(
+        &self,
+        y: usize,
+        stats: Option<usize>,
+        x: usize,
+        transform: Option<InputTransform<usize>>,
+        w: usize,
+        bias: Option<usize>,
+    ) -> Result<(), DeviceError> {
+        let operands = [
+            ("y", y, self.output_len()),
+            ("stats", stats.unwrap_or(2 * self.k), 2 * self.k),
+            ("x", x, self.input_len()),
+            ("transform.norm", transform.map_or(4 * self.c, |transform| transform.norm), 4 * self.c),
+            ("w", w, self.weights_len()),
+            ("bias", bias.unwrap_or(self.k), self.k),
+        ];
+        check_lengths("conv_forward", &operands)
+    }
+
+    /// Refuses operands of [`ConvKernels::conv_backward_data`], given by their lengths, that contradict this geometry.
+    pub fn check_backward_data(
+        &self,
+        dx: usize,
+        epilogue: Option<ReduceEpilogue<usize, usize>>,
+        dy: OutputGradient<usize>,
+        w: usize,
+    ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "conv_backward_data";
+        check_lengths(KERNEL, &[("dx", dx, self.input_len()), ("w", w, self.weights_len())])?;
+        if let Some(ReduceEpilogue { sums, y, norm }) = epilogue {
+            let operands = [
+                ("epilogue.sums", sums, 2 * self.c),
+                ("epilogue.y", y, self.input_len()),
+                ("epilogue.norm", norm, 4 * self.c),
+            ];
+            check_lengths(KERNEL, &operands)?;
+        }
+        self.check_gradient(KERNEL, dy)
+    }
+
+    /// Refuses operands of [`ConvKernels::conv_backward_weights`], given by their lengths, that contradict this geometry.
+    pub fn check_backward_weights(
+        &self,
+        dw: usize,
+        dy: OutputGradient<usize>,
+        x: usize,
+        transform: Option<InputTransform<usize>>,
+    ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "conv_backward_weights";
+        let operands = [
+            ("dw", dw, self.weights_len()),
+            ("x", x, self.input_len()),
+            ("transform.norm", transform.map_or(4 * self.c, |transform| transform.norm), 4 * self.c),
+        ];
+        check_lengths(KERNEL, &operands)?;
+        self.check_gradient(KERNEL, dy)
+    }
+
+    /// Refuses operands of [`ConvKernels::conv_backward_bias`], given by their lengths, that contradict this geometry.
+    pub fn check_backward_bias(&self, dbias: usize, dy: OutputGradient<usize>) -> Result<(), DeviceError> {
+        check_lengths("conv_backward_bias", &[("dbias", dbias, self.k)])?;
+        self.check_gradient("conv_backward_bias", dy)
+    }
+
+    fn check_gradient(&self, kernel: &'static str, dy: OutputGradient<usize>) -> Result<(), DeviceError> {
+        match dy {
+            OutputGradient::Ready(dy) => check_lengths(kernel, &[("dy", dy, self.output_len())]),
+            OutputGradient::Owed { dz, y, k } => check_lengths(
+                kernel,
+                &[("dy.dz", dz, self.output_len()), ("dy.y", y, self.output_len()), ("dy.k", k, 3 * self.k)],
+            ),
+        }
+    }
+
     /// Whether the pass is a plain matrix product over pixels: a 1×1 filter that skips none and pads none.
     pub fn is_pointwise(&self) -> bool {
         self.r == 1 && self.s == 1 && self.stride == 1 && self.pad == 0
@@ -86,6 +162,13 @@ impl ConvShape {
 pub struct InputTransform<V> {
     /// `norm [4, C]`; rows 0 and 1, scale and shift, are read.
     pub norm: V,
+}
+
+impl<V> InputTransform<V> {
+    /// The same of something else of each view, such as its length.
+    pub fn map<T>(self, f: impl FnOnce(V) -> T) -> InputTransform<T> {
+        InputTransform { norm: f(self.norm) }
+    }
 }
 
 /// The gradient of a convolution's output, in one of two forms.
@@ -104,6 +187,16 @@ pub enum OutputGradient<V> {
     },
 }
 
+impl<V> OutputGradient<V> {
+    /// The same of something else of each view, such as its length.
+    pub fn map<T>(self, f: impl Fn(V) -> T) -> OutputGradient<T> {
+        match self {
+            OutputGradient::Ready(dy) => OutputGradient::Ready(f(dy)),
+            OutputGradient::Owed { dz, y, k } => OutputGradient::Owed { dz: f(dz), y: f(y), k: f(k) },
+        }
+    }
+}
+
 /// What the data gradient does before storing when its input was `a = max(0, scale·y + shift)`, the pending output of a
 /// batch norm: mask, store `dz = da·[scale·y + shift > 0]`, and reduce what that batch norm's backward pass needs.
 pub struct ReduceEpilogue<V, M> {
@@ -113,6 +206,13 @@ pub struct ReduceEpilogue<V, M> {
     pub y: V,
     /// `norm [4, C]`.
     pub norm: V,
+}
+
+impl<V, M> ReduceEpilogue<V, M> {
+    /// The lengths of its operands, which `read` and `written` know how to take.
+    pub fn lengths(&self, read: impl Fn(&V) -> usize, written: impl Fn(&M) -> usize) -> ReduceEpilogue<usize, usize> {
+        ReduceEpilogue { sums: written(&self.sums), y: read(&self.y), norm: read(&self.norm) }
+    }
 }
 
 /// The convolution's three passes.

@@ -13,7 +13,8 @@
 //! - Gradients of parameters accumulate (`+=`). Gradients of activations overwrite, except where a method takes
 //!   `accumulate`.
 //! - Every reduction has a fixed order, so the same input gives the same bits.
-//! - Every method checks the lengths of its operands and returns [`DeviceError::Length`] rather than touching memory.
+//! - NaN goes through: a ReLU, a mask or a maximum that meets one gives one, so that a fault upstream shows.
+//! - Every method checks the lengths of its operands, where they are many by a check of its geometry, and returns [`DeviceError::Length`] rather than touching memory.
 
 pub mod adam;
 pub mod batch_norm;
@@ -27,7 +28,7 @@ pub mod pool;
 pub mod reference;
 
 pub use adam::{AdamKernels, AdamStep};
-pub use batch_norm::{BatchNormConstants, BatchNormKernels, Rows};
+pub use batch_norm::{BatchNormConstants, BatchNormKernels, Rows, check_channels};
 pub use conv::{ConvKernels, ConvShape, InputTransform, OutputGradient, ReduceEpilogue};
 pub use dense::{DenseKernels, DenseShape};
 pub use image::{ImageKernels, ImageShape, PixelFormat, Placement};

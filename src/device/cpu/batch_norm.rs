@@ -4,7 +4,7 @@ use super::memory::{CHUNK, Cpu};
 use super::reduce::{Partials, Tiles, channel_rows};
 use super::rows::{self, pass, relu};
 use super::simd::simd;
-use crate::device::{BatchNormConstants, BatchNormKernels, DeviceError, ReduceEpilogue, Rows, check_lengths};
+use crate::device::{BatchNormConstants, BatchNormKernels, DeviceError, ReduceEpilogue, Rows, check_channels};
 use rayon::prelude::*;
 
 impl BatchNormKernels for Cpu {
@@ -20,17 +20,15 @@ impl BatchNormKernels for Cpu {
         channels: usize,
         constants: BatchNormConstants,
     ) -> Result<(), DeviceError> {
-        check_lengths(
-            "batch_norm_finalise",
-            &[
-                ("norm", norm.len(), 4 * channels),
-                ("running_mean", running_mean.len(), channels),
-                ("running_variance", running_variance.len(), channels),
-                ("stats", stats.len(), 2 * channels),
-                ("gamma", gamma.len(), channels),
-                ("beta", beta.len(), channels),
-                ("bias", bias.map_or(channels, |bias| bias.len()), channels),
-            ],
+        check_channels(
+            norm.len(),
+            running_mean.len(),
+            running_variance.len(),
+            Some(stats.len()),
+            gamma.len(),
+            beta.len(),
+            bias.map(<[f32]>::len),
+            channels,
         )?;
         let BatchNormConstants { momentum, epsilon } = constants;
         let average = |running: &mut f32, batch: f64| {
@@ -57,16 +55,15 @@ impl BatchNormKernels for Cpu {
         channels: usize,
         epsilon: f64,
     ) -> Result<(), DeviceError> {
-        check_lengths(
-            "batch_norm_fold",
-            &[
-                ("norm", norm.len(), 4 * channels),
-                ("running_mean", running_mean.len(), channels),
-                ("running_variance", running_variance.len(), channels),
-                ("gamma", gamma.len(), channels),
-                ("beta", beta.len(), channels),
-                ("bias", bias.map_or(channels, |bias| bias.len()), channels),
-            ],
+        check_channels(
+            norm.len(),
+            running_mean.len(),
+            running_variance.len(),
+            None,
+            gamma.len(),
+            beta.len(),
+            bias.map(<[f32]>::len),
+            channels,
         )?;
         for c in 0..channels {
             let mean = f64::from(running_mean[c]) - bias.map_or(0.0, |bias| f64::from(bias[c]));
@@ -76,11 +73,8 @@ impl BatchNormKernels for Cpu {
     }
 
     fn batch_norm_apply(&self, a: &mut [f32], y: &[f32], norm: &[f32], shape: Rows) -> Result<(), DeviceError> {
+        shape.check_apply(a.len(), y.len(), norm.len())?;
         let channels = shape.channels;
-        check_lengths(
-            "batch_norm_apply",
-            &[("a", a.len(), shape.len()), ("y", y.len(), shape.len()), ("norm", norm.len(), 4 * channels)],
-        )?;
         let [scale, shift] = channel_rows(norm, channels);
         let chunk = Tiles::streaming(shape.rows, channels).tile * channels;
         a.par_chunks_mut(chunk)
@@ -98,17 +92,8 @@ impl BatchNormKernels for Cpu {
         norm: &[f32],
         shape: Rows,
     ) -> Result<(), DeviceError> {
+        shape.check_backward_reduce(dz.len(), sums.len(), da.len(), y.len(), norm.len())?;
         let channels = shape.channels;
-        check_lengths(
-            "batch_norm_backward_reduce",
-            &[
-                ("dz", dz.len(), shape.len()),
-                ("sums", sums.len(), 2 * channels),
-                ("da", da.len(), shape.len()),
-                ("y", y.len(), shape.len()),
-                ("norm", norm.len(), 4 * channels),
-            ],
-        )?;
         let [scale, shift, mean] = channel_rows(norm, channels);
         let tiles = Tiles::streaming(shape.rows, channels);
         let chunk = tiles.tile * channels;
@@ -135,18 +120,8 @@ impl BatchNormKernels for Cpu {
         norm: &[f32],
         shape: Rows,
     ) -> Result<(), DeviceError> {
+        shape.check_backward_finalise(k.len(), dgamma.len(), dbeta.len(), sums.len(), gamma.len(), norm.len())?;
         let channels = shape.channels;
-        check_lengths(
-            "batch_norm_backward_finalise",
-            &[
-                ("k", k.len(), 3 * channels),
-                ("dgamma", dgamma.len(), channels),
-                ("dbeta", dbeta.len(), channels),
-                ("sums", sums.len(), 2 * channels),
-                ("gamma", gamma.len(), channels),
-                ("norm", norm.len(), 4 * channels),
-            ],
-        )?;
         let pixels = shape.rows as f64;
         for c in 0..channels {
             let [plain, centred] = [0, 1].map(|row| f64::from(sums[row * channels + c]));
@@ -171,17 +146,14 @@ impl BatchNormKernels for Cpu {
         shortcut_norm: Option<&[f32]>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        let channels = shape.channels;
-        check_lengths(
-            "residual_forward",
-            &[
-                ("out", out.len(), shape.len()),
-                ("y", y.len(), shape.len()),
-                ("norm", norm.len(), 4 * channels),
-                ("shortcut", shortcut.len(), shape.len()),
-                ("shortcut_norm", shortcut_norm.map_or(4 * channels, |norm| norm.len()), 4 * channels),
-            ],
+        shape.check_residual_forward(
+            out.len(),
+            y.len(),
+            norm.len(),
+            shortcut.len(),
+            shortcut_norm.map(<[f32]>::len),
         )?;
+        let channels = shape.channels;
         let branch = channel_rows(norm, channels);
         let chunk = Tiles::streaming(shape.rows, channels).tile * channels;
         (out.par_chunks_mut(chunk), y.par_chunks(chunk), shortcut.par_chunks(chunk)).into_par_iter().for_each(
@@ -204,29 +176,16 @@ impl BatchNormKernels for Cpu {
         projection: Option<ReduceEpilogue<&[f32], &mut [f32]>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        const KERNEL: &str = "residual_backward";
-        let channels = shape.channels;
-        check_lengths(
-            KERNEL,
-            &[
-                ("dz", dz.len(), shape.len()),
-                ("sums", sums.len(), 2 * channels),
-                ("dout", dout.len(), shape.len()),
-                ("out", out.len(), shape.len()),
-                ("y", y.len(), shape.len()),
-                ("norm", norm.len(), 4 * channels),
-            ],
+        shape.check_residual_backward(
+            dz.len(),
+            sums.len(),
+            dout.len(),
+            out.len(),
+            y.len(),
+            norm.len(),
+            projection.as_ref().map(|projection| projection.lengths(|v| v.len(), |v| v.len())),
         )?;
-        if let Some(ReduceEpilogue { sums, y, norm }) = &projection {
-            check_lengths(
-                KERNEL,
-                &[
-                    ("projection.sums", sums.len(), 2 * channels),
-                    ("projection.y", y.len(), shape.len()),
-                    ("projection.norm", norm.len(), 4 * channels),
-                ],
-            )?;
-        }
+        let channels = shape.channels;
         let tiles = Tiles::streaming(shape.rows, channels);
         let chunk = tiles.tile * channels;
         let mut partials = Partials::new(tiles.count(), channels);

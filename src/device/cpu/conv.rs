@@ -15,7 +15,7 @@ use super::reduce::{Partials, Tiles, channel_rows};
 use super::rows;
 use super::scratch::Scratch;
 use crate::device::{
-    ConvKernels, ConvShape, DeviceError, InputTransform, Memory, OutputGradient, ReduceEpilogue, Storage, check_lengths,
+    ConvKernels, ConvShape, DeviceError, InputTransform, Memory, OutputGradient, ReduceEpilogue, Storage,
 };
 use patches::{Patches, Source};
 use rayon::prelude::*;
@@ -34,16 +34,13 @@ impl ConvKernels for Cpu {
         bias: Option<&[f32]>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        check_lengths(
-            "conv_forward",
-            &[
-                ("y", y.len(), shape.output_len()),
-                ("stats", stats.as_ref().map_or(2 * shape.k, |stats| stats.len()), 2 * shape.k),
-                ("x", x.len(), shape.input_len()),
-                ("transform", transform.map_or(4 * shape.c, |transform| transform.norm.len()), 4 * shape.c),
-                ("w", w.len(), shape.weights_len()),
-                ("bias", bias.map_or(shape.k, |bias| bias.len()), shape.k),
-            ],
+        shape.check_forward(
+            y.len(),
+            stats.as_ref().map(|stats| stats.len()),
+            x.len(),
+            transform.map(|transform| transform.map(<[f32]>::len)),
+            w.len(),
+            bias.map(<[f32]>::len),
         )?;
         let patches = Patches::of_input(Source::input(x, transform, shape.c), shape);
         let mut by_column = self.allocate(w.len(), Storage::Full)?;
@@ -74,19 +71,12 @@ impl ConvKernels for Cpu {
         w: &[f32],
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        const KERNEL: &str = "conv_backward_data";
-        check_lengths(KERNEL, &[("dx", dx.len(), shape.input_len()), ("w", w.len(), shape.weights_len())])?;
-        check_gradient(KERNEL, &dy, shape)?;
-        if let Some(ReduceEpilogue { sums, y, norm }) = &epilogue {
-            check_lengths(
-                KERNEL,
-                &[
-                    ("epilogue.sums", sums.len(), 2 * shape.c),
-                    ("epilogue.y", y.len(), shape.input_len()),
-                    ("epilogue.norm", norm.len(), 4 * shape.c),
-                ],
-            )?;
-        }
+        shape.check_backward_data(
+            dx.len(),
+            epilogue.as_ref().map(|epilogue| epilogue.lengths(|v| v.len(), |v| v.len())),
+            dy.map(<[f32]>::len),
+            w.len(),
+        )?;
         // The batch norm in front, and where its sums go.
         let (front, sums) = match epilogue {
             Some(ReduceEpilogue { sums, y, norm }) => (Some((y, norm)), Some(sums)),
@@ -129,16 +119,12 @@ impl ConvKernels for Cpu {
         transform: Option<InputTransform<&[f32]>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        const KERNEL: &str = "conv_backward_weights";
-        check_lengths(
-            KERNEL,
-            &[
-                ("dw", dw.len(), shape.weights_len()),
-                ("x", x.len(), shape.input_len()),
-                ("transform", transform.map_or(4 * shape.c, |transform| transform.norm.len()), 4 * shape.c),
-            ],
+        shape.check_backward_weights(
+            dw.len(),
+            dy.map(<[f32]>::len),
+            x.len(),
+            transform.map(|transform| transform.map(<[f32]>::len)),
         )?;
-        check_gradient(KERNEL, &dy, shape)?;
         let patches = Patches::of_input(Source::input(x, transform, shape.c), shape);
         weights::backward(self, dw, &Source::gradient(dy, shape.k), &patches, shape)
     }
@@ -149,9 +135,7 @@ impl ConvKernels for Cpu {
         dy: OutputGradient<&[f32]>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        const KERNEL: &str = "conv_backward_bias";
-        check_lengths(KERNEL, &[("dbias", dbias.len(), shape.k)])?;
-        check_gradient(KERNEL, &dy, shape)?;
+        shape.check_backward_bias(dbias.len(), dy.map(<[f32]>::len))?;
         let gradient = Source::gradient(dy, shape.k);
         let tiles = Tiles::streaming(shape.n * shape.p * shape.q, shape.k);
         let mut partials = Partials::new(tiles.count(), shape.k);
@@ -164,21 +148,6 @@ impl ConvKernels for Cpu {
             *dbias += sum as f32;
         }
         Ok(())
-    }
-}
-
-/// Checks the parts of an output gradient.
-fn check_gradient(kernel: &'static str, dy: &OutputGradient<&[f32]>, shape: &ConvShape) -> Result<(), DeviceError> {
-    match dy {
-        OutputGradient::Ready(dy) => check_lengths(kernel, &[("dy", dy.len(), shape.output_len())]),
-        OutputGradient::Owed { dz, y, k } => check_lengths(
-            kernel,
-            &[
-                ("dy.dz", dz.len(), shape.output_len()),
-                ("dy.y", y.len(), shape.output_len()),
-                ("dy.k", k.len(), 3 * shape.k),
-            ],
-        ),
     }
 }
 

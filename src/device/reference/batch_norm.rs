@@ -1,7 +1,7 @@
 //! Batch norm and the residual junction, one element after the other.
 
 use super::{Reference, reduce_sums, relu, relu_gradient};
-use crate::device::{BatchNormConstants, BatchNormKernels, DeviceError, ReduceEpilogue, Rows, check_lengths};
+use crate::device::{BatchNormConstants, BatchNormKernels, DeviceError, ReduceEpilogue, Rows, check_channels};
 
 /// Fills channel `c` of `norm [4, C]`: scale, shift, mean, inverse standard deviation.
 fn set_norm(norm: &mut [f64], c: usize, channels: usize, gamma: f64, beta: f64, mean: f64, istd: f64) {
@@ -29,16 +29,16 @@ impl BatchNormKernels for Reference {
         channels: usize,
         BatchNormConstants { momentum, epsilon }: BatchNormConstants,
     ) -> Result<(), DeviceError> {
-        let operands = [
-            ("norm", norm.len(), 4 * channels),
-            ("running_mean", running_mean.len(), channels),
-            ("running_variance", running_variance.len(), channels),
-            ("stats", stats.len(), 2 * channels),
-            ("gamma", gamma.len(), channels),
-            ("beta", beta.len(), channels),
-            ("bias", bias.map_or(channels, <[f64]>::len), channels),
-        ];
-        check_lengths("batch_norm_finalise", &operands)?;
+        check_channels(
+            norm.len(),
+            running_mean.len(),
+            running_variance.len(),
+            Some(stats.len()),
+            gamma.len(),
+            beta.len(),
+            bias.map(<[f64]>::len),
+            channels,
+        )?;
         for c in 0..channels {
             let (mean, variance) = (stats[c], stats[channels + c]);
             set_norm(norm, c, channels, gamma[c], beta[c], mean, 1.0 / (variance + epsilon).sqrt());
@@ -60,15 +60,16 @@ impl BatchNormKernels for Reference {
         channels: usize,
         epsilon: f64,
     ) -> Result<(), DeviceError> {
-        let operands = [
-            ("norm", norm.len(), 4 * channels),
-            ("running_mean", running_mean.len(), channels),
-            ("running_variance", running_variance.len(), channels),
-            ("gamma", gamma.len(), channels),
-            ("beta", beta.len(), channels),
-            ("bias", bias.map_or(channels, <[f64]>::len), channels),
-        ];
-        check_lengths("batch_norm_fold", &operands)?;
+        check_channels(
+            norm.len(),
+            running_mean.len(),
+            running_variance.len(),
+            None,
+            gamma.len(),
+            beta.len(),
+            bias.map(<[f64]>::len),
+            channels,
+        )?;
         for c in 0..channels {
             let mean = running_mean[c] - bias.map_or(0.0, |bias| bias[c]);
             set_norm(norm, c, channels, gamma[c], beta[c], mean, 1.0 / (running_variance[c] + epsilon).sqrt());
@@ -77,9 +78,7 @@ impl BatchNormKernels for Reference {
     }
 
     fn batch_norm_apply(&self, a: &mut [f64], y: &[f64], norm: &[f64], shape: Rows) -> Result<(), DeviceError> {
-        let operands =
-            [("a", a.len(), shape.len()), ("y", y.len(), shape.len()), ("norm", norm.len(), 4 * shape.channels)];
-        check_lengths("batch_norm_apply", &operands)?;
+        shape.check_apply(a.len(), y.len(), norm.len())?;
         for i in 0..shape.len() {
             a[i] = relu(normalised(y[i], norm, i % shape.channels, shape.channels));
         }
@@ -95,14 +94,7 @@ impl BatchNormKernels for Reference {
         norm: &[f64],
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        let operands = [
-            ("dz", dz.len(), shape.len()),
-            ("sums", sums.len(), 2 * shape.channels),
-            ("da", da.len(), shape.len()),
-            ("y", y.len(), shape.len()),
-            ("norm", norm.len(), 4 * shape.channels),
-        ];
-        check_lengths("batch_norm_backward_reduce", &operands)?;
+        shape.check_backward_reduce(dz.len(), sums.len(), da.len(), y.len(), norm.len())?;
         for i in 0..shape.len() {
             dz[i] = relu_gradient(normalised(y[i], norm, i % shape.channels, shape.channels), da[i]);
         }
@@ -120,16 +112,8 @@ impl BatchNormKernels for Reference {
         norm: &[f64],
         shape: Rows,
     ) -> Result<(), DeviceError> {
+        shape.check_backward_finalise(k.len(), dgamma.len(), dbeta.len(), sums.len(), gamma.len(), norm.len())?;
         let channels = shape.channels;
-        let operands = [
-            ("k", k.len(), 3 * channels),
-            ("dgamma", dgamma.len(), channels),
-            ("dbeta", dbeta.len(), channels),
-            ("sums", sums.len(), 2 * channels),
-            ("gamma", gamma.len(), channels),
-            ("norm", norm.len(), 4 * channels),
-        ];
-        check_lengths("batch_norm_backward_finalise", &operands)?;
         let rows = shape.rows as f64;
         for c in 0..channels {
             let (mean, istd) = (norm[2 * channels + c], norm[3 * channels + c]);
@@ -153,15 +137,14 @@ impl BatchNormKernels for Reference {
         shortcut_norm: Option<&[f64]>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
+        shape.check_residual_forward(
+            out.len(),
+            y.len(),
+            norm.len(),
+            shortcut.len(),
+            shortcut_norm.map(<[f64]>::len),
+        )?;
         let channels = shape.channels;
-        let operands = [
-            ("out", out.len(), shape.len()),
-            ("y", y.len(), shape.len()),
-            ("norm", norm.len(), 4 * channels),
-            ("shortcut", shortcut.len(), shape.len()),
-            ("shortcut_norm", shortcut_norm.map_or(4 * channels, <[f64]>::len), 4 * channels),
-        ];
-        check_lengths("residual_forward", &operands)?;
         for i in 0..shape.len() {
             let c = i % channels;
             let beside = shortcut_norm.map_or(shortcut[i], |norm| normalised(shortcut[i], norm, c, channels));
@@ -181,24 +164,16 @@ impl BatchNormKernels for Reference {
         projection: Option<ReduceEpilogue<&[f64], &mut [f64]>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
+        shape.check_residual_backward(
+            dz.len(),
+            sums.len(),
+            dout.len(),
+            out.len(),
+            y.len(),
+            norm.len(),
+            projection.as_ref().map(|projection| projection.lengths(|v| v.len(), |v| v.len())),
+        )?;
         let channels = shape.channels;
-        let operands = [
-            ("dz", dz.len(), shape.len()),
-            ("sums", sums.len(), 2 * channels),
-            ("dout", dout.len(), shape.len()),
-            ("out", out.len(), shape.len()),
-            ("y", y.len(), shape.len()),
-            ("norm", norm.len(), 4 * channels),
-        ];
-        check_lengths("residual_backward", &operands)?;
-        if let Some(ReduceEpilogue { sums, y, norm }) = &projection {
-            let operands = [
-                ("projection.sums", sums.len(), 2 * channels),
-                ("projection.y", y.len(), shape.len()),
-                ("projection.norm", norm.len(), 4 * channels),
-            ];
-            check_lengths("residual_backward", &operands)?;
-        }
         for i in 0..shape.len() {
             dz[i] = relu_gradient(out[i], dout[i]);
         }

@@ -1,9 +1,7 @@
 //! Convolution by its definition: seven nested loops, a bounds check for the padding.
 
-use super::{Reference, reduce_sums, relu_gradient, transform_length, transformed};
-use crate::device::{
-    ConvKernels, ConvShape, DeviceError, InputTransform, OutputGradient, ReduceEpilogue, check_lengths,
-};
+use super::{Reference, reduce_sums, relu_gradient, transformed};
+use crate::device::{ConvKernels, ConvShape, DeviceError, InputTransform, OutputGradient, ReduceEpilogue};
 
 /// Calls `visit(x, w, y)` with the three element indices of every product in `y += x·w`, taps in the padding left out.
 /// All three passes are sums over these triples; they differ in which index they sum into.
@@ -47,21 +45,6 @@ fn gradient(dy: &OutputGradient<&[f64]>, i: usize, filters: usize) -> f64 {
     }
 }
 
-/// Refuses a `dy`, in either form, that is not as long as `shape` says.
-fn check_gradient(kernel: &'static str, dy: &OutputGradient<&[f64]>, shape: &ConvShape) -> Result<(), DeviceError> {
-    match dy {
-        OutputGradient::Ready(dy) => check_lengths(kernel, &[("dy", dy.len(), shape.output_len())]),
-        OutputGradient::Owed { dz, y, k } => check_lengths(
-            kernel,
-            &[
-                ("dy.dz", dz.len(), shape.output_len()),
-                ("dy.y", y.len(), shape.output_len()),
-                ("dy.k", k.len(), 3 * shape.k),
-            ],
-        ),
-    }
-}
-
 impl ConvKernels for Reference {
     fn conv_forward(
         &self,
@@ -73,15 +56,14 @@ impl ConvKernels for Reference {
         bias: Option<&[f64]>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        let operands = [
-            ("y", y.len(), shape.output_len()),
-            ("stats", stats.as_ref().map_or(2 * shape.k, |stats| stats.len()), 2 * shape.k),
-            ("x", x.len(), shape.input_len()),
-            transform_length(transform, shape.c),
-            ("w", w.len(), shape.weights_len()),
-            ("bias", bias.map_or(shape.k, <[f64]>::len), shape.k),
-        ];
-        check_lengths("conv_forward", &operands)?;
+        shape.check_forward(
+            y.len(),
+            stats.as_ref().map(|stats| stats.len()),
+            x.len(),
+            transform.map(|transform| transform.map(<[f64]>::len)),
+            w.len(),
+            bias.map(<[f64]>::len),
+        )?;
         for (i, y) in y.iter_mut().enumerate() {
             *y = bias.map_or(0.0, |bias| bias[i % shape.k]);
         }
@@ -107,19 +89,12 @@ impl ConvKernels for Reference {
         w: &[f64],
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        check_lengths(
-            "conv_backward_data",
-            &[("dx", dx.len(), shape.input_len()), ("w", w.len(), shape.weights_len())],
+        shape.check_backward_data(
+            dx.len(),
+            epilogue.as_ref().map(|epilogue| epilogue.lengths(|v| v.len(), |v| v.len())),
+            dy.map(<[f64]>::len),
+            w.len(),
         )?;
-        check_gradient("conv_backward_data", &dy, shape)?;
-        if let Some(ReduceEpilogue { sums, y, norm }) = &epilogue {
-            let operands = [
-                ("epilogue.sums", sums.len(), 2 * shape.c),
-                ("epilogue.y", y.len(), shape.input_len()),
-                ("epilogue.norm", norm.len(), 4 * shape.c),
-            ];
-            check_lengths("conv_backward_data", &operands)?;
-        }
         if !accumulate {
             dx.fill(0.0);
         }
@@ -142,13 +117,12 @@ impl ConvKernels for Reference {
         transform: Option<InputTransform<&[f64]>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        let operands = [
-            ("dw", dw.len(), shape.weights_len()),
-            ("x", x.len(), shape.input_len()),
-            transform_length(transform, shape.c),
-        ];
-        check_lengths("conv_backward_weights", &operands)?;
-        check_gradient("conv_backward_weights", &dy, shape)?;
+        shape.check_backward_weights(
+            dw.len(),
+            dy.map(<[f64]>::len),
+            x.len(),
+            transform.map(|transform| transform.map(<[f64]>::len)),
+        )?;
         each_product(shape, |xi, wi, yi| {
             dw[wi] += gradient(&dy, yi, shape.k) * transformed(x[xi], xi % shape.c, shape.c, transform)
         });
@@ -161,8 +135,7 @@ impl ConvKernels for Reference {
         dy: OutputGradient<&[f64]>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        check_lengths("conv_backward_bias", &[("dbias", dbias.len(), shape.k)])?;
-        check_gradient("conv_backward_bias", &dy, shape)?;
+        shape.check_backward_bias(dbias.len(), dy.map(<[f64]>::len))?;
         for i in 0..shape.output_len() {
             dbias[i % shape.k] += gradient(&dy, i, shape.k);
         }
