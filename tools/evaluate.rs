@@ -1,6 +1,7 @@
 //! `onesheet evaluate`: a run's scores on posters held back, genre by genre.
 
 use crate::console::Console;
+use crate::exit::BadData;
 use anyhow::Context;
 use clap::{Args as ClapArgs, ValueEnum};
 use onesheet::data::Split;
@@ -123,7 +124,8 @@ fn evaluate<D: Device>(device: Rc<D>, args: &Args) -> anyhow::Result<()> {
     agree(metadata, &file)?;
     let indices = args.split.indices(&file);
     if indices.is_empty() {
-        anyhow::bail!("{} has no {} posters; choose another --split", data.display(), args.split.name());
+        let (data, split) = (data.display(), args.split.name());
+        return Err(BadData(format!("{data} has no {split} posters; choose another --split")).into());
     }
 
     let model = learner::load(device, &checkpoint, Extents::resnet50())?;
@@ -160,7 +162,7 @@ fn agree(metadata: &Metadata, file: &TensorFile) -> Result<(), anyhow::Error> {
         return Err(TrainingError::ImageSize { path: file.path().into(), found: file.size(), asked }.into());
     }
     if file.genres() != metadata.genres {
-        return Err(crate::exit::BadData(format!(
+        return Err(BadData(format!(
             "{} has the genres {}, the model {}; prepare the posters with --genres as the model's",
             file.path().display(),
             file.genres().join(", "),
