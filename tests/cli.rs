@@ -103,7 +103,7 @@ fn training_tells_its_settings_prints_its_epochs_and_leaves_its_files() {
     }
     let rows: Vec<&str> = stdout.lines().collect();
     assert_eq!(rows.len(), 3, "a head and a row an epoch: {stdout}");
-    assert!(rows[0].contains("validation loss") && rows[1].contains("1/2") && rows[2].contains("2/2"), "{stdout}");
+    assert!(rows[0].contains("val. loss") && rows[1].contains("1/2") && rows[2].contains("2/2"), "{stdout}");
 
     let run = folder.join("runs/run");
     for file in ["config.toml", "log.csv", "steps.csv", "checkpoints/last.safetensors", "checkpoints/best.safetensors"]

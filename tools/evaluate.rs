@@ -177,7 +177,7 @@ fn agree(metadata: &Metadata, file: &TensorFile) -> Result<(), anyhow::Error> {
 fn table(metadata: &Metadata, scores: &Scores, loss: f64) -> String {
     let wide = metadata.genres.iter().map(|genre| genre.chars().count()).max().unwrap_or(0).max("weighted".len());
     let head = format!(
-        "{:wide$}  {:>7}  {:>9}  {:>7}  {:>7}  {:>7}  {:>7}  {:>9}  {:>9}\n",
+        "{:wide$}  {:>7}  {:>9}  {:>6}  {:>6}  {:>6}  {:>7}  {:>7}  {:>6}\n",
         "genre", "support", "precision", "recall", "F1", "AP", "ROC-AUC", "coin F1", "yes F1"
     );
     let rule = "─".repeat(head.chars().count() - 1) + "\n";
@@ -185,7 +185,7 @@ fn table(metadata: &Metadata, scores: &Scores, loss: f64) -> String {
     let number = |value: f64| format!("{value:.4}");
     let mut row = |name: &str, support: String, [precision, recall, f1, ap, auc, coin, yes]: [String; 7]| {
         text += &format!(
-            "{name:wide$}  {support:>7}  {precision:>9}  {recall:>7}  {f1:>7}  {ap:>7}  {auc:>7}  {coin:>9}  {yes:>9}\n"
+            "{name:wide$}  {support:>7}  {precision:>9}  {recall:>6}  {f1:>6}  {ap:>6}  {auc:>7}  {coin:>7}  {yes:>6}\n"
         );
     };
     for (name, genre) in metadata.genres.iter().zip(&scores.genres) {
@@ -203,8 +203,8 @@ fn table(metadata: &Metadata, scores: &Scores, loss: f64) -> String {
     let mut row = |name: &str, averages: &Averages| {
         let Averages { precision, recall, f1, average_precision, roc_auc, coin_f1, always_yes_f1 } = *averages;
         text += &format!(
-            "{name:wide$}  {:>7}  {precision:>9.4}  {recall:>7.4}  {f1:>7.4}  {average_precision:>7.4}  {roc_auc:>7.4}  \
-             {coin_f1:>9.4}  {always_yes_f1:>9.4}\n",
+            "{name:wide$}  {:>7}  {precision:>9.4}  {recall:>6.4}  {f1:>6.4}  {average_precision:>6.4}  {roc_auc:>7.4}  \
+             {coin_f1:>7.4}  {always_yes_f1:>6.4}\n",
             ""
         );
     };

@@ -63,9 +63,7 @@ fn pixels(config: &RunConfig) -> &'static str {
 
 fn momentum_note(config: &RunConfig) -> &'static str {
     match config.data {
-        None if config.momentum < 0.99 => {
-            ", for Keras's 0.99 would need more steps than this run has to fill its averages"
-        }
+        None if config.momentum < 0.99 => ", as so few steps could not fill averages at Keras's 0.99",
         _ => "",
     }
 }
@@ -109,12 +107,12 @@ impl Progress {
     pub fn new(console: Console, json: bool, config: &RunConfig, done: u64, steps: u64) -> Self {
         if !json {
             println!(
-                "{:>7}  {:>10}  {:>15}  {:>8}  {:>11}  {:>8}  {:>6}  {:>7}",
-                "epoch", "train loss", "validation loss", "accuracy", "weighted F1", "baseline", "mAP", "time"
+                "{:>5}  {:>10}  {:>9}  {:>8}  {:>11}  {:>8}  {:>6}  {:>6}",
+                "epoch", "train loss", "val. loss", "accuracy", "weighted F1", "baseline", "mAP", "time"
             );
         }
         let total = (u64::from(config.epochs) * steps).min(config.max_steps.unwrap_or(u64::MAX));
-        let bar = console.bar(total, "{prefix:>7}  {bar:32} step {pos} of {len}   {msg}");
+        let bar = console.bar(total, "{prefix:>5}  {wide_bar} {pos}/{len}  {msg}");
         bar.set_position(done);
         let (epochs, batch, now) = (config.epochs, config.batch, Instant::now());
         Progress { console, json, bar, epochs, total, rate: 0.0, batch, spoke: now, began: now, best: None }
@@ -127,7 +125,7 @@ impl Progress {
                 let rate = row.images_per_second;
                 self.rate = if self.rate == 0.0 { rate } else { 0.9 * self.rate + 0.1 * rate };
                 let left = clock((self.total.saturating_sub(row.step) * self.batch as u64) as f64 / self.rate);
-                let message = format!("loss {:.4}   {:.1} images/s   {left} left", row.loss, self.rate);
+                let message = format!("loss {:.4}  {:.1} images/s  {left} left", row.loss, self.rate);
                 self.bar.set_prefix(format!("{}/{}", epoch + 1, self.epochs));
                 self.bar.set_position(row.step);
                 self.bar.set_message(message);
@@ -183,10 +181,10 @@ impl Progress {
     }
 }
 
-/// A row of the table.
+/// A row of the table, a star behind the best so far; within 80 columns.
 fn line(row: &EpochRow, epochs: u32, best: bool) -> String {
     format!(
-        "{:>7}  {:>10.4}  {:>15.4}  {:>6.2} %  {:>11.4}  {:>8.4}  {:>6.4}  {:>7}{}",
+        "{:>5}  {:>10.4}  {:>9.4}  {:>6.2} %  {:>11.4}  {:>8.4}  {:>6.4}  {:>6}{}",
         format!("{}/{epochs}", row.epoch),
         row.train_loss,
         row.validation_loss,
@@ -195,6 +193,6 @@ fn line(row: &EpochRow, epochs: u32, best: bool) -> String {
         row.coin_f1.max(row.always_yes_f1),
         row.mean_average_precision,
         clock(row.seconds),
-        if best { "  best so far" } else { "" },
+        if best { " ★" } else { "" },
     )
 }
