@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 fn metadata() -> Metadata {
     Metadata {
@@ -47,6 +48,17 @@ fn values(name: &str, salt: u32) -> Vec<f32> {
 
 fn save<F: Files>(files: &F, path: &Path, salt: u32) -> Result<(), CheckpointError> {
     checkpoint::write(files, path, &metadata(), &tensors(), |name| Ok::<_, CheckpointError>(values(name, salt)))
+}
+
+/// The bytes of a checkpoint, saved once: a save waits for the disk.
+fn saved() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c");
+        save(&Disk, &path, 1).unwrap();
+        fs::read(path).unwrap()
+    })
 }
 
 fn bits(values: Vec<f32>) -> Vec<u32> {
@@ -190,8 +202,7 @@ proptest! {
     fn a_flipped_bit_is_found_wherever_it_is(at in any::<prop::sample::Index>(), bit in 0u8..8) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c");
-        save(&Disk, &path, 1).unwrap();
-        let mut bytes = fs::read(&path).unwrap();
+        let mut bytes = saved().to_vec();
         let head = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
