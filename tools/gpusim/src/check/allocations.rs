@@ -1,0 +1,220 @@
+//! Which addresses belong to which allocation, now and before.
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// Allocations begin at multiples of this, as the driver's do.
+const ALIGN: u64 = 512;
+
+/// Bytes between two allocations that belong to none.
+const GAP: u64 = 512;
+
+/// So many freed allocations are remembered.
+const REMEMBERED: usize = 4096;
+
+/// A live or a freed allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allocation {
+    /// First byte.
+    pub address: u64,
+    /// Bytes asked for.
+    pub bytes: u64,
+    /// Counts allocations from 1, so that a report can tell two apart.
+    pub serial: u64,
+    /// What it is, in a word: `device`, `pinned host`, a variable's name.
+    pub what: String,
+}
+
+impl Allocation {
+    fn describe(&self, address: u64) -> String {
+        let Self {
+            bytes,
+            serial,
+            what,
+            ..
+        } = self;
+        let place = if address < self.address {
+            format!("{} bytes before", self.address - address)
+        } else if address < self.address + bytes {
+            format!("{} bytes into", address - self.address)
+        } else {
+            format!("{} bytes past the end of", address - self.address - bytes)
+        };
+        format!(
+            "{place} allocation {serial} ({what}, {bytes} bytes at {:#x})",
+            self.address
+        )
+    }
+}
+
+/// The map of a device's memory.
+pub struct Allocations {
+    live: BTreeMap<u64, Allocation>,
+    freed: VecDeque<Allocation>,
+    /// Free ranges: start to length.
+    free: BTreeMap<u64, u64>,
+    /// Where to look first: behind the last allocation, so that freed memory is used again as late as can be.
+    cursor: u64,
+    serial: u64,
+    used: u64,
+}
+
+impl Allocations {
+    /// A map of `bytes` free bytes from `base` on.
+    #[must_use]
+    pub fn new(base: u64, bytes: u64) -> Self {
+        Self {
+            live: BTreeMap::new(),
+            freed: VecDeque::new(),
+            free: BTreeMap::from([(base, bytes)]),
+            cursor: base,
+            serial: 0,
+            used: 0,
+        }
+    }
+
+    /// Bytes in live allocations.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// Takes `bytes`; none where no free range is large enough.
+    pub fn allocate(&mut self, bytes: u64, what: &str) -> Option<u64> {
+        let span = bytes.checked_next_multiple_of(ALIGN)?.checked_add(GAP)?;
+        let behind = self.free.range(self.cursor..);
+        let (&start, &length) = behind
+            .chain(self.free.range(..self.cursor))
+            .find(|&(_, &length)| length >= span)?;
+        self.free.remove(&start);
+        if length > span {
+            self.free.insert(start + span, length - span);
+        }
+        self.cursor = start + span;
+        self.serial += 1;
+        self.used += bytes;
+        self.live.insert(
+            start,
+            Allocation {
+                address: start,
+                bytes,
+                serial: self.serial,
+                what: what.to_owned(),
+            },
+        );
+        Some(start)
+    }
+
+    /// Gives back the allocation at `address`; none if there is none.
+    pub fn free(&mut self, address: u64) -> Option<Allocation> {
+        let allocation = self.live.remove(&address)?;
+        self.used -= allocation.bytes;
+        let mut start = address;
+        let mut length = allocation.bytes.next_multiple_of(ALIGN) + GAP;
+        if let Some((&before, &size)) = self.free.range(..start).next_back()
+            && before + size == start
+        {
+            self.free.remove(&before);
+            start = before;
+            length += size;
+        }
+        if let Some(&size) = self.free.get(&(start + length)) {
+            self.free.remove(&(start + length));
+            length += size;
+        }
+        self.free.insert(start, length);
+        if self.freed.len() == REMEMBERED {
+            self.freed.pop_front();
+        }
+        self.freed.push_back(allocation.clone());
+        Some(allocation)
+    }
+
+    /// The live allocation that all these bytes are in.
+    #[must_use]
+    pub fn find(&self, address: u64, bytes: u64) -> Option<&Allocation> {
+        let (_, found) = self.live.range(..=address).next_back()?;
+        let inside = address - found.address;
+        (inside < found.bytes.max(1) && bytes <= found.bytes - inside).then_some(found)
+    }
+
+    /// The allocation that these bytes were in before it was freed, in words.
+    #[must_use]
+    pub fn freed(&self, address: u64) -> Option<String> {
+        let was = self
+            .freed
+            .iter()
+            .rev()
+            .find(|a| address >= a.address && address - a.address < a.bytes)?;
+        Some(was.describe(address))
+    }
+
+    /// Where `address` is, seen from the nearest live allocation, in words.
+    #[must_use]
+    pub fn nearest(&self, address: u64) -> String {
+        let before = self.live.range(..=address).next_back().map(|(_, a)| a);
+        let after = self.live.range(address..).next().map(|(_, a)| a);
+        let distance = |a: &Allocation| {
+            if address < a.address {
+                a.address - address
+            } else {
+                address.saturating_sub(a.address + a.bytes)
+            }
+        };
+        match before.into_iter().chain(after).min_by_key(|a| distance(a)) {
+            Some(nearest) => nearest.describe(address),
+            None => "nothing is allocated".to_owned(),
+        }
+    }
+
+    /// All live allocations, by address.
+    pub fn live(&self) -> impl Iterator<Item = &Allocation> {
+        self.live.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn freed_memory_is_used_again_last() {
+        let mut map = Allocations::new(0x10000, 8192);
+        let first = map.allocate(100, "device").unwrap();
+        let second = map.allocate(100, "device").unwrap();
+        assert!(second >= first + 100 + GAP);
+        map.free(first).unwrap();
+        assert!(map.allocate(100, "device").unwrap() > second);
+        assert!(
+            map.freed(first + 99)
+                .unwrap()
+                .contains("99 bytes into allocation 1")
+        );
+        assert!(map.find(first, 1).is_none());
+    }
+
+    #[test]
+    fn free_ranges_grow_together() {
+        let mut map = Allocations::new(0, 4096);
+        let all: Vec<u64> = (0..4)
+            .map(|_| map.allocate(512, "device").unwrap())
+            .collect();
+        assert_eq!(map.allocate(1, "device"), None);
+        for address in [all[1], all[3], all[0], all[2]] {
+            map.free(address).unwrap();
+        }
+        assert_eq!(map.allocate(3584, "device"), Some(0));
+        assert_eq!(map.used(), 3584);
+    }
+
+    #[test]
+    fn an_access_must_end_inside() {
+        let mut map = Allocations::new(0, 4096);
+        let at = map.allocate(10, "device").unwrap();
+        assert!(map.find(at + 6, 4).is_some());
+        assert!(map.find(at + 7, 4).is_none());
+        assert!(
+            map.nearest(at + 10)
+                .contains("0 bytes past the end of allocation 1")
+        );
+    }
+}

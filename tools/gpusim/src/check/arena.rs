@@ -1,0 +1,235 @@
+//! The device's memory: one reserved range of addresses, with its shadows.
+//!
+//! A device address *is* a host address inside the range, so that pinned and managed memory need nothing special. The
+//! shadows (one initialised-bit a byte, one race cell a sector) are ranges of their own; the host's kernel commits pages
+//! of any of them when they are first touched, and an untouched shadow reads as zero: not initialised, never accessed.
+//!
+//! Threads of a simulated kernel may race for device memory, as on a GPU; so it is only ever reached through raw
+//! pointers, never through references.
+
+use super::global_race::Cell;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of a DRAM sector: the unit of traffic.
+pub const SECTOR: u64 = 32;
+
+/// Largest range to ask for; halved until the host grants it.
+const LARGEST: usize = 1 << 40;
+const SMALLEST: usize = 1 << 34;
+
+/// The reserved range and its shadows.
+pub struct Arena {
+    base: u64,
+    bytes: usize,
+    initialised: *const AtomicU64,
+    cells: *const Cell,
+}
+
+// SAFETY: the pointers are to mappings that live as long as the process; they are used atomically (shadows) or as raw
+// device memory whose races are the simulated program's.
+unsafe impl Send for Arena {}
+// SAFETY: as above.
+unsafe impl Sync for Arena {}
+
+fn reserve(bytes: usize) -> io::Result<*mut u8> {
+    // SAFETY: an anonymous mapping at an address of the system's choice touches nothing that exists.
+    let at = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    if at == libc::MAP_FAILED {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(at.cast())
+    }
+}
+
+impl Arena {
+    /// Reserves the range.
+    ///
+    /// # Errors
+    /// The host grants not even the smallest one.
+    pub fn reserve() -> io::Result<Self> {
+        let mut bytes = LARGEST;
+        loop {
+            match Self::of(bytes) {
+                Ok(arena) => return Ok(arena),
+                Err(error) if bytes <= SMALLEST => return Err(error),
+                Err(_) => bytes /= 2,
+            }
+        }
+    }
+
+    fn of(bytes: usize) -> io::Result<Self> {
+        let base = reserve(bytes)?;
+        let initialised = reserve(bytes / 8)?;
+        let cells = reserve(bytes / SECTOR as usize * size_of::<Cell>())?;
+        Ok(Self {
+            base: base as u64,
+            bytes,
+            initialised: initialised.cast(),
+            cells: cells.cast(),
+        })
+    }
+
+    /// The first address.
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Bytes of the range.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Are all of these bytes in the range?
+    #[inline]
+    #[must_use]
+    pub fn holds(&self, address: u64, bytes: u64) -> bool {
+        let offset = address.wrapping_sub(self.base);
+        offset < self.bytes as u64 && bytes <= self.bytes as u64 - offset
+    }
+
+    #[inline]
+    fn word(&self, offset: u64) -> &AtomicU64 {
+        debug_assert!(offset < self.bytes as u64);
+        // SAFETY: the shadow has a word for every 64 bytes of the range, and the offset is within it.
+        unsafe { &*self.initialised.add((offset / 64) as usize) }
+    }
+
+    /// The race cell of the sector that `address` is in.
+    #[inline]
+    pub(super) fn cell(&self, address: u64) -> &Cell {
+        let offset = address - self.base;
+        debug_assert!(offset < self.bytes as u64);
+        // SAFETY: the shadow has a cell for every sector of the range; zeroed memory is a valid cell, and all of it
+        // but the lock is behind the lock.
+        unsafe { &*self.cells.add((offset / SECTOR) as usize) }
+    }
+
+    /// Are `bytes` (at most 64, not crossing a multiple of 64) from `address` on all initialised?
+    ///
+    /// Memory that is not allocated never is, so that one look answers both questions.
+    #[inline]
+    #[must_use]
+    pub fn is_initialised(&self, address: u64, bytes: u32) -> bool {
+        let offset = address.wrapping_sub(self.base);
+        if offset >= self.bytes as u64 {
+            return false;
+        }
+        let wanted = u64::MAX >> (64 - bytes);
+        self.word(offset).load(Ordering::Relaxed) >> (offset % 64) & wanted == wanted
+    }
+
+    /// As [`Self::is_initialised`], for any range.
+    #[must_use]
+    pub fn is_range_initialised(&self, address: u64, bytes: u64) -> bool {
+        self.holds(address, bytes)
+            && pieces(address, bytes).all(|(at, length)| self.is_initialised(at, length))
+    }
+
+    /// Marks bytes of the range as initialised, or as not.
+    pub fn mark(&self, address: u64, bytes: u64, initialised: bool) {
+        for (at, length) in pieces(address, bytes) {
+            let offset = at - self.base;
+            let bits = u64::MAX >> (64 - length) << (offset % 64);
+            if initialised {
+                self.word(offset).fetch_or(bits, Ordering::Relaxed);
+            } else {
+                self.word(offset).fetch_and(!bits, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Gives `to` the marks of `from`.
+    pub fn copy_marks(&self, from: u64, to: u64, bytes: u64) {
+        if (from - to).is_multiple_of(64) {
+            for (at, length) in pieces(to, bytes) {
+                let offset = at - self.base;
+                let mask = u64::MAX >> (64 - length) << (offset % 64);
+                let marks = self
+                    .word(from + (at - to) - self.base)
+                    .load(Ordering::Relaxed)
+                    & mask;
+                self.word(offset)
+                    .fetch_and(!mask | marks, Ordering::Relaxed);
+                self.word(offset).fetch_or(marks, Ordering::Relaxed);
+            }
+        } else {
+            for i in 0..bytes {
+                self.mark(to + i, 1, self.is_initialised(from + i, 1));
+            }
+        }
+    }
+
+    /// Forgets a range that was freed: its marks go, and so do its whole pages.
+    pub fn forget(&self, address: u64, bytes: u64) {
+        self.mark(address, bytes, false);
+        let page = 4096;
+        let (start, end) = (
+            address.next_multiple_of(page),
+            (address + bytes) / page * page,
+        );
+        if start < end {
+            // SAFETY: the pages lie inside our own anonymous mapping; the driver frees only what no launch uses.
+            unsafe {
+                libc::madvise(
+                    start as *mut libc::c_void,
+                    (end - start) as usize,
+                    libc::MADV_DONTNEED,
+                )
+            };
+        }
+    }
+}
+
+/// Cuts a range at multiples of 64.
+fn pieces(address: u64, bytes: u64) -> impl Iterator<Item = (u64, u32)> {
+    let mut at = address;
+    let end = address + bytes;
+    std::iter::from_fn(move || {
+        (at < end).then(|| {
+            let start = at;
+            at = (at / 64 * 64 + 64).min(end);
+            (start, (at - start) as u32)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_exact_to_the_byte() {
+        let arena = Arena::of(1 << 20).unwrap();
+        let at = arena.base() + 61;
+        arena.mark(at, 70, true);
+        assert!(!arena.is_range_initialised(at - 1, 2));
+        assert!(arena.is_range_initialised(at, 70));
+        assert!(!arena.is_range_initialised(at, 71));
+        arena.copy_marks(at - 1, arena.base() + 4096, 72);
+        assert!(!arena.is_initialised(arena.base() + 4096, 1));
+        assert!(arena.is_range_initialised(arena.base() + 4097, 70));
+        assert!(!arena.is_initialised(arena.base() + 4097 + 70, 1));
+        arena.forget(at, 70);
+        assert!(!arena.is_initialised(at + 30, 1));
+    }
+
+    #[test]
+    fn nothing_outside_is_initialised() {
+        let arena = Arena::of(1 << 20).unwrap();
+        assert!(!arena.is_initialised(arena.base() - 4, 4));
+        assert!(!arena.is_initialised(arena.base() + (1 << 20), 4));
+        assert!(!arena.is_initialised(0, 4));
+    }
+}

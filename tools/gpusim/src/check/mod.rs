@@ -1,0 +1,13 @@
+//! What is checked while a kernel runs: that memory is there, initialised, and not raced for.
+
+mod allocations;
+mod arena;
+mod global_race;
+mod shared;
+mod shared_race;
+
+pub use allocations::{Allocation, Allocations};
+pub use arena::{Arena, SECTOR};
+pub use global_race::{GlobalRace, LaunchOrder, Touch};
+pub use shared::Shared;
+pub use shared_race::{Clash, Clocks};

@@ -1,0 +1,89 @@
+//! A block's shared memory with its shadows.
+
+use super::shared_race::{Cell, Clash, Clocks, MANY};
+
+/// Shared memory.
+pub struct Shared {
+    data: Box<[u128]>,
+    bytes: usize,
+    initialised: Box<[u64]>,
+    cells: Box<[Cell]>,
+}
+
+impl Shared {
+    /// Of so many bytes, none initialised.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self {
+            data: vec![0; bytes.div_ceil(16)].into(),
+            bytes,
+            initialised: vec![0; bytes.div_ceil(64)].into(),
+            cells: vec![Cell::default(); bytes.div_ceil(4)].into(),
+        }
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Forgets everything, for the next block.
+    pub fn clear(&mut self) {
+        self.initialised.fill(0);
+        self.cells.fill(Cell::default());
+    }
+
+    /// The memory itself.
+    #[must_use]
+    pub fn pointer(&mut self) -> *mut u8 {
+        self.data.as_mut_ptr().cast()
+    }
+
+    /// Is all of this range here?
+    #[inline]
+    #[must_use]
+    pub fn holds(&self, offset: u64, bytes: u32) -> bool {
+        offset < self.bytes as u64 && u64::from(bytes) <= self.bytes as u64 - offset
+    }
+
+    /// Are `bytes` (not crossing a multiple of 64) from `offset` on initialised?
+    #[inline]
+    #[must_use]
+    pub fn is_initialised(&self, offset: u64, bytes: u32) -> bool {
+        let wanted = u64::MAX >> (64 - bytes);
+        self.initialised[(offset / 64) as usize] >> (offset % 64) & wanted == wanted
+    }
+
+    /// Marks `bytes` (not crossing a multiple of 64) as initialised.
+    #[inline]
+    pub fn mark(&mut self, offset: u64, bytes: u32) {
+        self.initialised[(offset / 64) as usize] |= u64::MAX >> (64 - bytes) << (offset % 64);
+    }
+
+    /// Notes an access of `bytes` (up to 16, naturally aligned) for the race check; `lane` is none when the whole warp
+    /// acts as one.
+    #[inline]
+    pub fn touch(
+        &mut self,
+        offset: u64,
+        bytes: u32,
+        write: bool,
+        at: u32,
+        warp: u32,
+        lane: Option<u32>,
+        clocks: &Clocks,
+    ) -> Option<Clash> {
+        let lane = lane.unwrap_or(MANY);
+        let first = (offset / 4) as usize;
+        if bytes < 4 {
+            let mask = ((1 << bytes) - 1) << (offset % 4);
+            return self.cells[first].touch(mask, write, at, warp, lane, clocks);
+        }
+        let cells = &mut self.cells[first..first + bytes as usize / 4];
+        cells
+            .iter_mut()
+            .filter_map(|cell| cell.touch(15, write, at, warp, lane, clocks))
+            .next()
+    }
+}

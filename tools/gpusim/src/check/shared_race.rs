@@ -1,0 +1,275 @@
+//! Races for shared memory, by vector clocks.
+//!
+//! Every warp has a clock, and knows how far it has seen the clocks of the others; a barrier makes its participants see
+//! each other (FastTrack: Flanagan and Freund, 2009). A cell shadows four bytes of shared memory with the last write and
+//! the last reads of two different warps. That misses a race only where three warps read between two barriers and the
+//! forgotten one is the only one unordered.
+
+use std::array;
+
+/// Lanes: one of 32, or several at once.
+pub(super) const MANY: u32 = 32;
+
+/// What a warp has seen of the warps of its block: for each, the first clock value it has *not* seen.
+#[derive(Clone)]
+pub struct Clocks {
+    seen: [u32; 32],
+    own: u32,
+}
+
+impl Clocks {
+    /// Of warp `own`, before any barrier.
+    #[must_use]
+    pub fn new(own: u32) -> Self {
+        let mut seen = [0; 32];
+        seen[own as usize] = 1;
+        Self { seen, own }
+    }
+
+    /// The clock of this warp.
+    #[inline]
+    #[must_use]
+    pub fn now(&self, own: u32) -> u32 {
+        self.seen[own as usize]
+    }
+
+    /// Has this warp seen what `warp` did when its clock was `clock`?
+    #[inline]
+    #[must_use]
+    pub fn saw(&self, warp: u32, clock: u32) -> bool {
+        clock < self.seen[warp as usize]
+    }
+
+    /// The lanes of this warp have met.
+    pub fn tick(&mut self) {
+        self.seen[self.own as usize] += 1;
+    }
+
+    /// What all of these have seen together.
+    pub fn join<'a>(all: impl Iterator<Item = &'a Self>) -> [u32; 32] {
+        all.fold([0; 32], |joined, clocks| {
+            array::from_fn(|i| joined[i].max(clocks.seen[i]))
+        })
+    }
+
+    /// Sees what `joined` has seen.
+    pub fn see(&mut self, joined: &[u32; 32]) {
+        self.seen = array::from_fn(|i| self.seen[i].max(joined[i]));
+    }
+}
+
+/// An access, in 64 bits: clock 24, instruction 24, lane 6, warp 5, bytes 4.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Stamp(u64);
+
+impl Stamp {
+    fn new(clock: u32, at: u32, lane: u32, warp: u32, bytes: u32) -> Self {
+        let clock = u64::from(clock & 0xff_ffff);
+        let at = u64::from(at & 0xff_ffff);
+        Self(
+            clock << 40
+                | at << 16
+                | u64::from(lane) << 10
+                | u64::from(warp) << 5
+                | u64::from(bytes),
+        )
+    }
+
+    fn clock(self) -> u32 {
+        (self.0 >> 40) as u32
+    }
+
+    fn at(self) -> u32 {
+        (self.0 >> 16) as u32 & 0xff_ffff
+    }
+
+    fn lane(self) -> u32 {
+        (self.0 >> 10) as u32 & 63
+    }
+
+    fn warp(self) -> u32 {
+        (self.0 >> 5) as u32 & 31
+    }
+
+    fn bytes(self) -> u32 {
+        self.0 as u32 & 15
+    }
+
+    fn clashes(self, mine: Self, clocks: &Clocks) -> bool {
+        if self.bytes() & mine.bytes() == 0 {
+            return false;
+        }
+        let lanes_known = self.lane() != MANY && mine.lane() != MANY;
+        let same_thread =
+            self.warp() == mine.warp() && (!lanes_known || self.lane() == mine.lane());
+        !same_thread && !clocks.saw(self.warp(), self.clock())
+    }
+
+    /// The same warp, clock and instruction, whatever the lane and bytes?
+    fn same_moment(self, other: Self) -> bool {
+        self.0 >> 16 == other.0 >> 16 && self.warp() == other.warp()
+    }
+
+    /// Both, when they are of one moment.
+    fn merged(self, other: Self) -> Self {
+        let lane = if self.lane() == other.lane() {
+            self.lane()
+        } else {
+            MANY
+        };
+        Self::new(
+            self.clock(),
+            self.at(),
+            lane,
+            self.warp(),
+            self.bytes() | other.bytes(),
+        )
+    }
+}
+
+/// Two accesses without an order between them: the other one's instruction, warp, lane and kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clash {
+    /// Index of the other's instruction.
+    pub at: u32,
+    /// Its warp.
+    pub warp: u32,
+    /// Its lane, if it was one.
+    pub lane: Option<u32>,
+    /// Did it write?
+    pub write: bool,
+}
+
+/// The shadow of four bytes of shared memory.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Cell {
+    write: Stamp,
+    reads: [Stamp; 2],
+}
+
+impl Cell {
+    /// Notes an access to `bytes` (a mask of four), and gives the clash if there is one.
+    #[inline]
+    pub fn touch(
+        &mut self,
+        bytes: u32,
+        write: bool,
+        at: u32,
+        warp: u32,
+        lane: u32,
+        clocks: &Clocks,
+    ) -> Option<Clash> {
+        let mine = Stamp::new(clocks.now(warp), at, lane, warp, bytes);
+        if write {
+            self.note_write(mine, clocks)
+        } else {
+            self.note_read(mine, clocks)
+        }
+    }
+
+    #[inline]
+    fn note_read(&mut self, mine: Stamp, clocks: &Clocks) -> Option<Clash> {
+        // Read before at this moment: then the write was looked at already.
+        if self.reads[0].same_moment(mine) && self.reads[0].bytes() & mine.bytes() == mine.bytes() {
+            self.reads[0] = self.reads[0].merged(mine);
+            return None;
+        }
+        let clash = clash(self.write, mine, clocks, true);
+        if self.reads[0].same_moment(mine) {
+            self.reads[0] = self.reads[0].merged(mine);
+        } else {
+            if self.reads[0].warp() != mine.warp() {
+                self.reads[1] = self.reads[0];
+            }
+            self.reads[0] = mine;
+        }
+        clash
+    }
+
+    fn note_write(&mut self, mine: Stamp, clocks: &Clocks) -> Option<Clash> {
+        let found = clash(self.write, mine, clocks, true).or_else(|| {
+            self.reads
+                .iter()
+                .find_map(|&read| clash(read, mine, clocks, false))
+        });
+        self.write = if self.write.same_moment(mine) {
+            self.write.merged(mine)
+        } else {
+            mine
+        };
+        found
+    }
+}
+
+fn clash(theirs: Stamp, mine: Stamp, clocks: &Clocks, write: bool) -> Option<Clash> {
+    theirs.clashes(mine, clocks).then(|| Clash {
+        at: theirs.at(),
+        warp: theirs.warp(),
+        lane: Some(theirs.lane()).filter(|&lane| lane != MANY),
+        write,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn barrier(warps: &mut [Clocks]) {
+        warps.iter_mut().for_each(Clocks::tick);
+        let joined = Clocks::join(warps.iter());
+        warps.iter_mut().for_each(|clocks| clocks.see(&joined));
+    }
+
+    #[test]
+    fn a_read_after_a_write_needs_a_barrier() {
+        let mut warps = [Clocks::new(0), Clocks::new(1)];
+        let mut cell = Cell::default();
+        assert_eq!(cell.touch(15, true, 7, 0, 3, &warps[0]), None);
+        let clash = cell.touch(15, false, 9, 1, 5, &warps[1]).unwrap();
+        assert_eq!(
+            clash,
+            Clash {
+                at: 7,
+                warp: 0,
+                lane: Some(3),
+                write: true
+            }
+        );
+        barrier(&mut warps);
+        assert_eq!(Cell::default().touch(15, false, 9, 1, 5, &warps[1]), None);
+        let mut cell = Cell::default();
+        cell.touch(15, true, 7, 0, 3, &warps[0]);
+        barrier(&mut warps);
+        assert_eq!(cell.touch(15, false, 9, 1, 5, &warps[1]), None);
+    }
+
+    #[test]
+    fn a_write_after_reads_of_two_warps_needs_a_barrier_with_both() {
+        let mut warps = [Clocks::new(0), Clocks::new(1), Clocks::new(2)];
+        let mut cell = Cell::default();
+        cell.touch(15, false, 1, 0, 0, &warps[0]);
+        cell.touch(15, false, 1, 1, 0, &warps[1]);
+        barrier(&mut warps[1..]);
+        assert_eq!(cell.touch(15, true, 2, 2, 0, &warps[2]).unwrap().warp, 0);
+    }
+
+    #[test]
+    fn halves_of_a_word_are_different_places() {
+        let warps = [Clocks::new(0), Clocks::new(1)];
+        let mut cell = Cell::default();
+        assert_eq!(cell.touch(0b0011, true, 1, 0, 0, &warps[0]), None);
+        assert_eq!(cell.touch(0b1100, true, 1, 1, 0, &warps[1]), None);
+    }
+
+    #[test]
+    fn lanes_of_a_warp_need_a_warp_barrier() {
+        let mut clocks = Clocks::new(0);
+        let mut cell = Cell::default();
+        cell.touch(15, true, 1, 0, 0, &clocks);
+        assert!(cell.touch(15, false, 2, 0, 1, &clocks).is_some());
+        let mut cell = Cell::default();
+        cell.touch(15, true, 1, 0, 0, &clocks);
+        clocks.tick();
+        assert_eq!(cell.touch(15, false, 2, 0, 1, &clocks), None);
+    }
+}

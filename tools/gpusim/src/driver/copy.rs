@@ -1,0 +1,345 @@
+//! Copies and fills.
+
+use super::graph::Operation;
+use super::state::Driver;
+use super::{Answer, Code, Handle, api, ready, report};
+use std::ffi::{c_uchar, c_ushort, c_void};
+
+/// Which ends of a copy are device memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub from_device: bool,
+    pub to_device: bool,
+}
+
+/// Rows of bytes to copy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows {
+    pub to: u64,
+    pub to_pitch: usize,
+    pub from: u64,
+    pub from_pitch: usize,
+    pub width: usize,
+    pub height: usize,
+    pub ends: Ends,
+}
+
+/// Rows of elements to fill.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fill {
+    pub to: u64,
+    pub pitch: usize,
+    pub value: u32,
+    /// Bytes of an element.
+    pub size: usize,
+    /// Elements a row.
+    pub width: usize,
+    pub height: usize,
+}
+
+const TO_DEVICE: Ends = Ends {
+    from_device: false,
+    to_device: true,
+};
+const FROM_DEVICE: Ends = Ends {
+    from_device: true,
+    to_device: false,
+};
+const WITHIN_DEVICE: Ends = Ends {
+    from_device: true,
+    to_device: true,
+};
+
+impl Driver {
+    pub fn copy(&mut self, rows: &Rows) -> Answer {
+        let Rows {
+            to,
+            to_pitch,
+            from,
+            from_pitch,
+            width,
+            height,
+            ends,
+        } = *rows;
+        let span = |pitch: usize| {
+            if height == 0 || width == 0 {
+                0
+            } else {
+                (height - 1) * pitch + width
+            }
+        };
+        if ends.from_device {
+            self.check_range(from, span(from_pitch))?;
+        }
+        if ends.to_device {
+            self.check_range(to, span(to_pitch))?;
+        }
+        for row in 0..height {
+            let (to, from) = (
+                to + (row * to_pitch) as u64,
+                from + (row * from_pitch) as u64,
+            );
+            // SAFETY: device ends were checked; the caller answers for host ends. The ranges may overlap.
+            unsafe { std::ptr::copy(from as *const u8, to as *mut u8, width) };
+            match ends {
+                WITHIN_DEVICE => self.arena.copy_marks(from, to, width as u64),
+                TO_DEVICE => self.arena.mark(to, width as u64, true),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub fn fill(&mut self, fill: &Fill) -> Answer {
+        let Fill {
+            to,
+            pitch,
+            value,
+            size,
+            width,
+            height,
+        } = *fill;
+        let bytes = width * size;
+        if height == 0 || bytes == 0 {
+            return Ok(());
+        }
+        if !to.is_multiple_of(size as u64) {
+            return Err(Code::INVALID_VALUE);
+        }
+        self.check_range(to, (height - 1) * pitch + bytes)?;
+        for row in 0..height {
+            let to = to + (row * pitch) as u64;
+            // SAFETY: the range is inside a live allocation, and aligned to the element.
+            unsafe {
+                match size {
+                    1 => std::ptr::write_bytes(to as *mut u8, value as u8, width),
+                    2 => (0..width).for_each(|i| (to as *mut u16).add(i).write(value as u16)),
+                    _ => (0..width).for_each(|i| (to as *mut u32).add(i).write(value)),
+                }
+            }
+            self.arena.mark(to, bytes as u64, true);
+        }
+        Ok(())
+    }
+}
+
+fn line(to: u64, from: u64, bytes: usize, ends: Ends, stream: Handle) -> Answer {
+    let rows = Rows {
+        to,
+        to_pitch: bytes,
+        from,
+        from_pitch: bytes,
+        width: bytes,
+        height: 1,
+        ends,
+    };
+    ready()?.submit(stream, Operation::Copy(rows))
+}
+
+fn fill(to: u64, value: u32, size: usize, count: usize, stream: Handle) -> Answer {
+    let fill = Fill {
+        to,
+        pitch: 0,
+        value,
+        size,
+        width: count,
+        height: 1,
+    };
+    ready()?.submit(stream, Operation::Fill(fill))
+}
+
+fn fill_rows(
+    to: u64,
+    pitch: usize,
+    value: u32,
+    size: usize,
+    width: usize,
+    height: usize,
+    stream: Handle,
+) -> Answer {
+    ready()?.submit(
+        stream,
+        Operation::Fill(Fill {
+            to,
+            pitch,
+            value,
+            size,
+            width,
+            height,
+        }),
+    )
+}
+
+/// A copy between any two places: those in the device's range are the device's.
+fn unified(to: u64, from: u64, bytes: usize, stream: Handle) -> Answer {
+    let ends = {
+        let driver = ready()?;
+        let inside = |address| driver.arena.holds(address, 1);
+        Ends {
+            from_device: inside(from),
+            to_device: inside(to),
+        }
+    };
+    line(to, from, bytes, ends, stream)
+}
+
+/// `CUDA_MEMCPY2D`.
+#[repr(C)]
+pub struct Copy2d {
+    src_x: usize,
+    src_y: usize,
+    src_kind: u32,
+    src_host: *const c_void,
+    src_device: u64,
+    src_array: *const c_void,
+    src_pitch: usize,
+    dst_x: usize,
+    dst_y: usize,
+    dst_kind: u32,
+    dst_host: *mut c_void,
+    dst_device: u64,
+    dst_array: *mut c_void,
+    dst_pitch: usize,
+    width: usize,
+    height: usize,
+}
+
+fn rows(copy: *const Copy2d, stream: Handle) -> Answer {
+    if copy.is_null() {
+        return Err(Code::INVALID_VALUE);
+    }
+    // SAFETY: the caller's promise.
+    let copy = unsafe { &*copy };
+    let end = |kind: u32, host: u64, device: u64| match kind {
+        1 => Ok((host, false)),
+        2 | 4 => Ok((device, true)),
+        _ => {
+            report::say("copies from and to arrays are not supported");
+            Err(Code::NOT_SUPPORTED)
+        }
+    };
+    let (from, from_device) = end(copy.src_kind, copy.src_host as u64, copy.src_device)?;
+    let (to, to_device) = end(copy.dst_kind, copy.dst_host as u64, copy.dst_device)?;
+    let rows = Rows {
+        to: to + (copy.dst_y * copy.dst_pitch + copy.dst_x) as u64,
+        to_pitch: copy.dst_pitch,
+        from: from + (copy.src_y * copy.src_pitch + copy.src_x) as u64,
+        from_pitch: copy.src_pitch,
+        width: copy.width,
+        height: copy.height,
+        ends: Ends {
+            from_device,
+            to_device,
+        },
+    };
+    ready()?.submit(stream, Operation::Copy(rows))
+}
+
+api! {
+    fn cuMemcpyHtoD_v2(to: u64, from: *const c_void, bytes: usize) {
+        line(to, from as u64, bytes, TO_DEVICE, 0)
+    }
+
+    fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usize) {
+        line(to as u64, from, bytes, FROM_DEVICE, 0)
+    }
+
+    fn cuMemcpyDtoD_v2(to: u64, from: u64, bytes: usize) {
+        line(to, from, bytes, WITHIN_DEVICE, 0)
+    }
+
+    fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usize, stream: Handle) {
+        line(to, from as u64, bytes, TO_DEVICE, stream)
+    }
+
+    fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: u64, bytes: usize, stream: Handle) {
+        line(to as u64, from, bytes, FROM_DEVICE, stream)
+    }
+
+    fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: Handle) {
+        line(to, from, bytes, WITHIN_DEVICE, stream)
+    }
+
+    fn cuMemcpy(to: u64, from: u64, bytes: usize) {
+        unified(to, from, bytes, 0)
+    }
+
+    fn cuMemcpyAsync(to: u64, from: u64, bytes: usize, stream: Handle) {
+        unified(to, from, bytes, stream)
+    }
+
+    fn cuMemcpyPeer(to: u64, _to_context: Handle, from: u64, _from_context: Handle, bytes: usize) {
+        line(to, from, bytes, WITHIN_DEVICE, 0)
+    }
+
+    fn cuMemcpyPeerAsync(
+        to: u64,
+        _to_context: Handle,
+        from: u64,
+        _from_context: Handle,
+        bytes: usize,
+        stream: Handle,
+    ) {
+        line(to, from, bytes, WITHIN_DEVICE, stream)
+    }
+
+    fn cuMemcpy2D_v2(copy: *const Copy2d) {
+        rows(copy, 0)
+    }
+
+    fn cuMemcpy2DUnaligned_v2(copy: *const Copy2d) {
+        rows(copy, 0)
+    }
+
+    fn cuMemcpy2DAsync_v2(copy: *const Copy2d, stream: Handle) {
+        rows(copy, stream)
+    }
+
+    fn cuMemsetD8_v2(to: u64, value: c_uchar, count: usize) {
+        fill(to, value.into(), 1, count, 0)
+    }
+
+    fn cuMemsetD16_v2(to: u64, value: c_ushort, count: usize) {
+        fill(to, value.into(), 2, count, 0)
+    }
+
+    fn cuMemsetD32_v2(to: u64, value: u32, count: usize) {
+        fill(to, value, 4, count, 0)
+    }
+
+    fn cuMemsetD8Async(to: u64, value: c_uchar, count: usize, stream: Handle) {
+        fill(to, value.into(), 1, count, stream)
+    }
+
+    fn cuMemsetD16Async(to: u64, value: c_ushort, count: usize, stream: Handle) {
+        fill(to, value.into(), 2, count, stream)
+    }
+
+    fn cuMemsetD32Async(to: u64, value: u32, count: usize, stream: Handle) {
+        fill(to, value, 4, count, stream)
+    }
+
+    fn cuMemsetD2D8_v2(to: u64, pitch: usize, value: c_uchar, width: usize, height: usize) {
+        fill_rows(to, pitch, value.into(), 1, width, height, 0)
+    }
+
+    fn cuMemsetD2D16_v2(to: u64, pitch: usize, value: c_ushort, width: usize, height: usize) {
+        fill_rows(to, pitch, value.into(), 2, width, height, 0)
+    }
+
+    fn cuMemsetD2D32_v2(to: u64, pitch: usize, value: u32, width: usize, height: usize) {
+        fill_rows(to, pitch, value, 4, width, height, 0)
+    }
+
+    fn cuMemsetD2D8Async(to: u64, pitch: usize, value: c_uchar, width: usize, height: usize, stream: Handle) {
+        fill_rows(to, pitch, value.into(), 1, width, height, stream)
+    }
+
+    fn cuMemsetD2D16Async(to: u64, pitch: usize, value: c_ushort, width: usize, height: usize, stream: Handle) {
+        fill_rows(to, pitch, value.into(), 2, width, height, stream)
+    }
+
+    fn cuMemsetD2D32Async(to: u64, pitch: usize, value: u32, width: usize, height: usize, stream: Handle) {
+        fill_rows(to, pitch, value, 4, width, height, stream)
+    }
+}

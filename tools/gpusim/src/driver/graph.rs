@@ -1,0 +1,155 @@
+//! Work: what a stream is given, at once or as a graph to be replayed.
+
+use super::context::current;
+use super::state::Driver;
+use super::{Answer, Code, Handle, api, driver, give, ready, report};
+use crate::exec::Setup;
+use std::ffi::{c_char, c_ulonglong, c_void};
+
+/// A host function of the caller.
+pub(super) type HostFunction = unsafe extern "C" fn(*mut c_void);
+
+/// A piece of work.
+#[derive(Clone)]
+pub(super) enum Operation {
+    /// Run a kernel.
+    Launch {
+        function: Handle,
+        setup: Setup,
+        arguments: Vec<u8>,
+    },
+    /// Copy rows of bytes; device addresses are host addresses.
+    Copy(super::copy::Rows),
+    /// Fill rows of elements.
+    Fill(super::copy::Fill),
+    /// Call a function of the host.
+    Host { function: HostFunction, data: u64 },
+}
+
+/// Operations in an order that respects every dependence: the order of the calls that were captured.
+#[derive(Clone, Default)]
+pub(super) struct Graph {
+    pub operations: Vec<Operation>,
+}
+
+impl Driver {
+    /// Does a piece of work now, or notes it if its stream is captured.
+    pub fn submit(&mut self, stream: Handle, operation: Operation) -> Answer {
+        if let Some(capture) = self.capture_of(stream)? {
+            capture.operations.push(operation);
+            return Ok(());
+        }
+        let context = current().ok_or(Code::INVALID_CONTEXT)?;
+        self.perform(context, &operation)
+    }
+
+    pub fn perform(&mut self, context: Handle, operation: &Operation) -> Answer {
+        match operation {
+            Operation::Launch {
+                function,
+                setup,
+                arguments,
+            } => self.run_kernel(context, *function, *setup, arguments),
+            Operation::Copy(rows) => self.copy(rows),
+            Operation::Fill(fill) => self.fill(fill),
+            Operation::Host { function, data } => {
+                // SAFETY: the caller gave a function for this data. It may not call the driver, CUDA says.
+                unsafe { function(*data as *mut c_void) };
+                Ok(())
+            }
+        }
+    }
+}
+
+fn instantiate(executable: *mut Handle, graph: Handle) -> Answer {
+    let mut driver = ready()?;
+    let graph = driver
+        .graphs
+        .get(&graph)
+        .ok_or(Code::INVALID_VALUE)?
+        .clone();
+    let handle = driver.handle();
+    driver.executables.insert(handle, graph);
+    // SAFETY: the caller's promise.
+    unsafe { give(executable, handle) }
+}
+
+/// Instantiation flags that change nothing here: free on launch, upload, node priorities.
+const KNOWN_FLAGS: u64 = 1 | 2 | 8;
+
+api! {
+    fn cuGraphCreate(graph: *mut Handle, flags: u32) {
+        if flags != 0 {
+            return Err(Code::INVALID_VALUE);
+        }
+        let mut driver = ready()?;
+        let handle = driver.handle();
+        driver.graphs.insert(handle, Graph::default());
+        // SAFETY: the caller's promise.
+        unsafe { give(graph, handle) }
+    }
+
+    fn cuGraphDestroy(graph: Handle) {
+        driver()?.graphs.remove(&graph).map(|_| ()).ok_or(Code::INVALID_VALUE)
+    }
+
+    fn cuGraphInstantiateWithFlags(executable: *mut Handle, graph: Handle, flags: c_ulonglong) {
+        if flags & !KNOWN_FLAGS != 0 {
+            return Err(Code::INVALID_VALUE);
+        }
+        instantiate(executable, graph)
+    }
+
+    fn cuGraphInstantiate_v2(
+        executable: *mut Handle,
+        graph: Handle,
+        _node: *mut Handle,
+        _log: *mut c_char,
+        _bytes: usize,
+    ) {
+        instantiate(executable, graph)
+    }
+
+    fn cuGraphUpload(executable: Handle, stream: Handle) {
+        let driver = ready()?;
+        driver.stream(stream)?;
+        driver.executables.get(&executable).map(|_| ()).ok_or(Code::INVALID_VALUE)
+    }
+
+    fn cuGraphLaunch(executable: Handle, stream: Handle) {
+        let mut driver = ready()?;
+        let graph = driver.executables.get(&executable).ok_or(Code::INVALID_VALUE)?.clone();
+        if let Some(capture) = driver.capture_of(stream)? {
+            capture.operations.extend(graph.operations);
+            return Ok(());
+        }
+        let context = current().ok_or(Code::INVALID_CONTEXT)?;
+        for operation in &graph.operations {
+            driver.perform(context, operation)?;
+            if driver.healthy(context).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn cuGraphExecDestroy(executable: Handle) {
+        driver()?.executables.remove(&executable).map(|_| ()).ok_or(Code::INVALID_VALUE)
+    }
+
+    fn cuGraphGetNodes(graph: Handle, nodes: *mut Handle, count: *mut usize) {
+        let driver = driver()?;
+        let graph = driver.graphs.get(&graph).ok_or(Code::INVALID_VALUE)?;
+        if !nodes.is_null() {
+            report::say("cuGraphGetNodes: the nodes of a graph have no handles; only their count is known");
+            return Err(Code::NOT_SUPPORTED);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { give(count, graph.operations.len()) }
+    }
+
+    fn cuLaunchHostFunc(stream: Handle, function: Option<HostFunction>, data: *mut c_void) {
+        let function = function.ok_or(Code::INVALID_VALUE)?;
+        ready()?.submit(stream, Operation::Host { function, data: data as u64 })
+    }
+}

@@ -1,0 +1,306 @@
+//! Allocation: device, stream-ordered, pinned and managed memory, which are all one here.
+
+use super::context::current;
+use super::state::Driver;
+use super::stream::Stream;
+use super::{Answer, Code, Handle, api, driver, give, ready, report};
+use std::ffi::{c_int, c_void};
+
+/// Who made an allocation, and how it may be freed.
+pub(super) struct Owned {
+    pub context: Handle,
+    pub kind: Kind,
+}
+
+/// Kinds of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Device,
+    Pinned,
+    Managed,
+    /// A variable of a module.
+    Variable,
+}
+
+impl Driver {
+    pub fn allocate(&mut self, bytes: usize, kind: Kind, what: &str) -> Answer<u64> {
+        if bytes == 0 {
+            return Err(Code::INVALID_VALUE);
+        }
+        let context = current().ok_or(Code::INVALID_CONTEXT)?;
+        let bytes = bytes as u64;
+        if self.allocations.used().saturating_add(bytes) > self.device.gpu.memory_bytes as u64 {
+            return Err(Code::OUT_OF_MEMORY);
+        }
+        let address = self
+            .allocations
+            .allocate(bytes, what)
+            .ok_or(Code::OUT_OF_MEMORY)?;
+        // The host writes pinned and managed memory without a word to the driver.
+        if matches!(kind, Kind::Pinned | Kind::Managed) {
+            self.arena.mark(address, bytes, true);
+        }
+        self.owned.insert(address, Owned { context, kind });
+        Ok(address)
+    }
+
+    fn release(&mut self, address: u64, host: bool) -> Answer {
+        let owned = self.owned.get(&address).ok_or(Code::INVALID_VALUE)?;
+        let right = if host {
+            owned.kind == Kind::Pinned
+        } else {
+            matches!(owned.kind, Kind::Device | Kind::Managed)
+        };
+        if !right {
+            return Err(Code::INVALID_VALUE);
+        }
+        self.give_back(address)
+    }
+
+    /// Frees an allocation of any kind.
+    pub fn give_back(&mut self, address: u64) -> Answer {
+        self.owned.remove(&address);
+        let allocation = self.allocations.free(address).ok_or(Code::INVALID_VALUE)?;
+        self.arena.forget(allocation.address, allocation.bytes);
+        Ok(())
+    }
+
+    /// Frees what a context still owns at its end, and says so.
+    pub fn free_all(&mut self, context: Handle, report_leaks: bool) {
+        let mut left: Vec<u64> = self
+            .owned
+            .iter()
+            .filter(|(_, owned)| owned.context == context)
+            .map(|(&address, _)| address)
+            .collect();
+        left.sort_unstable();
+        let leaked: Vec<u64> = left
+            .iter()
+            .copied()
+            .filter(|address| self.owned[address].kind != Kind::Variable)
+            .collect();
+        if report_leaks && !leaked.is_empty() {
+            let bytes: u64 = leaked
+                .iter()
+                .filter_map(|&a| self.allocations.find(a, 0))
+                .map(|a| a.bytes)
+                .sum();
+            let first = self.allocations.nearest(leaked[0]);
+            report::say(&format!(
+                "leak: the context ends with {} allocations of {bytes} bytes not freed; the first: {first}",
+                leaked.len()
+            ));
+        }
+        for address in left {
+            // Known to be there: it is owned.
+            let _ = self.give_back(address);
+        }
+    }
+
+    /// The device range is inside one allocation.
+    pub fn check_range(&self, address: u64, bytes: usize) -> Answer {
+        if bytes == 0 || self.allocations.find(address, bytes as u64).is_some() {
+            return Ok(());
+        }
+        let nearest = self.allocations.freed(address).map_or_else(
+            || self.allocations.nearest(address),
+            |was| format!("{was}, which was freed"),
+        );
+        report::say(&format!(
+            "a copy or memset of {bytes} bytes at {address:#x} is out of bounds: {nearest}"
+        ));
+        Err(Code::INVALID_VALUE)
+    }
+}
+
+/// Allocation on a stream; none while the stream is captured, since a graph would own it.
+fn on_stream(place: *mut u64, bytes: usize, stream: Handle) -> Answer {
+    let mut driver = ready()?;
+    if driver.stream(stream)?.is_some_and(Stream::is_capturing) {
+        report::say("cuMemAllocAsync while the stream is captured is not supported");
+        return Err(Code::NOT_SUPPORTED);
+    }
+    let address = driver.allocate(bytes, Kind::Device, "device")?;
+    // SAFETY: the caller's promise.
+    unsafe { give(place, address) }
+}
+
+api! {
+    fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) {
+        let driver = ready()?;
+        let all = driver.device.gpu.memory_bytes;
+        // SAFETY: the caller's promise.
+        unsafe { give(free, all - driver.allocations.used() as usize).and_then(|()| give(total, all)) }
+    }
+
+    fn cuMemAlloc_v2(address: *mut u64, bytes: usize) {
+        let found = ready()?.allocate(bytes, Kind::Device, "device")?;
+        // SAFETY: the caller's promise.
+        unsafe { give(address, found) }
+    }
+
+    fn cuMemAllocPitch_v2(address: *mut u64, pitch: *mut usize, width: usize, height: usize, _element: u32) {
+        let row = width.next_multiple_of(512);
+        let found = ready()?.allocate(row * height, Kind::Device, "device, pitched")?;
+        // SAFETY: the caller's promise.
+        unsafe { give(pitch, row).and_then(|()| give(address, found)) }
+    }
+
+    fn cuMemFree_v2(address: u64) {
+        if address == 0 {
+            return Ok(());
+        }
+        ready()?.release(address, false)
+    }
+
+    fn cuMemAllocAsync(address: *mut u64, bytes: usize, stream: Handle) {
+        on_stream(address, bytes, stream)
+    }
+
+    fn cuMemAllocFromPoolAsync(address: *mut u64, bytes: usize, pool: Handle, stream: Handle) {
+        if pool != POOL {
+            return Err(Code::INVALID_VALUE);
+        }
+        on_stream(address, bytes, stream)
+    }
+
+    fn cuMemFreeAsync(address: u64, stream: Handle) {
+        if address == 0 {
+            return Ok(());
+        }
+        let mut driver = ready()?;
+        if driver.stream(stream)?.is_some_and(Stream::is_capturing) {
+            report::say("cuMemFreeAsync while the stream is captured is not supported");
+            return Err(Code::NOT_SUPPORTED);
+        }
+        driver.release(address, false)
+    }
+
+    fn cuMemAllocManaged(address: *mut u64, bytes: usize, flags: u32) {
+        if !matches!(flags, 1 | 2) {
+            return Err(Code::INVALID_VALUE);
+        }
+        let found = ready()?.allocate(bytes, Kind::Managed, "managed")?;
+        // SAFETY: the caller's promise.
+        unsafe { give(address, found) }
+    }
+
+    fn cuMemHostAlloc(place: *mut *mut c_void, bytes: usize, _flags: u32) {
+        let found = ready()?.allocate(bytes, Kind::Pinned, "pinned host")?;
+        // SAFETY: the caller's promise.
+        unsafe { give(place, found as *mut c_void) }
+    }
+
+    fn cuMemAllocHost_v2(place: *mut *mut c_void, bytes: usize) {
+        let found = ready()?.allocate(bytes, Kind::Pinned, "pinned host")?;
+        // SAFETY: the caller's promise.
+        unsafe { give(place, found as *mut c_void) }
+    }
+
+    fn cuMemFreeHost(place: *mut c_void) {
+        ready()?.release(place as u64, true)
+    }
+
+    fn cuMemHostGetDevicePointer_v2(address: *mut u64, place: *mut c_void, flags: u32) {
+        let driver = ready()?;
+        if flags != 0 || driver.allocations.find(place as u64, 0).is_none() {
+            return Err(Code::INVALID_VALUE);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { give(address, place as u64) }
+    }
+
+    fn cuMemHostGetFlags(flags: *mut u32, place: *mut c_void) {
+        let driver = ready()?;
+        if !driver.owned.get(&(place as u64)).is_some_and(|owned| owned.kind == Kind::Pinned) {
+            return Err(Code::INVALID_VALUE);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { give(flags, 2) }
+    }
+
+    fn cuMemGetAddressRange_v2(base: *mut u64, bytes: *mut usize, address: u64) {
+        let driver = ready()?;
+        let found = driver.allocations.find(address, 0).ok_or(Code::NOT_FOUND)?;
+        // SAFETY: the caller's promise; either may be null.
+        unsafe {
+            if !base.is_null() {
+                base.write(found.address);
+            }
+            if !bytes.is_null() {
+                bytes.write(found.bytes as usize);
+            }
+        }
+        Ok(())
+    }
+
+    fn cuPointerGetAttribute(data: *mut c_void, attribute: u32, address: u64) {
+        let driver = driver()?;
+        let found = driver.allocations.find(address, 0).ok_or(Code::INVALID_VALUE)?;
+        let owned = driver.owned.get(&found.address).ok_or(Code::INVALID_VALUE)?;
+        // SAFETY: the caller's promise: each attribute has its type.
+        unsafe {
+            match attribute {
+                1 => give(data.cast(), owned.context),
+                2 => give(data.cast(), if owned.kind == Kind::Pinned { 1u32 } else { 2 }),
+                3 => give(data.cast(), address),
+                4 if owned.kind != Kind::Device => give(data.cast(), address),
+                7 => give(data.cast(), found.serial),
+                8 => give(data.cast(), u32::from(owned.kind == Kind::Managed)),
+                9 => give(data.cast::<c_int>(), 0),
+                11 => give(data.cast(), found.address),
+                12 => give(data.cast(), found.bytes),
+                13 => give(data.cast(), 1u32),
+                _ => Err(Code::INVALID_VALUE),
+            }
+        }
+    }
+
+    fn cuDeviceGetDefaultMemPool(pool: *mut Handle, device: c_int) {
+        drop(driver()?);
+        if device != 0 {
+            return Err(Code::INVALID_DEVICE);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { give(pool, POOL) }
+    }
+
+    fn cuDeviceGetMemPool(pool: *mut Handle, device: c_int) {
+        drop(driver()?);
+        if device != 0 {
+            return Err(Code::INVALID_DEVICE);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { give(pool, POOL) }
+    }
+
+    fn cuMemPoolTrimTo(pool: Handle, _keep: usize) {
+        drop(driver()?);
+        // Freed memory is never kept.
+        if pool == POOL { Ok(()) } else { Err(Code::INVALID_VALUE) }
+    }
+
+    fn cuMemPoolGetAttribute(pool: Handle, attribute: u32, value: *mut c_void) {
+        let driver = driver()?;
+        let used = driver.allocations.used();
+        // SAFETY: the caller's promise: each attribute has its type.
+        unsafe {
+            match attribute {
+                _ if pool != POOL => Err(Code::INVALID_VALUE),
+                1..=3 => give(value.cast(), 1u32),
+                4 => give(value.cast(), 0u64),
+                5..=8 => give(value.cast(), used),
+                _ => Err(Code::INVALID_VALUE),
+            }
+        }
+    }
+
+    fn cuMemPoolSetAttribute(pool: Handle, attribute: u32, _value: *mut c_void) {
+        drop(driver()?);
+        // How much to keep and when to reuse: nothing is kept.
+        if pool == POOL && matches!(attribute, 1..=4 | 6 | 8) { Ok(()) } else { Err(Code::INVALID_VALUE) }
+    }
+}
+
+/// The only memory pool.
+const POOL: Handle = 0x800;

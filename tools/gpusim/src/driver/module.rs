@@ -1,0 +1,211 @@
+//! Modules, their functions and variables.
+
+use super::context::current;
+use super::memory::Kind;
+use super::state::Driver;
+use super::{Answer, Code, Handle, api, driver, give, ready, report, text};
+use crate::program::{Kernel, Module};
+use std::ffi::{c_char, c_int, c_void};
+use std::sync::Arc;
+
+/// A loaded module.
+pub(super) struct Loaded {
+    pub context: Handle,
+    pub module: Module,
+    /// Device addresses of its variables.
+    variables: Vec<u64>,
+}
+
+/// A kernel that was asked for.
+pub(super) struct Function {
+    pub context: Handle,
+    pub module: Handle,
+    pub kernel: Arc<Kernel>,
+    /// Its name, ended by a zero.
+    pub name: std::ffi::CString,
+    /// Dynamic shared memory that a launch may ask for.
+    pub max_dynamic: u32,
+}
+
+impl Driver {
+    fn load(&mut self, source: &str) -> Answer<Handle> {
+        let context = current().ok_or(Code::INVALID_CONTEXT)?;
+        let mut module = Module::parse(source).map_err(|error| {
+            report::say(&error.to_string());
+            Code::INVALID_PTX
+        })?;
+        let capability = self.device.gpu.capability;
+        let target = module.target();
+        if target > capability.0 * 10 + capability.1 {
+            report::say(&format!(
+                "the module is for sm_{target}, the device is sm_{}{}",
+                capability.0, capability.1
+            ));
+            return Err(Code::NO_BINARY_FOR_GPU);
+        }
+        let mut placed = Vec::new();
+        for variable in module.variables().cloned().collect::<Vec<_>>() {
+            let address = self.allocate(variable.bytes().max(1), Kind::Variable, &variable.name)?;
+            module.place(&variable.name, address);
+            placed.push((address, variable));
+        }
+        for (address, variable) in &placed {
+            let image = module.image(variable);
+            // SAFETY: the allocation has just this size.
+            unsafe {
+                std::ptr::copy_nonoverlapping(image.as_ptr(), *address as *mut u8, image.len())
+            };
+            // Variables without an initial value are zero.
+            self.arena.mark(*address, image.len() as u64, true);
+        }
+        let variables = placed.into_iter().map(|(address, _)| address).collect();
+        let handle = self.handle();
+        self.modules.insert(
+            handle,
+            Loaded {
+                context,
+                module,
+                variables,
+            },
+        );
+        Ok(handle)
+    }
+
+    fn function(&mut self, module: Handle, name: &str) -> Answer<Handle> {
+        let known = self
+            .functions
+            .iter()
+            .find(|(_, f)| f.module == module && f.kernel.name == name);
+        if let Some((&handle, _)) = known {
+            return Ok(handle);
+        }
+        let loaded = self.modules.get_mut(&module).ok_or(Code::INVALID_HANDLE)?;
+        let context = loaded.context;
+        let kernel = loaded.module.kernel(name).map_err(|error| {
+            report::say(&format!("kernel `{name}`: {error}"));
+            Code::NOT_SUPPORTED
+        })?;
+        let kernel = kernel.ok_or(Code::NOT_FOUND)?;
+        let name = std::ffi::CString::new(name).map_err(|_| Code::INVALID_VALUE)?;
+        let max_dynamic = 49_152u32.saturating_sub(kernel.shared_bytes as u32);
+        let handle = self.handle();
+        self.functions.insert(
+            handle,
+            Function {
+                context,
+                module,
+                kernel,
+                name,
+                max_dynamic,
+            },
+        );
+        Ok(handle)
+    }
+}
+
+/// PTX text from the caller; machine code is refused.
+fn source<'a>(image: *const c_void) -> Answer<&'a str> {
+    if image.is_null() {
+        return Err(Code::INVALID_VALUE);
+    }
+    // SAFETY: the caller's promise: an image has at least four bytes, or ends before with a zero.
+    let head = unsafe { std::ffi::CStr::from_ptr(image.cast()) };
+    let bytes = head.to_bytes();
+    if bytes.starts_with(b"\x7fELF") || bytes.starts_with(&[0x50, 0xed, 0x55, 0xba]) {
+        report::say("the module is machine code (cubin or fatbin); only PTX text can be loaded");
+        return Err(Code::NO_BINARY_FOR_GPU);
+    }
+    head.to_str().map_err(|_| Code::INVALID_IMAGE)
+}
+
+api! {
+    fn cuModuleLoadData(module: *mut Handle, image: *const c_void) {
+        let handle = ready()?.load(source(image)?)?;
+        // SAFETY: the caller's promise.
+        unsafe { give(module, handle) }
+    }
+
+    fn cuModuleLoadDataEx(
+        module: *mut Handle,
+        image: *const c_void,
+        _count: u32,
+        _options: *mut u32,
+        _values: *mut *mut c_void,
+    ) {
+        // The options tell a compiler how to optimise and where to log; there is none.
+        let handle = ready()?.load(source(image)?)?;
+        // SAFETY: the caller's promise.
+        unsafe { give(module, handle) }
+    }
+
+    fn cuModuleLoad(module: *mut Handle, path: *const c_char) {
+        // SAFETY: the caller's promise.
+        let path = unsafe { text(path)? };
+        let ptx = std::fs::read_to_string(path).map_err(|error| {
+            report::say(&format!("{path}: {error}"));
+            Code::FILE_NOT_FOUND
+        })?;
+        let handle = ready()?.load(&ptx)?;
+        // SAFETY: the caller's promise.
+        unsafe { give(module, handle) }
+    }
+
+    fn cuModuleUnload(module: Handle) {
+        let mut driver = driver()?;
+        let loaded = driver.modules.remove(&module).ok_or(Code::INVALID_HANDLE)?;
+        driver.functions.retain(|_, function| function.module != module);
+        loaded.variables.into_iter().try_for_each(|address| driver.give_back(address))
+    }
+
+    fn cuModuleGetFunction(function: *mut Handle, module: Handle, name: *const c_char) {
+        // SAFETY: the caller's promise.
+        let name = unsafe { text(name)? };
+        let handle = ready()?.function(module, name)?;
+        // SAFETY: the caller's promise.
+        unsafe { give(function, handle) }
+    }
+
+    fn cuModuleGetFunctionCount(count: *mut u32, module: Handle) {
+        let driver = ready()?;
+        let loaded = driver.modules.get(&module).ok_or(Code::INVALID_HANDLE)?;
+        // SAFETY: the caller's promise.
+        unsafe { give(count, loaded.module.kernel_names().count() as u32) }
+    }
+
+    fn cuModuleEnumerateFunctions(functions: *mut Handle, count: u32, module: Handle) {
+        let mut driver = ready()?;
+        let loaded = driver.modules.get(&module).ok_or(Code::INVALID_HANDLE)?;
+        let names: Vec<String> = loaded.module.kernel_names().take(count as usize).map(str::to_owned).collect();
+        for (index, name) in names.iter().enumerate() {
+            let handle = driver.function(module, name)?;
+            // SAFETY: the caller gave room for `count`.
+            unsafe { functions.add(index).write(handle) };
+        }
+        Ok(())
+    }
+
+    fn cuModuleGetGlobal_v2(address: *mut u64, bytes: *mut usize, module: Handle, name: *const c_char) {
+        // SAFETY: the caller's promise.
+        let name = unsafe { text(name)? };
+        let driver = ready()?;
+        let loaded = driver.modules.get(&module).ok_or(Code::INVALID_HANDLE)?;
+        let global = loaded.module.global(name).ok_or(Code::NOT_FOUND)?;
+        // SAFETY: the caller's promise; either may be null.
+        unsafe {
+            if !address.is_null() {
+                address.write(global.address);
+            }
+            if !bytes.is_null() {
+                bytes.write(global.bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn cuModuleGetLoadingMode(mode: *mut c_int) {
+        drop(driver()?);
+        // Lazy: a kernel is decoded when it is first asked for.
+        // SAFETY: the caller's promise.
+        unsafe { give(mode, 2) }
+    }
+}

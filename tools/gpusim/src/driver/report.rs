@@ -1,0 +1,64 @@
+//! What the driver says: on standard error, and to callers who ask.
+
+use super::Code;
+use crate::count::{Gpu, Summary, Tally};
+use crate::exec::Launch;
+use parking_lot::Mutex;
+use std::ffi::c_char;
+use std::sync::OnceLock;
+
+/// Everything said and not yet fetched, a line each.
+static SAID: Mutex<String> = Mutex::new(String::new());
+
+/// So many bytes are kept for who asks.
+const KEPT: usize = 1 << 20;
+
+/// Says a line.
+pub(super) fn say(line: &str) {
+    eprintln!("gpusim: {line}");
+    let mut said = SAID.lock();
+    if said.len() + line.len() < KEPT {
+        said.push_str(line);
+        said.push('\n');
+    }
+}
+
+/// Is this environment variable set to something other than 0?
+pub(super) fn flag(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| value != "0" && !value.is_empty())
+}
+
+/// With `GPUSIM_TRACE`, says which call failed.
+pub(super) fn trace(name: &str, code: Code) {
+    static ON: OnceLock<bool> = OnceLock::new();
+    if *ON.get_or_init(|| flag("GPUSIM_TRACE")) {
+        eprintln!("gpusim: {name} gives {}", code.name());
+    }
+}
+
+/// Moves what was said since the last call into `buffer`, as text ended by a zero; gives its length. Not part of CUDA.
+///
+/// # Safety
+/// `buffer` has room for `bytes` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gpusimTakeReport(buffer: *mut c_char, bytes: usize) -> usize {
+    if buffer.is_null() || bytes == 0 {
+        return 0;
+    }
+    let said = std::mem::take(&mut *SAID.lock());
+    let length = said.len().min(bytes - 1);
+    // SAFETY: the caller's promise.
+    unsafe {
+        std::ptr::copy_nonoverlapping(said.as_ptr(), buffer.cast(), length);
+        buffer.add(length).write(0);
+    }
+    length
+}
+
+/// With `GPUSIM_COUNTERS`, says what a launch did.
+pub(super) fn counted(launch: &Launch<'_>, tally: &Tally, gpu: &Gpu) {
+    static ON: OnceLock<bool> = OnceLock::new();
+    if *ON.get_or_init(|| flag("GPUSIM_COUNTERS")) {
+        say(&Summary::new(launch, tally, gpu).to_string());
+    }
+}

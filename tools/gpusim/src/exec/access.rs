@@ -1,0 +1,544 @@
+//! One memory request of a warp: where each lane's bytes are, whether it may, and what it costs.
+
+use super::{Core, Done, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Stop};
+use crate::check::{Clash, GlobalRace, SECTOR, Touch};
+use crate::fault::{Access, Kind};
+use crate::ptx::ast::Space;
+
+/// What a request does to memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Reads.
+    Read,
+    /// Reads with an order: volatile, relaxed, acquire. Doesn't race.
+    StrongRead,
+    /// Writes.
+    Write,
+    /// Writes with an order. Doesn't race.
+    StrongWrite,
+    /// Reads and writes at once. Doesn't race.
+    Atomic,
+}
+
+impl Mode {
+    fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::StrongWrite | Self::Atomic)
+    }
+
+    fn reads(self) -> bool {
+        matches!(self, Self::Read | Self::StrongRead | Self::Atomic)
+    }
+
+    fn races(self) -> bool {
+        matches!(self, Self::Read | Self::Write)
+    }
+}
+
+/// Lanes of a mask.
+pub(super) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
+    let mut left = mask;
+    std::iter::from_fn(move || {
+        (left != 0).then(|| {
+            let lane = left.trailing_zeros();
+            left &= left - 1;
+            lane as usize
+        })
+    })
+}
+
+/// The bytes of one sector that a request touches.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    sector: u64,
+    bytes: u32,
+    lane: u32,
+}
+
+impl Core<'_> {
+    /// Checks and counts a request of `bytes` a lane, and turns the addresses of its lanes into host addresses.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it.
+    pub(super) fn locate(
+        &mut self,
+        space: Space,
+        addresses: &mut [u64; 32],
+        mask: u32,
+        bytes: u32,
+        mode: Mode,
+    ) -> Done {
+        match space {
+            Space::Global | Space::Const => self.device(space, addresses, mask, bytes, mode),
+            Space::Shared => self.shared(addresses, mask, bytes, mode),
+            Space::Local => self.local(addresses, mask, bytes, mode),
+            Space::Param => self.parameters(addresses, mask, bytes, mode),
+            Space::Generic | Space::Reg => self.generic(addresses, mask, bytes, mode),
+        }
+    }
+
+    /// Each lane's address says which space it is in.
+    fn generic(&mut self, addresses: &mut [u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
+        let mut left = mask;
+        while left != 0 {
+            let window = addresses[left.trailing_zeros() as usize] >> 56;
+            let same = lanes(left)
+                .filter(|&lane| addresses[lane] >> 56 == window)
+                .fold(0, |m, lane| m | 1 << lane);
+            left &= !same;
+            let space = match window << 56 {
+                SHARED_WINDOW => Space::Shared,
+                LOCAL_WINDOW => Space::Local,
+                PARAM_WINDOW => Space::Param,
+                _ => Space::Global,
+            };
+            if space != Space::Global {
+                lanes(same).for_each(|lane| addresses[lane] &= (1 << 56) - 1);
+            }
+            self.locate(space, addresses, same, bytes, mode)?;
+        }
+        Ok(())
+    }
+
+    fn check_aligned(&self, addresses: &[u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
+        let low = u64::from(bytes) - 1;
+        let mut wrong = 0u32;
+        for (lane, address) in addresses.iter().enumerate() {
+            wrong |= u32::from(address & low != 0) << lane;
+        }
+        match wrong & mask {
+            0 => Ok(()),
+            wrong => {
+                let lane = wrong.trailing_zeros();
+                let address = addresses[lane as usize];
+                Err(self.fault(
+                    lane,
+                    Kind::Misaligned {
+                        address,
+                        bytes,
+                        write: mode.writes(),
+                    },
+                ))
+            }
+        }
+    }
+
+    fn device(
+        &mut self,
+        space: Space,
+        addresses: &mut [u64; 32],
+        mask: u32,
+        bytes: u32,
+        mode: Mode,
+    ) -> Done {
+        self.check_aligned(addresses, mask, bytes, mode)?;
+        let (runs, count) = runs(addresses, mask, bytes);
+        let runs = &runs[..count];
+        let (launch, at) = (self.launch, self.at);
+        let arena = launch.arena;
+        for run in runs {
+            let shift = run.bytes.trailing_zeros();
+            let span = 32 - run.bytes.leading_zeros() - shift;
+            // A run with holes (rare) is looked at lane by lane.
+            let whole = run.bytes >> shift == u32::MAX >> (32 - span);
+            let start = run.sector + u64::from(shift);
+            if !(whole && arena.is_initialised(start, span)) {
+                self.unmarked(space, addresses, mask, bytes, mode, run.sector)?;
+            }
+        }
+        let mut distinct = 0;
+        let mut sorted = true;
+        for (i, run) in runs.iter().enumerate() {
+            distinct += u64::from(i == 0 || runs[i - 1].sector != run.sector);
+            sorted &= i == 0 || runs[i - 1].sector <= run.sector;
+        }
+        if !sorted {
+            let mut sectors: [u64; 32] =
+                std::array::from_fn(|i| runs.get(i).map_or(u64::MAX, |run| run.sector));
+            sectors[..count].sort_unstable();
+            distinct = 1 + (1..count).filter(|&i| sectors[i] != sectors[i - 1]).count() as u64;
+        }
+        self.tally.device(at, distinct);
+        if mode.races() {
+            let touch = Touch {
+                launch: launch.serial,
+                block: self.common.linear,
+                warp: self.warp.number,
+                at,
+                clocks: &self.warp.clocks,
+                order: &launch.order,
+            };
+            for run in runs {
+                let (first, race) = arena.touch(run.sector, run.bytes, mode.writes(), &touch);
+                self.tally.touched_sectors += u64::from(first);
+                if let Some(race) = race {
+                    return Err(self.global_race(run.lane, race));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A sector of which not all bytes are marked as initialised: fine for a store, which marks them.
+    #[cold]
+    fn unmarked(
+        &mut self,
+        space: Space,
+        addresses: &[u64; 32],
+        mask: u32,
+        bytes: u32,
+        mode: Mode,
+        sector: u64,
+    ) -> Done {
+        let launch = self.launch;
+        for lane in lanes(mask) {
+            let address = addresses[lane];
+            if address / SECTOR * SECTOR != sector {
+                continue;
+            }
+            let marked = launch.arena.is_initialised(address, bytes);
+            if marked {
+                continue;
+            }
+            let (start, end) = self.common.written;
+            let known = address >= start && address + u64::from(bytes) <= end;
+            if !known {
+                let Some(found) = launch.allocations.find(address, bytes.into()) else {
+                    return Err(self.missed(space, lane as u32, address, bytes, mode));
+                };
+                self.common.written = (found.address, found.address + found.bytes);
+            }
+            if mode.reads() {
+                let nearest = launch.allocations.nearest(address);
+                return Err(self.fault(
+                    lane as u32,
+                    Kind::Uninitialised {
+                        address,
+                        bytes,
+                        space,
+                        nearest,
+                    },
+                ));
+            }
+            launch.arena.mark(address, bytes.into(), true);
+        }
+        Ok(())
+    }
+
+    fn missed(&self, space: Space, lane: u32, address: u64, bytes: u32, mode: Mode) -> Stop {
+        let write = mode.writes();
+        let allocations = self.launch.allocations;
+        let kind = match allocations.freed(address) {
+            Some(nearest) => Kind::UseAfterFree {
+                address,
+                bytes,
+                write,
+                nearest,
+            },
+            None => Kind::OutOfBounds {
+                address,
+                bytes,
+                space,
+                write,
+                nearest: allocations.nearest(address),
+            },
+        };
+        self.fault(lane, kind)
+    }
+
+    #[cold]
+    fn global_race(&self, lane: u32, race: GlobalRace) -> Stop {
+        let thread = race.warp.map(|warp| self.launch.thread(warp, 0));
+        let other = Access {
+            block: self.launch.block_index(race.block),
+            thread,
+            line: race.at.map_or(0, |at| self.line(at)),
+            write: race.write,
+        };
+        self.fault(
+            lane,
+            Kind::Race {
+                address: race.address,
+                space: Space::Global,
+                other,
+            },
+        )
+    }
+
+    #[cold]
+    fn shared_race(&self, lane: u32, address: u64, clash: Clash) -> Stop {
+        let other = Access {
+            block: self.common.index,
+            thread: clash.lane.map(|lane| self.launch.thread(clash.warp, lane)),
+            line: self.line(clash.at),
+            write: clash.write,
+        };
+        self.fault(
+            lane,
+            Kind::Race {
+                address,
+                space: Space::Shared,
+                other,
+            },
+        )
+    }
+
+    fn shared(&mut self, addresses: &mut [u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
+        self.check_aligned(addresses, mask, bytes, mode)?;
+        for lane in lanes(mask) {
+            self.shared_lane(addresses[lane], bytes, mode, lane as u32, false)?;
+        }
+        let (wavefronts, ideal) = wavefronts(addresses, mask, bytes);
+        self.tally.shared(self.at, wavefronts, ideal);
+        let base = self.common.shared.pointer() as u64;
+        addresses
+            .iter_mut()
+            .for_each(|address| *address = address.wrapping_add(base));
+        Ok(())
+    }
+
+    /// Checks one lane's access to shared memory; `together` when the warp acts as one.
+    #[inline]
+    pub(super) fn shared_lane(
+        &mut self,
+        offset: u64,
+        bytes: u32,
+        mode: Mode,
+        lane: u32,
+        together: bool,
+    ) -> Done {
+        let shared = &mut self.common.shared;
+        if !shared.holds(offset, bytes) {
+            let nearest = format!("the block has {} bytes", shared.bytes());
+            let write = mode.writes();
+            return Err(self.fault(
+                lane,
+                Kind::OutOfBounds {
+                    address: offset,
+                    bytes,
+                    space: Space::Shared,
+                    write,
+                    nearest,
+                },
+            ));
+        }
+        if mode.reads() && !shared.is_initialised(offset, bytes) {
+            let nearest = "shared memory starts without a value in every block".to_owned();
+            return Err(self.fault(
+                lane,
+                Kind::Uninitialised {
+                    address: offset,
+                    bytes,
+                    space: Space::Shared,
+                    nearest,
+                },
+            ));
+        }
+        if mode.writes() {
+            shared.mark(offset, bytes);
+        }
+        if let Some(line) = self.common.pending.find(offset, bytes) {
+            return Err(self.fault(
+                lane,
+                Kind::AsyncPending {
+                    address: offset,
+                    line,
+                },
+            ));
+        }
+        if mode.races() {
+            let named = (!together).then_some(lane);
+            let (warp, write) = (self.warp.number, mode.writes());
+            let clash = self.common.shared.touch(
+                offset,
+                bytes,
+                write,
+                self.at,
+                warp,
+                named,
+                &self.warp.clocks,
+            );
+            if let Some(clash) = clash {
+                return Err(self.shared_race(lane, offset, clash));
+            }
+        }
+        Ok(())
+    }
+
+    fn local(&mut self, addresses: &mut [u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
+        self.check_aligned(addresses, mask, bytes, mode)?;
+        let size = self.warp.local_bytes as u64;
+        for lane in lanes(mask) {
+            let address = addresses[lane];
+            if address >= size || u64::from(bytes) > size - address {
+                let nearest = format!("the thread has {size} bytes");
+                let write = mode.writes();
+                return Err(self.fault(
+                    lane as u32,
+                    Kind::OutOfBounds {
+                        address,
+                        bytes,
+                        space: Space::Local,
+                        write,
+                        nearest,
+                    },
+                ));
+            }
+        }
+        let base = self.warp.local.as_mut_ptr() as u64;
+        for (lane, address) in (0..).zip(addresses.iter_mut()) {
+            *address = address.wrapping_add(base + lane * size);
+        }
+        Ok(())
+    }
+
+    fn parameters(&mut self, addresses: &mut [u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
+        self.check_aligned(addresses, mask, bytes, mode)?;
+        let size = self.launch.arguments.len() as u64;
+        for lane in lanes(mask) {
+            let (address, write) = (addresses[lane], mode.writes());
+            if write || address >= size || u64::from(bytes) > size - address {
+                let nearest =
+                    format!("the kernel's parameters have {size} bytes and can only be read");
+                return Err(self.fault(
+                    lane as u32,
+                    Kind::OutOfBounds {
+                        address,
+                        bytes,
+                        space: Space::Param,
+                        write,
+                        nearest,
+                    },
+                ));
+            }
+        }
+        let base = self.launch.arguments.as_ptr() as u64;
+        addresses
+            .iter_mut()
+            .for_each(|address| *address = address.wrapping_add(base));
+        Ok(())
+    }
+}
+
+/// The sectors of a request, neighbouring lanes in one sector together.
+fn runs(addresses: &[u64; 32], mask: u32, bytes: u32) -> ([Run; 32], usize) {
+    let mut runs = [Run::default(); 32];
+    let mut count = 0;
+    let first = addresses[0];
+    let step = u64::from(bytes);
+    let contiguous = mask == u32::MAX
+        && (0..32).fold(true, |all, lane| {
+            all & (addresses[lane] == first.wrapping_add(lane as u64 * step))
+        });
+    if contiguous && bytes < 32 {
+        let end = first + 32 * step;
+        let mut at = first;
+        while at < end {
+            let sector = at / SECTOR * SECTOR;
+            let stop = (sector + SECTOR).min(end);
+            let mask = u32::MAX >> (32 - (stop - at)) << (at - sector);
+            runs[count] = Run {
+                sector,
+                bytes: mask,
+                lane: ((at - first) / step) as u32,
+            };
+            count += 1;
+            at = stop;
+            // A misaligned request of the widest lanes has one sector more than there are runs: never here, since
+            // lanes are aligned to their own size and 16 bytes × 32 lanes are 16 or 17 sectors.
+        }
+        return (runs, count);
+    }
+    for lane in lanes(mask) {
+        let address = addresses[lane];
+        let sector = address / SECTOR * SECTOR;
+        let bits = (u32::MAX >> (32 - bytes)) << (address - sector);
+        if count > 0 && runs[count - 1].sector == sector {
+            runs[count - 1].bytes |= bits;
+        } else {
+            runs[count] = Run {
+                sector,
+                bytes: bits,
+                lane: lane as u32,
+            };
+            count += 1;
+        }
+    }
+    (runs, count)
+}
+
+/// Cycles that the 32 banks of four bytes need for a request, and would need without conflicts.
+///
+/// Lanes of up to 4 bytes are served together, of 8 by half-warps, of 16 by quarter-warps; lanes that read the same word
+/// share it.
+pub(super) fn wavefronts(addresses: &[u64; 32], mask: u32, bytes: u32) -> (u32, u32) {
+    let group = match bytes {
+        16 => 8,
+        8 => 16,
+        _ => 32,
+    };
+    let words = (bytes / 4).max(1);
+    let (mut total, mut ideal) = (0, 0);
+    for start in (0..32).step_by(group) {
+        let mut deepest = 0;
+        let mut depth = [0u8; 32];
+        let mut seen = [[u64::MAX; 4]; 32];
+        for lane in lanes(mask & (u32::MAX >> (32 - group)) << start) {
+            for word in 0..u64::from(words) {
+                let word = addresses[lane] / 4 + word;
+                let bank = (word % 32) as usize;
+                let known = usize::from(depth[bank]).min(4);
+                if !seen[bank][..known].contains(&word) {
+                    if known < 4 {
+                        seen[bank][known] = word;
+                    }
+                    depth[bank] += 1;
+                    deepest = deepest.max(depth[bank]);
+                }
+            }
+        }
+        total += u32::from(deepest);
+        ideal += u32::from(deepest > 0);
+    }
+    (total, ideal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spread(step: u64) -> [u64; 32] {
+        std::array::from_fn(|lane| 0x1000 + lane as u64 * step)
+    }
+
+    #[test]
+    fn a_coalesced_request_has_four_sectors() {
+        let (runs, count) = runs(&spread(4), u32::MAX, 4);
+        assert_eq!(count, 4);
+        assert!(runs[..4].iter().all(|run| run.bytes == u32::MAX));
+    }
+
+    #[test]
+    fn a_misaligned_start_costs_a_sector_more() {
+        let (runs, count) = runs(&spread(4).map(|a| a + 8), u32::MAX, 4);
+        assert_eq!(count, 5);
+        assert_eq!((runs[0].bytes, runs[4].bytes), (0xffff_ff00, 0xff));
+    }
+
+    #[test]
+    fn a_stride_of_a_sector_touches_one_a_lane() {
+        assert_eq!(runs(&spread(32), u32::MAX, 4).1, 32);
+        assert_eq!(runs(&spread(0), u32::MAX, 4).1, 1);
+    }
+
+    #[test]
+    fn bank_conflicts_are_counted_as_the_hardware_serves_them() {
+        assert_eq!(wavefronts(&spread(4), u32::MAX, 4), (1, 1));
+        assert_eq!(wavefronts(&spread(0), u32::MAX, 4), (1, 1));
+        assert_eq!(wavefronts(&spread(8), u32::MAX, 4), (2, 1));
+        assert_eq!(wavefronts(&spread(128), u32::MAX, 4), (32, 1));
+        assert_eq!(wavefronts(&spread(132), u32::MAX, 4), (1, 1));
+        assert_eq!(wavefronts(&spread(8), u32::MAX, 8), (2, 2));
+        assert_eq!(wavefronts(&spread(16), u32::MAX, 16), (4, 4));
+        assert_eq!(wavefronts(&spread(64), u32::MAX, 16), (16, 4));
+    }
+}

@@ -1,0 +1,257 @@
+//! `cp.async`: copies from device to shared memory that a thread must wait for.
+//!
+//! The bytes arrive at once, but until the wait they are marked as pending, and any access to them is a fault: on
+//! hardware it would see old or new data, as luck has it.
+
+use super::access::{Mode, lanes};
+use super::memory::{addresses, is_cache_hint};
+use super::{Core, Done};
+use crate::program::{Act, Class, DecodeError, Decoder, Inst};
+use crate::ptx::ast::{Instruction, Operand, Space, Type};
+use std::collections::VecDeque;
+
+type Result<T> = std::result::Result<T, DecodeError>;
+
+/// Bytes of shared memory that a copy of this lane fills.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    offset: u32,
+    bytes: u8,
+    lane: u8,
+    at: u32,
+}
+
+/// A warp's copies: those not yet committed, and the committed groups, oldest first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Groups {
+    open: Vec<Piece>,
+    committed: VecDeque<Vec<Piece>>,
+    spare: Vec<Vec<Piece>>,
+}
+
+impl Groups {
+    pub fn clear(&mut self) {
+        self.open.clear();
+        self.committed.clear();
+    }
+}
+
+/// Which words of a block's shared memory are pending: a PTX line each, 0 for none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pending {
+    lines: Vec<u32>,
+    count: usize,
+}
+
+impl Pending {
+    pub fn clear(&mut self) {
+        if self.count > 0 {
+            self.lines.fill(0);
+            self.count = 0;
+        }
+    }
+
+    fn add(&mut self, piece: Piece, line: u32) {
+        let (first, words) = (piece.offset as usize / 4, piece.bytes as usize / 4);
+        if self.lines.len() < first + words {
+            self.lines.resize(first + words, 0);
+        }
+        for word in &mut self.lines[first..first + words] {
+            self.count += usize::from(*word == 0);
+            *word = line;
+        }
+    }
+
+    fn remove(&mut self, piece: Piece) {
+        let (first, words) = (piece.offset as usize / 4, piece.bytes as usize / 4);
+        for word in &mut self.lines[first..first + words] {
+            self.count -= usize::from(*word != 0);
+            *word = 0;
+        }
+    }
+
+    /// The line of the copy under which any of these bytes lies.
+    #[inline]
+    pub fn find(&self, offset: u64, bytes: u32) -> Option<u32> {
+        if self.count == 0 {
+            return None;
+        }
+        let first = (offset / 4) as usize;
+        let end = (first + bytes.div_ceil(4) as usize).min(self.lines.len());
+        self.lines
+            .get(first..end)?
+            .iter()
+            .copied()
+            .find(|&line| line != 0)
+    }
+}
+
+pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
+    let words: Vec<&str> = ins
+        .modifiers
+        .iter()
+        .map(String::as_str)
+        .filter(|word| !is_hint(word))
+        .collect();
+    match words[..] {
+        ["async", "ca" | "cg", "shared" | "shared::cta", "global"] => copy(d, ins),
+        ["async", "commit_group"] => Ok(Inst::new(Class::Memory, Act::Lanes(commit), &[])),
+        ["async", "wait_all"] => Ok(Inst::new(Class::Barrier, Act::Lanes(wait), &[]).imm(-1)),
+        ["async", "wait_group"] => match d.operand(ins, 0)? {
+            &Operand::Integer(groups) => {
+                Ok(Inst::new(Class::Barrier, Act::Lanes(wait), &[]).imm(groups as i64))
+            }
+            _ => d.unsupported(ins),
+        },
+        _ => d.unsupported(ins),
+    }
+}
+
+fn is_hint(word: &str) -> bool {
+    word != "ca" && word != "cg" && is_cache_hint(word)
+}
+
+fn copy(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
+    let to = d.address(d.operand(ins, 0)?)?;
+    let from = d.address(d.operand(ins, 1)?)?;
+    let &Operand::Integer(bytes @ (4 | 8 | 16)) = d.operand(ins, 2)? else {
+        return d.unsupported(ins);
+    };
+    // Behind the size may stand a cache policy (64 bits), and before it the bytes to read (32 bits).
+    let mut source = d.constant(Type::U32, bytes);
+    if let Some(operand) = ins.operands.get(3) {
+        let is_policy = matches!(operand, Operand::Name(_))
+            && d.register(operand).is_ok_and(|(_, ty)| ty.size() == 8);
+        let is_predicate = matches!(operand, Operand::Not(_))
+            || matches!(operand, Operand::Name(_))
+                && d.register(operand).is_ok_and(|(_, ty)| ty == Type::Pred);
+        if is_predicate {
+            return d.unsupported(ins);
+        }
+        if !is_policy {
+            source = d.src(operand, Type::U32)?;
+        }
+    }
+    let wide = vec![
+        u32::from(to.narrow),
+        u32::from(from.narrow),
+        bytes as u32,
+        from.offset as u32,
+    ];
+    Ok(Inst::new(
+        Class::Memory,
+        Act::Lanes(copy_lanes),
+        &[to.base, from.base, source],
+    )
+    .imm(to.offset)
+    .wide(wide))
+}
+
+unsafe fn copy_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+    let bytes = inst.wide[2];
+    // SAFETY: the decoder put address rows in operands 0 and 1 and a row of u32 in 2.
+    let (to, mut from, source) = unsafe {
+        let to = addresses(core, inst.a[0], inst.wide[0] != 0, inst.imm);
+        let from = addresses(
+            core,
+            inst.a[1],
+            inst.wide[1] != 0,
+            i64::from(inst.wide[3] as i32),
+        );
+        (to, from, core.row::<u32>(inst.a[2]))
+    };
+    // Lanes that read everything, and lanes that read less and fill up with zeros.
+    let full = lanes(mask)
+        .filter(|&lane| source[lane] >= bytes)
+        .fold(0, |m, lane| m | 1 << lane);
+    if full != 0 {
+        core.locate(Space::Global, &mut from, full, bytes, Mode::Read)?;
+    }
+    let mut parts = [0u8; 16 * 32];
+    for lane in lanes(mask) {
+        let into = &mut parts[lane * 16..][..bytes as usize];
+        if full >> lane & 1 != 0 {
+            // SAFETY: `locate` found these bytes readable.
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    from[lane] as *const u8,
+                    into.as_mut_ptr(),
+                    bytes as usize,
+                )
+            };
+        } else {
+            for byte in 0..source[lane] {
+                let mut one = [from[lane] + u64::from(byte); 32];
+                core.locate(Space::Global, &mut one, 1 << lane, 1, Mode::Read)?;
+                // SAFETY: as above.
+                into[byte as usize] = unsafe { (one[lane] as *const u8).read() };
+            }
+        }
+    }
+    let mut place = to;
+    core.locate(Space::Shared, &mut place, mask, bytes, Mode::Write)?;
+    let (at, line) = (core.at, core.line(core.at));
+    for lane in lanes(mask) {
+        // SAFETY: `locate` found these bytes writable.
+        unsafe {
+            let from = parts[lane * 16..].as_ptr();
+            std::ptr::copy_nonoverlapping(from, place[lane] as *mut u8, bytes as usize);
+        }
+        let piece = Piece {
+            offset: to[lane] as u32,
+            bytes: bytes as u8,
+            lane: lane as u8,
+            at,
+        };
+        core.common.pending.add(piece, line);
+        core.warp.copies.open.push(piece);
+    }
+    Ok(())
+}
+
+unsafe fn commit(core: &mut Core<'_>, _: &Inst, _: u32) -> Done {
+    let copies = &mut core.warp.copies;
+    let next = copies.spare.pop().unwrap_or_default();
+    copies
+        .committed
+        .push_back(std::mem::replace(&mut copies.open, next));
+    Ok(())
+}
+
+/// Waits until at most so many groups (−1: not even the open one) are pending.
+unsafe fn wait(core: &mut Core<'_>, inst: &Inst, _: u32) -> Done {
+    let keep = inst.imm.max(0) as usize;
+    while core.warp.copies.committed.len() > keep {
+        if let Some(group) = core.warp.copies.committed.pop_front() {
+            core.deliver(group);
+        }
+    }
+    if inst.imm < 0 {
+        let open = std::mem::take(&mut core.warp.copies.open);
+        core.deliver(open);
+    }
+    Ok(())
+}
+
+impl Core<'_> {
+    /// The copies of a group have arrived: from now on they are writes like any other of their thread.
+    fn deliver(&mut self, mut group: Vec<Piece>) {
+        for &piece in &group {
+            self.common.pending.remove(piece);
+            let (offset, warp) = (u64::from(piece.offset), self.warp.number);
+            let (bytes, lane) = (piece.bytes.into(), Some(piece.lane.into()));
+            // A clash was seen when the copy was issued; this only moves the write to now.
+            let _ = self.common.shared.touch(
+                offset,
+                bytes,
+                true,
+                piece.at,
+                warp,
+                lane,
+                &self.warp.clocks,
+            );
+        }
+        group.clear();
+        self.warp.copies.spare.push(group);
+    }
+}

@@ -1,0 +1,489 @@
+//! Tensor-core products (`mma.sync`) and the fragment moves around them (`ldmatrix`, `stmatrix`, `movmatrix`).
+//!
+//! A fragment is spread over the warp: with g = lane / 4 and t = lane % 4, register r of A holds row g + 8·(r mod 2) and
+//! columns from p·t + 4p·(r div 2) on, where p elements share a register; register r of B holds column g and rows from
+//! p·t + 4p·r on; C and D hold rows g and g + 8, columns 2t and 2t + 1. A product gathers the fragments into small dense
+//! matrices and multiplies those.
+
+use super::access::{Mode, wavefronts};
+use super::lanes::{Body, best};
+use super::memory::addresses;
+use super::{Core, Done, Exec};
+use crate::program::{Act, Class, DecodeError, Decoder, Inst, Slot};
+use crate::ptx::ast::{Instruction, Type};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use std::marker::PhantomData;
+
+type Result<T> = std::result::Result<T, DecodeError>;
+
+pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
+    if !ins.has("sync") || !ins.has("aligned") {
+        return d.unsupported(ins);
+    }
+    match ins.opcode.as_str() {
+        "mma" => product(d, ins),
+        "movmatrix" => {
+            let rows = super::arithmetic::rows(d, ins, Type::B32, 1)?;
+            Ok(Inst::new(Class::Matrix, Act::Lanes(transpose), &rows))
+        }
+        _ => fragment_move(d, ins),
+    }
+}
+
+/// All 32 lanes must execute a warp-wide instruction.
+fn whole_warp(core: &Core<'_>, mask: u32, name: &str) -> Done {
+    if mask == u32::MAX {
+        return Ok(());
+    }
+    let kind = crate::fault::Kind::MemberMask {
+        name: name.to_owned(),
+        named: u32::MAX,
+        active: mask,
+    };
+    Err(core.fault(mask.trailing_zeros(), kind))
+}
+
+fn fragment_move(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
+    let store = ins.opcode == "stmatrix";
+    let count = match () {
+        () if ins.has("x1") => 1,
+        () if ins.has("x2") => 2,
+        () if ins.has("x4") => 4,
+        () => return d.unsupported(ins),
+    };
+    let shared = ins.has("shared") || ins.has("shared::cta");
+    if !ins.has("m8n8") || !ins.has("b16") || !shared {
+        return d.unsupported(ins);
+    }
+    let (address, values) = if store { (0, 1) } else { (1, 0) };
+    let address = d.address(d.operand(ins, address)?)?;
+    let mut wide = vec![Slot::from(address.narrow), Slot::from(ins.has("trans"))];
+    let elements = d.elements(d.operand(ins, values)?).to_vec();
+    if elements.len() != count {
+        return d.unsupported(ins);
+    }
+    for element in &elements {
+        wide.push(if store {
+            d.src(element, Type::B32)?
+        } else {
+            d.dst(element, Type::B32)?
+        });
+    }
+    let exec = if store {
+        store_fragments
+    } else {
+        load_fragments
+    };
+    Ok(Inst::new(Class::Matrix, Act::Lanes(exec), &[address.base])
+        .imm(address.offset)
+        .wide(wide))
+}
+
+impl Core<'_> {
+    /// Checks the eight rows of 16 bytes of each matrix, and gives their host addresses.
+    ///
+    /// # Safety
+    /// The instruction has an address row in operand 0.
+    unsafe fn fragment_rows(
+        &mut self,
+        inst: &Inst,
+        mode: Mode,
+        name: &str,
+        mask: u32,
+    ) -> std::result::Result<[u64; 32], super::Stop> {
+        whole_warp(self, mask, name)?;
+        let count = inst.wide.len() - 2;
+        // SAFETY: the caller's promise.
+        let mut at = unsafe { addresses(self, inst.a[0], inst.wide[0] != 0, inst.imm) };
+        for (lane, &address) in at.iter().enumerate().take(8 * count) {
+            if address % 16 != 0 {
+                let kind = crate::fault::Kind::Misaligned {
+                    address,
+                    bytes: 16,
+                    write: mode == Mode::Write,
+                };
+                return Err(self.fault(lane as u32, kind));
+            }
+            self.shared_lane(address, 16, mode, lane as u32, true)?;
+        }
+        let (fronts, ideal) = wavefronts(&at, u32::MAX >> (32 - 8 * count), 16);
+        self.tally.shared(self.at, fronts, ideal);
+        let base = self.common.shared.pointer() as u64;
+        at.iter_mut()
+            .for_each(|address| *address = address.wrapping_add(base));
+        Ok(at)
+    }
+}
+
+unsafe fn load_fragments(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+    // SAFETY: the decoder put an address row in operand 0 and rows of u32 behind.
+    unsafe {
+        let rows = core.fragment_rows(inst, Mode::Read, "ldmatrix", mask)?;
+        let transposed = inst.wide[1] != 0;
+        for (matrix, &slot) in inst.wide[2..].iter().enumerate() {
+            // SAFETY (of the reads): 16 bytes are at each row.
+            let element = |row: usize, column: usize| {
+                u32::from(
+                    (rows[matrix * 8 + row] as *const u16)
+                        .add(column)
+                        .read_unaligned(),
+                )
+            };
+            let values: [u32; 32] = std::array::from_fn(|lane| {
+                let (g, t) = (lane / 4, lane % 4);
+                if transposed {
+                    element(2 * t, g) | element(2 * t + 1, g) << 16
+                } else {
+                    (rows[matrix * 8 + g] as *const u32).add(t).read_unaligned()
+                }
+            });
+            core.set_row(slot, values, mask);
+        }
+    }
+    Ok(())
+}
+
+unsafe fn store_fragments(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+    // SAFETY: the decoder put an address row in operand 0 and rows of u32 behind; 16 bytes are at each row.
+    unsafe {
+        let rows = core.fragment_rows(inst, Mode::Write, "stmatrix", mask)?;
+        let transposed = inst.wide[1] != 0;
+        for (matrix, &slot) in inst.wide[2..].iter().enumerate() {
+            let values = core.row::<u32>(slot);
+            for (lane, value) in values.into_iter().enumerate() {
+                let (g, t) = (lane / 4, lane % 4);
+                let rows = &rows[matrix * 8..];
+                if transposed {
+                    (rows[2 * t] as *mut u16)
+                        .add(g)
+                        .write_unaligned(value as u16);
+                    (rows[2 * t + 1] as *mut u16)
+                        .add(g)
+                        .write_unaligned((value >> 16) as u16);
+                } else {
+                    (rows[g] as *mut u32).add(t).write_unaligned(value);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+unsafe fn transpose(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+    whole_warp(core, mask, "movmatrix")?;
+    // SAFETY: the decoder made the operands rows of u32.
+    unsafe {
+        let values = core.row::<u32>(inst.a[1]);
+        let element =
+            |row: usize, column: usize| values[row * 4 + column / 2] >> (column % 2 * 16) & 0xffff;
+        let out = std::array::from_fn(|lane| {
+            let (g, t) = (lane / 4, lane % 4);
+            element(2 * t, g) | element(2 * t + 1, g) << 16
+        });
+        core.set_row(inst.a[0], out, mask);
+    }
+    Ok(())
+}
+
+/// How a register's 32 bits become elements.
+trait Elements: 'static {
+    /// Elements a register.
+    const PER: usize;
+    /// What an element becomes.
+    type Value: Copy + Default;
+    /// Element `e` of every lane.
+    fn split(row: &[u32; 32], e: usize) -> [Self::Value; 32];
+}
+
+struct Bf16;
+struct F16;
+struct Tf32;
+struct S8;
+struct U8;
+
+impl Elements for Bf16 {
+    const PER: usize = 2;
+    type Value = f32;
+
+    #[inline(always)]
+    fn split(row: &[u32; 32], e: usize) -> [f32; 32] {
+        if e == 0 {
+            row.map(|bits| f32::from_bits(bits << 16))
+        } else {
+            row.map(|bits| f32::from_bits(bits & 0xffff_0000))
+        }
+    }
+}
+
+impl Elements for F16 {
+    const PER: usize = 2;
+    type Value = f32;
+
+    #[inline(always)]
+    fn split(row: &[u32; 32], e: usize) -> [f32; 32] {
+        let halves = row.map(|bits| f16::from_bits((bits >> (16 * e)) as u16));
+        let mut out = [0.0; 32];
+        halves.convert_to_f32_slice(&mut out);
+        out
+    }
+}
+
+impl Elements for Tf32 {
+    const PER: usize = 1;
+    type Value = f32;
+
+    #[inline(always)]
+    fn split(row: &[u32; 32], _: usize) -> [f32; 32] {
+        // The tensor core reads 19 bits and ignores the others.
+        row.map(|bits| f32::from_bits(bits & 0xffff_e000))
+    }
+}
+
+impl Elements for S8 {
+    const PER: usize = 4;
+    type Value = i32;
+
+    #[inline(always)]
+    fn split(row: &[u32; 32], e: usize) -> [i32; 32] {
+        row.map(|bits| i32::from((bits >> (8 * e)) as i8))
+    }
+}
+
+impl Elements for U8 {
+    const PER: usize = 4;
+    type Value = i32;
+
+    #[inline(always)]
+    fn split(row: &[u32; 32], e: usize) -> [i32; 32] {
+        row.map(|bits| i32::from((bits >> (8 * e)) as u8))
+    }
+}
+
+/// The 16×K matrix that the rows of A hold, and the K×8 matrix of B's.
+#[inline(always)]
+unsafe fn gather<A: Elements, B: Elements<Value = A::Value>, const K: usize>(
+    core: &Core<'_>,
+    inst: &Inst,
+    first: usize,
+) -> ([[A::Value; K]; 16], [[A::Value; 8]; K]) {
+    let (mut a, mut b) = (
+        [[A::Value::default(); K]; 16],
+        [[A::Value::default(); 8]; K],
+    );
+    let registers = K / (4 * A::PER);
+    for r in 0..2 * registers {
+        // SAFETY: the decoder put rows of u32 here.
+        let row = unsafe { core.row::<u32>(inst.wide[first + r]) };
+        for e in 0..A::PER {
+            let values = A::split(&row, e);
+            for lane in 0..32 {
+                let (g, t) = (lane / 4, lane % 4);
+                a[g + 8 * (r % 2)][A::PER * t + e + 4 * A::PER * (r / 2)] = values[lane];
+            }
+        }
+    }
+    for r in 0..registers {
+        // SAFETY: as above.
+        let row = unsafe { core.row::<u32>(inst.wide[first + 2 * registers + r]) };
+        for e in 0..B::PER {
+            let values = B::split(&row, e);
+            for lane in 0..32 {
+                let (g, t) = (lane / 4, lane % 4);
+                b[B::PER * t + e + 4 * B::PER * r][g] = values[lane];
+            }
+        }
+    }
+    (a, b)
+}
+
+/// D = A·B + C in singles: rows of D first, then A, B, C. `HALF`: C and D are halves in two registers.
+struct FloatProduct<E, const K: usize, const HALF: bool>(PhantomData<E>);
+
+impl<E: Elements<Value = f32>, const K: usize, const HALF: bool> Body for FloatProduct<E, K, HALF> {
+    #[inline(always)]
+    unsafe fn run(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+        whole_warp(core, mask, "mma")?;
+        let registers = if HALF { 2 } else { 4 };
+        let c_at = inst.wide.len() - registers;
+        let mut c = [[0f32; 8]; 16];
+        // SAFETY: the decoder put rows of 32 bits everywhere.
+        unsafe {
+            for r in 0..registers {
+                if HALF {
+                    let row = core.row::<u32>(inst.wide[c_at + r]);
+                    for e in 0..2 {
+                        let values = F16::split(&row, e);
+                        for lane in 0..32 {
+                            c[lane / 4 + 8 * r][lane % 4 * 2 + e] = values[lane];
+                        }
+                    }
+                } else {
+                    let row = core.row::<f32>(inst.wide[c_at + r]);
+                    for lane in 0..32 {
+                        c[lane / 4 + 8 * (r / 2)][lane % 4 * 2 + r % 2] = row[lane];
+                    }
+                }
+            }
+            let (a, b) = gather::<E, E, K>(core, inst, registers);
+            for row in 0..16 {
+                let mut sum = c[row];
+                for k in 0..K {
+                    let factor = a[row][k];
+                    for column in 0..8 {
+                        sum[column] = factor.mul_add(b[k][column], sum[column]);
+                    }
+                }
+                c[row] = sum;
+            }
+            for r in 0..registers {
+                if HALF {
+                    let half = |lane: usize, e: usize| {
+                        u32::from(f16::from_f32(c[lane / 4 + 8 * r][lane % 4 * 2 + e]).to_bits())
+                    };
+                    core.set_row(
+                        inst.wide[r],
+                        std::array::from_fn(|lane| half(lane, 0) | half(lane, 1) << 16),
+                        mask,
+                    );
+                } else {
+                    let row = std::array::from_fn(|lane: usize| {
+                        c[lane / 4 + 8 * (r / 2)][lane % 4 * 2 + r % 2]
+                    });
+                    core.set_row::<f32>(inst.wide[r], row, mask);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// D = A·B + C in 32-bit integers.
+struct IntegerProduct<A, B, const K: usize>(PhantomData<(A, B)>);
+
+impl<A: Elements<Value = i32>, B: Elements<Value = i32>, const K: usize> Body
+    for IntegerProduct<A, B, K>
+{
+    #[inline(always)]
+    unsafe fn run(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+        whole_warp(core, mask, "mma")?;
+        let c_at = inst.wide.len() - 4;
+        // SAFETY: the decoder put rows of 32 bits everywhere.
+        unsafe {
+            let (a, b) = gather::<A, B, K>(core, inst, 4);
+            for r in 0..4 {
+                let c = core.row::<i32>(inst.wide[c_at + r]);
+                let out = std::array::from_fn(|lane: usize| {
+                    let (row, column) = (lane / 4 + 8 * (r / 2), lane % 4 * 2 + r % 2);
+                    (0..K).fold(c[lane], |sum, k| sum.wrapping_add(a[row][k] * b[k][column]))
+                });
+                core.set_row::<i32>(inst.wide[r], out, mask);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// m8n8k4 in doubles: D two registers, A one, B one, C two.
+unsafe fn double_product(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+    whole_warp(core, mask, "mma")?;
+    // SAFETY: the decoder put rows of f64 everywhere.
+    unsafe {
+        let (a, b) = (core.row::<f64>(inst.wide[2]), core.row::<f64>(inst.wide[3]));
+        for r in 0..2 {
+            let c = core.row::<f64>(inst.wide[4 + r]);
+            let out = std::array::from_fn(|lane: usize| {
+                let (row, column) = (lane / 4, lane % 4 * 2 + r);
+                (0..4).fold(c[lane], |sum, k| {
+                    a[row * 4 + k].mul_add(b[column * 4 + k], sum)
+                })
+            });
+            core.set_row::<f64>(inst.wide[r], out, mask);
+        }
+    }
+    Ok(())
+}
+
+fn product(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
+    let Some(shape) = ins
+        .modifiers
+        .iter()
+        .find(|word| word.starts_with('m') && word.contains('k'))
+        .cloned()
+    else {
+        return d.unsupported(ins);
+    };
+    // The types stand in the order D, A, B, C.
+    let types = ins.types();
+    let ([dt, at, bt, ct], true) = (
+        <[Type; 4]>::try_from(types).unwrap_or([Type::Pred; 4]),
+        ins.has("row") && ins.has("col") && !ins.has("satfinite") && !ins.has("sp"),
+    ) else {
+        return d.unsupported(ins);
+    };
+    use Type::{Bf16 as TBf16, F16 as TF16, F32, F64, S8 as TS8, S32, Tf32 as TTf32, U8 as TU8};
+    let exec: Exec = match (shape.as_str(), dt, at, bt, ct) {
+        ("m16n8k16", F32, TF16, TF16, F32) => best::<FloatProduct<F16, 16, false>>(),
+        ("m16n8k16", F32, TBf16, TBf16, F32) => best::<FloatProduct<Bf16, 16, false>>(),
+        ("m16n8k16", TF16, TF16, TF16, TF16) => best::<FloatProduct<F16, 16, true>>(),
+        ("m16n8k8", F32, TF16, TF16, F32) => best::<FloatProduct<F16, 8, false>>(),
+        ("m16n8k8", F32, TBf16, TBf16, F32) => best::<FloatProduct<Bf16, 8, false>>(),
+        ("m16n8k8", TF16, TF16, TF16, TF16) => best::<FloatProduct<F16, 8, true>>(),
+        ("m16n8k8", F32, TTf32, TTf32, F32) => best::<FloatProduct<Tf32, 8, false>>(),
+        ("m16n8k4", F32, TTf32, TTf32, F32) => best::<FloatProduct<Tf32, 4, false>>(),
+        ("m16n8k32", S32, TS8, TS8, S32) => best::<IntegerProduct<S8, S8, 32>>(),
+        ("m16n8k32", S32, TU8, TU8, S32) => best::<IntegerProduct<U8, U8, 32>>(),
+        ("m16n8k32", S32, TS8, TU8, S32) => best::<IntegerProduct<S8, U8, 32>>(),
+        ("m16n8k32", S32, TU8, TS8, S32) => best::<IntegerProduct<U8, S8, 32>>(),
+        ("m16n8k16", S32, TS8, TS8, S32) => best::<IntegerProduct<S8, S8, 16>>(),
+        ("m16n8k16", S32, TU8, TU8, S32) => best::<IntegerProduct<U8, U8, 16>>(),
+        ("m8n8k4", F64, F64, F64, F64) => double_product,
+        _ => return d.unsupported(ins),
+    };
+    let double = dt == F64;
+    let register = if double { F64 } else { Type::B32 };
+    let k: usize = shape
+        .rsplit('k')
+        .next()
+        .and_then(|k| k.parse().ok())
+        .unwrap_or(0);
+    let per = if double { 1 } else { 4 / at.size() };
+    let fragments = k / (4 * per);
+    let of_c = if dt == TF16 || double { 2 } else { 4 };
+    let expected = [
+        of_c,
+        if double { 1 } else { 2 * fragments },
+        fragments,
+        of_c,
+    ];
+    let mut wide = Vec::new();
+    for (index, count) in expected.into_iter().enumerate() {
+        let elements = d.elements(d.operand(ins, index)?).to_vec();
+        if elements.len() != count {
+            return d.fail(format!(
+                "`{}` with {} registers in operand {}",
+                ins.name(),
+                elements.len(),
+                index + 1
+            ));
+        }
+        for element in &elements {
+            wide.push(if index == 0 {
+                d.dst(element, register)?
+            } else {
+                d.src(element, register)?
+            });
+        }
+    }
+    let mut inst = Inst::new(Class::Matrix, Act::Lanes(exec), &[]).wide(wide);
+    let (m, n) = if double { (8, 8) } else { (16, 8) };
+    inst.flops = (2 * m * n * k) as u32;
+    // Half the rate in tf32, twice in 8 bits, a sixteenth in doubles.
+    inst.tensor_cost = match at {
+        TTf32 => 2 * inst.flops,
+        TS8 | TU8 => inst.flops / 2,
+        F64 => 16 * inst.flops,
+        _ => inst.flops,
+    };
+    Ok(inst)
+}

@@ -1,0 +1,144 @@
+//! Every check has a kernel with that very bug planted (tests/cuda/bugs.cu), and finds it.
+
+use gpusim::fault::{Fault, Kind};
+use gpusim::ptx::ast::Space;
+use gpusim::simulator::{Arguments, Error, Simulator};
+
+const PTX: &str = include_str!("ptx/bugs.ptx");
+
+struct Bench {
+    gpu: Simulator,
+    out: u64,
+    input: u64,
+}
+
+impl Bench {
+    /// Memory for 1024 floats to write, and as many to read.
+    fn new() -> Self {
+        let mut gpu = Simulator::new(PTX).unwrap();
+        let out = gpu.allocate(4096).unwrap();
+        let input = gpu.upload(&[0; 4096]).unwrap();
+        Self { gpu, out, input }
+    }
+
+    /// The fault of a kernel; its line is checked to be one of the kernel's.
+    fn fault(&mut self, name: &str, grid: u32, block: u32, shared: u32, arguments: &Arguments) -> Fault {
+        match self.gpu.launch(name, [grid, 1, 1], [block, 1, 1], shared, arguments) {
+            Err(Error::Fault(fault)) => {
+                assert_eq!(fault.kernel, name);
+                let start = PTX.lines().position(|line| line.contains(&format!(".entry {name}("))).unwrap() as u32;
+                assert!(fault.line > start, "{fault}");
+                *fault
+            }
+            Err(other) => panic!("{name}: {other}"),
+            Ok(_) => panic!("{name}: the bug was not found"),
+        }
+    }
+}
+
+#[test]
+fn an_access_out_of_bounds() {
+    let mut bench = Bench::new();
+    let arguments = Arguments::new().pointer(bench.out).int(1024);
+    let fault = bench.fault("out_of_bounds", 9, 128, 0, &arguments);
+    assert_eq!((fault.block, fault.thread), ([8, 0, 0], [0, 0, 0]));
+    let Kind::OutOfBounds { address, bytes: 4, space: Space::Global, write: true, nearest } = &fault.kind else {
+        panic!("{fault}")
+    };
+    assert_eq!(*address, bench.out + 4096);
+    assert!(nearest.contains("0 bytes past the end of allocation 1 (device, 4096 bytes"), "{nearest}");
+}
+
+#[test]
+fn a_use_after_free() {
+    let mut bench = Bench::new();
+    bench.gpu.free(bench.input);
+    let arguments = Arguments::new().pointer(bench.out).pointer(bench.input);
+    let fault = bench.fault("use_after_free", 1, 32, 0, &arguments);
+    assert!(matches!(&fault.kind, Kind::UseAfterFree { write: false, .. }), "{fault}");
+}
+
+#[test]
+fn a_misaligned_vector() {
+    let mut bench = Bench::new();
+    let arguments = Arguments::new().pointer(bench.out).pointer(bench.input);
+    let fault = bench.fault("misaligned", 1, 32, 0, &arguments);
+    assert_eq!(fault.thread, [1, 0, 0]);
+    assert!(matches!(fault.kind, Kind::Misaligned { bytes: 16, write: false, .. }), "{fault}");
+}
+
+#[test]
+fn reads_of_what_nobody_wrote() {
+    let mut bench = Bench::new();
+    let never = bench.gpu.allocate(4096).unwrap();
+    let arguments = Arguments::new().pointer(bench.out).pointer(never);
+    let fault = bench.fault("uninitialised_global", 1, 32, 0, &arguments);
+    assert!(matches!(fault.kind, Kind::Uninitialised { space: Space::Global, .. }), "{fault}");
+    let fault = bench.fault("uninitialised_shared", 1, 64, 0, &Arguments::new().pointer(bench.out));
+    assert!(matches!(fault.kind, Kind::Uninitialised { space: Space::Shared, address: 252, .. }), "{fault}");
+}
+
+#[test]
+fn shared_memory_ends_where_the_launch_says() {
+    let mut bench = Bench::new();
+    let arguments = Arguments::new().pointer(bench.out);
+    assert!(bench.gpu.launch("out_of_bounds_shared", [1, 1, 1], [64, 1, 1], 256, &arguments).is_ok());
+    let fault = bench.fault("out_of_bounds_shared", 1, 64, 240, &arguments);
+    assert!(matches!(fault.kind, Kind::OutOfBounds { space: Space::Shared, address: 240, .. }), "{fault}");
+}
+
+/// The kernel races for memory of `space`, and the report names both accesses.
+fn races(name: &str, space: Space, grid: u32, block: u32) {
+    let mut bench = Bench::new();
+    let arguments = Arguments::new().pointer(bench.out).pointer(bench.input);
+    let fault = bench.fault(name, grid, block, 0, &arguments);
+    let Kind::Race { space: found, other, .. } = &fault.kind else { panic!("{fault}") };
+    assert_eq!(*found, space, "{fault}");
+    assert!(other.line > 0 && other.line != u32::MAX, "{fault}");
+}
+
+#[test]
+fn races_for_shared_memory() {
+    races("race_shared", Space::Shared, 1, 128);
+    races("race_write_after_read", Space::Shared, 1, 128);
+    races("race_in_warp", Space::Shared, 1, 32);
+    races("async_without_barrier", Space::Shared, 1, 64);
+}
+
+#[test]
+fn races_for_device_memory() {
+    races("race_between_blocks", Space::Global, 8, 32);
+    races("race_global_in_block", Space::Global, 1, 128);
+}
+
+#[test]
+fn barriers_that_not_everybody_reaches() {
+    let mut bench = Bench::new();
+    let arguments = Arguments::new().pointer(bench.out);
+    let fault = bench.fault("divergent_barrier", 1, 32, 0, &arguments);
+    assert_eq!(fault.kind, Kind::DivergentBarrier { there: 16, live: 32 });
+    let fault = bench.fault("deadlock", 1, 128, 0, &arguments);
+    assert!(matches!(&fault.kind, Kind::Deadlock(waits) if waits.contains("warp 0 at barrier 1")), "{fault}");
+}
+
+#[test]
+fn a_copy_that_nobody_waited_for() {
+    let mut bench = Bench::new();
+    let arguments = Arguments::new().pointer(bench.out).pointer(bench.input);
+    let fault = bench.fault("async_unwaited", 1, 32, 0, &arguments);
+    assert!(matches!(fault.kind, Kind::AsyncPending { .. }), "{fault}");
+}
+
+#[test]
+fn a_shuffle_with_lanes_that_are_not_there() {
+    let mut bench = Bench::new();
+    let fault = bench.fault("member_mask", 1, 32, 0, &Arguments::new().pointer(bench.out));
+    assert!(matches!(fault.kind, Kind::MemberMask { named: u32::MAX, .. }), "{fault}");
+}
+
+#[test]
+fn a_trap() {
+    let mut bench = Bench::new();
+    let fault = bench.fault("traps", 1, 32, 0, &Arguments::new().pointer(bench.out));
+    assert_eq!((fault.kind, fault.thread), (Kind::Trap, [3, 0, 0]));
+}
