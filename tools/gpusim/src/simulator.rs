@@ -28,6 +28,9 @@ pub enum Error {
     Fault(#[from] Box<Fault>),
 }
 
+/// Bytes of device memory.
+const MEMORY: usize = 16 << 30;
+
 /// A GPU with a module loaded.
 pub struct Simulator {
     arena: Arena,
@@ -80,7 +83,7 @@ impl Simulator {
     /// # Errors
     /// Text that isn't PTX, or a host without address space.
     pub fn new(ptx: &str) -> Result<Self, Error> {
-        let arena = Arena::reserve()?;
+        let arena = Arena::of(MEMORY)?;
         let allocations = Allocations::new(arena.base(), arena.bytes() as u64);
         let mut simulator = Self {
             arena,

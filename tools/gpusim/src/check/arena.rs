@@ -51,12 +51,29 @@ fn reserve(bytes: usize) -> io::Result<*mut u8> {
     }
 }
 
+impl Drop for Arena {
+    fn drop(&mut self) {
+        let mappings = [
+            (self.base as *mut libc::c_void, self.bytes),
+            (self.initialised as *mut libc::c_void, self.bytes / 8),
+            (
+                self.cells as *mut libc::c_void,
+                self.bytes / SECTOR as usize * size_of::<Cell>(),
+            ),
+        ];
+        for (start, bytes) in mappings {
+            // SAFETY: the mapping is ours, and nobody else has it any more.
+            unsafe { libc::munmap(start, bytes) };
+        }
+    }
+}
+
 impl Arena {
-    /// Reserves the range.
+    /// Reserves as large a range as the host grants, for a driver.
     ///
     /// # Errors
     /// The host grants not even the smallest one.
-    pub fn reserve() -> io::Result<Self> {
+    pub fn largest() -> io::Result<Self> {
         let mut bytes = LARGEST;
         loop {
             match Self::of(bytes) {
@@ -67,7 +84,11 @@ impl Arena {
         }
     }
 
-    fn of(bytes: usize) -> io::Result<Self> {
+    /// Reserves a range of so many bytes, a multiple of 4096.
+    ///
+    /// # Errors
+    /// The host doesn't grant it.
+    pub fn of(bytes: usize) -> io::Result<Self> {
         let base = reserve(bytes)?;
         let initialised = reserve(bytes / 8)?;
         let cells = reserve(bytes / SECTOR as usize * size_of::<Cell>())?;

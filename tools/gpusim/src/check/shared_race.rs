@@ -187,11 +187,16 @@ impl Cell {
     }
 
     fn note_write(&mut self, mine: Stamp, clocks: &Clocks) -> Option<Clash> {
-        let found = clash(self.write, mine, clocks, true).or_else(|| {
-            self.reads
-                .iter()
-                .find_map(|&read| clash(read, mine, clocks, false))
-        });
+        // Lanes that store to one word with one instruction: one of them wins, as PTX says; compilers do it with equal
+        // values.
+        let before = (!self.write.same_moment(mine)).then_some(self.write);
+        let found = before
+            .and_then(|write| clash(write, mine, clocks, true))
+            .or_else(|| {
+                self.reads
+                    .iter()
+                    .find_map(|&read| clash(read, mine, clocks, false))
+            });
         self.write = if self.write.same_moment(mine) {
             self.write.merged(mine)
         } else {
@@ -259,6 +264,21 @@ mod tests {
         let mut cell = Cell::default();
         assert_eq!(cell.touch(0b0011, true, 1, 0, 0, &warps[0]), None);
         assert_eq!(cell.touch(0b1100, true, 1, 1, 0, &warps[1]), None);
+    }
+
+    #[test]
+    fn lanes_may_store_together() {
+        let clocks = Clocks::new(0);
+        let mut cell = Cell::default();
+        assert_eq!(cell.touch(15, true, 1, 0, 0, &clocks), None);
+        assert_eq!(cell.touch(15, true, 1, 0, 1, &clocks), None);
+        assert!(
+            cell.touch(15, true, 2, 0, 1, &clocks).is_none(),
+            "whose store it was is not known any more"
+        );
+        let mut cell = Cell::default();
+        cell.touch(15, true, 1, 0, 0, &clocks);
+        assert!(cell.touch(15, true, 2, 0, 1, &clocks).is_some());
     }
 
     #[test]

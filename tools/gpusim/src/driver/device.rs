@@ -35,7 +35,7 @@ impl Device {
     pub fn attribute(&self, attribute: u32) -> Answer<c_int> {
         let gpu = self.gpu;
         let value = match attribute {
-            1 | 2 | 3 => 1024,
+            1..=3 => 1024,
             4 => 64,
             5 => c_int::MAX as u32,
             6 | 7 => 65_535,

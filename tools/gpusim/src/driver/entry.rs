@@ -1,6 +1,6 @@
 //! `cuGetProcAddress`, and the profiler's switch.
 
-use super::{Answer, Code, api, driver, text};
+use super::{Answer, Code, api, driver, text, unsupported};
 use std::ffi::{CString, c_char, c_int, c_void};
 
 /// The newest version of each entry point whose plain name means another one, and the API version that brought it.
@@ -37,7 +37,14 @@ fn find(name: &str, version: c_int) -> Option<*mut c_void> {
     {
         return symbol(renamed);
     }
-    symbol(&format!("{name}_v2")).or_else(|| symbol(name))
+    // The second version of a call where there is one, unless only the first does anything.
+    let second = format!("{name}_v2");
+    let first = if unsupported::NAMES.contains(&second.as_str()) {
+        symbol(name)
+    } else {
+        None
+    };
+    first.or_else(|| symbol(&second)).or_else(|| symbol(name))
 }
 
 fn look_up(

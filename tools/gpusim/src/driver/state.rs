@@ -55,7 +55,7 @@ pub(super) fn initialise() -> Answer {
     let arena = match ARENA.get() {
         Some(arena) => arena,
         None => {
-            let arena = Arena::reserve().map_err(|error| {
+            let arena = Arena::largest().map_err(|error| {
                 report::say(&format!(
                     "the host refuses address space for device memory: {error}"
                 ));

@@ -3,14 +3,18 @@
 use super::{Code, report};
 
 macro_rules! unsupported {
-    ($($name:ident)*) => {$(
+    ($($name:ident)*) => {
+        /// Their names.
+        pub(super) const NAMES: &[&str] = &[$(stringify!($name)),*];
+        $(
         #[doc = concat!("`", stringify!($name), "` of the CUDA driver API: not supported.")]
         #[unsafe(no_mangle)]
         pub extern "C" fn $name() -> u32 {
             report::say(concat!(stringify!($name), " is not supported"));
             Code::NOT_SUPPORTED.0
         }
-    )*};
+        )*
+    };
 }
 
 // The caller's arguments stay where C put them; nobody reads them.

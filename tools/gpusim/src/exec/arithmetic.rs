@@ -19,6 +19,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         }
         _ => {}
     }
+    d.only(ins, &["lo", "hi", "wide", "sat", "cc"])?;
     if matches!(ins.opcode.as_str(), "addc" | "subc" | "madc") || ins.has("cc") {
         return carrying(d, ins, ty);
     }
@@ -207,13 +208,13 @@ fn product_sum(d: &mut Decoder<'_>, ins: &Instruction, ty: Type) -> Result<Inst>
             ternary(|a: u64, b: u64, c: u64| a.wrapping_mul(b).wrapping_add(c))
         }
         ("hi", Type::U32) => ternary(|a: u32, b: u32, c: u32| {
-            ((u64::from(a) * u64::from(b) >> 32) as u32).wrapping_add(c)
+            (((u64::from(a) * u64::from(b)) >> 32) as u32).wrapping_add(c)
         }),
         ("hi", Type::S32) if !ins.has("sat") => ternary(|a: i32, b: i32, c: i32| {
-            ((i64::from(a) * i64::from(b) >> 32) as i32).wrapping_add(c)
+            (((i64::from(a) * i64::from(b)) >> 32) as i32).wrapping_add(c)
         }),
         ("hi", Type::U64) => ternary(|a: u64, b: u64, c: u64| {
-            ((u128::from(a) * u128::from(b) >> 64) as u64).wrapping_add(c)
+            (((u128::from(a) * u128::from(b)) >> 64) as u64).wrapping_add(c)
         }),
         ("wide", Type::U16) => {
             ternary(|a: u16, b: u16, c: u32| (u32::from(a) * u32::from(b)).wrapping_add(c))

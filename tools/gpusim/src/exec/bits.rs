@@ -12,6 +12,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     let Some(&ty) = types.first() else {
         return d.unsupported(ins);
     };
+    d.only(ins, &["l", "r", "wrap", "clamp", "shiftamt"])?;
     if ty == Type::Pred {
         return predicate_logic(d, ins);
     }

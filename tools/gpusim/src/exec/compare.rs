@@ -9,6 +9,18 @@ use half::{bf16, f16};
 type Result<T> = std::result::Result<T, DecodeError>;
 
 pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
+    let compares = ins.opcode.starts_with("set");
+    if compares && ins.modifiers.is_empty() {
+        return d.unsupported(ins);
+    }
+    let mut known = vec!["and", "or", "xor", "ftz"];
+    known.extend(
+        ins.modifiers
+            .first()
+            .filter(|_| compares)
+            .map(String::as_str),
+    );
+    d.only(ins, &known)?;
     match ins.opcode.as_str() {
         "setp" => setp(d, ins),
         "set" => set(d, ins),
@@ -173,6 +185,11 @@ fn bfloat_value(bits: u16) -> f32 {
     bf16::from_bits(bits).to_f32()
 }
 
+/// Is either not a number?
+fn unordered<T: PartialOrd>(a: T, b: T) -> bool {
+    a.partial_cmp(&b).is_none()
+}
+
 /// The comparison of this name for this type.
 fn comparison(name: &str, ty: Type, ftz: bool) -> Option<Exec> {
     macro_rules! integers {
@@ -210,12 +227,20 @@ fn comparison(name: &str, ty: Type, ftz: bool) -> Option<Exec> {
                     compare(|a: $ty, b: $ty| !($value(a) < $value(b) || $value(a) > $value(b)))
                 }
                 "neu" => compare(|a: $ty, b: $ty| $value(a) != $value(b)),
-                "ltu" => compare(|a: $ty, b: $ty| !($value(a) >= $value(b))),
-                "leu" => compare(|a: $ty, b: $ty| !($value(a) > $value(b))),
-                "gtu" => compare(|a: $ty, b: $ty| !($value(a) <= $value(b))),
-                "geu" => compare(|a: $ty, b: $ty| !($value(a) < $value(b))),
-                "num" => compare(|a: $ty, b: $ty| !$value(a).is_nan() && !$value(b).is_nan()),
-                "nan" => compare(|a: $ty, b: $ty| $value(a).is_nan() || $value(b).is_nan()),
+                "ltu" => compare(|a: $ty, b: $ty| {
+                    $value(a) < $value(b) || unordered($value(a), $value(b))
+                }),
+                "leu" => compare(|a: $ty, b: $ty| {
+                    $value(a) <= $value(b) || unordered($value(a), $value(b))
+                }),
+                "gtu" => compare(|a: $ty, b: $ty| {
+                    $value(a) > $value(b) || unordered($value(a), $value(b))
+                }),
+                "geu" => compare(|a: $ty, b: $ty| {
+                    $value(a) >= $value(b) || unordered($value(a), $value(b))
+                }),
+                "num" => compare(|a: $ty, b: $ty| !unordered($value(a), $value(b))),
+                "nan" => compare(|a: $ty, b: $ty| unordered($value(a), $value(b))),
                 _ => return None,
             }
         };

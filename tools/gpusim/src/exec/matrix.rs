@@ -260,13 +260,19 @@ impl Elements for U8 {
     }
 }
 
+/// The operands of a product as dense matrices.
+struct Operands<V, const K: usize> {
+    a: [[V; K]; 16],
+    b: [[V; 8]; K],
+}
+
 /// The 16×K matrix that the rows of A hold, and the K×8 matrix of B's.
 #[inline(always)]
 unsafe fn gather<A: Elements, B: Elements<Value = A::Value>, const K: usize>(
     core: &Core<'_>,
     inst: &Inst,
     first: usize,
-) -> ([[A::Value; K]; 16], [[A::Value; 8]; K]) {
+) -> Operands<A::Value, K> {
     let (mut a, mut b) = (
         [[A::Value::default(); K]; 16],
         [[A::Value::default(); 8]; K],
@@ -277,9 +283,9 @@ unsafe fn gather<A: Elements, B: Elements<Value = A::Value>, const K: usize>(
         let row = unsafe { core.row::<u32>(inst.wide[first + r]) };
         for e in 0..A::PER {
             let values = A::split(&row, e);
-            for lane in 0..32 {
+            for (lane, value) in values.into_iter().enumerate() {
                 let (g, t) = (lane / 4, lane % 4);
-                a[g + 8 * (r % 2)][A::PER * t + e + 4 * A::PER * (r / 2)] = values[lane];
+                a[g + 8 * (r % 2)][A::PER * t + e + 4 * A::PER * (r / 2)] = value;
             }
         }
     }
@@ -288,13 +294,13 @@ unsafe fn gather<A: Elements, B: Elements<Value = A::Value>, const K: usize>(
         let row = unsafe { core.row::<u32>(inst.wide[first + 2 * registers + r]) };
         for e in 0..B::PER {
             let values = B::split(&row, e);
-            for lane in 0..32 {
+            for (lane, value) in values.into_iter().enumerate() {
                 let (g, t) = (lane / 4, lane % 4);
-                b[B::PER * t + e + 4 * B::PER * r][g] = values[lane];
+                b[B::PER * t + e + 4 * B::PER * r][g] = value;
             }
         }
     }
-    (a, b)
+    Operands { a, b }
 }
 
 /// D = A·B + C in singles: rows of D first, then A, B, C. `HALF`: C and D are halves in two registers.
@@ -325,7 +331,7 @@ impl<E: Elements<Value = f32>, const K: usize, const HALF: bool> Body for FloatP
                     }
                 }
             }
-            let (a, b) = gather::<E, E, K>(core, inst, registers);
+            let Operands { a, b } = gather::<E, E, K>(core, inst, registers);
             for row in 0..16 {
                 let mut sum = c[row];
                 for k in 0..K {
@@ -370,7 +376,7 @@ impl<A: Elements<Value = i32>, B: Elements<Value = i32>, const K: usize> Body
         let c_at = inst.wide.len() - 4;
         // SAFETY: the decoder put rows of 32 bits everywhere.
         unsafe {
-            let (a, b) = gather::<A, B, K>(core, inst, 4);
+            let Operands { a, b } = gather::<A, B, K>(core, inst, 4);
             for r in 0..4 {
                 let c = core.row::<i32>(inst.wide[c_at + r]);
                 let out = std::array::from_fn(|lane: usize| {
@@ -413,11 +419,12 @@ fn product(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     else {
         return d.unsupported(ins);
     };
+    d.only(ins, &["sync", "aligned", "row", "col", &shape])?;
     // The types stand in the order D, A, B, C.
     let types = ins.types();
     let ([dt, at, bt, ct], true) = (
         <[Type; 4]>::try_from(types).unwrap_or([Type::Pred; 4]),
-        ins.has("row") && ins.has("col") && !ins.has("satfinite") && !ins.has("sp"),
+        ins.has("row") && ins.has("col"),
     ) else {
         return d.unsupported(ins);
     };

@@ -209,7 +209,7 @@ impl Core<'_> {
             Special::NwarpId => [launch.warps(); 32],
             Special::LanemaskEq => lanes.map(|lane| 1 << lane),
             Special::LanemaskLt => lanes.map(|lane| (1 << lane) - 1),
-            Special::LanemaskLe => lanes.map(|lane| (1 << lane) - 1 | 1 << lane),
+            Special::LanemaskLe => lanes.map(|lane| u32::MAX >> (31 - lane)),
             Special::LanemaskGe => lanes.map(|lane| u32::MAX << lane),
             Special::LanemaskGt => lanes.map(|lane| u32::MAX << lane << 1),
             Special::SmId => [self.common.linear % launch.setup.multiprocessors; 32],

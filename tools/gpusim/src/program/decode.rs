@@ -167,6 +167,20 @@ impl<'m> Decoder<'m> {
         self.fail(format!("the instruction `{}` is not supported", ins.name()))
     }
 
+    /// Checks that an instruction has no modifiers but types and these.
+    ///
+    /// # Errors
+    /// It has others: it is a variant that nobody here knows.
+    pub fn only(&self, ins: &Instruction, known: &[&str]) -> Result<()> {
+        let strange =
+            |word: &&String| Type::parse(word).is_none() && !known.contains(&word.as_str());
+        if ins.modifiers.iter().find(strange).is_some() {
+            self.unsupported(ins)
+        } else {
+            Ok(())
+        }
+    }
+
     /// The operand at `index`.
     ///
     /// # Errors

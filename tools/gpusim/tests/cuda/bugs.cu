@@ -32,6 +32,8 @@ extern "C" __global__ void out_of_bounds_shared(float *out) {
 // No barrier between writing and reading another warp's value.
 extern "C" __global__ void race_shared(float *out) {
     __shared__ float values[128];
+    values[threadIdx.x] = 0;
+    __syncthreads();
     values[threadIdx.x] = threadIdx.x;
     out[threadIdx.x] = values[127 - threadIdx.x];
 }
@@ -90,6 +92,8 @@ extern "C" __global__ void async_unwaited(float *out, const float *in) {
 // Waited for by the thread that copied, but the others read without a barrier.
 extern "C" __global__ void async_without_barrier(float *out, const float *in) {
     __shared__ __align__(16) float values[256];
+    for (int i = 0; i < 4; i++) values[threadIdx.x + 64 * i] = 0;
+    __syncthreads();
     unsigned to = (unsigned)__cvta_generic_to_shared(&values[threadIdx.x * 4]);
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(in + threadIdx.x * 4));
     asm volatile("cp.async.commit_group;\n cp.async.wait_group 0;");
