@@ -1,6 +1,7 @@
 //! Attributes of functions, and occupancy.
 
 use super::module::Function;
+use super::state::Driver;
 use super::{Answer, Code, Handle, api, give, ready};
 use std::ffi::{c_char, c_int};
 
@@ -13,6 +14,56 @@ impl Function {
     pub fn registers(&self) -> u32 {
         let bound = (65_536 / self.kernel.max_threads.max(1) / 8 * 8).clamp(16, 255);
         self.kernel.declared_registers.clamp(16, bound)
+    }
+}
+
+impl Driver {
+    /// An attribute of a function, by its number in the header.
+    pub fn function_attribute(&self, function: Handle, attribute: u32) -> Answer<c_int> {
+        let found = self.functions.get(&function).ok_or(Code::INVALID_HANDLE)?;
+        let kernel = &found.kernel;
+        let number = match attribute {
+            0 => kernel.max_threads.min(1024),
+            1 => kernel.shared_bytes as u32,
+            3 => kernel.local_bytes as u32,
+            4 => found.registers(),
+            5 => kernel.ptx_version,
+            6 => kernel.target,
+            8 => found.max_dynamic,
+            9 => u32::MAX,
+            // Constant memory, caching, clusters: none.
+            2 | 7 | 10..=15 => 0,
+            _ => return Err(Code::INVALID_VALUE),
+        };
+        Ok(number as c_int)
+    }
+
+    /// Sets an attribute that can be set.
+    pub fn set_function_attribute(
+        &mut self,
+        function: Handle,
+        attribute: u32,
+        value: c_int,
+    ) -> Answer {
+        let limit = self.device.gpu.shared_bytes_per_block;
+        let found = self
+            .functions
+            .get_mut(&function)
+            .ok_or(Code::INVALID_HANDLE)?;
+        match attribute {
+            8 => {
+                let fixed = found.kernel.shared_bytes as u32;
+                if value < 0 || value as u32 + fixed > limit {
+                    return Err(Code::INVALID_VALUE);
+                }
+                found.max_dynamic = value as u32;
+                Ok(())
+            }
+            // A preference for dividing a cache that isn't there; clusters of one block.
+            9 if (-1..=100).contains(&value) => Ok(()),
+            14 => Ok(()),
+            _ => Err(Code::INVALID_VALUE),
+        }
     }
 }
 
@@ -75,45 +126,13 @@ fn best_block(
 
 api! {
     fn cuFuncGetAttribute(value: *mut c_int, attribute: u32, function: Handle) {
-        let driver = ready()?;
-        let found = driver.functions.get(&function).ok_or(Code::INVALID_HANDLE)?;
-        let kernel = &found.kernel;
-        let number = match attribute {
-            0 => kernel.max_threads.min(1024),
-            1 => kernel.shared_bytes as u32,
-            2 => 0,
-            3 => kernel.local_bytes as u32,
-            4 => found.registers(),
-            5 => kernel.ptx_version,
-            6 => kernel.target,
-            7 => 0,
-            8 => found.max_dynamic,
-            9 => u32::MAX,
-            10..=15 => 0,
-            _ => return Err(Code::INVALID_VALUE),
-        };
+        let found = ready()?.function_attribute(function, attribute)?;
         // SAFETY: the caller's promise.
-        unsafe { give(value, number as c_int) }
+        unsafe { give(value, found) }
     }
 
     fn cuFuncSetAttribute(function: Handle, attribute: u32, value: c_int) {
-        let mut driver = ready()?;
-        let limit = driver.device.gpu.shared_bytes_per_block;
-        let found = driver.functions.get_mut(&function).ok_or(Code::INVALID_HANDLE)?;
-        match attribute {
-            8 => {
-                let fixed = found.kernel.shared_bytes as u32;
-                if value < 0 || value as u32 + fixed > limit {
-                    return Err(Code::INVALID_VALUE);
-                }
-                found.max_dynamic = value as u32;
-                Ok(())
-            }
-            // A preference for dividing a cache that isn't there; clusters of one block.
-            9 if (-1..=100).contains(&value) => Ok(()),
-            14 => Ok(()),
-            _ => Err(Code::INVALID_VALUE),
-        }
+        ready()?.set_function_attribute(function, attribute, value)
     }
 
     fn cuFuncSetCacheConfig(function: Handle, _config: u32) {

@@ -13,6 +13,7 @@ mod events;
 mod function;
 mod graph;
 mod launch;
+mod library;
 mod link;
 mod memory;
 mod module;

@@ -28,7 +28,7 @@ pub(super) struct Function {
 }
 
 impl Driver {
-    fn load(&mut self, source: &str) -> Answer<Handle> {
+    pub fn load(&mut self, source: &str) -> Answer<Handle> {
         let context = current().ok_or(Code::INVALID_CONTEXT)?;
         let mut module = Module::parse(source).map_err(|error| {
             report::say(&error.to_string());
@@ -71,7 +71,24 @@ impl Driver {
         Ok(handle)
     }
 
-    fn function(&mut self, module: Handle, name: &str) -> Answer<Handle> {
+    /// Forgets a module, its functions and variables.
+    pub fn unload(&mut self, module: Handle) -> Answer {
+        let loaded = self.modules.remove(&module).ok_or(Code::INVALID_HANDLE)?;
+        self.functions
+            .retain(|_, function| function.module != module);
+        loaded
+            .variables
+            .into_iter()
+            .try_for_each(|address| self.give_back(address))
+    }
+
+    /// How many kernels a module has.
+    pub fn kernels_of(&self, module: Handle) -> Answer<usize> {
+        let loaded = self.modules.get(&module).ok_or(Code::INVALID_HANDLE)?;
+        Ok(loaded.module.kernel_names().count())
+    }
+
+    pub fn function(&mut self, module: Handle, name: &str) -> Answer<Handle> {
         let known = self
             .functions
             .iter()
@@ -103,8 +120,35 @@ impl Driver {
     }
 }
 
+/// Writes where a module's variable is, and its size; either place may be null.
+///
+/// # Safety
+/// The pointers are as NVIDIA documents them.
+pub(super) unsafe fn give_global(
+    address: *mut u64,
+    bytes: *mut usize,
+    module: Handle,
+    name: *const c_char,
+) -> Answer {
+    // SAFETY: the caller's promise.
+    let name = unsafe { text(name)? };
+    let driver = ready()?;
+    let loaded = driver.modules.get(&module).ok_or(Code::INVALID_HANDLE)?;
+    let global = loaded.module.global(name).ok_or(Code::NOT_FOUND)?;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !address.is_null() {
+            address.write(global.address);
+        }
+        if !bytes.is_null() {
+            bytes.write(global.bytes);
+        }
+    }
+    Ok(())
+}
+
 /// PTX text from the caller; machine code is refused.
-fn source<'a>(image: *const c_void) -> Answer<&'a str> {
+pub(super) fn source<'a>(image: *const c_void) -> Answer<&'a str> {
     if image.is_null() {
         return Err(Code::INVALID_VALUE);
     }
@@ -151,10 +195,7 @@ api! {
     }
 
     fn cuModuleUnload(module: Handle) {
-        let mut driver = driver()?;
-        let loaded = driver.modules.remove(&module).ok_or(Code::INVALID_HANDLE)?;
-        driver.functions.retain(|_, function| function.module != module);
-        loaded.variables.into_iter().try_for_each(|address| driver.give_back(address))
+        driver()?.unload(module)
     }
 
     fn cuModuleGetFunction(function: *mut Handle, module: Handle, name: *const c_char) {
@@ -166,10 +207,8 @@ api! {
     }
 
     fn cuModuleGetFunctionCount(count: *mut u32, module: Handle) {
-        let driver = ready()?;
-        let loaded = driver.modules.get(&module).ok_or(Code::INVALID_HANDLE)?;
         // SAFETY: the caller's promise.
-        unsafe { give(count, loaded.module.kernel_names().count() as u32) }
+        unsafe { give(count, ready()?.kernels_of(module)? as u32) }
     }
 
     fn cuModuleEnumerateFunctions(functions: *mut Handle, count: u32, module: Handle) {
@@ -186,20 +225,7 @@ api! {
 
     fn cuModuleGetGlobal_v2(address: *mut u64, bytes: *mut usize, module: Handle, name: *const c_char) {
         // SAFETY: the caller's promise.
-        let name = unsafe { text(name)? };
-        let driver = ready()?;
-        let loaded = driver.modules.get(&module).ok_or(Code::INVALID_HANDLE)?;
-        let global = loaded.module.global(name).ok_or(Code::NOT_FOUND)?;
-        // SAFETY: the caller's promise; either may be null.
-        unsafe {
-            if !address.is_null() {
-                address.write(global.address);
-            }
-            if !bytes.is_null() {
-                bytes.write(global.bytes);
-            }
-        }
-        Ok(())
+        unsafe { give_global(address, bytes, module, name) }
     }
 
     fn cuModuleGetLoadingMode(mode: *mut c_int) {
