@@ -44,13 +44,16 @@ fn main() {
         .pointer(b)
         .int(n as i32)
         .int(n as i32);
-    let tiles = (n / 64) as u32;
-    let seconds = fastest(|| {
-        gpu.launch("gemm", [tiles, tiles, 1], [256, 1, 1], 0, &arguments)
-            .unwrap();
-    });
-    report("FFMA GEMM, f32, 512³", flop, seconds);
+    for (name, tile) in [("gemm_4", 64), ("gemm_8", 128)] {
+        let tiles = (n / tile) as u32;
+        let seconds = fastest(|| {
+            gpu.launch(name, [tiles, tiles, 1], [256, 1, 1], 0, &arguments)
+                .unwrap();
+        });
+        report(&format!("FFMA, {name}, 512³"), flop, seconds);
+    }
 
+    let tiles = (n / 64) as u32;
     let mut gpu = Simulator::new(include_str!("../tests/ptx/tensor.ptx")).unwrap();
     let ones: Vec<u8> = (0..n * n)
         .flat_map(|_| half::bf16::ONE.to_le_bytes())

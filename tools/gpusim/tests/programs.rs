@@ -125,9 +125,9 @@ fn a_histogram_by_atomics() {
     assert_eq!(ints(&gpu.read(bins, 1024)), expected);
 }
 
-#[test]
-fn a_tiled_matrix_product() {
-    let (m, n, k) = (128, 192, 48);
+/// A product by the kernel that has `tile` rows and columns a block.
+fn gemm(name: &str, tile: usize) {
+    let (m, n, k) = (2 * tile, 3 * tile, 48);
     let (a, b) = (noise(m * k), noise(k * n));
     let mut gpu = simulator();
     let (da, db) = (
@@ -142,7 +142,7 @@ fn a_tiled_matrix_product() {
         .int(n as i32)
         .int(k as i32);
     let tally = gpu
-        .launch("gemm", [3, 2, 1], [256, 1, 1], 0, &arguments)
+        .launch(name, [3, 2, 1], [256, 1, 1], 0, &arguments)
         .unwrap();
     let expected: Vec<f64> = (0..m * n)
         .map(|at| {
@@ -155,6 +155,12 @@ fn a_tiled_matrix_product() {
     assert!(error <= 1e-5, "{error}");
     // Every operand and result is touched once, in sectors of 8 floats.
     assert_eq!(tally.touched_sectors as usize, (m * k + k * n + m * n) / 8);
+}
+
+#[test]
+fn tiled_matrix_products() {
+    gemm("gemm_4", 64);
+    gemm("gemm_8", 128);
 }
 
 #[test]

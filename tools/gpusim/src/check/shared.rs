@@ -1,6 +1,6 @@
 //! A block's shared memory with its shadows.
 
-use super::shared_race::{Cell, Clash, Clocks, MANY};
+use super::shared_race::{Cell, Clash, Clocks, MANY, Stamp};
 
 /// Shared memory.
 pub struct Shared {
@@ -76,14 +76,18 @@ impl Shared {
     ) -> Option<Clash> {
         let lane = lane.unwrap_or(MANY);
         let first = (offset / 4) as usize;
-        if bytes < 4 {
-            let mask = ((1 << bytes) - 1) << (offset % 4);
-            return self.cells[first].touch(mask, write, at, warp, lane, clocks);
+        let mask = if bytes < 4 {
+            ((1 << bytes) - 1) << (offset % 4)
+        } else {
+            15
+        };
+        let stamp = Stamp::new(clocks.now(warp), at, lane, warp, mask);
+        for cell in &mut self.cells[first..first + bytes.div_ceil(4) as usize] {
+            let clash = cell.note(stamp, write, clocks);
+            if clash.is_some() {
+                return clash;
+            }
         }
-        let cells = &mut self.cells[first..first + bytes as usize / 4];
-        cells
-            .iter_mut()
-            .filter_map(|cell| cell.touch(15, write, at, warp, lane, clocks))
-            .next()
+        None
     }
 }

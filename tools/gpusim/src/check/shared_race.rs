@@ -60,10 +60,15 @@ impl Clocks {
 
 /// An access, in 64 bits: clock 24, instruction 24, lane 6, warp 5, bytes 4.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Stamp(u64);
+pub(super) struct Stamp(u64);
+
+/// The bits of the lane.
+const LANE: u64 = 63 << 10;
 
 impl Stamp {
-    fn new(clock: u32, at: u32, lane: u32, warp: u32, bytes: u32) -> Self {
+    /// Of an access to `bytes` (a mask of four).
+    #[inline]
+    pub fn new(clock: u32, at: u32, lane: u32, warp: u32, bytes: u32) -> Self {
         let clock = u64::from(clock & 0xff_ffff);
         let at = u64::from(at & 0xff_ffff);
         Self(
@@ -111,6 +116,7 @@ impl Stamp {
     }
 
     /// Both, when they are of one moment.
+    #[inline]
     fn merged(self, other: Self) -> Self {
         let lane = if self.lane() == other.lane() {
             self.lane()
@@ -148,18 +154,20 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    /// Notes an access to `bytes` (a mask of four), and gives the clash if there is one.
-    #[inline]
-    pub fn touch(
-        &mut self,
-        bytes: u32,
-        write: bool,
-        at: u32,
-        warp: u32,
-        lane: u32,
-        clocks: &Clocks,
-    ) -> Option<Clash> {
-        let mine = Stamp::new(clocks.now(warp), at, lane, warp, bytes);
+    /// Notes an access, and gives the clash if there is one.
+    #[inline(always)]
+    pub fn note(&mut self, mine: Stamp, write: bool, clocks: &Clocks) -> Option<Clash> {
+        let last = if write {
+            &mut self.write
+        } else {
+            &mut self.reads[0]
+        };
+        // The same bytes at the same moment: what is to be looked at was. (Lanes that store to one word with one
+        // instruction: one of them wins, as PTX says; compilers do it with equal values.)
+        if (last.0 ^ mine.0) & !LANE == 0 {
+            *last = last.merged(mine);
+            return None;
+        }
         if write {
             self.note_write(mine, clocks)
         } else {
@@ -167,14 +175,7 @@ impl Cell {
         }
     }
 
-    #[inline]
     fn note_read(&mut self, mine: Stamp, clocks: &Clocks) -> Option<Clash> {
-        // Read before at this moment: then the write was looked at already.
-        if self.reads[0].same_moment(mine) && self.reads[0].bytes() & mine.bytes() == mine.bytes() {
-            self.reads[0] = self.reads[0].merged(mine);
-            return None;
-        }
-        let clash = clash(self.write, mine, clocks, true);
         if self.reads[0].same_moment(mine) {
             self.reads[0] = self.reads[0].merged(mine);
         } else {
@@ -183,26 +184,23 @@ impl Cell {
             }
             self.reads[0] = mine;
         }
-        clash
+        clash(self.write, mine, clocks, true)
     }
 
     fn note_write(&mut self, mine: Stamp, clocks: &Clocks) -> Option<Clash> {
-        // Lanes that store to one word with one instruction: one of them wins, as PTX says; compilers do it with equal
-        // values.
-        let before = (!self.write.same_moment(mine)).then_some(self.write);
-        let found = before
-            .and_then(|write| clash(write, mine, clocks, true))
-            .or_else(|| {
-                self.reads
-                    .iter()
-                    .find_map(|&read| clash(read, mine, clocks, false))
-            });
-        self.write = if self.write.same_moment(mine) {
-            self.write.merged(mine)
+        let before = self.write;
+        if before.same_moment(mine) {
+            self.write = before.merged(mine);
         } else {
-            mine
-        };
-        found
+            self.write = mine;
+            let found = clash(before, mine, clocks, true);
+            if found.is_some() {
+                return found;
+            }
+        }
+        self.reads
+            .iter()
+            .find_map(|&read| clash(read, mine, clocks, false))
     }
 }
 
@@ -219,6 +217,22 @@ fn clash(theirs: Stamp, mine: Stamp, clocks: &Clocks, write: bool) -> Option<Cla
 mod tests {
     use super::*;
 
+    fn touch(
+        cell: &mut Cell,
+        bytes: u32,
+        write: bool,
+        at: u32,
+        warp: u32,
+        lane: u32,
+        clocks: &Clocks,
+    ) -> Option<Clash> {
+        cell.note(
+            Stamp::new(clocks.now(warp), at, lane, warp, bytes),
+            write,
+            clocks,
+        )
+    }
+
     fn barrier(warps: &mut [Clocks]) {
         warps.iter_mut().for_each(Clocks::tick);
         let joined = Clocks::join(warps.iter());
@@ -229,8 +243,8 @@ mod tests {
     fn a_read_after_a_write_needs_a_barrier() {
         let mut warps = [Clocks::new(0), Clocks::new(1)];
         let mut cell = Cell::default();
-        assert_eq!(cell.touch(15, true, 7, 0, 3, &warps[0]), None);
-        let clash = cell.touch(15, false, 9, 1, 5, &warps[1]).unwrap();
+        assert_eq!(touch(&mut cell, 15, true, 7, 0, 3, &warps[0]), None);
+        let clash = touch(&mut cell, 15, false, 9, 1, 5, &warps[1]).unwrap();
         assert_eq!(
             clash,
             Clash {
@@ -241,55 +255,61 @@ mod tests {
             }
         );
         barrier(&mut warps);
-        assert_eq!(Cell::default().touch(15, false, 9, 1, 5, &warps[1]), None);
+        assert_eq!(
+            touch(&mut Cell::default(), 15, false, 9, 1, 5, &warps[1]),
+            None
+        );
         let mut cell = Cell::default();
-        cell.touch(15, true, 7, 0, 3, &warps[0]);
+        touch(&mut cell, 15, true, 7, 0, 3, &warps[0]);
         barrier(&mut warps);
-        assert_eq!(cell.touch(15, false, 9, 1, 5, &warps[1]), None);
+        assert_eq!(touch(&mut cell, 15, false, 9, 1, 5, &warps[1]), None);
     }
 
     #[test]
     fn a_write_after_reads_of_two_warps_needs_a_barrier_with_both() {
         let mut warps = [Clocks::new(0), Clocks::new(1), Clocks::new(2)];
         let mut cell = Cell::default();
-        cell.touch(15, false, 1, 0, 0, &warps[0]);
-        cell.touch(15, false, 1, 1, 0, &warps[1]);
+        touch(&mut cell, 15, false, 1, 0, 0, &warps[0]);
+        touch(&mut cell, 15, false, 1, 1, 0, &warps[1]);
         barrier(&mut warps[1..]);
-        assert_eq!(cell.touch(15, true, 2, 2, 0, &warps[2]).unwrap().warp, 0);
+        assert_eq!(
+            touch(&mut cell, 15, true, 2, 2, 0, &warps[2]).unwrap().warp,
+            0
+        );
     }
 
     #[test]
     fn halves_of_a_word_are_different_places() {
         let warps = [Clocks::new(0), Clocks::new(1)];
         let mut cell = Cell::default();
-        assert_eq!(cell.touch(0b0011, true, 1, 0, 0, &warps[0]), None);
-        assert_eq!(cell.touch(0b1100, true, 1, 1, 0, &warps[1]), None);
+        assert_eq!(touch(&mut cell, 0b0011, true, 1, 0, 0, &warps[0]), None);
+        assert_eq!(touch(&mut cell, 0b1100, true, 1, 1, 0, &warps[1]), None);
     }
 
     #[test]
     fn lanes_may_store_together() {
         let clocks = Clocks::new(0);
         let mut cell = Cell::default();
-        assert_eq!(cell.touch(15, true, 1, 0, 0, &clocks), None);
-        assert_eq!(cell.touch(15, true, 1, 0, 1, &clocks), None);
+        assert_eq!(touch(&mut cell, 15, true, 1, 0, 0, &clocks), None);
+        assert_eq!(touch(&mut cell, 15, true, 1, 0, 1, &clocks), None);
         assert!(
-            cell.touch(15, true, 2, 0, 1, &clocks).is_none(),
+            touch(&mut cell, 15, true, 2, 0, 1, &clocks).is_none(),
             "whose store it was is not known any more"
         );
         let mut cell = Cell::default();
-        cell.touch(15, true, 1, 0, 0, &clocks);
-        assert!(cell.touch(15, true, 2, 0, 1, &clocks).is_some());
+        touch(&mut cell, 15, true, 1, 0, 0, &clocks);
+        assert!(touch(&mut cell, 15, true, 2, 0, 1, &clocks).is_some());
     }
 
     #[test]
     fn lanes_of_a_warp_need_a_warp_barrier() {
         let mut clocks = Clocks::new(0);
         let mut cell = Cell::default();
-        cell.touch(15, true, 1, 0, 0, &clocks);
-        assert!(cell.touch(15, false, 2, 0, 1, &clocks).is_some());
+        touch(&mut cell, 15, true, 1, 0, 0, &clocks);
+        assert!(touch(&mut cell, 15, false, 2, 0, 1, &clocks).is_some());
         let mut cell = Cell::default();
-        cell.touch(15, true, 1, 0, 0, &clocks);
+        touch(&mut cell, 15, true, 1, 0, 0, &clocks);
         clocks.tick();
-        assert_eq!(cell.touch(15, false, 2, 0, 1, &clocks), None);
+        assert_eq!(touch(&mut cell, 15, false, 2, 0, 1, &clocks), None);
     }
 }

@@ -284,8 +284,14 @@ impl Core<'_> {
 
     fn shared(&mut self, addresses: &mut [u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
         self.check_aligned(addresses, mask, bytes, mode)?;
-        for lane in lanes(mask) {
-            self.shared_lane(addresses[lane], bytes, mode, lane as u32, false)?;
+        // Lanes that read the same word are looked at once, as if they were one.
+        let repeated = if mode == Mode::Read {
+            repeats(addresses, mask)
+        } else {
+            0
+        };
+        for lane in lanes(mask & !repeated) {
+            self.shared_lane(addresses[lane], bytes, mode, lane as u32, repeated != 0)?;
         }
         let (wavefronts, ideal) = wavefronts(addresses, mask, bytes);
         self.tally.shared(self.at, wavefronts, ideal);
@@ -466,35 +472,52 @@ fn runs(addresses: &[u64; 32], mask: u32, bytes: u32) -> ([Run; 32], usize) {
     (runs, count)
 }
 
+/// Lanes whose address an active lane before them has too, as far as a look at the usual distances tells.
+fn repeats(addresses: &[u64; 32], mask: u32) -> u32 {
+    [1, 2, 4, 8, 16].into_iter().fold(0, |found, by: usize| {
+        let mut same = 0u32;
+        for lane in by..32 {
+            same |= u32::from(addresses[lane] == addresses[lane - by]) << lane;
+        }
+        found | same & mask << by
+    }) & mask
+}
+
 /// Cycles that the 32 banks of four bytes need for a request, and would need without conflicts.
 ///
-/// Lanes of up to 4 bytes are served together, of 8 by half-warps, of 16 by quarter-warps; lanes that read the same word
-/// share it.
+/// Lanes of up to 4 bytes are served together, of 8 by half-warps, of 16 by quarter-warps, each from as many banks as it
+/// is wide; lanes that read the same word share it.
 pub(super) fn wavefronts(addresses: &[u64; 32], mask: u32, bytes: u32) -> (u32, u32) {
-    let group = match bytes {
-        16 => 8,
-        8 => 16,
-        _ => 32,
-    };
-    let words = (bytes / 4).max(1);
+    let width = u64::from(bytes.max(4));
+    let group = (128 / width) as usize;
     let (mut total, mut ideal) = (0, 0);
     for start in (0..32).step_by(group) {
-        let mut deepest = 0;
+        let lanes_here = mask & (u32::MAX >> (32 - group)) << start;
+        // All in one row of the banks: no two words share a bank.
+        let row = addresses[(lanes_here.trailing_zeros() & 31) as usize] / 128;
+        let mut outside = 0u32;
+        for (lane, address) in addresses.iter().enumerate().skip(start).take(group) {
+            outside |= u32::from(address / 128 != row) << lane;
+        }
+        if outside & lanes_here == 0 {
+            total += u32::from(lanes_here != 0);
+            ideal += u32::from(lanes_here != 0);
+            continue;
+        }
         let mut depth = [0u8; 32];
-        let mut seen = [[u64::MAX; 4]; 32];
-        for lane in lanes(mask & (u32::MAX >> (32 - group)) << start) {
-            for word in 0..u64::from(words) {
-                let word = addresses[lane] / 4 + word;
-                let bank = (word % 32) as usize;
-                let known = usize::from(depth[bank]).min(4);
-                if !seen[bank][..known].contains(&word) {
-                    if known < 4 {
-                        seen[bank][known] = word;
-                    }
-                    depth[bank] += 1;
-                    deepest = deepest.max(depth[bank]);
-                }
+        let mut first = [0u64; 32];
+        let mut deepest = 0;
+        for lane in lanes(lanes_here) {
+            let unit = addresses[lane] / width;
+            let bank = unit as usize % group;
+            let here = |other: usize| addresses[other] / width == unit;
+            if depth[bank] == 0 {
+                first[bank] = unit;
+            } else if first[bank] == unit || lanes(lanes_here & ((1 << lane) - 1)).any(here) {
+                continue;
             }
+            depth[bank] += 1;
+            deepest = deepest.max(depth[bank]);
         }
         total += u32::from(deepest);
         ideal += u32::from(deepest > 0);

@@ -59,28 +59,42 @@ extern "C" __global__ void histogram(unsigned *bins, const unsigned char *in, in
     for (int i = threadIdx.x; i < 256; i += blockDim.x) atomicAdd(&bins[i], mine[i]);
 }
 
-// C = A B for multiples of 64: 64x64 tiles, 4x4 a thread, 16 deep.
-extern "C" __global__ void __launch_bounds__(256) gemm(float *c, const float *a, const float *b, int n, int k) {
-    __shared__ float as[16][64], bs[16][64];
+// C = A B for multiples of 16 T: T x T a thread, 256 threads, 16 deep.
+template <int T> __device__ void product(float *c, const float *a, const float *b, int n, int k) {
+    const int tile = 16 * T;
+    __shared__ float as[16][tile], bs[16][tile];
     int t = threadIdx.x, tx = t % 16, ty = t / 16;
-    int row = blockIdx.y * 64, column = blockIdx.x * 64;
-    float sum[4][4] = {};
+    int row = blockIdx.y * tile, column = blockIdx.x * tile;
+    float sum[T][T] = {};
     for (int k0 = 0; k0 < k; k0 += 16) {
-        for (int i = t; i < 1024; i += 256) {
+        for (int i = t; i < 16 * tile; i += 256) {
             as[i % 16][i / 16] = a[(row + i / 16) * k + k0 + i % 16];
-            bs[i / 64][i % 64] = b[(k0 + i / 64) * n + column + i % 64];
+            bs[i / tile][i % tile] = b[(k0 + i / tile) * n + column + i % tile];
         }
         __syncthreads();
+#pragma unroll
         for (int kk = 0; kk < 16; kk++) {
-            float4 x = *(float4 *)&as[kk][ty * 4], y = *(float4 *)&bs[kk][tx * 4];
-            float xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
-            for (int i = 0; i < 4; i++)
-                for (int j = 0; j < 4; j++) sum[i][j] += xs[i] * ys[j];
+            float x[T], y[T];
+            for (int i = 0; i < T; i += 4) {
+                *(float4 *)&x[i] = *(float4 *)&as[kk][ty * 4 + i * 16];
+                *(float4 *)&y[i] = *(float4 *)&bs[kk][tx * 4 + i * 16];
+            }
+            for (int i = 0; i < T; i++)
+                for (int j = 0; j < T; j++) sum[i][j] += x[i] * y[j];
         }
         __syncthreads();
     }
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 4; j++) c[(row + ty * 4 + i) * n + column + tx * 4 + j] = sum[i][j];
+    for (int i = 0; i < T; i++)
+        for (int j = 0; j < T; j++)
+            c[(row + ty * 4 + i / 4 * 64 + i % 4) * n + column + tx * 4 + j / 4 * 64 + j % 4] = sum[i][j];
+}
+
+extern "C" __global__ void __launch_bounds__(256) gemm_4(float *c, const float *a, const float *b, int n, int k) {
+    product<4>(c, a, b, n, k);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gemm_8(float *c, const float *a, const float *b, int n, int k) {
+    product<8>(c, a, b, n, k);
 }
 
 // Steps to 1 of the Collatz sequence: every thread loops its own number of times.
