@@ -55,10 +55,17 @@ pub unsafe extern "C" fn gpusimTakeReport(buffer: *mut c_char, bytes: usize) -> 
     length
 }
 
-/// With `GPUSIM_COUNTERS`, says what a launch did.
+/// With `GPUSIM_COUNTERS`, says what a launch did: as a table, or as a line of JSON if it is `json`.
 pub(super) fn counted(launch: &Launch<'_>, tally: &Tally, gpu: &Gpu) {
-    static ON: OnceLock<bool> = OnceLock::new();
-    if *ON.get_or_init(|| flag("GPUSIM_COUNTERS")) {
-        say(&Summary::new(launch, tally, gpu).to_string());
+    static FORM: OnceLock<Option<bool>> = OnceLock::new();
+    let form = FORM.get_or_init(|| {
+        let json = std::env::var("GPUSIM_COUNTERS").is_ok_and(|value| value == "json");
+        flag("GPUSIM_COUNTERS").then_some(json)
+    });
+    let Some(json) = *form else { return };
+    let summary = Summary::new(launch, tally, gpu);
+    match serde_json::to_string(&summary) {
+        Ok(line) if json => say(&line),
+        _ => say(&summary.to_string()),
     }
 }

@@ -132,17 +132,10 @@ fn barrier(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
             &[members],
         ));
     }
-    if ins.has("cluster") {
-        // A cluster of one block: its barrier is the block's, on a number that PTX can't name.
-        if ins.has("arrive") {
-            return Ok(Inst::new(Class::Barrier, Act::Lanes(nothing), &[]));
-        }
-        let zero = d.constant(Type::U32, 0);
-        return Ok(Inst::new(Class::Barrier, Act::Lanes(wait), &[zero, zero]));
-    }
     if ins.has("red") {
         return reduction(d, ins);
     }
+    d.only(ins, &["sync", "arrive", "aligned", "cta"])?;
     let number = d.src(d.operand(ins, 0)?, Type::U32)?;
     let threads = match ins.operands.get(1) {
         Some(operand) => d.src(operand, Type::U32)?,
@@ -266,7 +259,6 @@ unsafe fn arrive(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     let joined = Clocks::join(std::iter::once(&core.warp.clocks));
     let seen = &mut core.common.barriers[number as usize].seen;
     *seen = std::array::from_fn(|i| seen[i].max(joined[i]));
-    // Arriving may be what others wait for: let the block look.
     Ok(())
 }
 

@@ -1,8 +1,9 @@
 //! The decoder: what the instruction families ask for rows, addresses and predicates.
 
+use super::calls::Decoded;
 use super::flow::{self, Next};
-use super::names::{self, Meaning, Rows, Scopes};
-use super::{Act, CallSite, Class, Copy, Inst, Kernel, NEVER, Parameter, Slot, Special};
+use super::names::{Meaning, Rows, Scopes};
+use super::{Act, CallSite, Class, Inst, Kernel, NEVER, Parameter};
 use crate::exec;
 use crate::ptx::ast::{self, Function, Instruction, Operand, Space, Statement, Type, Variable};
 use std::collections::HashMap;
@@ -28,18 +29,7 @@ impl DecodeError {
     }
 }
 
-type Result<T> = std::result::Result<T, DecodeError>;
-
-/// A base address in an operand: its row, whether that row is of 32 bits, and the constant added to it.
-#[derive(Clone, Copy, Debug)]
-pub struct Address {
-    /// The row.
-    pub base: Slot,
-    /// A row of 32-bit values?
-    pub narrow: bool,
-    /// What to add.
-    pub offset: i64,
-}
+pub(super) type Result<T> = std::result::Result<T, DecodeError>;
 
 /// Something left to fill in when all labels are known.
 enum Patch {
@@ -49,31 +39,23 @@ enum Patch {
 
 /// Turns one kernel, and the functions it calls, into a [`Kernel`].
 pub struct Decoder<'m> {
-    module: &'m ast::Module,
-    scopes: Scopes,
-    rows: Rows,
-    code: Vec<Inst>,
+    pub(super) module: &'m ast::Module,
+    pub(super) scopes: Scopes,
+    pub(super) rows: Rows,
+    pub(super) code: Vec<Inst>,
     tables: Vec<Vec<u32>>,
-    calls: Vec<CallSite>,
-    functions: HashMap<String, Decoded>,
-    open: Vec<String>,
-    pending: Vec<(u32, String)>,
-    local: usize,
-    shared: usize,
-    line: u32,
+    pub(super) calls: Vec<CallSite>,
+    pub(super) functions: HashMap<String, Decoded>,
+    pub(super) open: Vec<String>,
+    pub(super) pending: Vec<(u32, String)>,
+    pub(super) local: usize,
+    pub(super) shared: usize,
+    pub(super) line: u32,
     // Of the function at hand:
     labels: HashMap<String, usize>,
     branch_tables: HashMap<String, Vec<String>>,
     patches: Vec<(usize, Patch)>,
-    kernel: bool,
-}
-
-/// A function's place, once decoded.
-#[derive(Clone, Default)]
-struct Decoded {
-    entry: u32,
-    inputs: Vec<(u32, u32)>,
-    outputs: Vec<(u32, u32)>,
+    pub(super) kernel: bool,
 }
 
 impl<'m> Decoder<'m> {
@@ -181,259 +163,6 @@ impl<'m> Decoder<'m> {
         }
     }
 
-    /// The operand at `index`.
-    ///
-    /// # Errors
-    /// Too few operands.
-    pub fn operand<'i>(&self, ins: &'i Instruction, index: usize) -> Result<&'i Operand> {
-        match ins.operands.get(index) {
-            Some(operand) => Ok(operand),
-            None => self.fail(format!("`{}` lacks operand {}", ins.name(), index + 1)),
-        }
-    }
-
-    fn meaning(&self, name: &str) -> Result<Meaning> {
-        match self.scopes.find(name) {
-            Some(meaning) => Ok(meaning.clone()),
-            None => self.fail(format!("`{name}` is not declared")),
-        }
-    }
-
-    /// The row and type of a register.
-    ///
-    /// # Errors
-    /// The operand isn't one.
-    pub fn register(&self, operand: &Operand) -> Result<(Slot, Type)> {
-        if let Operand::Name(name) = operand
-            && let Meaning::Register(slot, ty) = self.meaning(name)?
-        {
-            return Ok((slot, ty));
-        }
-        self.fail(format!("{operand:?} is not a register"))
-    }
-
-    /// A row to read a value of `ty` from: a register's, or a new one that holds the constant, address or special
-    /// register.
-    ///
-    /// # Errors
-    /// Not a value, or a register of another size.
-    pub fn src(&mut self, operand: &Operand, ty: Type) -> Result<Slot> {
-        let (slot, size) = self.src_any(operand, ty)?;
-        if size != ty.size().max(2) {
-            return self.fail(format!("{operand:?} has {size} bytes where {ty:?} is read"));
-        }
-        Ok(slot)
-    }
-
-    /// As [`Self::src`], for any register of at least `ty`'s size; also gives the row's element size.
-    ///
-    /// # Errors
-    /// Not a value, or a register that is too small.
-    pub fn src_any(&mut self, operand: &Operand, ty: Type) -> Result<(Slot, usize)> {
-        let size = ty.size().max(2);
-        let bits = match operand {
-            Operand::Integer(bits) => match ty {
-                Type::F32 => u64::from((*bits as i64 as f32).to_bits()),
-                Type::F64 => (*bits as i64 as f64).to_bits(),
-                _ => *bits,
-            },
-            Operand::Single(bits) => match ty {
-                Type::F64 => f64::from(f32::from_bits(*bits)).to_bits(),
-                _ => u64::from(*bits),
-            },
-            Operand::Double(bits) => match ty {
-                Type::F32 => u64::from((f64::from_bits(*bits) as f32).to_bits()),
-                _ => *bits,
-            },
-            Operand::Name(name) => {
-                if let Some(special) = names::special(name) {
-                    return Ok((self.rows.special(special), 4));
-                }
-                if name == "WARP_SZ" {
-                    return Ok((self.rows.constant(size, 32), size));
-                }
-                match self.meaning(name)? {
-                    Meaning::Register(slot, have)
-                        if have.size().max(2) >= size && have != Type::Pred =>
-                    {
-                        return Ok((slot, have.size().max(2)));
-                    }
-                    Meaning::Register(_, have) => {
-                        return self.fail(format!("{name} is {have:?} where {ty:?} is read"));
-                    }
-                    _ => {
-                        let (slot, narrow) = self.address_of(name)?;
-                        return if narrow || size == 8 {
-                            Ok((slot, 8))
-                        } else {
-                            match self.meaning(name)? {
-                                Meaning::Address(bits) => {
-                                    Ok((self.rows.constant(size, bits), size))
-                                }
-                                Meaning::Dynamic => Ok((slot, 8)),
-                                _ => self.fail(format!("the address of {name} in {size} bytes")),
-                            }
-                        };
-                    }
-                }
-            }
-            other => return self.fail(format!("{other:?} is not a value")),
-        };
-        Ok((self.rows.constant(size, bits), size))
-    }
-
-    /// A row to write a value of `ty` to; `_` gives one that nobody reads.
-    ///
-    /// # Errors
-    /// Not a register, or one of another size.
-    pub fn dst(&mut self, operand: &Operand, ty: Type) -> Result<Slot> {
-        if *operand == Operand::Sink {
-            return Ok(self.scratch(ty));
-        }
-        let (slot, have) = self.register(operand)?;
-        if have == Type::Pred || have.size().max(2) != ty.size().max(2) {
-            return self.fail(format!("{operand:?} is {have:?} where {ty:?} is written"));
-        }
-        Ok(slot)
-    }
-
-    /// Puts an instruction before the one in hand, which is more than one step. It writes rows that nobody else uses,
-    /// so it needs no guard.
-    pub fn emit(&mut self, inst: Inst) {
-        self.code.push(Inst {
-            line: self.line,
-            ..inst
-        });
-    }
-
-    /// A row that nobody else uses.
-    pub fn scratch(&mut self, ty: Type) -> Slot {
-        let declared = self.rows.declared;
-        let slot = self.rows.register(ty);
-        self.rows.declared = declared;
-        slot
-    }
-
-    /// A row that holds `bits` in every lane.
-    pub fn constant(&mut self, ty: Type, bits: u64) -> Slot {
-        self.rows.constant(ty.size(), bits)
-    }
-
-    /// The row of a special register.
-    pub fn special(&mut self, special: Special) -> Slot {
-        self.rows.special(special)
-    }
-
-    /// A predicate to read, and whether it is negated.
-    ///
-    /// # Errors
-    /// Not a predicate.
-    pub fn predicate(&mut self, operand: &Operand) -> Result<(Slot, bool)> {
-        match operand {
-            Operand::Name(name) => self.predicate_named(name).map(|slot| (slot, false)),
-            Operand::Not(name) => self.predicate_named(name).map(|slot| (slot, true)),
-            Operand::Integer(value) => Ok((self.rows.constant_predicate(*value != 0), false)),
-            other => self.fail(format!("{other:?} is not a predicate")),
-        }
-    }
-
-    fn predicate_named(&self, name: &str) -> Result<Slot> {
-        match self.meaning(name)? {
-            Meaning::Register(slot, Type::Pred) => Ok(slot),
-            _ => self.fail(format!("{name} is not a predicate")),
-        }
-    }
-
-    /// A predicate to write; `_` gives one that nobody reads.
-    ///
-    /// # Errors
-    /// Not a predicate.
-    pub fn dst_predicate(&mut self, operand: &Operand) -> Result<Slot> {
-        match operand {
-            Operand::Sink => Ok(self.scratch(Type::Pred)),
-            Operand::Name(name) => self.predicate_named(name),
-            other => self.fail(format!("{other:?} is not a predicate")),
-        }
-    }
-
-    /// The elements of a vector operand, or the operand itself.
-    #[must_use]
-    pub fn elements<'i>(&self, operand: &'i Operand) -> &'i [Operand] {
-        match operand {
-            Operand::Vector(elements) => elements,
-            single => std::slice::from_ref(single),
-        }
-    }
-
-    /// The row that holds a variable's address, and whether the variable is a parameter.
-    fn address_of(&mut self, name: &str) -> Result<(Slot, bool)> {
-        Ok(match self.meaning(name)? {
-            Meaning::Address(address) => (self.rows.constant(8, address), false),
-            Meaning::Dynamic => (self.rows.dynamic_shared(), false),
-            Meaning::Shared(bytes, align) => {
-                let at = self.shared.next_multiple_of(align);
-                self.shared = at + bytes;
-                self.scopes.redefine(name, Meaning::Address(at as u64));
-                (self.rows.constant(8, at as u64), false)
-            }
-            Meaning::Parameter(offset, _) | Meaning::KernelParameter(offset) => {
-                (self.rows.constant(8, offset.into()), true)
-            }
-            Meaning::Register(..) => return self.fail(format!("{name} has no address")),
-        })
-    }
-
-    /// The address in brackets.
-    ///
-    /// # Errors
-    /// Not an address.
-    pub fn address(&mut self, operand: &Operand) -> Result<Address> {
-        let Operand::Address(base, offset) = operand else {
-            return self.fail(format!("{operand:?} is not an address"));
-        };
-        let Some(name) = base else {
-            return Ok(Address {
-                base: self.rows.constant(8, *offset as u64),
-                narrow: false,
-                offset: 0,
-            });
-        };
-        if let Meaning::Register(slot, ty) = self.meaning(name)? {
-            return match ty.size() {
-                4 => Ok(Address {
-                    base: slot,
-                    narrow: true,
-                    offset: *offset,
-                }),
-                8 => Ok(Address {
-                    base: slot,
-                    narrow: false,
-                    offset: *offset,
-                }),
-                _ => self.fail(format!("{name} is no address: it is {ty:?}")),
-            };
-        }
-        let (base, _) = self.address_of(name)?;
-        Ok(Address {
-            base,
-            narrow: false,
-            offset: *offset,
-        })
-    }
-
-    /// Does the operand's base name a parameter of a device function or of a call (and not of the kernel)?
-    #[must_use]
-    pub fn is_function_parameter(&self, operand: &Operand) -> bool {
-        matches!(operand, Operand::Address(Some(name), _)
-            if matches!(self.scopes.find(name), Some(Meaning::Parameter(..))))
-    }
-
-    /// Is code for a kernel decoded just now (and not for a function it calls)?
-    #[must_use]
-    pub fn in_kernel(&self) -> bool {
-        self.kernel
-    }
-
     fn declare(&mut self, variable: &Variable) -> Result<()> {
         self.line = variable.line;
         match variable.space {
@@ -481,13 +210,13 @@ impl<'m> Decoder<'m> {
         Ok(())
     }
 
-    fn allocate_local(&mut self, variable: &Variable) -> u32 {
+    pub(super) fn allocate_local(&mut self, variable: &Variable) -> u32 {
         let at = self.local.next_multiple_of(variable.align);
         self.local = at + variable.bytes();
         at as u32
     }
 
-    fn function_body(&mut self, function: &Function) -> Result<()> {
+    pub(super) fn function_body(&mut self, function: &Function) -> Result<()> {
         self.kernel = function.kernel;
         self.labels.clear();
         self.branch_tables.clear();
@@ -657,138 +386,6 @@ impl<'m> Decoder<'m> {
                 *join = (start + found) as u32;
             }
         }
-        Ok(())
-    }
-
-    /// `call (out), function, (in)`: parameters are copied between frames, since PTX passes them in memory.
-    fn call(&mut self, ins: &Instruction) -> Result<Inst> {
-        let mut operands = ins.operands.iter().peekable();
-        let outputs = match operands.peek() {
-            Some(Operand::Arguments(outputs)) => {
-                operands.next();
-                outputs.clone()
-            }
-            _ => Vec::new(),
-        };
-        let Some(Operand::Name(name)) = operands.next() else {
-            return self.unsupported(ins);
-        };
-        let inputs = match operands.next() {
-            Some(Operand::Arguments(inputs)) => inputs.clone(),
-            None => Vec::new(),
-            Some(_) => return self.unsupported(ins),
-        };
-        let Some(callee) = self
-            .module
-            .functions
-            .iter()
-            .rfind(|f| f.name == *name && f.body.is_some())
-        else {
-            return exec::decode_builtin(self, name, &inputs);
-        };
-        let place = |decoder: &Self, operand: &Operand| -> Result<(u32, u32)> {
-            if let Operand::Name(name) = operand
-                && let Meaning::Parameter(offset, bytes) = decoder.meaning(name)?
-            {
-                return Ok((offset, bytes));
-            }
-            decoder.fail(format!(
-                "{operand:?} as an argument of a call; only .param variables are supported"
-            ))
-        };
-        if self.open.contains(name) {
-            return self.fail(format!("`{name}` calls itself; recursion is not supported"));
-        }
-        if inputs.len() != callee.parameters.len() || outputs.len() != callee.returns.len() {
-            return self.fail(format!(
-                "a call of `{name}` with another number of arguments"
-            ));
-        }
-        let decoded = self.frame(callee);
-        let mut site = CallSite {
-            entry: 0,
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-        };
-        for (operand, &(to, bytes)) in inputs.iter().zip(&decoded.inputs) {
-            let (from, have) = place(self, operand)?;
-            site.inputs.push(Copy {
-                from,
-                to,
-                bytes: bytes.min(have),
-            });
-        }
-        for (operand, &(from, bytes)) in outputs.iter().zip(&decoded.outputs) {
-            let (to, have) = place(self, operand)?;
-            site.outputs.push(Copy {
-                from,
-                to,
-                bytes: bytes.min(have),
-            });
-        }
-        let call = self.calls.len() as u32;
-        self.calls.push(site);
-        self.pending.push((call, name.clone()));
-        Ok(Inst::new(Class::Control, Act::Call(call), &[]))
-    }
-
-    /// The parameter space of a function, made on its first call.
-    fn frame(&mut self, callee: &Function) -> Decoded {
-        if let Some(known) = self.functions.get(&callee.name) {
-            return known.clone();
-        }
-        let place = |decoder: &mut Self, variables: &[Variable]| -> Vec<(u32, u32)> {
-            variables
-                .iter()
-                .map(|v| (decoder.allocate_local(v), v.bytes() as u32))
-                .collect()
-        };
-        let inputs = place(self, &callee.parameters);
-        let outputs = place(self, &callee.returns);
-        let decoded = Decoded {
-            entry: NEVER,
-            inputs,
-            outputs,
-        };
-        self.functions.insert(callee.name.clone(), decoded.clone());
-        decoded
-    }
-
-    /// Decodes the function of call `call`, unless done before, and links them.
-    fn callee(&mut self, call: u32, name: &str) -> Result<()> {
-        let mut decoded = self.functions[name].clone();
-        if decoded.entry == NEVER {
-            decoded.entry = self.code.len() as u32;
-            let module = self.module;
-            let Some(function) = module
-                .functions
-                .iter()
-                .rfind(|f| f.name == name && f.body.is_some())
-            else {
-                return self.fail(format!("`{name}` has no body"));
-            };
-            let outer = self.scopes.set_aside();
-            self.scopes.open();
-            let formal = function.parameters.iter().zip(&decoded.inputs);
-            for (variable, &(offset, bytes)) in
-                formal.chain(function.returns.iter().zip(&decoded.outputs))
-            {
-                self.scopes
-                    .declare(&variable.name, Meaning::Parameter(offset, bytes));
-            }
-            let waiting = std::mem::take(&mut self.pending);
-            self.open.push(name.to_owned());
-            self.functions.insert(name.to_owned(), decoded.clone());
-            self.function_body(function)?;
-            // Its own calls come before what waited: a path of open functions, so that recursion is seen.
-            while let Some((call, name)) = self.pending.pop() {
-                self.callee(call, &name)?;
-            }
-            self.open.pop();
-            self.pending = waiting;
-            self.scopes.restore(outer);
-        }
-        self.calls[call as usize].entry = decoded.entry;
         Ok(())
     }
 }

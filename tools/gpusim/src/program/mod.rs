@@ -1,12 +1,15 @@
 //! A kernel made ready to run: names resolved to register rows, instructions to function pointers, branches to indices.
 
+mod calls;
 mod decode;
 mod flow;
 mod module;
 mod names;
+mod operands;
 
 pub use decode::{DecodeError, Decoder};
 pub use module::Module;
+pub use operands::Address;
 
 use crate::exec::Exec;
 

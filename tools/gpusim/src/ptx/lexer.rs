@@ -21,7 +21,7 @@ pub enum Token {
     Mark(char),
 }
 
-/// A token, where it stands, and whether white space precedes it.
+/// A token and where it stands.
 #[derive(Clone, Debug)]
 pub struct Lexeme {
     /// What it is.
