@@ -85,12 +85,7 @@ impl Simulator {
     pub fn new(ptx: &str) -> Result<Self, Error> {
         let arena = Arena::of(MEMORY)?;
         let allocations = Allocations::new(arena.base(), arena.bytes() as u64);
-        let mut simulator = Self {
-            arena,
-            allocations,
-            module: Module::parse(ptx)?,
-            launches: 0,
-        };
+        let mut simulator = Self { arena, allocations, module: Module::parse(ptx)?, launches: 0 };
         let variables: Vec<_> = simulator.module.variables().cloned().collect();
         for variable in &variables {
             let address = simulator.allocate(variable.bytes().max(1))?;
@@ -135,10 +130,7 @@ impl Simulator {
     /// # Panics
     /// Outside of an allocation.
     pub fn write(&self, address: u64, bytes: &[u8]) {
-        assert!(
-            self.allocations.find(address, bytes.len() as u64).is_some(),
-            "{address:#x} is not allocated"
-        );
+        assert!(self.allocations.find(address, bytes.len() as u64).is_some(), "{address:#x} is not allocated");
         // SAFETY: the range is inside an allocation, and no launch runs: those borrow the simulator mutably.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len()) };
         self.arena.mark(address, bytes.len() as u64, true);
@@ -150,10 +142,7 @@ impl Simulator {
     /// Outside of an allocation.
     #[must_use]
     pub fn read(&self, address: u64, bytes: usize) -> Vec<u8> {
-        assert!(
-            self.allocations.find(address, bytes as u64).is_some(),
-            "{address:#x} is not allocated"
-        );
+        assert!(self.allocations.find(address, bytes as u64).is_some(), "{address:#x} is not allocated");
         // SAFETY: as in `write`.
         unsafe { std::slice::from_raw_parts(address as *const u8, bytes) }.to_vec()
     }
@@ -163,9 +152,7 @@ impl Simulator {
     /// # Errors
     /// There is none of this name, or it needs what isn't supported.
     pub fn kernel(&mut self, name: &str) -> Result<Arc<Kernel>, Error> {
-        self.module
-            .kernel(name)?
-            .ok_or_else(|| Error::NoKernel(name.to_owned()))
+        self.module.kernel(name)?.ok_or_else(|| Error::NoKernel(name.to_owned()))
     }
 
     /// Runs a kernel on `grid` blocks of `block` threads, and gives what was counted.
@@ -182,22 +169,10 @@ impl Simulator {
     ) -> Result<Tally, Error> {
         let kernel = self.kernel(name)?;
         self.launches += 1;
-        let setup = Setup {
-            grid,
-            block,
-            dynamic_shared,
-            multiprocessors: 108,
-        };
+        let setup = Setup { grid, block, dynamic_shared, multiprocessors: 108 };
         let mut buffer = arguments.0.clone();
         buffer.resize(kernel.parameter_bytes.max(buffer.len()), 0);
-        let launch = Launch::new(
-            &kernel,
-            setup,
-            &buffer,
-            &self.arena,
-            &self.allocations,
-            self.launches,
-        );
+        let launch = Launch::new(&kernel, setup, &buffer, &self.arena, &self.allocations, self.launches);
         Ok(launch.run()?)
     }
 }

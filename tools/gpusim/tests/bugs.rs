@@ -22,24 +22,11 @@ impl Bench {
     }
 
     /// The fault of a kernel; its line is checked to be one of the kernel's.
-    fn fault(
-        &mut self,
-        name: &str,
-        grid: u32,
-        block: u32,
-        shared: u32,
-        arguments: &Arguments,
-    ) -> Fault {
-        match self
-            .gpu
-            .launch(name, [grid, 1, 1], [block, 1, 1], shared, arguments)
-        {
+    fn fault(&mut self, name: &str, grid: u32, block: u32, shared: u32, arguments: &Arguments) -> Fault {
+        match self.gpu.launch(name, [grid, 1, 1], [block, 1, 1], shared, arguments) {
             Err(Error::Fault(fault)) => {
                 assert_eq!(fault.kernel, name);
-                let start = PTX
-                    .lines()
-                    .position(|line| line.contains(&format!(".entry {name}(")))
-                    .unwrap() as u32;
+                let start = PTX.lines().position(|line| line.contains(&format!(".entry {name}("))).unwrap() as u32;
                 assert!(fault.line > start, "{fault}");
                 *fault
             }
@@ -55,21 +42,11 @@ fn an_access_out_of_bounds() {
     let arguments = Arguments::new().pointer(bench.out).int(1024);
     let fault = bench.fault("out_of_bounds", 9, 128, 0, &arguments);
     assert_eq!((fault.block, fault.thread), ([8, 0, 0], [0, 0, 0]));
-    let Kind::OutOfBounds {
-        address,
-        bytes: 4,
-        space: Space::Global,
-        write: true,
-        nearest,
-    } = &fault.kind
-    else {
+    let Kind::OutOfBounds { address, bytes: 4, space: Space::Global, write: true, nearest } = &fault.kind else {
         panic!("{fault}")
     };
     assert_eq!(*address, bench.out + 4096);
-    assert!(
-        nearest.contains("0 bytes past the end of allocation 1 (device, 4096 bytes"),
-        "{nearest}"
-    );
+    assert!(nearest.contains("0 bytes past the end of allocation 1 (device, 4096 bytes"), "{nearest}");
 }
 
 #[test]
@@ -78,10 +55,7 @@ fn a_use_after_free() {
     bench.gpu.free(bench.input);
     let arguments = Arguments::new().pointer(bench.out).pointer(bench.input);
     let fault = bench.fault("use_after_free", 1, 32, 0, &arguments);
-    assert!(
-        matches!(&fault.kind, Kind::UseAfterFree { write: false, .. }),
-        "{fault}"
-    );
+    assert!(matches!(&fault.kind, Kind::UseAfterFree { write: false, .. }), "{fault}");
 }
 
 #[test]
@@ -90,17 +64,7 @@ fn a_misaligned_vector() {
     let arguments = Arguments::new().pointer(bench.out).pointer(bench.input);
     let fault = bench.fault("misaligned", 1, 32, 0, &arguments);
     assert_eq!(fault.thread, [1, 0, 0]);
-    assert!(
-        matches!(
-            fault.kind,
-            Kind::Misaligned {
-                bytes: 16,
-                write: false,
-                ..
-            }
-        ),
-        "{fault}"
-    );
+    assert!(matches!(fault.kind, Kind::Misaligned { bytes: 16, write: false, .. }), "{fault}");
 }
 
 #[test]
@@ -109,64 +73,18 @@ fn reads_of_what_nobody_wrote() {
     let never = bench.gpu.allocate(4096).unwrap();
     let arguments = Arguments::new().pointer(bench.out).pointer(never);
     let fault = bench.fault("uninitialised_global", 1, 32, 0, &arguments);
-    assert!(
-        matches!(
-            fault.kind,
-            Kind::Uninitialised {
-                space: Space::Global,
-                ..
-            }
-        ),
-        "{fault}"
-    );
-    let fault = bench.fault(
-        "uninitialised_shared",
-        1,
-        64,
-        0,
-        &Arguments::new().pointer(bench.out),
-    );
-    assert!(
-        matches!(
-            fault.kind,
-            Kind::Uninitialised {
-                space: Space::Shared,
-                address: 252,
-                ..
-            }
-        ),
-        "{fault}"
-    );
+    assert!(matches!(fault.kind, Kind::Uninitialised { space: Space::Global, .. }), "{fault}");
+    let fault = bench.fault("uninitialised_shared", 1, 64, 0, &Arguments::new().pointer(bench.out));
+    assert!(matches!(fault.kind, Kind::Uninitialised { space: Space::Shared, address: 252, .. }), "{fault}");
 }
 
 #[test]
 fn shared_memory_ends_where_the_launch_says() {
     let mut bench = Bench::new();
     let arguments = Arguments::new().pointer(bench.out);
-    assert!(
-        bench
-            .gpu
-            .launch(
-                "out_of_bounds_shared",
-                [1, 1, 1],
-                [64, 1, 1],
-                256,
-                &arguments
-            )
-            .is_ok()
-    );
+    assert!(bench.gpu.launch("out_of_bounds_shared", [1, 1, 1], [64, 1, 1], 256, &arguments).is_ok());
     let fault = bench.fault("out_of_bounds_shared", 1, 64, 240, &arguments);
-    assert!(
-        matches!(
-            fault.kind,
-            Kind::OutOfBounds {
-                space: Space::Shared,
-                address: 240,
-                ..
-            }
-        ),
-        "{fault}"
-    );
+    assert!(matches!(fault.kind, Kind::OutOfBounds { space: Space::Shared, address: 240, .. }), "{fault}");
 }
 
 /// The kernel races for memory of `space`, and the report names both accesses.
@@ -174,14 +92,7 @@ fn races(name: &str, space: Space, grid: u32, block: u32) {
     let mut bench = Bench::new();
     let arguments = Arguments::new().pointer(bench.out).pointer(bench.input);
     let fault = bench.fault(name, grid, block, 0, &arguments);
-    let Kind::Race {
-        space: found,
-        other,
-        ..
-    } = &fault.kind
-    else {
-        panic!("{fault}")
-    };
+    let Kind::Race { space: found, other, .. } = &fault.kind else { panic!("{fault}") };
     assert_eq!(*found, space, "{fault}");
     assert!(other.line > 0 && other.line != u32::MAX, "{fault}");
 }
@@ -205,18 +116,9 @@ fn barriers_that_not_everybody_reaches() {
     let mut bench = Bench::new();
     let arguments = Arguments::new().pointer(bench.out);
     let fault = bench.fault("divergent_barrier", 1, 32, 0, &arguments);
-    assert_eq!(
-        fault.kind,
-        Kind::DivergentBarrier {
-            there: 16,
-            live: 32
-        }
-    );
+    assert_eq!(fault.kind, Kind::DivergentBarrier { there: 16, live: 32 });
     let fault = bench.fault("deadlock", 1, 128, 0, &arguments);
-    assert!(
-        matches!(&fault.kind, Kind::Deadlock(waits) if waits.contains("warp 0 at barrier 1")),
-        "{fault}"
-    );
+    assert!(matches!(&fault.kind, Kind::Deadlock(waits) if waits.contains("warp 0 at barrier 1")), "{fault}");
 }
 
 #[test]
@@ -230,23 +132,8 @@ fn a_copy_that_nobody_waited_for() {
 #[test]
 fn a_shuffle_with_lanes_that_are_not_there() {
     let mut bench = Bench::new();
-    let fault = bench.fault(
-        "member_mask",
-        1,
-        32,
-        0,
-        &Arguments::new().pointer(bench.out),
-    );
-    assert!(
-        matches!(
-            fault.kind,
-            Kind::MemberMask {
-                named: u32::MAX,
-                ..
-            }
-        ),
-        "{fault}"
-    );
+    let fault = bench.fault("member_mask", 1, 32, 0, &Arguments::new().pointer(bench.out));
+    assert!(matches!(fault.kind, Kind::MemberMask { named: u32::MAX, .. }), "{fault}");
 }
 
 #[test]

@@ -11,24 +11,16 @@ fn bytes<T: Copy, const N: usize>(values: &[T], to: fn(T) -> [u8; N]) -> Vec<u8>
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes
-        .chunks_exact(4)
-        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-        .collect()
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
 fn ints(bytes: &[u8]) -> Vec<i32> {
-    bytes
-        .chunks_exact(4)
-        .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-        .collect()
+    bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
 /// Values in [-1, 1) without a pattern.
 fn noise(n: usize) -> Vec<f32> {
-    (0..n)
-        .map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0)
-        .collect()
+    (0..n).map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
 
 /// The worst error of `found`, relative to the larger of 1 and what was expected; NaN if there is one.
@@ -38,10 +30,7 @@ fn worst(found: &[f32], expected: &[f64]) -> f64 {
         .iter()
         .zip(expected)
         .map(|(&f, &e)| (f64::from(f) - e).abs() / e.abs().max(1.0))
-        .fold(
-            0.0,
-            |worst, error| if error <= worst { worst } else { error },
-        )
+        .fold(0.0, |worst, error| if error <= worst { worst } else { error })
 }
 
 #[test]
@@ -59,27 +48,15 @@ fn a_transpose_through_shared_memory() {
     for name in ["transpose", "transpose_conflicts"] {
         let input = gpu.upload(&bytes(&values, f32::to_le_bytes)).unwrap();
         let output = gpu.allocate(4 * rows * columns).unwrap();
-        let arguments = Arguments::new()
-            .pointer(output)
-            .pointer(input)
-            .int(rows as i32)
-            .int(columns as i32);
-        let tally = gpu
-            .launch(name, [2, 3, 1], [32, 8, 1], 0, &arguments)
-            .unwrap();
+        let arguments = Arguments::new().pointer(output).pointer(input).int(rows as i32).int(columns as i32);
+        let tally = gpu.launch(name, [2, 3, 1], [32, 8, 1], 0, &arguments).unwrap();
         let found = floats(&gpu.read(output, 4 * rows * columns));
         for row in 0..rows {
             for column in 0..columns {
                 assert_eq!(found[column * rows + row], values[row * columns + column]);
             }
         }
-        conflicts.push(
-            tally
-                .sites
-                .iter()
-                .map(|site| site.wavefronts - site.ideal_wavefronts)
-                .sum::<u64>(),
-        );
+        conflicts.push(tally.sites.iter().map(|site| site.wavefronts - site.ideal_wavefronts).sum::<u64>());
     }
     assert_eq!(conflicts[0], 0, "the padded tile has no bank conflicts");
     assert!(conflicts[1] > 1000, "the other has {}", conflicts[1]);
@@ -92,8 +69,7 @@ fn a_scan_by_shuffles() {
     let input = gpu.upload(&bytes(&values, i32::to_le_bytes)).unwrap();
     let output = gpu.allocate(4000).unwrap();
     let arguments = Arguments::new().pointer(output).pointer(input).int(1000);
-    gpu.launch("scan", [1, 1, 1], [1024, 1, 1], 0, &arguments)
-        .unwrap();
+    gpu.launch("scan", [1, 1, 1], [1024, 1, 1], 0, &arguments).unwrap();
     let expected: Vec<i32> = values
         .iter()
         .scan(0, |sum, &value| {
@@ -106,22 +82,14 @@ fn a_scan_by_shuffles() {
 
 #[test]
 fn a_histogram_by_atomics() {
-    let values: Vec<u8> = (0..50_000u32)
-        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
+    let values: Vec<u8> = (0..50_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let mut gpu = simulator();
     let input = gpu.upload(&values).unwrap();
     let bins = gpu.upload(&[0; 1024]).unwrap();
-    let arguments = Arguments::new()
-        .pointer(bins)
-        .pointer(input)
-        .int(values.len() as i32);
-    gpu.launch("histogram", [8, 1, 1], [128, 1, 1], 0, &arguments)
-        .unwrap();
+    let arguments = Arguments::new().pointer(bins).pointer(input).int(values.len() as i32);
+    gpu.launch("histogram", [8, 1, 1], [128, 1, 1], 0, &arguments).unwrap();
     let mut expected = vec![0; 256];
-    values
-        .iter()
-        .for_each(|&value| expected[usize::from(value)] += 1);
+    values.iter().for_each(|&value| expected[usize::from(value)] += 1);
     assert_eq!(ints(&gpu.read(bins, 1024)), expected);
 }
 
@@ -130,26 +98,13 @@ fn gemm(name: &str, tile: usize) {
     let (m, n, k) = (2 * tile, 3 * tile, 48);
     let (a, b) = (noise(m * k), noise(k * n));
     let mut gpu = simulator();
-    let (da, db) = (
-        gpu.upload(&bytes(&a, f32::to_le_bytes)).unwrap(),
-        gpu.upload(&bytes(&b, f32::to_le_bytes)).unwrap(),
-    );
+    let (da, db) =
+        (gpu.upload(&bytes(&a, f32::to_le_bytes)).unwrap(), gpu.upload(&bytes(&b, f32::to_le_bytes)).unwrap());
     let c = gpu.allocate(4 * m * n).unwrap();
-    let arguments = Arguments::new()
-        .pointer(c)
-        .pointer(da)
-        .pointer(db)
-        .int(n as i32)
-        .int(k as i32);
-    let tally = gpu
-        .launch(name, [3, 2, 1], [256, 1, 1], 0, &arguments)
-        .unwrap();
+    let arguments = Arguments::new().pointer(c).pointer(da).pointer(db).int(n as i32).int(k as i32);
+    let tally = gpu.launch(name, [3, 2, 1], [256, 1, 1], 0, &arguments).unwrap();
     let expected: Vec<f64> = (0..m * n)
-        .map(|at| {
-            (0..k)
-                .map(|i| f64::from(a[at / n * k + i]) * f64::from(b[i * n + at % n]))
-                .sum()
-        })
+        .map(|at| (0..k).map(|i| f64::from(a[at / n * k + i]) * f64::from(b[i * n + at % n])).sum())
         .collect();
     let error = worst(&floats(&gpu.read(c, 4 * m * n)), &expected);
     assert!(error <= 1e-5, "{error}");
@@ -168,8 +123,7 @@ fn threads_that_loop_a_different_number_of_times() {
     let mut gpu = simulator();
     let output = gpu.allocate(4 * 1000).unwrap();
     let arguments = Arguments::new().pointer(output).int(1000);
-    gpu.launch("collatz", [8, 1, 1], [128, 1, 1], 0, &arguments)
-        .unwrap();
+    gpu.launch("collatz", [8, 1, 1], [128, 1, 1], 0, &arguments).unwrap();
     let expected: Vec<i32> = (1..=1000u64)
         .map(|start| {
             let mut x = start;
@@ -192,13 +146,8 @@ fn the_last_block_adds_up_without_a_false_alarm() {
     let (total, partial) = (gpu.allocate(4).unwrap(), gpu.allocate(4 * 40).unwrap());
     // Twice: the ticket must have been reset.
     for _ in 0..2 {
-        let arguments = Arguments::new()
-            .pointer(total)
-            .pointer(partial)
-            .pointer(input)
-            .int(10_000);
-        gpu.launch("sum_by_ticket", [40, 1, 1], [256, 1, 1], 0, &arguments)
-            .unwrap();
+        let arguments = Arguments::new().pointer(total).pointer(partial).pointer(input).int(10_000);
+        gpu.launch("sum_by_ticket", [40, 1, 1], [256, 1, 1], 0, &arguments).unwrap();
         assert_eq!(floats(&gpu.read(total, 4)), [values.iter().sum::<f32>()]);
     }
 }
@@ -210,12 +159,8 @@ fn calls_switches_local_arrays_and_elementary_functions() {
     let mut gpu = simulator();
     let input = gpu.upload(&bytes(&values, f32::to_le_bytes)).unwrap();
     let output = gpu.allocate(4 * n).unwrap();
-    let arguments = Arguments::new()
-        .pointer(output)
-        .pointer(input)
-        .int(n as i32);
-    gpu.launch("mixture", [4, 1, 1], [128, 1, 1], 0, &arguments)
-        .unwrap();
+    let arguments = Arguments::new().pointer(output).pointer(input).int(n as i32);
+    gpu.launch("mixture", [4, 1, 1], [128, 1, 1], 0, &arguments).unwrap();
     let expected: Vec<f64> = (0..n)
         .map(|i| {
             let x = f64::from(values[(i + i % 8) % n]);
@@ -236,14 +181,7 @@ fn calls_switches_local_arrays_and_elementary_functions() {
 fn named_barriers_order_makers_and_users() {
     let mut gpu = simulator();
     let output = gpu.allocate(4 * 256).unwrap();
-    gpu.launch(
-        "produce_consume",
-        [1, 1, 1],
-        [128, 1, 1],
-        0,
-        &Arguments::new().pointer(output),
-    )
-    .unwrap();
+    gpu.launch("produce_consume", [1, 1, 1], [128, 1, 1], 0, &Arguments::new().pointer(output)).unwrap();
     let expected: Vec<i32> = (0..256).map(|i| i / 64 * 100 + 63 - i % 64).collect();
     assert_eq!(ints(&gpu.read(output, 1024)), expected);
 }

@@ -15,49 +15,26 @@ struct Compiled {
 impl Compiled {
     fn new(name: &'static str, ptx: &str) -> Self {
         let head: Vec<&str> = ptx.lines().next().unwrap().split(' ').collect();
-        let ["//", "shared", shared, "threads", threads] = head[..] else {
-            panic!("{head:?}")
-        };
+        let ["//", "shared", shared, "threads", threads] = head[..] else { panic!("{head:?}") };
         let gpu = Simulator::new(ptx).unwrap();
-        Self {
-            gpu,
-            name,
-            shared: shared.parse().unwrap(),
-            threads: threads.parse().unwrap(),
-        }
+        Self { gpu, name, shared: shared.parse().unwrap(), threads: threads.parse().unwrap() }
     }
 
     /// Launches; Triton adds two scratch pointers that these kernels don't use.
     fn launch(&mut self, grid: [u32; 3], arguments: Arguments) {
         let arguments = arguments.pointer(0).pointer(0);
-        if let Err(error) = self.gpu.launch(
-            self.name,
-            grid,
-            [self.threads, 1, 1],
-            self.shared,
-            &arguments,
-        ) {
+        if let Err(error) = self.gpu.launch(self.name, grid, [self.threads, 1, 1], self.shared, &arguments) {
             panic!("{error}");
         }
     }
 
     fn upload(&mut self, values: &[f32], kind: Kind) -> u64 {
-        self.gpu
-            .upload(
-                &values
-                    .iter()
-                    .flat_map(|&v| kind.bytes(v))
-                    .collect::<Vec<u8>>(),
-            )
-            .unwrap()
+        self.gpu.upload(&values.iter().flat_map(|&v| kind.bytes(v)).collect::<Vec<u8>>()).unwrap()
     }
 
     fn floats(&self, address: u64, n: usize) -> Vec<f32> {
         let bytes = self.gpu.read(address, 4 * n);
-        bytes
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect()
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
     }
 }
 
@@ -93,19 +70,14 @@ impl Kind {
 
 fn noise(n: usize, seed: u32) -> Vec<f32> {
     let scatter = |i: u32| (i.wrapping_add(seed * 7919).wrapping_mul(2_654_435_761) >> 8) as f32;
-    (0..n as u32)
-        .map(|i| scatter(i) / (1 << 23) as f32 - 1.0)
-        .collect()
+    (0..n as u32).map(|i| scatter(i) / (1 << 23) as f32 - 1.0).collect()
 }
 
 fn compare(found: &[f32], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len());
     for (at, (&f, &e)) in found.iter().zip(expected).enumerate() {
         let error = (f64::from(f) - e).abs();
-        assert!(
-            error <= tolerance * e.abs().max(1.0),
-            "element {at}: {f} for {e}"
-        );
+        assert!(error <= tolerance * e.abs().max(1.0), "element {at}: {f} for {e}");
     }
 }
 
@@ -116,20 +88,10 @@ fn matmul(ptx: &str, kind: Kind, tolerance: f64) {
     let (a, b) = (noise(m * k, 1), noise(k * n, 2));
     let (da, db) = (compiled.upload(&a, kind), compiled.upload(&b, kind));
     let c = compiled.gpu.allocate(4 * m * n).unwrap();
-    let arguments = Arguments::new()
-        .pointer(c)
-        .pointer(da)
-        .pointer(db)
-        .int(m as i32)
-        .int(n as i32)
-        .int(k as i32);
+    let arguments = Arguments::new().pointer(c).pointer(da).pointer(db).int(m as i32).int(n as i32).int(k as i32);
     compiled.launch([2, 2, 1], arguments);
     let expected: Vec<f64> = (0..m * n)
-        .map(|at| {
-            (0..k)
-                .map(|i| kind.seen(a[at / n * k + i]) * kind.seen(b[i * n + at % n]))
-                .sum()
-        })
+        .map(|at| (0..k).map(|i| kind.seen(a[at / n * k + i]) * kind.seen(b[i * n + at % n])).sum())
         .collect();
     compare(&compiled.floats(c, m * n), &expected, tolerance);
 }
@@ -161,10 +123,7 @@ fn a_softmax() {
     let x: Vec<f32> = noise(rows * n, 3).iter().map(|v| v * 10.0).collect();
     let input = compiled.upload(&x, Kind::F32);
     let out = compiled.gpu.allocate(4 * rows * n).unwrap();
-    compiled.launch(
-        [rows as u32, 1, 1],
-        Arguments::new().pointer(out).pointer(input).int(n as i32),
-    );
+    compiled.launch([rows as u32, 1, 1], Arguments::new().pointer(out).pointer(input).int(n as i32));
     let expected: Vec<f64> = x
         .chunks(n)
         .flat_map(|row| {
@@ -184,18 +143,12 @@ fn a_layer_norm() {
     let (x, scale, shift) = (noise(rows * n, 4), noise(n, 5), noise(n, 6));
     let pointers = [&x, &scale, &shift].map(|values| compiled.upload(values, Kind::F32));
     let out = compiled.gpu.allocate(4 * rows * n).unwrap();
-    let arguments = pointers
-        .into_iter()
-        .fold(Arguments::new().pointer(out), Arguments::pointer);
+    let arguments = pointers.into_iter().fold(Arguments::new().pointer(out), Arguments::pointer);
     compiled.launch([rows as u32, 1, 1], arguments.int(n as i32));
     let mut expected = Vec::new();
     for row in x.chunks(n) {
         let mean = row.iter().map(|&v| f64::from(v)).sum::<f64>() / n as f64;
-        let variance = row
-            .iter()
-            .map(|&v| (f64::from(v) - mean).powi(2))
-            .sum::<f64>()
-            / n as f64;
+        let variance = row.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n as f64;
         let normal = |i: usize| (f64::from(row[i]) - mean) / (variance + 1e-5).sqrt();
         expected.extend((0..n).map(|i| normal(i) * f64::from(scale[i]) + f64::from(shift[i])));
     }
@@ -207,14 +160,8 @@ fn a_sum_by_atomics() {
     let n = 5000;
     let mut compiled = Compiled::new("sum_atomic", include_str!("ptx/triton/sum_atomic.ptx"));
     let x = noise(n, 7);
-    let (total, input) = (
-        compiled.upload(&[0.0], Kind::F32),
-        compiled.upload(&x, Kind::F32),
-    );
-    compiled.launch(
-        [5, 1, 1],
-        Arguments::new().pointer(total).pointer(input).int(n as i32),
-    );
+    let (total, input) = (compiled.upload(&[0.0], Kind::F32), compiled.upload(&x, Kind::F32));
+    compiled.launch([5, 1, 1], Arguments::new().pointer(total).pointer(input).int(n as i32));
     let expected: f64 = x.iter().map(|&v| f64::from(v)).sum();
     compare(&compiled.floats(total, 1), &[expected], 1e-4);
 }
@@ -224,16 +171,10 @@ fn a_convolution() {
     let (p, c, k) = (19usize, 32usize, 32usize);
     let mut compiled = Compiled::new("convolution", include_str!("ptx/triton/convolution.ptx"));
     let (x, w) = (noise(p * p * c, 8), noise(k * 9 * c, 9));
-    let (dx, dw) = (
-        compiled.upload(&x, Kind::Bf16),
-        compiled.upload(&w, Kind::Bf16),
-    );
+    let (dx, dw) = (compiled.upload(&x, Kind::Bf16), compiled.upload(&w, Kind::Bf16));
     let out = compiled.gpu.allocate(4 * p * p * k).unwrap();
     let blocks = (p * p).div_ceil(64) as u32;
-    compiled.launch(
-        [blocks, 1, 1],
-        Arguments::new().pointer(out).pointer(dx).pointer(dw),
-    );
+    compiled.launch([blocks, 1, 1], Arguments::new().pointer(out).pointer(dx).pointer(dw));
     let seen = |v: f32| Kind::Bf16.seen(v);
     let mut expected = Vec::new();
     for pixel in 0..p * p {
@@ -243,9 +184,7 @@ fn a_convolution() {
                 let (h, v) = (pixel / p + tap / 3, pixel % p + tap % 3);
                 if (1..=p).contains(&h) && (1..=p).contains(&v) {
                     let (from, weight) = (((h - 1) * p + v - 1) * c, filter * 9 * c + tap * c);
-                    sum += (0..c)
-                        .map(|i| seen(x[from + i]) * seen(w[weight + i]))
-                        .sum::<f64>();
+                    sum += (0..c).map(|i| seen(x[from + i]) * seen(w[weight + i])).sum::<f64>();
                 }
             }
             expected.push(sum);

@@ -26,12 +26,7 @@ pub struct Allocation {
 
 impl Allocation {
     fn describe(&self, address: u64) -> String {
-        let Self {
-            bytes,
-            serial,
-            what,
-            ..
-        } = self;
+        let Self { bytes, serial, what, .. } = self;
         let place = if address < self.address {
             format!("{} bytes before", self.address - address)
         } else if address < self.address + bytes {
@@ -39,10 +34,7 @@ impl Allocation {
         } else {
             format!("{} bytes past the end of", address - self.address - bytes)
         };
-        format!(
-            "{place} allocation {serial} ({what}, {bytes} bytes at {:#x})",
-            self.address
-        )
+        format!("{place} allocation {serial} ({what}, {bytes} bytes at {:#x})", self.address)
     }
 }
 
@@ -82,9 +74,7 @@ impl Allocations {
     pub fn allocate(&mut self, bytes: u64, what: &str) -> Option<u64> {
         let span = bytes.checked_next_multiple_of(ALIGN)?.checked_add(GAP)?;
         let behind = self.free.range(self.cursor..);
-        let (&start, &length) = behind
-            .chain(self.free.range(..self.cursor))
-            .find(|&(_, &length)| length >= span)?;
+        let (&start, &length) = behind.chain(self.free.range(..self.cursor)).find(|&(_, &length)| length >= span)?;
         self.free.remove(&start);
         if length > span {
             self.free.insert(start + span, length - span);
@@ -92,15 +82,7 @@ impl Allocations {
         self.cursor = start + span;
         self.serial += 1;
         self.used += bytes;
-        self.live.insert(
-            start,
-            Allocation {
-                address: start,
-                bytes,
-                serial: self.serial,
-                what: what.to_owned(),
-            },
-        );
+        self.live.insert(start, Allocation { address: start, bytes, serial: self.serial, what: what.to_owned() });
         Some(start)
     }
 
@@ -140,11 +122,7 @@ impl Allocations {
     /// The allocation that these bytes were in before it was freed, in words.
     #[must_use]
     pub fn freed(&self, address: u64) -> Option<String> {
-        let was = self
-            .freed
-            .iter()
-            .rev()
-            .find(|a| address >= a.address && address - a.address < a.bytes)?;
+        let was = self.freed.iter().rev().find(|a| address >= a.address && address - a.address < a.bytes)?;
         Some(was.describe(address))
     }
 
@@ -154,11 +132,7 @@ impl Allocations {
         let before = self.live.range(..=address).next_back().map(|(_, a)| a);
         let after = self.live.range(address..).next().map(|(_, a)| a);
         let distance = |a: &Allocation| {
-            if address < a.address {
-                a.address - address
-            } else {
-                address.saturating_sub(a.address + a.bytes)
-            }
+            if address < a.address { a.address - address } else { address.saturating_sub(a.address + a.bytes) }
         };
         match before.into_iter().chain(after).min_by_key(|a| distance(a)) {
             Some(nearest) => nearest.describe(address),
@@ -184,20 +158,14 @@ mod tests {
         assert!(second >= first + 100 + GAP);
         map.free(first).unwrap();
         assert!(map.allocate(100, "device").unwrap() > second);
-        assert!(
-            map.freed(first + 99)
-                .unwrap()
-                .contains("99 bytes into allocation 1")
-        );
+        assert!(map.freed(first + 99).unwrap().contains("99 bytes into allocation 1"));
         assert!(map.find(first, 1).is_none());
     }
 
     #[test]
     fn free_ranges_grow_together() {
         let mut map = Allocations::new(0, 4096);
-        let all: Vec<u64> = (0..4)
-            .map(|_| map.allocate(512, "device").unwrap())
-            .collect();
+        let all: Vec<u64> = (0..4).map(|_| map.allocate(512, "device").unwrap()).collect();
         assert_eq!(map.allocate(1, "device"), None);
         for address in [all[1], all[3], all[0], all[2]] {
             map.free(address).unwrap();
@@ -212,9 +180,6 @@ mod tests {
         let at = map.allocate(10, "device").unwrap();
         assert!(map.find(at + 6, 4).is_some());
         assert!(map.find(at + 7, 4).is_none());
-        assert!(
-            map.nearest(at + 10)
-                .contains("0 bytes past the end of allocation 1")
-        );
+        assert!(map.nearest(at + 10).contains("0 bytes past the end of allocation 1"));
     }
 }

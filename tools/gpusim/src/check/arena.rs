@@ -44,11 +44,7 @@ fn reserve(bytes: usize) -> io::Result<*mut u8> {
             0,
         )
     };
-    if at == libc::MAP_FAILED {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(at.cast())
-    }
+    if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at.cast()) }
 }
 
 impl Drop for Arena {
@@ -56,10 +52,7 @@ impl Drop for Arena {
         let mappings = [
             (self.base as *mut libc::c_void, self.bytes),
             (self.initialised as *mut libc::c_void, self.bytes / 8),
-            (
-                self.cells as *mut libc::c_void,
-                self.bytes / SECTOR as usize * size_of::<Cell>(),
-            ),
+            (self.cells as *mut libc::c_void, self.bytes / SECTOR as usize * size_of::<Cell>()),
         ];
         for (start, bytes) in mappings {
             // SAFETY: the mapping is ours, and nobody else has it any more.
@@ -92,12 +85,7 @@ impl Arena {
         let base = reserve(bytes)?;
         let initialised = reserve(bytes / 8)?;
         let cells = reserve(bytes / SECTOR as usize * size_of::<Cell>())?;
-        Ok(Self {
-            base: base as u64,
-            bytes,
-            initialised: initialised.cast(),
-            cells: cells.cast(),
-        })
+        Ok(Self { base: base as u64, bytes, initialised: initialised.cast(), cells: cells.cast() })
     }
 
     /// The first address.
@@ -154,8 +142,7 @@ impl Arena {
     /// As [`Self::is_initialised`], for any range.
     #[must_use]
     pub fn is_range_initialised(&self, address: u64, bytes: u64) -> bool {
-        self.holds(address, bytes)
-            && pieces(address, bytes).all(|(at, length)| self.is_initialised(at, length))
+        self.holds(address, bytes) && pieces(address, bytes).all(|(at, length)| self.is_initialised(at, length))
     }
 
     /// Marks bytes of the range as initialised, or as not.
@@ -177,12 +164,8 @@ impl Arena {
             for (at, length) in pieces(to, bytes) {
                 let offset = at - self.base;
                 let mask = u64::MAX >> (64 - length) << (offset % 64);
-                let marks = self
-                    .word(from + (at - to) - self.base)
-                    .load(Ordering::Relaxed)
-                    & mask;
-                self.word(offset)
-                    .fetch_and(!mask | marks, Ordering::Relaxed);
+                let marks = self.word(from + (at - to) - self.base).load(Ordering::Relaxed) & mask;
+                self.word(offset).fetch_and(!mask | marks, Ordering::Relaxed);
                 self.word(offset).fetch_or(marks, Ordering::Relaxed);
             }
         } else {
@@ -196,19 +179,10 @@ impl Arena {
     pub fn forget(&self, address: u64, bytes: u64) {
         self.mark(address, bytes, false);
         let page = 4096;
-        let (start, end) = (
-            address.next_multiple_of(page),
-            (address + bytes) / page * page,
-        );
+        let (start, end) = (address.next_multiple_of(page), (address + bytes) / page * page);
         if start < end {
             // SAFETY: the pages lie inside our own anonymous mapping; the driver frees only what no launch uses.
-            unsafe {
-                libc::madvise(
-                    start as *mut libc::c_void,
-                    (end - start) as usize,
-                    libc::MADV_DONTNEED,
-                )
-            };
+            unsafe { libc::madvise(start as *mut libc::c_void, (end - start) as usize, libc::MADV_DONTNEED) };
         }
     }
 }

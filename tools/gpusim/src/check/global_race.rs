@@ -23,20 +23,13 @@ struct Last {
 
 impl Last {
     fn new(bytes: u32, touch: &Touch<'_>) -> Self {
-        Self {
-            bytes,
-            at: touch.at,
-            clock_warp: touch.clocks.now(touch.warp) << 8 >> 8 | touch.warp << 24,
-        }
+        Self { bytes, at: touch.at, clock_warp: touch.clocks.now(touch.warp) << 8 >> 8 | touch.warp << 24 }
     }
 
     fn add(&mut self, bytes: u32, touch: &Touch<'_>) {
         let new = Self::new(bytes, touch);
         let same = new.clock_warp == self.clock_warp && new.at == self.at;
-        *self = Self {
-            bytes: if same { bytes | self.bytes } else { bytes },
-            ..new
-        };
+        *self = Self { bytes: if same { bytes | self.bytes } else { bytes }, ..new };
     }
 
     fn clashes(&self, bytes: u32, touch: &Touch<'_>) -> bool {
@@ -119,30 +112,17 @@ impl Arena {
     /// Notes that `bytes` (a mask) of the sector at `address` are read or written.
     ///
     /// Gives whether this launch touches the sector for the first time, and the race if there is one.
-    pub fn touch(
-        &self,
-        address: u64,
-        bytes: u32,
-        write: bool,
-        touch: &Touch<'_>,
-    ) -> (bool, Option<GlobalRace>) {
+    pub fn touch(&self, address: u64, bytes: u32, write: bool, touch: &Touch<'_>) -> (bool, Option<GlobalRace>) {
         let sector = address / SECTOR * SECTOR;
         self.cell(sector).with(|history| {
             let first = history.launch != touch.launch;
             if first {
-                *history = History {
-                    launch: touch.launch,
-                    writer: touch.block,
-                    reader: touch.block,
-                    ..History::default()
-                };
+                *history =
+                    History { launch: touch.launch, writer: touch.block, reader: touch.block, ..History::default() };
             }
             let race = history
                 .race(bytes, write, touch)
-                .map(|(common, race)| GlobalRace {
-                    address: sector + u64::from(common.trailing_zeros()),
-                    ..race
-                });
+                .map(|(common, race)| GlobalRace { address: sector + u64::from(common.trailing_zeros()), ..race });
             history.note(bytes, write, touch);
             (first, race)
         })
@@ -152,20 +132,10 @@ impl Arena {
 impl History {
     fn race(&self, bytes: u32, write: bool, touch: &Touch<'_>) -> Option<(u32, GlobalRace)> {
         // (bytes, block, is it a write, the last access if it was that block's)
-        let writes = [
-            (self.written, self.writer, Some(self.last_write)),
-            (self.others_wrote, self.other_writer, None),
-        ];
-        let reads = [
-            (self.read, self.reader, Some(self.last_read)),
-            (self.others_read, self.other_reader, None),
-        ];
-        let writes = writes
-            .into_iter()
-            .map(|(b, block, last)| (b, block, last, true));
-        let reads = reads
-            .into_iter()
-            .map(|(b, block, last)| (b, block, last, false));
+        let writes = [(self.written, self.writer, Some(self.last_write)), (self.others_wrote, self.other_writer, None)];
+        let reads = [(self.read, self.reader, Some(self.last_read)), (self.others_read, self.other_reader, None)];
+        let writes = writes.into_iter().map(|(b, block, last)| (b, block, last, true));
+        let reads = reads.into_iter().map(|(b, block, last)| (b, block, last, false));
         for (theirs, block, last, their_write) in writes.chain(reads) {
             if !(write || their_write) || theirs & bytes == 0 {
                 continue;
@@ -178,16 +148,7 @@ impl History {
             if clash {
                 let at = last.map(|last| last.at);
                 let warp = last.map(|last| last.clock_warp >> 24);
-                return Some((
-                    theirs & bytes,
-                    GlobalRace {
-                        block,
-                        at,
-                        warp,
-                        write: their_write,
-                        address: 0,
-                    },
-                ));
+                return Some((theirs & bytes, GlobalRace { block, at, warp, write: their_write, address: 0 }));
             }
         }
         None
@@ -196,8 +157,7 @@ impl History {
     fn note(&mut self, bytes: u32, write: bool, touch: &Touch<'_>) {
         if write {
             if self.writer != touch.block && self.written != 0 {
-                (self.others_wrote, self.other_writer) =
-                    (self.others_wrote | self.written, self.writer);
+                (self.others_wrote, self.other_writer) = (self.others_wrote | self.written, self.writer);
                 self.written = 0;
             }
             self.writer = touch.block;
@@ -227,11 +187,7 @@ impl LaunchOrder {
     #[must_use]
     pub fn new(blocks: usize) -> Self {
         let zeros = || (0..blocks).map(|_| AtomicU32::new(0)).collect();
-        Self {
-            clock: AtomicU32::new(0),
-            released: zeros(),
-            acquired: zeros(),
-        }
+        Self { clock: AtomicU32::new(0), released: zeros(), acquired: zeros() }
     }
 
     fn tick(&self) -> u32 {
@@ -241,12 +197,7 @@ impl LaunchOrder {
     /// `block` made what it did so far known to whoever looks.
     pub fn release(&self, block: u32) {
         // Only the first counts: what it orders is over-approximated.
-        let _ = self.released[block as usize].compare_exchange(
-            0,
-            self.tick(),
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
+        let _ = self.released[block as usize].compare_exchange(0, self.tick(), Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// `block` looked.

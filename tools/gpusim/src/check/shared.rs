@@ -76,11 +76,7 @@ impl Shared {
     ) -> Option<Clash> {
         let lane = lane.unwrap_or(MANY);
         let first = (offset / 4) as usize;
-        let mask = if bytes < 4 {
-            ((1 << bytes) - 1) << (offset % 4)
-        } else {
-            15
-        };
+        let mask = if bytes < 4 { ((1 << bytes) - 1) << (offset % 4) } else { 15 };
         let stamp = Stamp::new(clocks.now(warp), at, lane, warp, mask);
         for cell in &mut self.cells[first..first + bytes.div_ceil(4) as usize] {
             let clash = cell.note(stamp, write, clocks);

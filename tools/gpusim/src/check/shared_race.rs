@@ -47,9 +47,7 @@ impl Clocks {
 
     /// What all of these have seen together.
     pub fn join<'a>(all: impl Iterator<Item = &'a Self>) -> [u32; 32] {
-        all.fold([0; 32], |joined, clocks| {
-            array::from_fn(|i| joined[i].max(clocks.seen[i]))
-        })
+        all.fold([0; 32], |joined, clocks| array::from_fn(|i| joined[i].max(clocks.seen[i])))
     }
 
     /// Sees what `joined` has seen.
@@ -71,13 +69,7 @@ impl Stamp {
     pub fn new(clock: u32, at: u32, lane: u32, warp: u32, bytes: u32) -> Self {
         let clock = u64::from(clock & 0xff_ffff);
         let at = u64::from(at & 0xff_ffff);
-        Self(
-            clock << 40
-                | at << 16
-                | u64::from(lane) << 10
-                | u64::from(warp) << 5
-                | u64::from(bytes),
-        )
+        Self(clock << 40 | at << 16 | u64::from(lane) << 10 | u64::from(warp) << 5 | u64::from(bytes))
     }
 
     fn clock(self) -> u32 {
@@ -105,8 +97,7 @@ impl Stamp {
             return false;
         }
         let lanes_known = self.lane() != MANY && mine.lane() != MANY;
-        let same_thread =
-            self.warp() == mine.warp() && (!lanes_known || self.lane() == mine.lane());
+        let same_thread = self.warp() == mine.warp() && (!lanes_known || self.lane() == mine.lane());
         !same_thread && !clocks.saw(self.warp(), self.clock())
     }
 
@@ -118,18 +109,8 @@ impl Stamp {
     /// Both, when they are of one moment.
     #[inline]
     fn merged(self, other: Self) -> Self {
-        let lane = if self.lane() == other.lane() {
-            self.lane()
-        } else {
-            MANY
-        };
-        Self::new(
-            self.clock(),
-            self.at(),
-            lane,
-            self.warp(),
-            self.bytes() | other.bytes(),
-        )
+        let lane = if self.lane() == other.lane() { self.lane() } else { MANY };
+        Self::new(self.clock(), self.at(), lane, self.warp(), self.bytes() | other.bytes())
     }
 }
 
@@ -157,22 +138,14 @@ impl Cell {
     /// Notes an access, and gives the clash if there is one.
     #[inline(always)]
     pub fn note(&mut self, mine: Stamp, write: bool, clocks: &Clocks) -> Option<Clash> {
-        let last = if write {
-            &mut self.write
-        } else {
-            &mut self.reads[0]
-        };
+        let last = if write { &mut self.write } else { &mut self.reads[0] };
         // The same bytes at the same moment: what is to be looked at was. (Lanes that store to one word with one
         // instruction: one of them wins, as PTX says; compilers do it with equal values.)
         if (last.0 ^ mine.0) & !LANE == 0 {
             *last = last.merged(mine);
             return None;
         }
-        if write {
-            self.note_write(mine, clocks)
-        } else {
-            self.note_read(mine, clocks)
-        }
+        if write { self.note_write(mine, clocks) } else { self.note_read(mine, clocks) }
     }
 
     fn note_read(&mut self, mine: Stamp, clocks: &Clocks) -> Option<Clash> {
@@ -198,9 +171,7 @@ impl Cell {
                 return found;
             }
         }
-        self.reads
-            .iter()
-            .find_map(|&read| clash(read, mine, clocks, false))
+        self.reads.iter().find_map(|&read| clash(read, mine, clocks, false))
     }
 }
 
@@ -226,11 +197,7 @@ mod tests {
         lane: u32,
         clocks: &Clocks,
     ) -> Option<Clash> {
-        cell.note(
-            Stamp::new(clocks.now(warp), at, lane, warp, bytes),
-            write,
-            clocks,
-        )
+        cell.note(Stamp::new(clocks.now(warp), at, lane, warp, bytes), write, clocks)
     }
 
     fn barrier(warps: &mut [Clocks]) {
@@ -245,20 +212,9 @@ mod tests {
         let mut cell = Cell::default();
         assert_eq!(touch(&mut cell, 15, true, 7, 0, 3, &warps[0]), None);
         let clash = touch(&mut cell, 15, false, 9, 1, 5, &warps[1]).unwrap();
-        assert_eq!(
-            clash,
-            Clash {
-                at: 7,
-                warp: 0,
-                lane: Some(3),
-                write: true
-            }
-        );
+        assert_eq!(clash, Clash { at: 7, warp: 0, lane: Some(3), write: true });
         barrier(&mut warps);
-        assert_eq!(
-            touch(&mut Cell::default(), 15, false, 9, 1, 5, &warps[1]),
-            None
-        );
+        assert_eq!(touch(&mut Cell::default(), 15, false, 9, 1, 5, &warps[1]), None);
         let mut cell = Cell::default();
         touch(&mut cell, 15, true, 7, 0, 3, &warps[0]);
         barrier(&mut warps);
@@ -272,10 +228,7 @@ mod tests {
         touch(&mut cell, 15, false, 1, 0, 0, &warps[0]);
         touch(&mut cell, 15, false, 1, 1, 0, &warps[1]);
         barrier(&mut warps[1..]);
-        assert_eq!(
-            touch(&mut cell, 15, true, 2, 2, 0, &warps[2]).unwrap().warp,
-            0
-        );
+        assert_eq!(touch(&mut cell, 15, true, 2, 2, 0, &warps[2]).unwrap().warp, 0);
     }
 
     #[test]
@@ -292,10 +245,7 @@ mod tests {
         let mut cell = Cell::default();
         assert_eq!(touch(&mut cell, 15, true, 1, 0, 0, &clocks), None);
         assert_eq!(touch(&mut cell, 15, true, 1, 0, 1, &clocks), None);
-        assert!(
-            touch(&mut cell, 15, true, 2, 0, 1, &clocks).is_none(),
-            "whose store it was is not known any more"
-        );
+        assert!(touch(&mut cell, 15, true, 2, 0, 1, &clocks).is_none(), "whose store it was is not known any more");
         let mut cell = Cell::default();
         touch(&mut cell, 15, true, 1, 0, 0, &clocks);
         assert!(touch(&mut cell, 15, true, 2, 0, 1, &clocks).is_some());

@@ -123,9 +123,7 @@ impl Gpu {
     /// The GPU of this name, in any case.
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Self> {
-        Self::ALL
-            .iter()
-            .find(|gpu| gpu.name.eq_ignore_ascii_case(name))
+        Self::ALL.iter().find(|gpu| gpu.name.eq_ignore_ascii_case(name))
     }
 
     /// Blocks of `threads` threads with so many bytes of shared memory and registers a thread that fit on a

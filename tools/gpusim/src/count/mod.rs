@@ -48,10 +48,7 @@ impl Tally {
     /// For a kernel of so many instructions.
     #[must_use]
     pub fn new(instructions: usize) -> Self {
-        Self {
-            sites: vec![Site::default(); instructions],
-            touched_sectors: 0,
-        }
+        Self { sites: vec![Site::default(); instructions], touched_sectors: 0 }
     }
 
     /// Notes that a warp executed instruction `at` with these lanes.

@@ -57,11 +57,7 @@ impl Summary {
         let mut warp_instructions = BTreeMap::new();
         let (mut tensor_flops, mut tensor_cost) = (0, 0);
         let mut total = Site::default();
-        for (inst, site) in code
-            .iter()
-            .zip(&tally.sites)
-            .filter(|(_, site)| site.warps > 0)
-        {
+        for (inst, site) in code.iter().zip(&tally.sites).filter(|(_, site)| site.warps > 0) {
             *warp_instructions.entry(inst.class).or_default() += site.warps;
             tensor_flops += site.warps * u64::from(inst.flops);
             tensor_cost += site.warps * u64::from(inst.tensor_cost);
@@ -98,43 +94,16 @@ impl Summary {
         let single = f64::from(gpu.single_lanes);
         let all: u64 = self.warp_instructions.values().sum();
         let mut floors = vec![
-            Floor {
-                by: "device memory",
-                seconds: self.touched_sectors as f64 * 32.0 / gpu.bandwidth,
-            },
+            Floor { by: "device memory", seconds: self.touched_sectors as f64 * 32.0 / gpu.bandwidth },
             // The second-level cache gives a multiprocessor 64 bytes a cycle.
-            Floor {
-                by: "L2 cache",
-                seconds: self.sectors as f64 * 32.0 / 64.0 / cycles,
-            },
-            Floor {
-                by: "shared memory",
-                seconds: self.wavefronts as f64 / cycles,
-            },
-            Floor {
-                by: "issue",
-                seconds: all as f64 / 4.0 / cycles,
-            },
-            Floor {
-                by: "single precision",
-                seconds: lanes(Class::Float, single),
-            },
-            Floor {
-                by: "double precision",
-                seconds: lanes(Class::Double, single / f64::from(gpu.single_to_double)),
-            },
-            Floor {
-                by: "integers",
-                seconds: lanes(Class::Integer, 64.0),
-            },
-            Floor {
-                by: "special functions",
-                seconds: lanes(Class::Special, 16.0),
-            },
-            Floor {
-                by: "tensor cores",
-                seconds: tensor_cost as f64 / gpu.tensor_half,
-            },
+            Floor { by: "L2 cache", seconds: self.sectors as f64 * 32.0 / 64.0 / cycles },
+            Floor { by: "shared memory", seconds: self.wavefronts as f64 / cycles },
+            Floor { by: "issue", seconds: all as f64 / 4.0 / cycles },
+            Floor { by: "single precision", seconds: lanes(Class::Float, single) },
+            Floor { by: "double precision", seconds: lanes(Class::Double, single / f64::from(gpu.single_to_double)) },
+            Floor { by: "integers", seconds: lanes(Class::Integer, 64.0) },
+            Floor { by: "special functions", seconds: lanes(Class::Special, 16.0) },
+            Floor { by: "tensor cores", seconds: tensor_cost as f64 / gpu.tensor_half },
         ];
         floors.retain(|floor| floor.seconds > 0.0);
         floors.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
@@ -151,41 +120,16 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ([gx, gy, gz], [bx, by, bz]) = (self.grid, self.block);
-        writeln!(
-            f,
-            "kernel `{}` <<<({gx},{gy},{gz}), ({bx},{by},{bz})>>>",
-            self.kernel
-        )?;
+        writeln!(f, "kernel `{}` <<<({gx},{gy},{gz}), ({bx},{by},{bz})>>>", self.kernel)?;
         for (class, count) in &self.warp_instructions {
-            writeln!(
-                f,
-                "  {:<28}{count:>14} warp instructions",
-                format!("{class:?}").to_lowercase()
-            )?;
+            writeln!(f, "  {:<28}{count:>14} warp instructions", format!("{class:?}").to_lowercase())?;
         }
-        writeln!(
-            f,
-            "  {:<28}{:>13.1} %",
-            "active lanes",
-            self.active_lanes * 100.0
-        )?;
+        writeln!(f, "  {:<28}{:>13.1} %", "active lanes", self.active_lanes * 100.0)?;
         let per = self.sectors as f64 / self.requests.max(1) as f64;
-        writeln!(
-            f,
-            "  {:<28}{:>14} ({per:.2} a request)",
-            "sectors requested", self.sectors
-        )?;
-        writeln!(
-            f,
-            "  {:<28}{:>14}",
-            "sectors touched at all", self.touched_sectors
-        )?;
+        writeln!(f, "  {:<28}{:>14} ({per:.2} a request)", "sectors requested", self.sectors)?;
+        writeln!(f, "  {:<28}{:>14}", "sectors touched at all", self.touched_sectors)?;
         let conflicts = self.wavefronts - self.ideal_wavefronts;
-        writeln!(
-            f,
-            "  {:<28}{:>14} ({conflicts} by bank conflicts)",
-            "shared-memory wavefronts", self.wavefronts
-        )?;
+        writeln!(f, "  {:<28}{:>14} ({conflicts} by bank conflicts)", "shared-memory wavefronts", self.wavefronts)?;
         writeln!(f, "  {:<28}{:>14}", "tensor FLOP", self.tensor_flops)?;
         for floor in &self.floors {
             writeln!(

@@ -13,9 +13,7 @@ thread_local! {
 
 /// The thread's current context.
 pub(super) fn current() -> Option<Handle> {
-    STACK
-        .with_borrow(|stack| stack.last().copied())
-        .filter(|&context| context != 0)
+    STACK.with_borrow(|stack| stack.last().copied()).filter(|&context| context != 0)
 }
 
 fn set_current(context: Handle) {
@@ -28,31 +26,18 @@ fn set_current(context: Handle) {
 impl Driver {
     fn make_context(&mut self, flags: u32, primary: bool) -> Handle {
         let handle = self.handle();
-        self.contexts.insert(
-            handle,
-            Context {
-                failed: None,
-                retained: 1,
-                primary,
-                flags,
-                limits: HashMap::new(),
-            },
-        );
+        self.contexts.insert(handle, Context { failed: None, retained: 1, primary, flags, limits: HashMap::new() });
         handle
     }
 
     /// Ends a context: what it still owns is freed, and named as leaked.
     fn end_context(&mut self, context: Handle) -> Answer {
-        let ended = self
-            .contexts
-            .remove(&context)
-            .ok_or(Code::INVALID_CONTEXT)?;
+        let ended = self.contexts.remove(&context).ok_or(Code::INVALID_CONTEXT)?;
         if ended.primary {
             self.primary = None;
         }
         self.modules.retain(|_, module| module.context != context);
-        self.functions
-            .retain(|_, function| function.context != context);
+        self.functions.retain(|_, function| function.context != context);
         self.streams.retain(|_, stream| stream.context != context);
         self.events.retain(|_, event| event.context != context);
         self.free_all(context, ended.failed.is_none());

@@ -37,36 +37,15 @@ pub(super) struct Fill {
     pub height: usize,
 }
 
-const TO_DEVICE: Ends = Ends {
-    from_device: false,
-    to_device: true,
-};
-const FROM_DEVICE: Ends = Ends {
-    from_device: true,
-    to_device: false,
-};
-const WITHIN_DEVICE: Ends = Ends {
-    from_device: true,
-    to_device: true,
-};
+const TO_DEVICE: Ends = Ends { from_device: false, to_device: true };
+const FROM_DEVICE: Ends = Ends { from_device: true, to_device: false };
+const WITHIN_DEVICE: Ends = Ends { from_device: true, to_device: true };
 
 impl Driver {
     pub fn copy(&mut self, rows: &Rows) -> Answer {
-        let Rows {
-            to,
-            to_pitch,
-            from,
-            from_pitch,
-            width,
-            height,
-            ends,
-        } = *rows;
+        let Rows { to, to_pitch, from, from_pitch, width, height, ends } = *rows;
         let span = |pitch: usize| {
-            if height == 0 || width == 0 {
-                0
-            } else {
-                (height - 1) * pitch + width
-            }
+            if height == 0 || width == 0 { 0 } else { (height - 1) * pitch + width }
         };
         if ends.from_device {
             self.check_range(from, span(from_pitch))?;
@@ -75,10 +54,7 @@ impl Driver {
             self.check_range(to, span(to_pitch))?;
         }
         for row in 0..height {
-            let (to, from) = (
-                to + (row * to_pitch) as u64,
-                from + (row * from_pitch) as u64,
-            );
+            let (to, from) = (to + (row * to_pitch) as u64, from + (row * from_pitch) as u64);
             // SAFETY: device ends were checked; the caller answers for host ends. The ranges may overlap.
             unsafe { std::ptr::copy(from as *const u8, to as *mut u8, width) };
             match ends {
@@ -91,14 +67,7 @@ impl Driver {
     }
 
     pub fn fill(&mut self, fill: &Fill) -> Answer {
-        let Fill {
-            to,
-            pitch,
-            value,
-            size,
-            width,
-            height,
-        } = *fill;
+        let Fill { to, pitch, value, size, width, height } = *fill;
         let bytes = width * size;
         if height == 0 || bytes == 0 {
             return Ok(());
@@ -124,50 +93,17 @@ impl Driver {
 }
 
 fn line(to: u64, from: u64, bytes: usize, ends: Ends, stream: Handle) -> Answer {
-    let rows = Rows {
-        to,
-        to_pitch: bytes,
-        from,
-        from_pitch: bytes,
-        width: bytes,
-        height: 1,
-        ends,
-    };
+    let rows = Rows { to, to_pitch: bytes, from, from_pitch: bytes, width: bytes, height: 1, ends };
     ready()?.submit(stream, Operation::Copy(rows))
 }
 
 fn fill(to: u64, value: u32, size: usize, count: usize, stream: Handle) -> Answer {
-    let fill = Fill {
-        to,
-        pitch: 0,
-        value,
-        size,
-        width: count,
-        height: 1,
-    };
+    let fill = Fill { to, pitch: 0, value, size, width: count, height: 1 };
     ready()?.submit(stream, Operation::Fill(fill))
 }
 
-fn fill_rows(
-    to: u64,
-    pitch: usize,
-    value: u32,
-    size: usize,
-    width: usize,
-    height: usize,
-    stream: Handle,
-) -> Answer {
-    ready()?.submit(
-        stream,
-        Operation::Fill(Fill {
-            to,
-            pitch,
-            value,
-            size,
-            width,
-            height,
-        }),
-    )
+fn fill_rows(to: u64, pitch: usize, value: u32, size: usize, width: usize, height: usize, stream: Handle) -> Answer {
+    ready()?.submit(stream, Operation::Fill(Fill { to, pitch, value, size, width, height }))
 }
 
 /// A copy between any two places: those in the device's range are the device's.
@@ -175,10 +111,7 @@ fn unified(to: u64, from: u64, bytes: usize, stream: Handle) -> Answer {
     let ends = {
         let driver = ready()?;
         let inside = |address| driver.arena.holds(address, 1);
-        Ends {
-            from_device: inside(from),
-            to_device: inside(to),
-        }
+        Ends { from_device: inside(from), to_device: inside(to) }
     };
     line(to, from, bytes, ends, stream)
 }
@@ -227,10 +160,7 @@ fn rows(copy: *const Copy2d, stream: Handle) -> Answer {
         from_pitch: copy.src_pitch,
         width: copy.width,
         height: copy.height,
-        ends: Ends {
-            from_device,
-            to_device,
-        },
+        ends: Ends { from_device, to_device },
     };
     ready()?.submit(stream, Operation::Copy(rows))
 }

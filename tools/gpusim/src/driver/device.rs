@@ -19,16 +19,10 @@ impl Device {
         let name = std::env::var("GPUSIM_GPU").unwrap_or_else(|_| "A100".into());
         let Some(gpu) = Gpu::named(&name) else {
             let known: Vec<&str> = Gpu::ALL.iter().map(|gpu| gpu.name).collect();
-            report::say(&format!(
-                "GPUSIM_GPU={name} is not one of {}",
-                known.join(", ")
-            ));
+            report::say(&format!("GPUSIM_GPU={name} is not one of {}", known.join(", ")));
             return Err(Code::NO_DEVICE);
         };
-        Ok(Self {
-            gpu,
-            name: format!("gpusim {} (in software)", gpu.name),
-        })
+        Ok(Self { gpu, name: format!("gpusim {} (in software)", gpu.name) })
     }
 
     /// A device attribute by its number in the header; those of hardware that isn't there are 0.
@@ -69,11 +63,7 @@ impl Device {
 }
 
 fn only(ordinal: c_int) -> Answer {
-    if ordinal == 0 {
-        Ok(())
-    } else {
-        Err(Code::INVALID_DEVICE)
-    }
+    if ordinal == 0 { Ok(()) } else { Err(Code::INVALID_DEVICE) }
 }
 
 api! {

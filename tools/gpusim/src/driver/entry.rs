@@ -31,28 +31,16 @@ fn symbol(name: &str) -> Option<*mut c_void> {
 }
 
 fn find(name: &str, version: c_int) -> Option<*mut c_void> {
-    if let Some(&(.., renamed)) = RENAMED
-        .iter()
-        .find(|(plain, since, _)| *plain == name && version >= *since)
-    {
+    if let Some(&(.., renamed)) = RENAMED.iter().find(|(plain, since, _)| *plain == name && version >= *since) {
         return symbol(renamed);
     }
     // The second version of a call where there is one, unless only the first does anything.
     let second = format!("{name}_v2");
-    let first = if unsupported::NAMES.contains(&second.as_str()) {
-        symbol(name)
-    } else {
-        None
-    };
+    let first = if unsupported::NAMES.contains(&second.as_str()) { symbol(name) } else { None };
     first.or_else(|| symbol(&second)).or_else(|| symbol(name))
 }
 
-fn look_up(
-    name: *const c_char,
-    place: *mut *mut c_void,
-    version: c_int,
-    status: *mut c_int,
-) -> Answer {
+fn look_up(name: *const c_char, place: *mut *mut c_void, version: c_int, status: *mut c_int) -> Answer {
     // SAFETY: the caller's promise.
     let name = unsafe { text(name)? };
     if place.is_null() {

@@ -29,29 +29,18 @@ fn record(event: Handle, stream: Handle) -> Answer {
 fn wait(event: Handle) -> Answer {
     let driver = ready()?;
     let event = driver.events.get(&event).ok_or(Code::INVALID_HANDLE)?;
-    if event.capture.is_some() {
-        Err(Code::CAPTURED_EVENT)
-    } else {
-        Ok(())
-    }
+    if event.capture.is_some() { Err(Code::CAPTURED_EVENT) } else { Ok(()) }
 }
 
 /// Milliseconds of the host between two events: how long the simulation took, not what hardware would take.
 fn elapsed(milliseconds: *mut f32, start: Handle, end: Handle) -> Answer {
     let driver = ready()?;
-    let find = |handle| {
-        driver
-            .events
-            .get(&handle)
-            .filter(|event| !event.untimed)
-            .ok_or(Code::INVALID_HANDLE)
-    };
+    let find = |handle| driver.events.get(&handle).filter(|event| !event.untimed).ok_or(Code::INVALID_HANDLE);
     let (start, end) = (find(start)?, find(end)?);
     let (Some(from), Some(to)) = (start.time, end.time) else {
         return Err(Code::INVALID_HANDLE);
     };
-    let seconds = to.saturating_duration_since(from).as_secs_f32()
-        - from.saturating_duration_since(to).as_secs_f32();
+    let seconds = to.saturating_duration_since(from).as_secs_f32() - from.saturating_duration_since(to).as_secs_f32();
     // SAFETY: the caller's promise.
     unsafe { give(milliseconds, seconds * 1e3) }
 }

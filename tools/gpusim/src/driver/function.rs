@@ -39,17 +39,9 @@ impl Driver {
     }
 
     /// Sets an attribute that can be set.
-    pub fn set_function_attribute(
-        &mut self,
-        function: Handle,
-        attribute: u32,
-        value: c_int,
-    ) -> Answer {
+    pub fn set_function_attribute(&mut self, function: Handle, attribute: u32, value: c_int) -> Answer {
         let limit = self.device.gpu.shared_bytes_per_block;
-        let found = self
-            .functions
-            .get_mut(&function)
-            .ok_or(Code::INVALID_HANDLE)?;
+        let found = self.functions.get_mut(&function).ok_or(Code::INVALID_HANDLE)?;
         match attribute {
             8 => {
                 let fixed = found.kernel.shared_bytes as u32;
@@ -70,23 +62,15 @@ impl Driver {
 /// Blocks of this function that fit on a multiprocessor.
 fn resident(function: Handle, threads: c_int, dynamic: usize) -> Answer<u32> {
     let driver = ready()?;
-    let function = driver
-        .functions
-        .get(&function)
-        .ok_or(Code::INVALID_HANDLE)?;
+    let function = driver.functions.get(&function).ok_or(Code::INVALID_HANDLE)?;
     if threads <= 0 {
         return Err(Code::INVALID_VALUE);
     }
     let shared = function.kernel.shared_bytes + dynamic;
-    if shared > driver.device.gpu.shared_bytes_per_block as usize
-        || threads as u32 > function.kernel.max_threads
-    {
+    if shared > driver.device.gpu.shared_bytes_per_block as usize || threads as u32 > function.kernel.max_threads {
         return Ok(0);
     }
-    Ok(driver
-        .device
-        .gpu
-        .resident_blocks(threads as u32, shared as u32, function.registers()))
+    Ok(driver.device.gpu.resident_blocks(threads as u32, shared as u32, function.registers()))
 }
 
 fn best_block(
@@ -99,14 +83,8 @@ fn best_block(
 ) -> Answer {
     let (most, multiprocessors) = {
         let driver = ready()?;
-        let found = driver
-            .functions
-            .get(&function)
-            .ok_or(Code::INVALID_HANDLE)?;
-        (
-            found.kernel.max_threads.min(1024) as c_int,
-            driver.device.gpu.multiprocessors,
-        )
+        let found = driver.functions.get(&function).ok_or(Code::INVALID_HANDLE)?;
+        (found.kernel.max_threads.min(1024) as c_int, driver.device.gpu.multiprocessors)
     };
     let most = if limit > 0 { most.min(limit) } else { most };
     let (mut best, mut best_blocks, mut most_threads) = (most, 0, 0);

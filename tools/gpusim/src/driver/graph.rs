@@ -13,11 +13,7 @@ pub(super) type HostFunction = unsafe extern "C" fn(*mut c_void);
 #[derive(Clone)]
 pub(super) enum Operation {
     /// Run a kernel.
-    Launch {
-        function: Handle,
-        setup: Setup,
-        arguments: Vec<u8>,
-    },
+    Launch { function: Handle, setup: Setup, arguments: Vec<u8> },
     /// Copy rows of bytes; device addresses are host addresses.
     Copy(super::copy::Rows),
     /// Fill rows of elements.
@@ -45,11 +41,7 @@ impl Driver {
 
     pub fn perform(&mut self, context: Handle, operation: &Operation) -> Answer {
         match operation {
-            Operation::Launch {
-                function,
-                setup,
-                arguments,
-            } => self.run_kernel(context, *function, *setup, arguments),
+            Operation::Launch { function, setup, arguments } => self.run_kernel(context, *function, *setup, arguments),
             Operation::Copy(rows) => self.copy(rows),
             Operation::Fill(fill) => self.fill(fill),
             Operation::Host { function, data } => {
@@ -63,11 +55,7 @@ impl Driver {
 
 fn instantiate(executable: *mut Handle, graph: Handle) -> Answer {
     let mut driver = ready()?;
-    let graph = driver
-        .graphs
-        .get(&graph)
-        .ok_or(Code::INVALID_VALUE)?
-        .clone();
+    let graph = driver.graphs.get(&graph).ok_or(Code::INVALID_VALUE)?.clone();
     let handle = driver.handle();
     driver.executables.insert(handle, graph);
     // SAFETY: the caller's promise.

@@ -26,28 +26,10 @@ fn code(kind: &Kind) -> Code {
 
 impl Driver {
     /// Runs a kernel; a fault is said, and kept for the next call that looks.
-    pub fn run_kernel(
-        &mut self,
-        context: Handle,
-        function: Handle,
-        setup: Setup,
-        arguments: &[u8],
-    ) -> Answer {
-        let kernel = self
-            .functions
-            .get(&function)
-            .ok_or(Code::INVALID_HANDLE)?
-            .kernel
-            .clone();
+    pub fn run_kernel(&mut self, context: Handle, function: Handle, setup: Setup, arguments: &[u8]) -> Answer {
+        let kernel = self.functions.get(&function).ok_or(Code::INVALID_HANDLE)?.kernel.clone();
         self.launches += 1;
-        let launch = Launch::new(
-            &kernel,
-            setup,
-            arguments,
-            self.arena,
-            &self.allocations,
-            self.launches,
-        );
+        let launch = Launch::new(&kernel, setup, arguments, self.arena, &self.allocations, self.launches);
         match launch.run() {
             Ok(tally) => super::report::counted(&launch, &tally, self.device.gpu),
             Err(fault) => {
@@ -65,29 +47,15 @@ impl Driver {
         let (kernel, gpu) = (&function.kernel, self.device.gpu);
         let ([gx, gy, gz], [bx, by, bz]) = (setup.grid, setup.block);
         let threads = u64::from(bx) * u64::from(by) * u64::from(bz);
-        let grid_fits =
-            gx > 0 && gy > 0 && gz > 0 && gx <= i32::MAX as u32 && gy <= 65_535 && gz <= 65_535;
+        let grid_fits = gx > 0 && gy > 0 && gz > 0 && gx <= i32::MAX as u32 && gy <= 65_535 && gz <= 65_535;
         let blocks = u64::from(gx) * u64::from(gy) * u64::from(gz);
-        if !grid_fits
-            || blocks > u64::from(u32::MAX)
-            || threads == 0
-            || bx > 1024
-            || by > 1024
-            || bz > 64
-        {
+        if !grid_fits || blocks > u64::from(u32::MAX) || threads == 0 || bx > 1024 || by > 1024 || bz > 64 {
             return Err(Code::INVALID_VALUE);
         }
         if threads > u64::from(kernel.max_threads.min(1024)) {
-            return Err(if threads > 1024 {
-                Code::INVALID_VALUE
-            } else {
-                Code::LAUNCH_OUT_OF_RESOURCES
-            });
+            return Err(if threads > 1024 { Code::INVALID_VALUE } else { Code::LAUNCH_OUT_OF_RESOURCES });
         }
-        if kernel
-            .required_threads
-            .is_some_and(|required| required != setup.block)
-        {
+        if kernel.required_threads.is_some_and(|required| required != setup.block) {
             return Err(Code::INVALID_VALUE);
         }
         if setup.dynamic_shared > function.max_dynamic {
@@ -113,11 +81,7 @@ impl Driver {
         pointers: *mut *mut c_void,
         extra: *mut *mut c_void,
     ) -> Answer<Vec<u8>> {
-        let kernel = &self
-            .functions
-            .get(&function)
-            .ok_or(Code::INVALID_HANDLE)?
-            .kernel;
+        let kernel = &self.functions.get(&function).ok_or(Code::INVALID_HANDLE)?.kernel;
         let mut buffer = vec![0; kernel.parameter_bytes];
         if !pointers.is_null() {
             for (index, parameter) in kernel.parameters.iter().enumerate() {
@@ -134,11 +98,7 @@ impl Driver {
             return Ok(buffer);
         }
         if extra.is_null() {
-            return if kernel.parameters.is_empty() {
-                Ok(buffer)
-            } else {
-                Err(Code::INVALID_VALUE)
-            };
+            return if kernel.parameters.is_empty() { Ok(buffer) } else { Err(Code::INVALID_VALUE) };
         }
         let (mut packed, mut bytes, mut at) = (std::ptr::null::<u8>(), 0usize, extra);
         // SAFETY: the caller ends the list with CU_LAUNCH_PARAM_END; its keys are small numbers as pointers.
@@ -184,14 +144,7 @@ unsafe fn launch(request: &Request, pointers: *mut *mut c_void, extra: *mut *mut
     driver.check_launch(request.function, &setup, request.cooperative)?;
     // SAFETY: the caller's promise.
     let arguments = unsafe { driver.arguments(request.function, pointers, extra)? };
-    driver.submit(
-        request.stream,
-        Operation::Launch {
-            function: request.function,
-            setup,
-            arguments,
-        },
-    )
+    driver.submit(request.stream, Operation::Launch { function: request.function, setup, arguments })
 }
 
 /// `CUlaunchConfig`.

@@ -32,10 +32,7 @@ impl Driver {
         if self.allocations.used().saturating_add(bytes) > self.device.gpu.memory_bytes as u64 {
             return Err(Code::OUT_OF_MEMORY);
         }
-        let address = self
-            .allocations
-            .allocate(bytes, what)
-            .ok_or(Code::OUT_OF_MEMORY)?;
+        let address = self.allocations.allocate(bytes, what).ok_or(Code::OUT_OF_MEMORY)?;
         // The host writes pinned and managed memory without a word to the driver.
         if matches!(kind, Kind::Pinned | Kind::Managed) {
             self.arena.mark(address, bytes, true);
@@ -46,11 +43,7 @@ impl Driver {
 
     fn release(&mut self, address: u64, host: bool) -> Answer {
         let owned = self.owned.get(&address).ok_or(Code::INVALID_VALUE)?;
-        let right = if host {
-            owned.kind == Kind::Pinned
-        } else {
-            matches!(owned.kind, Kind::Device | Kind::Managed)
-        };
+        let right = if host { owned.kind == Kind::Pinned } else { matches!(owned.kind, Kind::Device | Kind::Managed) };
         if !right {
             return Err(Code::INVALID_VALUE);
         }
@@ -67,24 +60,13 @@ impl Driver {
 
     /// Frees what a context still owns at its end, and says so.
     pub fn free_all(&mut self, context: Handle, report_leaks: bool) {
-        let mut left: Vec<u64> = self
-            .owned
-            .iter()
-            .filter(|(_, owned)| owned.context == context)
-            .map(|(&address, _)| address)
-            .collect();
+        let mut left: Vec<u64> =
+            self.owned.iter().filter(|(_, owned)| owned.context == context).map(|(&address, _)| address).collect();
         left.sort_unstable();
-        let leaked: Vec<u64> = left
-            .iter()
-            .copied()
-            .filter(|address| self.owned[address].kind != Kind::Variable)
-            .collect();
+        let leaked: Vec<u64> =
+            left.iter().copied().filter(|address| self.owned[address].kind != Kind::Variable).collect();
         if report_leaks && !leaked.is_empty() {
-            let bytes: u64 = leaked
-                .iter()
-                .filter_map(|&a| self.allocations.find(a, 0))
-                .map(|a| a.bytes)
-                .sum();
+            let bytes: u64 = leaked.iter().filter_map(|&a| self.allocations.find(a, 0)).map(|a| a.bytes).sum();
             let first = self.allocations.nearest(leaked[0]);
             report::say(&format!(
                 "leak: the context ends with {} allocations of {bytes} bytes not freed; the first: {first}",
@@ -102,13 +84,11 @@ impl Driver {
         if bytes == 0 || self.allocations.find(address, bytes as u64).is_some() {
             return Ok(());
         }
-        let nearest = self.allocations.freed(address).map_or_else(
-            || self.allocations.nearest(address),
-            |was| format!("{was}, which was freed"),
-        );
-        report::say(&format!(
-            "a copy or memset of {bytes} bytes at {address:#x} is out of bounds: {nearest}"
-        ));
+        let nearest = self
+            .allocations
+            .freed(address)
+            .map_or_else(|| self.allocations.nearest(address), |was| format!("{was}, which was freed"));
+        report::say(&format!("a copy or memset of {bytes} bytes at {address:#x} is out of bounds: {nearest}"));
         Err(Code::INVALID_VALUE)
     }
 }

@@ -97,7 +97,5 @@ unsafe fn text<'a>(text: *const std::ffi::c_char) -> Answer<&'a str> {
         return Err(Code::INVALID_VALUE);
     }
     // SAFETY: the caller's promise.
-    unsafe { std::ffi::CStr::from_ptr(text) }
-        .to_str()
-        .map_err(|_| Code::INVALID_VALUE)
+    unsafe { std::ffi::CStr::from_ptr(text) }.to_str().map_err(|_| Code::INVALID_VALUE)
 }

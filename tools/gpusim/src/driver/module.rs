@@ -37,10 +37,7 @@ impl Driver {
         let capability = self.device.gpu.capability;
         let target = module.target();
         if target > capability.0 * 10 + capability.1 {
-            report::say(&format!(
-                "the module is for sm_{target}, the device is sm_{}{}",
-                capability.0, capability.1
-            ));
+            report::say(&format!("the module is for sm_{target}, the device is sm_{}{}", capability.0, capability.1));
             return Err(Code::NO_BINARY_FOR_GPU);
         }
         let mut placed = Vec::new();
@@ -52,34 +49,21 @@ impl Driver {
         for (address, variable) in &placed {
             let image = module.image(variable);
             // SAFETY: the allocation has just this size.
-            unsafe {
-                std::ptr::copy_nonoverlapping(image.as_ptr(), *address as *mut u8, image.len())
-            };
+            unsafe { std::ptr::copy_nonoverlapping(image.as_ptr(), *address as *mut u8, image.len()) };
             // Variables without an initial value are zero.
             self.arena.mark(*address, image.len() as u64, true);
         }
         let variables = placed.into_iter().map(|(address, _)| address).collect();
         let handle = self.handle();
-        self.modules.insert(
-            handle,
-            Loaded {
-                context,
-                module,
-                variables,
-            },
-        );
+        self.modules.insert(handle, Loaded { context, module, variables });
         Ok(handle)
     }
 
     /// Forgets a module, its functions and variables.
     pub fn unload(&mut self, module: Handle) -> Answer {
         let loaded = self.modules.remove(&module).ok_or(Code::INVALID_HANDLE)?;
-        self.functions
-            .retain(|_, function| function.module != module);
-        loaded
-            .variables
-            .into_iter()
-            .try_for_each(|address| self.give_back(address))
+        self.functions.retain(|_, function| function.module != module);
+        loaded.variables.into_iter().try_for_each(|address| self.give_back(address))
     }
 
     /// How many kernels a module has.
@@ -89,10 +73,7 @@ impl Driver {
     }
 
     pub fn function(&mut self, module: Handle, name: &str) -> Answer<Handle> {
-        let known = self
-            .functions
-            .iter()
-            .find(|(_, f)| f.module == module && f.kernel.name == name);
+        let known = self.functions.iter().find(|(_, f)| f.module == module && f.kernel.name == name);
         if let Some((&handle, _)) = known {
             return Ok(handle);
         }
@@ -106,16 +87,7 @@ impl Driver {
         let name = std::ffi::CString::new(name).map_err(|_| Code::INVALID_VALUE)?;
         let max_dynamic = 49_152u32.saturating_sub(kernel.shared_bytes as u32);
         let handle = self.handle();
-        self.functions.insert(
-            handle,
-            Function {
-                context,
-                module,
-                kernel,
-                name,
-                max_dynamic,
-            },
-        );
+        self.functions.insert(handle, Function { context, module, kernel, name, max_dynamic });
         Ok(handle)
     }
 }
@@ -124,12 +96,7 @@ impl Driver {
 ///
 /// # Safety
 /// The pointers are as NVIDIA documents them.
-pub(super) unsafe fn give_global(
-    address: *mut u64,
-    bytes: *mut usize,
-    module: Handle,
-    name: *const c_char,
-) -> Answer {
+pub(super) unsafe fn give_global(address: *mut u64, bytes: *mut usize, module: Handle, name: *const c_char) -> Answer {
     // SAFETY: the caller's promise.
     let name = unsafe { text(name)? };
     let driver = ready()?;

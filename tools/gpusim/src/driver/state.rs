@@ -56,9 +56,7 @@ pub(super) fn initialise() -> Answer {
         Some(arena) => arena,
         None => {
             let arena = Arena::largest().map_err(|error| {
-                report::say(&format!(
-                    "the host refuses address space for device memory: {error}"
-                ));
+                report::say(&format!("the host refuses address space for device memory: {error}"));
                 Code::OUT_OF_MEMORY
             })?;
             ARENA.get_or_init(|| arena)
@@ -90,10 +88,7 @@ pub(super) fn initialise() -> Answer {
 
 /// The driver, locked.
 pub(super) fn get() -> Answer<MutexGuard<'static, Driver>> {
-    DRIVER
-        .get()
-        .map(|driver| driver.lock())
-        .ok_or(Code::NOT_INITIALIZED)
+    DRIVER.get().map(|driver| driver.lock()).ok_or(Code::NOT_INITIALIZED)
 }
 
 impl Driver {
@@ -107,9 +102,7 @@ impl Driver {
     pub fn healthy(&self, context: Handle) -> Answer {
         match self.contexts.get(&context) {
             None => Err(Code::CONTEXT_IS_DESTROYED),
-            Some(Context {
-                failed: Some(code), ..
-            }) => Err(*code),
+            Some(Context { failed: Some(code), .. }) => Err(*code),
             Some(_) => Ok(()),
         }
     }

@@ -36,11 +36,7 @@ impl Driver {
     pub fn stream(&self, handle: Handle) -> Answer<Option<&Stream>> {
         match handle {
             0..=2 => Ok(None),
-            _ => self
-                .streams
-                .get(&handle)
-                .map(Some)
-                .ok_or(Code::INVALID_HANDLE),
+            _ => self.streams.get(&handle).map(Some).ok_or(Code::INVALID_HANDLE),
         }
     }
 
@@ -49,15 +45,8 @@ impl Driver {
         let Some(id) = self.stream(stream)?.and_then(|stream| stream.capture) else {
             return Ok(None);
         };
-        let capture = self
-            .captures
-            .get_mut(&id)
-            .ok_or(Code::STREAM_CAPTURE_INVALIDATED)?;
-        if capture.invalid {
-            Err(Code::STREAM_CAPTURE_INVALIDATED)
-        } else {
-            Ok(Some(capture))
-        }
+        let capture = self.captures.get_mut(&id).ok_or(Code::STREAM_CAPTURE_INVALIDATED)?;
+        if capture.invalid { Err(Code::STREAM_CAPTURE_INVALIDATED) } else { Ok(Some(capture)) }
     }
 
     /// A call that waits for a stream: an error, and the end of its capture, if it has one.
@@ -79,15 +68,7 @@ fn create(place: *mut Handle, flags: u32, priority: c_int) -> Answer {
     let mut driver = ready()?;
     let context = current().ok_or(Code::INVALID_CONTEXT)?;
     let handle = driver.handle();
-    driver.streams.insert(
-        handle,
-        Stream {
-            context,
-            flags,
-            priority,
-            capture: None,
-        },
-    );
+    driver.streams.insert(handle, Stream { context, flags, priority, capture: None });
     // SAFETY: the caller's promise.
     unsafe { give(place, handle) }
 }

@@ -81,9 +81,7 @@ impl Core<'_> {
         let mut left = mask;
         while left != 0 {
             let window = addresses[left.trailing_zeros() as usize] >> 56;
-            let same = lanes(left)
-                .filter(|&lane| addresses[lane] >> 56 == window)
-                .fold(0, |m, lane| m | 1 << lane);
+            let same = lanes(left).filter(|&lane| addresses[lane] >> 56 == window).fold(0, |m, lane| m | 1 << lane);
             left &= !same;
             let space = match window << 56 {
                 SHARED_WINDOW => Space::Shared,
@@ -110,26 +108,12 @@ impl Core<'_> {
             wrong => {
                 let lane = wrong.trailing_zeros();
                 let address = addresses[lane as usize];
-                Err(self.fault(
-                    lane,
-                    Kind::Misaligned {
-                        address,
-                        bytes,
-                        write: mode.writes(),
-                    },
-                ))
+                Err(self.fault(lane, Kind::Misaligned { address, bytes, write: mode.writes() }))
             }
         }
     }
 
-    fn device(
-        &mut self,
-        space: Space,
-        addresses: &mut [u64; 32],
-        mask: u32,
-        bytes: u32,
-        mode: Mode,
-    ) -> Done {
+    fn device(&mut self, space: Space, addresses: &mut [u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
         self.check_aligned(addresses, mask, bytes, mode)?;
         let (runs, count) = runs(addresses, mask, bytes);
         let runs = &runs[..count];
@@ -152,8 +136,7 @@ impl Core<'_> {
             sorted &= i == 0 || runs[i - 1].sector <= run.sector;
         }
         if !sorted {
-            let mut sectors: [u64; 32] =
-                std::array::from_fn(|i| runs.get(i).map_or(u64::MAX, |run| run.sector));
+            let mut sectors: [u64; 32] = std::array::from_fn(|i| runs.get(i).map_or(u64::MAX, |run| run.sector));
             sectors[..count].sort_unstable();
             distinct = 1 + (1..count).filter(|&i| sectors[i] != sectors[i - 1]).count() as u64;
         }
@@ -209,15 +192,7 @@ impl Core<'_> {
             }
             if mode.reads() {
                 let nearest = launch.allocations.nearest(address);
-                return Err(self.fault(
-                    lane as u32,
-                    Kind::Uninitialised {
-                        address,
-                        bytes,
-                        space,
-                        nearest,
-                    },
-                ));
+                return Err(self.fault(lane as u32, Kind::Uninitialised { address, bytes, space, nearest }));
             }
             launch.arena.mark(address, bytes.into(), true);
         }
@@ -228,19 +203,8 @@ impl Core<'_> {
         let write = mode.writes();
         let allocations = self.launch.allocations;
         let kind = match allocations.freed(address) {
-            Some(nearest) => Kind::UseAfterFree {
-                address,
-                bytes,
-                write,
-                nearest,
-            },
-            None => Kind::OutOfBounds {
-                address,
-                bytes,
-                space,
-                write,
-                nearest: allocations.nearest(address),
-            },
+            Some(nearest) => Kind::UseAfterFree { address, bytes, write, nearest },
+            None => Kind::OutOfBounds { address, bytes, space, write, nearest: allocations.nearest(address) },
         };
         self.fault(lane, kind)
     }
@@ -254,14 +218,7 @@ impl Core<'_> {
             line: race.at.map_or(0, |at| self.line(at)),
             write: race.write,
         };
-        self.fault(
-            lane,
-            Kind::Race {
-                address: race.address,
-                space: Space::Global,
-                other,
-            },
-        )
+        self.fault(lane, Kind::Race { address: race.address, space: Space::Global, other })
     }
 
     #[cold]
@@ -272,97 +229,48 @@ impl Core<'_> {
             line: self.line(clash.at),
             write: clash.write,
         };
-        self.fault(
-            lane,
-            Kind::Race {
-                address,
-                space: Space::Shared,
-                other,
-            },
-        )
+        self.fault(lane, Kind::Race { address, space: Space::Shared, other })
     }
 
     fn shared(&mut self, addresses: &mut [u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
         self.check_aligned(addresses, mask, bytes, mode)?;
         // Lanes that read the same word are looked at once, as if they were one.
-        let repeated = if mode == Mode::Read {
-            repeats(addresses, mask)
-        } else {
-            0
-        };
+        let repeated = if mode == Mode::Read { repeats(addresses, mask) } else { 0 };
         for lane in lanes(mask & !repeated) {
             self.shared_lane(addresses[lane], bytes, mode, lane as u32, repeated != 0)?;
         }
         let (wavefronts, ideal) = wavefronts(addresses, mask, bytes);
         self.tally.shared(self.at, wavefronts, ideal);
         let base = self.common.shared.pointer() as u64;
-        addresses
-            .iter_mut()
-            .for_each(|address| *address = address.wrapping_add(base));
+        addresses.iter_mut().for_each(|address| *address = address.wrapping_add(base));
         Ok(())
     }
 
     /// Checks one lane's access to shared memory; `together` when the warp acts as one.
     #[inline]
-    pub(super) fn shared_lane(
-        &mut self,
-        offset: u64,
-        bytes: u32,
-        mode: Mode,
-        lane: u32,
-        together: bool,
-    ) -> Done {
+    pub(super) fn shared_lane(&mut self, offset: u64, bytes: u32, mode: Mode, lane: u32, together: bool) -> Done {
         let shared = &mut self.common.shared;
         if !shared.holds(offset, bytes) {
             let nearest = format!("the block has {} bytes", shared.bytes());
             let write = mode.writes();
-            return Err(self.fault(
-                lane,
-                Kind::OutOfBounds {
-                    address: offset,
-                    bytes,
-                    space: Space::Shared,
-                    write,
-                    nearest,
-                },
-            ));
+            return Err(
+                self.fault(lane, Kind::OutOfBounds { address: offset, bytes, space: Space::Shared, write, nearest })
+            );
         }
         if mode.reads() && !shared.is_initialised(offset, bytes) {
             let nearest = "shared memory starts without a value in every block".to_owned();
-            return Err(self.fault(
-                lane,
-                Kind::Uninitialised {
-                    address: offset,
-                    bytes,
-                    space: Space::Shared,
-                    nearest,
-                },
-            ));
+            return Err(self.fault(lane, Kind::Uninitialised { address: offset, bytes, space: Space::Shared, nearest }));
         }
         if mode.writes() {
             shared.mark(offset, bytes);
         }
         if let Some(line) = self.common.pending.find(offset, bytes) {
-            return Err(self.fault(
-                lane,
-                Kind::AsyncPending {
-                    address: offset,
-                    line,
-                },
-            ));
+            return Err(self.fault(lane, Kind::AsyncPending { address: offset, line }));
         }
         if mode.races() {
             let named = (!together).then_some(lane);
             let (warp, write) = (self.warp.number, mode.writes());
-            let clash = self.common.shared.touch(
-                offset,
-                bytes,
-                write,
-                self.at,
-                warp,
-                named,
-                &self.warp.clocks,
-            );
+            let clash = self.common.shared.touch(offset, bytes, write, self.at, warp, named, &self.warp.clocks);
             if let Some(clash) = clash {
                 return Err(self.shared_race(lane, offset, clash));
             }
@@ -378,16 +286,9 @@ impl Core<'_> {
             if address >= size || u64::from(bytes) > size - address {
                 let nearest = format!("the thread has {size} bytes");
                 let write = mode.writes();
-                return Err(self.fault(
-                    lane as u32,
-                    Kind::OutOfBounds {
-                        address,
-                        bytes,
-                        space: Space::Local,
-                        write,
-                        nearest,
-                    },
-                ));
+                return Err(
+                    self.fault(lane as u32, Kind::OutOfBounds { address, bytes, space: Space::Local, write, nearest })
+                );
             }
         }
         let base = self.warp.local.as_mut_ptr() as u64;
@@ -403,24 +304,14 @@ impl Core<'_> {
         for lane in lanes(mask) {
             let (address, write) = (addresses[lane], mode.writes());
             if write || address >= size || u64::from(bytes) > size - address {
-                let nearest =
-                    format!("the kernel's parameters have {size} bytes and can only be read");
-                return Err(self.fault(
-                    lane as u32,
-                    Kind::OutOfBounds {
-                        address,
-                        bytes,
-                        space: Space::Param,
-                        write,
-                        nearest,
-                    },
-                ));
+                let nearest = format!("the kernel's parameters have {size} bytes and can only be read");
+                return Err(
+                    self.fault(lane as u32, Kind::OutOfBounds { address, bytes, space: Space::Param, write, nearest })
+                );
             }
         }
         let base = self.launch.arguments.as_ptr() as u64;
-        addresses
-            .iter_mut()
-            .for_each(|address| *address = address.wrapping_add(base));
+        addresses.iter_mut().for_each(|address| *address = address.wrapping_add(base));
         Ok(())
     }
 }
@@ -432,9 +323,7 @@ fn runs(addresses: &[u64; 32], mask: u32, bytes: u32) -> ([Run; 32], usize) {
     let first = addresses[0];
     let step = u64::from(bytes);
     let contiguous = mask == u32::MAX
-        && (0..32).fold(true, |all, lane| {
-            all & (addresses[lane] == first.wrapping_add(lane as u64 * step))
-        });
+        && (0..32).fold(true, |all, lane| all & (addresses[lane] == first.wrapping_add(lane as u64 * step)));
     if contiguous && bytes < 32 {
         let end = first + 32 * step;
         let mut at = first;
@@ -442,11 +331,7 @@ fn runs(addresses: &[u64; 32], mask: u32, bytes: u32) -> ([Run; 32], usize) {
             let sector = at / SECTOR * SECTOR;
             let stop = (sector + SECTOR).min(end);
             let mask = u32::MAX >> (32 - (stop - at)) << (at - sector);
-            runs[count] = Run {
-                sector,
-                bytes: mask,
-                lane: ((at - first) / step) as u32,
-            };
+            runs[count] = Run { sector, bytes: mask, lane: ((at - first) / step) as u32 };
             count += 1;
             at = stop;
             // A misaligned request of the widest lanes has one sector more than there are runs: never here, since
@@ -461,11 +346,7 @@ fn runs(addresses: &[u64; 32], mask: u32, bytes: u32) -> ([Run; 32], usize) {
         if count > 0 && runs[count - 1].sector == sector {
             runs[count - 1].bytes |= bits;
         } else {
-            runs[count] = Run {
-                sector,
-                bytes: bits,
-                lane: lane as u32,
-            };
+            runs[count] = Run { sector, bytes: bits, lane: lane as u32 };
             count += 1;
         }
     }

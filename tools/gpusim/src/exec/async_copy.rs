@@ -78,29 +78,18 @@ impl Pending {
         }
         let first = (offset / 4) as usize;
         let end = (first + bytes.div_ceil(4) as usize).min(self.lines.len());
-        self.lines
-            .get(first..end)?
-            .iter()
-            .copied()
-            .find(|&line| line != 0)
+        self.lines.get(first..end)?.iter().copied().find(|&line| line != 0)
     }
 }
 
 pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
-    let words: Vec<&str> = ins
-        .modifiers
-        .iter()
-        .map(String::as_str)
-        .filter(|word| !is_hint(word))
-        .collect();
+    let words: Vec<&str> = ins.modifiers.iter().map(String::as_str).filter(|word| !is_hint(word)).collect();
     match words[..] {
         ["async", "ca" | "cg", "shared" | "shared::cta", "global"] => copy(d, ins),
         ["async", "commit_group"] => Ok(Inst::new(Class::Memory, Act::Lanes(commit), &[])),
         ["async", "wait_all"] => Ok(Inst::new(Class::Barrier, Act::Lanes(wait), &[]).imm(-1)),
         ["async", "wait_group"] => match d.operand(ins, 0)? {
-            &Operand::Integer(groups) => {
-                Ok(Inst::new(Class::Barrier, Act::Lanes(wait), &[]).imm(groups as i64))
-            }
+            &Operand::Integer(groups) => Ok(Inst::new(Class::Barrier, Act::Lanes(wait), &[]).imm(groups as i64)),
             _ => d.unsupported(ins),
         },
         _ => d.unsupported(ins),
@@ -120,11 +109,9 @@ fn copy(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     // Behind the size may stand a cache policy (64 bits), and before it the bytes to read (32 bits).
     let mut source = d.constant(Type::U32, bytes);
     if let Some(operand) = ins.operands.get(3) {
-        let is_policy = matches!(operand, Operand::Name(_))
-            && d.register(operand).is_ok_and(|(_, ty)| ty.size() == 8);
+        let is_policy = matches!(operand, Operand::Name(_)) && d.register(operand).is_ok_and(|(_, ty)| ty.size() == 8);
         let is_predicate = matches!(operand, Operand::Not(_))
-            || matches!(operand, Operand::Name(_))
-                && d.register(operand).is_ok_and(|(_, ty)| ty == Type::Pred);
+            || matches!(operand, Operand::Name(_)) && d.register(operand).is_ok_and(|(_, ty)| ty == Type::Pred);
         if is_predicate {
             return d.unsupported(ins);
         }
@@ -132,19 +119,8 @@ fn copy(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
             source = d.src(operand, Type::U32)?;
         }
     }
-    let wide = vec![
-        u32::from(to.narrow),
-        u32::from(from.narrow),
-        bytes as u32,
-        from.offset as u32,
-    ];
-    Ok(Inst::new(
-        Class::Memory,
-        Act::Lanes(copy_lanes),
-        &[to.base, from.base, source],
-    )
-    .imm(to.offset)
-    .wide(wide))
+    let wide = vec![u32::from(to.narrow), u32::from(from.narrow), bytes as u32, from.offset as u32];
+    Ok(Inst::new(Class::Memory, Act::Lanes(copy_lanes), &[to.base, from.base, source]).imm(to.offset).wide(wide))
 }
 
 unsafe fn copy_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
@@ -152,18 +128,11 @@ unsafe fn copy_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     // SAFETY: the decoder put address rows in operands 0 and 1 and a row of u32 in 2.
     let (to, mut from, source) = unsafe {
         let to = addresses(core, inst.a[0], inst.wide[0] != 0, inst.imm);
-        let from = addresses(
-            core,
-            inst.a[1],
-            inst.wide[1] != 0,
-            i64::from(inst.wide[3] as i32),
-        );
+        let from = addresses(core, inst.a[1], inst.wide[1] != 0, i64::from(inst.wide[3] as i32));
         (to, from, core.row::<u32>(inst.a[2]))
     };
     // Lanes that read everything, and lanes that read less and fill up with zeros.
-    let full = lanes(mask)
-        .filter(|&lane| source[lane] >= bytes)
-        .fold(0, |m, lane| m | 1 << lane);
+    let full = lanes(mask).filter(|&lane| source[lane] >= bytes).fold(0, |m, lane| m | 1 << lane);
     if full != 0 {
         core.locate(Space::Global, &mut from, full, bytes, Mode::Read)?;
     }
@@ -172,13 +141,7 @@ unsafe fn copy_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
         let into = &mut parts[lane * 16..][..bytes as usize];
         if full >> lane & 1 != 0 {
             // SAFETY: `locate` found these bytes readable.
-            unsafe {
-                std::ptr::copy_nonoverlapping(
-                    from[lane] as *const u8,
-                    into.as_mut_ptr(),
-                    bytes as usize,
-                )
-            };
+            unsafe { std::ptr::copy_nonoverlapping(from[lane] as *const u8, into.as_mut_ptr(), bytes as usize) };
         } else {
             for byte in 0..source[lane] {
                 let mut one = [from[lane] + u64::from(byte); 32];
@@ -197,12 +160,7 @@ unsafe fn copy_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
             let from = parts[lane * 16..].as_ptr();
             std::ptr::copy_nonoverlapping(from, place[lane] as *mut u8, bytes as usize);
         }
-        let piece = Piece {
-            offset: to[lane] as u32,
-            bytes: bytes as u8,
-            lane: lane as u8,
-            at,
-        };
+        let piece = Piece { offset: to[lane] as u32, bytes: bytes as u8, lane: lane as u8, at };
         core.common.pending.add(piece, line);
         core.warp.copies.open.push(piece);
     }
@@ -212,9 +170,7 @@ unsafe fn copy_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
 unsafe fn commit(core: &mut Core<'_>, _: &Inst, _: u32) -> Done {
     let copies = &mut core.warp.copies;
     let next = copies.spare.pop().unwrap_or_default();
-    copies
-        .committed
-        .push_back(std::mem::replace(&mut copies.open, next));
+    copies.committed.push_back(std::mem::replace(&mut copies.open, next));
     Ok(())
 }
 
@@ -241,15 +197,7 @@ impl Core<'_> {
             let (offset, warp) = (u64::from(piece.offset), self.warp.number);
             let (bytes, lane) = (piece.bytes.into(), Some(piece.lane.into()));
             // A clash was seen when the copy was issued; this only moves the write to now.
-            let _ = self.common.shared.touch(
-                offset,
-                bytes,
-                true,
-                piece.at,
-                warp,
-                lane,
-                &self.warp.clocks,
-            );
+            let _ = self.common.shared.touch(offset, bytes, true, piece.at, warp, lane, &self.warp.clocks);
         }
         group.clear();
         self.warp.copies.spare.push(group);

@@ -34,26 +34,14 @@ fn add_bf16(a: u16, b: u16) -> u16 {
 
 /// The updates, by the number inside an instruction.
 const UPDATES: [(&str, Type, Update); 42] = [
-    ("add", Type::U32, |old, b, _| {
-        (old as u32).wrapping_add(b as u32).into()
-    }),
-    ("add", Type::S32, |old, b, _| {
-        (old as u32).wrapping_add(b as u32).into()
-    }),
+    ("add", Type::U32, |old, b, _| (old as u32).wrapping_add(b as u32).into()),
+    ("add", Type::S32, |old, b, _| (old as u32).wrapping_add(b as u32).into()),
     ("add", Type::U64, |old, b, _| old.wrapping_add(b)),
     ("add", Type::S64, |old, b, _| old.wrapping_add(b)),
-    ("add", Type::F32, |old, b, _| {
-        (float(old) + float(b)).to_bits().into()
-    }),
-    ("add", Type::F64, |old, b, _| {
-        (f64::from_bits(old) + f64::from_bits(b)).to_bits()
-    }),
-    ("add", Type::F16, |old, b, _| {
-        add_f16(old as u16, b as u16).into()
-    }),
-    ("add", Type::Bf16, |old, b, _| {
-        add_bf16(old as u16, b as u16).into()
-    }),
+    ("add", Type::F32, |old, b, _| (float(old) + float(b)).to_bits().into()),
+    ("add", Type::F64, |old, b, _| (f64::from_bits(old) + f64::from_bits(b)).to_bits()),
+    ("add", Type::F16, |old, b, _| add_f16(old as u16, b as u16).into()),
+    ("add", Type::Bf16, |old, b, _| add_bf16(old as u16, b as u16).into()),
     ("add", Type::F16x2, |old, b, _| half_pair(old, b, add_f16)),
     ("add", Type::Bf16x2, |old, b, _| half_pair(old, b, add_bf16)),
     ("and", Type::B32, |old, b, _| old & b),
@@ -68,54 +56,24 @@ const UPDATES: [(&str, Type, Update); 42] = [
     ("exch", Type::S32, |_, b, _| b),
     ("exch", Type::F32, |_, b, _| b),
     ("exch", Type::U64, |_, b, _| b),
-    ("cas", Type::B16, |old, b, c| {
-        if old as u16 == b as u16 { c } else { old }
-    }),
-    ("cas", Type::B32, |old, b, c| {
-        if old as u32 == b as u32 { c } else { old }
-    }),
-    ("cas", Type::U32, |old, b, c| {
-        if old as u32 == b as u32 { c } else { old }
-    }),
-    ("cas", Type::S32, |old, b, c| {
-        if old as u32 == b as u32 { c } else { old }
-    }),
+    ("cas", Type::B16, |old, b, c| if old as u16 == b as u16 { c } else { old }),
+    ("cas", Type::B32, |old, b, c| if old as u32 == b as u32 { c } else { old }),
+    ("cas", Type::U32, |old, b, c| if old as u32 == b as u32 { c } else { old }),
+    ("cas", Type::S32, |old, b, c| if old as u32 == b as u32 { c } else { old }),
     ("cas", Type::B64, |old, b, c| if old == b { c } else { old }),
     ("cas", Type::U64, |old, b, c| if old == b { c } else { old }),
     ("cas", Type::S64, |old, b, c| if old == b { c } else { old }),
-    ("inc", Type::U32, |old, b, _| {
-        if old as u32 >= b as u32 { 0 } else { old + 1 }
-    }),
-    ("dec", Type::U32, |old, b, _| {
-        if old == 0 || old as u32 > b as u32 {
-            b
-        } else {
-            old - 1
-        }
-    }),
-    ("min", Type::U32, |old, b, _| {
-        (old as u32).min(b as u32).into()
-    }),
-    ("min", Type::S32, |old, b, _| {
-        (old as i32).min(b as i32) as u32 as u64
-    }),
+    ("inc", Type::U32, |old, b, _| if old as u32 >= b as u32 { 0 } else { old + 1 }),
+    ("dec", Type::U32, |old, b, _| if old == 0 || old as u32 > b as u32 { b } else { old - 1 }),
+    ("min", Type::U32, |old, b, _| (old as u32).min(b as u32).into()),
+    ("min", Type::S32, |old, b, _| (old as i32).min(b as i32) as u32 as u64),
     ("min", Type::U64, |old, b, _| old.min(b)),
-    ("min", Type::S64, |old, b, _| {
-        (old as i64).min(b as i64) as u64
-    }),
-    ("max", Type::U32, |old, b, _| {
-        (old as u32).max(b as u32).into()
-    }),
-    ("max", Type::S32, |old, b, _| {
-        (old as i32).max(b as i32) as u32 as u64
-    }),
+    ("min", Type::S64, |old, b, _| (old as i64).min(b as i64) as u64),
+    ("max", Type::U32, |old, b, _| (old as u32).max(b as u32).into()),
+    ("max", Type::S32, |old, b, _| (old as i32).max(b as i32) as u32 as u64),
     ("max", Type::U64, |old, b, _| old.max(b)),
-    ("max", Type::S64, |old, b, _| {
-        (old as i64).max(b as i64) as u64
-    }),
-    ("add", Type::B32, |old, b, _| {
-        (old as u32).wrapping_add(b as u32).into()
-    }),
+    ("max", Type::S64, |old, b, _| (old as i64).max(b as i64) as u64),
+    ("add", Type::B32, |old, b, _| (old as u32).wrapping_add(b as u32).into()),
     ("exch", Type::S64, |_, b, _| b),
     ("exch", Type::F64, |_, b, _| b),
 ];
@@ -144,16 +102,12 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
             }
             word => match space(word) {
                 Some(found) => place = found,
-                None if is_scope(word)
-                    || Type::parse(word).is_some()
-                    || super::memory::is_cache_hint(word) => {}
+                None if is_scope(word) || Type::parse(word).is_some() || super::memory::is_cache_hint(word) => {}
                 None => return d.unsupported(ins),
             },
         }
     }
-    let found = UPDATES
-        .iter()
-        .position(|&(name, kind, _)| Some(name) == operation && kind == ty);
+    let found = UPDATES.iter().position(|&(name, kind, _)| Some(name) == operation && kind == ty);
     let Some(update) = found else {
         return d.unsupported(ins);
     };
@@ -169,11 +123,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         count as Slot,
     ];
     let values = d.elements(d.operand(ins, first + 1)?).to_vec();
-    let results = if returns {
-        d.elements(d.operand(ins, 0)?).to_vec()
-    } else {
-        Vec::new()
-    };
+    let results = if returns { d.elements(d.operand(ins, 0)?).to_vec() } else { Vec::new() };
     if values.len() != count || (returns && results.len() != count) {
         return d.unsupported(ins);
     }
@@ -184,18 +134,8 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         wide.push(d.dst(result, ty)?);
     }
     // The second operand of `cas`; others have none and read the first again.
-    let third = if operation == Some("cas") {
-        d.src(d.operand(ins, first + 2)?, ty)?
-    } else {
-        wide[HEAD]
-    };
-    Ok(Inst::new(
-        Class::Atomic,
-        Act::Lanes(update_lanes),
-        &[address.base, third],
-    )
-    .imm(address.offset)
-    .wide(wide))
+    let third = if operation == Some("cas") { d.src(d.operand(ins, first + 2)?, ty)? } else { wide[HEAD] };
+    Ok(Inst::new(Class::Atomic, Act::Lanes(update_lanes), &[address.base, third]).imm(address.offset).wide(wide))
 }
 
 unsafe fn update_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {

@@ -37,12 +37,7 @@ impl Barrier {
     /// Lets everybody go who waits here at barrier `number`.
     pub fn open(&mut self, number: u32, warps: &mut [Warp]) {
         let waits = |warp: &Warp| warp.state == State::Waiting(number);
-        let joined = Clocks::join(
-            warps
-                .iter()
-                .filter(|warp| waits(warp))
-                .map(|warp| &warp.clocks),
-        );
+        let joined = Clocks::join(warps.iter().filter(|warp| waits(warp)).map(|warp| &warp.clocks));
         let seen = std::array::from_fn(|i| joined[i].max(self.seen[i]));
         for warp in warps.iter_mut().filter(|warp| waits(warp)) {
             warp.clocks.see(&seen);
@@ -126,11 +121,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
 fn barrier(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     if ins.has("warp") {
         let members = d.src(d.operand(ins, 0)?, Type::B32)?;
-        return Ok(Inst::new(
-            Class::Barrier,
-            Act::Lanes(warp_barrier),
-            &[members],
-        ));
+        return Ok(Inst::new(Class::Barrier, Act::Lanes(warp_barrier), &[members]));
     }
     if ins.has("red") {
         return reduction(d, ins);
@@ -146,11 +137,7 @@ fn barrier(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         (false, true) => arrive,
         _ => return d.unsupported(ins),
     };
-    Ok(Inst::new(
-        Class::Barrier,
-        Act::Lanes(exec),
-        &[number, threads],
-    ))
+    Ok(Inst::new(Class::Barrier, Act::Lanes(exec), &[number, threads]))
 }
 
 /// `bar.red.popc.u32 d, a, {b,} p` and `bar.red.and.pred p, a, {b,} q`.
@@ -160,26 +147,13 @@ fn reduction(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         return d.unsupported(ins);
     };
     let to = d.operand(ins, 0)?.clone();
-    let to = if which == 0 {
-        d.dst(&to, Type::U32)?
-    } else {
-        d.dst_predicate(&to)?
-    };
+    let to = if which == 0 { d.dst(&to, Type::U32)? } else { d.dst_predicate(&to)? };
     let number = d.src(d.operand(ins, 1)?, Type::U32)?;
     let counted = ins.operands.len() > 3;
-    let threads = if counted {
-        d.src(d.operand(ins, 2)?, Type::U32)?
-    } else {
-        d.constant(Type::U32, 0)
-    };
+    let threads = if counted { d.src(d.operand(ins, 2)?, Type::U32)? } else { d.constant(Type::U32, 0) };
     let (predicate, negated) = d.predicate(d.operand(ins, if counted { 3 } else { 2 })?)?;
     let imm = which as i64 | i64::from(negated) << 4;
-    Ok(Inst::new(
-        Class::Barrier,
-        Act::Lanes(wait_and_reduce),
-        &[number, threads, to, predicate],
-    )
-    .imm(imm))
+    Ok(Inst::new(Class::Barrier, Act::Lanes(wait_and_reduce), &[number, threads, to, predicate]).imm(imm))
 }
 
 unsafe fn nothing(_: &mut Core<'_>, _: &Inst, _: u32) -> Done {
@@ -202,11 +176,7 @@ unsafe fn warp_barrier(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     let named = unsafe { core.row::<u32>(inst.a[0]) };
     for lane in lanes(mask) {
         if named[lane] >> lane & 1 == 0 || named[lane] & core.warp.live & !mask != 0 {
-            let kind = Kind::MemberMask {
-                name: "bar.warp.sync".into(),
-                named: named[lane],
-                active: mask,
-            };
+            let kind = Kind::MemberMask { name: "bar.warp.sync".into(), named: named[lane], active: mask };
             return Err(core.fault(lane as u32, kind));
         }
     }
@@ -229,8 +199,7 @@ impl Core<'_> {
         let (number, threads) = unsafe { (self.row::<u32>(inst.a[0]), self.row::<u32>(inst.a[1])) };
         let (number, threads) = (number[lane as usize], threads[lane as usize]);
         if number >= 16 || !threads.is_multiple_of(32) {
-            let what =
-                format!("barrier {number} with {threads} threads (16 barriers; whole warps)");
+            let what = format!("barrier {number} with {threads} threads (16 barriers; whole warps)");
             return Err(self.fault(lane, Kind::Unsupported(what)));
         }
         let barrier = &mut self.common.barriers[number as usize];

@@ -33,11 +33,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
 fn predicate_logic(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     let to = d.dst_predicate(d.operand(ins, 0)?)?;
     let (a, a_not) = d.predicate(d.operand(ins, 1)?)?;
-    let (b, b_not) = if ins.opcode == "not" {
-        (a, a_not)
-    } else {
-        d.predicate(d.operand(ins, 2)?)?
-    };
+    let (b, b_not) = if ins.opcode == "not" { (a, a_not) } else { d.predicate(d.operand(ins, 2)?)? };
     let op = match ins.opcode.as_str() {
         "and" => 0,
         "or" => 1,
@@ -53,16 +49,9 @@ unsafe fn predicate_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     // SAFETY: the decoder made all operands predicates.
     unsafe {
         let flip = |value: u32, bit: i64| {
-            if inst.imm >> bit & 1 != 0 {
-                !value
-            } else {
-                value
-            }
+            if inst.imm >> bit & 1 != 0 { !value } else { value }
         };
-        let (a, b) = (
-            flip(core.predicate(inst.a[1]), 2),
-            flip(core.predicate(inst.a[2]), 3),
-        );
+        let (a, b) = (flip(core.predicate(inst.a[1]), 2), flip(core.predicate(inst.a[2]), 3));
         let value = match inst.imm & 3 {
             0 => a & b,
             1 => a | b,
@@ -75,11 +64,7 @@ unsafe fn predicate_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
 }
 
 fn logic(d: &mut Decoder<'_>, ins: &Instruction, ty: Type) -> Result<Inst> {
-    let inputs = if matches!(ins.opcode.as_str(), "not" | "cnot") {
-        1
-    } else {
-        2
-    };
+    let inputs = if matches!(ins.opcode.as_str(), "not" | "cnot") { 1 } else { 2 };
     let rows = super::arithmetic::rows(d, ins, ty, inputs)?;
     macro_rules! by_type {
         ($ty:ty) => {
@@ -103,17 +88,11 @@ fn logic(d: &mut Decoder<'_>, ins: &Instruction, ty: Type) -> Result<Inst> {
 
 /// Shifts; an amount beyond the width gives zero, or the sign.
 fn shift(d: &mut Decoder<'_>, ins: &Instruction, ty: Type) -> Result<Inst> {
-    let rows = [
-        d.dst(d.operand(ins, 0)?, ty)?,
-        d.src(d.operand(ins, 1)?, ty)?,
-        d.src(d.operand(ins, 2)?, Type::U32)?,
-    ];
+    let rows = [d.dst(d.operand(ins, 0)?, ty)?, d.src(d.operand(ins, 1)?, ty)?, d.src(d.operand(ins, 2)?, Type::U32)?];
     macro_rules! by_type {
         ($signed:ty, $unsigned:ty) => {
             match (ins.opcode.as_str(), ty.is_signed()) {
-                ("shl", _) => {
-                    binary(|a: $unsigned, n: u32| if n < <$unsigned>::BITS { a << n } else { 0 })
-                }
+                ("shl", _) => binary(|a: $unsigned, n: u32| if n < <$unsigned>::BITS { a << n } else { 0 }),
                 (_, true) => binary(|a: $signed, n: u32| a >> n.min(<$signed>::BITS - 1)),
                 _ => binary(|a: $unsigned, n: u32| if n < <$unsigned>::BITS { a >> n } else { 0 }),
             }
@@ -170,11 +149,7 @@ fn permute(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         (0..4).fold(0, |out, i| {
             let pick = selector >> (4 * i) & 15;
             let byte = (bytes >> (8 * (pick & 7))) as u8;
-            let byte = if pick & 8 != 0 {
-                ((byte as i8) >> 7) as u8
-            } else {
-                byte
-            };
+            let byte = if pick & 8 != 0 { ((byte as i8) >> 7) as u8 } else { byte };
             out | u32::from(byte) << (8 * i)
         })
     });
@@ -183,37 +158,20 @@ fn permute(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
 
 fn field(d: &mut Decoder<'_>, ins: &Instruction, ty: Type) -> Result<Inst> {
     let insert = ins.opcode == "bfi";
-    let mut rows = vec![
-        d.dst(d.operand(ins, 0)?, ty)?,
-        d.src(d.operand(ins, 1)?, ty)?,
-    ];
-    let inputs = if insert {
-        vec![ty, Type::U32, Type::U32]
-    } else {
-        vec![Type::U32, Type::U32]
-    };
+    let mut rows = vec![d.dst(d.operand(ins, 0)?, ty)?, d.src(d.operand(ins, 1)?, ty)?];
+    let inputs = if insert { vec![ty, Type::U32, Type::U32] } else { vec![Type::U32, Type::U32] };
     for (index, kind) in (2..).zip(inputs) {
         rows.push(d.src(d.operand(ins, index)?, kind)?);
     }
     let exec: Exec = match (insert, ty) {
-        (true, Type::B32) => quaternary(|a: u32, b: u32, at: u32, length: u32| {
-            insert_field(a.into(), b.into(), at, length, 32) as u32
-        }),
-        (true, Type::B64) => {
-            quaternary(|a: u64, b: u64, at: u32, length: u32| insert_field(a, b, at, length, 64))
+        (true, Type::B32) => {
+            quaternary(|a: u32, b: u32, at: u32, length: u32| insert_field(a.into(), b.into(), at, length, 32) as u32)
         }
-        (false, Type::U32) => {
-            ternary(|a: u32, at: u32, length: u32| extract(a.into(), at, length, 32, false) as u32)
-        }
-        (false, Type::S32) => {
-            ternary(|a: u32, at: u32, length: u32| extract(a.into(), at, length, 32, true) as u32)
-        }
-        (false, Type::U64) => {
-            ternary(|a: u64, at: u32, length: u32| extract(a, at, length, 64, false))
-        }
-        (false, Type::S64) => {
-            ternary(|a: u64, at: u32, length: u32| extract(a, at, length, 64, true))
-        }
+        (true, Type::B64) => quaternary(|a: u64, b: u64, at: u32, length: u32| insert_field(a, b, at, length, 64)),
+        (false, Type::U32) => ternary(|a: u32, at: u32, length: u32| extract(a.into(), at, length, 32, false) as u32),
+        (false, Type::S32) => ternary(|a: u32, at: u32, length: u32| extract(a.into(), at, length, 32, true) as u32),
+        (false, Type::U64) => ternary(|a: u64, at: u32, length: u32| extract(a, at, length, 64, false)),
+        (false, Type::S64) => ternary(|a: u64, at: u32, length: u32| extract(a, at, length, 64, true)),
         _ => return d.unsupported(ins),
     };
     Ok(Inst::new(Class::Integer, Act::Lanes(exec), &rows))
@@ -223,11 +181,7 @@ fn field(d: &mut Decoder<'_>, ins: &Instruction, ty: Type) -> Result<Inst> {
 fn extract(a: u64, at: u32, length: u32, bits: u32, signed: bool) -> u64 {
     let (at, length) = (at & 0xff, length & 0xff);
     let bit = |index: u32| if index < bits { a >> index & 1 } else { 0 };
-    let sign = if signed && length > 0 {
-        bit((at + length - 1).min(bits - 1))
-    } else {
-        0
-    };
+    let sign = if signed && length > 0 { bit((at + length - 1).min(bits - 1)) } else { 0 };
     let fill = 0u64.wrapping_sub(sign);
     let inside = length.min(bits.saturating_sub(at)).min(64);
     if inside == 0 {
@@ -248,10 +202,7 @@ fn insert_field(a: u64, b: u64, at: u32, length: u32, bits: u32) -> u64 {
 
 fn count(d: &mut Decoder<'_>, ins: &Instruction, ty: Type) -> Result<Inst> {
     let result = if ins.opcode == "brev" { ty } else { Type::U32 };
-    let rows = [
-        d.dst(d.operand(ins, 0)?, result)?,
-        d.src(d.operand(ins, 1)?, ty)?,
-    ];
+    let rows = [d.dst(d.operand(ins, 0)?, result)?, d.src(d.operand(ins, 1)?, ty)?];
     fn highest(value: u64, shift_amount: bool, bits: u32) -> u32 {
         match value {
             0 => u32::MAX,
@@ -271,9 +222,7 @@ fn count(d: &mut Decoder<'_>, ins: &Instruction, ty: Type) -> Result<Inst> {
         ("brev", Type::B64) => unary(|a: u64| a.reverse_bits()),
         ("bfind", Type::U32) if shift => unary(|a: u32| highest(a.into(), true, 32)),
         ("bfind", Type::U32) => unary(|a: u32| highest(a.into(), false, 32)),
-        ("bfind", Type::S32) if shift => {
-            unary(|a: i32| highest((a ^ a >> 31) as u32 as u64, true, 32))
-        }
+        ("bfind", Type::S32) if shift => unary(|a: i32| highest((a ^ a >> 31) as u32 as u64, true, 32)),
         ("bfind", Type::S32) => unary(|a: i32| highest((a ^ a >> 31) as u32 as u64, false, 32)),
         ("bfind", Type::U64) if shift => unary(|a: u64| highest(a, true, 64)),
         ("bfind", Type::U64) => unary(|a: u64| highest(a, false, 64)),
@@ -286,11 +235,7 @@ fn count(d: &mut Decoder<'_>, ins: &Instruction, ty: Type) -> Result<Inst> {
 fn bit_mask(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     let rows = super::arithmetic::rows(d, ins, Type::B32, 2)?;
     fn mask(at: u32, width: u32) -> u32 {
-        if at >= 32 || width == 0 {
-            0
-        } else {
-            u32::MAX >> (32 - width.min(32 - at)) << at
-        }
+        if at >= 32 || width == 0 { 0 } else { u32::MAX >> (32 - width.min(32 - at)) << at }
     }
     let exec = if ins.has("wrap") {
         binary(|at: u32, width: u32| mask(at & 31, width & 31))

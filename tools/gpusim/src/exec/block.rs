@@ -53,12 +53,7 @@ impl Block {
             written: (0, 0),
             pending: super::async_copy::Pending::default(),
         };
-        Self {
-            common,
-            warps: (0..launch.warps())
-                .map(|_| Warp::new(launch.kernel))
-                .collect(),
-        }
+        Self { common, warps: (0..launch.warps()).map(|_| Warp::new(launch.kernel)).collect() }
     }
 
     /// Makes it block `linear` of the grid, from the start.
@@ -72,15 +67,7 @@ impl Block {
         for (number, warp) in (0..).zip(&mut self.warps) {
             let lanes = (threads - number * 32).min(32);
             warp.start(number, u32::MAX >> (32 - lanes));
-            Core {
-                registers: std::ptr::null_mut(),
-                launch,
-                common: &mut self.common,
-                warp,
-                tally,
-                at: 0,
-            }
-            .fill();
+            Core { registers: std::ptr::null_mut(), launch, common: &mut self.common, warp, tally, at: 0 }.fill();
         }
     }
 
@@ -88,12 +75,7 @@ impl Block {
     ///
     /// # Errors
     /// What a warp did wrong, or a deadlock.
-    pub fn run(
-        &mut self,
-        launch: &Launch<'_>,
-        tally: &mut Tally,
-        rounds: u32,
-    ) -> Result<Turn, Stop> {
+    pub fn run(&mut self, launch: &Launch<'_>, tally: &mut Tally, rounds: u32) -> Result<Turn, Stop> {
         for _ in 0..rounds {
             let mut ran = false;
             for index in 0..self.warps.len() {
@@ -102,14 +84,8 @@ impl Block {
                 }
                 ran = true;
                 let warp = &mut self.warps[index];
-                let mut core = Core {
-                    registers: std::ptr::null_mut(),
-                    launch,
-                    common: &mut self.common,
-                    warp,
-                    tally,
-                    at: 0,
-                };
+                let mut core =
+                    Core { registers: std::ptr::null_mut(), launch, common: &mut self.common, warp, tally, at: 0 };
                 core.run(TURN)?;
                 self.settle();
             }
@@ -126,12 +102,7 @@ impl Block {
     /// Opens the barriers that are complete.
     fn settle(&mut self) {
         // Warps that have ended no longer count.
-        let living = 32
-            * self
-                .warps
-                .iter()
-                .filter(|warp| warp.state != State::Done)
-                .count() as u32;
+        let living = 32 * self.warps.iter().filter(|warp| warp.state != State::Done).count() as u32;
         for (number, barrier) in (0..).zip(&mut self.common.barriers) {
             let expected = match barrier.expected {
                 None => continue,
@@ -149,9 +120,7 @@ impl Block {
             .warps
             .iter()
             .filter_map(|warp| match warp.state {
-                State::Waiting(barrier) => {
-                    Some(format!("warp {} at barrier {barrier}", warp.number))
-                }
+                State::Waiting(barrier) => Some(format!("warp {} at barrier {barrier}", warp.number)),
                 _ => None,
             })
             .collect();
@@ -161,17 +130,7 @@ impl Block {
         let warp = &mut self.warps[index];
         let lane = warp.live.trailing_zeros() % 32;
         let at = warp.last();
-        let core = Core {
-            registers: std::ptr::null_mut(),
-            launch,
-            common: &mut self.common,
-            warp,
-            tally,
-            at,
-        };
-        core.fault(
-            lane,
-            Kind::Deadlock(format!("{} wait, and nobody else runs", waits.join(", "))),
-        )
+        let core = Core { registers: std::ptr::null_mut(), launch, common: &mut self.common, warp, tally, at };
+        core.fault(lane, Kind::Deadlock(format!("{} wait, and nobody else runs", waits.join(", "))))
     }
 }

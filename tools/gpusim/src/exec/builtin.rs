@@ -5,19 +5,11 @@ use crate::fault::Kind;
 use crate::program::{Act, Class, DecodeError, Decoder, Inst};
 use crate::ptx::ast::Operand;
 
-pub(super) fn decode(
-    d: &mut Decoder<'_>,
-    name: &str,
-    inputs: &[Operand],
-) -> Result<Inst, DecodeError> {
+pub(super) fn decode(d: &mut Decoder<'_>, name: &str, inputs: &[Operand]) -> Result<Inst, DecodeError> {
     match name {
         // message, file, line, function, character size.
-        "__assertfail" if inputs.len() == 5 => {
-            Ok(Inst::new(Class::Control, Act::Lanes(assertion_failed), &[]))
-        }
-        _ => d.fail(format!(
-            "the function `{name}` is not supported: it has no body"
-        )),
+        "__assertfail" if inputs.len() == 5 => Ok(Inst::new(Class::Control, Act::Lanes(assertion_failed), &[])),
+        _ => d.fail(format!("the function `{name}` is not supported: it has no body")),
     }
 }
 

@@ -14,12 +14,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         return d.unsupported(ins);
     }
     let mut known = vec!["and", "or", "xor", "ftz"];
-    known.extend(
-        ins.modifiers
-            .first()
-            .filter(|_| compares)
-            .map(String::as_str),
-    );
+    known.extend(ins.modifiers.first().filter(|_| compares).map(String::as_str));
     d.only(ins, &known)?;
     match ins.opcode.as_str() {
         "setp" => setp(d, ins),
@@ -47,20 +42,9 @@ fn setp(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         Operand::Pair(yes, no) => (d.dst_predicate(&yes)?, d.dst_predicate(&no)?),
         single => (d.dst_predicate(&single)?, 0),
     };
-    let (a, b) = (
-        d.src(d.operand(ins, 1)?, ty)?,
-        d.src(d.operand(ins, 2)?, ty)?,
-    );
-    let how = ins
-        .modifiers
-        .iter()
-        .find_map(|word| combination(word))
-        .unwrap_or(0);
-    let (third, negated) = if how != 0 {
-        d.predicate(d.operand(ins, 3)?)?
-    } else {
-        (0, false)
-    };
+    let (a, b) = (d.src(d.operand(ins, 1)?, ty)?, d.src(d.operand(ins, 2)?, ty)?);
+    let how = ins.modifiers.iter().find_map(|word| combination(word)).unwrap_or(0);
+    let (third, negated) = if how != 0 { d.predicate(d.operand(ins, 3)?)? } else { (0, false) };
     let Some(exec) = comparison(&ins.modifiers[0], ty, ins.has("ftz")) else {
         return d.unsupported(ins);
     };
@@ -88,15 +72,8 @@ fn set(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         _ => return d.unsupported(ins),
     };
     let predicate = d.scratch(Type::Pred);
-    let (a, b) = (
-        d.src(d.operand(ins, 1)?, ty)?,
-        d.src(d.operand(ins, 2)?, ty)?,
-    );
-    d.emit(Inst::new(
-        Class::Integer,
-        Act::Lanes(exec),
-        &[predicate, 0, a, b, 0],
-    ));
+    let (a, b) = (d.src(d.operand(ins, 1)?, ty)?, d.src(d.operand(ins, 2)?, ty)?);
+    d.emit(Inst::new(Class::Integer, Act::Lanes(exec), &[predicate, 0, a, b, 0]));
     let (one, zero) = (d.constant(to, one), d.constant(to, 0));
     let result = d.dst(d.operand(ins, 0)?, to)?;
     Ok(select(result, one, zero, predicate, false, to.size()))
@@ -105,12 +82,7 @@ fn set(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
 /// `result = predicate ? a : b`.
 fn select(result: Slot, a: Slot, b: Slot, predicate: Slot, negated: bool, size: usize) -> Inst {
     let (a, b) = if negated { (b, a) } else { (a, b) };
-    Inst::new(
-        Class::Integer,
-        Act::Lanes(select_lanes),
-        &[result, a, b, predicate],
-    )
-    .wide(vec![size as Slot])
+    Inst::new(Class::Integer, Act::Lanes(select_lanes), &[result, a, b, predicate]).wide(vec![size as Slot])
 }
 
 fn selp(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
@@ -118,10 +90,7 @@ fn selp(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         return d.unsupported(ins);
     };
     let result = d.dst(d.operand(ins, 0)?, ty)?;
-    let (a, b) = (
-        d.src(d.operand(ins, 1)?, ty)?,
-        d.src(d.operand(ins, 2)?, ty)?,
-    );
+    let (a, b) = (d.src(d.operand(ins, 1)?, ty)?, d.src(d.operand(ins, 2)?, ty)?);
     let (predicate, negated) = d.predicate(d.operand(ins, 3)?)?;
     Ok(select(result, a, b, predicate, negated, ty.size()))
 }
@@ -131,17 +100,8 @@ unsafe fn select_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     // SAFETY: the decoder gave the rows this size and made operand 3 a predicate.
     unsafe {
         let hits = core.predicate(inst.a[3]);
-        let (a, b) = (
-            wide_row(core, inst.a[1], size),
-            wide_row(core, inst.a[2], size),
-        );
-        let values = std::array::from_fn(|lane| {
-            if hits >> lane & 1 != 0 {
-                a[lane]
-            } else {
-                b[lane]
-            }
-        });
+        let (a, b) = (wide_row(core, inst.a[1], size), wide_row(core, inst.a[2], size));
+        let values = std::array::from_fn(|lane| if hits >> lane & 1 != 0 { a[lane] } else { b[lane] });
         set_wide_row(core, inst.a[0], size, values, mask);
     }
     Ok(())
@@ -170,11 +130,7 @@ fn slct(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
 
 /// A single as a comparison with `.ftz` sees it.
 fn flush(value: f32) -> f32 {
-    if value.is_subnormal() {
-        0.0f32.copysign(value)
-    } else {
-        value
-    }
+    if value.is_subnormal() { 0.0f32.copysign(value) } else { value }
 }
 
 fn half_value(bits: u16) -> f32 {
@@ -223,22 +179,12 @@ fn comparison(name: &str, ty: Type, ftz: bool) -> Option<Exec> {
                 "gt" => compare(|a: $ty, b: $ty| $value(a) > $value(b)),
                 "ge" => compare(|a: $ty, b: $ty| $value(a) >= $value(b)),
                 // The same, or at least one is not a number.
-                "equ" => {
-                    compare(|a: $ty, b: $ty| !($value(a) < $value(b) || $value(a) > $value(b)))
-                }
+                "equ" => compare(|a: $ty, b: $ty| !($value(a) < $value(b) || $value(a) > $value(b))),
                 "neu" => compare(|a: $ty, b: $ty| $value(a) != $value(b)),
-                "ltu" => compare(|a: $ty, b: $ty| {
-                    $value(a) < $value(b) || unordered($value(a), $value(b))
-                }),
-                "leu" => compare(|a: $ty, b: $ty| {
-                    $value(a) <= $value(b) || unordered($value(a), $value(b))
-                }),
-                "gtu" => compare(|a: $ty, b: $ty| {
-                    $value(a) > $value(b) || unordered($value(a), $value(b))
-                }),
-                "geu" => compare(|a: $ty, b: $ty| {
-                    $value(a) >= $value(b) || unordered($value(a), $value(b))
-                }),
+                "ltu" => compare(|a: $ty, b: $ty| $value(a) < $value(b) || unordered($value(a), $value(b))),
+                "leu" => compare(|a: $ty, b: $ty| $value(a) <= $value(b) || unordered($value(a), $value(b))),
+                "gtu" => compare(|a: $ty, b: $ty| $value(a) > $value(b) || unordered($value(a), $value(b))),
+                "geu" => compare(|a: $ty, b: $ty| $value(a) >= $value(b) || unordered($value(a), $value(b))),
                 "num" => compare(|a: $ty, b: $ty| !unordered($value(a), $value(b))),
                 "nan" => compare(|a: $ty, b: $ty| unordered($value(a), $value(b))),
                 _ => return None,

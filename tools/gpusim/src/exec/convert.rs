@@ -79,15 +79,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     if !TYPES.contains(&to) || !TYPES.contains(&from) {
         return d.unsupported(ins);
     }
-    let mut how = How {
-        to,
-        from,
-        direction: Direction::Nearest,
-        integral: false,
-        ftz: false,
-        sat: false,
-        relu: false,
-    };
+    let mut how = How { to, from, direction: Direction::Nearest, integral: false, ftz: false, sat: false, relu: false };
     for word in &ins.modifiers {
         match word.as_str() {
             "ftz" => how.ftz = true,
@@ -114,18 +106,10 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         && (have.size().max(2), size) == (to.size(), from.size())
         && let Some(exec) = quick(how)
     {
-        return Ok(Inst::new(
-            Class::Convert,
-            Act::Lanes(exec),
-            &[target, source],
-        ));
+        return Ok(Inst::new(Class::Convert, Act::Lanes(exec), &[target, source]));
     }
     let sizes = vec![have.size().max(2) as Slot, size as Slot];
-    Ok(
-        Inst::new(Class::Convert, Act::Lanes(convert_lanes), &[target, source])
-            .imm(how.pack())
-            .wide(sizes),
-    )
+    Ok(Inst::new(Class::Convert, Act::Lanes(convert_lanes), &[target, source]).imm(how.pack()).wide(sizes))
 }
 
 /// The conversions that compilers emit in every loop, as loops of their own.
@@ -157,13 +141,7 @@ unsafe fn convert_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     // SAFETY: the decoder gave the rows these sizes.
     unsafe {
         let values = wide_row(core, inst.a[1], inst.wide[1]);
-        set_wide_row(
-            core,
-            inst.a[0],
-            inst.wide[0],
-            values.map(|bits| general(bits, how)),
-            mask,
-        );
+        set_wide_row(core, inst.a[0], inst.wide[0], values.map(|bits| general(bits, how)), mask);
     }
     Ok(())
 }
@@ -210,11 +188,7 @@ fn general(bits: u64, how: How) -> u64 {
 
 fn integer(bits: u64, from: Type) -> i128 {
     let unused = 64 - from.size() as u32 * 8;
-    if from.is_signed() {
-        i128::from((bits << unused) as i64 >> unused)
-    } else {
-        i128::from(bits << unused >> unused)
-    }
+    if from.is_signed() { i128::from((bits << unused) as i64 >> unused) } else { i128::from(bits << unused >> unused) }
 }
 
 fn clamp(value: i128, to: Type) -> i128 {
@@ -252,18 +226,10 @@ fn integral(value: f64, direction: Direction) -> f64 {
 /// `high + low` as the target float's bits.
 fn round(high: f64, low: f64, how: How) -> u64 {
     let shape = |value: f64| {
-        let value = if how.sat {
-            if value > 0.0 { value.min(1.0) } else { 0.0 }
-        } else {
-            value
-        };
+        let value = if how.sat { if value > 0.0 { value.min(1.0) } else { 0.0 } } else { value };
         if how.relu && value < 0.0 { 0.0 } else { value }
     };
-    let direction = if how.integral {
-        Direction::Nearest
-    } else {
-        how.direction
-    };
+    let direction = if how.integral { Direction::Nearest } else { how.direction };
     match how.to {
         Type::F64 => shape(high + low).to_bits(),
         Type::F32 => {
@@ -274,21 +240,11 @@ fn round(high: f64, low: f64, how: How) -> u64 {
         }
         Type::F16 => {
             let near = f16::from_f64_const(shape(high));
-            u64::from(directed(
-                near.to_f64_const(),
-                shape(high),
-                near.to_bits(),
-                direction,
-            ))
+            u64::from(directed(near.to_f64_const(), shape(high), near.to_bits(), direction))
         }
         _ => {
             let near = bf16::from_f64_const(shape(high));
-            u64::from(directed(
-                near.to_f64_const(),
-                shape(high),
-                near.to_bits(),
-                direction,
-            ))
+            u64::from(directed(near.to_f64_const(), shape(high), near.to_bits(), direction))
         }
     }
 }
@@ -328,12 +284,10 @@ fn pack_pair(d: &mut Decoder<'_>, ins: &Instruction, to: Type) -> Result<Inst> {
         if value < 0.0 { 0.0 } else { value }
     }
     fn halves(high: f32, low: f32) -> u32 {
-        u32::from(f16::from_f32_const(high).to_bits()) << 16
-            | u32::from(f16::from_f32_const(low).to_bits())
+        u32::from(f16::from_f32_const(high).to_bits()) << 16 | u32::from(f16::from_f32_const(low).to_bits())
     }
     fn bfloats(high: f32, low: f32) -> u32 {
-        u32::from(bf16::from_f32_const(high).to_bits()) << 16
-            | u32::from(bf16::from_f32_const(low).to_bits())
+        u32::from(bf16::from_f32_const(high).to_bits()) << 16 | u32::from(bf16::from_f32_const(low).to_bits())
     }
     fn cut(high: f32, low: f32) -> u32 {
         high.to_bits() & 0xffff_0000 | low.to_bits() >> 16
@@ -352,28 +306,18 @@ fn pack_pair(d: &mut Decoder<'_>, ins: &Instruction, to: Type) -> Result<Inst> {
 
 /// `cvt.rna.tf32.f32`: the low 13 bits rounded away; ties go away from zero (`rna`) or to even (`rn`).
 fn to_tf32(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
-    let rows = [
-        d.dst(d.operand(ins, 0)?, Type::B32)?,
-        d.src(d.operand(ins, 1)?, Type::F32)?,
-    ];
-    let exec = match ins.modifiers[0].as_str() {
-        "rna" if !ins.has("satfinite") => unary(|a: u32| {
-            if a & 0x7f80_0000 == 0x7f80_0000 {
-                a
-            } else {
-                a.wrapping_add(0x1000) & 0xffff_e000
+    let rows = [d.dst(d.operand(ins, 0)?, Type::B32)?, d.src(d.operand(ins, 1)?, Type::F32)?];
+    let exec =
+        match ins.modifiers[0].as_str() {
+            "rna" if !ins.has("satfinite") => {
+                unary(|a: u32| if a & 0x7f80_0000 == 0x7f80_0000 { a } else { a.wrapping_add(0x1000) & 0xffff_e000 })
             }
-        }),
-        "rn" if !ins.has("satfinite") && !ins.has("relu") => unary(|a: u32| {
-            if a & 0x7f80_0000 == 0x7f80_0000 {
-                a
-            } else {
-                a.wrapping_add(0xfff + (a >> 13 & 1)) & 0xffff_e000
-            }
-        }),
-        "rz" if !ins.has("satfinite") && !ins.has("relu") => unary(|a: u32| a & 0xffff_e000),
-        _ => return d.unsupported(ins),
-    };
+            "rn" if !ins.has("satfinite") && !ins.has("relu") => unary(|a: u32| {
+                if a & 0x7f80_0000 == 0x7f80_0000 { a } else { a.wrapping_add(0xfff + (a >> 13 & 1)) & 0xffff_e000 }
+            }),
+            "rz" if !ins.has("satfinite") && !ins.has("relu") => unary(|a: u32| a & 0xffff_e000),
+            _ => return d.unsupported(ins),
+        };
     Ok(Inst::new(Class::Convert, Act::Lanes(exec), &rows))
 }
 
@@ -382,15 +326,7 @@ mod tests {
     use super::*;
 
     fn how(to: Type, from: Type) -> How {
-        How {
-            to,
-            from,
-            direction: Direction::Nearest,
-            integral: false,
-            ftz: false,
-            sat: false,
-            relu: false,
-        }
+        How { to, from, direction: Direction::Nearest, integral: false, ftz: false, sat: false, relu: false }
     }
 
     fn single(value: f32) -> u64 {
@@ -399,31 +335,12 @@ mod tests {
 
     #[test]
     fn floats_become_integers_clamped() {
-        let to = |ty, direction| How {
-            direction,
-            integral: true,
-            ..how(ty, Type::F32)
-        };
-        assert_eq!(
-            general(single(-1.5), to(Type::S32, Direction::Zero)) as i32,
-            -1
-        );
-        assert_eq!(
-            general(single(-1.5), to(Type::S32, Direction::Down)) as i32,
-            -2
-        );
-        assert_eq!(
-            general(single(2.5), to(Type::S32, Direction::Nearest)) as i32,
-            2
-        );
-        assert_eq!(
-            general(single(1e20), to(Type::S32, Direction::Zero)) as i32,
-            i32::MAX
-        );
-        assert_eq!(
-            general(single(-3.0), to(Type::U32, Direction::Zero)) as u32,
-            0
-        );
+        let to = |ty, direction| How { direction, integral: true, ..how(ty, Type::F32) };
+        assert_eq!(general(single(-1.5), to(Type::S32, Direction::Zero)) as i32, -1);
+        assert_eq!(general(single(-1.5), to(Type::S32, Direction::Down)) as i32, -2);
+        assert_eq!(general(single(2.5), to(Type::S32, Direction::Nearest)) as i32, 2);
+        assert_eq!(general(single(1e20), to(Type::S32, Direction::Zero)) as i32, i32::MAX);
+        assert_eq!(general(single(-3.0), to(Type::U32, Direction::Zero)) as u32, 0);
         assert_eq!(general(single(f32::NAN), to(Type::S32, Direction::Zero)), 0);
         assert_eq!(general(single(300.0), to(Type::U8, Direction::Zero)), 255);
     }
@@ -433,30 +350,15 @@ mod tests {
         assert_eq!(general(0xff, how(Type::S32, Type::S8)) as i32, -1);
         assert_eq!(general(0xff, how(Type::S32, Type::U8)) as i32, 255);
         assert_eq!(general(0x1_80, how(Type::S8, Type::S32)) as i64, -128);
-        assert_eq!(
-            general(
-                1000,
-                How {
-                    sat: true,
-                    ..how(Type::S8, Type::S32)
-                }
-            ) as i64,
-            127
-        );
+        assert_eq!(general(1000, How { sat: true, ..how(Type::S8, Type::S32) }) as i64, 127);
     }
 
     #[test]
     fn long_integers_round_once() {
         // 2^60 + 2^36 + 1 lies just above the tie of two singles.
         let value = (1u64 << 60) + (1 << 36) + 1;
-        assert_eq!(
-            general(value, how(Type::F32, Type::U64)),
-            single(value as f32)
-        );
-        let down = How {
-            direction: Direction::Down,
-            ..how(Type::F32, Type::U64)
-        };
+        assert_eq!(general(value, how(Type::F32, Type::U64)), single(value as f32));
+        let down = How { direction: Direction::Down, ..how(Type::F32, Type::U64) };
         assert_eq!(general(value, down), single((1u64 << 60) as f32));
     }
 
@@ -465,26 +367,12 @@ mod tests {
         let third = 1.0f32 / 3.0;
         let near = general(single(third), how(Type::F16, Type::F32)) as u16;
         assert_eq!(near, f16::from_f32(third).to_bits());
-        let towards = |direction| {
-            general(
-                single(third),
-                How {
-                    direction,
-                    ..how(Type::F16, Type::F32)
-                },
-            ) as u16
-        };
+        let towards = |direction| general(single(third), How { direction, ..how(Type::F16, Type::F32) }) as u16;
         let (down, up) = (towards(Direction::Down), towards(Direction::Up));
         assert_eq!(up - down, 1);
         assert_eq!(towards(Direction::Zero), down);
         assert!(f16::from_bits(down).to_f32() < third && f16::from_bits(up).to_f32() > third);
-        let minus = general(
-            single(-third),
-            How {
-                direction: Direction::Down,
-                ..how(Type::F16, Type::F32)
-            },
-        ) as u16;
+        let minus = general(single(-third), How { direction: Direction::Down, ..how(Type::F16, Type::F32) }) as u16;
         assert_eq!(minus, up | 0x8000);
     }
 }

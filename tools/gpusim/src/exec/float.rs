@@ -14,48 +14,29 @@ type Result<T> = std::result::Result<T, DecodeError>;
 
 /// The rounding direction among the modifiers.
 pub(super) fn direction(ins: &Instruction) -> Direction {
-    ins.modifiers
-        .iter()
-        .find_map(|word| Direction::parse(word))
-        .unwrap_or(Direction::Nearest)
+    ins.modifiers.iter().find_map(|word| Direction::parse(word)).unwrap_or(Direction::Nearest)
 }
 
 /// The smaller; a number rather than a NaN, −0 rather than +0.
 #[inline(always)]
 pub(super) fn minimum(a: f32, b: f32) -> f32 {
-    if a < b || b.is_nan() || (a == b && a.is_sign_negative()) {
-        a
-    } else {
-        b
-    }
+    if a < b || b.is_nan() || (a == b && a.is_sign_negative()) { a } else { b }
 }
 
 /// The larger; a number rather than a NaN, +0 rather than −0.
 #[inline(always)]
 pub(super) fn maximum(a: f32, b: f32) -> f32 {
-    if a > b || b.is_nan() || (a == b && a.is_sign_positive()) {
-        a
-    } else {
-        b
-    }
+    if a > b || b.is_nan() || (a == b && a.is_sign_positive()) { a } else { b }
 }
 
 /// As [`minimum`], but NaN if either is.
 pub(super) fn minimum_nan(a: f32, b: f32) -> f32 {
-    if a.is_nan() || b.is_nan() {
-        f32::NAN
-    } else {
-        minimum(a, b)
-    }
+    if a.is_nan() || b.is_nan() { f32::NAN } else { minimum(a, b) }
 }
 
 /// As [`maximum`], but NaN if either is.
 pub(super) fn maximum_nan(a: f32, b: f32) -> f32 {
-    if a.is_nan() || b.is_nan() {
-        f32::NAN
-    } else {
-        maximum(a, b)
-    }
+    if a.is_nan() || b.is_nan() { f32::NAN } else { maximum(a, b) }
 }
 
 const FTZ: i64 = 4;
@@ -112,24 +93,16 @@ pub(super) fn arithmetic(d: &mut Decoder<'_>, ins: &Instruction, ty: Type) -> Re
         };
         return Ok(Inst::new(Class::Double, Act::Lanes(exec), &rows));
     }
-    let imm = direction(ins).number()
-        | if ins.has("ftz") { FTZ } else { 0 }
-        | if ins.has("sat") { SAT } else { 0 };
+    let imm = direction(ins).number() | if ins.has("ftz") { FTZ } else { 0 } | if ins.has("sat") { SAT } else { 0 };
     let nan = ins.has("NaN");
     let exec = match ins.opcode.as_str() {
         "add" => shaped!(imm, |a, b| a + b, |a, b, _, d| rounding::add(a, b, d)),
-        "sub" => shaped!(imm, |a, b| a - b, |a: f32, b: f32, _, d| rounding::add(
-            a, -b, d
-        )),
+        "sub" => shaped!(imm, |a, b| a - b, |a: f32, b: f32, _, d| rounding::add(a, -b, d)),
         "mul" => shaped!(imm, |a, b| a * b, |a, b, _, d| rounding::mul(a, b, d)),
         "fma" | "mad" => shaped!(imm, |a, b, c| a.mul_add(b, c), rounding::fma),
         "div" => shaped!(imm, |a, b| a / b, |a, b, _, d| rounding::div(a, b, d)),
-        "min" if nan => shaped!(imm, |a, b| minimum_nan(a, b), |a, b, _, _| minimum_nan(
-            a, b
-        )),
-        "max" if nan => shaped!(imm, |a, b| maximum_nan(a, b), |a, b, _, _| maximum_nan(
-            a, b
-        )),
+        "min" if nan => shaped!(imm, |a, b| minimum_nan(a, b), |a, b, _, _| minimum_nan(a, b)),
+        "max" if nan => shaped!(imm, |a, b| maximum_nan(a, b), |a, b, _, _| maximum_nan(a, b)),
         "min" => shaped!(imm, |a, b| minimum(a, b), |a, b, _, _| minimum(a, b)),
         "max" => shaped!(imm, |a, b| maximum(a, b), |a, b, _, _| maximum(a, b)),
         "abs" if imm == FTZ => unary(|a: f32| flush(a.abs())),
@@ -142,11 +115,7 @@ pub(super) fn arithmetic(d: &mut Decoder<'_>, ins: &Instruction, ty: Type) -> Re
     while rows.len() < 4 {
         rows.push(rows[1]);
     }
-    let class = if ins.opcode == "div" {
-        Class::Special
-    } else {
-        Class::Float
-    };
+    let class = if ins.opcode == "div" { Class::Special } else { Class::Float };
     Ok(Inst::new(class, Act::Lanes(exec), &rows).imm(imm))
 }
 
@@ -189,21 +158,13 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     let towards = direction(ins);
     macro_rules! single {
         ($f:expr) => {
-            if ftz {
-                unary(|a: f32| flush($f(flush(a))))
-            } else {
-                unary(|a: f32| $f(a))
-            }
+            if ftz { unary(|a: f32| flush($f(flush(a)))) } else { unary(|a: f32| $f(a)) }
         };
     }
     if ty == Type::F32 && towards != Direction::Nearest {
         let exec = match ins.opcode.as_str() {
-            "rcp" => ternary_immediate(|a: f32, _: f32, _: f32, d| {
-                rounding::div(1.0, a, Direction::from_number(d))
-            }),
-            "sqrt" => ternary_immediate(|a: f32, _: f32, _: f32, d| {
-                rounding::sqrt(a, Direction::from_number(d))
-            }),
+            "rcp" => ternary_immediate(|a: f32, _: f32, _: f32, d| rounding::div(1.0, a, Direction::from_number(d))),
+            "sqrt" => ternary_immediate(|a: f32, _: f32, _: f32, d| rounding::sqrt(a, Direction::from_number(d))),
             _ => return d.unsupported(ins),
         };
         rows.extend([rows[1]; 2]);
@@ -253,9 +214,5 @@ fn test(d: &mut Decoder<'_>, ins: &Instruction, ty: Type) -> Result<Inst> {
         Type::F64 => by_type!(f64),
         _ => return d.unsupported(ins),
     };
-    Ok(Inst::new(
-        Class::Float,
-        Act::Lanes(exec),
-        &[predicate, 0, value, value, 0],
-    ))
+    Ok(Inst::new(Class::Float, Act::Lanes(exec), &[predicate, 0, value, value, 0]))
 }

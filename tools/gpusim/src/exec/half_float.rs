@@ -64,11 +64,7 @@ fn pair(low: u16, high: u16) -> u32 {
 }
 
 fn relu(value: f32) -> f32 {
-    if value > 0.0 || value.is_nan() {
-        value
-    } else {
-        0.0
-    }
+    if value > 0.0 || value.is_nan() { value } else { 0.0 }
 }
 
 fn add<H: Half>(a: u16, b: u16) -> u16 {
@@ -129,16 +125,10 @@ macro_rules! by_type {
             Type::F16 => binary(|a: u16, b: u16| $f::<F16>(a, b)),
             Type::Bf16 => binary(|a: u16, b: u16| $f::<Bf16>(a, b)),
             Type::F16x2 => binary(|a: u32, b: u32| {
-                pair(
-                    $f::<F16>(a as u16, b as u16),
-                    $f::<F16>((a >> 16) as u16, (b >> 16) as u16),
-                )
+                pair($f::<F16>(a as u16, b as u16), $f::<F16>((a >> 16) as u16, (b >> 16) as u16))
             }),
             _ => binary(|a: u32, b: u32| {
-                pair(
-                    $f::<Bf16>(a as u16, b as u16),
-                    $f::<Bf16>((a >> 16) as u16, (b >> 16) as u16),
-                )
+                pair($f::<Bf16>(a as u16, b as u16), $f::<Bf16>((a >> 16) as u16, (b >> 16) as u16))
             }),
         }
     };

@@ -49,11 +49,7 @@ impl Core<'_> {
             *row = values;
         } else {
             for lane in 0..32 {
-                row[lane] = if mask >> lane & 1 != 0 {
-                    values[lane]
-                } else {
-                    row[lane]
-                };
+                row[lane] = if mask >> lane & 1 != 0 { values[lane] } else { row[lane] };
             }
         }
     }
@@ -101,13 +97,7 @@ pub(super) unsafe fn wide_row(core: &Core<'_>, slot: Slot, size: u32) -> [u64; 3
 /// # Safety
 /// As for [`wide_row`].
 #[inline(always)]
-pub(super) unsafe fn set_wide_row(
-    core: &mut Core<'_>,
-    slot: Slot,
-    size: u32,
-    values: [u64; 32],
-    mask: u32,
-) {
+pub(super) unsafe fn set_wide_row(core: &mut Core<'_>, slot: Slot, size: u32, values: [u64; 32], mask: u32) {
     // SAFETY: the caller's promise.
     unsafe {
         match size {
@@ -178,12 +168,7 @@ pub(super) fn best<B: Body>() -> Exec {
 /// The closure of a type that has only one value.
 #[inline(always)]
 fn closure<F: Copy>() -> F {
-    const {
-        assert!(
-            size_of::<F>() == 0,
-            "the closure of an instruction captures nothing"
-        )
-    };
+    const { assert!(size_of::<F>() == 0, "the closure of an instruction captures nothing") };
     // SAFETY: reading a value of no size touches no memory; the value exists, since a constructor was given one.
     unsafe { std::ptr::NonNull::<F>::dangling().read() }
 }

@@ -36,11 +36,7 @@ fn whole_warp(core: &Core<'_>, mask: u32, name: &str) -> Done {
     if mask == u32::MAX {
         return Ok(());
     }
-    let kind = crate::fault::Kind::MemberMask {
-        name: name.to_owned(),
-        named: u32::MAX,
-        active: mask,
-    };
+    let kind = crate::fault::Kind::MemberMask { name: name.to_owned(), named: u32::MAX, active: mask };
     Err(core.fault(mask.trailing_zeros(), kind))
 }
 
@@ -64,20 +60,10 @@ fn fragment_move(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         return d.unsupported(ins);
     }
     for element in &elements {
-        wide.push(if store {
-            d.src(element, Type::B32)?
-        } else {
-            d.dst(element, Type::B32)?
-        });
+        wide.push(if store { d.src(element, Type::B32)? } else { d.dst(element, Type::B32)? });
     }
-    let exec = if store {
-        store_fragments
-    } else {
-        load_fragments
-    };
-    Ok(Inst::new(Class::Matrix, Act::Lanes(exec), &[address.base])
-        .imm(address.offset)
-        .wide(wide))
+    let exec = if store { store_fragments } else { load_fragments };
+    Ok(Inst::new(Class::Matrix, Act::Lanes(exec), &[address.base]).imm(address.offset).wide(wide))
 }
 
 impl Core<'_> {
@@ -98,11 +84,7 @@ impl Core<'_> {
         let mut at = unsafe { addresses(self, inst.a[0], inst.wide[0] != 0, inst.imm) };
         for (lane, &address) in at.iter().enumerate().take(8 * count) {
             if address % 16 != 0 {
-                let kind = crate::fault::Kind::Misaligned {
-                    address,
-                    bytes: 16,
-                    write: mode == Mode::Write,
-                };
+                let kind = crate::fault::Kind::Misaligned { address, bytes: 16, write: mode == Mode::Write };
                 return Err(self.fault(lane as u32, kind));
             }
             self.shared_lane(address, 16, mode, lane as u32, true)?;
@@ -110,8 +92,7 @@ impl Core<'_> {
         let (fronts, ideal) = wavefronts(&at, u32::MAX >> (32 - 8 * count), 16);
         self.tally.shared(self.at, fronts, ideal);
         let base = self.common.shared.pointer() as u64;
-        at.iter_mut()
-            .for_each(|address| *address = address.wrapping_add(base));
+        at.iter_mut().for_each(|address| *address = address.wrapping_add(base));
         Ok(at)
     }
 }
@@ -124,11 +105,7 @@ unsafe fn load_fragments(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
         for (matrix, &slot) in inst.wide[2..].iter().enumerate() {
             // SAFETY (of the reads): 16 bytes are at each row.
             let element = |row: usize, column: usize| {
-                u32::from(
-                    (rows[matrix * 8 + row] as *const u16)
-                        .add(column)
-                        .read_unaligned(),
-                )
+                u32::from((rows[matrix * 8 + row] as *const u16).add(column).read_unaligned())
             };
             let values: [u32; 32] = std::array::from_fn(|lane| {
                 let (g, t) = (lane / 4, lane % 4);
@@ -155,12 +132,8 @@ unsafe fn store_fragments(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
                 let (g, t) = (lane / 4, lane % 4);
                 let rows = &rows[matrix * 8..];
                 if transposed {
-                    (rows[2 * t] as *mut u16)
-                        .add(g)
-                        .write_unaligned(value as u16);
-                    (rows[2 * t + 1] as *mut u16)
-                        .add(g)
-                        .write_unaligned((value >> 16) as u16);
+                    (rows[2 * t] as *mut u16).add(g).write_unaligned(value as u16);
+                    (rows[2 * t + 1] as *mut u16).add(g).write_unaligned((value >> 16) as u16);
                 } else {
                     (rows[g] as *mut u32).add(t).write_unaligned(value);
                 }
@@ -175,8 +148,7 @@ unsafe fn transpose(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     // SAFETY: the decoder made the operands rows of u32.
     unsafe {
         let values = core.row::<u32>(inst.a[1]);
-        let element =
-            |row: usize, column: usize| values[row * 4 + column / 2] >> (column % 2 * 16) & 0xffff;
+        let element = |row: usize, column: usize| values[row * 4 + column / 2] >> (column % 2 * 16) & 0xffff;
         let out = std::array::from_fn(|lane| {
             let (g, t) = (lane / 4, lane % 4);
             element(2 * t, g) | element(2 * t + 1, g) << 16
@@ -273,10 +245,7 @@ unsafe fn gather<A: Elements, B: Elements<Value = A::Value>, const K: usize>(
     inst: &Inst,
     first: usize,
 ) -> Operands<A::Value, K> {
-    let (mut a, mut b) = (
-        [[A::Value::default(); K]; 16],
-        [[A::Value::default(); 8]; K],
-    );
+    let (mut a, mut b) = ([[A::Value::default(); K]; 16], [[A::Value::default(); 8]; K]);
     let registers = K / (4 * A::PER);
     for r in 0..2 * registers {
         // SAFETY: the decoder put rows of u32 here.
@@ -347,15 +316,9 @@ impl<E: Elements<Value = f32>, const K: usize, const HALF: bool> Body for FloatP
                     let half = |lane: usize, e: usize| {
                         u32::from(f16::from_f32(c[lane / 4 + 8 * r][lane % 4 * 2 + e]).to_bits())
                     };
-                    core.set_row(
-                        inst.wide[r],
-                        std::array::from_fn(|lane| half(lane, 0) | half(lane, 1) << 16),
-                        mask,
-                    );
+                    core.set_row(inst.wide[r], std::array::from_fn(|lane| half(lane, 0) | half(lane, 1) << 16), mask);
                 } else {
-                    let row = std::array::from_fn(|lane: usize| {
-                        c[lane / 4 + 8 * (r / 2)][lane % 4 * 2 + r % 2]
-                    });
+                    let row = std::array::from_fn(|lane: usize| c[lane / 4 + 8 * (r / 2)][lane % 4 * 2 + r % 2]);
                     core.set_row::<f32>(inst.wide[r], row, mask);
                 }
             }
@@ -367,9 +330,7 @@ impl<E: Elements<Value = f32>, const K: usize, const HALF: bool> Body for FloatP
 /// D = A·B + C in 32-bit integers.
 struct IntegerProduct<A, B, const K: usize>(PhantomData<(A, B)>);
 
-impl<A: Elements<Value = i32>, B: Elements<Value = i32>, const K: usize> Body
-    for IntegerProduct<A, B, K>
-{
+impl<A: Elements<Value = i32>, B: Elements<Value = i32>, const K: usize> Body for IntegerProduct<A, B, K> {
     #[inline(always)]
     unsafe fn run(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
         whole_warp(core, mask, "mma")?;
@@ -400,9 +361,7 @@ unsafe fn double_product(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
             let c = core.row::<f64>(inst.wide[4 + r]);
             let out = std::array::from_fn(|lane: usize| {
                 let (row, column) = (lane / 4, lane % 4 * 2 + r);
-                (0..4).fold(c[lane], |sum, k| {
-                    a[row * 4 + k].mul_add(b[column * 4 + k], sum)
-                })
+                (0..4).fold(c[lane], |sum, k| a[row * 4 + k].mul_add(b[column * 4 + k], sum))
             });
             core.set_row::<f64>(inst.wide[r], out, mask);
         }
@@ -411,21 +370,15 @@ unsafe fn double_product(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
 }
 
 fn product(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
-    let Some(shape) = ins
-        .modifiers
-        .iter()
-        .find(|word| word.starts_with('m') && word.contains('k'))
-        .cloned()
-    else {
+    let Some(shape) = ins.modifiers.iter().find(|word| word.starts_with('m') && word.contains('k')).cloned() else {
         return d.unsupported(ins);
     };
     d.only(ins, &["sync", "aligned", "row", "col", &shape])?;
     // The types stand in the order D, A, B, C.
     let types = ins.types();
-    let ([dt, at, bt, ct], true) = (
-        <[Type; 4]>::try_from(types).unwrap_or([Type::Pred; 4]),
-        ins.has("row") && ins.has("col"),
-    ) else {
+    let ([dt, at, bt, ct], true) =
+        (<[Type; 4]>::try_from(types).unwrap_or([Type::Pred; 4]), ins.has("row") && ins.has("col"))
+    else {
         return d.unsupported(ins);
     };
     use Type::{Bf16 as TBf16, F16 as TF16, F32, F64, S8 as TS8, S32, Tf32 as TTf32, U8 as TU8};
@@ -449,37 +402,19 @@ fn product(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     };
     let double = dt == F64;
     let register = if double { F64 } else { Type::B32 };
-    let k: usize = shape
-        .rsplit('k')
-        .next()
-        .and_then(|k| k.parse().ok())
-        .unwrap_or(0);
+    let k: usize = shape.rsplit('k').next().and_then(|k| k.parse().ok()).unwrap_or(0);
     let per = if double { 1 } else { 4 / at.size() };
     let fragments = k / (4 * per);
     let of_c = if dt == TF16 || double { 2 } else { 4 };
-    let expected = [
-        of_c,
-        if double { 1 } else { 2 * fragments },
-        fragments,
-        of_c,
-    ];
+    let expected = [of_c, if double { 1 } else { 2 * fragments }, fragments, of_c];
     let mut wide = Vec::new();
     for (index, count) in expected.into_iter().enumerate() {
         let elements = d.elements(d.operand(ins, index)?).to_vec();
         if elements.len() != count {
-            return d.fail(format!(
-                "`{}` with {} registers in operand {}",
-                ins.name(),
-                elements.len(),
-                index + 1
-            ));
+            return d.fail(format!("`{}` with {} registers in operand {}", ins.name(), elements.len(), index + 1));
         }
         for element in &elements {
-            wide.push(if index == 0 {
-                d.dst(element, register)?
-            } else {
-                d.src(element, register)?
-            });
+            wide.push(if index == 0 { d.dst(element, register)? } else { d.src(element, register)? });
         }
     }
     let mut inst = Inst::new(Class::Matrix, Act::Lanes(exec), &[]).wide(wide);

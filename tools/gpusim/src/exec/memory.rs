@@ -10,10 +10,8 @@ type Result<T> = std::result::Result<T, DecodeError>;
 
 /// Modifiers that say how to cache, not what to do.
 pub(super) fn is_cache_hint(word: &str) -> bool {
-    matches!(
-        word,
-        "nc" | "ca" | "cg" | "cs" | "cv" | "lu" | "wb" | "wt" | "weak" | "unified"
-    ) || word.starts_with("L1::")
+    matches!(word, "nc" | "ca" | "cg" | "cs" | "cv" | "lu" | "wb" | "wt" | "weak" | "unified")
+        || word.starts_with("L1::")
         || word.starts_with("L2::")
 }
 
@@ -35,20 +33,12 @@ pub(super) fn is_scope(word: &str) -> bool {
 }
 
 /// Numbers of the spaces and modes inside an instruction.
-pub(super) const SPACES: [Space; 6] = [
-    Space::Global,
-    Space::Shared,
-    Space::Local,
-    Space::Const,
-    Space::Param,
-    Space::Generic,
-];
+pub(super) const SPACES: [Space; 6] =
+    [Space::Global, Space::Shared, Space::Local, Space::Const, Space::Param, Space::Generic];
 const MODES: [Mode; 4] = [Mode::Read, Mode::StrongRead, Mode::Write, Mode::StrongWrite];
 
 pub(super) fn number<T: PartialEq + Copy>(all: &[T], one: T) -> Slot {
-    all.iter()
-        .position(|&other| other == one)
-        .map_or(0, |index| index as Slot)
+    all.iter().position(|&other| other == one).map_or(0, |index| index as Slot)
 }
 
 /// Rows in [`Inst::wide`] before the first value.
@@ -64,11 +54,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         "createpolicy" => {
             let policy = d.dst(d.operand(ins, 0)?, Type::B64)?;
             let zero = d.constant(Type::B64, 0);
-            return Ok(Inst::new(
-                Class::Move,
-                Act::Lanes(super::lanes::unary(|a: u64| a)),
-                &[policy, zero],
-            ));
+            return Ok(Inst::new(Class::Move, Act::Lanes(super::lanes::unary(|a: u64| a)), &[policy, zero]));
         }
         _ => return d.unsupported(ins),
     }
@@ -135,9 +121,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         wide.extend([slot, size as Slot]);
     }
     let exec = if store { store_lanes } else { load_lanes };
-    Ok(Inst::new(Class::Memory, Act::Lanes(exec), &[address.base])
-        .imm(address.offset)
-        .wide(wide))
+    Ok(Inst::new(Class::Memory, Act::Lanes(exec), &[address.base]).imm(address.offset).wide(wide))
 }
 
 unsafe fn nothing(_: &mut Core<'_>, _: &Inst, _: u32) -> Done {
@@ -149,20 +133,9 @@ unsafe fn nothing(_: &mut Core<'_>, _: &Inst, _: u32) -> Done {
 /// # Safety
 /// `base` is such a row.
 #[inline]
-pub(super) unsafe fn addresses(
-    core: &Core<'_>,
-    base: Slot,
-    narrow: bool,
-    offset: i64,
-) -> [u64; 32] {
+pub(super) unsafe fn addresses(core: &Core<'_>, base: Slot, narrow: bool, offset: i64) -> [u64; 32] {
     // SAFETY: the caller's promise.
-    let row = unsafe {
-        if narrow {
-            core.row::<u32>(base).map(u64::from)
-        } else {
-            core.row::<u64>(base)
-        }
-    };
+    let row = unsafe { if narrow { core.row::<u32>(base).map(u64::from) } else { core.row::<u64>(base) } };
     row.map(|address| address.wrapping_add(offset as u64))
 }
 
@@ -203,13 +176,7 @@ unsafe fn load_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
                         _ => gather::<u64>(&from, mask),
                     };
                     let unused = 64 - bytes * 8;
-                    let values = raw.map(|v| {
-                        if signed {
-                            ((v << unused) as i64 >> unused) as u64
-                        } else {
-                            v
-                        }
-                    });
+                    let values = raw.map(|v| if signed { ((v << unused) as i64 >> unused) as u64 } else { v });
                     set_wide_row(core, slot, size, values, mask);
                 }
             }
@@ -270,15 +237,7 @@ unsafe fn gather<T: Copy + Default>(from: &[u64; 32], mask: u32) -> [T; 32] {
 
 impl Core<'_> {
     /// [`Core::locate`] for `count` elements of `bytes`; more than 16 bytes a lane count as two requests.
-    fn locate_wide(
-        &mut self,
-        space: Space,
-        at: &mut [u64; 32],
-        mask: u32,
-        bytes: u32,
-        count: u32,
-        mode: Mode,
-    ) -> Done {
+    fn locate_wide(&mut self, space: Space, at: &mut [u64; 32], mask: u32, bytes: u32, count: u32, mode: Mode) -> Done {
         if bytes * count > 16 {
             let mut second = at.map(|address| address.wrapping_add(16));
             self.locate(space, &mut second, mask, bytes * count - 16, mode)?;

@@ -86,10 +86,7 @@ impl Core<'_> {
     }
 
     fn line(&self, at: u32) -> u32 {
-        self.kernel()
-            .code
-            .get(at as usize)
-            .map_or(0, |inst| inst.line)
+        self.kernel().code.get(at as usize).map_or(0, |inst| inst.line)
     }
 }
 
@@ -99,25 +96,23 @@ impl Core<'_> {
 /// An instruction or a variant of one that isn't supported.
 pub fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst, DecodeError> {
     match ins.opcode.as_str() {
-        "add" | "sub" | "mul" | "mad" | "fma" | "div" | "rem" | "abs" | "neg" | "min" | "max"
-        | "addc" | "subc" | "madc" | "mul24" | "mad24" | "sad" | "dp4a" | "dp2a" => {
-            arithmetic::decode(d, ins)
+        "add" | "sub" | "mul" | "mad" | "fma" | "div" | "rem" | "abs" | "neg" | "min" | "max" | "addc" | "subc"
+        | "madc" | "mul24" | "mad24" | "sad" | "dp4a" | "dp2a" => arithmetic::decode(d, ins),
+        "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "ex2" | "lg2" | "tanh" | "copysign" | "testp" => {
+            float::decode(d, ins)
         }
-        "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "ex2" | "lg2" | "tanh" | "copysign"
-        | "testp" => float::decode(d, ins),
-        "and" | "or" | "xor" | "not" | "cnot" | "shl" | "shr" | "shf" | "bfe" | "bfi" | "bfind"
-        | "brev" | "clz" | "popc" | "prmt" | "lop3" | "bmsk" | "szext" | "fns" => {
-            bits::decode(d, ins)
-        }
+        "and" | "or" | "xor" | "not" | "cnot" | "shl" | "shr" | "shf" | "bfe" | "bfi" | "bfind" | "brev" | "clz"
+        | "popc" | "prmt" | "lop3" | "bmsk" | "szext" | "fns" => bits::decode(d, ins),
         "setp" | "set" | "selp" | "slct" => compare::decode(d, ins),
         "mov" | "cvta" | "isspacep" | "mapa" | "getctarank" => moves::decode(d, ins),
         "cvt" => convert::decode(d, ins),
-        "ld" | "ldu" | "st" | "prefetch" | "prefetchu" | "discard" | "applypriority"
-        | "createpolicy" => memory::decode(d, ins),
+        "ld" | "ldu" | "st" | "prefetch" | "prefetchu" | "discard" | "applypriority" | "createpolicy" => {
+            memory::decode(d, ins)
+        }
         "atom" | "red" => atomic::decode(d, ins),
         "shfl" | "vote" | "match" | "activemask" | "redux" | "elect" => shuffle::decode(d, ins),
-        "bar" | "barrier" | "membar" | "fence" | "trap" | "brkpt" | "nanosleep"
-        | "griddepcontrol" | "setmaxnreg" | "pmevent" => barrier::decode(d, ins),
+        "bar" | "barrier" | "membar" | "fence" | "trap" | "brkpt" | "nanosleep" | "griddepcontrol" | "setmaxnreg"
+        | "pmevent" => barrier::decode(d, ins),
         "cp" => async_copy::decode(d, ins),
         "ldmatrix" | "stmatrix" | "mma" | "movmatrix" => matrix::decode(d, ins),
         _ => d.unsupported(ins),
@@ -128,10 +123,6 @@ pub fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst, DecodeErro
 ///
 /// # Errors
 /// A function that it doesn't.
-pub fn decode_builtin(
-    d: &mut Decoder<'_>,
-    name: &str,
-    inputs: &[Operand],
-) -> Result<Inst, DecodeError> {
+pub fn decode_builtin(d: &mut Decoder<'_>, name: &str, inputs: &[Operand]) -> Result<Inst, DecodeError> {
     builtin::decode(d, name, inputs)
 }

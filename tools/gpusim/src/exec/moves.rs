@@ -16,15 +16,8 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         // Clusters are of one block: its own shared memory, its own rank.
         "mapa" => {
             let ty = if ins.has("u32") { Type::U32 } else { Type::U64 };
-            let rows = [
-                d.dst(d.operand(ins, 0)?, ty)?,
-                d.src(d.operand(ins, 1)?, ty)?,
-            ];
-            let exec = if ty == Type::U32 {
-                unary(|a: u32| a)
-            } else {
-                unary(|a: u64| a)
-            };
+            let rows = [d.dst(d.operand(ins, 0)?, ty)?, d.src(d.operand(ins, 1)?, ty)?];
+            let exec = if ty == Type::U32 { unary(|a: u32| a) } else { unary(|a: u64| a) };
             Ok(Inst::new(Class::Move, Act::Lanes(exec), &rows))
         }
         _ => d.unsupported(ins),
@@ -39,9 +32,7 @@ fn mov(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     if ty == Type::Pred {
         let to = d.dst_predicate(&to)?;
         let (from, negated) = d.predicate(&from)?;
-        return Ok(
-            Inst::new(Class::Move, Act::Lanes(move_predicate), &[to, from]).imm(negated.into()),
-        );
+        return Ok(Inst::new(Class::Move, Act::Lanes(move_predicate), &[to, from]).imm(negated.into()));
     }
     match (&to, &from) {
         (Operand::Vector(parts), from) => {
@@ -62,17 +53,10 @@ fn mov(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
             }
             Ok(Inst::new(Class::Move, Act::Lanes(pack), &[whole]).wide(wide))
         }
-        (to, Operand::Name(name))
-            if matches!(
-                name.as_str(),
-                "%clock" | "%clock_hi" | "%clock64" | "%globaltimer"
-            ) =>
-        {
+        (to, Operand::Name(name)) if matches!(name.as_str(), "%clock" | "%clock_hi" | "%clock64" | "%globaltimer") => {
             let to = d.dst(to, ty)?;
             let high = i64::from(name == "%clock_hi");
-            Ok(Inst::new(Class::Move, Act::Lanes(clock), &[to])
-                .imm(high)
-                .wide(vec![ty.size() as Slot]))
+            Ok(Inst::new(Class::Move, Act::Lanes(clock), &[to]).imm(high).wide(vec![ty.size() as Slot]))
         }
         (to, from) => {
             let to = d.dst(to, ty)?;
@@ -116,13 +100,7 @@ unsafe fn unpack(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     unsafe {
         let values = wide_row(core, inst.a[0], whole);
         for (index, &slot) in (0..).zip(&inst.wide[2..]) {
-            set_wide_row(
-                core,
-                slot,
-                part,
-                values.map(|v| v >> (index * part * 8)),
-                mask,
-            );
+            set_wide_row(core, slot, part, values.map(|v| v >> (index * part * 8)), mask);
         }
     }
     Ok(())
@@ -196,9 +174,8 @@ unsafe fn is_in_window(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     // SAFETY: the decoder made operand 0 a predicate and operand 1 a row of u64.
     unsafe {
         let addresses = core.row::<u64>(inst.a[1]);
-        let hits = (0..32).fold(0, |hits, lane| {
-            hits | u32::from(addresses[lane] >> 56 << 56 == inst.imm as u64) << lane
-        });
+        let hits =
+            (0..32).fold(0, |hits, lane| hits | u32::from(addresses[lane] >> 56 << 56 == inst.imm as u64) << lane);
         core.set_predicate(inst.a[0], hits, mask);
     }
     Ok(())

@@ -43,21 +43,13 @@ impl Direction {
 #[inline(always)]
 pub(super) fn flush(value: f32) -> f32 {
     let bits = value.to_bits();
-    f32::from_bits(if bits & 0x7f80_0000 == 0 {
-        bits & 0x8000_0000
-    } else {
-        bits
-    })
+    f32::from_bits(if bits & 0x7f80_0000 == 0 { bits & 0x8000_0000 } else { bits })
 }
 
 /// Into [0, 1]; NaN becomes 0.
 #[inline(always)]
 pub(super) fn saturate(value: f32) -> f32 {
-    if value > 0.0 {
-        if value < 1.0 { value } else { 1.0 }
-    } else {
-        0.0
-    }
+    if value > 0.0 { if value < 1.0 { value } else { 1.0 } } else { 0.0 }
 }
 
 /// The sum of two doubles and what it lost.
@@ -74,11 +66,7 @@ pub(super) fn round_single(high: f64, low: f64, direction: Direction) -> f32 {
     let mut above = if lost != 0.0 { lost } else { low };
     if direction == Direction::Nearest {
         // `high` may lie exactly between two singles, where `low` decides.
-        let other = if lost > 0.0 {
-            near.next_up()
-        } else {
-            near.next_down()
-        };
+        let other = if lost > 0.0 { near.next_up() } else { near.next_down() };
         let tie = lost != 0.0 && lost == f64::from(other) - high;
         if tie && low != 0.0 && (low > 0.0) == (lost > 0.0) {
             near = other;
@@ -110,11 +98,7 @@ pub(super) fn add(a: f32, b: f32, direction: Direction) -> f32 {
 
 /// x − x is −0 when rounding down.
 fn signed_zero(sum: f32, a: f32, b: f32, direction: Direction) -> f32 {
-    if sum == 0.0 && direction == Direction::Down && a.is_sign_negative() != b.is_sign_negative() {
-        -0.0
-    } else {
-        sum
-    }
+    if sum == 0.0 && direction == Direction::Down && a.is_sign_negative() != b.is_sign_negative() { -0.0 } else { sum }
 }
 
 pub(super) fn mul(a: f32, b: f32, direction: Direction) -> f32 {
@@ -128,23 +112,14 @@ pub(super) fn fma(a: f32, b: f32, c: f32, direction: Direction) -> f32 {
     if !sum.is_finite() {
         return a.mul_add(b, c);
     }
-    signed_zero(
-        round_single(sum, lost, direction),
-        product as f32,
-        c,
-        direction,
-    )
+    signed_zero(round_single(sum, lost, direction), product as f32, c, direction)
 }
 
 pub(super) fn div(a: f32, b: f32, direction: Direction) -> f32 {
     let (a, b) = (f64::from(a), f64::from(b));
     let quotient = a / b;
     let lost = (-quotient).mul_add(b, a) / b;
-    round_single(
-        quotient,
-        if lost.is_finite() { lost } else { 0.0 },
-        direction,
-    )
+    round_single(quotient, if lost.is_finite() { lost } else { 0.0 }, direction)
 }
 
 pub(super) fn sqrt(a: f32, direction: Direction) -> f32 {
@@ -160,25 +135,12 @@ mod tests {
 
     #[test]
     fn nearest_agrees_with_the_processor() {
-        let values = [
-            0.1f32,
-            3.0,
-            1e-38,
-            1e38,
-            -7.25,
-            1.0 + f32::EPSILON,
-            5e-45,
-            16_777_217.0,
-        ];
+        let values = [0.1f32, 3.0, 1e-38, 1e38, -7.25, 1.0 + f32::EPSILON, 5e-45, 16_777_217.0];
         for a in values {
             for b in values {
                 for c in values {
                     let near = Direction::Nearest;
-                    assert_eq!(
-                        fma(a, b, c, near).to_bits(),
-                        a.mul_add(b, c).to_bits(),
-                        "{a} {b} {c}"
-                    );
+                    assert_eq!(fma(a, b, c, near).to_bits(), a.mul_add(b, c).to_bits(), "{a} {b} {c}");
                     assert_eq!(mul(a, b, near), a * b);
                     assert_eq!(div(a, b, near), a / b);
                 }
@@ -203,10 +165,7 @@ mod tests {
 
     #[test]
     fn saturation_maps_everything_into_the_unit_interval() {
-        assert_eq!(
-            [-1.0, 0.25, 7.0, f32::NAN].map(saturate),
-            [0.0, 0.25, 1.0, 0.0]
-        );
+        assert_eq!([-1.0, 0.25, 7.0, f32::NAN].map(saturate), [0.0, 0.25, 1.0, 0.0]);
         assert_eq!(flush(-1e-40).to_bits(), (-0.0f32).to_bits());
     }
 }

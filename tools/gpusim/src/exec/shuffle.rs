@@ -17,11 +17,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         let Operand::Pair(leader, elected) = d.operand(ins, 0)?.clone() else {
             return d.unsupported(ins);
         };
-        let rows = [
-            d.dst(&leader, Type::B32)?,
-            d.dst_predicate(&elected)?,
-            d.src(d.operand(ins, 1)?, Type::B32)?,
-        ];
+        let rows = [d.dst(&leader, Type::B32)?, d.dst_predicate(&elected)?, d.src(d.operand(ins, 1)?, Type::B32)?];
         return Ok(Inst::new(Class::Exchange, Act::Lanes(elect), &rows));
     }
     // Without `.sync` these instructions are gone since Volta.
@@ -41,22 +37,13 @@ impl Core<'_> {
     ///
     /// # Safety
     /// `slot` is a row of u32.
-    unsafe fn members(
-        &self,
-        slot: u32,
-        mask: u32,
-        name: &str,
-    ) -> std::result::Result<u32, super::Stop> {
+    unsafe fn members(&self, slot: u32, mask: u32, name: &str) -> std::result::Result<u32, super::Stop> {
         // SAFETY: the caller's promise.
         let named = unsafe { self.row::<u32>(slot) };
         for lane in lanes(mask) {
             // Every executing lane names itself, and every named lane that still lives executes.
             if named[lane] >> lane & 1 == 0 || named[lane] & self.warp.live & !mask != 0 {
-                let kind = Kind::MemberMask {
-                    name: name.to_owned(),
-                    named: named[lane],
-                    active: mask,
-                };
+                let kind = Kind::MemberMask { name: name.to_owned(), named: named[lane], active: mask };
                 return Err(self.fault(lane as u32, kind));
             }
         }
@@ -69,9 +56,7 @@ fn shuffle(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         Operand::Pair(to, predicate) => (d.dst(&to, Type::B32)?, d.dst_predicate(&predicate)?),
         to => (d.dst(&to, Type::B32)?, d.scratch(Type::Pred)),
     };
-    let mode = ["up", "down", "bfly", "idx"]
-        .iter()
-        .position(|mode| ins.has(mode));
+    let mode = ["up", "down", "bfly", "idx"].iter().position(|mode| ins.has(mode));
     let Some(mode) = mode else {
         return d.unsupported(ins);
     };
@@ -79,13 +64,9 @@ fn shuffle(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     let by = d.src(d.operand(ins, 2)?, Type::B32)?;
     let clamp = d.src(d.operand(ins, 3)?, Type::B32)?;
     let members = d.src(d.operand(ins, 4)?, Type::B32)?;
-    Ok(Inst::new(
-        Class::Exchange,
-        Act::Lanes(shuffle_lanes),
-        &[to, predicate, value, by, clamp],
-    )
-    .imm(mode as i64)
-    .wide(vec![members]))
+    Ok(Inst::new(Class::Exchange, Act::Lanes(shuffle_lanes), &[to, predicate, value, by, clamp])
+        .imm(mode as i64)
+        .wide(vec![members]))
 }
 
 unsafe fn shuffle_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
@@ -101,10 +82,7 @@ unsafe fn shuffle_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
             let highest = lane & segment | clamp & !segment;
             let lowest = lane & segment;
             let (from, valid) = match inst.imm {
-                0 => (
-                    lane.wrapping_sub(by),
-                    lane as i32 - by as i32 >= highest as i32,
-                ),
+                0 => (lane.wrapping_sub(by), lane as i32 - by as i32 >= highest as i32),
                 1 => (lane + by, lane + by <= highest),
                 2 => (lane ^ by, (lane ^ by) <= highest),
                 _ => (lowest | by & !segment, (lowest | by & !segment) <= highest),
@@ -123,25 +101,13 @@ unsafe fn shuffle_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
 fn vote(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     let (predicate, negated) = d.predicate(d.operand(ins, 1)?)?;
     let members = d.src(d.operand(ins, 2)?, Type::B32)?;
-    let Some(mode) = ["ballot", "all", "any", "uni"]
-        .iter()
-        .position(|mode| ins.has(mode))
-    else {
+    let Some(mode) = ["ballot", "all", "any", "uni"].iter().position(|mode| ins.has(mode)) else {
         return d.unsupported(ins);
     };
     let to = d.operand(ins, 0)?.clone();
-    let to = if mode == 0 {
-        d.dst(&to, Type::B32)?
-    } else {
-        d.dst_predicate(&to)?
-    };
+    let to = if mode == 0 { d.dst(&to, Type::B32)? } else { d.dst_predicate(&to)? };
     let imm = mode as i64 | i64::from(negated) << 4;
-    Ok(Inst::new(
-        Class::Exchange,
-        Act::Lanes(vote_lanes),
-        &[to, predicate, members],
-    )
-    .imm(imm))
+    Ok(Inst::new(Class::Exchange, Act::Lanes(vote_lanes), &[to, predicate, members]).imm(imm))
 }
 
 unsafe fn vote_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
@@ -149,11 +115,7 @@ unsafe fn vote_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     unsafe {
         core.members(inst.a[2], mask, "vote.sync")?;
         let value = core.predicate(inst.a[1]);
-        let ballot = if inst.imm & 16 != 0 {
-            !value & mask
-        } else {
-            value & mask
-        };
+        let ballot = if inst.imm & 16 != 0 { !value & mask } else { value & mask };
         let flag = match inst.imm & 15 {
             0 => {
                 core.set_row(inst.a[0], [ballot; 32], mask);
@@ -178,12 +140,7 @@ fn matching(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     let value = d.src(d.operand(ins, 1)?, if wide { Type::B64 } else { Type::B32 })?;
     let members = d.src(d.operand(ins, 2)?, Type::B32)?;
     let imm = i64::from(all) | i64::from(wide) << 1;
-    Ok(Inst::new(
-        Class::Exchange,
-        Act::Lanes(match_lanes),
-        &[to, predicate, value, members],
-    )
-    .imm(imm))
+    Ok(Inst::new(Class::Exchange, Act::Lanes(match_lanes), &[to, predicate, value, members]).imm(imm))
 }
 
 unsafe fn match_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
@@ -191,11 +148,7 @@ unsafe fn match_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     unsafe {
         core.members(inst.a[3], mask, "match.sync")?;
         let values = super::lanes::wide_row(core, inst.a[2], if inst.imm & 2 != 0 { 8 } else { 4 });
-        let equal = |value: u64| {
-            lanes(mask)
-                .filter(|&lane| values[lane] == value)
-                .fold(0u32, |m, lane| m | 1 << lane)
-        };
+        let equal = |value: u64| lanes(mask).filter(|&lane| values[lane] == value).fold(0u32, |m, lane| m | 1 << lane);
         if inst.imm & 1 != 0 {
             let same = equal(values[mask.trailing_zeros() as usize]) == mask;
             core.set_row(inst.a[0], [if same { mask } else { 0 }; 32], mask);
@@ -209,9 +162,7 @@ unsafe fn match_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
 
 fn redux(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     let rows = super::arithmetic::rows(d, ins, Type::B32, 2)?;
-    let operation = ["add", "min", "max", "and", "or", "xor"]
-        .iter()
-        .position(|name| ins.has(name));
+    let operation = ["add", "min", "max", "and", "or", "xor"].iter().position(|name| ins.has(name));
     let types = ins.types();
     let (Some(operation), [Type::S32 | Type::U32 | Type::B32]) = (operation, &types[..]) else {
         return d.unsupported(ins);
@@ -236,10 +187,7 @@ unsafe fn redux_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
             4 => a | b,
             _ => a ^ b,
         };
-        let result = lanes(mask)
-            .map(|lane| row[lane])
-            .reduce(combine)
-            .unwrap_or(0);
+        let result = lanes(mask).map(|lane| row[lane]).reduce(combine).unwrap_or(0);
         core.set_row(inst.a[0], [result; 32], mask);
     }
     Ok(())

@@ -69,11 +69,7 @@ impl Warp {
             local_bytes: kernel.local_bytes,
             number: 0,
             live: 0,
-            path: Path {
-                at: 0,
-                join: NEVER,
-                mask: 0,
-            },
+            path: Path { at: 0, join: NEVER, mask: 0 },
             waiting: Vec::new(),
             frames: Vec::new(),
             state: State::Done,
@@ -93,11 +89,7 @@ impl Warp {
         self.registers.fill(Line([0; 64]));
         self.number = number;
         self.live = live;
-        self.path = Path {
-            at: 0,
-            join: NEVER,
-            mask: live,
-        };
+        self.path = Path { at: 0, join: NEVER, mask: live };
         self.waiting.clear();
         self.frames.clear();
         self.state = if live == 0 { State::Done } else { State::Ready };
@@ -142,31 +134,16 @@ impl Warp {
         let stay = self.path.mask & !taken;
         let next = self.path.at + 1;
         if self.path.join != join && join != NEVER {
-            self.waiting.push(Path {
-                at: join,
-                ..self.path
-            });
+            self.waiting.push(Path { at: join, ..self.path });
         }
         let join = if join == NEVER { self.path.join } else { join };
         if target == join {
-            self.path = Path {
-                at: next,
-                join,
-                mask: stay,
-            };
+            self.path = Path { at: next, join, mask: stay };
         } else {
             if next != join {
-                self.waiting.push(Path {
-                    at: next,
-                    join,
-                    mask: stay,
-                });
+                self.waiting.push(Path { at: next, join, mask: stay });
             }
-            self.path = Path {
-                at: target,
-                join,
-                mask: taken,
-            };
+            self.path = Path { at: target, join, mask: taken };
         }
     }
 }
@@ -184,9 +161,7 @@ impl Core<'_> {
                     Fill::Bits { size: 2, bits } => self.set_row(slot, [bits as u16; 32], u32::MAX),
                     Fill::Bits { size: 4, bits } => self.set_row(slot, [bits as u32; 32], u32::MAX),
                     Fill::Bits { bits, .. } => self.set_row(slot, [bits; 32], u32::MAX),
-                    Fill::DynamicShared => {
-                        self.set_row(slot, [launch.dynamic_shared_start() as u64; 32], u32::MAX)
-                    }
+                    Fill::DynamicShared => self.set_row(slot, [launch.dynamic_shared_start() as u64; 32], u32::MAX),
                     Fill::Special(special) => {
                         let row = self.special(special);
                         self.set_row(slot, row, u32::MAX);
@@ -269,9 +244,7 @@ impl Core<'_> {
                         self.warp.part(mask, target, join);
                     }
                 }
-                Act::Switch { table, join } => {
-                    self.switch(inst.a[0], &kernel.tables[table as usize], join, mask)?
-                }
+                Act::Switch { table, join } => self.switch(inst.a[0], &kernel.tables[table as usize], join, mask)?,
                 Act::Exit => {
                     self.warp.path.at = at + 1;
                     self.warp.end_lanes(mask);
@@ -289,10 +262,7 @@ impl Core<'_> {
         let mut left = mask;
         let whole = self.warp.path;
         if mask != whole.mask {
-            return Err(self.fault(
-                mask.trailing_zeros(),
-                Kind::Unsupported("a guarded brx".into()),
-            ));
+            return Err(self.fault(mask.trailing_zeros(), Kind::Unsupported("a guarded brx".into())));
         }
         if join != NEVER && whole.join != join {
             self.warp.waiting.push(Path { at: join, ..whole });
@@ -302,22 +272,12 @@ impl Core<'_> {
             let lane = left.trailing_zeros();
             let index = indices[lane as usize];
             let Some(&target) = table.get(index as usize) else {
-                return Err(self.fault(
-                    lane,
-                    Kind::Unsupported(format!("brx with index {index} of {}", table.len())),
-                ));
+                return Err(self.fault(lane, Kind::Unsupported(format!("brx with index {index} of {}", table.len()))));
             };
-            let same = (0..32)
-                .filter(|&l| indices[l as usize] == index)
-                .fold(0u32, |m, l| m | 1 << l)
-                & left;
+            let same = (0..32).filter(|&l| indices[l as usize] == index).fold(0u32, |m, l| m | 1 << l) & left;
             left &= !same;
             if target != join {
-                self.warp.waiting.push(Path {
-                    at: target,
-                    join,
-                    mask: same,
-                });
+                self.warp.waiting.push(Path { at: target, join, mask: same });
             }
         }
         self.warp.path.mask = 0;
@@ -330,28 +290,15 @@ impl Core<'_> {
             return Ok(());
         }
         if mask != self.warp.path.mask {
-            return Err(self.fault(
-                mask.trailing_zeros(),
-                Kind::Unsupported("a guarded call".into()),
-            ));
+            return Err(self.fault(mask.trailing_zeros(), Kind::Unsupported("a guarded call".into())));
         }
         let kernel = self.launch.kernel;
         let site = &kernel.calls[call as usize];
         self.move_parameters(&site.inputs, mask);
         let Path { at, join, mask } = self.warp.path;
         let depth = self.warp.waiting.len();
-        self.warp.frames.push(Frame {
-            call,
-            back: at + 1,
-            join,
-            mask,
-            depth,
-        });
-        self.warp.path = Path {
-            at: site.entry,
-            join: NEVER,
-            mask,
-        };
+        self.warp.frames.push(Frame { call, back: at + 1, join, mask, depth });
+        self.warp.path = Path { at: site.entry, join: NEVER, mask };
         Ok(())
     }
 
@@ -364,39 +311,22 @@ impl Core<'_> {
         // A path that left early waits here for the others of its call.
         if self.warp.path.mask != frame.mask {
             let rest = self.warp.path;
-            let others = self.warp.waiting[frame.depth..]
-                .iter_mut()
-                .find(|path| path.mask & !rest.mask != 0);
+            let others = self.warp.waiting[frame.depth..].iter_mut().find(|path| path.mask & !rest.mask != 0);
             let Some(_) = others else {
-                return Err(self.fault(
-                    lane,
-                    Kind::Unsupported("a function whose threads never meet again".into()),
-                ));
+                return Err(self.fault(lane, Kind::Unsupported("a function whose threads never meet again".into())));
             };
             // Put it under the others, so that it goes on last, with them.
             let at = frame.depth;
             match self.warp.waiting.get_mut(at) {
-                Some(bottom) if bottom.at == rest.at && bottom.join == NEVER => {
-                    bottom.mask |= rest.mask
-                }
-                _ => self.warp.waiting.insert(
-                    at,
-                    Path {
-                        join: NEVER,
-                        ..rest
-                    },
-                ),
+                Some(bottom) if bottom.at == rest.at && bottom.join == NEVER => bottom.mask |= rest.mask,
+                _ => self.warp.waiting.insert(at, Path { join: NEVER, ..rest }),
             }
             self.warp.path.mask = 0;
             return Ok(());
         }
         self.warp.frames.pop();
         self.move_parameters(&kernel.calls[frame.call as usize].outputs, frame.mask);
-        self.warp.path = Path {
-            at: frame.back,
-            join: frame.join,
-            mask: frame.mask,
-        };
+        self.warp.path = Path { at: frame.back, join: frame.join, mask: frame.mask };
         Ok(())
     }
 
@@ -404,9 +334,7 @@ impl Core<'_> {
         let stride = self.warp.local_bytes;
         let bytes = self.warp.local.len() * 16;
         // SAFETY: the slice covers the same memory, as bytes.
-        let local = unsafe {
-            std::slice::from_raw_parts_mut(self.warp.local.as_mut_ptr().cast::<u8>(), bytes)
-        };
+        let local = unsafe { std::slice::from_raw_parts_mut(self.warp.local.as_mut_ptr().cast::<u8>(), bytes) };
         for lane in (0..32).filter(|lane| mask >> lane & 1 != 0) {
             for &Move { from, to, bytes } in moves {
                 let start = lane * stride + from as usize;
@@ -427,11 +355,7 @@ mod tests {
             local_bytes: 0,
             number: 0,
             live: mask,
-            path: Path {
-                at,
-                join: NEVER,
-                mask,
-            },
+            path: Path { at, join: NEVER, mask },
             waiting: Vec::new(),
             frames: Vec::new(),
             state: State::Ready,
@@ -450,10 +374,7 @@ mod tests {
         assert!(warp.pop());
         assert_eq!((warp.path.at, warp.path.mask), (4, 0b1100));
         assert!(warp.pop());
-        assert_eq!(
-            (warp.path.at, warp.path.mask, warp.path.join),
-            (12, 0b1111, NEVER)
-        );
+        assert_eq!((warp.path.at, warp.path.mask, warp.path.join), (12, 0b1111, NEVER));
     }
 
     #[test]

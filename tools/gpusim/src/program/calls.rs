@@ -33,12 +33,7 @@ impl Decoder<'_> {
             None => Vec::new(),
             Some(_) => return self.unsupported(ins),
         };
-        let Some(callee) = self
-            .module
-            .functions
-            .iter()
-            .rfind(|f| f.name == *name && f.body.is_some())
-        else {
+        let Some(callee) = self.module.functions.iter().rfind(|f| f.name == *name && f.body.is_some()) else {
             return exec::decode_builtin(self, name, &inputs);
         };
         let place = |decoder: &Self, operand: &Operand| -> Result<(u32, u32)> {
@@ -47,39 +42,23 @@ impl Decoder<'_> {
             {
                 return Ok((offset, bytes));
             }
-            decoder.fail(format!(
-                "{operand:?} as an argument of a call; only .param variables are supported"
-            ))
+            decoder.fail(format!("{operand:?} as an argument of a call; only .param variables are supported"))
         };
         if self.open.contains(name) {
             return self.fail(format!("`{name}` calls itself; recursion is not supported"));
         }
         if inputs.len() != callee.parameters.len() || outputs.len() != callee.returns.len() {
-            return self.fail(format!(
-                "a call of `{name}` with another number of arguments"
-            ));
+            return self.fail(format!("a call of `{name}` with another number of arguments"));
         }
         let decoded = self.frame(callee);
-        let mut site = CallSite {
-            entry: 0,
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-        };
+        let mut site = CallSite { entry: 0, inputs: Vec::new(), outputs: Vec::new() };
         for (operand, &(to, bytes)) in inputs.iter().zip(&decoded.inputs) {
             let (from, have) = place(self, operand)?;
-            site.inputs.push(Copy {
-                from,
-                to,
-                bytes: bytes.min(have),
-            });
+            site.inputs.push(Copy { from, to, bytes: bytes.min(have) });
         }
         for (operand, &(from, bytes)) in outputs.iter().zip(&decoded.outputs) {
             let (to, have) = place(self, operand)?;
-            site.outputs.push(Copy {
-                from,
-                to,
-                bytes: bytes.min(have),
-            });
+            site.outputs.push(Copy { from, to, bytes: bytes.min(have) });
         }
         let call = self.calls.len() as u32;
         self.calls.push(site);
@@ -93,18 +72,11 @@ impl Decoder<'_> {
             return known.clone();
         }
         let place = |decoder: &mut Self, variables: &[Variable]| -> Vec<(u32, u32)> {
-            variables
-                .iter()
-                .map(|v| (decoder.allocate_local(v), v.bytes() as u32))
-                .collect()
+            variables.iter().map(|v| (decoder.allocate_local(v), v.bytes() as u32)).collect()
         };
         let inputs = place(self, &callee.parameters);
         let outputs = place(self, &callee.returns);
-        let decoded = Decoded {
-            entry: NEVER,
-            inputs,
-            outputs,
-        };
+        let decoded = Decoded { entry: NEVER, inputs, outputs };
         self.functions.insert(callee.name.clone(), decoded.clone());
         decoded
     }
@@ -115,21 +87,14 @@ impl Decoder<'_> {
         if decoded.entry == NEVER {
             decoded.entry = self.code.len() as u32;
             let module = self.module;
-            let Some(function) = module
-                .functions
-                .iter()
-                .rfind(|f| f.name == name && f.body.is_some())
-            else {
+            let Some(function) = module.functions.iter().rfind(|f| f.name == name && f.body.is_some()) else {
                 return self.fail(format!("`{name}` has no body"));
             };
             let outer = self.scopes.set_aside();
             self.scopes.open();
             let formal = function.parameters.iter().zip(&decoded.inputs);
-            for (variable, &(offset, bytes)) in
-                formal.chain(function.returns.iter().zip(&decoded.outputs))
-            {
-                self.scopes
-                    .declare(&variable.name, Meaning::Parameter(offset, bytes));
+            for (variable, &(offset, bytes)) in formal.chain(function.returns.iter().zip(&decoded.outputs)) {
+                self.scopes.declare(&variable.name, Meaning::Parameter(offset, bytes));
             }
             let waiting = std::mem::take(&mut self.pending);
             self.open.push(name.to_owned());

@@ -22,10 +22,7 @@ pub struct DecodeError {
 impl DecodeError {
     /// An error at `line`.
     pub fn new(line: u32, what: impl Into<String>) -> Self {
-        Self {
-            line,
-            what: what.into(),
-        }
+        Self { line, what: what.into() }
     }
 }
 
@@ -63,11 +60,7 @@ impl<'m> Decoder<'m> {
     ///
     /// # Errors
     /// An instruction that isn't supported, a name that isn't declared.
-    pub fn kernel(
-        module: &'m ast::Module,
-        function: &Function,
-        globals: &HashMap<String, u64>,
-    ) -> Result<Kernel> {
+    pub fn kernel(module: &'m ast::Module, function: &Function, globals: &HashMap<String, u64>) -> Result<Kernel> {
         let mut decoder = Decoder {
             module,
             scopes: Scopes::default(),
@@ -102,13 +95,8 @@ impl<'m> Decoder<'m> {
         let (mut parameters, mut bytes) = (Vec::new(), 0usize);
         for parameter in &function.parameters {
             let offset = bytes.next_multiple_of(parameter.align);
-            parameters.push(Parameter {
-                offset,
-                bytes: parameter.bytes(),
-            });
-            decoder
-                .scopes
-                .declare(&parameter.name, Meaning::KernelParameter(offset as u32));
+            parameters.push(Parameter { offset, bytes: parameter.bytes() });
+            decoder.scopes.declare(&parameter.name, Meaning::KernelParameter(offset as u32));
             bytes = offset + parameter.bytes();
         }
         decoder.open.push(function.name.clone());
@@ -116,10 +104,7 @@ impl<'m> Decoder<'m> {
         while let Some((call, name)) = decoder.pending.pop() {
             decoder.callee(call, &name)?;
         }
-        let target = module
-            .target
-            .trim_start_matches("sm_")
-            .trim_end_matches(['a', 'f']);
+        let target = module.target.trim_start_matches("sm_").trim_end_matches(['a', 'f']);
         Ok(Kernel {
             name: function.name.clone(),
             code: decoder.code,
@@ -154,13 +139,8 @@ impl<'m> Decoder<'m> {
     /// # Errors
     /// It has others: it is a variant that nobody here knows.
     pub fn only(&self, ins: &Instruction, known: &[&str]) -> Result<()> {
-        let strange =
-            |word: &&String| Type::parse(word).is_none() && !known.contains(&word.as_str());
-        if ins.modifiers.iter().find(strange).is_some() {
-            self.unsupported(ins)
-        } else {
-            Ok(())
-        }
+        let strange = |word: &&String| Type::parse(word).is_none() && !known.contains(&word.as_str());
+        if ins.modifiers.iter().find(strange).is_some() { self.unsupported(ins) } else { Ok(()) }
     }
 
     fn declare(&mut self, variable: &Variable) -> Result<()> {
@@ -171,37 +151,25 @@ impl<'m> Decoder<'m> {
                     return self.fail("128-bit registers are not supported");
                 }
                 let names = match variable.range {
-                    Some(count) => (0..count)
-                        .map(|i| format!("{}{i}", variable.name))
-                        .collect(),
+                    Some(count) => (0..count).map(|i| format!("{}{i}", variable.name)).collect(),
                     None => vec![variable.name.clone()],
                 };
                 for name in names {
                     let slot = self.rows.register(variable.ty);
-                    self.scopes
-                        .declare(&name, Meaning::Register(slot, variable.ty));
+                    self.scopes.declare(&name, Meaning::Register(slot, variable.ty));
                 }
             }
             Space::Local => {
                 let at = self.allocate_local(variable);
-                self.scopes
-                    .declare(&variable.name, Meaning::Address(at.into()));
+                self.scopes.declare(&variable.name, Meaning::Address(at.into()));
             }
             Space::Param => {
                 let at = self.allocate_local(variable);
-                self.scopes.declare(
-                    &variable.name,
-                    Meaning::Parameter(at, variable.bytes() as u32),
-                );
+                self.scopes.declare(&variable.name, Meaning::Parameter(at, variable.bytes() as u32));
             }
-            Space::Shared if variable.count == 0 => {
-                self.scopes.declare(&variable.name, Meaning::Dynamic)
-            }
+            Space::Shared if variable.count == 0 => self.scopes.declare(&variable.name, Meaning::Dynamic),
             Space::Shared => {
-                self.scopes.declare(
-                    &variable.name,
-                    Meaning::Shared(variable.bytes(), variable.align),
-                );
+                self.scopes.declare(&variable.name, Meaning::Shared(variable.bytes(), variable.align));
             }
             Space::Global | Space::Const | Space::Generic => {
                 return self.fail(format!("a {:?} variable inside a function", variable.space));
@@ -227,11 +195,7 @@ impl<'m> Decoder<'m> {
         };
         self.statements(body)?;
         // The end of the function, where every `ret` goes.
-        let act = if function.kernel {
-            Act::Exit
-        } else {
-            Act::Return
-        };
+        let act = if function.kernel { Act::Exit } else { Act::Return };
         let mut end = Inst::new(Class::Control, act, &[]);
         end.line = self.line;
         self.code.push(end);
@@ -268,27 +232,13 @@ impl<'m> Decoder<'m> {
                     return self.fail("a branch to something that isn't a label");
                 };
                 self.patches.push((at, Patch::Branch(label)));
-                Inst::new(
-                    Class::Control,
-                    Act::Branch {
-                        target: 0,
-                        join: NEVER,
-                    },
-                    &[],
-                )
+                Inst::new(Class::Control, Act::Branch { target: 0, join: NEVER }, &[])
             }
             "brx" => self.indirect_branch(ins, at)?,
             "call" => self.call(ins)?,
             "ret" if !self.kernel => {
                 self.patches.push((at, Patch::Branch(String::new())));
-                Inst::new(
-                    Class::Control,
-                    Act::Branch {
-                        target: 0,
-                        join: NEVER,
-                    },
-                    &[],
-                )
+                Inst::new(Class::Control, Act::Branch { target: 0, join: NEVER }, &[])
             }
             "ret" | "exit" => Inst::new(Class::Control, Act::Exit, &[]),
             _ => exec::decode(self, ins)?,
@@ -313,11 +263,7 @@ impl<'m> Decoder<'m> {
         let table = self.tables.len() as u32;
         self.tables.push(Vec::new());
         self.patches.push((at, Patch::Switch(table, targets)));
-        Ok(Inst::new(
-            Class::Control,
-            Act::Switch { table, join: NEVER },
-            &[index],
-        ))
+        Ok(Inst::new(Class::Control, Act::Switch { table, join: NEVER }, &[index]))
     }
 
     /// Fills in branch targets and joins of the function that began at `start`.
@@ -327,32 +273,19 @@ impl<'m> Decoder<'m> {
             if label.is_empty() {
                 return Ok(end);
             }
-            self.labels
-                .get(label)
-                .copied()
-                .ok_or_else(|| DecodeError::new(self.line, format!("no label {label}")))
+            self.labels.get(label).copied().ok_or_else(|| DecodeError::new(self.line, format!("no label {label}")))
         };
         for (at, patch) in &self.patches {
             match patch {
                 Patch::Branch(label) => {
                     let target = find(label)?;
                     // A branch to a kernel's end is the end.
-                    let leaves = matches!(self.code[target].act, Act::Exit)
-                        && self.code[target].guard.is_none();
-                    self.code[*at].act = if leaves {
-                        Act::Exit
-                    } else {
-                        Act::Branch {
-                            target: target as u32,
-                            join: NEVER,
-                        }
-                    };
+                    let leaves = matches!(self.code[target].act, Act::Exit) && self.code[target].guard.is_none();
+                    self.code[*at].act =
+                        if leaves { Act::Exit } else { Act::Branch { target: target as u32, join: NEVER } };
                 }
                 Patch::Switch(table, labels) => {
-                    let targets: Result<Vec<u32>> = labels
-                        .iter()
-                        .map(|label| find(label).map(|t| t as u32))
-                        .collect();
+                    let targets: Result<Vec<u32>> = labels.iter().map(|label| find(label).map(|t| t as u32)).collect();
                     self.tables[*table as usize] = targets?;
                 }
             }
@@ -360,20 +293,11 @@ impl<'m> Decoder<'m> {
         let next: Vec<Next> = self.code[start..]
             .iter()
             .map(|inst| match inst.act {
-                Act::Branch { target, .. } if inst.guard.is_none() => {
-                    Next::Jump(vec![target as usize - start])
-                }
+                Act::Branch { target, .. } if inst.guard.is_none() => Next::Jump(vec![target as usize - start]),
                 Act::Branch { target, .. } => Next::Fork(vec![target as usize - start]),
                 Act::Switch { table, .. } => {
-                    let targets = self.tables[table as usize]
-                        .iter()
-                        .map(|&t| t as usize - start)
-                        .collect();
-                    if inst.guard.is_none() {
-                        Next::Jump(targets)
-                    } else {
-                        Next::Fork(targets)
-                    }
+                    let targets = self.tables[table as usize].iter().map(|&t| t as usize - start).collect();
+                    if inst.guard.is_none() { Next::Jump(targets) } else { Next::Fork(targets) }
                 }
                 Act::Exit | Act::Return if inst.guard.is_none() => Next::Leave,
                 _ => Next::Fall,

@@ -74,11 +74,7 @@ pub(super) fn joins(next: &[Next]) -> Vec<Option<usize>> {
                 if dominator[after] == usize::MAX {
                     continue;
                 }
-                meet = if meet == usize::MAX {
-                    after
-                } else {
-                    intersect(&dominator, &rank, meet, after)
-                };
+                meet = if meet == usize::MAX { after } else { intersect(&dominator, &rank, meet, after) };
             }
             if meet != dominator[node] {
                 dominator[node] = meet;
@@ -86,9 +82,7 @@ pub(super) fn joins(next: &[Next]) -> Vec<Option<usize>> {
             }
         }
     }
-    (0..n)
-        .map(|i| Some(dominator[i]).filter(|&d| d < exit))
-        .collect()
+    (0..n).map(|i| Some(dominator[i]).filter(|&d| d < exit)).collect()
 }
 
 /// The last end in the text that can be reached.
@@ -100,9 +94,7 @@ fn last_end(next: &[Next], forward: &[Vec<usize>]) -> Option<usize> {
             open.extend(&forward[i]);
         }
     }
-    (0..next.len())
-        .rev()
-        .find(|&i| reached[i] && next[i] == Next::Leave)
+    (0..next.len()).rev().find(|&i| reached[i] && next[i] == Next::Leave)
 }
 
 fn intersect(dominator: &[usize], rank: &[usize], mut a: usize, mut b: usize) -> usize {
@@ -124,12 +116,7 @@ mod tests {
     #[test]
     fn an_if_meets_behind_its_branches() {
         // 0: if → 2; 1: goto 3; 2: ; 3: end
-        let next = [
-            Next::Fork(vec![2]),
-            Next::Jump(vec![3]),
-            Next::Fall,
-            Next::Leave,
-        ];
+        let next = [Next::Fork(vec![2]), Next::Jump(vec![3]), Next::Fall, Next::Leave];
         assert_eq!(joins(&next)[0], Some(3));
     }
 
@@ -142,14 +129,7 @@ mod tests {
     #[test]
     fn a_path_that_ends_early_delays_nobody() {
         // 0: if → 3; 1: if → 4; 2: end; 3: …; 4: …; 5: end
-        let next = [
-            Next::Fork(vec![3]),
-            Next::Fork(vec![4]),
-            Next::Leave,
-            Next::Fall,
-            Next::Fall,
-            Next::Leave,
-        ];
+        let next = [Next::Fork(vec![3]), Next::Fork(vec![4]), Next::Leave, Next::Fall, Next::Fall, Next::Leave];
         assert_eq!(joins(&next)[..2], [Some(4), Some(4)]);
     }
 

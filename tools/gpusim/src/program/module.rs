@@ -27,30 +27,18 @@ impl Module {
     /// # Errors
     /// Text that isn't PTX.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        Ok(Self {
-            tree: ptx::parse(text)?,
-            globals: HashMap::new(),
-            kernels: HashMap::new(),
-        })
+        Ok(Self { tree: ptx::parse(text)?, globals: HashMap::new(), kernels: HashMap::new() })
     }
 
     /// The number in `.target`: 80 for `sm_80`.
     #[must_use]
     pub fn target(&self) -> u32 {
-        self.tree
-            .target
-            .trim_start_matches("sm_")
-            .trim_end_matches(['a', 'f'])
-            .parse()
-            .unwrap_or(0)
+        self.tree.target.trim_start_matches("sm_").trim_end_matches(['a', 'f']).parse().unwrap_or(0)
     }
 
     /// The variables that need device memory.
     pub fn variables(&self) -> impl Iterator<Item = &ast::Variable> {
-        self.tree
-            .variables
-            .iter()
-            .filter(|v| matches!(v.space, ast::Space::Global | ast::Space::Const))
+        self.tree.variables.iter().filter(|v| matches!(v.space, ast::Space::Global | ast::Space::Const))
     }
 
     /// Says where a variable is.
@@ -63,10 +51,7 @@ impl Module {
     pub fn global(&self, name: &str) -> Option<Global> {
         let variable = self.variables().find(|v| v.name == name)?;
         let address = *self.globals.get(name)?;
-        Some(Global {
-            address,
-            bytes: variable.bytes(),
-        })
+        Some(Global { address, bytes: variable.bytes() })
     }
 
     /// Every variable's bytes, once all are placed: numbers and addresses of other variables, little-endian.
@@ -86,11 +71,7 @@ impl Module {
 
     /// The names of the kernels.
     pub fn kernel_names(&self) -> impl Iterator<Item = &str> {
-        self.tree
-            .functions
-            .iter()
-            .filter(|f| f.kernel)
-            .map(|f| f.name.as_str())
+        self.tree.functions.iter().filter(|f| f.kernel).map(|f| f.name.as_str())
     }
 
     /// The kernel of this name, decoded; none if there is none.
@@ -101,12 +82,7 @@ impl Module {
         if let Some(kernel) = self.kernels.get(name) {
             return Ok(Some(kernel.clone()));
         }
-        let Some(function) = self
-            .tree
-            .functions
-            .iter()
-            .find(|f| f.kernel && f.name == name)
-        else {
+        let Some(function) = self.tree.functions.iter().find(|f| f.kernel && f.name == name) else {
             return Ok(None);
         };
         let kernel = Arc::new(Decoder::kernel(&self.tree, function, &self.globals)?);

@@ -42,12 +42,7 @@ impl Scopes {
 
     /// Changes what `name` means where it was declared.
     pub fn redefine(&mut self, name: &str, meaning: Meaning) {
-        if let Some(old) = self
-            .0
-            .iter_mut()
-            .rev()
-            .find_map(|scope| scope.get_mut(name))
-        {
+        if let Some(old) = self.0.iter_mut().rev().find_map(|scope| scope.get_mut(name)) {
             *old = meaning;
         }
     }
@@ -81,10 +76,7 @@ pub(super) struct Rows {
 impl Rows {
     pub fn new() -> Self {
         // The first bytes stay free, so that no row is at 0.
-        Self {
-            bytes: 64,
-            ..Self::default()
-        }
+        Self { bytes: 64, ..Self::default() }
     }
 
     fn take(&mut self, bytes: usize) -> Slot {
@@ -107,22 +99,12 @@ impl Rows {
 
     pub fn constant(&mut self, size: usize, bits: u64) -> Slot {
         let size = size.max(2);
-        let bits = if size < 8 {
-            bits & ((1 << (size * 8)) - 1)
-        } else {
-            bits
-        };
+        let bits = if size < 8 { bits & ((1 << (size * 8)) - 1) } else { bits };
         if let Some(&slot) = self.constants.get(&(size as u8, bits)) {
             return slot;
         }
         let slot = self.take(size * 32);
-        self.fills.push((
-            slot,
-            Fill::Bits {
-                size: size as u8,
-                bits,
-            },
-        ));
+        self.fills.push((slot, Fill::Bits { size: size as u8, bits }));
         self.constants.insert((size as u8, bits), slot);
         slot
     }
@@ -131,13 +113,7 @@ impl Rows {
     pub fn constant_predicate(&mut self, value: bool) -> Slot {
         let slot = self.take(4);
         // A mask is one word: a constant "row" of four bytes would fill 32 of them.
-        self.fills.push((
-            slot,
-            Fill::Bits {
-                size: 0,
-                bits: if value { u32::MAX.into() } else { 0 },
-            },
-        ));
+        self.fills.push((slot, Fill::Bits { size: 0, bits: if value { u32::MAX.into() } else { 0 } }));
         slot
     }
 

@@ -89,9 +89,7 @@ impl Decoder<'_> {
                     return Ok((self.rows.constant(size, 32), size));
                 }
                 match self.meaning(name)? {
-                    Meaning::Register(slot, have)
-                        if have.size().max(2) >= size && have != Type::Pred =>
-                    {
+                    Meaning::Register(slot, have) if have.size().max(2) >= size && have != Type::Pred => {
                         return Ok((slot, have.size().max(2)));
                     }
                     Meaning::Register(_, have) => {
@@ -103,9 +101,7 @@ impl Decoder<'_> {
                             Ok((slot, 8))
                         } else {
                             match self.meaning(name)? {
-                                Meaning::Address(bits) => {
-                                    Ok((self.rows.constant(size, bits), size))
-                                }
+                                Meaning::Address(bits) => Ok((self.rows.constant(size, bits), size)),
                                 Meaning::Dynamic => Ok((slot, 8)),
                                 _ => self.fail(format!("the address of {name} in {size} bytes")),
                             }
@@ -136,10 +132,7 @@ impl Decoder<'_> {
     /// Puts an instruction before the one in hand, which is more than one step. It writes rows that nobody else uses,
     /// so it needs no guard.
     pub fn emit(&mut self, inst: Inst) {
-        self.code.push(Inst {
-            line: self.line,
-            ..inst
-        });
+        self.code.push(Inst { line: self.line, ..inst });
     }
 
     /// A row that nobody else uses.
@@ -223,33 +216,17 @@ impl Decoder<'_> {
             return self.fail(format!("{operand:?} is not an address"));
         };
         let Some(name) = base else {
-            return Ok(Address {
-                base: self.rows.constant(8, *offset as u64),
-                narrow: false,
-                offset: 0,
-            });
+            return Ok(Address { base: self.rows.constant(8, *offset as u64), narrow: false, offset: 0 });
         };
         if let Meaning::Register(slot, ty) = self.meaning(name)? {
             return match ty.size() {
-                4 => Ok(Address {
-                    base: slot,
-                    narrow: true,
-                    offset: *offset,
-                }),
-                8 => Ok(Address {
-                    base: slot,
-                    narrow: false,
-                    offset: *offset,
-                }),
+                4 => Ok(Address { base: slot, narrow: true, offset: *offset }),
+                8 => Ok(Address { base: slot, narrow: false, offset: *offset }),
                 _ => self.fail(format!("{name} is no address: it is {ty:?}")),
             };
         }
         let (base, _) = self.address_of(name)?;
-        Ok(Address {
-            base,
-            narrow: false,
-            offset: *offset,
-        })
+        Ok(Address { base, narrow: false, offset: *offset })
     }
 
     /// Does the operand's base name a parameter of a device function or of a call (and not of the kernel)?

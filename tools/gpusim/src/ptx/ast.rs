@@ -90,13 +90,7 @@ impl Type {
         match self {
             Self::Pred => 0,
             Self::B8 | Self::U8 | Self::S8 => 1,
-            Self::B16
-            | Self::U16
-            | Self::S16
-            | Self::F16
-            | Self::Bf16
-            | Self::E4m3x2
-            | Self::E5m2x2 => 2,
+            Self::B16 | Self::U16 | Self::S16 | Self::F16 | Self::Bf16 | Self::E4m3x2 | Self::E5m2x2 => 2,
             Self::B32
             | Self::U32
             | Self::S32
@@ -219,10 +213,7 @@ impl Instruction {
     /// The types among the modifiers, in order.
     #[must_use]
     pub fn types(&self) -> Vec<Type> {
-        self.modifiers
-            .iter()
-            .filter_map(|word| Type::parse(word))
-            .collect()
+        self.modifiers.iter().filter_map(|word| Type::parse(word)).collect()
     }
 }
 

@@ -68,10 +68,7 @@ pub fn lex(text: &str) -> Result<Vec<Lexeme>, ParseError> {
                 return Err(ParseError::new(line, "a string that never ends"));
             };
             let inside = &text[i + 1..i + 1 + length];
-            out.push(Lexeme {
-                token: Token::Text(inside.to_owned()),
-                line,
-            });
+            out.push(Lexeme { token: Token::Text(inside.to_owned()), line });
             line += inside.matches('\n').count() as u32;
             i += length + 2;
         } else if is_word_start(c) {
@@ -79,10 +76,7 @@ pub fn lex(text: &str) -> Result<Vec<Lexeme>, ParseError> {
             while i < bytes.len() && is_word(bytes[i]) {
                 i += 1;
             }
-            out.push(Lexeme {
-                token: Token::Word(text[start..i].to_owned()),
-                line,
-            });
+            out.push(Lexeme { token: Token::Word(text[start..i].to_owned()), line });
         } else if c == b'.' {
             i += 1;
             while i < bytes.len() && (is_word(bytes[i]) || bytes[i..].starts_with(b"::")) {
@@ -90,32 +84,19 @@ pub fn lex(text: &str) -> Result<Vec<Lexeme>, ParseError> {
             }
             let word = &text[start + 1..i];
             if matches!(word, "loc" | "file") {
-                i += bytes[i..]
-                    .iter()
-                    .position(|&b| b == b'\n')
-                    .unwrap_or(bytes.len() - i);
+                i += bytes[i..].iter().position(|&b| b == b'\n').unwrap_or(bytes.len() - i);
             } else {
-                out.push(Lexeme {
-                    token: Token::Dot(word.to_owned()),
-                    line,
-                });
+                out.push(Lexeme { token: Token::Dot(word.to_owned()), line });
             }
         } else if c.is_ascii_digit() {
-            let (token, length) =
-                number(&text[i..]).ok_or_else(|| ParseError::new(line, "a malformed number"))?;
+            let (token, length) = number(&text[i..]).ok_or_else(|| ParseError::new(line, "a malformed number"))?;
             out.push(Lexeme { token, line });
             i += length;
         } else if b"{}()[],;:@!|+-=<>".contains(&c) {
-            out.push(Lexeme {
-                token: Token::Mark(c as char),
-                line,
-            });
+            out.push(Lexeme { token: Token::Mark(c as char), line });
             i += 1;
         } else {
-            return Err(ParseError::new(
-                line,
-                format!("the character {:?}", c as char),
-            ));
+            return Err(ParseError::new(line, format!("the character {:?}", c as char)));
         }
     }
     Ok(out)
@@ -124,9 +105,7 @@ pub fn lex(text: &str) -> Result<Vec<Lexeme>, ParseError> {
 /// The number at the start of `text` and its length.
 fn number(text: &str) -> Option<(Token, usize)> {
     let bytes = text.as_bytes();
-    let run = |from: usize, accept: fn(&u8) -> bool| {
-        from + bytes[from..].iter().take_while(|b| accept(b)).count()
-    };
+    let run = |from: usize, accept: fn(&u8) -> bool| from + bytes[from..].iter().take_while(|b| accept(b)).count();
     let radix = |prefix: usize, radix: u32, accept: fn(&u8) -> bool| {
         let end = run(prefix, accept);
         let value = u64::from_str_radix(&text[prefix..end], radix).ok()?;
@@ -150,14 +129,9 @@ fn number(text: &str) -> Option<(Token, usize)> {
         }
     }
     let end = run(0, u8::is_ascii_digit);
-    let fraction =
-        bytes.get(end) == Some(&b'.') && bytes.get(end + 1).is_some_and(u8::is_ascii_digit);
+    let fraction = bytes.get(end) == Some(&b'.') && bytes.get(end + 1).is_some_and(u8::is_ascii_digit);
     if fraction || matches!(bytes.get(end), Some(b'e' | b'E')) {
-        let mut stop = if fraction {
-            run(end + 1, u8::is_ascii_digit)
-        } else {
-            end
-        };
+        let mut stop = if fraction { run(end + 1, u8::is_ascii_digit) } else { end };
         if matches!(bytes.get(stop), Some(b'e' | b'E')) {
             let sign = usize::from(matches!(bytes.get(stop + 1), Some(b'+' | b'-')));
             stop = run(stop + 1 + sign, u8::is_ascii_digit);
@@ -173,11 +147,7 @@ mod tests {
     use super::*;
 
     fn tokens(text: &str) -> Vec<Token> {
-        lex(text)
-            .unwrap()
-            .into_iter()
-            .map(|lexeme| lexeme.token)
-            .collect()
+        lex(text).unwrap().into_iter().map(|lexeme| lexeme.token).collect()
     }
 
     #[test]
@@ -208,11 +178,7 @@ mod tests {
 
     #[test]
     fn scoped_modifiers_are_one_token() {
-        let expected = [
-            Token::Word("cp".into()),
-            Token::Dot("shared::cta".into()),
-            Token::Dot("L2::128B".into()),
-        ];
+        let expected = [Token::Word("cp".into()), Token::Dot("shared::cta".into()), Token::Dot("L2::128B".into())];
         assert_eq!(tokens("cp.shared::cta.L2::128B"), expected);
     }
 

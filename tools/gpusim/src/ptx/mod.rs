@@ -23,9 +23,6 @@ pub struct ParseError {
 impl ParseError {
     /// An error on `line`.
     pub fn new(line: u32, what: impl Into<String>) -> Self {
-        Self {
-            line,
-            what: what.into(),
-        }
+        Self { line, what: what.into() }
     }
 }

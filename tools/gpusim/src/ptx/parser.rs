@@ -1,9 +1,7 @@
 //! Tokens to a [`Module`].
 
 use super::ParseError;
-use super::ast::{
-    Function, Initial, Instruction, Module, Operand, Space, Statement, Type, Variable,
-};
+use super::ast::{Function, Initial, Instruction, Module, Operand, Space, Statement, Type, Variable};
 use super::lexer::{Lexeme, Token, lex};
 
 type Result<T> = std::result::Result<T, ParseError>;
@@ -30,21 +28,12 @@ impl Parser {
 
     fn line(&self) -> u32 {
         let last = self.lexemes.len().saturating_sub(1);
-        self.lexemes
-            .get(self.at.min(last))
-            .map_or(0, |lexeme| lexeme.line)
+        self.lexemes.get(self.at.min(last)).map_or(0, |lexeme| lexeme.line)
     }
 
     fn fail<T>(&self, expected: &str) -> Result<T> {
-        let found = self
-            .peek()
-            .map_or("the end of the text".to_owned(), |token| {
-                format!("{token:?}")
-            });
-        Err(ParseError::new(
-            self.line(),
-            format!("expected {expected}, found {found}"),
-        ))
+        let found = self.peek().map_or("the end of the text".to_owned(), |token| format!("{token:?}"));
+        Err(ParseError::new(self.line(), format!("expected {expected}, found {found}")))
     }
 
     fn next(&mut self) -> Option<Token> {
@@ -65,11 +54,7 @@ impl Parser {
     }
 
     fn expect(&mut self, mark: char) -> Result<()> {
-        if self.take(mark) {
-            Ok(())
-        } else {
-            self.fail(&format!("`{mark}`"))
-        }
+        if self.take(mark) { Ok(()) } else { self.fail(&format!("`{mark}`")) }
     }
 
     /// Steps over the directive `.name` if it is next.
@@ -171,10 +156,7 @@ impl Parser {
 
     /// A function or a variable, after its linkage.
     fn global(&mut self, module: &mut Module) -> Result<()> {
-        while ["visible", "extern", "weak", "common"]
-            .iter()
-            .any(|linkage| self.take_dot(linkage))
-        {}
+        while ["visible", "extern", "weak", "common"].iter().any(|linkage| self.take_dot(linkage)) {}
         if self.take_dot("entry") {
             module.functions.push(self.function(true)?);
         } else if self.take_dot("func") {
@@ -188,18 +170,10 @@ impl Parser {
 
     fn function(&mut self, kernel: bool) -> Result<Function> {
         while self.take_dot("noreturn") {}
-        let returns = if self.is_mark('(') {
-            self.parameters()?
-        } else {
-            Vec::new()
-        };
+        let returns = if self.is_mark('(') { self.parameters()? } else { Vec::new() };
         let line = self.line();
         let name = self.word("a function's name")?;
-        let parameters = if self.is_mark('(') {
-            self.parameters()?
-        } else {
-            Vec::new()
-        };
+        let parameters = if self.is_mark('(') { self.parameters()? } else { Vec::new() };
         let (mut required_threads, mut max_threads) = (None, None);
         while let Some(Token::Dot(word)) = self.peek().cloned() {
             self.at += 1;
@@ -219,10 +193,7 @@ impl Parser {
                 "reqnctapercluster" | "maxclusterrank" if numbers.iter().all(|&n| n <= 1) => {}
                 "explicitcluster" => {}
                 other => {
-                    return Err(ParseError::new(
-                        line,
-                        format!("the function directive .{other}"),
-                    ));
+                    return Err(ParseError::new(line, format!("the function directive .{other}")));
                 }
             }
         }
@@ -232,16 +203,7 @@ impl Parser {
             self.expect('{')?;
             Some(self.body()?)
         };
-        Ok(Function {
-            name,
-            kernel,
-            parameters,
-            returns,
-            body,
-            required_threads,
-            max_threads,
-            line,
-        })
+        Ok(Function { name, kernel, parameters, returns, body, required_threads, max_threads, line })
     }
 
     /// `(.param .u64 a, .param .b8 b[16])`.
@@ -273,10 +235,7 @@ impl Parser {
                     let declared = self.variable(true)?;
                     statements.extend(declared.into_iter().map(Statement::Variable));
                 }
-                Some(Token::Word(_))
-                    if self.lexemes.get(self.at + 1).map(|l| &l.token)
-                        == Some(&Token::Mark(':')) =>
-                {
+                Some(Token::Word(_)) if self.lexemes.get(self.at + 1).map(|l| &l.token) == Some(&Token::Mark(':')) => {
                     let name = self.word("a label")?;
                     self.at += 1;
                     statements.push(self.labelled(name)?);
@@ -346,32 +305,15 @@ impl Parser {
                 self.expect('>')?;
             }
             while self.take('[') {
-                count *= if self.is_mark(']') {
-                    0
-                } else {
-                    self.integer("an array's length")? as usize
-                };
+                count *= if self.is_mark(']') { 0 } else { self.integer("an array's length")? as usize };
                 self.expect(']')?;
             }
-            let initial = if self.take('=') {
-                self.initial()?
-            } else {
-                Vec::new()
-            };
+            let initial = if self.take('=') { self.initial()? } else { Vec::new() };
             if count == 0 && !initial.is_empty() {
                 count = initial.len();
             }
             let align = align.unwrap_or(ty.size() * width).max(1);
-            declared.push(Variable {
-                name,
-                space,
-                ty,
-                count,
-                align,
-                initial,
-                range,
-                line,
-            });
+            declared.push(Variable { name, space, ty, count, align, initial, range, line });
             if !closed || !self.take(',') {
                 break;
             }
@@ -426,13 +368,7 @@ impl Parser {
                 return self.fail("`,` or `;`");
             }
         }
-        Ok(Instruction {
-            line,
-            guard,
-            opcode,
-            modifiers,
-            operands,
-        })
+        Ok(Instruction { line, guard, opcode, modifiers, operands })
     }
 
     fn list(&mut self, close: char) -> Result<Vec<Operand>> {
@@ -532,11 +468,7 @@ impl Parser {
             self.take('+');
             let negative = self.take('-');
             let value = self.integer("an offset")? as i64;
-            offset = offset.wrapping_add(if negative {
-                value.wrapping_neg()
-            } else {
-                value
-            });
+            offset = offset.wrapping_add(if negative { value.wrapping_neg() } else { value });
         }
     }
 }
@@ -588,14 +520,10 @@ $L__BB0_1:
         assert_eq!(kernel.required_threads, Some([128, 1, 1]));
         assert_eq!(kernel.parameters[1].bytes(), 24);
         let body = kernel.body.as_ref().unwrap();
-        let Statement::Instruction(branch) = &body[3] else {
-            panic!("{:?}", body[3])
-        };
+        let Statement::Instruction(branch) = &body[3] else { panic!("{:?}", body[3]) };
         assert_eq!(branch.guard, Some(("%p1".into(), true)));
         assert_eq!(branch.line, 23);
-        let Statement::Instruction(load) = &body[4] else {
-            panic!("{:?}", body[4])
-        };
+        let Statement::Instruction(load) = &body[4] else { panic!("{:?}", body[4]) };
         assert_eq!(load.name(), "ld.global.nc.v2.f32");
         assert_eq!(load.operands[1], Operand::Address(Some("%rd1".into()), -8));
         assert!(matches!(&body[5], Statement::Block(inner) if inner.len() == 2));
@@ -603,8 +531,7 @@ $L__BB0_1:
 
     #[test]
     fn an_error_names_its_line() {
-        let error =
-            parse(".version 8.0\n.target sm_80\n.entry k() {\n add.s32 %r1 %r2;\n}").unwrap_err();
+        let error = parse(".version 8.0\n.target sm_80\n.entry k() {\n add.s32 %r1 %r2;\n}").unwrap_err();
         assert_eq!(error.line, 4);
         assert!(error.to_string().contains("`,` or `;`"), "{error}");
     }
