@@ -77,7 +77,8 @@ pub fn train<D: Device>(
 }
 
 /// Inference: normalises by the running averages. A frozen batch norm does so in training too, and passes its gradient on
-/// without moving.
+/// without moving. The bias of the convolution in front gets no gradient either: freezing a prefix of the layers never
+/// freezes a batch norm behind a convolution that trains.
 ///
 /// # Errors
 /// The device's.

@@ -4,7 +4,7 @@ use super::batch_norm::Normalised;
 use super::conv::{Activation, rows};
 use crate::autograd::{Gradient, Node, Slot, Tape};
 use crate::device::{Device, DeviceError, ReduceEpilogue, Storage};
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 
 /// The other way around a block.
 pub enum Shortcut<D: Device> {
@@ -12,6 +12,22 @@ pub enum Shortcut<D: Device> {
     Identity(Activation<D>),
     /// A 1×1 convolution of it and its batch norm.
     Projection(Normalised<D>),
+}
+
+impl<D: Device> Shortcut<D> {
+    fn slot(&self) -> Option<Slot> {
+        match self {
+            Shortcut::Identity(activation) => activation.slot,
+            Shortcut::Projection(normalised) => normalised.slot,
+        }
+    }
+
+    fn shape(&self) -> Shape {
+        match self {
+            Shortcut::Identity(activation) => activation.shape(),
+            Shortcut::Projection(normalised) => normalised.shape(),
+        }
+    }
 }
 
 /// `out = max(0, branch + shortcut)`.
@@ -24,19 +40,15 @@ pub fn join<D: Device>(
     shortcut: Shortcut<D>,
 ) -> Result<Activation<D>, DeviceError> {
     let shape = branch.shape();
-    let other = match &shortcut {
-        Shortcut::Identity(activation) => activation.shape(),
-        Shortcut::Projection(normalised) => normalised.shape(),
-    };
-    if shape != other {
-        let reason = format!("the branch is {shape:?}, the shortcut {other:?}");
+    if shape != shortcut.shape() {
+        let reason = format!("the branch is {shape:?}, the shortcut {:?}", shortcut.shape());
         return Err(DeviceError::Shape { kernel: "residual", reason });
     }
     let device = tape.device();
     let mut out = Tensor::new(device, shape, Storage::Activation)?;
-    let (shortcut_values, shortcut_norm, shortcut_slot) = match &shortcut {
-        Shortcut::Identity(activation) => (activation.values(device)?, None, activation.slot),
-        Shortcut::Projection(projection) => (projection.y.clone(), Some(projection.norm.view()), projection.slot),
+    let (shortcut_values, shortcut_norm) = match &shortcut {
+        Shortcut::Identity(activation) => (activation.values(device)?, None),
+        Shortcut::Projection(projection) => (projection.y.clone(), Some(projection.norm.view())),
     };
     device.residual_forward(
         out.view_mut(),
@@ -46,7 +58,7 @@ pub fn join<D: Device>(
         shortcut_norm,
         rows(shape),
     )?;
-    let slot = tape.slot_if(branch.slot.is_some() || shortcut_slot.is_some());
+    let slot = tape.slot_if(branch.slot.is_some() || shortcut.slot().is_some());
     if let Some(slot) = slot {
         tape.push(Node::Junction { out: slot, activation: out.clone(), branch, shortcut });
     }
@@ -67,11 +79,15 @@ pub(crate) fn backward<D: Device>(
     let shape = rows(activation.shape());
     let mut dz = Tensor::new(device, activation.shape(), Storage::Activation)?;
     let mut sums = Tensor::new(device, [2, shape.channels], Storage::Full)?;
-    let mut projected = match &shortcut {
-        Shortcut::Projection(projection) => {
-            Some((projection, Tensor::new(device, [2, shape.channels], Storage::Full)?))
-        }
+    let mut shortcut_sums = match &shortcut {
+        Shortcut::Projection(_) => Some(Tensor::new(device, [2, shape.channels], Storage::Full)?),
         Shortcut::Identity(_) => None,
+    };
+    let projection = match (&shortcut, &mut shortcut_sums) {
+        (Shortcut::Projection(Normalised { y, norm, .. }), Some(sums)) => {
+            Some(ReduceEpilogue { sums: sums.view_mut(), y: y.view(), norm: norm.view() })
+        }
+        _ => None,
     };
     device.residual_backward(
         dz.view_mut(),
@@ -80,28 +96,18 @@ pub(crate) fn backward<D: Device>(
         activation.view(),
         branch.y.view(),
         branch.norm.view(),
-        projected.as_mut().map(|(projection, sums)| ReduceEpilogue {
-            sums: sums.view_mut(),
-            y: projection.y.view(),
-            norm: projection.norm.view(),
-        }),
+        projection,
         shape,
     )?;
-    if let Some(slot) = branch.slot {
-        tape.put(slot, Gradient::Reduced { dz: dz.clone(), sums });
+    let aside = match shortcut_sums {
+        Some(sums) => Gradient::Reduced { dz: dz.clone(), sums },
+        None => Gradient::Ready(dz.clone()),
+    };
+    if let Some(slot) = shortcut.slot() {
+        tape.add(slot, aside)?;
     }
-    match (projected, &shortcut) {
-        (Some((projection, sums)), _) => {
-            if let Some(slot) = projection.slot {
-                tape.put(slot, Gradient::Reduced { dz, sums });
-            }
-        }
-        (None, Shortcut::Identity(input)) => {
-            if let Some(slot) = input.slot {
-                tape.add(slot, Gradient::Ready(dz))?;
-            }
-        }
-        (None, Shortcut::Projection(_)) => {}
+    if let Some(slot) = branch.slot {
+        tape.put(slot, Gradient::Reduced { dz, sums });
     }
     Ok(())
 }
