@@ -123,7 +123,7 @@ fn counts_need_no_posters() {
     assert_eq!(rows.map(|row| row[2]), [2, 0, 1, 1]);
     assert_eq!(row(&stdout, "rows"), [17, 1, 2, 20]);
     assert!(stdout.contains("Drama") && stdout.contains("45.0 %"), "{stdout}");
-    assert!(stderr.contains("next: onesheet prepare --labels labels.csv --posters DIR"), "{stderr}");
+    assert!(stderr.contains("onesheet prepare --labels labels.csv --posters DIR"), "{stderr}");
 
     let (_, other_seed, _) = bench.run("--labels-only --split paper --genres top:3 --seed 3");
     assert_eq!(rows.map(|row| row[2]), genres.map(|genre| row(&other_seed, genre)[2]));
@@ -193,7 +193,7 @@ fn posters_become_one_file_and_the_rest_a_list() {
     assert_eq!(list, expected);
     assert!(stdout.contains("skipped 9 rows, listed in skipped.csv"), "{stdout}");
     assert!(stdout.contains("  placeholder        3\n"), "{stdout}");
-    assert!(stderr.contains("next: onesheet train --data out.safetensors"), "{stderr}");
+    assert!(stderr.contains("onesheet train --data out.safetensors"), "{stderr}");
 
     // The same bytes again, from one thread too.
     let bytes = fs::read(bench.path("out.safetensors")).unwrap();

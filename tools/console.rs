@@ -37,6 +37,12 @@ impl Console {
     }
 }
 
+/// This program as it was called, so that the commands it suggests can be typed as they stand: `onesheet` where it is on the
+/// path, `target/release/onesheet` behind `cargo run`.
+pub fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "onesheet".into())
+}
+
 /// 83 seconds as `1:23`, 3723 as `1:02:03`.
 pub fn clock(seconds: f64) -> String {
     let seconds = seconds.round() as u64;

@@ -18,7 +18,7 @@ use onesheet::data::skipped::{self, SkippedRow};
 use onesheet::data::split::SplitRule;
 use serde_json::json;
 
-use crate::console::Console;
+use crate::console::{Console, program};
 
 /// The version of the lines that `--json` prints.
 const SCHEMA: u32 = 1;
@@ -128,7 +128,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         counted.print(plan.classes.names(), args.json)?;
         let paper = if matches!(args.split, SplitName::Paper) { " --split paper" } else { "" };
         let (labels, out) = (args.labels.display(), args.out.display());
-        console.say(format_args!("next: onesheet prepare --labels {labels} --posters DIR --out {out}{paper}"));
+        let program = program();
+        console.say(format_args!("next: {program} prepare --labels {labels} --posters DIR --out {out}{paper}"));
         return strict(&args, &plan.skipped);
     }
 
@@ -146,7 +147,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let counted = Counted { what: "posters", counts: prepared.counts, skipped: &prepared.skipped, file };
     counted.print(plan.classes.names(), args.json)?;
     counted.warn(plan.classes.names(), console);
-    console.say(format_args!("next: onesheet train --data {}", args.out.display()));
+    console.say(format_args!("next: {} train --data {}", program(), args.out.display()));
     strict(&args, &prepared.skipped)
 }
 

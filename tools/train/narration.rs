@@ -1,6 +1,6 @@
 //! What a run looks like while it runs: the table it opens with, the bar, a line an epoch, and how it ends.
 
-use crate::console::{Console, clock};
+use crate::console::{Console, clock, program};
 use indicatif::ProgressBar;
 use onesheet::data::Split;
 use onesheet::data::tensor_file::TensorFile;
@@ -163,7 +163,7 @@ impl Progress {
         if ending != Ending::Finished {
             let why = if ending == Ending::Interrupted { "interrupted" } else { "stopped as asked" };
             console.say(format_args!("{why} after step {steps}, everything saved; go on with"));
-            console.say(format_args!("  onesheet train --resume {run}"));
+            console.say(format_args!("  {} train --resume {run}", program()));
             return;
         }
         console.say(format_args!("{epochs} epochs, {steps} steps in all, {time} this time"));
@@ -176,8 +176,8 @@ impl Progress {
             ));
         }
         console.say(format_args!("\nlook at  {run}/log.csv and steps.csv"));
-        console.say(format_args!("type     onesheet evaluate --run {run}"));
-        console.say(format_args!("         onesheet infer --model {} poster.jpg", model.display()));
+        console.say(format_args!("type     {} evaluate --run {run}", program()));
+        console.say(format_args!("         {} infer --model {} poster.jpg", program(), model.display()));
     }
 }
 
