@@ -43,7 +43,9 @@ pub fn open<D: Device>(console: Console, trainer: &Trainer<D>, file: &TensorFile
     row("batch norm", format!("momentum {}{}", config.momentum, momentum_note(config)));
     let weights = file.genres().iter().zip(trainer.class_weights());
     let weights: Vec<String> = weights.map(|(genre, weight)| format!("{genre} {weight:.2}")).collect();
-    row("class weights", weights.join(", "));
+    for (line, weights) in weights.chunks(4).enumerate() {
+        row(if line == 0 { "class weights" } else { "" }, weights.join(", "));
+    }
     row("memory", memory(architecture, config.batch));
     row("run", run.display().to_string());
     console.say("");
@@ -166,7 +168,7 @@ impl Progress {
             console.say(format_args!("  {} train --resume {run}", program()));
             return;
         }
-        console.say(format_args!("{epochs} epochs, {steps} steps in all, {time} this time"));
+        console.say(format_args!("trained to epoch {epochs}, {steps} steps in all, {time} this time"));
         if let Some(best) = best {
             let baseline = best.coin_f1.max(best.always_yes_f1);
             let verdict = if best.weighted_f1 > baseline { "beats" } else { "does not beat" };
