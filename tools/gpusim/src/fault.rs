@@ -120,6 +120,14 @@ pub enum Kind {
         /// The threads that executed it.
         active: u32,
     },
+    /// A barrier in shared memory that isn't there, or counts more than it expects.
+    #[error("mbarrier at {address:#x}: {what}")]
+    Mbarrier {
+        /// Its address in shared memory.
+        address: u64,
+        /// What is wrong.
+        what: String,
+    },
     /// `trap`.
     #[error("the kernel executed `trap`")]
     Trap,

@@ -7,13 +7,19 @@
 
 use std::array;
 
+/// Who has a clock: the 32 warps of a block.
+pub(crate) const AGENTS: usize = 32;
+
+/// How far the clocks of all agents have been seen: for each, the first value that has *not*.
+pub(crate) type Seen = [u32; AGENTS];
+
 /// Lanes: one of 32, or several at once.
 pub(super) const MANY: u32 = 32;
 
 /// What a warp has seen of the warps of its block: for each, the first clock value it has *not* seen.
 #[derive(Clone)]
 pub struct Clocks {
-    seen: [u32; 32],
+    seen: Seen,
     own: u32,
 }
 
@@ -21,7 +27,7 @@ impl Clocks {
     /// Of warp `own`, before any barrier.
     #[must_use]
     pub fn new(own: u32) -> Self {
-        let mut seen = [0; 32];
+        let mut seen = [0; AGENTS];
         seen[own as usize] = 1;
         Self { seen, own }
     }
@@ -40,23 +46,28 @@ impl Clocks {
         clock < self.seen[warp as usize]
     }
 
+    /// What this warp has seen.
+    pub(crate) fn seen(&self) -> Seen {
+        self.seen
+    }
+
     /// The lanes of this warp have met.
     pub fn tick(&mut self) {
         self.seen[self.own as usize] += 1;
     }
 
     /// What all of these have seen together.
-    pub fn join<'a>(all: impl Iterator<Item = &'a Self>) -> [u32; 32] {
-        all.fold([0; 32], |joined, clocks| array::from_fn(|i| joined[i].max(clocks.seen[i])))
+    pub(crate) fn join<'a>(all: impl Iterator<Item = &'a Self>) -> Seen {
+        all.fold([0; AGENTS], |joined, clocks| array::from_fn(|i| joined[i].max(clocks.seen[i])))
     }
 
     /// Sees what `joined` has seen.
-    pub fn see(&mut self, joined: &[u32; 32]) {
+    pub(crate) fn see(&mut self, joined: &Seen) {
         self.seen = array::from_fn(|i| self.seen[i].max(joined[i]));
     }
 }
 
-/// An access, in 64 bits: clock 24, instruction 24, lane 6, warp 5, bytes 4.
+/// An access, in 64 bits: clock 24, instruction 24, lane 6, warp (or another agent) 6, bytes 4.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Stamp(u64);
 
@@ -69,7 +80,7 @@ impl Stamp {
     pub fn new(clock: u32, at: u32, lane: u32, warp: u32, bytes: u32) -> Self {
         let clock = u64::from(clock & 0xff_ffff);
         let at = u64::from(at & 0xff_ffff);
-        Self(clock << 40 | at << 16 | u64::from(lane) << 10 | u64::from(warp) << 5 | u64::from(bytes))
+        Self(clock << 40 | at << 16 | u64::from(lane) << 10 | u64::from(warp) << 4 | u64::from(bytes))
     }
 
     fn clock(self) -> u32 {
@@ -85,7 +96,7 @@ impl Stamp {
     }
 
     fn warp(self) -> u32 {
-        (self.0 >> 5) as u32 & 31
+        (self.0 >> 4) as u32 & 63
     }
 
     fn bytes(self) -> u32 {

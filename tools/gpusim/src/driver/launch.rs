@@ -20,6 +20,7 @@ fn code(kind: &Kind) -> Code {
         | Kind::AsyncPending { .. }
         | Kind::DivergentBarrier { .. }
         | Kind::Deadlock(_)
+        | Kind::Mbarrier { .. }
         | Kind::Trap => Code::LAUNCH_FAILED,
     }
 }

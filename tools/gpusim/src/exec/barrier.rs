@@ -3,7 +3,7 @@
 use super::access::lanes;
 use super::warp::{State, Warp};
 use super::{Core, Done, Stop};
-use crate::check::Clocks;
+use crate::check::{AGENTS, Clocks, Seen};
 use crate::fault::Kind;
 use crate::program::{Act, Class, DecodeError, Decoder, Inst, Slot};
 use crate::ptx::ast::{Instruction, Type};
@@ -11,18 +11,24 @@ use crate::ptx::ast::{Instruction, Type};
 type Result<T> = std::result::Result<T, DecodeError>;
 
 /// A barrier of a block.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Barrier {
     /// Threads that it waits for: 0 for all; none while nobody is here.
     pub expected: Option<u32>,
     /// Threads that have come.
     pub arrived: u32,
     /// What those who only arrive have seen.
-    seen: [u32; 32],
+    seen: Seen,
     /// A reduction's state: true count, and whether all and any were.
     votes: (u32, bool, bool),
     /// Where the reduction's result goes: warp, row, which, lanes.
     results: Vec<(u32, Slot, Reduction, u32)>,
+}
+
+impl Default for Barrier {
+    fn default() -> Self {
+        Self { expected: None, arrived: 0, seen: [0; AGENTS], votes: (0, false, false), results: Vec::new() }
+    }
 }
 
 /// What `bar.red` computes.
@@ -119,6 +125,9 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
 }
 
 fn barrier(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
+    if ins.has("cluster") {
+        return super::mbarrier::decode_cluster(d, ins);
+    }
     if ins.has("warp") {
         let members = d.src(d.operand(ins, 0)?, Type::B32)?;
         return Ok(Inst::new(Class::Barrier, Act::Lanes(warp_barrier), &[members]));

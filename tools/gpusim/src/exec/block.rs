@@ -23,6 +23,8 @@ pub struct Common {
     pub(super) barriers: [Barrier; 16],
     /// The last device allocation that was written, so that neighbours are found quickly: first byte and end.
     pub(super) written: (u64, u64),
+    /// The barriers in shared memory, and the cluster's.
+    pub(super) mbarriers: super::mbarrier::Mbarriers,
     /// Pending asynchronous copies: byte ranges of shared memory.
     pub(super) pending: super::async_copy::Pending,
 }
@@ -51,6 +53,7 @@ impl Block {
             shared: Shared::new(launch.shared_bytes()),
             barriers: std::array::from_fn(|_| Barrier::default()),
             written: (0, 0),
+            mbarriers: super::mbarrier::Mbarriers::default(),
             pending: super::async_copy::Pending::default(),
         };
         Self { common, warps: (0..launch.warps()).map(|_| Warp::new(launch.kernel)).collect() }
@@ -62,6 +65,7 @@ impl Block {
         self.common.index = launch.block_index(linear);
         self.common.shared.clear();
         self.common.pending.clear();
+        self.common.mbarriers.start(launch.threads());
         self.common.barriers = std::array::from_fn(|_| Barrier::default());
         let threads = launch.threads();
         for (number, warp) in (0..).zip(&mut self.warps) {

@@ -15,6 +15,7 @@ mod half_float;
 mod lanes;
 mod launch;
 mod matrix;
+mod mbarrier;
 mod memory;
 mod moves;
 mod rounding;
@@ -113,6 +114,7 @@ pub fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst, DecodeErro
         "shfl" | "vote" | "match" | "activemask" | "redux" | "elect" => shuffle::decode(d, ins),
         "bar" | "barrier" | "membar" | "fence" | "trap" | "brkpt" | "nanosleep" | "griddepcontrol" | "setmaxnreg"
         | "pmevent" => barrier::decode(d, ins),
+        "mbarrier" => mbarrier::decode(d, ins),
         "cp" => async_copy::decode(d, ins),
         "ldmatrix" | "stmatrix" | "mma" | "movmatrix" => matrix::decode(d, ins),
         _ => d.unsupported(ins),

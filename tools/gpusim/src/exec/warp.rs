@@ -59,6 +59,8 @@ pub struct Warp {
     pub(super) copies: super::async_copy::Groups,
     /// The carry flag of `add.cc`, a bit a lane.
     pub(super) carry: u32,
+    /// The phase of the cluster's barrier at which it arrived last.
+    pub(super) cluster_phase: u64,
 }
 
 impl Warp {
@@ -77,6 +79,7 @@ impl Warp {
             fenced: false,
             copies: super::async_copy::Groups::default(),
             carry: 0,
+            cluster_phase: 0,
         }
     }
 
@@ -116,6 +119,11 @@ impl Warp {
     /// Index of the instruction executed last.
     pub(super) fn last(&self) -> u32 {
         self.path.at.saturating_sub(1)
+    }
+
+    /// Executes the last instruction again when the warp's turn comes.
+    pub(super) fn repeat(&mut self) {
+        self.path.at -= 1;
     }
 
     fn end_lanes(&mut self, mask: u32) {
@@ -363,6 +371,7 @@ mod tests {
             fenced: false,
             copies: super::super::async_copy::Groups::default(),
             carry: 0,
+            cluster_phase: 0,
         }
     }
 

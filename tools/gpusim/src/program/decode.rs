@@ -50,6 +50,9 @@ pub struct Decoder<'m> {
     pub(super) line: u32,
     // Of the function at hand:
     labels: HashMap<String, usize>,
+    /// The labels of the blocks in braces around this place: a number and their names.
+    label_scopes: Vec<(usize, Vec<String>)>,
+    label_blocks: usize,
     branch_tables: HashMap<String, Vec<String>>,
     patches: Vec<(usize, Patch)>,
     pub(super) kernel: bool,
@@ -75,6 +78,8 @@ impl<'m> Decoder<'m> {
             shared: 0,
             line: function.line,
             labels: HashMap::new(),
+            label_scopes: Vec::new(),
+            label_blocks: 0,
             branch_tables: HashMap::new(),
             patches: Vec::new(),
             kernel: true,
@@ -206,21 +211,35 @@ impl<'m> Decoder<'m> {
         for statement in statements {
             match statement {
                 Statement::Label(name) => {
-                    self.labels.insert(name.clone(), self.code.len());
+                    self.labels.insert(self.label(name), self.code.len());
                 }
                 Statement::Targets(name, targets) => {
-                    self.branch_tables.insert(name.clone(), targets.clone());
+                    let targets = targets.iter().map(|target| self.label(target)).collect();
+                    self.branch_tables.insert(name.clone(), targets);
                 }
                 Statement::Variable(variable) => self.declare(variable)?,
                 Statement::Block(inner) => {
+                    let labels = inner.iter().filter_map(|statement| match statement {
+                        Statement::Label(name) => Some(name.clone()),
+                        _ => None,
+                    });
+                    self.label_blocks += 1;
+                    self.label_scopes.push((self.label_blocks, labels.collect()));
                     self.scopes.open();
                     self.statements(inner)?;
                     self.scopes.close();
+                    self.label_scopes.pop();
                 }
                 Statement::Instruction(ins) => self.instruction(ins)?,
             }
         }
         Ok(())
+    }
+
+    /// A label's name in its function: blocks in braces have labels of their own.
+    fn label(&self, name: &str) -> String {
+        let scope = self.label_scopes.iter().rev().find(|(_, names)| names.iter().any(|other| other == name));
+        scope.map_or_else(|| name.to_owned(), |(number, _)| format!("{name} of block {number}"))
     }
 
     fn instruction(&mut self, ins: &Instruction) -> Result<()> {
@@ -231,7 +250,7 @@ impl<'m> Decoder<'m> {
                 let Operand::Name(label) = self.operand(ins, 0)?.clone() else {
                     return self.fail("a branch to something that isn't a label");
                 };
-                self.patches.push((at, Patch::Branch(label)));
+                self.patches.push((at, Patch::Branch(self.label(&label))));
                 Inst::new(Class::Control, Act::Branch { target: 0, join: NEVER }, &[])
             }
             "brx" => self.indirect_branch(ins, at)?,

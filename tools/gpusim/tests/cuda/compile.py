@@ -39,7 +39,7 @@ def compile_file(library, path, architecture):
 def main():
     library = nvrtc()
     for path in sorted(HERE.glob("*.cu")):
-        compile_file(library, path, "compute_80")
+        compile_file(library, path, "compute_90a" if path.stem == "hopper" else "compute_80")
 
 
 main()

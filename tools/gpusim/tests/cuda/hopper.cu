@@ -1,0 +1,141 @@
+// What Hopper adds: barriers in shared memory, bulk copies, warpgroup products. Checked in tests/hopper.rs.
+
+__device__ unsigned shared_address(const void *p) { return (unsigned)__cvta_generic_to_shared(p); }
+
+typedef unsigned long long word;
+
+__device__ void barrier_init(word *barrier, int count) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(count) : "memory");
+}
+
+__device__ void barrier_fence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+
+__device__ void barrier_arrive(word *barrier) {
+    asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+}
+
+__device__ void barrier_expect(word *barrier, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
+                 : "memory");
+}
+
+__device__ void barrier_wait(word *barrier, int parity) {
+    asm volatile(
+        "{\n"
+        ".reg .pred done;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@!done bra again;\n"
+        "}" ::"r"(shared_address(barrier)),
+        "r"(parity)
+        : "memory");
+}
+
+// Warp 0 produces, warp 1 consumes, through a ring of two slots: out[i] = 3 i, for n rounds of 32.
+#define RING(name, WAIT_FOR_FULL)                                   \
+    extern "C" __global__ void name(int *out, int n) {              \
+        __shared__ int ring[2][32];                                 \
+        __shared__ word full[2], empty[2];                          \
+        int lane = threadIdx.x % 32;                                \
+        if (threadIdx.x == 0) {                                     \
+            for (int i = 0; i < 2; i++) {                           \
+                barrier_init(&full[i], 32);                         \
+                barrier_init(&empty[i], 32);                        \
+            }                                                       \
+            barrier_fence();                                        \
+        }                                                           \
+        __syncthreads();                                            \
+        if (threadIdx.x < 32) {                                     \
+            for (int i = 0; i < n; i++) {                           \
+                if (i >= 2) barrier_wait(&empty[i % 2], i / 2 + 1 & 1); \
+                ring[i % 2][lane] = 3 * (i * 32 + lane);            \
+                barrier_arrive(&full[i % 2]);                       \
+            }                                                       \
+        } else {                                                    \
+            for (int i = 0; i < n; i++) {                           \
+                if (WAIT_FOR_FULL) barrier_wait(&full[i % 2], i / 2 & 1); \
+                out[i * 32 + lane] = ring[i % 2][lane ^ 1];         \
+                barrier_arrive(&empty[i % 2]);                      \
+            }                                                       \
+        }                                                           \
+    }
+
+RING(ring, true)
+// The consumer waits for its second slot, and reads the first, too, without a wait.
+RING(ring_without_wait, i == 1)
+
+// Every form of arriving and waiting, by one thread; out[i] are what the waits and states say.
+extern "C" __global__ void forms(int *out) {
+    __shared__ word barrier;
+    unsigned at = shared_address(&barrier);
+    word state;
+    unsigned done, pending;
+    barrier_init(&barrier, 3);
+    asm volatile("mbarrier.arrive.shared::cta.b64 %0, [%1], 2;" : "=l"(state) : "r"(at) : "memory");
+    asm volatile("mbarrier.pending_count.b64 %0, %1;" : "=r"(pending) : "l"(state));
+    out[0] = pending;
+#define TEST(i)                                                                                         \
+    asm volatile("{.reg .pred p; mbarrier.test_wait.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}" \
+                 : "=r"(done)                                                                           \
+                 : "r"(at), "l"(state)                                                                  \
+                 : "memory");                                                                           \
+    out[i] = done
+    TEST(1);
+    barrier_expect(&barrier, 16);
+    TEST(2);
+    asm volatile("mbarrier.complete_tx.relaxed.cluster.shared::cluster.b64 [%0], 16;" ::"r"(at) : "memory");
+    TEST(3);
+    // The second phase: one arrival is dropped for good, so that the third needs two.
+    asm volatile("mbarrier.arrive_drop.shared::cta.b64 %0, [%1];" : "=l"(state) : "r"(at) : "memory");
+    asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], 8;" ::"r"(at) : "memory");
+    asm volatile("mbarrier.complete_tx.relaxed.cta.shared::cta.b64 [%0], 8;" ::"r"(at) : "memory");
+    TEST(4);
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], 2;" ::"r"(at) : "memory");
+    TEST(5);
+    asm volatile("mbarrier.arrive.shared::cta.b64 %0, [%1], 2;" : "=l"(state) : "r"(at) : "memory");
+    TEST(6);
+    // A remote address, as a cluster's other blocks would use it; the cluster is this block.
+    unsigned remote, rank;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, 0;" : "=r"(remote) : "r"(at));
+    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0], 2;" ::"r"(remote) : "memory");
+    barrier_wait(&barrier, 1);
+    asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(rank));
+    out[7] = rank;
+    asm volatile("mbarrier.inval.shared::cta.b64 [%0];" ::"r"(at) : "memory");
+}
+
+// Waits for two arrivals, and only one comes.
+extern "C" __global__ void one_short() {
+    __shared__ word barrier;
+    barrier_init(&barrier, 2);
+    barrier_arrive(&barrier);
+    barrier_wait(&barrier, 0);
+}
+
+// Two arrivals where one is expected.
+extern "C" __global__ void one_too_many() {
+    __shared__ word barrier;
+    if (threadIdx.x == 0) {
+        barrier_init(&barrier, 2);
+        asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], 3;" ::"r"(shared_address(&barrier)) : "memory");
+    }
+}
+
+// Arrives before anybody can know that the barrier is there.
+extern "C" __global__ void unannounced() {
+    __shared__ word barrier;
+    if (threadIdx.x == 0) barrier_init(&barrier, 64);
+    barrier_arrive(&barrier);
+}
+
+// The cluster's barrier, in two halves; one thread of each warp is elected; registers are handed over.
+extern "C" __global__ void __launch_bounds__(64) cluster(int *out) {
+    __shared__ int values[64];
+    values[threadIdx.x] = threadIdx.x;
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    unsigned elected;
+    asm volatile("{.reg .pred p; elect.sync _|p, 0xffffffff; selp.u32 %0, 1, 0, p;}" : "=r"(elected));
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    out[threadIdx.x] = elected ? 1000 : values[63 - threadIdx.x];
+}

@@ -1,0 +1,76 @@
+//! What Hopper adds (tests/cuda/hopper.cu, compiled by NVRTC for sm_90a) against plain Rust.
+
+use gpusim::fault::Kind;
+use gpusim::simulator::{Arguments, Error, Simulator};
+
+fn simulator() -> Simulator {
+    Simulator::new(include_str!("ptx/hopper.ptx")).unwrap()
+}
+
+fn ints(bytes: &[u8]) -> Vec<i32> {
+    bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+/// Runs a kernel of one block whose first argument is where `n` integers go.
+fn integers(name: &str, threads: u32, n: usize, rest: impl Fn(Arguments) -> Arguments) -> Vec<i32> {
+    let mut gpu = simulator();
+    let out = gpu.allocate(4 * n).unwrap();
+    gpu.launch(name, [1, 1, 1], [threads, 1, 1], 0, &rest(Arguments::new().pointer(out))).unwrap();
+    ints(&gpu.read(out, 4 * n))
+}
+
+/// The fault of a kernel that is wrong.
+fn fault(name: &str, threads: u32, arguments: impl Fn(&mut Simulator) -> Arguments) -> Kind {
+    let mut gpu = simulator();
+    let arguments = arguments(&mut gpu);
+    match gpu.launch(name, [1, 1, 1], [threads, 1, 1], 0, &arguments) {
+        Err(Error::Fault(fault)) => fault.kind,
+        Err(other) => panic!("{name}: {other}"),
+        Ok(_) => panic!("{name}: nothing was found"),
+    }
+}
+
+#[test]
+fn a_ring_between_two_warps_is_ordered_by_its_barriers() {
+    let found = integers("ring", 64, 320, |arguments| arguments.int(10));
+    assert_eq!(found, (0..320).map(|i| 3 * (i ^ 1)).collect::<Vec<i32>>());
+}
+
+#[test]
+fn a_ring_read_without_a_wait_is_a_race() {
+    let kind = fault("ring_without_wait", 64, |gpu| Arguments::new().pointer(gpu.allocate(1280).unwrap()).int(2));
+    assert!(matches!(kind, Kind::Race { .. }), "{kind}");
+}
+
+#[test]
+fn arrivals_bytes_and_phases_are_counted() {
+    assert_eq!(integers("forms", 1, 8, |arguments| arguments), [3, 0, 0, 1, 0, 1, 1, 1]);
+}
+
+#[test]
+fn a_wait_that_nobody_ends_is_found() {
+    let kind = fault("one_short", 1, |_| Arguments::new());
+    assert!(
+        matches!(&kind, Kind::Mbarrier { what, .. } if what.contains("phase 0 lacks 1 arrivals and 0 bytes")),
+        "{kind}"
+    );
+}
+
+#[test]
+fn more_arrivals_than_expected_are_found() {
+    let kind = fault("one_too_many", 32, |_| Arguments::new());
+    assert!(matches!(&kind, Kind::Mbarrier { what, .. } if what.contains("3 arrivals where 2 are pending")), "{kind}");
+}
+
+#[test]
+fn an_arrival_without_order_after_the_initialisation_is_a_race() {
+    let kind = fault("unannounced", 64, |_| Arguments::new());
+    assert!(matches!(kind, Kind::Race { .. }), "{kind}");
+}
+
+#[test]
+fn a_cluster_of_one_block_meets_at_its_barrier() {
+    let found = integers("cluster", 64, 64, |arguments| arguments);
+    let expected: Vec<i32> = (0..64).map(|i| if i % 32 == 0 { 1000 } else { 63 - i }).collect();
+    assert_eq!(found, expected);
+}
