@@ -24,6 +24,10 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     match ins.opcode.as_str() {
         "mma" => product(d, ins),
         "movmatrix" => {
+            d.only(ins, &["sync", "aligned", "m8n8", "trans"])?;
+            if !ins.has("m8n8") || !ins.has("trans") || !ins.has("b16") {
+                return d.unsupported(ins);
+            }
             let rows = super::arithmetic::rows(d, ins, Type::B32, 1)?;
             Ok(Inst::new(Class::Matrix, Act::Lanes(transpose), &rows))
         }
@@ -41,6 +45,7 @@ fn whole_warp(core: &Core<'_>, mask: u32, name: &str) -> Done {
 }
 
 fn fragment_move(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
+    d.only(ins, &["sync", "aligned", "m8n8", "x1", "x2", "x4", "trans", "shared", "shared::cta"])?;
     let store = ins.opcode == "stmatrix";
     let count = match () {
         () if ins.has("x1") => 1,
@@ -397,6 +402,8 @@ fn product(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         ("m16n8k32", S32, TU8, TS8, S32) => best::<IntegerProduct<U8, S8, 32>>(),
         ("m16n8k16", S32, TS8, TS8, S32) => best::<IntegerProduct<S8, S8, 16>>(),
         ("m16n8k16", S32, TU8, TU8, S32) => best::<IntegerProduct<U8, U8, 16>>(),
+        ("m16n8k16", S32, TS8, TU8, S32) => best::<IntegerProduct<S8, U8, 16>>(),
+        ("m16n8k16", S32, TU8, TS8, S32) => best::<IntegerProduct<U8, S8, 16>>(),
         ("m8n8k4", F64, F64, F64, F64) => double_product,
         _ => return d.unsupported(ins),
     };
