@@ -1,7 +1,7 @@
 //! The simulated GPU without a driver: memory, a module, a launch. For tests and benches of the interpreter itself.
 
 use crate::check::{Allocations, Arena};
-use crate::count::Tally;
+use crate::count::{Gpu, Summary, Tally};
 use crate::exec::{Launch, Setup};
 use crate::fault::Fault;
 use crate::program::{DecodeError, Kernel, Module};
@@ -167,12 +167,41 @@ impl Simulator {
         dynamic_shared: u32,
         arguments: &Arguments,
     ) -> Result<Tally, Error> {
+        self.run(name, grid, block, dynamic_shared, arguments, |_, tally| tally)
+    }
+
+    /// Runs a kernel as [`Self::launch`] does, and gives what it did and its floors on `gpu`.
+    ///
+    /// # Errors
+    /// What [`Self::launch`] gives.
+    pub fn measure(
+        &mut self,
+        name: &str,
+        grid: [u32; 3],
+        block: [u32; 3],
+        dynamic_shared: u32,
+        arguments: &Arguments,
+        gpu: &Gpu,
+    ) -> Result<Summary, Error> {
+        self.run(name, grid, block, dynamic_shared, arguments, |launch, tally| Summary::new(launch, &tally, gpu))
+    }
+
+    fn run<T>(
+        &mut self,
+        name: &str,
+        grid: [u32; 3],
+        block: [u32; 3],
+        dynamic_shared: u32,
+        arguments: &Arguments,
+        counted: impl FnOnce(&Launch<'_>, Tally) -> T,
+    ) -> Result<T, Error> {
         let kernel = self.kernel(name)?;
         self.launches += 1;
         let setup = Setup { grid, block, dynamic_shared, multiprocessors: 108 };
         let mut buffer = arguments.0.clone();
         buffer.resize(kernel.parameter_bytes.max(buffer.len()), 0);
         let launch = Launch::new(&kernel, setup, &buffer, &self.arena, &self.allocations, self.launches);
-        Ok(launch.run()?)
+        let tally = launch.run()?;
+        Ok(counted(&launch, tally))
     }
 }

@@ -115,11 +115,7 @@ impl Arena {
     pub fn touch(&self, address: u64, bytes: u32, write: bool, touch: &Touch<'_>) -> (bool, Option<GlobalRace>) {
         let sector = address / SECTOR * SECTOR;
         self.cell(sector).with(|history| {
-            let first = history.launch != touch.launch;
-            if first {
-                *history =
-                    History { launch: touch.launch, writer: touch.block, reader: touch.block, ..History::default() };
-            }
+            let first = history.begin(touch);
             let race = history
                 .race(bytes, write, touch)
                 .map(|(common, race)| GlobalRace { address: sector + u64::from(common.trailing_zeros()), ..race });
@@ -127,9 +123,23 @@ impl Arena {
             (first, race)
         })
     }
+
+    /// As [`Self::touch`] for an access that races with nothing: gives whether it is the launch's first to the sector.
+    pub fn visit(&self, address: u64, touch: &Touch<'_>) -> bool {
+        self.cell(address / SECTOR * SECTOR).with(|history| history.begin(touch))
+    }
 }
 
 impl History {
+    /// Forgets what earlier launches did; gives whether there was none of this launch.
+    fn begin(&mut self, touch: &Touch<'_>) -> bool {
+        let first = self.launch != touch.launch;
+        if first {
+            *self = Self { launch: touch.launch, writer: touch.block, reader: touch.block, ..Self::default() };
+        }
+        first
+    }
+
     fn race(&self, bytes: u32, write: bool, touch: &Touch<'_>) -> Option<(u32, GlobalRace)> {
         // (bytes, block, is it a write, the last access if it was that block's)
         let writes = [(self.written, self.writer, Some(self.last_write)), (self.others_wrote, self.other_writer, None)];

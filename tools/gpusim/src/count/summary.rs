@@ -76,7 +76,7 @@ impl Summary {
             ideal_wavefronts: total.ideal_wavefronts,
             tensor_flops,
             shared_bytes: launch.shared_bytes(),
-            gpu: Gpu::named(gpu.name).map_or("", |gpu| gpu.name),
+            gpu: gpu.name,
             floors: Vec::new(),
         };
         summary.floors = summary.floors(gpu, tensor_cost);
@@ -88,6 +88,7 @@ impl Summary {
         // As many multiprocessors as there are blocks, at most.
         let blocks: u64 = self.grid.iter().map(|&n| u64::from(n)).product();
         let busy = blocks.min(gpu.multiprocessors.into()) as f64;
+        let share = busy / f64::from(gpu.multiprocessors);
         let cycles = busy * f64::from(gpu.clock_mhz) * 1e6;
         let of = |class: Class| self.warp_instructions.get(&class).copied().unwrap_or(0) as f64;
         let lanes = |class: Class, lanes: f64| of(class) * 32.0 / lanes / cycles;
@@ -103,7 +104,7 @@ impl Summary {
             Floor { by: "double precision", seconds: lanes(Class::Double, single / f64::from(gpu.single_to_double)) },
             Floor { by: "integers", seconds: lanes(Class::Integer, 64.0) },
             Floor { by: "special functions", seconds: lanes(Class::Special, 16.0) },
-            Floor { by: "tensor cores", seconds: tensor_cost as f64 / gpu.tensor_half },
+            Floor { by: "tensor cores", seconds: tensor_cost as f64 / (gpu.tensor_half * share) },
         ];
         floors.retain(|floor| floor.seconds > 0.0);
         floors.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));

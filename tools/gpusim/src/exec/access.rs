@@ -141,21 +141,23 @@ impl Core<'_> {
             distinct = 1 + (1..count).filter(|&i| sectors[i] != sectors[i - 1]).count() as u64;
         }
         self.tally.device(at, distinct);
-        if mode.races() {
-            let touch = Touch {
-                launch: launch.serial,
-                block: self.common.linear,
-                warp: self.warp.number,
-                at,
-                clocks: &self.warp.clocks,
-                order: &launch.order,
-            };
-            for run in runs {
-                let (first, race) = arena.touch(run.sector, run.bytes, mode.writes(), &touch);
-                self.tally.touched_sectors += u64::from(first);
-                if let Some(race) = race {
-                    return Err(self.global_race(run.lane, race));
-                }
+        let touch = Touch {
+            launch: launch.serial,
+            block: self.common.linear,
+            warp: self.warp.number,
+            at,
+            clocks: &self.warp.clocks,
+            order: &launch.order,
+        };
+        for run in runs {
+            if !mode.races() {
+                self.tally.touched_sectors += u64::from(arena.visit(run.sector, &touch));
+                continue;
+            }
+            let (first, race) = arena.touch(run.sector, run.bytes, mode.writes(), &touch);
+            self.tally.touched_sectors += u64::from(first);
+            if let Some(race) = race {
+                return Err(self.global_race(run.lane, race));
             }
         }
         Ok(())
