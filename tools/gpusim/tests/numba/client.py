@@ -1,7 +1,9 @@
 """numba.cuda, unmodified, on the simulated GPU: vector add, a reduction in shared memory, a tiled matrix product.
 
-    pip install numpy numba-cuda nvidia-cuda-nvcc-cu12 nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12
-    mkdir driver && ln -s ../target/release/deps/libgpusim.so driver/libcuda.so.1
+tests/numba.rs installs requirements.txt and runs this. By hand:
+
+    pip install -r requirements.txt
+    mkdir driver && ln -s ../target/release/libgpusim.so driver/libcuda.so.1
     LD_LIBRARY_PATH=driver python3 client.py
 """
 
