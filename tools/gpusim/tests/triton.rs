@@ -102,6 +102,11 @@ fn a_product_in_singles() {
 }
 
 #[test]
+fn a_product_in_singles_for_hopper() {
+    matmul(include_str!("ptx/triton/matmul_f32_sm_90.ptx"), Kind::F32, 1e-5);
+}
+
+#[test]
 fn a_product_in_tf32() {
     matmul(include_str!("ptx/triton/matmul_tf32.ptx"), Kind::Tf32, 1e-2);
 }
