@@ -1,8 +1,8 @@
 //! Python's numba.cuda, unmodified, on the simulated GPU (tests/numba/client.py).
 //!
-//! The packages that tests/numba/requirements.txt pins go into a virtual environment in the target folder, once. Where
-//! there is no Python or no package index the test says so and passes: the tests need nothing but Rust. In CI, where the
-//! environment variable `CI` is set, it fails.
+//! The packages that tests/numba/requirements.txt pins, some 700 MB, go into a virtual environment in the target folder,
+//! once. Nobody who only has Rust should find that in his tests, so it happens where `CI` or `GPUSIM_NUMBA` is set in the
+//! environment; elsewhere the test says that it checked nothing.
 
 use std::fs;
 use std::io::{self, Write};
@@ -53,19 +53,15 @@ fn driver(root: &Path) -> PathBuf {
 
 #[test]
 fn numba_adds_reduces_and_multiplies() {
+    if ["CI", "GPUSIM_NUMBA"].into_iter().all(|name| std::env::var_os(name).is_none()) {
+        // Past the test harness, which would keep it to itself.
+        let note = "\nNOT CHECKED: numba.cuda on the simulated GPU; GPUSIM_NUMBA=1 installs it (700 MB) and runs it\n";
+        io::stderr().write_all(note.as_bytes()).unwrap();
+        return;
+    }
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("numba");
     fs::create_dir_all(&root).unwrap();
-    let python = match python(&root) {
-        Ok(python) => python,
-        Err(error) => {
-            assert!(std::env::var_os("CI").is_none(), "numba cannot be installed: {error}");
-            // Past the test harness, which would keep it to itself.
-            let note =
-                format!("\nNOT CHECKED: numba.cuda on the simulated GPU, because it cannot be installed: {error}\n");
-            io::stderr().write_all(note.as_bytes()).unwrap();
-            return;
-        }
-    };
+    let python = python(&root).unwrap_or_else(|error| panic!("numba cannot be installed: {error}"));
     let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/numba/client.py");
     let printed = run(Command::new(python).arg(client).env("LD_LIBRARY_PATH", driver(&root)));
     let printed = printed.unwrap_or_else(|error| panic!("{error}"));
