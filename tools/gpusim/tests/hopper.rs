@@ -74,3 +74,31 @@ fn a_cluster_of_one_block_meets_at_its_barrier() {
     let expected: Vec<i32> = (0..64).map(|i| if i % 32 == 0 { 1000 } else { 63 - i }).collect();
     assert_eq!(found, expected);
 }
+
+/// Runs `add_one` or a broken form of it on two blocks; gives the result.
+fn add_one(name: &str) -> Result<Vec<f32>, Error> {
+    let mut gpu = simulator();
+    let values: Vec<u8> = (0..640).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let (input, out) = (gpu.upload(&values)?, gpu.allocate(2560)?);
+    let arguments = Arguments::new().pointer(out).pointer(input);
+    let tally = gpu.launch(name, [2, 1, 1], [64, 1, 1], 0, &arguments)?;
+    assert_eq!(tally.touched_sectors, 160, "both arrays, once each");
+    Ok(gpu.read(out, 2560).chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+}
+
+#[test]
+fn bulk_copies_bring_and_send() {
+    assert_eq!(add_one("add_one").unwrap(), (0..640).map(|i| i as f32 + 1.0).collect::<Vec<f32>>());
+}
+
+#[test]
+fn a_bulk_copy_that_nobody_waited_for_is_a_race() {
+    for name in ["add_one_early", "add_one_late"] {
+        match add_one(name) {
+            Err(Error::Fault(fault)) => {
+                assert!(matches!(fault.kind, Kind::Race { other, .. } if other.thread.is_none()), "{name}: {fault}");
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}

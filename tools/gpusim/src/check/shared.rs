@@ -78,12 +78,24 @@ impl Shared {
         let first = (offset / 4) as usize;
         let mask = if bytes < 4 { ((1 << bytes) - 1) << (offset % 4) } else { 15 };
         let stamp = Stamp::new(clocks.now(warp), at, lane, warp, mask);
-        for cell in &mut self.cells[first..first + bytes.div_ceil(4) as usize] {
-            let clash = cell.note(stamp, write, clocks);
-            if clash.is_some() {
-                return clash;
-            }
-        }
-        None
+        self.note(first, bytes.div_ceil(4) as usize, stamp, write, clocks)
+    }
+
+    /// As [`Self::touch`], by an agent that works beside the warps, of 16 bytes at its `clock`.
+    pub(crate) fn touch_beside(
+        &mut self,
+        offset: u64,
+        write: bool,
+        at: u32,
+        agent: u32,
+        clock: u32,
+        clocks: &Clocks,
+    ) -> Option<Clash> {
+        self.note((offset / 4) as usize, 4, Stamp::new(clock, at, MANY, agent, 15), write, clocks)
+    }
+
+    #[inline]
+    fn note(&mut self, first: usize, words: usize, stamp: Stamp, write: bool, clocks: &Clocks) -> Option<Clash> {
+        self.cells[first..first + words].iter_mut().find_map(|cell| cell.note(stamp, write, clocks))
     }
 }

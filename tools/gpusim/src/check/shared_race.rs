@@ -7,8 +7,10 @@
 
 use std::array;
 
-/// Who has a clock: the 32 warps of a block.
-pub(crate) const AGENTS: usize = 32;
+/// Who has a clock: the 32 warps of a block and its bulk copies ([`BULK`]).
+pub(crate) const AGENTS: usize = 33;
+/// Bulk copies, which work beside the warps.
+pub(crate) const BULK: u32 = 32;
 
 /// How far the clocks of all agents have been seen: for each, the first value that has *not*.
 pub(crate) type Seen = [u32; AGENTS];

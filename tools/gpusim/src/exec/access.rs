@@ -280,6 +280,14 @@ impl Core<'_> {
         Ok(())
     }
 
+    /// Checks an access of 16 bytes by an agent that works beside the warp, on behalf of `lane`.
+    pub(super) fn agent_touch(&mut self, offset: u64, write: bool, agent: u32, clock: u32, lane: u32) -> Done {
+        let mode = if write { Mode::StrongWrite } else { Mode::StrongRead };
+        self.shared_lane(offset, 16, mode, lane, true)?;
+        let clash = self.common.shared.touch_beside(offset, write, self.at, agent, clock, &self.warp.clocks);
+        clash.map_or(Ok(()), |clash| Err(self.shared_race(lane, offset, clash)))
+    }
+
     fn local(&mut self, addresses: &mut [u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
         self.check_aligned(addresses, mask, bytes, mode)?;
         let size = self.warp.local_bytes as u64;

@@ -92,6 +92,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
             &Operand::Integer(groups) => Ok(Inst::new(Class::Barrier, Act::Lanes(wait), &[]).imm(groups as i64)),
             _ => d.unsupported(ins),
         },
+        ["async", "bulk", ..] => super::bulk_copy::decode(d, ins, &words),
         _ => d.unsupported(ins),
     }
 }

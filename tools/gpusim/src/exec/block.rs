@@ -25,6 +25,8 @@ pub struct Common {
     pub(super) written: (u64, u64),
     /// The barriers in shared memory, and the cluster's.
     pub(super) mbarriers: super::mbarrier::Mbarriers,
+    /// The clock of its bulk copies.
+    pub(super) bulk_clock: u32,
     /// Pending asynchronous copies: byte ranges of shared memory.
     pub(super) pending: super::async_copy::Pending,
 }
@@ -53,6 +55,7 @@ impl Block {
             shared: Shared::new(launch.shared_bytes()),
             barriers: std::array::from_fn(|_| Barrier::default()),
             written: (0, 0),
+            bulk_clock: 0,
             mbarriers: super::mbarrier::Mbarriers::default(),
             pending: super::async_copy::Pending::default(),
         };
@@ -65,6 +68,7 @@ impl Block {
         self.common.index = launch.block_index(linear);
         self.common.shared.clear();
         self.common.pending.clear();
+        self.common.bulk_clock = 0;
         self.common.mbarriers.start(launch.threads());
         self.common.barriers = std::array::from_fn(|_| Barrier::default());
         let threads = launch.threads();

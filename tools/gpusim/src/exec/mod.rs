@@ -8,6 +8,7 @@ mod barrier;
 mod bits;
 mod block;
 mod builtin;
+mod bulk_copy;
 mod compare;
 mod convert;
 mod float;

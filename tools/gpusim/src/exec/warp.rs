@@ -57,6 +57,8 @@ pub struct Warp {
     pub(super) fenced: bool,
     /// Asynchronous copies that have not been waited for.
     pub(super) copies: super::async_copy::Groups,
+    /// Bulk copies out of shared memory.
+    pub(super) bulk: super::bulk_copy::Groups,
     /// The carry flag of `add.cc`, a bit a lane.
     pub(super) carry: u32,
     /// The phase of the cluster's barrier at which it arrived last.
@@ -78,6 +80,7 @@ impl Warp {
             clocks: Clocks::new(0),
             fenced: false,
             copies: super::async_copy::Groups::default(),
+            bulk: super::bulk_copy::Groups::default(),
             carry: 0,
             cluster_phase: 0,
         }
@@ -99,6 +102,7 @@ impl Warp {
         self.clocks = Clocks::new(number);
         self.fenced = false;
         self.copies.clear();
+        self.bulk.clear();
         self.carry = 0;
     }
 
@@ -370,6 +374,7 @@ mod tests {
             clocks: Clocks::new(0),
             fenced: false,
             copies: super::super::async_copy::Groups::default(),
+            bulk: super::super::bulk_copy::Groups::default(),
             carry: 0,
             cluster_phase: 0,
         }

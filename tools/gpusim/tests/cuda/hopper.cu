@@ -139,3 +139,52 @@ extern "C" __global__ void __launch_bounds__(64) cluster(int *out) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
     out[threadIdx.x] = elected ? 1000 : values[63 - threadIdx.x];
 }
+
+__device__ void bulk_in(void *to, const void *from, int bytes, word *barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     shared_address(to)),
+                 "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(barrier))
+                 : "memory");
+}
+
+__device__ void bulk_out(void *to, const void *from, int bytes) {
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\n"
+                 "cp.async.bulk.commit_group;" ::"l"(__cvta_generic_to_global(to)),
+                 "r"(shared_address(from)), "r"(bytes)
+                 : "memory");
+}
+
+// out[i] = in[i] + 1 for two tiles of 160 floats a block: in and out by bulk copies, both tiles under way at once.
+// What is left out makes it wrong: WAIT_IN the wait for a tile, WAIT_OUT the wait before its memory is used again.
+#define ADD_ONE(name, WAIT_IN, WAIT_OUT)                                                     \
+    extern "C" __global__ void name(float *out, const float *in) {                           \
+        __shared__ __align__(16) float tile[2][160];                                         \
+        __shared__ word full[2];                                                             \
+        const float *from = in + blockIdx.x * 320;                                           \
+        float *to = out + blockIdx.x * 320;                                                  \
+        if (threadIdx.x == 0) {                                                              \
+            for (int i = 0; i < 2; i++) barrier_init(&full[i], 1);                           \
+            barrier_fence();                                                                 \
+            for (int i = 0; i < 2; i++) {                                                    \
+                barrier_expect(&full[i], 640);                                               \
+                bulk_in(tile[i], from + i * 160, 640, &full[i]);                             \
+            }                                                                                \
+        }                                                                                    \
+        __syncthreads();                                                                     \
+        for (int i = 0; i < 2; i++) {                                                        \
+            if (WAIT_IN) barrier_wait(&full[i], 0);                                          \
+            for (int j = threadIdx.x; j < 160; j += blockDim.x) tile[i][j] += 1;             \
+        }                                                                                    \
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");                         \
+        __syncthreads();                                                                     \
+        if (threadIdx.x == 0) {                                                              \
+            for (int i = 0; i < 2; i++) bulk_out(to + i * 160, tile[i], 640);                \
+            if (WAIT_OUT) asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");     \
+        }                                                                                    \
+        __syncthreads();                                                                     \
+        tile[1][threadIdx.x] = 0;                                                            \
+    }
+
+ADD_ONE(add_one, true, true)
+ADD_ONE(add_one_early, i == 0, true)
+ADD_ONE(add_one_late, true, false)
