@@ -102,3 +102,43 @@ fn a_bulk_copy_that_nobody_waited_for_is_a_race() {
         }
     }
 }
+
+/// Runs a product of 64×16 and 32×16 halves, twice summed; gives the result and what it should be.
+fn product(name: &str, swizzle: i32) -> Result<(Vec<f32>, Vec<f32>), Error> {
+    // Small integers: every sum is exact.
+    let values = |n: i32, step: i32| (0..n).map(|i| (i * step % 13 - 6) as f32).collect::<Vec<f32>>();
+    let (a, b) = (values(64 * 16, 7), values(32 * 16, 5));
+    let mut gpu = simulator();
+    let mut halves = |values: &[f32]| {
+        gpu.upload(&values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect::<Vec<u8>>())
+    };
+    let (da, db) = (halves(&a)?, halves(&b)?);
+    let out = gpu.allocate(4 * 64 * 32)?;
+    let arguments = Arguments::new().pointer(out).pointer(da).pointer(db).int(swizzle);
+    gpu.launch(name, [1, 1, 1], [128, 1, 1], 0, &arguments)?;
+    let found =
+        gpu.read(out, 4 * 64 * 32).chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let element = |at: usize| 2.0 * (0..16).map(|k| a[at / 32 * 16 + k] * b[at % 32 * 16 + k]).sum::<f32>();
+    Ok((found, (0..64 * 32).map(element).collect()))
+}
+
+#[test]
+fn a_product_of_a_warpgroup_in_every_swizzle() {
+    for swizzle in [0, 32, 64, 128] {
+        let (found, expected) = product("product", swizzle).unwrap();
+        assert_eq!(found, expected, "swizzle {swizzle}");
+        let (found, expected) = product("product_from_registers", swizzle).unwrap();
+        let negative: Vec<f32> = expected.iter().map(|v| -v).collect();
+        assert_eq!(found, negative, "from registers, swizzle {swizzle}");
+    }
+}
+
+#[test]
+fn memory_written_under_a_product_that_nobody_waited_for_is_a_race() {
+    match product("product_without_wait", 128) {
+        Err(Error::Fault(fault)) => {
+            assert!(matches!(fault.kind, Kind::Race { other, .. } if !other.write), "{fault}");
+        }
+        other => panic!("{other:?}"),
+    }
+}

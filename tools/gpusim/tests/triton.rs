@@ -122,6 +122,13 @@ fn a_product_in_bfloat16() {
 }
 
 #[test]
+fn products_of_a_warpgroup() {
+    matmul(include_str!("ptx/triton/matmul_f16_sm90.ptx"), Kind::F16, 1e-5);
+    matmul(include_str!("ptx/triton/matmul_bf16_sm90.ptx"), Kind::Bf16, 1e-5);
+    matmul(include_str!("ptx/triton/matmul_tf32_sm90.ptx"), Kind::Tf32, 1e-2);
+}
+
+#[test]
 fn a_softmax() {
     let (rows, n) = (5, 300);
     let mut compiled = Compiled::new("softmax", include_str!("ptx/triton/softmax.ptx"));

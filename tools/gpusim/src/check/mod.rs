@@ -10,5 +10,5 @@ pub use allocations::{Allocation, Allocations};
 pub use arena::{Arena, SECTOR};
 pub use global_race::{GlobalRace, LaunchOrder, Touch};
 pub use shared::Shared;
-pub(crate) use shared_race::{AGENTS, BULK, Seen};
+pub(crate) use shared_race::{AGENTS, BULK, Seen, TENSOR};
 pub use shared_race::{Clash, Clocks};

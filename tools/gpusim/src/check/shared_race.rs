@@ -7,10 +7,13 @@
 
 use std::array;
 
-/// Who has a clock: the 32 warps of a block and its bulk copies ([`BULK`]).
-pub(crate) const AGENTS: usize = 33;
+/// Who has a clock: the 32 warps of a block, its bulk copies ([`BULK`]), and the tensor core of each of eight warpgroups
+/// (from [`TENSOR`] on).
+pub(crate) const AGENTS: usize = 41;
 /// Bulk copies, which work beside the warps.
 pub(crate) const BULK: u32 = 32;
+/// Warpgroup products, which work beside their warps.
+pub(crate) const TENSOR: u32 = 33;
 
 /// How far the clocks of all agents have been seen: for each, the first value that has *not*.
 pub(crate) type Seen = [u32; AGENTS];

@@ -25,8 +25,9 @@ pub struct Common {
     pub(super) written: (u64, u64),
     /// The barriers in shared memory, and the cluster's.
     pub(super) mbarriers: super::mbarrier::Mbarriers,
-    /// The clock of its bulk copies.
+    /// The clocks of its bulk copies and of its warpgroup products.
     pub(super) bulk_clock: u32,
+    pub(super) tensor_clock: u32,
     /// Pending asynchronous copies: byte ranges of shared memory.
     pub(super) pending: super::async_copy::Pending,
 }
@@ -56,6 +57,7 @@ impl Block {
             barriers: std::array::from_fn(|_| Barrier::default()),
             written: (0, 0),
             bulk_clock: 0,
+            tensor_clock: 0,
             mbarriers: super::mbarrier::Mbarriers::default(),
             pending: super::async_copy::Pending::default(),
         };
@@ -69,6 +71,7 @@ impl Block {
         self.common.shared.clear();
         self.common.pending.clear();
         self.common.bulk_clock = 0;
+        self.common.tensor_clock = 0;
         self.common.mbarriers.start(launch.threads());
         self.common.barriers = std::array::from_fn(|_| Barrier::default());
         let threads = launch.threads();

@@ -20,7 +20,7 @@ type Result<T> = std::result::Result<T, DecodeError>;
 /// Bytes that a copy moves as one, and to which everything is aligned.
 const PIECE: u32 = 16;
 
-/// A warp's copies out of shared memory: the clock behind the last of each group.
+/// A warp's work of an agent beside it: the clock behind the last of each group.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Groups {
     open: u32,
@@ -31,12 +31,28 @@ impl Groups {
     pub fn clear(&mut self) {
         *self = Self::default();
     }
+
+    /// Work before `clock` is in the open group.
+    pub fn note(&mut self, clock: u32) {
+        self.open = clock;
+    }
+
+    /// Closes the open group.
+    pub fn commit(&mut self) {
+        self.committed.push_back(self.open);
+    }
+
+    /// Waits until only the `keep` youngest groups are under way; gives the clock behind those that have ended.
+    pub fn wait(&mut self, keep: usize) -> Option<u32> {
+        let ended = self.committed.len().saturating_sub(keep);
+        self.committed.drain(..ended).next_back()
+    }
 }
 
-/// What those have seen who have seen the copies before `clock`.
-fn seen_until(clock: u32) -> Seen {
+/// What those have seen who have seen an agent's work before `clock`.
+pub(super) fn seen_until(agent: u32, clock: u32) -> Seen {
     let mut seen = [0; AGENTS];
-    seen[BULK as usize] = clock;
+    seen[agent as usize] = clock;
     seen
 }
 
@@ -86,7 +102,7 @@ unsafe fn bring(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
         core.check_bulk(from[lane], to[lane], bytes[lane], lane)?;
         let clock = core.begin_bulk();
         core.bulk_read(from[lane], bytes[lane], bytes[lane], |at| to[lane] + u64::from(at), lane)?;
-        core.complete_bytes(barriers[lane], bytes[lane], &seen_until(clock + 1), lane)?;
+        core.complete_bytes(barriers[lane], bytes[lane], &seen_until(BULK, clock + 1), lane)?;
     }
     Ok(())
 }
@@ -102,22 +118,19 @@ unsafe fn send(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
         core.check_bulk(to[lane], from[lane], bytes[lane], lane)?;
         let clock = core.begin_bulk();
         core.bulk_write(to[lane], bytes[lane], |at| from[lane] + u64::from(at), lane)?;
-        core.warp.bulk.open = clock + 1;
+        core.warp.bulk.note(clock + 1);
     }
     Ok(())
 }
 
 unsafe fn commit(core: &mut Core<'_>, _: &Inst, _: u32) -> Done {
-    let open = core.warp.bulk.open;
-    core.warp.bulk.committed.push_back(open);
+    core.warp.bulk.commit();
     Ok(())
 }
 
 unsafe fn wait(core: &mut Core<'_>, inst: &Inst, _: u32) -> Done {
-    while core.warp.bulk.committed.len() as i64 > inst.imm {
-        if let Some(clock) = core.warp.bulk.committed.pop_front() {
-            core.warp.clocks.see(&seen_until(clock));
-        }
+    if let Some(clock) = core.warp.bulk.wait(inst.imm as usize) {
+        core.warp.clocks.see(&seen_until(BULK, clock));
     }
     Ok(())
 }

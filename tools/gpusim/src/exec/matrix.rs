@@ -36,7 +36,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
 }
 
 /// All 32 lanes must execute a warp-wide instruction.
-fn whole_warp(core: &Core<'_>, mask: u32, name: &str) -> Done {
+pub(super) fn whole_warp(core: &Core<'_>, mask: u32, name: &str) -> Done {
     if mask == u32::MAX {
         return Ok(());
     }

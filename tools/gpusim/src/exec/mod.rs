@@ -22,6 +22,7 @@ mod moves;
 mod rounding;
 mod shuffle;
 mod warp;
+mod wgmma;
 
 pub use launch::{Launch, Setup};
 
@@ -117,6 +118,7 @@ pub fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst, DecodeErro
         | "pmevent" => barrier::decode(d, ins),
         "mbarrier" => mbarrier::decode(d, ins),
         "cp" => async_copy::decode(d, ins),
+        "wgmma" => wgmma::decode(d, ins),
         "ldmatrix" | "stmatrix" | "mma" | "movmatrix" => matrix::decode(d, ins),
         _ => d.unsupported(ins),
     }

@@ -59,6 +59,8 @@ pub struct Warp {
     pub(super) copies: super::async_copy::Groups,
     /// Bulk copies out of shared memory.
     pub(super) bulk: super::bulk_copy::Groups,
+    /// Warpgroup products.
+    pub(super) products: super::bulk_copy::Groups,
     /// The carry flag of `add.cc`, a bit a lane.
     pub(super) carry: u32,
     /// The phase of the cluster's barrier at which it arrived last.
@@ -81,6 +83,7 @@ impl Warp {
             fenced: false,
             copies: super::async_copy::Groups::default(),
             bulk: super::bulk_copy::Groups::default(),
+            products: super::bulk_copy::Groups::default(),
             carry: 0,
             cluster_phase: 0,
         }
@@ -103,6 +106,7 @@ impl Warp {
         self.fenced = false;
         self.copies.clear();
         self.bulk.clear();
+        self.products.clear();
         self.carry = 0;
     }
 
@@ -375,6 +379,7 @@ mod tests {
             fenced: false,
             copies: super::super::async_copy::Groups::default(),
             bulk: super::super::bulk_copy::Groups::default(),
+            products: super::super::bulk_copy::Groups::default(),
             carry: 0,
             cluster_phase: 0,
         }

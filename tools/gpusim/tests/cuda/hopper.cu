@@ -188,3 +188,57 @@ __device__ void bulk_out(void *to, const void *from, int bytes) {
 ADD_ONE(add_one, true, true)
 ADD_ONE(add_one_early, i == 0, true)
 ADD_ONE(add_one_late, true, false)
+
+// D = A B' (- A B' with negative), A 64x16, B 32x16, both in rows along k: swizzle is 0 (none), 32, 64 or 128 bytes.
+// A comes from shared memory or from registers; the product is computed twice, and the second added to the first.
+__device__ unsigned piece_at(int row, int half, int swizzle) {
+    if (swizzle == 0) return row / 8 * 256 + half * 128 + row % 8 * 16;
+    unsigned at = row * swizzle + half * 16;
+    return at ^ (at / 128 % (swizzle / 16) * 16);
+}
+
+__device__ word descriptor(const void *start, int swizzle) {
+    int mode = swizzle == 128 ? 1 : swizzle == 64 ? 2 : swizzle == 32 ? 3 : 0;
+    word leading = 128, stride = swizzle == 0 ? 256 : 8 * swizzle;
+    return (word)mode << 62 | stride / 16 << 32 | leading / 16 << 16 | shared_address(start) / 16;
+}
+
+#define SUMS(f)                                                                                                 \
+    f(d[0]), f(d[1]), f(d[2]), f(d[3]), f(d[4]), f(d[5]), f(d[6]), f(d[7]), f(d[8]), f(d[9]), f(d[10]), f(d[11]), \
+        f(d[12]), f(d[13]), f(d[14]), f(d[15])
+#define IN_OUT(x) "+f"(x)
+#define SUM_NAMES "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}"
+
+#define PRODUCT(name, A_SIDE, SCALE_A, TRANSPOSE, WAIT, ...)                                                      \
+    extern "C" __global__ void __launch_bounds__(128) name(float *out, const uint4 *a, const uint4 *b, int swizzle) { \
+        __shared__ __align__(1024) char x[64 * 128];                                                             \
+        __shared__ __align__(1024) char y[32 * 128];                                                             \
+        int t = threadIdx.x, lane = t % 32, warp = t / 32;                                                       \
+        *(uint4 *)(x + piece_at(t / 2, t % 2, swizzle)) = a[t];                                                  \
+        if (t < 64) *(uint4 *)(y + piece_at(t / 2, t % 2, swizzle)) = b[t];                                      \
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");                                             \
+        __syncthreads();                                                                                         \
+        const unsigned *words = (const unsigned *)a + (warp * 16 + lane / 4) * 8 + lane % 4;                     \
+        unsigned r[4] = {words[0], words[64], words[4], words[68]};                                              \
+        float d[16];                                                                                             \
+        for (int i = 0; i < 16; i++) d[i] = 7;                                                                   \
+        word from = descriptor(x, swizzle), with = descriptor(y, swizzle);                                       \
+        asm volatile("wgmma.fence.sync.aligned;" ::: "memory");                                                  \
+        for (int again = 0; again < 2; again++)                                                                  \
+            asm volatile("{.reg .pred p; setp.ne.b32 p, %17, 0;\n"                                               \
+                         "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 " SUM_NAMES ", " A_SIDE             \
+                         ", %16, p, " SCALE_A ", 1, " TRANSPOSE ";}"                                             \
+                         : SUMS(IN_OUT)                                                                          \
+                         : "l"(with), "r"(again), __VA_ARGS__                                                    \
+                         : "memory");                                                                            \
+        asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");                                           \
+        if (WAIT) asm volatile("wgmma.wait_group.sync.aligned 0;" : SUMS(IN_OUT)::"memory");                     \
+        __syncthreads();                                                                                         \
+        *(uint4 *)(x + piece_at(t / 2, t % 2, swizzle)) = uint4{};                                               \
+        for (int i = 0; i < 16; i++)                                                                             \
+            out[(warp * 16 + lane / 4 + i / 2 % 2 * 8) * 32 + i / 4 * 8 + lane % 4 * 2 + i % 2] = d[i];          \
+    }
+
+PRODUCT(product, "%18", "1", "0, 0", true, "l"(from))
+PRODUCT(product_from_registers, "{%18,%19,%20,%21}", "-1", "0", true, "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]))
+PRODUCT(product_without_wait, "%18", "1", "0, 0", false, "l"(from))

@@ -81,17 +81,17 @@ def convolution(out, x, w, C: tl.constexpr, K: tl.constexpr, P: tl.constexpr, BM
     tl.store(out + pixel[:, None] * K + k[None, :], total, mask=pixel[:, None] < P * P)
 
 
-def write(name, kernel, signature, constants, capability=80, warps=4, stages=3):
+def write(name, kernel, signature, constants, capability=80, warps=4, stages=3, file=None):
     source = ASTSource(kernel, signature | dict.fromkeys(constants, "constexpr"), constants)
     options = {"num_warps": warps, "num_stages": stages}
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     ptx = compiled.asm["ptx"].rstrip("\0")
     OUT.mkdir(exist_ok=True)
-    (OUT / f"{name}.ptx").write_text(f"// shared {compiled.metadata.shared} threads {warps * 32}\n{ptx}")
+    (OUT / f"{file or name}.ptx").write_text(f"// shared {compiled.metadata.shared} threads {warps * 32}\n{ptx}")
 
 
 def main():
-    # For sm_90 the other products take wgmma, and what has no product is the same code.
+    # What has no product is the same code for sm_90.
     for name, element, precision, capability in [
         ("matmul_f32", "fp32", "ieee", 80),
         ("matmul_f32_sm_90", "fp32", "ieee", 90),
@@ -101,6 +101,10 @@ def main():
     ]:
         signature = {"c": "*fp32", "a": f"*{element}", "b": f"*{element}", "m": "i32", "n": "i32", "k": "i32"}
         write(name, matmul, signature, {"PRECISION": precision, "BM": 64, "BN": 64, "BK": 32}, capability)
+        if capability == 80 and precision == "tf32":
+            # Warpgroup products from shared memory, filled by cp.async.
+            tile = {"PRECISION": precision, "BM": 128, "BN": 64, "BK": 32 if element == "fp32" else 64}
+            write(name, matmul, signature, tile, capability=90, file=f"{name}_sm90")
     write("softmax", softmax, {"out": "*fp32", "x": "*fp32", "n": "i32"}, {"B": 512})
     pointers = {name: "*fp32" for name in ("out", "x", "scale", "shift")}
     write("layer_norm", layer_norm, pointers | {"n": "i32"}, {"B": 512})
