@@ -103,7 +103,7 @@ fn a_product_in_singles() {
 
 #[test]
 fn a_product_in_singles_for_hopper() {
-    matmul(include_str!("ptx/triton/matmul_f32_sm_90.ptx"), Kind::F32, 1e-5);
+    matmul(include_str!("ptx/triton/matmul_f32_sm90.ptx"), Kind::F32, 1e-5);
 }
 
 #[test]

@@ -94,7 +94,7 @@ def main():
     # What has no product is the same code for sm_90.
     for name, element, precision, capability in [
         ("matmul_f32", "fp32", "ieee", 80),
-        ("matmul_f32_sm_90", "fp32", "ieee", 90),
+        ("matmul_f32_sm90", "fp32", "ieee", 90),
         ("matmul_tf32", "fp32", "tf32", 80),
         ("matmul_f16", "fp16", "tf32", 80),
         ("matmul_bf16", "bf16", "tf32", 80),
