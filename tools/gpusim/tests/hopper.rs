@@ -142,3 +142,17 @@ fn memory_written_under_a_product_that_nobody_waited_for_is_a_race() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn copies_of_threads_arrive_at_a_barrier() {
+    let mut gpu = simulator();
+    let input = gpu.upload(&(0..32i32).flat_map(i32::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+    let out = gpu.allocate(128).unwrap();
+    let arguments = Arguments::new().pointer(out).pointer(input);
+    gpu.launch("behind_copies", [1, 1, 1], [64, 1, 1], 0, &arguments).unwrap();
+    assert_eq!(ints(&gpu.read(out, 128)), (0..32).rev().collect::<Vec<i32>>());
+    match gpu.launch("behind_copies_without_wait", [1, 1, 1], [64, 1, 1], 0, &arguments) {
+        Err(Error::Fault(fault)) => assert!(matches!(fault.kind, Kind::Race { .. }), "{fault}"),
+        other => panic!("{:?}", other.map(|_| ())),
+    }
+}

@@ -92,6 +92,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
             &Operand::Integer(groups) => Ok(Inst::new(Class::Barrier, Act::Lanes(wait), &[]).imm(groups as i64)),
             _ => d.unsupported(ins),
         },
+        ["async", "mbarrier", "arrive", ..] => super::mbarrier::decode_behind_copies(d, ins),
         ["async", "bulk", ..] => super::bulk_copy::decode(d, ins, &words),
         _ => d.unsupported(ins),
     }
@@ -191,6 +192,15 @@ unsafe fn wait(core: &mut Core<'_>, inst: &Inst, _: u32) -> Done {
 }
 
 impl Core<'_> {
+    /// All copies of the warp have arrived, those that it hasn't committed too.
+    pub(super) fn deliver_all(&mut self) {
+        while let Some(group) = self.warp.copies.committed.pop_front() {
+            self.deliver(group);
+        }
+        let open = std::mem::take(&mut self.warp.copies.open);
+        self.deliver(open);
+    }
+
     /// The copies of a group have arrived: from now on they are writes like any other of their thread.
     fn deliver(&mut self, mut group: Vec<Piece>) {
         for &piece in &group {

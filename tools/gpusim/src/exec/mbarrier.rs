@@ -142,6 +142,15 @@ pub(super) fn place(address: &Address, ins: &Instruction) -> Slot {
     Slot::from(address.narrow) | Slot::from(generic) << 1
 }
 
+/// `cp.async.mbarrier.arrive`: the arrival comes when the thread's copies have.
+pub(super) fn decode_behind_copies(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
+    d.only(ins, &["async", "mbarrier", "arrive", "noinc", "shared", "shared::cta"])?;
+    let address = d.address(d.operand(ins, 0)?)?;
+    let wide = vec![place(&address, ins), Slot::from(ins.has("noinc"))];
+    let act = Act::Lanes(arrive_behind_copies);
+    Ok(Inst::new(Class::Barrier, act, &[address.base]).imm(address.offset).wide(wide))
+}
+
 /// `barrier.cluster.arrive` and `.wait`: a cluster is one block.
 pub(super) fn decode_cluster(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     d.only(ins, &["cluster", "arrive", "wait", "release", "acquire", "relaxed", "aligned"])?;
@@ -269,6 +278,35 @@ unsafe fn arrive(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     core.common.mbarriers.polls = 0;
     // SAFETY: the decoder made operand 2 a row of u64.
     unsafe { core.set_row(inst.a[2], states, mask) };
+    Ok(())
+}
+
+unsafe fn arrive_behind_copies(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+    // SAFETY: the decoder put an address row in operand 0.
+    let at = unsafe { offsets(core, inst.a[0], inst.wide[0], inst.imm) };
+    // The copies count as arrived from here on: others learn of them by the barrier alone.
+    core.deliver_all();
+    for lane in lanes(mask) {
+        core.mbarrier(at[lane], Mode::Read, lane)?;
+    }
+    core.warp.clocks.tick();
+    let seen = core.warp.clocks.seen();
+    for lane in lanes(mask) {
+        let Some(barrier) = core.common.mbarriers.live.get_mut(&at[lane]) else {
+            continue; // It was there a moment ago.
+        };
+        barrier.learn(&seen);
+        // Without `noinc` one more is expected first, and nothing is left to count.
+        if inst.wide[1] != 0 {
+            if barrier.pending == 0 {
+                let what = "an arrival behind copies where none is pending".to_owned();
+                return Err(core.mbarrier_fault(lane as u32, at[lane], what));
+            }
+            barrier.pending -= 1;
+            barrier.settle();
+        }
+    }
+    core.common.mbarriers.polls = 0;
     Ok(())
 }
 

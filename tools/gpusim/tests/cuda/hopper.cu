@@ -242,3 +242,26 @@ __device__ word descriptor(const void *start, int swizzle) {
 PRODUCT(product, "%18", "1", "0, 0", true, "l"(from))
 PRODUCT(product_from_registers, "{%18,%19,%20,%21}", "-1", "0", true, "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]))
 PRODUCT(product_without_wait, "%18", "1", "0, 0", false, "l"(from))
+
+// Warp 0 brings 32 integers by cp.async, and its copies arrive at a barrier; warp 1 waits there (or doesn't) and reads.
+#define BEHIND_COPIES(name, WAIT)                                                                                \
+    extern "C" __global__ void name(int *out, const int *in) {                                                   \
+        __shared__ int tile[32];                                                                                 \
+        __shared__ word full;                                                                                    \
+        int lane = threadIdx.x % 32;                                                                             \
+        if (threadIdx.x == 0) barrier_init(&full, 32);                                                           \
+        __syncthreads();                                                                                         \
+        if (threadIdx.x < 32) {                                                                                  \
+            asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(&tile[lane])),          \
+                         "l"(__cvta_generic_to_global(in + lane))                                                \
+                         : "memory");                                                                            \
+            asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(&full))     \
+                         : "memory");                                                                            \
+        } else {                                                                                                 \
+            if (WAIT) barrier_wait(&full, 0);                                                                    \
+            out[lane] = tile[31 - lane];                                                                         \
+        }                                                                                                        \
+    }
+
+BEHIND_COPIES(behind_copies, true)
+BEHIND_COPIES(behind_copies_without_wait, false)
