@@ -140,7 +140,17 @@ impl History {
         first
     }
 
+    #[inline]
     fn race(&self, bytes: u32, write: bool, touch: &Touch<'_>) -> Option<(u32, GlobalRace)> {
+        // The usual case: nobody else had to do with these bytes, or all only read them.
+        let read = if write { self.read | self.others_read } else { 0 };
+        if (self.written | self.others_wrote | read) & bytes == 0 {
+            return None;
+        }
+        self.race_with(bytes, write, touch)
+    }
+
+    fn race_with(&self, bytes: u32, write: bool, touch: &Touch<'_>) -> Option<(u32, GlobalRace)> {
         // (bytes, block, is it a write, the last access if it was that block's)
         let writes = [(self.written, self.writer, Some(self.last_write)), (self.others_wrote, self.other_writer, None)];
         let reads = [(self.read, self.reader, Some(self.last_read)), (self.others_read, self.other_reader, None)];

@@ -1,13 +1,24 @@
 //! A block's shared memory with its shadows.
+//!
+//! The race shadow has a cell a word. But what moves most bytes (vector accesses, `cp.async`, `ldmatrix`) moves granules
+//! of 16, whose four cells stay equal; so one cell stands for all four until a smaller access splits the granule, and
+//! again once they have become equal.
 
 use super::shared_race::{Cell, Clash, Clocks, MANY, Stamp};
+
+/// Bytes of a granule.
+const GRANULE: u32 = 16;
 
 /// Shared memory.
 pub struct Shared {
     data: Box<[u128]>,
     bytes: usize,
     initialised: Box<[u64]>,
-    cells: Box<[Cell]>,
+    /// The cell of all words of a granule, while it is not split.
+    granules: Box<[Cell]>,
+    split: Box<[bool]>,
+    /// The cells of the words of split granules.
+    words: Box<[[Cell; 4]]>,
 }
 
 impl Shared {
@@ -18,7 +29,9 @@ impl Shared {
             data: vec![0; bytes.div_ceil(16)].into(),
             bytes,
             initialised: vec![0; bytes.div_ceil(64)].into(),
-            cells: vec![Cell::default(); bytes.div_ceil(4)].into(),
+            granules: vec![Cell::default(); bytes.div_ceil(16)].into(),
+            split: vec![false; bytes.div_ceil(16)].into(),
+            words: vec![[Cell::default(); 4]; bytes.div_ceil(16)].into(),
         }
     }
 
@@ -31,7 +44,8 @@ impl Shared {
     /// Forgets everything, for the next block.
     pub fn clear(&mut self) {
         self.initialised.fill(0);
-        self.cells.fill(Cell::default());
+        self.granules.fill(Cell::default());
+        self.split.fill(false);
     }
 
     /// The memory itself.
@@ -63,7 +77,7 @@ impl Shared {
 
     /// Notes an access of `bytes` (up to 16, naturally aligned) for the race check; `lane` is none when the whole warp
     /// acts as one.
-    #[inline]
+    #[inline(always)]
     pub fn touch(
         &mut self,
         offset: u64,
@@ -75,10 +89,9 @@ impl Shared {
         clocks: &Clocks,
     ) -> Option<Clash> {
         let lane = lane.unwrap_or(MANY);
-        let first = (offset / 4) as usize;
         let mask = if bytes < 4 { ((1 << bytes) - 1) << (offset % 4) } else { 15 };
         let stamp = Stamp::new(clocks.now(warp), at, lane, warp, mask);
-        self.note(first, bytes.div_ceil(4) as usize, stamp, write, clocks)
+        self.note(offset, bytes, stamp, write, clocks)
     }
 
     /// As [`Self::touch`], by an agent that works beside the warps, of 16 bytes at its `clock`.
@@ -91,11 +104,88 @@ impl Shared {
         clock: u32,
         clocks: &Clocks,
     ) -> Option<Clash> {
-        self.note((offset / 4) as usize, 4, Stamp::new(clock, at, MANY, agent, 15), write, clocks)
+        self.note(offset, GRANULE, Stamp::new(clock, at, MANY, agent, 15), write, clocks)
     }
 
+    #[inline(always)]
+    fn note(&mut self, offset: u64, bytes: u32, stamp: Stamp, write: bool, clocks: &Clocks) -> Option<Clash> {
+        let granule = (offset / 16) as usize;
+        if bytes == GRANULE && !self.split[granule] {
+            return self.granules[granule].note(stamp, write, clocks);
+        }
+        for cell in self.cells(offset, bytes) {
+            let clash = cell.note(stamp, write, clocks);
+            if clash.is_some() {
+                return clash;
+            }
+        }
+        if bytes == GRANULE {
+            self.unite(granule);
+        }
+        None
+    }
+
+    /// Moves a write of `lane` that was noted when it was issued (whole words, naturally aligned) to now.
     #[inline]
-    fn note(&mut self, first: usize, words: usize, stamp: Stamp, write: bool, clocks: &Clocks) -> Option<Clash> {
-        self.cells[first..first + words].iter_mut().find_map(|cell| cell.note(stamp, write, clocks))
+    pub fn arrive(&mut self, offset: u64, bytes: u32, at: u32, warp: u32, lane: u32, clocks: &Clocks) {
+        let granule = (offset / 16) as usize;
+        let stamp = Stamp::new(clocks.now(warp), at, lane, warp, 15);
+        if bytes == GRANULE && !self.split[granule] {
+            self.granules[granule].write_now(stamp);
+        } else {
+            self.cells(offset, bytes).iter_mut().for_each(|cell| cell.write_now(stamp));
+        }
+    }
+
+    /// The cells of the words of an access, their granule split.
+    #[inline(always)]
+    fn cells(&mut self, offset: u64, bytes: u32) -> &mut [Cell] {
+        let (granule, first) = ((offset / 16) as usize, (offset / 4 % 4) as usize);
+        let words = &mut self.words[granule];
+        if !self.split[granule] {
+            self.split[granule] = true;
+            *words = [self.granules[granule]; 4];
+        }
+        &mut words[first..first + bytes.div_ceil(4) as usize]
+    }
+
+    /// Lets one cell stand for the four of a split granule, if they are equal.
+    #[inline]
+    fn unite(&mut self, granule: usize) {
+        let [cell, others @ ..] = self.words[granule];
+        if others.iter().all(|other| *other == cell) {
+            self.granules[granule] = cell;
+            self.split[granule] = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_word_of_a_granule_keeps_its_own_history() {
+        let warps = [Clocks::new(0), Clocks::new(1)];
+        let mut shared = Shared::new(64);
+        assert_eq!(shared.touch(0, 16, false, 1, 0, Some(0), &warps[0]), None);
+        let clash = Some(Clash { at: 1, warp: 0, lane: Some(0), write: false });
+        assert_eq!(shared.touch(8, 4, true, 2, 1, Some(0), &warps[1]), clash);
+        assert_eq!(shared.touch(16, 4, true, 3, 0, Some(0), &warps[0]), None);
+        assert_eq!(shared.touch(20, 4, true, 3, 1, Some(0), &warps[1]), None, "another word of the granule");
+        assert!(shared.touch(16, 16, false, 4, 1, Some(0), &warps[1]).is_some_and(|clash| clash.warp == 0));
+    }
+
+    #[test]
+    fn a_split_granule_unites_when_its_words_are_equal() {
+        let mut clocks = Clocks::new(0);
+        let mut shared = Shared::new(16);
+        for lane in 0..4 {
+            assert_eq!(shared.touch(u64::from(4 * lane), 4, true, 1, 0, Some(lane), &clocks), None);
+        }
+        assert!(shared.split[0]);
+        clocks.tick();
+        assert_eq!(shared.touch(0, 16, true, 2, 0, Some(0), &clocks), None);
+        assert!(!shared.split[0]);
     }
 }

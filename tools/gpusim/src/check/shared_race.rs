@@ -144,7 +144,7 @@ pub struct Clash {
 }
 
 /// The shadow of four bytes of shared memory.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Cell {
     write: Stamp,
     reads: [Stamp; 2],
@@ -162,6 +162,12 @@ impl Cell {
             return None;
         }
         if write { self.note_write(mine, clocks) } else { self.note_read(mine, clocks) }
+    }
+
+    /// Takes a write that was noted before, and clashed with nothing, as one of now.
+    #[inline(always)]
+    pub fn write_now(&mut self, mine: Stamp) {
+        self.write = if self.write.same_moment(mine) { self.write.merged(mine) } else { mine };
     }
 
     fn note_read(&mut self, mine: Stamp, clocks: &Clocks) -> Option<Clash> {

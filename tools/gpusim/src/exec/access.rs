@@ -1,5 +1,6 @@
 //! One memory request of a warp: where each lane's bytes are, whether it may, and what it costs.
 
+use super::banks::{repeats, wavefronts};
 use super::{Core, Done, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Stop};
 use crate::check::{Clash, GlobalRace, SECTOR, Touch};
 use crate::fault::{Access, Kind};
@@ -99,6 +100,9 @@ impl Core<'_> {
 
     fn check_aligned(&self, addresses: &[u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
         let low = u64::from(bytes) - 1;
+        if addresses.iter().fold(0, |all, address| all | address) & low == 0 {
+            return Ok(());
+        }
         let mut wrong = 0u32;
         for (lane, address) in addresses.iter().enumerate() {
             wrong |= u32::from(address & low != 0) << lane;
@@ -120,14 +124,10 @@ impl Core<'_> {
         let (launch, at) = (self.launch, self.at);
         let arena = launch.arena;
         for run in runs {
-            let shift = run.bytes.trailing_zeros();
-            let span = 32 - run.bytes.leading_zeros() - shift;
-            // A run with holes (rare) is looked at lane by lane.
-            let whole = run.bytes >> shift == u32::MAX >> (32 - span);
-            let start = run.sector + u64::from(shift);
-            if !(whole && arena.is_initialised(start, span)) {
+            if !arena.is_sector_initialised(run.sector, run.bytes) {
                 self.unmarked(space, addresses, mask, bytes, mode, run.sector)?;
             }
+            arena.fetch_cell(run.sector);
         }
         let mut distinct = 0;
         let mut sorted = true;
@@ -238,8 +238,12 @@ impl Core<'_> {
         self.check_aligned(addresses, mask, bytes, mode)?;
         // Lanes that read the same word are looked at once, as if they were one.
         let repeated = if mode == Mode::Read { repeats(addresses, mask) } else { 0 };
-        for lane in lanes(mask & !repeated) {
-            self.shared_lane(addresses[lane], bytes, mode, lane as u32, repeated != 0)?;
+        let (once, together) = (mask & !repeated, repeated != 0);
+        match bytes {
+            // The usual sizes, each compiled for itself.
+            4 => self.shared_lanes(addresses, once, 4, mode, together)?,
+            16 => self.shared_lanes(addresses, once, 16, mode, together)?,
+            _ => self.shared_lanes(addresses, once, bytes, mode, together)?,
         }
         let (wavefronts, ideal) = wavefronts(addresses, mask, bytes);
         self.tally.shared(self.at, wavefronts, ideal);
@@ -248,20 +252,28 @@ impl Core<'_> {
         Ok(())
     }
 
-    /// Checks one lane's access to shared memory; `together` when the warp acts as one.
-    #[inline]
+    /// Checks the accesses of some lanes to shared memory; `together` when the warp acts as one.
+    #[inline(always)]
+    pub(super) fn shared_lanes(
+        &mut self,
+        offsets: &[u64; 32],
+        mask: u32,
+        bytes: u32,
+        mode: Mode,
+        together: bool,
+    ) -> Done {
+        for lane in lanes(mask) {
+            self.shared_lane(offsets[lane], bytes, mode, lane as u32, together)?;
+        }
+        Ok(())
+    }
+
+    /// [`Self::shared_lanes`] of one.
+    #[inline(always)]
     pub(super) fn shared_lane(&mut self, offset: u64, bytes: u32, mode: Mode, lane: u32, together: bool) -> Done {
         let shared = &mut self.common.shared;
-        if !shared.holds(offset, bytes) {
-            let nearest = format!("the block has {} bytes", shared.bytes());
-            let write = mode.writes();
-            return Err(
-                self.fault(lane, Kind::OutOfBounds { address: offset, bytes, space: Space::Shared, write, nearest })
-            );
-        }
-        if mode.reads() && !shared.is_initialised(offset, bytes) {
-            let nearest = "shared memory starts without a value in every block".to_owned();
-            return Err(self.fault(lane, Kind::Uninitialised { address: offset, bytes, space: Space::Shared, nearest }));
+        if !shared.holds(offset, bytes) || mode.reads() && !shared.is_initialised(offset, bytes) {
+            return Err(self.no_value(offset, bytes, mode, lane));
         }
         if mode.writes() {
             shared.mark(offset, bytes);
@@ -286,6 +298,20 @@ impl Core<'_> {
         self.shared_lane(offset, 16, mode, lane, true)?;
         let clash = self.common.shared.touch_beside(offset, write, self.at, agent, clock, &self.warp.clocks);
         clash.map_or(Ok(()), |clash| Err(self.shared_race(lane, offset, clash)))
+    }
+
+    /// Shared memory that isn't there, or that nobody wrote.
+    #[cold]
+    fn no_value(&self, address: u64, bytes: u32, mode: Mode, lane: u32) -> Stop {
+        let (shared, space) = (&self.common.shared, Space::Shared);
+        let kind = if shared.holds(address, bytes) {
+            let nearest = "shared memory starts without a value in every block".to_owned();
+            Kind::Uninitialised { address, bytes, space, nearest }
+        } else {
+            let nearest = format!("the block has {} bytes", shared.bytes());
+            Kind::OutOfBounds { address, bytes, space, write: mode.writes(), nearest }
+        };
+        self.fault(lane, kind)
     }
 
     fn local(&mut self, addresses: &mut [u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
@@ -327,6 +353,7 @@ impl Core<'_> {
 }
 
 /// The sectors of a request, neighbouring lanes in one sector together.
+#[inline(always)]
 fn runs(addresses: &[u64; 32], mask: u32, bytes: u32) -> ([Run; 32], usize) {
     let mut runs = [Run::default(); 32];
     let mut count = 0;
@@ -363,59 +390,6 @@ fn runs(addresses: &[u64; 32], mask: u32, bytes: u32) -> ([Run; 32], usize) {
     (runs, count)
 }
 
-/// Lanes whose address an active lane before them has too, as far as a look at the usual distances tells.
-fn repeats(addresses: &[u64; 32], mask: u32) -> u32 {
-    [1, 2, 4, 8, 16].into_iter().fold(0, |found, by: usize| {
-        let mut same = 0u32;
-        for lane in by..32 {
-            same |= u32::from(addresses[lane] == addresses[lane - by]) << lane;
-        }
-        found | same & mask << by
-    }) & mask
-}
-
-/// Cycles that the 32 banks of four bytes need for a request, and would need without conflicts.
-///
-/// Lanes of up to 4 bytes are served together, of 8 by half-warps, of 16 by quarter-warps, each from as many banks as it
-/// is wide; lanes that read the same word share it.
-pub(super) fn wavefronts(addresses: &[u64; 32], mask: u32, bytes: u32) -> (u32, u32) {
-    let width = u64::from(bytes.max(4));
-    let group = (128 / width) as usize;
-    let (mut total, mut ideal) = (0, 0);
-    for start in (0..32).step_by(group) {
-        let lanes_here = mask & (u32::MAX >> (32 - group)) << start;
-        // All in one row of the banks: no two words share a bank.
-        let row = addresses[(lanes_here.trailing_zeros() & 31) as usize] / 128;
-        let mut outside = 0u32;
-        for (lane, address) in addresses.iter().enumerate().skip(start).take(group) {
-            outside |= u32::from(address / 128 != row) << lane;
-        }
-        if outside & lanes_here == 0 {
-            total += u32::from(lanes_here != 0);
-            ideal += u32::from(lanes_here != 0);
-            continue;
-        }
-        let mut depth = [0u8; 32];
-        let mut first = [0u64; 32];
-        let mut deepest = 0;
-        for lane in lanes(lanes_here) {
-            let unit = addresses[lane] / width;
-            let bank = unit as usize % group;
-            let here = |other: usize| addresses[other] / width == unit;
-            if depth[bank] == 0 {
-                first[bank] = unit;
-            } else if first[bank] == unit || lanes(lanes_here & ((1 << lane) - 1)).any(here) {
-                continue;
-            }
-            depth[bank] += 1;
-            deepest = deepest.max(depth[bank]);
-        }
-        total += u32::from(deepest);
-        ideal += u32::from(deepest > 0);
-    }
-    (total, ideal)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -442,17 +416,5 @@ mod tests {
     fn a_stride_of_a_sector_touches_one_a_lane() {
         assert_eq!(runs(&spread(32), u32::MAX, 4).1, 32);
         assert_eq!(runs(&spread(0), u32::MAX, 4).1, 1);
-    }
-
-    #[test]
-    fn bank_conflicts_are_counted_as_the_hardware_serves_them() {
-        assert_eq!(wavefronts(&spread(4), u32::MAX, 4), (1, 1));
-        assert_eq!(wavefronts(&spread(0), u32::MAX, 4), (1, 1));
-        assert_eq!(wavefronts(&spread(8), u32::MAX, 4), (2, 1));
-        assert_eq!(wavefronts(&spread(128), u32::MAX, 4), (32, 1));
-        assert_eq!(wavefronts(&spread(132), u32::MAX, 4), (1, 1));
-        assert_eq!(wavefronts(&spread(8), u32::MAX, 8), (2, 2));
-        assert_eq!(wavefronts(&spread(16), u32::MAX, 16), (4, 4));
-        assert_eq!(wavefronts(&spread(64), u32::MAX, 16), (16, 4));
     }
 }

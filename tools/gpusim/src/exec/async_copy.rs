@@ -12,21 +12,21 @@ use std::collections::VecDeque;
 
 type Result<T> = std::result::Result<T, DecodeError>;
 
-/// Bytes of shared memory that a copy of this lane fills.
+/// What one instruction copies: so many bytes of shared memory a lane.
 #[derive(Clone, Copy, Debug)]
-struct Piece {
-    offset: u32,
-    bytes: u8,
-    lane: u8,
+struct Copies {
+    offsets: [u32; 32],
+    mask: u32,
+    bytes: u32,
     at: u32,
 }
 
 /// A warp's copies: those not yet committed, and the committed groups, oldest first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Groups {
-    open: Vec<Piece>,
-    committed: VecDeque<Vec<Piece>>,
-    spare: Vec<Vec<Piece>>,
+    open: Vec<Copies>,
+    committed: VecDeque<Vec<Copies>>,
+    spare: Vec<Vec<Copies>>,
 }
 
 impl Groups {
@@ -40,6 +40,7 @@ impl Groups {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pending {
     lines: Vec<u32>,
+    /// Words on their way; one that two lanes of an instruction fill counts twice.
     count: usize,
 }
 
@@ -51,34 +52,45 @@ impl Pending {
         }
     }
 
-    fn add(&mut self, piece: Piece, line: u32) {
-        let (first, words) = (piece.offset as usize / 4, piece.bytes as usize / 4);
+    #[inline(always)]
+    fn add(&mut self, offset: u32, bytes: u32, line: u32) {
+        let (first, words) = (offset as usize / 4, bytes as usize / 4);
         if self.lines.len() < first + words {
-            self.lines.resize(first + words, 0);
+            self.lines.resize((first + words).next_multiple_of(4), 0);
         }
-        for word in &mut self.lines[first..first + words] {
-            self.count += usize::from(*word == 0);
-            *word = line;
+        self.fill(first, words, line);
+        self.count += words;
+    }
+
+    #[inline(always)]
+    fn remove(&mut self, offset: u32, bytes: u32) {
+        let (first, words) = (offset as usize / 4, bytes as usize / 4);
+        self.fill(first, words, 0);
+        self.count -= words;
+    }
+
+    #[inline(always)]
+    fn fill(&mut self, first: usize, words: usize, line: u32) {
+        // A granule's store is an instruction; others are loops.
+        match words {
+            4 => self.lines[first..first + 4].copy_from_slice(&[line; 4]),
+            _ => self.lines[first..first + words].fill(line),
         }
     }
 
-    fn remove(&mut self, piece: Piece) {
-        let (first, words) = (piece.offset as usize / 4, piece.bytes as usize / 4);
-        for word in &mut self.lines[first..first + words] {
-            self.count -= usize::from(*word != 0);
-            *word = 0;
-        }
-    }
-
-    /// The line of the copy under which any of these bytes lies.
-    #[inline]
+    /// The line of the copy under which any of these bytes (up to 16, naturally aligned) lies.
+    #[inline(always)]
     pub fn find(&self, offset: u64, bytes: u32) -> Option<u32> {
         if self.count == 0 {
             return None;
         }
         let first = (offset / 4) as usize;
-        let end = (first + bytes.div_ceil(4) as usize).min(self.lines.len());
-        self.lines.get(first..end)?.iter().copied().find(|&line| line != 0)
+        // There are lines for whole granules of 16 bytes: for all of these words or none.
+        let lines = self.lines.get(first..first + bytes.div_ceil(4) as usize)?;
+        if lines.iter().fold(0, |all, line| all | line) == 0 {
+            return None;
+        }
+        lines.iter().copied().find(|&line| line != 0)
     }
 }
 
@@ -134,39 +146,56 @@ unsafe fn copy_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
         (to, from, core.row::<u32>(inst.a[2]))
     };
     // Lanes that read everything, and lanes that read less and fill up with zeros.
-    let full = lanes(mask).filter(|&lane| source[lane] >= bytes).fold(0, |m, lane| m | 1 << lane);
+    let mut full = 0;
+    for (lane, &source) in source.iter().enumerate() {
+        full |= u32::from(source >= bytes) << lane;
+    }
+    full &= mask;
     if full != 0 {
         core.locate(Space::Global, &mut from, full, bytes, Mode::Read)?;
     }
-    let mut parts = [0u8; 16 * 32];
-    for lane in lanes(mask) {
-        let into = &mut parts[lane * 16..][..bytes as usize];
-        if full >> lane & 1 != 0 {
-            // SAFETY: `locate` found these bytes readable.
-            unsafe { std::ptr::copy_nonoverlapping(from[lane] as *const u8, into.as_mut_ptr(), bytes as usize) };
-        } else {
+    let mut filled;
+    if full != mask {
+        filled = [[0u8; 16]; 32];
+        for lane in lanes(mask & !full) {
             for byte in 0..source[lane] {
                 let mut one = [from[lane] + u64::from(byte); 32];
                 core.locate(Space::Global, &mut one, 1 << lane, 1, Mode::Read)?;
-                // SAFETY: as above.
-                into[byte as usize] = unsafe { (one[lane] as *const u8).read() };
+                // SAFETY: `locate` found this byte readable.
+                filled[lane][byte as usize] = unsafe { (one[lane] as *const u8).read() };
             }
+            from[lane] = filled[lane].as_ptr() as u64;
         }
     }
     let mut place = to;
     core.locate(Space::Shared, &mut place, mask, bytes, Mode::Write)?;
-    let (at, line) = (core.at, core.line(core.at));
-    for lane in lanes(mask) {
-        // SAFETY: `locate` found these bytes writable.
-        unsafe {
-            let from = parts[lane * 16..].as_ptr();
-            std::ptr::copy_nonoverlapping(from, place[lane] as *mut u8, bytes as usize);
+    // SAFETY: `locate` found the bytes of all lanes readable and writable, or they are in `filled`.
+    unsafe {
+        match bytes {
+            16 => move_lanes::<u128>(&from, &place, mask),
+            8 => move_lanes::<u64>(&from, &place, mask),
+            _ => move_lanes::<u32>(&from, &place, mask),
         }
-        let piece = Piece { offset: to[lane] as u32, bytes: bytes as u8, lane: lane as u8, at };
-        core.common.pending.add(piece, line);
-        core.warp.copies.open.push(piece);
     }
+    let (at, line) = (core.at, core.line(core.at));
+    let mut offsets = [0; 32];
+    for lane in lanes(mask) {
+        offsets[lane] = to[lane] as u32;
+        core.common.pending.add(offsets[lane], bytes, line);
+    }
+    core.warp.copies.open.push(Copies { offsets, mask, bytes, at });
     Ok(())
+}
+
+/// Copies a `T` a lane.
+///
+/// # Safety
+/// The addresses of active lanes are readable and writable.
+unsafe fn move_lanes<T>(from: &[u64; 32], to: &[u64; 32], mask: u32) {
+    for lane in lanes(mask) {
+        // SAFETY: the caller's promise.
+        unsafe { (to[lane] as *mut T).write_unaligned((from[lane] as *const T).read_unaligned()) };
+    }
 }
 
 unsafe fn commit(core: &mut Core<'_>, _: &Inst, _: u32) -> Done {
@@ -202,15 +231,14 @@ impl Core<'_> {
     }
 
     /// The copies of a group have arrived: from now on they are writes like any other of their thread.
-    fn deliver(&mut self, mut group: Vec<Piece>) {
-        for &piece in &group {
-            self.common.pending.remove(piece);
-            let (offset, warp) = (u64::from(piece.offset), self.warp.number);
-            let (bytes, lane) = (piece.bytes.into(), Some(piece.lane.into()));
-            // A clash was seen when the copy was issued; this only moves the write to now.
-            let _ = self.common.shared.touch(offset, bytes, true, piece.at, warp, lane, &self.warp.clocks);
+    fn deliver(&mut self, mut group: Vec<Copies>) {
+        let (warp, shared) = (self.warp.number, &mut self.common.shared);
+        for Copies { offsets, mask, bytes, at } in group.drain(..) {
+            for lane in lanes(mask) {
+                self.common.pending.remove(offsets[lane], bytes);
+                shared.arrive(offsets[lane].into(), bytes, at, warp, lane as u32, &self.warp.clocks);
+            }
         }
-        group.clear();
         self.warp.copies.spare.push(group);
     }
 }

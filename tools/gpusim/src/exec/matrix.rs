@@ -5,7 +5,8 @@
 //! p·t + 4p·r on; C and D hold rows g and g + 8, columns 2t and 2t + 1. A product gathers the fragments into small dense
 //! matrices and multiplies those.
 
-use super::access::{Mode, wavefronts};
+use super::access::Mode;
+use super::banks::wavefronts;
 use super::lanes::{Body, best};
 use super::memory::addresses;
 use super::{Core, Done, Exec};
@@ -67,7 +68,7 @@ fn fragment_move(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     for element in &elements {
         wide.push(if store { d.src(element, Type::B32)? } else { d.dst(element, Type::B32)? });
     }
-    let exec = if store { store_fragments } else { load_fragments };
+    let exec: Exec = if store { best::<StoreFragments>() } else { best::<LoadFragments>() };
     Ok(Inst::new(Class::Matrix, Act::Lanes(exec), &[address.base]).imm(address.offset).wide(wide))
 }
 
@@ -76,6 +77,7 @@ impl Core<'_> {
     ///
     /// # Safety
     /// The instruction has an address row in operand 0.
+    #[inline(always)]
     unsafe fn fragment_rows(
         &mut self,
         inst: &Inst,
@@ -92,9 +94,10 @@ impl Core<'_> {
                 let kind = crate::fault::Kind::Misaligned { address, bytes: 16, write: mode == Mode::Write };
                 return Err(self.fault(lane as u32, kind));
             }
-            self.shared_lane(address, 16, mode, lane as u32, true)?;
         }
-        let (fronts, ideal) = wavefronts(&at, u32::MAX >> (32 - 8 * count), 16);
+        let rows = u32::MAX >> (32 - 8 * count);
+        self.shared_lanes(&at, rows, 16, mode, true)?;
+        let (fronts, ideal) = wavefronts(&at, rows, 16);
         self.tally.shared(self.at, fronts, ideal);
         let base = self.common.shared.pointer() as u64;
         at.iter_mut().for_each(|address| *address = address.wrapping_add(base));
@@ -102,50 +105,67 @@ impl Core<'_> {
     }
 }
 
-unsafe fn load_fragments(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
-    // SAFETY: the decoder put an address row in operand 0 and rows of u32 behind.
-    unsafe {
-        let rows = core.fragment_rows(inst, Mode::Read, "ldmatrix", mask)?;
-        let transposed = inst.wide[1] != 0;
-        for (matrix, &slot) in inst.wide[2..].iter().enumerate() {
-            // SAFETY (of the reads): 16 bytes are at each row.
-            let element = |row: usize, column: usize| {
-                u32::from((rows[matrix * 8 + row] as *const u16).add(column).read_unaligned())
-            };
-            let values: [u32; 32] = std::array::from_fn(|lane| {
-                let (g, t) = (lane / 4, lane % 4);
+/// Rows of 16 bytes into registers.
+struct LoadFragments;
+
+impl Body for LoadFragments {
+    #[inline(always)]
+    unsafe fn run(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+        // SAFETY: the decoder put an address row in operand 0 and rows of u32 behind.
+        unsafe {
+            let rows = core.fragment_rows(inst, Mode::Read, "ldmatrix", mask)?;
+            let transposed = inst.wide[1] != 0;
+            for (matrix, &slot) in inst.wide[2..].iter().enumerate() {
+                let rows = &rows[8 * matrix..][..8];
+                let mut values = [0; 32];
+                // SAFETY (of the reads): 16 bytes are at each row.
                 if transposed {
-                    element(2 * t, g) | element(2 * t + 1, g) << 16
+                    let mut matrix = [[0u16; 8]; 8];
+                    for (to, &row) in matrix.iter_mut().zip(rows) {
+                        *to = (row as *const [u16; 8]).read_unaligned();
+                    }
+                    for (lane, value) in values.iter_mut().enumerate() {
+                        let (g, t) = (lane / 4, lane % 4);
+                        *value = u32::from(matrix[2 * t][g]) | u32::from(matrix[2 * t + 1][g]) << 16;
+                    }
                 } else {
-                    (rows[matrix * 8 + g] as *const u32).add(t).read_unaligned()
+                    for (to, &row) in values.chunks_exact_mut(4).zip(rows) {
+                        to.copy_from_slice(&(row as *const [u32; 4]).read_unaligned());
+                    }
                 }
-            });
-            core.set_row(slot, values, mask);
+                core.set_row(slot, values, mask);
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
-unsafe fn store_fragments(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
-    // SAFETY: the decoder put an address row in operand 0 and rows of u32 behind; 16 bytes are at each row.
-    unsafe {
-        let rows = core.fragment_rows(inst, Mode::Write, "stmatrix", mask)?;
-        let transposed = inst.wide[1] != 0;
-        for (matrix, &slot) in inst.wide[2..].iter().enumerate() {
-            let values = core.row::<u32>(slot);
-            for (lane, value) in values.into_iter().enumerate() {
-                let (g, t) = (lane / 4, lane % 4);
-                let rows = &rows[matrix * 8..];
-                if transposed {
-                    (rows[2 * t] as *mut u16).add(g).write_unaligned(value as u16);
-                    (rows[2 * t + 1] as *mut u16).add(g).write_unaligned((value >> 16) as u16);
-                } else {
-                    (rows[g] as *mut u32).add(t).write_unaligned(value);
+/// Registers into rows of 16 bytes.
+struct StoreFragments;
+
+impl Body for StoreFragments {
+    #[inline(always)]
+    unsafe fn run(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+        // SAFETY: the decoder put an address row in operand 0 and rows of u32 behind; 16 bytes are at each row.
+        unsafe {
+            let rows = core.fragment_rows(inst, Mode::Write, "stmatrix", mask)?;
+            let transposed = inst.wide[1] != 0;
+            for (matrix, &slot) in inst.wide[2..].iter().enumerate() {
+                let values = core.row::<u32>(slot);
+                for (lane, value) in values.into_iter().enumerate() {
+                    let (g, t) = (lane / 4, lane % 4);
+                    let rows = &rows[matrix * 8..];
+                    if transposed {
+                        (rows[2 * t] as *mut u16).add(g).write_unaligned(value as u16);
+                        (rows[2 * t + 1] as *mut u16).add(g).write_unaligned((value >> 16) as u16);
+                    } else {
+                        (rows[g] as *mut u32).add(t).write_unaligned(value);
+                    }
                 }
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 unsafe fn transpose(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
@@ -185,11 +205,12 @@ impl Elements for Bf16 {
 
     #[inline(always)]
     fn split(row: &[u32; 32], e: usize) -> [f32; 32] {
-        if e == 0 {
-            row.map(|bits| f32::from_bits(bits << 16))
-        } else {
-            row.map(|bits| f32::from_bits(bits & 0xffff_0000))
+        let shift = if e == 0 { 16 } else { 0 };
+        let mut out = [0.0; 32];
+        for lane in 0..32 {
+            out[lane] = f32::from_bits(row[lane] << shift & 0xffff_0000);
         }
+        out
     }
 }
 
@@ -199,7 +220,10 @@ impl Elements for F16 {
 
     #[inline(always)]
     fn split(row: &[u32; 32], e: usize) -> [f32; 32] {
-        let halves = row.map(|bits| f16::from_bits((bits >> (16 * e)) as u16));
+        let mut halves = [f16::ZERO; 32];
+        for lane in 0..32 {
+            halves[lane] = f16::from_bits((row[lane] >> (16 * e)) as u16);
+        }
         let mut out = [0.0; 32];
         halves.convert_to_f32_slice(&mut out);
         out
@@ -281,50 +305,70 @@ unsafe fn gather<A: Elements, B: Elements<Value = A::Value>, const K: usize>(
 struct FloatProduct<E, const K: usize, const HALF: bool>(PhantomData<E>);
 
 impl<E: Elements<Value = f32>, const K: usize, const HALF: bool> Body for FloatProduct<E, K, HALF> {
+    /// Nothing is gathered but B. Element e of A's register 2q + h holds, for rows g + 8h, the factors of every
+    /// k = PER·t + e + 4·PER·q, read one by one; and C's registers hold the even columns of a row side by side, and the
+    /// odd ones, so that a row of D is summed in that order of columns.
     #[inline(always)]
     unsafe fn run(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
         whole_warp(core, mask, "mma")?;
         let registers = if HALF { 2 } else { 4 };
-        let c_at = inst.wide.len() - registers;
-        let mut c = [[0f32; 8]; 16];
+        let (a_at, steps) = (registers, K / (4 * E::PER));
+        let (b_at, c_at) = (a_at + 2 * steps, inst.wide.len() - registers);
         // SAFETY: the decoder put rows of 32 bits everywhere.
         unsafe {
-            for r in 0..registers {
-                if HALF {
-                    let row = core.row::<u32>(inst.wide[c_at + r]);
-                    for e in 0..2 {
-                        let values = F16::split(&row, e);
-                        for lane in 0..32 {
-                            c[lane / 4 + 8 * r][lane % 4 * 2 + e] = values[lane];
+            let (mut a, mut b, mut c) = ([[0f32; 32]; 8], [[0f32; 8]; K], [[0f32; 32]; 4]);
+            for r in 0..2 * steps {
+                let row = core.row::<u32>(inst.wide[a_at + r]);
+                for e in 0..E::PER {
+                    a[E::PER * r + e] = E::split(&row, e);
+                }
+            }
+            for q in 0..steps {
+                let row = core.row::<u32>(inst.wide[b_at + q]);
+                for e in 0..E::PER {
+                    let values = E::split(&row, e);
+                    for t in 0..4 {
+                        for column in 0..8 {
+                            b[E::PER * t + e + 4 * E::PER * q][column / 2 + column % 2 * 4] = values[4 * column + t];
                         }
                     }
-                } else {
-                    let row = core.row::<f32>(inst.wide[c_at + r]);
-                    for lane in 0..32 {
-                        c[lane / 4 + 8 * (r / 2)][lane % 4 * 2 + r % 2] = row[lane];
-                    }
                 }
             }
-            let Operands { a, b } = gather::<E, E, K>(core, inst, registers);
-            for row in 0..16 {
-                let mut sum = c[row];
-                for k in 0..K {
-                    let factor = a[row][k];
-                    for column in 0..8 {
-                        sum[column] = factor.mul_add(b[k][column], sum[column]);
+            for (r, c) in c.iter_mut().enumerate() {
+                *c = if HALF {
+                    F16::split(&core.row::<u32>(inst.wide[c_at + r / 2]), r % 2)
+                } else {
+                    core.row::<f32>(inst.wide[c_at + r])
+                };
+            }
+            for h in 0..2 {
+                // Eight rows at once: as many sums as hide the latency of a multiply-add.
+                let mut sums = [[0f32; 8]; 8];
+                for (g, sums) in sums.iter_mut().enumerate() {
+                    sums[..4].copy_from_slice(&c[2 * h][4 * g..][..4]);
+                    sums[4..].copy_from_slice(&c[2 * h + 1][4 * g..][..4]);
+                }
+                for (k, columns) in b.iter().enumerate() {
+                    let (q, t, e) = (k / (4 * E::PER), k / E::PER % 4, k % E::PER);
+                    let factors = &a[E::PER * (2 * q + h) + e];
+                    for g in 0..8 {
+                        for column in 0..8 {
+                            sums[g][column] = factors[4 * g + t].mul_add(columns[column], sums[g][column]);
+                        }
                     }
                 }
-                c[row] = sum;
+                for (g, sums) in sums.iter().enumerate() {
+                    c[2 * h][4 * g..][..4].copy_from_slice(&sums[..4]);
+                    c[2 * h + 1][4 * g..][..4].copy_from_slice(&sums[4..]);
+                }
             }
             for r in 0..registers {
                 if HALF {
-                    let half = |lane: usize, e: usize| {
-                        u32::from(f16::from_f32(c[lane / 4 + 8 * r][lane % 4 * 2 + e]).to_bits())
-                    };
-                    core.set_row(inst.wide[r], std::array::from_fn(|lane| half(lane, 0) | half(lane, 1) << 16), mask);
+                    let half = |value: f32| u32::from(f16::from_f32(value).to_bits());
+                    let row = std::array::from_fn(|lane| half(c[2 * r][lane]) | half(c[2 * r + 1][lane]) << 16);
+                    core.set_row(inst.wide[r], row, mask);
                 } else {
-                    let row = std::array::from_fn(|lane: usize| c[lane / 4 + 8 * (r / 2)][lane % 4 * 2 + r % 2]);
-                    core.set_row::<f32>(inst.wide[r], row, mask);
+                    core.set_row::<f32>(inst.wide[r], c[r], mask);
                 }
             }
         }

@@ -132,11 +132,24 @@ unsafe fn nothing(_: &mut Core<'_>, _: &Inst, _: u32) -> Done {
 ///
 /// # Safety
 /// `base` is such a row.
-#[inline]
+#[inline(always)]
 pub(super) unsafe fn addresses(core: &Core<'_>, base: Slot, narrow: bool, offset: i64) -> [u64; 32] {
     // SAFETY: the caller's promise.
-    let row = unsafe { if narrow { core.row::<u32>(base).map(u64::from) } else { core.row::<u64>(base) } };
-    row.map(|address| address.wrapping_add(offset as u64))
+    unsafe {
+        let mut row = [0; 32];
+        if narrow {
+            let narrow = core.row::<u32>(base);
+            for lane in 0..32 {
+                row[lane] = u64::from(narrow[lane]).wrapping_add(offset as u64);
+            }
+        } else {
+            let wide = core.row::<u64>(base);
+            for lane in 0..32 {
+                row[lane] = wide[lane].wrapping_add(offset as u64);
+            }
+        }
+        row
+    }
 }
 
 unsafe fn load_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {

@@ -4,6 +4,7 @@ mod access;
 mod arithmetic;
 mod async_copy;
 mod atomic;
+mod banks;
 mod barrier;
 mod bits;
 mod block;
