@@ -65,7 +65,7 @@ fn pixels(config: &RunConfig) -> &'static str {
 
 fn momentum_note(config: &RunConfig) -> &'static str {
     match config.data {
-        None if config.momentum < 0.99 => ", as so few steps could not fill averages at Keras's 0.99",
+        None if config.momentum < 0.99 => ", for at Keras's 0.99 the averages would lag behind so short a run",
         _ => "",
     }
 }
