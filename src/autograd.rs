@@ -141,11 +141,6 @@ impl<D: Device> Tape<D> {
         Tape { device, recording: false, nodes: Vec::new(), gradients: Vec::new() }
     }
 
-    /// Whether a backward pass will follow.
-    pub fn is_recording(&self) -> bool {
-        self.recording
-    }
-
     /// The device all ops run on.
     pub fn device(&self) -> &D {
         &self.device

@@ -80,9 +80,9 @@ impl ModelConfig {
 /// A convolution and the batch norm behind it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ConvNorm {
-    /// The convolution; its bias is left to the batch norm.
+    /// The convolution, without its bias.
     pub conv: Conv,
-    /// The batch norm.
+    /// The batch norm, which knows of the bias.
     pub norm: BatchNorm,
 }
 

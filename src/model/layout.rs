@@ -122,7 +122,7 @@ impl Builder {
         let glorot = Initialiser::glorot(taps * c, taps * filters);
         let kernel = self.weight("kernel", &[filters, window, window, c], glorot);
         let bias = self.weight("bias", &[filters], Initialiser::Zeros);
-        Ok((Conv { kernel, bias: None, filters, window: [window; 2], stride, pad }, bias, image))
+        Ok((Conv { kernel, filters, window: [window; 2], stride, pad }, bias, image))
     }
 
     /// The batch norm behind a convolution with that bias.

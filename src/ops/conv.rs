@@ -10,8 +10,6 @@ use crate::tensor::{Shape, Tensor};
 pub struct Conv {
     /// `[K, R, S, C]`.
     pub kernel: Span,
-    /// `[K]`, added here only if no batch norm follows; otherwise the batch norm knows of it.
-    pub bias: Option<Span>,
     /// K.
     pub filters: usize,
     /// R and S.
@@ -93,14 +91,7 @@ pub struct ConvOutput<D: Device> {
     pub(crate) stats: Option<Tensor<D>>,
 }
 
-impl<D: Device> ConvOutput<D> {
-    /// The output as it is, for a network without batch norm here.
-    pub fn into_activation(self) -> Activation<D> {
-        Activation { slot: self.slot, raw: self.y, owed: None }
-    }
-}
-
-/// `y [N, P, Q, K] = conv(x, kernel) + bias`; with `statistics`, also the batch statistics of `y` for
+/// `y [N, P, Q, K] = conv(x, kernel)`, the bias left to the batch norm behind it; with `statistics`, also the batch statistics of `y` for
 /// [`batch_norm::train`](super::batch_norm::train).
 ///
 /// # Errors
@@ -125,7 +116,7 @@ pub fn forward<D: Device>(
         x.raw.view(),
         x.transform(),
         parameters.weights.view(layer.kernel),
-        layer.bias.map(|bias| parameters.weights.view(bias)),
+        None,
         &shape,
     )?;
     let slot = tape.slot_if(x.slot.is_some() || parameters.is_trainable(layer.kernel));
@@ -153,9 +144,6 @@ pub(crate) fn backward<D: Device>(
     if parameters.is_trainable(layer.kernel) {
         let dw = parameters.gradients.view_mut(layer.kernel);
         tape.device().conv_backward_weights(dw, dy, x.raw.view(), x.transform(), &shape)?;
-        if let Some(bias) = layer.bias {
-            tape.device().conv_backward_bias(parameters.gradients.view_mut(bias), dy, &shape)?;
-        }
     }
     let Some(slot) = x.slot else { return Ok(()) };
     let earlier = tape.take(slot);

@@ -208,7 +208,7 @@ impl ManyReaders {
             let constants = BatchNormConstants { momentum: 0.9, epsilon: 1e-3 };
             let (filters, window, pad) = (Self::CHANNELS, [window; 2], window / 2);
             (
-                Conv { kernel, bias: None, filters, window, stride: 1, pad },
+                Conv { kernel, filters, window, stride: 1, pad },
                 BatchNorm { gamma, beta, mean, variance, bias: None, constants },
             )
         };
