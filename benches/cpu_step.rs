@@ -6,8 +6,8 @@
 
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Memory, PixelFormat, Placement};
-use onesheet::model::{Model, ModelConfig, Posters};
-use onesheet::optim::adam::{Adam, AdamConfig};
+use onesheet::model::{Batch, Model, ModelConfig};
+use onesheet::optim::Adam;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -16,23 +16,26 @@ const STEPS: usize = 5;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Cargo passes `--bench`.
-    let batch = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(32);
+    let images = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(32);
     let device = Rc::new(Cpu::new());
     let mut model = Model::new(Rc::clone(&device), ModelConfig::resnet50(GENRES), 1)?;
-    let mut adam = Adam::new(&*device, model.architecture().weights, AdamConfig::default())?;
+    let mut adam = Adam::new(&*device, model.architecture().weights)?;
     eprintln!("{}", device.name());
 
     let format = PixelFormat { order: [2, 1, 0], scale: 1.0, shift: [-103.939, -116.779, -123.68] };
-    let pixels: Vec<u8> = (0..batch * 150 * 150 * 3).map(|i| (i % 251) as u8).collect();
-    let labels: Vec<u8> = (0..batch * GENRES).map(|i| u8::from(i % 3 == 0)).collect();
-    let posters = Posters { pixels: &pixels, placements: &vec![Placement::default(); batch], format: &format };
+    let pixels: Vec<u8> = (0..images * 150 * 150 * 3).map(|i| (i % 251) as u8).collect();
+    let labels: Vec<u8> = (0..images * GENRES).map(|i| u8::from(i % 3 == 0)).collect();
     println!("step,batch,seconds,images_per_second,loss");
     for step in 0..STEPS {
         let start = Instant::now();
-        let loss = model.train_step(posters, &labels, &[1.0; GENRES])?;
-        adam.step(&device, model.parameters_mut(), 1e-3)?;
+        let pixels = device.upload_pixels(&pixels, &vec![Placement::default(); images])?;
+        let mut batch = Batch::new(&*device, pixels, images, &format, &labels, &[1.0; GENRES])?;
+        model.gradients(&mut batch)?;
+        adam.prepare(&device, 1e-3)?;
+        adam.step(&device, model.parameters_mut(), batch.loss_view())?;
+        let loss = batch.loss(&device)?;
         let seconds = start.elapsed().as_secs_f64();
-        println!("{step},{batch},{seconds:.3},{:.2},{loss:.4}", batch as f64 / seconds);
+        println!("{step},{images},{seconds:.3},{:.2},{loss:.4}", images as f64 / seconds);
     }
     Ok(())
 }

@@ -72,3 +72,6 @@ __device__ __forceinline__ float relu(float x) {
 
 // `dz` where the ReLU behind `z` let it pass; NaN if `z` is NaN, so that a fault upstream shows.
 __device__ __forceinline__ float mask(float dz, float z) { return z > 0.0f ? dz : (z <= 0.0f ? 0.0f : z); }
+
+// Says how many bytes of dynamic shared memory a kernel is launched with, for the table of resources.
+#define SHARED_BYTES(kernel, bytes) extern "C" __constant__ const unsigned kernel##_shared_bytes = (bytes)

@@ -53,8 +53,8 @@ pub struct Arena<D: Device> {
 
 impl<D: Device> Arena<D> {
     /// An arena for `layout`, all zero.
-    pub fn zeros(device: &D, layout: Layout) -> Result<Self, DeviceError> {
-        let mut arena = Arena { len: layout.len, buffer: device.allocate(layout.len, Storage::Full)? };
+    pub fn zeros(device: &D, layout: Layout, storage: Storage) -> Result<Self, DeviceError> {
+        let mut arena = Arena { len: layout.len, buffer: device.allocate(layout.len, storage)? };
         device.fill(arena.from_offset_mut(0), D::Real::default())?;
         Ok(arena)
     }
@@ -105,9 +105,9 @@ impl<D: Device> Parameters<D> {
     /// Arenas for two layouts, all zero.
     pub fn new(device: &D, weights: Layout, averages: Layout, trainable_from: usize) -> Result<Self, DeviceError> {
         Ok(Parameters {
-            weights: Arena::zeros(device, weights)?,
-            gradients: Arena::zeros(device, weights)?,
-            averages: Arena::zeros(device, averages)?,
+            weights: Arena::zeros(device, weights, Storage::Weights)?,
+            gradients: Arena::zeros(device, weights, Storage::Full)?,
+            averages: Arena::zeros(device, averages, Storage::Full)?,
             trainable_from,
         })
     }

@@ -14,11 +14,11 @@ use std::rc::Rc;
 
 use onesheet::device::cpu::Cpu;
 use onesheet::device::reference::Reference;
-use onesheet::device::{Device, Placement};
+use onesheet::device::{Device, Memory, Placement};
 use onesheet::model::architecture::Place;
-use onesheet::model::{Architecture, Model, ModelConfig, NamedTensor, Posters, Trainable};
+use onesheet::model::{Architecture, Batch, Model, ModelConfig, NamedTensor, Posters, Trainable};
 use onesheet::ops::pool::Pooling;
-use onesheet::optim::{Adam, AdamConfig};
+use onesheet::optim::Adam;
 use onesheet::training::config::Pixels;
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -195,12 +195,15 @@ impl<D: Device> Subject<D> {
         logits.into_iter().map(Into::into).collect()
     }
 
-    /// Forward and backward with the labels of a step; the loss.
-    fn train_step(&mut self, step: u32) -> f64 {
-        let format = Pixels::Imagenet.format();
-        let posters = Posters { pixels: &self.pixels, placements: &[Placement::default(); BATCH], format: &format };
+    /// Forward and backward with the labels of a step.
+    fn gradients(&mut self, step: u32) -> Batch<D> {
+        let device = Rc::clone(self.model.device());
+        let pixels = device.upload_pixels(&self.pixels, &[Placement::default(); BATCH]).unwrap();
         let labels: Vec<u8> = hashes(LABELS + step, BATCH * GENRES).map(|h| (h >> 31) as u8).collect();
-        self.model.train_step(posters, &labels, &self.golden.facts.class_weights).unwrap()
+        let (format, weights) = (Pixels::Imagenet.format(), &self.golden.facts.class_weights);
+        let mut batch = Batch::new(&*device, pixels, BATCH, &format, &labels, weights).unwrap();
+        self.model.gradients(&mut batch).unwrap();
+        batch
     }
 
     /// The number and description of a tensor.
@@ -266,37 +269,39 @@ impl<D: Device> Subject<D> {
         names.filter(|name| name.ends_with("_conv/bias")).collect()
     }
 
-    /// Forward and backward of a step, whose biases in front of batch norms must come out untouched; the loss.
-    fn step_without_biases(&mut self, step: u32) -> f64 {
-        let loss = self.train_step(step);
+    /// Forward and backward of a step, whose biases in front of batch norms must come out untouched.
+    fn gradients_without_biases(&mut self, step: u32) -> Batch<D> {
+        let batch = self.gradients(step);
         for name in self.base_biases() {
             assert!(self.gradient(&name).iter().all(|&g| g == 0.0), "{name} stands before a batch norm");
         }
-        loss
+        batch
     }
 
-    /// The first step's loss, gradients and running averages; returns the loss.
-    fn check_first_step(&mut self) -> f64 {
-        let loss = self.step_without_biases(0);
+    /// The first step's loss, gradients and running averages.
+    fn check_first_step(&mut self) -> Batch<D> {
+        let batch = self.gradients_without_biases(0);
+        let loss = batch.loss(self.model.device()).unwrap();
         let first = &self.golden.values["training.losses"][..1];
         assert_close("first loss", &[loss], first, self.tolerance.loss, 0.0);
         self.check_gradients("gradient", &self.golden.facts.trained);
         let rows = self.compare_tensors("moving", &self.golden.facts.moving, |name| self.values(name));
         rows.check_norms("moving", self.tolerance.moving);
         rows.check_samples("moving", self.tolerance.moving, self.tolerance.moving, |norm| norm);
-        loss
+        batch
     }
 
     /// The first step, then the losses and the weights of three.
     fn check_training(&mut self) {
         let device = Rc::clone(self.model.device());
-        let mut adam = Adam::new(&*device, self.model.architecture().weights, AdamConfig::default()).unwrap();
+        let mut adam = Adam::new(&*device, self.model.architecture().weights).unwrap();
         let rate = self.golden.facts.learning_rate;
-        let mut losses = vec![self.check_first_step()];
-        adam.step(&device, self.model.parameters_mut(), rate).unwrap();
-        for step in 1..3 {
-            losses.push(self.step_without_biases(step));
-            adam.step(&device, self.model.parameters_mut(), rate).unwrap();
+        let mut losses = Vec::new();
+        for step in 0..3 {
+            let batch = if step == 0 { self.check_first_step() } else { self.gradients_without_biases(step) };
+            adam.prepare(&device, rate).unwrap();
+            adam.step(&device, self.model.parameters_mut(), batch.loss_view()).unwrap();
+            losses.push(batch.loss(&device).unwrap());
         }
         assert_close("losses", &losses, &self.golden.values["training.losses"], self.tolerance.loss, 0.0);
 
@@ -311,7 +316,7 @@ impl<D: Device> Subject<D> {
 
     /// With all but the last 40 base layers frozen: loss and gradients, and averages that stay or move.
     fn check_last_40(&mut self) {
-        let loss = self.train_step(0);
+        let loss = self.gradients(0).loss(self.model.device()).unwrap();
         assert_close("last40.loss", &[loss], &self.golden.values["last40.loss"], self.tolerance.loss, 0.0);
         let names = self.golden.facts.last40.clone();
         self.check_gradients("last40.gradient", &names);

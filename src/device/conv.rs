@@ -230,6 +230,19 @@ pub trait ConvKernels: Memory {
         shape: &ConvShape,
     ) -> Result<(), DeviceError>;
 
+    /// Forms `dy = k₀[c]·dz + k₁[c]·y + k₂[c]` ahead of the backward passes, on a device whose kernels for them load it so
+    /// often that this costs less. Elsewhere `None`, and it stays owed.
+    fn conv_form_gradient(
+        &self,
+        dz: Self::View<'_>,
+        y: Self::View<'_>,
+        k: Self::View<'_>,
+        shape: &ConvShape,
+    ) -> Result<Option<Self::Buffer>, DeviceError> {
+        let _ = (dz, y, k, shape);
+        Ok(None)
+    }
+
     /// `dx = convᵀ(dy, w)`, or `dx += …` with `accumulate`; then the epilogue on the total.
     fn conv_backward_data(
         &self,

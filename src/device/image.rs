@@ -1,6 +1,6 @@
 //! From stored pixels to the network's input, augmentation included.
 
-use super::{DeviceError, Memory};
+use super::{DeviceError, Memory, check_lengths};
 
 /// How stored RGB bytes become numbers: `x[…, c] = scale·pixel[…, order[c]] + shift[c]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +27,15 @@ pub struct Placement {
     pub shift_x: i8,
 }
 
+/// Pixels and placements where the host is the device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPixels {
+    /// NHWC.
+    pub pixels: Vec<u8>,
+    /// One an image.
+    pub placements: Vec<Placement>,
+}
+
 /// The geometry of a batch of square RGB images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -47,17 +56,27 @@ impl ImageShape {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Refuses operands of [`ImageKernels::image_forward`], by their lengths, and formats that no RGB pixel has.
+    pub fn check(&self, x: usize, pixels: usize, placements: usize, format: &PixelFormat) -> Result<(), DeviceError> {
+        const KERNEL: &str = "image_forward";
+        let operands = [("x", x, self.len()), ("pixels", pixels, self.len()), ("placements", placements, self.n)];
+        check_lengths(KERNEL, &operands)?;
+        if let Some(channel) = format.order.iter().find(|&&channel| channel > 2) {
+            let reason = format!("a pixel has channels 0, 1 and 2, and the order asks for {channel}");
+            return Err(DeviceError::Shape { kernel: KERNEL, reason });
+        }
+        Ok(())
+    }
 }
 
 /// The input kernel.
 pub trait ImageKernels: Memory {
     /// `x [N, size, size, 3]` from `pixels` of the same shape: placed, reordered, scaled and shifted in one pass.
-    /// `placements` has one entry an image.
     fn image_forward(
         &self,
         x: Self::ViewMut<'_>,
         pixels: &Self::Pixels,
-        placements: &[Placement],
         format: &PixelFormat,
         shape: &ImageShape,
     ) -> Result<(), DeviceError>;

@@ -1,6 +1,6 @@
 //! Memory: buffers from a pool, views of them, and the moves between host and device.
 
-use super::DeviceError;
+use super::{DeviceError, Placement};
 use std::fmt::Debug;
 use std::ops::Range;
 
@@ -27,7 +27,10 @@ impl Real for f64 {
 pub enum Storage {
     /// Activations and their gradients: a device running in mixed precision keeps these narrow.
     Activation,
-    /// Parameters, optimiser state, statistics, logits, losses: always at full width.
+    /// Trainable parameters: at full width, and on a device in mixed precision a narrow copy beside it, which every write
+    /// keeps up to date and convolutions read.
+    Weights,
+    /// Gradients of parameters, optimiser state, statistics, logits, losses: always at full width.
     Full,
 }
 
@@ -42,8 +45,10 @@ pub trait Memory: Sized + 'static {
     type View<'a>: Copy;
     /// An exclusive view of part of a buffer.
     type ViewMut<'a>;
-    /// A batch of `u8` pixels on the device.
+    /// A batch of `u8` pixels on the device, and how each image of it is placed.
     type Pixels;
+    /// What [`repeat`](Self::repeat) remembers of a piece of work.
+    type Plan: Default;
 
     /// The machine in words, for progress lines and errors.
     fn name(&self) -> String;
@@ -69,8 +74,21 @@ pub trait Memory: Sized + 'static {
     /// Device to host; waits for the kernels that write `from`.
     fn download(&self, from: Self::View<'_>) -> Result<Vec<Self::Real>, DeviceError>;
 
-    /// Host to device for a batch of pixels, NHWC.
-    fn upload_pixels(&self, pixels: &[u8]) -> Result<Self::Pixels, DeviceError>;
+    /// Host to device for a batch of pixels, NHWC, with one placement an image. May still be under way when this returns,
+    /// beside whatever the device computes; the kernels that read the pixels wait for it.
+    fn upload_pixels(&self, pixels: &[u8], placements: &[Placement]) -> Result<Self::Pixels, DeviceError>;
+
+    /// `to = from` for two batches of the same size.
+    fn copy_pixels(&self, to: &mut Self::Pixels, from: &Self::Pixels) -> Result<(), DeviceError>;
+
+    /// Does `work`, or what it did when this `plan` saw it before. So all calls with one plan must mean the same kernels on
+    /// the same memory: what changes from one to the next is written into buffers that outlive the plan, `work` neither
+    /// uploads nor downloads, and every buffer it allocates is gone when it returns.
+    fn repeat<E: From<DeviceError>>(
+        &self,
+        plan: &mut Self::Plan,
+        work: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E>;
 
     /// `to = value`, everywhere.
     fn fill(&self, to: Self::ViewMut<'_>, value: Self::Real) -> Result<(), DeviceError>;

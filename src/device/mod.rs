@@ -20,6 +20,7 @@ pub mod adam;
 pub mod batch_norm;
 pub mod conv;
 pub mod cpu;
+pub mod cuda;
 pub mod dense;
 pub mod image;
 pub mod loss;
@@ -27,7 +28,7 @@ pub mod memory;
 pub mod pool;
 pub mod reference;
 
-pub use adam::{AdamKernels, AdamStep};
+pub use adam::{AdamConstants, AdamKernels};
 pub use batch_norm::{BatchNormConstants, BatchNormKernels, Rows, check_channels};
 pub use conv::{ConvKernels, ConvShape, InputTransform, OutputGradient, ReduceEpilogue};
 pub use dense::{DenseKernels, DenseShape};
@@ -69,6 +70,19 @@ pub enum DeviceError {
         found: usize,
         /// Elements the geometry asks for.
         expected: usize,
+    },
+    /// There is no such device here, or it is not one that the kernels run on.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The driver refused a call, or reports a fault of a kernel that ran before.
+    #[error("{device}: {call} failed: {reason}")]
+    Driver {
+        /// The device's name.
+        device: String,
+        /// What was asked; for a launch the kernel, its geometry and its arguments.
+        call: String,
+        /// The driver's answer.
+        reason: String,
     },
     /// The extents contradict one another, so no kernel can be right for them.
     #[error("{kernel}: {reason}")]

@@ -1,6 +1,7 @@
 //! The model: ResNet-50 as Keras has it, with the paper's head, and the weights it starts from.
 
 pub mod architecture;
+mod batch;
 pub mod import;
 pub mod initialisers;
 mod layout;
@@ -8,6 +9,7 @@ pub mod resnet;
 pub mod summary;
 
 pub use architecture::{Architecture, Extents, ModelConfig, NamedTensor, Trainable};
+pub use batch::Batch;
 
 use crate::autograd::Tape;
 use crate::device::{Device, DeviceError, ImageShape, PixelFormat, Placement, Real, Storage};
@@ -106,27 +108,22 @@ impl<D: Device> Model<D> {
     }
 
     /// Forward and backward over one batch with the batch's own statistics: replaces the gradients, moves the running
-    /// averages and returns the mean loss. `labels [N, C]` are 0 or 1; `class_weights [C]` weigh each genre's term.
+    /// averages and leaves the mean loss in the batch.
     ///
     /// # Errors
-    /// The device's, and [`DeviceError::Shape`] if images, labels and weights do not match.
-    pub fn train_step(
-        &mut self,
-        posters: Posters<'_>,
-        labels: &[u8],
-        class_weights: &[f32],
-    ) -> Result<f64, DeviceError> {
-        let images = self.images(posters)?;
+    /// The device's, and [`DeviceError::Shape`] if the batch does not fit the network.
+    pub fn gradients(&mut self, batch: &mut Batch<D>) -> Result<(), DeviceError> {
+        let images = self.images(&batch.pixels, batch.images, &batch.format)?;
         self.parameters.clear_gradients(&self.device)?;
         let mut tape = Tape::recording(Rc::clone(&self.device));
         let pooling = self.config.pooling;
         let mut statistics = Statistics::Batch(&mut self.parameters);
         let (logits, slot) = resnet::forward(&mut tape, &mut statistics, &self.architecture, pooling, &images)?;
         drop(images);
-        let (loss, dlogits) = self.loss(&logits, labels, class_weights)?;
+        let Batch { targets, class_weights, loss, .. } = batch;
+        let dlogits = loss::binary_cross_entropy(&*self.device, loss, &logits, targets, class_weights)?;
         let slot = slot.expect("the head always trains, so the logits have a gradient");
-        tape.backward(slot, dlogits, &mut self.parameters)?;
-        Ok(loss)
+        tape.backward(slot, dlogits, &mut self.parameters)
     }
 
     /// Inference: the probabilities `[N, C]`.
@@ -147,9 +144,13 @@ impl<D: Device> Model<D> {
         labels: &[u8],
         class_weights: &[f32],
     ) -> Result<(f64, Vec<f32>), DeviceError> {
-        let logits = self.logits(posters)?;
-        let (loss, _) = self.loss(&logits, labels, class_weights)?;
-        Ok((loss, self.probabilities(&logits)?))
+        let Posters { pixels, placements, format } = posters;
+        let pixels = self.device.upload_pixels(pixels, placements)?;
+        let mut batch = Batch::new(&*self.device, pixels, placements.len(), format, labels, class_weights)?;
+        let logits = self.infer(&batch.pixels, batch.images, &batch.format)?;
+        let Batch { targets, class_weights, loss, .. } = &mut batch;
+        loss::binary_cross_entropy(&*self.device, loss, &logits, targets, class_weights)?;
+        Ok((batch.loss(&self.device)?, self.probabilities(&logits)?))
     }
 
     /// Inference: the logits `[N, C]`.
@@ -157,7 +158,12 @@ impl<D: Device> Model<D> {
     /// # Errors
     /// The device's, and [`DeviceError::Shape`] if the images do not fit.
     pub fn logits(&self, posters: Posters<'_>) -> Result<Tensor<D>, DeviceError> {
-        let images = self.images(posters)?;
+        let pixels = self.device.upload_pixels(posters.pixels, posters.placements)?;
+        self.infer(&pixels, posters.placements.len(), posters.format)
+    }
+
+    fn infer(&self, pixels: &D::Pixels, images: usize, format: &PixelFormat) -> Result<Tensor<D>, DeviceError> {
+        let images = self.images(pixels, images, format)?;
         let mut tape = Tape::inference(Rc::clone(&self.device));
         let pooling = self.config.pooling;
         let mut statistics = Statistics::Running(&self.parameters);
@@ -165,21 +171,11 @@ impl<D: Device> Model<D> {
         Ok(logits)
     }
 
-    fn images(&self, posters: Posters<'_>) -> Result<Activation<D>, DeviceError> {
-        let shape = ImageShape { n: posters.placements.len(), size: self.config.image_size };
-        let pixels = self.device.upload_pixels(posters.pixels)?;
+    fn images(&self, pixels: &D::Pixels, n: usize, format: &PixelFormat) -> Result<Activation<D>, DeviceError> {
+        let shape = ImageShape { n, size: self.config.image_size };
         let mut images = Tensor::new(&*self.device, [shape.n, shape.size, shape.size, 3], Storage::Activation)?;
-        self.device.image_forward(images.view_mut(), &pixels, posters.placements, posters.format, &shape)?;
+        self.device.image_forward(images.view_mut(), pixels, format, &shape)?;
         Ok(Activation::input(images, None))
-    }
-
-    fn loss(&self, logits: &Tensor<D>, labels: &[u8], class_weights: &[f32]) -> Result<(f64, Tensor<D>), DeviceError> {
-        let labels: Vec<D::Real> = labels.iter().map(|&label| D::Real::from_f64(f64::from(label))).collect();
-        let targets = Tensor::from_host(&*self.device, logits.shape(), &labels)?;
-        let weights: Vec<D::Real> = class_weights.iter().map(|&w| D::Real::from_f64(f64::from(w))).collect();
-        let weights = Tensor::from_host(&*self.device, [weights.len()], &weights)?;
-        let (loss, dlogits) = loss::binary_cross_entropy(&*self.device, logits, &targets, &weights)?;
-        Ok((loss.to_host(&self.device)?[0].into(), dlogits))
     }
 
     fn probabilities(&self, logits: &Tensor<D>) -> Result<Vec<f32>, DeviceError> {

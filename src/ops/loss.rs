@@ -3,17 +3,18 @@
 use crate::device::{Device, DeviceError, LossShape, Storage};
 use crate::tensor::Tensor;
 
-/// The mean loss `[1]` over batch and classes, and its gradient with respect to the logits `[N, C]`, the seed of
-/// [`Tape::backward`](crate::autograd::Tape::backward). The two come from one pass over the logits.
+/// Writes the mean loss over batch and classes to `loss [1]`, and returns its gradient with respect to the logits `[N, C]`,
+/// the seed of [`Tape::backward`](crate::autograd::Tape::backward). The two come from one pass over the logits.
 ///
 /// # Errors
 /// The device's, and [`DeviceError::Shape`] if the operands' shapes disagree.
 pub fn binary_cross_entropy<D: Device>(
     device: &D,
+    loss: &mut Tensor<D>,
     logits: &Tensor<D>,
     targets: &Tensor<D>,
     class_weights: &Tensor<D>,
-) -> Result<(Tensor<D>, Tensor<D>), DeviceError> {
+) -> Result<Tensor<D>, DeviceError> {
     let shape = match (logits.shape().extents(), class_weights.shape().extents()) {
         (&[n, classes], &[weights]) if targets.shape() == logits.shape() && weights == classes => {
             LossShape { n, classes }
@@ -24,7 +25,6 @@ pub fn binary_cross_entropy<D: Device>(
             return Err(DeviceError::Shape { kernel: "binary cross-entropy", reason });
         }
     };
-    let mut loss = Tensor::new(device, [1], Storage::Full)?;
     let mut dlogits = Tensor::new(device, [shape.n, shape.classes], Storage::Full)?;
     device.bce_forward_backward(
         loss.view_mut(),
@@ -34,7 +34,7 @@ pub fn binary_cross_entropy<D: Device>(
         class_weights.view(),
         &shape,
     )?;
-    Ok((loss, dlogits))
+    Ok(dlogits)
 }
 
 /// Probabilities `[N, C]` from logits.

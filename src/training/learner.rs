@@ -3,10 +3,10 @@
 use super::TrainingError;
 use super::checkpoint::{self, Checkpoint, Metadata, NamedShape, first_moment, second_moment};
 use super::files::Disk;
-use crate::device::{Device, Real};
+use crate::device::{Device, DeviceError, PixelFormat, Real};
 use crate::model::architecture::Place;
-use crate::model::{Extents, Model, ModelConfig, NamedTensor, Posters};
-use crate::optim::{Adam, AdamConfig};
+use crate::model::{Batch, Extents, Model, ModelConfig, NamedTensor};
+use crate::optim::Adam;
 use crate::parameters::{Arena, Span};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,6 +25,8 @@ pub enum Keep {
 pub struct Learner<D: Device> {
     model: Model<D>,
     adam: Adam<D>,
+    /// The batch that steps read, and the step as the device remembers it.
+    current: Option<(Batch<D>, D::Plan)>,
 }
 
 /// Where a checkpoint's tensor lives in memory.
@@ -42,8 +44,8 @@ impl<D: Device> Learner<D> {
     /// The device's.
     pub fn new(device: Rc<D>, config: ModelConfig, seed: u64) -> Result<Self, TrainingError> {
         let model = Model::new(Rc::clone(&device), config, seed)?;
-        let adam = Adam::new(&*device, model.architecture().weights, AdamConfig::default())?;
-        Ok(Learner { model, adam })
+        let adam = Adam::new(&*device, model.architecture().weights)?;
+        Ok(Learner { model, adam, current: None })
     }
 
     /// The model.
@@ -56,23 +58,51 @@ impl<D: Device> Learner<D> {
         &mut self.model
     }
 
-    /// One step on one batch at learning rate `rate`; returns the batch's loss.
+    /// Starts a step on a batch of `images` at learning rate `rate`. [`loss`](Self::loss) waits for its end; until then the
+    /// next batch's pixels may be uploaded.
     ///
     /// # Errors
-    /// The device's, and [`TrainingError::Diverged`] if the loss is no number; the weights are then as before the step.
-    pub fn step(
+    /// The device's.
+    pub fn submit(
         &mut self,
-        posters: Posters<'_>,
+        pixels: D::Pixels,
+        images: usize,
+        format: &PixelFormat,
         labels: &[u8],
         class_weights: &[f32],
         rate: f64,
-    ) -> Result<f64, TrainingError> {
-        let loss = self.model.train_step(posters, labels, class_weights)?;
-        if !loss.is_finite() {
-            return Err(TrainingError::Diverged { what: format!("the loss of step {}", self.adam.t + 1), loss });
-        }
+    ) -> Result<(), TrainingError> {
         let device = Rc::clone(self.model.device());
-        self.adam.step(&*device, self.model.parameters_mut(), rate)?;
+        self.adam.prepare(&device, rate)?;
+        let fits = |batch: &Batch<D>| batch.images() == images && batch.format() == format;
+        let (batch, plan) = match self.current.take_if(|(batch, _)| fits(batch)) {
+            Some((mut batch, plan)) => {
+                batch.replace(&device, &pixels, labels, class_weights)?;
+                self.current.insert((batch, plan))
+            }
+            None => {
+                let batch = Batch::new(&*device, pixels, images, format, labels, class_weights)?;
+                self.current.insert((batch, D::Plan::default()))
+            }
+        };
+        let (model, adam) = (&mut self.model, &mut self.adam);
+        device.repeat(plan, || -> Result<(), DeviceError> {
+            model.gradients(batch)?;
+            adam.step(&device, model.parameters_mut(), batch.loss_view())
+        })?;
+        Ok(())
+    }
+
+    /// The loss of the step that was submitted last, once it is done.
+    ///
+    /// # Errors
+    /// The device's, and [`TrainingError::Diverged`] if the loss is no number; the weights are then as before the step.
+    pub fn loss(&self) -> Result<f64, TrainingError> {
+        let Some((batch, _)) = &self.current else { return Ok(f64::NAN) };
+        let loss = batch.loss(self.model.device())?;
+        if !loss.is_finite() {
+            return Err(TrainingError::Diverged { what: format!("the loss of step {}", self.adam.t), loss });
+        }
         Ok(loss)
     }
 

@@ -11,11 +11,11 @@ use super::learner::{Keep, Learner};
 use super::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint, last_checkpoint};
 use crate::data::Split;
 use crate::data::augmentation::Augmentation;
-use crate::data::loader::{Loader, LoaderError};
+use crate::data::loader::{Batch, Loader, LoaderError};
 use crate::data::tensor_file::TensorFile;
 use crate::device::Device;
 use crate::metrics::Scores;
-use crate::model::{Extents, Model, Posters};
+use crate::model::{Extents, Model};
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -187,6 +187,7 @@ impl<D: Device> Trainer<D> {
         let mut batches = Loader::train(file, train, batch, seed, epoch, first as usize, augmentation)?;
         let format = self.config.pixels.format();
         let mut clock = Instant::now();
+        let mut staged = self.stage(&mut batches)?;
         loop {
             if self.config.max_steps.is_some_and(|limit| self.progress.total_steps >= limit) {
                 return Ok(Some(Ending::StepLimit));
@@ -194,20 +195,30 @@ impl<D: Device> Trainer<D> {
             if stop.load(Ordering::Relaxed) {
                 return Ok(Some(Ending::Interrupted));
             }
-            let Some(batch) = batches.next().transpose()? else { return Ok(None) };
-            let posters = Posters { pixels: &batch.pixels, placements: &batch.placements, format: &format };
-            let loss = self.learner.step(posters, &batch.labels, &self.class_weights, learning_rate)?;
+            let Some((batch, pixels)) = staged.take() else { return Ok(None) };
+            let images = batch.indices.len();
+            self.learner.submit(pixels, images, &format, &batch.labels, &self.class_weights, learning_rate)?;
+            // The next batch travels while the device works on this one.
+            staged = self.stage(&mut batches)?;
+            let loss = self.learner.loss()?;
             self.progress.step += 1;
             self.progress.total_steps += 1;
             self.progress.loss_sum += loss;
 
-            let images_per_second = batch.indices.len() as f64 / clock.elapsed().as_secs_f64();
+            let images_per_second = images as f64 / clock.elapsed().as_secs_f64();
             clock = Instant::now();
             batches.recycle(batch);
             let row = StepRow { step: self.progress.total_steps, loss, learning_rate, images_per_second };
             folder.log_step(&row)?;
             watch(Event::Step { row: &row, epoch, done: self.progress.step, steps: self.steps_per_epoch() });
         }
+    }
+
+    /// The next batch, its pixels on their way to the device.
+    fn stage(&self, batches: &mut Loader) -> Result<Option<(Batch, D::Pixels)>, TrainingError> {
+        let Some(batch) = batches.next().transpose()? else { return Ok(None) };
+        let pixels = self.model().device().upload_pixels(&batch.pixels, &batch.placements)?;
+        Ok(Some((batch, pixels)))
     }
 
     /// The end of an epoch: scores, log row, checkpoints.

@@ -1,7 +1,7 @@
 //! The small families: dense layers, the loss, Adam, the input, and memory itself.
 
 use super::{Array, Case, EPSILON, Output, agree, grid, numbers, sum_tolerance};
-use onesheet::device::{AdamStep, DenseShape, Device, ImageShape, LossShape, PixelFormat, Placement};
+use onesheet::device::{AdamConstants, DenseShape, Device, ImageShape, LossShape, PixelFormat, Placement};
 
 #[derive(Debug)]
 pub struct Dense {
@@ -108,8 +108,11 @@ impl Case for Adam {
         let [mut m, mut v] = [(); 2].map(|()| Array::new(device, &vec![0.0; len]));
         for t in 1..=3 {
             let gradients = Array::new(device, &numbers(seed + t, len));
-            let step = AdamStep { rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-7, t };
-            device.adam(w.view_mut(), m.view_mut(), v.view_mut(), gradients.view(), &step).unwrap();
+            let constants = AdamConstants::default();
+            let (loss, rate) = (Array::new(device, &[1.0]), constants.corrected_rate(1e-3, t));
+            let rate = Array::new(device, &[f64::from(rate as f32)]);
+            let (w, m, v) = (w.view_mut(), m.view_mut(), v.view_mut());
+            device.adam(w, m, v, gradients.view(), loss.view(), rate.view(), &constants).unwrap();
         }
         vec![
             w.output(device, "w", 4.0 * EPSILON),
@@ -136,9 +139,9 @@ impl Case for Image {
             .enumerate()
             .map(|(i, by)| Placement { flip: i % 2 == 1, shift_y: (by[0] * 5.0) as i8, shift_x: (by[1] * 5.0) as i8 })
             .collect();
-        let pixels = device.upload_pixels(&pixels).unwrap();
+        let pixels = device.upload_pixels(&pixels, &placements).unwrap();
         let mut x = Array::blank(device, shape.len());
-        device.image_forward(x.view_mut(), &pixels, &placements, format, shape).unwrap();
+        device.image_forward(x.view_mut(), &pixels, format, shape).unwrap();
         vec![x.output(device, "x", 0.0)]
     }
 }

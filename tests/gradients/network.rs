@@ -87,7 +87,8 @@ impl Network {
         let targets: Vec<f64> = seeded(4, POSTERS * GENRES, 0.0, 1.0).iter().map(|&u| f64::from(u < 0.4)).collect();
         let targets = Tensor::from_host(&Reference, [POSTERS, GENRES], &targets)?;
         let class_weights = Tensor::from_host(&Reference, [GENRES], &seeded(5, GENRES, 0.5, 2.0))?;
-        let (loss, dlogits) = binary_cross_entropy(&Reference, &logits, &targets, &class_weights)?;
+        let mut loss = Tensor::new(&Reference, [1], Storage::Full)?;
+        let dlogits = binary_cross_entropy(&Reference, &mut loss, &logits, &targets, &class_weights)?;
         let loss = loss.to_host(&Reference)?[0];
         let Some(slot) = slot else { return Ok((loss, None)) };
         tape.backward(slot, dlogits, &mut parameters)?;

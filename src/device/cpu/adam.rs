@@ -2,7 +2,8 @@
 
 use super::memory::{CHUNK, Cpu};
 use super::simd::simd;
-use crate::device::{AdamKernels, AdamStep, DeviceError, check_lengths};
+use crate::device::adam::check_adam;
+use crate::device::{AdamConstants, AdamKernels, DeviceError};
 use rayon::prelude::*;
 
 impl AdamKernels for Cpu {
@@ -12,15 +13,17 @@ impl AdamKernels for Cpu {
         m: &mut [f32],
         v: &mut [f32],
         gradients: &[f32],
-        step: &AdamStep,
+        loss: &[f32],
+        rate: &[f32],
+        constants: &AdamConstants,
     ) -> Result<(), DeviceError> {
-        check_lengths(
-            "adam",
-            &[("m", m.len(), w.len()), ("v", v.len(), w.len()), ("gradients", gradients.len(), w.len())],
-        )?;
-        let rate = step.corrected_rate() as f32;
-        let (towards_g, towards_g2) = ((1.0 - step.beta1) as f32, (1.0 - step.beta2) as f32);
-        let epsilon = step.epsilon as f32;
+        check_adam(w.len(), m.len(), v.len(), gradients.len(), loss.len(), rate.len())?;
+        if !loss[0].is_finite() {
+            return Ok(());
+        }
+        let rate = rate[0];
+        let (towards_g, towards_g2) = ((1.0 - constants.beta1) as f32, (1.0 - constants.beta2) as f32);
+        let epsilon = constants.epsilon as f32;
         (w.par_chunks_mut(CHUNK), m.par_chunks_mut(CHUNK), v.par_chunks_mut(CHUNK), gradients.par_chunks(CHUNK))
             .into_par_iter()
             .for_each(|(w, m, v, g)| update(w, m, v, g, rate, towards_g, towards_g2, epsilon));

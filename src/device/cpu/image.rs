@@ -1,31 +1,20 @@
 //! The input: bytes to floats through a table of 3·256 values.
 
 use super::memory::Cpu;
-use crate::device::{DeviceError, ImageKernels, ImageShape, PixelFormat, Placement, check_lengths};
+use crate::device::image::HostPixels;
+use crate::device::{DeviceError, ImageKernels, ImageShape, PixelFormat, Placement};
 use rayon::prelude::*;
 
 impl ImageKernels for Cpu {
     fn image_forward(
         &self,
         x: &mut [f32],
-        pixels: &Vec<u8>,
-        placements: &[Placement],
+        pixels: &HostPixels,
         format: &PixelFormat,
         shape: &ImageShape,
     ) -> Result<(), DeviceError> {
-        const KERNEL: &str = "image_forward";
-        check_lengths(
-            KERNEL,
-            &[
-                ("x", x.len(), shape.len()),
-                ("pixels", pixels.len(), shape.len()),
-                ("placements", placements.len(), shape.n),
-            ],
-        )?;
-        if format.order.iter().any(|&channel| channel > 2) {
-            let reason = format!("channel order {:?} names a channel that RGB does not have", format.order);
-            return Err(DeviceError::Shape { kernel: KERNEL, reason });
-        }
+        let HostPixels { pixels, placements } = pixels;
+        shape.check(x.len(), pixels.len(), placements.len(), format)?;
         let image = shape.size * shape.size * 3;
         let values = format
             .shift

@@ -1,7 +1,8 @@
 //! Buffers that return to a pool, so that a training step finds the addresses of the one before it.
 
 use super::{rows, simd};
-use crate::device::{DeviceError, Memory, Storage, check_lengths};
+use crate::device::image::HostPixels;
+use crate::device::{DeviceError, Memory, Placement, Storage, check_lengths};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -68,7 +69,8 @@ impl Memory for Cpu {
     type Buffer = Buffer;
     type View<'a> = &'a [f32];
     type ViewMut<'a> = &'a mut [f32];
-    type Pixels = Vec<u8>;
+    type Pixels = HostPixels;
+    type Plan = ();
 
     fn name(&self) -> String {
         format!("CPU ({} threads, {})", rayon::current_num_threads(), simd::level())
@@ -119,8 +121,17 @@ impl Memory for Cpu {
         Ok(from.to_vec())
     }
 
-    fn upload_pixels(&self, pixels: &[u8]) -> Result<Vec<u8>, DeviceError> {
-        Ok(pixels.to_vec())
+    fn upload_pixels(&self, pixels: &[u8], placements: &[Placement]) -> Result<HostPixels, DeviceError> {
+        Ok(HostPixels { pixels: pixels.to_vec(), placements: placements.to_vec() })
+    }
+
+    fn copy_pixels(&self, to: &mut HostPixels, from: &HostPixels) -> Result<(), DeviceError> {
+        to.clone_from(from);
+        Ok(())
+    }
+
+    fn repeat<E: From<DeviceError>>(&self, (): &mut (), work: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        work()
     }
 
     fn fill(&self, to: &mut [f32], value: f32) -> Result<(), DeviceError> {

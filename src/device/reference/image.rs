@@ -1,7 +1,8 @@
 //! The input kernel: where each number of `x` comes from, asked one at a time.
 
 use super::Reference;
-use crate::device::{DeviceError, ImageKernels, ImageShape, PixelFormat, Placement, check_lengths};
+use crate::device::image::HostPixels;
+use crate::device::{DeviceError, ImageKernels, ImageShape, PixelFormat, Placement};
 
 /// The column or row that ends at `to` after a move by `shift`, if it lies inside.
 fn source(to: usize, shift: i8, size: usize) -> Option<usize> {
@@ -12,21 +13,12 @@ impl ImageKernels for Reference {
     fn image_forward(
         &self,
         x: &mut [f64],
-        pixels: &Vec<u8>,
-        placements: &[Placement],
+        pixels: &HostPixels,
         format: &PixelFormat,
         shape: &ImageShape,
     ) -> Result<(), DeviceError> {
-        let operands = [
-            ("x", x.len(), shape.len()),
-            ("pixels", pixels.len(), shape.len()),
-            ("placements", placements.len(), shape.n),
-        ];
-        check_lengths("image_forward", &operands)?;
-        if let Some(channel) = format.order.iter().find(|&&channel| channel > 2) {
-            let reason = format!("a pixel has channels 0, 1 and 2, and the order asks for {channel}");
-            return Err(DeviceError::Shape { kernel: "image_forward", reason });
-        }
+        let HostPixels { pixels, placements } = pixels;
+        shape.check(x.len(), pixels.len(), placements.len(), format)?;
         let size = shape.size;
         for (i, x) in x.iter_mut().enumerate() {
             let (c, column, row, n) = (i % 3, i / 3 % size, i / 3 / size % size, i / 3 / size / size);
@@ -49,6 +41,10 @@ impl ImageKernels for Reference {
 mod tests {
     use super::*;
 
+    fn placed(pixels: &[u8], placements: &[Placement]) -> HostPixels {
+        HostPixels { pixels: pixels.to_vec(), placements: placements.to_vec() }
+    }
+
     const PLAIN: PixelFormat = PixelFormat { order: [0, 1, 2], scale: 1.0, shift: [0.0; 3] };
 
     /// The red channel, row by row, of 2×2 posters whose red is `reds`.
@@ -56,7 +52,7 @@ mod tests {
         let shape = ImageShape { n: placements.len(), size: 2 };
         let pixels: Vec<u8> = reds.iter().flat_map(|&red| [red, 0, 0]).collect();
         let mut x = vec![f64::NAN; shape.len()];
-        Reference.image_forward(&mut x, &pixels, placements, &PLAIN, &shape).unwrap();
+        Reference.image_forward(&mut x, &placed(&pixels, placements), &PLAIN, &shape).unwrap();
         x.into_iter().step_by(3).collect()
     }
 
@@ -65,7 +61,7 @@ mod tests {
         // Keras's caffe mode in miniature: blue first, minus a mean each.
         let format = PixelFormat { order: [2, 1, 0], scale: 0.5, shift: [-1.0, -2.0, -3.0] };
         let (shape, mut x) = (ImageShape { n: 1, size: 1 }, vec![f64::NAN; 3]);
-        Reference.image_forward(&mut x, &vec![10, 20, 255], &[Placement::default()], &format, &shape).unwrap();
+        Reference.image_forward(&mut x, &placed(&[10, 20, 255], &[Placement::default()]), &format, &shape).unwrap();
         assert_eq!(x, [126.5, 8.0, 2.0]);
     }
 
@@ -99,16 +95,16 @@ mod tests {
         let format = PixelFormat { shift: [-100.0; 3], ..PLAIN };
         let (shape, mut x) = (ImageShape { n: 1, size: 1 }, vec![f64::NAN; 3]);
         let away = Placement { shift_y: 1, ..Placement::default() };
-        Reference.image_forward(&mut x, &vec![50; 3], &[away], &format, &shape).unwrap();
+        Reference.image_forward(&mut x, &placed(&[50; 3], &[away]), &format, &shape).unwrap();
         assert_eq!(x, [0.0; 3]);
     }
 
     #[test]
     fn wrong_operands_are_named() {
         let (shape, mut x, plain) = (ImageShape { n: 1, size: 1 }, [0.0; 3], Placement::default());
-        let error = Reference.image_forward(&mut x, &vec![0; 3], &[plain; 2], &PLAIN, &shape).unwrap_err();
+        let error = Reference.image_forward(&mut x, &placed(&[0; 3], &[plain; 2]), &PLAIN, &shape).unwrap_err();
         assert_eq!(error.to_string(), "image_forward: operand placements has 2 elements, its shape asks for 1");
         let format = PixelFormat { order: [0, 1, 3], ..PLAIN };
-        assert!(Reference.image_forward(&mut x, &vec![0; 3], &[plain], &format, &shape).is_err());
+        assert!(Reference.image_forward(&mut x, &placed(&[0; 3], &[plain]), &format, &shape).is_err());
     }
 }

@@ -12,7 +12,8 @@ mod image;
 mod loss;
 mod pool;
 
-use super::{DeviceError, InputTransform, Memory, Storage, check_lengths};
+use super::image::HostPixels;
+use super::{DeviceError, InputTransform, Memory, Placement, Storage, check_lengths};
 use std::ops::Range;
 
 /// The `f64` device that all others are tested against.
@@ -24,7 +25,8 @@ impl Memory for Reference {
     type Buffer = Vec<f64>;
     type View<'a> = &'a [f64];
     type ViewMut<'a> = &'a mut [f64];
-    type Pixels = Vec<u8>;
+    type Pixels = HostPixels;
+    type Plan = ();
 
     fn name(&self) -> String {
         "reference (f64, plain loops)".to_string()
@@ -59,8 +61,17 @@ impl Memory for Reference {
         Ok(from.to_vec())
     }
 
-    fn upload_pixels(&self, pixels: &[u8]) -> Result<Vec<u8>, DeviceError> {
-        Ok(pixels.to_vec())
+    fn upload_pixels(&self, pixels: &[u8], placements: &[Placement]) -> Result<HostPixels, DeviceError> {
+        Ok(HostPixels { pixels: pixels.to_vec(), placements: placements.to_vec() })
+    }
+
+    fn copy_pixels(&self, to: &mut HostPixels, from: &HostPixels) -> Result<(), DeviceError> {
+        to.clone_from(from);
+        Ok(())
+    }
+
+    fn repeat<E: From<DeviceError>>(&self, (): &mut (), work: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        work()
     }
 
     fn fill(&self, to: &mut [f64], value: f64) -> Result<(), DeviceError> {
@@ -141,7 +152,9 @@ mod tests {
         Reference.add(Reference::view_mut(&mut buffer, 2..4), &[10.0, 20.0]).unwrap();
         Reference.copy(Reference::view_mut(&mut buffer, 4..5), &[7.0]).unwrap();
         assert_eq!(Reference.download(Reference::view(&buffer, 0..5)).unwrap(), [1.0, 2.0, 13.0, 21.0, 7.0]);
-        assert_eq!(Reference.upload_pixels(&[3, 1]).unwrap(), [3, 1]);
+        let mut pixels = Reference.upload_pixels(&[3, 1], &[]).unwrap();
+        Reference.copy_pixels(&mut pixels, &Reference.upload_pixels(&[5, 4], &[]).unwrap()).unwrap();
+        assert_eq!(pixels.pixels, [5, 4]);
     }
 
     #[test]

@@ -1,0 +1,185 @@
+#!/usr/bin/env python3
+"""From kernels/*.cu to kernels/ptx/*.ptx, and from there to kernels/RESOURCES.md.
+
+    python3 kernels/build.py                 # writes both
+    python3 kernels/build.py --check         # says whether what is committed is what this makes
+    python3 kernels/build.py conv pool       # the PTX of these families only
+
+Needs Python and a package index; the compilers come from it, into a virtual environment under target/. NVRTC 11.8 is as
+old as the kernels allow (`__grid_constant__` came with 11.7), because PTX runs only on drivers as new as its compiler: this one's asks for 520 or newer. ptxas is
+new, because it must know Blackwell; it proves here that a driver can compile the PTX for every target, without spills.
+"""
+
+import argparse
+import ctypes
+import pathlib
+import re
+import subprocess
+import sys
+import venv
+from concurrent.futures import ThreadPoolExecutor
+
+KERNELS = pathlib.Path(__file__).resolve().parent
+ENVIRONMENT = KERNELS.parent / "target" / "kernels-venv"
+PACKAGES = ["nvidia-cuda-nvrtc-cu11==11.8.89", "nvidia-cuda-nvcc-cu12==12.9.86"]
+# Each family's precisions; "" for a family that is the same in all.
+FAMILIES = {
+    "adam": [""],
+    "batch_norm": ["bf16", "f32"],
+    "conv": ["bf16", "tf32", "f32"],
+    "dense": ["tf32", "f32"],
+    "image": ["bf16", "f32"],
+    "loss": [""],
+    "memory": [""],
+    "pool": ["bf16", "f32"],
+}
+# Registers and shared memory of a multiprocessor, and threads and blocks that it can hold.
+TARGETS = {
+    "sm_80": (65536, 163 * 1024, 2048, 32),
+    "sm_86": (65536, 99 * 1024, 1536, 16),
+    "sm_89": (65536, 99 * 1024, 1536, 24),
+    "sm_90": (65536, 227 * 1024, 2048, 32),
+    "sm_100": (65536, 227 * 1024, 2048, 32),
+    "sm_120": (65536, 99 * 1024, 1536, 24),
+}
+
+
+def install():
+    """The compilers' site-packages, installed if they are not there in these versions."""
+    stamp = ENVIRONMENT / "installed"
+    if not stamp.exists() or stamp.read_text() != "\n".join(PACKAGES):
+        venv.create(ENVIRONMENT, with_pip=True, clear=True)
+        pip = [ENVIRONMENT / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        subprocess.run([*pip, *PACKAGES], check=True)
+        stamp.write_text("\n".join(PACKAGES))
+    return next(ENVIRONMENT.glob("lib/python*/site-packages/nvidia"))
+
+
+class Nvrtc:
+    def __init__(self, packages):
+        self.library = ctypes.CDLL(str(packages / "cuda_nvrtc" / "lib" / "libnvrtc.so.11.2"))
+
+    def text(self, program, what):
+        size = ctypes.c_size_t()
+        getattr(self.library, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
+        text = ctypes.create_string_buffer(size.value)
+        getattr(self.library, f"nvrtcGet{what}")(program, text)
+        return text.value.decode()
+
+    def compile(self, family, precision):
+        path = KERNELS / f"{family}.cu"
+        options = ["--gpu-architecture=compute_80", "--std=c++17", f"-I{KERNELS}"]
+        options += [f"-DPRECISION_{precision.upper()}"] if precision else []
+        program = ctypes.c_void_p()
+        self.library.nvrtcCreateProgram(ctypes.byref(program), path.read_bytes(), path.name.encode(), 0, None, None)
+        array = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
+        failed = self.library.nvrtcCompileProgram(program, len(options), array)
+        log = self.text(program, "ProgramLog").strip()
+        if failed or log:
+            raise SystemExit(f"{path.name} for {precision or 'every precision'}:\n{log}")
+        # The compiler writes the source's folder nowhere, and ends lines in blanks here and there.
+        return "\n".join(line.rstrip() for line in self.text(program, "PTX").splitlines()) + "\n"
+
+
+def resources(ptxas, path, target):
+    """What ptxas says of each kernel of a PTX file: name -> (registers, static shared bytes, stack and spill bytes)."""
+    command = [ptxas, "--verbose", f"--gpu-name={target}", path, "--output-file", "/dev/null"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"ptxas refuses {path.name} for {target}:\n{done.stderr}")
+    kernels, name = {}, None
+    for line in done.stderr.splitlines():
+        if found := re.search(r"Compiling entry function '(\w+)'", line):
+            name, stack = found[1], 0
+        elif found := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line):
+            stack = sum(map(int, found.groups()))
+        elif found := re.search(r"Used (\d+) registers", line):
+            shared = re.search(r"(\d+) bytes smem", line)
+            kernels[name] = (int(found[1]), int(shared[1]) if shared else 0, stack)
+    return kernels
+
+
+def threads(ptx):
+    """Threads a block of each kernel, by its launch bounds."""
+    found = re.findall(r"\.entry (\w+)\((?:.|\n)*?\)\n((?:\.\w+ .*\n)*)", ptx)
+    return {name: int(re.search(r"\.maxntid (\d+)", bounds)[1]) for name, bounds in found}
+
+
+def dynamic_shared(ptx):
+    """Bytes of dynamic shared memory that a kernel is launched with, where it says so by SHARED_BYTES."""
+    return {name: int(size) for name, size in re.findall(r"\.const .*\.u32 (\w+)_shared_bytes = (\d+);", ptx)}
+
+
+def blocks(target, registers, shared, size):
+    """Blocks of a kernel that a multiprocessor holds at once."""
+    all_registers, all_shared, all_threads, most = TARGETS[target]
+    warps = -(-size // 32)
+    by_registers = all_registers // (-(-registers * 32 // 256) * 256 * warps)
+    return min(by_registers, all_shared // (shared + 1024), all_threads // (warps * 32), most)
+
+
+def table(ptxas, files):
+    """RESOURCES.md."""
+    jobs = [(file, target) for file in files for target in TARGETS]
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip(jobs, pool.map(lambda job: resources(ptxas, *job), jobs)))
+    lines = [
+        "# What the kernels take of a multiprocessor",
+        "",
+        "Made by `python3 kernels/build.py`, from ptxas 12.9; do not edit. For each target registers a thread, and blocks that a",
+        "multiprocessor holds at once (threads of these in percent of what it can hold). Shared memory is static plus dynamic bytes a block. No kernel spills or has a",
+        "stack: the script refuses one that does.",
+        "",
+        "| PTX | kernel | threads | shared | " + " | ".join(TARGETS) + " |",
+        "| --- | --- | ---: | ---: |" + " ---: |" * len(TARGETS),
+    ]
+    spilling = []
+    for file in files:
+        ptx = file.read_text()
+        size, dynamic = threads(ptx), dynamic_shared(ptx)
+        for name in sorted(size):
+            cells = []
+            for target in TARGETS:
+                registers, static, stack = found[file, target][name]
+                shared = static + dynamic.get(name, 0)
+                if stack:
+                    spilling.append(f"{file.name}: {name} has {stack} bytes of stack or spills on {target}")
+                count = blocks(target, registers, shared, size[name])
+                cells.append(f"{registers}, {count} ({100 * count * size[name] // TARGETS[target][2]} %)")
+                if count == 0:
+                    spilling.append(f"{file.name}: {name} does not fit {target}")
+            lines.append(f"| {file.stem} | `{name}` | {size[name]} | {shared} | " + " | ".join(cells) + " |")
+    if spilling:
+        raise SystemExit("\n".join(spilling))
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("families", nargs="*", choices=[[], *FAMILIES], help="only these, and no table")
+    arguments.add_argument("--check", action="store_true", help="compare instead of writing")
+    options = arguments.parse_args()
+    packages = install()
+    nvrtc = Nvrtc(packages)
+    stale, files = [], []
+
+    def settle(path, text):
+        if options.check:
+            if not path.exists() or path.read_text() != text:
+                stale.append(path.relative_to(KERNELS.parent))
+        else:
+            path.write_text(text)
+
+    for family in options.families or FAMILIES:
+        for precision in FAMILIES[family]:
+            path = KERNELS / "ptx" / ".".join(filter(None, [family, precision, "ptx"]))
+            settle(path, nvrtc.compile(family, precision))
+            files.append(path)
+    if not options.families:
+        settle(KERNELS / "RESOURCES.md", table(packages / "cuda_nvcc" / "bin" / "ptxas", files))
+    if stale:
+        sys.exit("not what kernels/build.py makes: " + ", ".join(map(str, stale)) + "; run it and commit the result")
+
+
+if __name__ == "__main__":
+    main()

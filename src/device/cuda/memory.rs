@@ -1,0 +1,424 @@
+//! Device memory: a pool whose addresses repeat, views that know what they hold, and the moves between host and device.
+
+use super::kernels::{Launch, Module};
+use super::pixels::Pixels;
+use super::{Cuda, Precision, replay};
+use crate::device::{DeviceError, Memory, Placement, Storage, check_lengths};
+use cudarc::driver::sys::{CUdeviceptr, CUresult};
+use cudarc::driver::{CudaContext, CudaStream, DeviceRepr, DriverError, result};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What a buffer's elements are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    /// Four bytes.
+    F32,
+    /// The upper two of them.
+    Bf16,
+}
+
+impl Element {
+    /// Bytes of one.
+    pub fn bytes(self) -> usize {
+        match self {
+            Element::F32 => 4,
+            Element::Bf16 => 2,
+        }
+    }
+}
+
+/// Memory from the driver, freed when dropped.
+pub struct Block {
+    address: CUdeviceptr,
+    bytes: usize,
+    context: Arc<CudaContext>,
+}
+
+impl Block {
+    /// Where it begins: a multiple of 256.
+    pub(super) fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if self.context.bind_to_thread().is_ok() {
+            // SAFETY: the address came from `malloc_sync` and is freed once. The call waits for kernels that still use it.
+            // An error can only be an earlier fault's, which has been reported where it struck.
+            let _ = unsafe { result::free_sync(self.address) };
+        }
+    }
+}
+
+/// Blocks at rest, by size.
+pub type Idle = RefCell<HashMap<usize, Vec<Block>>>;
+
+/// Memory that is given out again and again.
+pub struct Pool {
+    device: String,
+    context: Arc<CudaContext>,
+    /// Where buffers come from and go back to at present: the shared list, or that of a [`replay::Plan`].
+    current: RefCell<Rc<Idle>>,
+    /// The list of everything outside plans.
+    shared: Rc<Idle>,
+    /// Buffers given out and not yet back.
+    out: Cell<usize>,
+}
+
+impl Pool {
+    pub(super) fn new(device: &str, context: &Arc<CudaContext>) -> Self {
+        let shared = Rc::new(Idle::default());
+        let current = RefCell::new(Rc::clone(&shared));
+        Pool { device: device.into(), context: Arc::clone(context), current, shared, out: Cell::new(0) }
+    }
+
+    /// A block straight from the driver; if it has no room, once more without the idle blocks.
+    pub(super) fn block(&self, bytes: usize) -> Result<Block, DeviceError> {
+        self.context.bind_to_thread().map_err(|error| self.refused(bytes, error))?;
+        // SAFETY: plain memory; nothing reads it before a kernel or a copy has written it.
+        let attempt = || unsafe { result::malloc_sync(bytes) };
+        let address = attempt().or_else(|_| {
+            self.shared.borrow_mut().clear();
+            attempt()
+        });
+        let address = address.map_err(|error| self.refused(bytes, error))?;
+        Ok(Block { address, bytes, context: Arc::clone(&self.context) })
+    }
+
+    fn refused(&self, bytes: usize, error: DriverError) -> DeviceError {
+        let device = self.device.clone();
+        match error.0 {
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => DeviceError::OutOfMemory { device, bytes },
+            _ => DeviceError::Driver { device, call: format!("allocating {bytes} bytes"), reason: error.to_string() },
+        }
+    }
+
+    /// Takes buffers from `list` until the returned list is put back in its place.
+    pub(super) fn exchange(&self, list: Rc<Idle>) -> Rc<Idle> {
+        self.current.replace(list)
+    }
+
+    /// Buffers given out and not yet back.
+    pub(super) fn out(&self) -> usize {
+        self.out.get()
+    }
+}
+
+/// A block on loan from the pool.
+struct Loan {
+    block: Option<Block>,
+    home: Rc<Idle>,
+    pool: Rc<Pool>,
+}
+
+impl Loan {
+    fn new(pool: &Rc<Pool>, bytes: usize) -> Result<Self, DeviceError> {
+        // Sizes are rounded up, so that tensors of nearly one size share blocks; nothing is smaller than a sector.
+        let bytes = bytes.max(1).next_multiple_of(512);
+        let home = Rc::clone(&pool.current.borrow());
+        let idle = home.borrow_mut().get_mut(&bytes).and_then(Vec::pop);
+        let block = match idle {
+            Some(block) => block,
+            None => pool.block(bytes)?,
+        };
+        pool.out.set(pool.out.get() + 1);
+        Ok(Loan { block: Some(block), home, pool: Rc::clone(pool) })
+    }
+
+    fn address(&self) -> u64 {
+        self.block.as_ref().map_or(0, Block::address)
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            self.pool.out.set(self.pool.out.get() - 1);
+            self.home.borrow_mut().entry(block.bytes).or_default().push(block);
+        }
+    }
+}
+
+/// A buffer, which goes back to the pool when dropped. Kernels that still use it are ahead in the stream of whoever gets it next.
+pub struct Buffer {
+    wide: Loan,
+    /// The bf16 copy of weights.
+    narrow: Option<Loan>,
+    len: usize,
+    element: Element,
+}
+
+impl Buffer {
+    /// Where it begins.
+    pub(super) fn address(&self) -> u64 {
+        self.wide.address()
+    }
+
+    fn locate(&self, range: Range<usize>) -> Location {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of a buffer of {}", self.len);
+        Location {
+            address: self.wide.address() + (range.start * self.element.bytes()) as u64,
+            narrow: self.narrow.as_ref().map(|narrow| narrow.address() + 2 * range.start as u64),
+            len: range.len(),
+            element: self.element,
+        }
+    }
+}
+
+/// Where a view's elements are.
+#[derive(Clone, Copy, Debug)]
+struct Location {
+    address: u64,
+    narrow: Option<u64>,
+    len: usize,
+    element: Element,
+}
+
+/// A shared view of part of a buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    at: Location,
+    buffer: PhantomData<&'a Buffer>,
+}
+
+/// An exclusive view of part of a buffer.
+#[derive(Debug)]
+pub struct ViewMut<'a> {
+    at: Location,
+    buffer: PhantomData<&'a mut Buffer>,
+}
+
+macro_rules! access {
+    ($view:ident) => {
+        impl $view<'_> {
+            /// The first element's address.
+            pub(super) fn address(&self) -> u64 {
+                self.at.address
+            }
+
+            /// Elements.
+            pub(super) fn len(&self) -> usize {
+                self.at.len
+            }
+
+            /// What the elements are.
+            pub(super) fn element(&self) -> Element {
+                self.at.element
+            }
+
+            /// The address of the bf16 copy, if these are weights in mixed precision.
+            pub(super) fn narrow(&self) -> Option<u64> {
+                self.at.narrow
+            }
+
+            fn bytes(&self) -> usize {
+                self.at.len * self.at.element.bytes()
+            }
+        }
+    };
+}
+access!(View);
+access!(ViewMut);
+
+/// Sets a block to zero.
+pub(super) fn clear(stream: &Arc<CudaStream>, block: &Block) -> Result<(), DriverError> {
+    stream.context().bind_to_thread()?;
+    // SAFETY: the block is ours and as long as it says.
+    unsafe { result::memset_d8_async(block.address, 0, block.bytes, stream.cu_stream()) }
+}
+
+/// Arguments of the element-wise kernels in `kernels/memory.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct Elements {
+    to: u64,
+    from: u64,
+    len: u64,
+    value: f32,
+}
+
+// SAFETY: plain numbers, laid out as the kernels declare them.
+unsafe impl DeviceRepr for Elements {}
+
+impl Cuda {
+    /// Scratch memory for one launch, which may be dropped as soon as the launch is on its stream.
+    pub(super) fn workspace(&self, bytes: usize) -> Result<Buffer, DeviceError> {
+        let wide = Loan::new(&self.inner.pool, bytes)?;
+        Ok(Buffer { wide, narrow: None, len: bytes.div_ceil(4), element: Element::F32 })
+    }
+
+    /// A kernel over `len` elements, in blocks of 256 threads with up to 16 elements each.
+    fn elementwise(&self, kernel: &'static str, elements: Elements) -> Result<(), DeviceError> {
+        if elements.len == 0 {
+            return Ok(());
+        }
+        let blocks = elements.len.div_ceil(256 * 16).min(8 * u64::from(self.multiprocessors())) as u32;
+        self.launch(Module::Memory, kernel, Launch { grid: [blocks, 1, 1], block: 256, shared: 0 }, &elements)
+    }
+
+    /// Brings the bf16 copy of weights up to date with what was written to `to`.
+    fn renew_narrow(&self, to: &ViewMut<'_>) -> Result<(), DeviceError> {
+        let Some(narrow) = to.narrow() else { return Ok(()) };
+        self.elementwise("narrow", Elements { to: narrow, from: to.address(), len: to.len() as u64, value: 0.0 })
+    }
+
+    fn copy_to_device(&self, to: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        let failed = |error| self.driver_error(format!("copying {} bytes to the device", bytes.len()), error);
+        self.inner.context.bind_to_thread().map_err(failed)?;
+        // SAFETY: the view's memory is live; pageable source memory is read before the call returns.
+        unsafe { result::memcpy_htod_async(to, bytes, self.inner.compute.cu_stream()) }.map_err(failed)
+    }
+}
+
+impl Memory for Cuda {
+    type Real = f32;
+    type Buffer = Buffer;
+    type View<'a> = View<'a>;
+    type ViewMut<'a> = ViewMut<'a>;
+    type Pixels = Pixels;
+    type Plan = replay::Plan;
+
+    fn name(&self) -> String {
+        self.inner.name.clone()
+    }
+
+    fn allocate(&self, len: usize, storage: Storage) -> Result<Buffer, DeviceError> {
+        let mixed = self.inner.precision == Precision::Bf16;
+        let element = if mixed && storage == Storage::Activation { Element::Bf16 } else { Element::F32 };
+        let wide = Loan::new(&self.inner.pool, len * element.bytes())?;
+        let narrow = match mixed && storage == Storage::Weights {
+            true => Some(Loan::new(&self.inner.pool, len * Element::Bf16.bytes())?),
+            false => None,
+        };
+        Ok(Buffer { wide, narrow, len, element })
+    }
+
+    fn view(buffer: &Buffer, range: Range<usize>) -> View<'_> {
+        View { at: buffer.locate(range), buffer: PhantomData }
+    }
+
+    fn view_mut(buffer: &mut Buffer, range: Range<usize>) -> ViewMut<'_> {
+        ViewMut { at: buffer.locate(range), buffer: PhantomData }
+    }
+
+    fn split_mut<'a>(view: ViewMut<'a>, at: usize) -> (ViewMut<'a>, ViewMut<'a>)
+    where
+        Self: 'a,
+    {
+        let whole = view.at;
+        assert!(at <= whole.len, "split at {at} of {}", whole.len);
+        let first = Location { len: at, ..whole };
+        let second = Location {
+            address: whole.address + (at * whole.element.bytes()) as u64,
+            narrow: whole.narrow.map(|narrow| narrow + 2 * at as u64),
+            len: whole.len - at,
+            element: whole.element,
+        };
+        (ViewMut { at: first, buffer: PhantomData }, ViewMut { at: second, buffer: PhantomData })
+    }
+
+    fn upload(&self, to: ViewMut<'_>, from: &[f32]) -> Result<(), DeviceError> {
+        check_lengths("upload", &[("from", from.len(), to.len())])?;
+        match to.element() {
+            Element::F32 => self.copy_to_device(to.address(), bytemuck::cast_slice(from))?,
+            Element::Bf16 => {
+                let narrow: Vec<half::bf16> = from.iter().map(|&value| half::bf16::from_f32(value)).collect();
+                self.copy_to_device(to.address(), bytemuck::cast_slice(&narrow))?;
+            }
+        }
+        self.renew_narrow(&to)
+    }
+
+    fn download(&self, from: View<'_>) -> Result<Vec<f32>, DeviceError> {
+        let stream = &self.inner.compute;
+        let mut bytes = vec![0u8; from.bytes()];
+        let failed = |error| self.driver_error("waiting for the kernels launched so far", error);
+        self.inner.context.bind_to_thread().map_err(failed)?;
+        if !bytes.is_empty() {
+            // SAFETY: the view's memory is live, and `bytes` outlives the copy, which is waited for.
+            unsafe { result::memcpy_dtoh_async(&mut bytes, from.address(), stream.cu_stream()) }.map_err(failed)?;
+        }
+        stream.synchronize().map_err(failed)?;
+        Ok(match from.element() {
+            Element::F32 => bytemuck::pod_collect_to_vec(&bytes),
+            Element::Bf16 => {
+                bytemuck::pod_collect_to_vec::<u8, half::bf16>(&bytes).into_iter().map(half::bf16::to_f32).collect()
+            }
+        })
+    }
+
+    fn upload_pixels(&self, pixels: &[u8], placements: &[Placement]) -> Result<Pixels, DeviceError> {
+        Pixels::upload(self, pixels, placements)
+    }
+
+    fn copy_pixels(&self, to: &mut Pixels, from: &Pixels) -> Result<(), DeviceError> {
+        to.copy_from(self, from)
+    }
+
+    fn repeat<E: From<DeviceError>>(
+        &self,
+        plan: &mut replay::Plan,
+        work: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        plan.run(self, work)
+    }
+
+    fn fill(&self, to: ViewMut<'_>, value: f32) -> Result<(), DeviceError> {
+        let failed = |error| self.driver_error(format!("filling {} elements", to.len()), error);
+        if value.to_bits() == 0 {
+            self.inner.context.bind_to_thread().map_err(failed)?;
+            let stream = self.inner.compute.cu_stream();
+            for (address, bytes) in [(Some(to.address()), to.bytes()), (to.narrow(), 2 * to.len())] {
+                if let (Some(address), 1..) = (address, bytes) {
+                    // SAFETY: the view is exclusive and its memory live.
+                    unsafe { result::memset_d8_async(address, 0, bytes, stream) }.map_err(failed)?;
+                }
+            }
+            return Ok(());
+        }
+        let kernel = match to.element() {
+            Element::F32 => "fill_f32",
+            Element::Bf16 => "fill_bf16",
+        };
+        self.elementwise(kernel, Elements { to: to.address(), from: 0, len: to.len() as u64, value })?;
+        self.renew_narrow(&to)
+    }
+
+    fn copy(&self, to: ViewMut<'_>, from: View<'_>) -> Result<(), DeviceError> {
+        check_lengths("copy", &[("from", from.len(), to.len())])?;
+        let elements = Elements { to: to.address(), from: from.address(), len: to.len() as u64, value: 0.0 };
+        match (to.element(), from.element()) {
+            (Element::Bf16, Element::F32) => self.elementwise("narrow", elements)?,
+            (Element::F32, Element::Bf16) => self.elementwise("widen", elements)?,
+            _ if to.len() == 0 => {}
+            _ => {
+                let failed = |error| self.driver_error(format!("copying {} elements", to.len()), error);
+                self.inner.context.bind_to_thread().map_err(failed)?;
+                let stream = self.inner.compute.cu_stream();
+                // SAFETY: both views are live, of one length, and the target is exclusive.
+                unsafe { result::memcpy_dtod_async(to.address(), from.address(), to.bytes(), stream) }.map_err(failed)?;
+            }
+        }
+        self.renew_narrow(&to)
+    }
+
+    fn add(&self, to: ViewMut<'_>, from: View<'_>) -> Result<(), DeviceError> {
+        check_lengths("add", &[("from", from.len(), to.len())])?;
+        let kernel = match (to.element(), from.element()) {
+            (Element::F32, Element::F32) => "add_f32",
+            (Element::Bf16, Element::Bf16) => "add_bf16",
+            (to, from) => {
+                let reason = format!("adds {from:?} to {to:?}; both must be stored alike");
+                return Err(DeviceError::Shape { kernel: "add", reason });
+            }
+        };
+        self.elementwise(kernel, Elements { to: to.address(), from: from.address(), len: to.len() as u64, value: 0.0 })?;
+        self.renew_narrow(&to)
+    }
+}

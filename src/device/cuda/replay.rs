@@ -1,0 +1,80 @@
+//! A piece of work captured once as a CUDA graph, and replayed: one call instead of hundreds of launches.
+
+use super::Cuda;
+use super::memory::Idle;
+use crate::device::DeviceError;
+use cudarc::driver::CudaGraph;
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use std::rc::Rc;
+
+/// What the device knows of a piece of work that repeats.
+///
+/// The work's buffers come from a list of the plan's own and stay in it: nobody else is given memory that a replay writes to.
+/// The first run fills the list, so that the second, which is captured, allocates nothing and finds the same addresses.
+#[derive(Default)]
+pub struct Plan {
+    idle: Rc<Idle>,
+    warm: bool,
+    graph: Option<CudaGraph>,
+}
+
+impl Plan {
+    /// Does the work: as it is the first time, captured the second, replayed from then on.
+    pub(super) fn run<E: From<DeviceError>>(
+        &mut self,
+        device: &Cuda,
+        work: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let failed = |call: &str, error| E::from(device.driver_error(call, error));
+        if self.graph.is_none() {
+            if self.warm {
+                self.graph = Some(self.capture(device, work)?);
+            } else {
+                self.with_own_buffers(device, work)?;
+                self.warm = true;
+                return Ok(());
+            }
+        }
+        match &self.graph {
+            Some(graph) => graph.launch().map_err(|error| failed("launching a captured step", error)),
+            None => Ok(()),
+        }
+    }
+
+    fn capture<E: From<DeviceError>>(
+        &self,
+        device: &Cuda,
+        work: impl FnOnce() -> Result<(), E>,
+    ) -> Result<CudaGraph, E> {
+        let stream = &device.inner.compute;
+        let failed = |call: &str, error| E::from(device.driver_error(call, error));
+        // Relaxed: other threads may go on allocating, as the loader of a library may.
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        stream.begin_capture(mode).map_err(|error| failed("capturing a step", error))?;
+        let done = self.with_own_buffers(device, work);
+        let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+        let graph = stream.end_capture(flags);
+        done?;
+        let graph = graph.map_err(|error| failed("ending the capture of a step", error))?;
+        let nothing = || DeviceError::Shape { kernel: "replay", reason: "the step launched no kernel".into() };
+        graph.ok_or_else(|| nothing().into())
+    }
+
+    fn with_own_buffers<E: From<DeviceError>>(
+        &self,
+        device: &Cuda,
+        work: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let pool = &device.inner.pool;
+        let before = pool.out();
+        let outside = pool.exchange(Rc::clone(&self.idle));
+        let done = work();
+        pool.exchange(outside);
+        done?;
+        if pool.out() != before {
+            let reason = format!("{} buffers outlive the step that allocated them", pool.out().abs_diff(before));
+            return Err(DeviceError::Shape { kernel: "replay", reason }.into());
+        }
+        Ok(())
+    }
+}
