@@ -46,12 +46,7 @@ impl<D: Device> Adam<D> {
     ///
     /// # Errors
     /// The device's.
-    pub fn step(
-        &mut self,
-        device: &D,
-        parameters: &mut Parameters<D>,
-        loss: D::View<'_>,
-    ) -> Result<(), DeviceError> {
+    pub fn step(&mut self, device: &D, parameters: &mut Parameters<D>, loss: D::View<'_>) -> Result<(), DeviceError> {
         let from = parameters.trainable_from;
         device.adam(
             parameters.weights.from_offset_mut(from),

@@ -1,6 +1,6 @@
 //! Batch norm and the junction.
 
-use super::{Array, Case, EPSILON, Output, agree, grid, grid_norm, numbers, sum_tolerance};
+use super::{Array, Case, EPSILON, Output, agree, grid, grid_norm, narrow, numbers, sum_tolerance};
 use onesheet::device::{BatchNormConstants, Device, ReduceEpilogue, Rows};
 
 /// The per-channel kernels.
@@ -96,30 +96,36 @@ pub struct Passes {
 impl Case for Passes {
     fn run<D: Device>(&self, device: &D) -> Vec<Output> {
         let Passes { shape, projected, seed } = *self;
-        let array = |values: Vec<f64>| Array::new(device, &values);
-        let blank = |len| Array::blank(device, len);
-        let (y, norm) = (array(grid(seed, shape.len())), array(grid_norm(seed + 1, shape.channels)));
-        let (shortcut, shortcut_norm) =
-            (array(grid(seed + 2, shape.len())), array(grid_norm(seed + 3, shape.channels)));
-        let gradient = array(numbers(seed + 4, shape.len()));
+        let activation = |values: Vec<f64>| Array::activation(device, &values);
+        let blank = || Array::blank_activation(device, shape.len());
+        let sums = || Array::blank(device, 2 * shape.channels);
+        let [norm, shortcut_norm] = [1, 3].map(|offset| Array::new(device, &grid_norm(seed + offset, shape.channels)));
+        let [y, shortcut] = [0, 2].map(|offset| activation(grid(seed + offset, shape.len())));
+        let gradient = activation(narrow(seed + 4, shape.len()));
         let element = 4.0 * EPSILON;
         // A term is a gradient of at most 1 times a deviation of at most 2.
         let sum = sum_tolerance(shape.rows, 2.0);
 
-        let mut a = blank(shape.len());
+        let mut a = blank();
         device.batch_norm_apply(a.view_mut(), y.view(), norm.view(), shape).unwrap();
-        let (mut dz, mut sums) = (blank(shape.len()), blank(2 * shape.channels));
+        let (mut dz, mut reduced) = (blank(), sums());
         device
-            .batch_norm_backward_reduce(dz.view_mut(), sums.view_mut(), gradient.view(), y.view(), norm.view(), shape)
+            .batch_norm_backward_reduce(
+                dz.view_mut(),
+                reduced.view_mut(),
+                gradient.view(),
+                y.view(),
+                norm.view(),
+                shape,
+            )
             .unwrap();
         let mut outputs =
-            vec![a.output(device, "a", element), dz.output(device, "dz", 0.0), sums.output(device, "sums", sum)];
+            vec![a.output(device, "a", element), dz.output(device, "dz", 0.0), reduced.output(device, "sums", sum)];
 
-        let mut out = blank(shape.len());
+        let mut out = blank();
         let owed = projected.then(|| shortcut_norm.view());
         device.residual_forward(out.view_mut(), y.view(), norm.view(), shortcut.view(), owed, shape).unwrap();
-        let (mut dz, mut sums, mut projected_sums) =
-            (blank(shape.len()), blank(2 * shape.channels), blank(2 * shape.channels));
+        let (mut dz, mut reduced, mut projected_sums) = (blank(), sums(), sums());
         let projection = projected.then(|| ReduceEpilogue {
             sums: projected_sums.view_mut(),
             y: shortcut.view(),
@@ -128,7 +134,7 @@ impl Case for Passes {
         device
             .residual_backward(
                 dz.view_mut(),
-                sums.view_mut(),
+                reduced.view_mut(),
                 gradient.view(),
                 out.view(),
                 y.view(),
@@ -139,7 +145,7 @@ impl Case for Passes {
             .unwrap();
         outputs.push(out.output(device, "out", element));
         outputs.push(dz.output(device, "junction's dz", 0.0));
-        outputs.push(sums.output(device, "junction's sums", sum));
+        outputs.push(reduced.output(device, "junction's sums", sum));
         if projected {
             outputs.push(projected_sums.output(device, "projection's sums", sum));
         }

@@ -1,7 +1,7 @@
 //! The small families: dense layers, the loss, Adam, the input, and memory itself.
 
-use super::{Array, Case, EPSILON, Output, agree, grid, numbers, sum_tolerance};
-use onesheet::device::{AdamConstants, DenseShape, Device, ImageShape, LossShape, PixelFormat, Placement};
+use super::{Array, Case, EPSILON, Output, agree, grid, narrow, numbers, sum_tolerance};
+use onesheet::device::{AdamConstants, DenseShape, Device, ImageShape, LossShape, PixelFormat, Placement, Real};
 
 #[derive(Debug)]
 pub struct Dense {
@@ -14,7 +14,7 @@ impl Case for Dense {
     fn run<D: Device>(&self, device: &D) -> Vec<Output> {
         let Dense { ref shape, relu, seed } = *self;
         let DenseShape { n, inputs, outputs } = *shape;
-        let array = |offset, len| Array::new(device, &numbers(seed + offset, len));
+        let array = |offset, len| Array::new(device, &narrow(seed + offset, len));
         let (x, w, b, dz) =
             (array(0, n * inputs), array(1, outputs * inputs), array(2, outputs), array(3, n * outputs));
         let (mut y, mut dx) = (Array::blank(device, n * outputs), Array::blank(device, n * inputs));
@@ -43,6 +43,12 @@ impl Case for Elements {
         let Elements { len, seed } = *self;
         let (dy, y) = (Array::new(device, &numbers(seed, len)), Array::new(device, &grid(seed + 1, len)));
         let [mut dz, mut copy, mut total, mut same] = [(); 4].map(|()| Array::blank(device, len));
+        let gradient = Array::activation(device, &narrow(seed, len));
+        let [mut stored, mut sum, mut one] = [(); 3].map(|()| Array::blank_activation(device, len));
+        device.copy(stored.view_mut(), y.view()).unwrap();
+        device.copy(sum.view_mut(), stored.view()).unwrap();
+        device.add(sum.view_mut(), gradient.view()).unwrap();
+        device.fill(one.view_mut(), D::Real::from_f64(1.0)).unwrap();
         device.relu_backward(dz.view_mut(), dy.view(), y.view()).unwrap();
         device.copy(copy.view_mut(), y.view()).unwrap();
         device.copy(total.view_mut(), y.view()).unwrap();
@@ -53,6 +59,9 @@ impl Case for Elements {
             copy.output(device, "copy", 0.0),
             total.output(device, "sum", EPSILON),
             same.output(device, "fill", 0.0),
+            stored.output(device, "stored", 0.0),
+            sum.output(device, "stored sum", EPSILON),
+            one.output(device, "ones", 0.0),
         ]
     }
 }
@@ -104,7 +113,7 @@ pub struct Adam {
 impl Case for Adam {
     fn run<D: Device>(&self, device: &D) -> Vec<Output> {
         let Adam { len, seed } = *self;
-        let mut w = Array::new(device, &numbers(seed, len));
+        let mut w = Array::weights(device, &numbers(seed, len));
         let [mut m, mut v] = [(); 2].map(|()| Array::new(device, &vec![0.0; len]));
         for t in 1..=3 {
             let gradients = Array::new(device, &numbers(seed + t, len));
@@ -140,9 +149,10 @@ impl Case for Image {
             .map(|(i, by)| Placement { flip: i % 2 == 1, shift_y: (by[0] * 5.0) as i8, shift_x: (by[1] * 5.0) as i8 })
             .collect();
         let pixels = device.upload_pixels(&pixels, &placements).unwrap();
-        let mut x = Array::blank(device, shape.len());
+        let mut x = Array::blank_activation(device, shape.len());
         device.image_forward(x.view_mut(), &pixels, format, shape).unwrap();
-        vec![x.output(device, "x", 0.0)]
+        // A pixel less a mean of about 128 that is rounded too.
+        vec![x.output(device, "x", 128.0 * EPSILON)]
     }
 }
 

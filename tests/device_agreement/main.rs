@@ -8,6 +8,7 @@
 //! grid, exactly in both precisions; ties therefore occur, and count.
 
 mod batch_norm;
+mod case;
 mod conv;
 mod head;
 mod network;
@@ -16,36 +17,11 @@ mod pool;
 mod support;
 mod threads;
 
+use onesheet::device::Device;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::reference::Reference;
-use onesheet::device::{Device, Memory, Real, Storage};
 
-/// Distance from 1 to the next `f32`.
-pub const EPSILON: f64 = f32::EPSILON as f64;
-
-/// What a sum of `terms` products, each of about `magnitude`, may be off by in `f32`.
-///
-/// Its partial sums walk randomly, to about √terms·magnitude, and each of the `terms` roundings is random as well, which
-/// makes terms·magnitude·ε/2 the scale of the error; four times that is far out in its tail.
-pub fn sum_tolerance(terms: usize, magnitude: f64) -> f64 {
-    2.0 * EPSILON * terms as f64 * magnitude
-}
-
-/// One output of a kernel.
-pub struct Output {
-    /// The operand's name.
-    pub name: &'static str,
-    /// Its elements.
-    pub values: Vec<f64>,
-    /// How far off each may be.
-    pub tolerance: f64,
-}
-
-/// A call of one or several kernels, made the same way on any device.
-pub trait Case: std::fmt::Debug {
-    /// Makes the call and returns all that it wrote.
-    fn run<D: Device>(&self, device: &D) -> Vec<Output>;
-}
+pub use case::*;
 
 /// Whether the processor and the reference agree on a case.
 pub fn compare(case: &impl Case) -> Result<(), String> {
@@ -65,62 +41,6 @@ pub fn agree(case: &impl Case) {
     }
 }
 
-/// A buffer and its length.
-pub struct Array<D: Memory> {
-    buffer: D::Buffer,
-    len: usize,
-}
-
-impl<D: Memory> Array<D> {
-    /// An array that holds `values`.
-    pub fn new(device: &D, values: &[f64]) -> Self {
-        let mut array = Array::blank(device, values.len());
-        let values: Vec<D::Real> = values.iter().map(|&value| D::Real::from_f64(value)).collect();
-        device.upload(array.view_mut(), &values).unwrap();
-        array
-    }
-
-    /// An array that a kernel is to fill.
-    pub fn blank(device: &D, len: usize) -> Self {
-        Array { buffer: device.allocate(len, Storage::Full).unwrap(), len }
-    }
-
-    /// All of it.
-    pub fn view(&self) -> D::View<'_> {
-        D::view(&self.buffer, 0..self.len)
-    }
-
-    /// All of it, exclusively.
-    pub fn view_mut(&mut self) -> D::ViewMut<'_> {
-        D::view_mut(&mut self.buffer, 0..self.len)
-    }
-
-    /// The elements as an output of a case.
-    pub fn output(&self, device: &D, name: &'static str, tolerance: f64) -> Output {
-        let values = device.download(self.view()).unwrap().into_iter().map(Into::into).collect();
-        Output { name, values, tolerance }
-    }
-}
-
-/// Numbers in −1..1, rounded to `f32`.
-pub fn numbers(seed: u64, len: usize) -> Vec<f64> {
-    support::seeded(seed, len, -1.0, 1.0).into_iter().map(|value| f64::from(value as f32)).collect()
-}
-
-/// Multiples of 1/32 in −1..1: sums and products of a few are exact in `f32`.
-pub fn grid(seed: u64, len: usize) -> Vec<f64> {
-    support::seeded(seed, len, -32.0, 33.0).into_iter().map(|value| value.floor() / 32.0).collect()
-}
-
-/// `norm [4, C]` on the grid, its scales of both signs.
-pub fn grid_norm(seed: u64, channels: usize) -> Vec<f64> {
-    let mut norm = grid(seed, 4 * channels);
-    for istd in &mut norm[3 * channels..] {
-        *istd = istd.abs() + 0.5;
-    }
-    norm
-}
-
 /// A case that answers a little differently in `f32`, or not at all.
 #[derive(Debug)]
 struct Wrong {
@@ -130,7 +50,7 @@ struct Wrong {
 impl Case for Wrong {
     fn run<D: Device>(&self, _: &D) -> Vec<Output> {
         let error = if size_of::<D::Real>() == size_of::<f32>() { self.by } else { 0.0 };
-        vec![Output { name: "one", values: vec![1.0 + error], tolerance: 1e-6 }]
+        vec![Output::new("one", vec![1.0 + error], 1e-6)]
     }
 }
 

@@ -1,6 +1,6 @@
 //! Poolings, on the grid: their ties are real.
 
-use super::{Array, Case, EPSILON, Output, agree, grid, grid_norm, numbers, sum_tolerance};
+use super::{Array, Case, EPSILON, Output, agree, grid, grid_norm, narrow, numbers, sum_tolerance};
 use onesheet::device::{Device, GlobalPoolShape, InputTransform, PoolShape};
 
 #[derive(Debug)]
@@ -13,11 +13,11 @@ pub struct MaxPool {
 impl Case for MaxPool {
     fn run<D: Device>(&self, device: &D) -> Vec<Output> {
         let MaxPool { ref shape, norm, seed } = *self;
-        let x = Array::new(device, &grid(seed, shape.input_len()));
+        let x = Array::activation(device, &grid(seed, shape.input_len()));
         let owed = Array::new(device, &grid_norm(seed + 1, shape.c));
         let transform = norm.then(|| InputTransform { norm: owed.view() });
-        let dy = Array::new(device, &numbers(seed + 2, shape.output_len()));
-        let (mut y, mut dx) = (Array::blank(device, shape.output_len()), Array::blank(device, shape.input_len()));
+        let dy = Array::activation(device, &narrow(seed + 2, shape.output_len()));
+        let [mut y, mut dx] = [shape.output_len(), shape.input_len()].map(|len| Array::blank_activation(device, len));
         device.max_pool_forward(y.view_mut(), x.view(), transform, shape).unwrap();
         device.max_pool_backward(dx.view_mut(), dy.view(), x.view(), transform, shape).unwrap();
         let windows = shape.window * shape.window;
@@ -34,10 +34,10 @@ pub struct Global {
 impl Case for Global {
     fn run<D: Device>(&self, device: &D) -> Vec<Output> {
         let Global { ref shape, seed } = *self;
-        let x = Array::new(device, &grid(seed, shape.input_len()));
+        let x = Array::activation(device, &grid(seed, shape.input_len()));
         let dy = Array::new(device, &numbers(seed + 1, shape.output_len()));
         let [mut average, mut maximum] = [(); 2].map(|()| Array::blank(device, shape.output_len()));
-        let [mut spread, mut chosen] = [(); 2].map(|()| Array::blank(device, shape.input_len()));
+        let [mut spread, mut chosen] = [(); 2].map(|()| Array::blank_activation(device, shape.input_len()));
         device.global_average_pool_forward(average.view_mut(), x.view(), shape).unwrap();
         device.global_average_pool_backward(spread.view_mut(), dy.view(), shape).unwrap();
         device.global_max_pool_forward(maximum.view_mut(), x.view(), shape).unwrap();

@@ -33,7 +33,7 @@ struct Unsteady;
 impl Case for Unsteady {
     fn run<D: onesheet::device::Device>(&self, _: &D) -> Vec<super::Output> {
         let values = vec![rayon::current_num_threads() as f64];
-        vec![super::Output { name: "threads", values, tolerance: 0.0 }]
+        vec![super::Output::new("threads", values, 0.0)]
     }
 }
 

@@ -30,13 +30,7 @@ impl BatchNormKernels for Cuda {
     ) -> Result<(), DeviceError> {
         unimplemented!()
     }
-    fn batch_norm_apply(
-        &self,
-        a: ViewMut<'_>,
-        y: View<'_>,
-        norm: View<'_>,
-        shape: Rows,
-    ) -> Result<(), DeviceError> {
+    fn batch_norm_apply(&self, a: ViewMut<'_>, y: View<'_>, norm: View<'_>, shape: Rows) -> Result<(), DeviceError> {
         unimplemented!()
     }
     fn batch_norm_backward_reduce(

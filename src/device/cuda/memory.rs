@@ -402,7 +402,8 @@ impl Memory for Cuda {
                 self.inner.context.bind_to_thread().map_err(failed)?;
                 let stream = self.inner.compute.cu_stream();
                 // SAFETY: both views are live, of one length, and the target is exclusive.
-                unsafe { result::memcpy_dtod_async(to.address(), from.address(), to.bytes(), stream) }.map_err(failed)?;
+                unsafe { result::memcpy_dtod_async(to.address(), from.address(), to.bytes(), stream) }
+                    .map_err(failed)?;
             }
         }
         self.renew_narrow(&to)
@@ -418,7 +419,10 @@ impl Memory for Cuda {
                 return Err(DeviceError::Shape { kernel: "add", reason });
             }
         };
-        self.elementwise(kernel, Elements { to: to.address(), from: from.address(), len: to.len() as u64, value: 0.0 })?;
+        self.elementwise(
+            kernel,
+            Elements { to: to.address(), from: from.address(), len: to.len() as u64, value: 0.0 },
+        )?;
         self.renew_narrow(&to)
     }
 }

@@ -87,7 +87,8 @@ impl Cuda {
         let (major, minor) = context.compute_capability().map_err(failed)?;
         let gpu = context.name().map_err(failed)?;
         if major < 8 {
-            let reason = format!("{gpu} has compute capability {major}.{minor}; the kernels need 8.0 (Ampere) or newer");
+            let reason =
+                format!("{gpu} has compute capability {major}.{minor}; the kernels need 8.0 (Ampere) or newer");
             return Err(unavailable(reason));
         }
         let precision_name = match precision {
@@ -104,8 +105,7 @@ impl Cuda {
         memory::clear(&compute, &tickets).map_err(failed)?;
         let kernels = Kernels::new(&context, precision);
         let lanes = Rc::default();
-        let inner =
-            Inner { name, precision, multiprocessors, context, compute, copies, kernels, pool, tickets, lanes };
+        let inner = Inner { name, precision, multiprocessors, context, compute, copies, kernels, pool, tickets, lanes };
         Ok(Cuda { inner: Rc::new(inner) })
     }
 

@@ -38,12 +38,7 @@ impl PoolKernels for Cuda {
     ) -> Result<(), DeviceError> {
         unimplemented!()
     }
-    fn global_max_pool_forward(
-        &self,
-        y: ViewMut<'_>,
-        x: View<'_>,
-        shape: &GlobalPoolShape,
-    ) -> Result<(), DeviceError> {
+    fn global_max_pool_forward(&self, y: ViewMut<'_>, x: View<'_>, shape: &GlobalPoolShape) -> Result<(), DeviceError> {
         unimplemented!()
     }
     fn global_max_pool_backward(
