@@ -1,18 +1,18 @@
 //! `onesheet evaluate`: a run's scores on posters held back, genre by genre.
 
 use crate::console::Console;
+use crate::device::{self, Opened};
 use crate::exit::BadData;
 use anyhow::Context;
 use clap::{Args as ClapArgs, ValueEnum};
 use onesheet::data::Split;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
-use onesheet::device::cpu::Cpu;
 use onesheet::metrics::{Averages, Scores};
 use onesheet::model::Extents;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::{Checkpoint, Metadata};
-use onesheet::training::config::DeviceChoice;
+use onesheet::training::config::{DeviceChoice, Precision};
 use onesheet::training::evaluation::Answers;
 use onesheet::training::learner;
 use onesheet::training::run_folder::{best_checkpoint, folder_of, last_checkpoint, synthetic_posters};
@@ -49,6 +49,9 @@ pub struct Args {
     /// Where to compute
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceChoice,
+    /// How wide its numbers are
+    #[arg(long, value_enum, default_value = "auto")]
+    precision: Precision,
     /// Posters at a time
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
@@ -99,8 +102,9 @@ impl Part {
 
 /// Runs the tool.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    match args.device {
-        DeviceChoice::Auto | DeviceChoice::Cpu => evaluate(Rc::new(Cpu::new()), args),
+    match device::open(args.device, args.precision)? {
+        Opened::Cpu(device, _) => evaluate(Rc::new(device), args),
+        Opened::Cuda(device) => evaluate(Rc::new(device), args),
     }
 }
 

@@ -1,15 +1,15 @@
 //! `onesheet infer`: the genres of posters nobody labelled.
 
 use crate::console::Console;
+use crate::device::{self, Opened};
 use crate::exit::BadData;
 use clap::Args as ClapArgs;
 use onesheet::data::pixels::{self, Resize};
 use onesheet::data::posters;
-use onesheet::device::cpu::Cpu;
 use onesheet::device::{Device, Placement};
 use onesheet::model::{Extents, Posters};
 use onesheet::training::checkpoint::{Checkpoint, Metadata};
-use onesheet::training::config::DeviceChoice;
+use onesheet::training::config::{DeviceChoice, Precision};
 use onesheet::training::learner;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,9 @@ pub struct Args {
     /// Where to compute
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceChoice,
+    /// How wide its numbers are
+    #[arg(long, value_enum, default_value = "auto")]
+    precision: Precision,
     /// Print JSON, one object a poster
     #[arg(long)]
     json: bool,
@@ -49,8 +52,9 @@ pub struct Args {
 
 /// Runs the tool.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    match args.device {
-        DeviceChoice::Auto | DeviceChoice::Cpu => infer(Rc::new(Cpu::new()), args),
+    match device::open(args.device, args.precision)? {
+        Opened::Cpu(device, _) => infer(Rc::new(device), args),
+        Opened::Cuda(device) => infer(Rc::new(device), args),
     }
 }
 

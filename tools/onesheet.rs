@@ -1,6 +1,7 @@
 //! The `onesheet` command: one binary, a subcommand a tool.
 
 mod console;
+mod device;
 mod evaluate;
 mod exit;
 mod infer;

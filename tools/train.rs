@@ -6,18 +6,18 @@ mod settings;
 pub use settings::Args;
 
 use crate::console::Console;
+use crate::device::{self, Opened};
 use crate::exit::Interrupted;
 use anyhow::Context;
 use narration::Progress;
 use onesheet::data::synthetic;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
-use onesheet::device::cpu::Cpu;
 use onesheet::model::summary::Summary;
 use onesheet::model::{Architecture, Extents, Model, import};
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::Checkpoint;
-use onesheet::training::config::{DeviceChoice, RunConfig};
+use onesheet::training::config::RunConfig;
 use onesheet::training::run_folder::{RunFolder, folder_of, last_checkpoint, synthetic_posters};
 use onesheet::training::trainer::{self, Ending, Trainer};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -40,8 +40,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(run) => Run::resume(args, &folder_of(run))?,
         None => Run::begin(args, console)?,
     };
-    match run.config.device {
-        DeviceChoice::Auto | DeviceChoice::Cpu => train(Rc::new(Cpu::new()), run, console, args.json),
+    match device::open(run.config.device, run.config.precision)? {
+        Opened::Cpu(device, why) => train(Rc::new(device), &why, run, console, args.json),
+        Opened::Cuda(device) => train(Rc::new(device), "", run, console, args.json),
     }
 }
 
@@ -105,8 +106,8 @@ impl Run {
     }
 }
 
-/// Trains on `device`.
-fn train<D: Device>(device: Rc<D>, run: Run, console: Console, json: bool) -> anyhow::Result<()> {
+/// Trains on `device`, chosen for the reason `why` if there was a choice.
+fn train<D: Device>(device: Rc<D>, why: &str, run: Run, console: Console, json: bool) -> anyhow::Result<()> {
     let Run { config, mut folder, file, checkpoint } = run;
     let path = folder.path().to_path_buf();
     let extents = Extents::resnet50();
@@ -121,7 +122,7 @@ fn train<D: Device>(device: Rc<D>, run: Run, console: Console, json: bool) -> an
         }
     };
     drop(checkpoint);
-    narration::open(console, &trainer, &file, &path);
+    narration::open(console, &trainer, why, &file, &path);
     let progress = trainer.progress();
     if progress.total_steps > 0 {
         let (epoch, step) = (progress.epoch + 1, progress.step);

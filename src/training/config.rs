@@ -66,7 +66,7 @@ impl Default for RunConfig {
             data: None,
             weights: None,
             device: DeviceChoice::Auto,
-            precision: Precision::F32,
+            precision: Precision::Auto,
             seed: 0,
             batch: 128,
             epochs: 20,
@@ -150,18 +150,28 @@ impl Experiment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceChoice {
-    /// The best there is
+    /// An NVIDIA GPU if there is one, else the processor
     Auto,
     /// The processor
     Cpu,
+    /// The NVIDIA GPU
+    Cuda,
+    /// The simulated GPU: the kernels of the real one, each checked as it runs, on the processor
+    Sim,
 }
 
 /// How wide the numbers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
+    /// bf16 on a GPU, f32 on the processor
+    Auto,
     /// 32 bits everywhere
     F32,
+    /// 32 bits stored; tensor cores multiply with 10 bits of mantissa
+    Tf32,
+    /// Activations and a copy of the weights in bfloat16; sums, statistics and the weights themselves in 32 bits
+    Bf16,
 }
 
 /// How much a genre's errors count.

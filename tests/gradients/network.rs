@@ -3,6 +3,7 @@
 use crate::case::{check_vector, dot};
 use crate::support::{assert_close, seeded};
 use onesheet::autograd::Tape;
+use onesheet::device::Storage;
 use onesheet::device::reference::Reference;
 use onesheet::device::{BatchNormConstants, DeviceError, Memory};
 use onesheet::model::architecture::{NamedTensor, Place};

@@ -22,7 +22,7 @@ const SCHEMA: u32 = 1;
 const PLAIN_PAUSE: Duration = Duration::from_secs(15);
 
 /// Says what is about to happen: settings, posters, and the memory of the main buffers.
-pub fn open<D: Device>(console: Console, trainer: &Trainer<D>, file: &TensorFile, run: &Path) {
+pub fn open<D: Device>(console: Console, trainer: &Trainer<D>, why: &str, file: &TensorFile, run: &Path) {
     let (config, architecture) = (trainer.config(), trainer.model().architecture());
     let row = |name: &str, value: String| console.say(format_args!("  {name:<14} {value}"));
     let count = |split| thousands(file.indices(split).len());
@@ -31,7 +31,8 @@ pub fn open<D: Device>(console: Console, trainer: &Trainer<D>, file: &TensorFile
     let parameters = thousands(architecture.total_parameters());
     let trainable = thousands(architecture.trainable_parameters());
     console.say(format_args!("ResNet-50, {parameters} parameters, {trainable} trainable"));
-    row("device", format!("{}, f32", trainer.model().device().name()));
+    let why = if why.is_empty() { String::new() } else { format!("; {why}") };
+    row("device", trainer.model().device().name() + &why);
     row("experiment", config.experiment.map_or("own settings".into(), |experiment| experiment.name().into()));
     row("posters", format!("{train} to train on, {validation} for validation, {test} for the test; {}", size(file)));
     row("weights", config.weights.as_ref().map_or("random".into(), |path| path.display().to_string()));

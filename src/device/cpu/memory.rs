@@ -73,7 +73,7 @@ impl Memory for Cpu {
     type Plan = ();
 
     fn name(&self) -> String {
-        format!("CPU ({} threads, {})", rayon::current_num_threads(), simd::level())
+        format!("CPU ({} threads, {}, f32)", rayon::current_num_threads(), simd::level())
     }
 
     fn allocate(&self, len: usize, _: Storage) -> Result<Buffer, DeviceError> {
