@@ -81,6 +81,29 @@ pub struct Launch {
     pub block: u32,
     /// Bytes of dynamic shared memory a block.
     pub shared: u32,
+    /// What the launch must do at least.
+    pub work: Work,
+}
+
+/// What a launch must do at least: its floors. The launches of a step are its plan, and benches and tests hold the plan to
+/// what is counted while it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Bytes it reads from device memory, each counted once: operands, and partial results that earlier launches left.
+    pub reads: u64,
+    /// Bytes it writes to device memory, each counted once, workspaces included.
+    pub writes: u64,
+    /// Multiplications and additions of its formula; none that padding, tails or masks add.
+    pub flops: u64,
+}
+
+/// A launch as it was planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// The kernel.
+    pub kernel: &'static str,
+    /// Its geometry and its work.
+    pub launch: Launch,
 }
 
 /// Dynamic shared memory that needs no leave.
@@ -92,12 +115,14 @@ pub(super) struct Kernels {
     precision: Precision,
     modules: RefCell<HashMap<Module, Arc<CudaModule>>>,
     functions: RefCell<HashMap<(Module, &'static str), CudaFunction>>,
+    /// The launches since somebody asked to know them.
+    plan: RefCell<Option<Vec<Planned>>>,
 }
 
 impl Kernels {
     pub(super) fn new(context: &Arc<CudaContext>, precision: Precision) -> Self {
-        let (modules, functions) = (RefCell::default(), RefCell::default());
-        Kernels { context: Arc::clone(context), precision, modules, functions }
+        let (modules, functions, plan) = (RefCell::default(), RefCell::default(), RefCell::default());
+        Kernels { context: Arc::clone(context), precision, modules, functions, plan }
     }
 
     fn function(&self, module: Module, name: &'static str) -> Result<CudaFunction, DriverError> {
@@ -132,7 +157,7 @@ impl Cuda {
         launch: Launch,
         arguments: &A,
     ) -> Result<(), DeviceError> {
-        let Launch { grid: [x, y, z], block, shared } = launch;
+        let Launch { grid: [x, y, z], block, shared, work: _ } = launch;
         if x == 0 || y == 0 || z == 0 || y > 65535 || z > 65535 || x > i32::MAX as u32 || block == 0 || block > 1024 {
             return Err(DeviceError::Shape { kernel, reason: format!("no GPU runs {launch:?}, for {arguments:?}") });
         }
@@ -148,6 +173,17 @@ impl Cuda {
         // SAFETY: the struct is the one the kernel declares, and its addresses come from live views of the lengths that the
         // caller has checked against its geometry.
         unsafe { builder.launch(config) }.map_err(failed)?;
+        if let Some(plan) = &mut *self.inner.kernels.plan.borrow_mut() {
+            plan.push(Planned { kernel, launch });
+        }
         Ok(())
+    }
+
+    /// Does something, and returns the launches it took beside its result. Replayed launches are none.
+    pub fn planned<T>(&self, work: impl FnOnce() -> T) -> (T, Vec<Planned>) {
+        let before = self.inner.kernels.plan.replace(Some(Vec::new()));
+        let done = work();
+        let plan = self.inner.kernels.plan.replace(before);
+        (done, plan.unwrap_or_default())
     }
 }

@@ -1,6 +1,6 @@
 //! Device memory: a pool whose addresses repeat, views that know what they hold, and the moves between host and device.
 
-use super::kernels::{Launch, Module};
+use super::kernels::{Launch, Module, Work};
 use super::pixels::Pixels;
 use super::{Cuda, Precision, replay};
 use crate::device::{DeviceError, Memory, Placement, Storage, check_lengths};
@@ -259,7 +259,17 @@ impl Cuda {
             return Ok(());
         }
         let blocks = elements.len.div_ceil(256 * 16).min(8 * u64::from(self.multiprocessors())) as u32;
-        self.launch(Module::Memory, kernel, Launch { grid: [blocks, 1, 1], block: 256, shared: 0 }, &elements)
+        // Bytes an element read and written.
+        let (reads, writes) = match kernel {
+            "fill_f32" => (0, 4),
+            "fill_bf16" => (0, 2),
+            "add_f32" => (8, 4),
+            "add_bf16" => (4, 2),
+            "narrow" => (4, 2),
+            _ => (2, 4),
+        };
+        let work = Work { reads: reads * elements.len, writes: writes * elements.len, flops: 0 };
+        self.launch(Module::Memory, kernel, Launch { grid: [blocks, 1, 1], block: 256, shared: 0, work }, &elements)
     }
 
     /// Brings the bf16 copy of weights up to date with what was written to `to`.
