@@ -1,0 +1,227 @@
+//! Rungs 3 and 4 on CUDA: gradients through the tape against the reference, and losses of whole runs against the processor, step by
+//! step; on the simulated GPU, or with `ONESHEET_TEST_DEVICE=cuda` on a real one.
+//!
+//! From the third step on a run is a replayed graph, so whatever a step should have read from memory but took from its
+//! launch shows here.
+
+#[path = "support/cuda.rs"]
+mod cuda;
+mod support;
+
+use onesheet::device::cpu::Cpu;
+use onesheet::device::cuda::{Cuda, Precision};
+use onesheet::device::reference::Reference;
+use onesheet::device::{Device, DeviceError, Memory, PixelFormat, Placement, Storage};
+use onesheet::model::architecture::Place;
+use onesheet::model::{Batch, Extents, Model, ModelConfig, Posters, Trainable};
+use onesheet::ops::pool::Pooling;
+use onesheet::training::learner::Learner;
+use std::rc::Rc;
+use support::{compare, seeded};
+
+const GENRES: usize = 7;
+const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
+const FORMAT: PixelFormat = PixelFormat { order: [2, 1, 0], scale: 1.0, shift: [-103.939, -116.779, -123.68] };
+
+/// Every kind of layer, with channels that the tensor cores' tiles take.
+fn small() -> Extents {
+    Extents { stem: 16, stages: vec![(8, 2), (16, 1)], head: vec![24] }
+}
+
+fn config(extents: Extents, image_size: usize) -> ModelConfig {
+    let (pooling, trainable) = (Pooling::Average, Trainable::All);
+    ModelConfig { extents, image_size, genres: GENRES, pooling, trainable, momentum: 0.9 }
+}
+
+/// Posters and labels of one step.
+struct Data {
+    pixels: Vec<u8>,
+    placements: Vec<Placement>,
+    labels: Vec<u8>,
+}
+
+impl Data {
+    /// Patches of colour, since noise has no mean to speak of, mirrored and moved.
+    fn draw(step: u64, images: usize, size: usize) -> Self {
+        let patches = seeded(1000 + step, images * 48, 0.0, 256.0);
+        let pixel = |at: usize| {
+            let (c, x, y, n) = (at % 3, at / 3 % size, at / 3 / size % size, at / 3 / size / size);
+            let patch = (4 * y / size) * 4 + 4 * x / size;
+            (patches[n * 48 + patch * 3 + c] as usize + at * 7 % 32).min(255) as u8
+        };
+        let place = |n: usize| Placement { flip: n % 2 == 1, shift_y: n as i8 % 3 - 1, shift_x: 2 - n as i8 % 5 };
+        Data {
+            pixels: (0..images * size * size * 3).map(pixel).collect(),
+            placements: (0..images).map(place).collect(),
+            labels: seeded(2000 + step, images * GENRES, 0.0, 1.0).iter().map(|&u| u8::from(u < 0.4)).collect(),
+        }
+    }
+
+    fn posters(&self) -> Posters<'_> {
+        Posters { pixels: &self.pixels, placements: &self.placements, format: &FORMAT }
+    }
+}
+
+/// The losses of some steps on `device`.
+fn losses<D: Device>(device: Rc<D>, config: &ModelConfig, images: usize, steps: u64, rate: f64) -> Vec<f64> {
+    let mut learner = Learner::new(Rc::clone(&device), config.clone(), 5).unwrap();
+    let step = |number| {
+        let data = Data::draw(number, images, config.image_size);
+        let pixels = device.upload_pixels(&data.pixels, &data.placements).unwrap();
+        learner.submit(pixels, images, &FORMAT, &data.labels, &[1.0; GENRES], rate).unwrap();
+        learner.loss().unwrap()
+    };
+    (0..steps).map(step).collect()
+}
+
+fn check_losses(config: &ModelConfig, images: usize, steps: u64, rate: f64, tolerances: [f64; 3]) {
+    let expected = losses(Rc::new(Cpu::new()), config, images, steps, rate);
+    for (precision, tolerance) in PRECISIONS.into_iter().zip(tolerances) {
+        let device = Rc::new(cuda::device(precision));
+        let found = losses(Rc::clone(&device), config, images, steps, rate);
+        compare(&format!("losses on {}", device.name()), &found, &expected, 0.0, tolerance).unwrap();
+    }
+}
+
+#[test]
+fn a_miniature_learns_as_it_does_on_the_processor() {
+    check_losses(&config(Extents::miniature(), 21), 3, 6, 1e-4, [1e-4, 1e-3, 2e-2]);
+}
+
+#[test]
+fn a_small_network_learns_as_it_does_on_the_processor() {
+    let mut config = config(small(), 33);
+    check_losses(&config, 4, 6, 1e-4, [1e-4, 1e-3, 2e-2]);
+    config.pooling = Pooling::Max;
+    config.trainable = Trainable::Last(12);
+    check_losses(&config, 4, 4, 1e-4, [1e-4, 1e-3, 2e-2]);
+}
+
+#[test]
+fn the_full_network_learns_as_it_does_on_the_processor() {
+    check_losses(&config(Extents::resnet50(), 64), 4, 4, 1e-5, [1e-3, 5e-3, 2e-2]);
+}
+
+/// The gradient of every trainable tensor after one pass, in their order, with its name.
+fn gradients<D: Device>(device: Rc<D>, config: &ModelConfig, data: &Data) -> Vec<(String, Vec<f64>)> {
+    let mut model = Model::new(Rc::clone(&device), config.clone(), 5).unwrap();
+    let pixels = device.upload_pixels(&data.pixels, &data.placements).unwrap();
+    let images = data.placements.len();
+    let mut batch = Batch::new(&*device, pixels, images, &FORMAT, &data.labels, &[1.0; GENRES]).unwrap();
+    model.gradients(&mut batch).unwrap();
+    let mut named = Vec::new();
+    for tensor in &model.architecture().tensors {
+        if let Place::Weights(span) = tensor.place {
+            let values = device.download(model.parameters().gradients.view(span)).unwrap();
+            named.push((tensor.name.clone(), values.into_iter().map(Into::into).collect()));
+        }
+    }
+    named
+}
+
+/// How far a gradient is off, relative to its own size: as vectors, since where a pre-activation is zero up to rounding, a ReLU may
+/// open on one device and not on the other.
+fn distance(found: &[f64], expected: &[f64]) -> f64 {
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    norm(&mut found.iter().zip(expected).map(|(f, e)| f - e)) / norm(&mut expected.iter().copied()).max(1e-12)
+}
+
+#[test]
+fn gradients_are_the_references() {
+    for extents in [Extents::miniature(), small()] {
+        let config = config(extents, 33);
+        let data = Data::draw(1, 4, 33);
+        let expected = gradients(Rc::new(Reference), &config, &data);
+        for (precision, tolerance) in PRECISIONS.into_iter().zip([1e-3, 1e-2, 8e-2]) {
+            let device = Rc::new(cuda::device(precision));
+            for ((name, found), (_, expected)) in gradients(Rc::clone(&device), &config, &data).iter().zip(&expected) {
+                let off = distance(found, expected);
+                // A convolution's bias in front of a batch norm has none.
+                let zero = expected.iter().all(|&g| g == 0.0) && found.iter().all(|&g| g == 0.0);
+                assert!(zero || off <= tolerance, "{name} on {}: off by {off:.2e} of its norm", device.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_bits_every_time() {
+    let config = config(small(), 33);
+    let run = || losses(Rc::new(cuda::device(Precision::Bf16)), &config, 4, 5, 1e-3);
+    assert_eq!(run(), run());
+}
+
+/// Batches of another size in between, as validation brings them, take nothing that a replayed step writes to.
+#[test]
+fn a_replayed_step_keeps_to_its_own_memory() {
+    let config = config(small(), 33);
+    let run = |disturbed: bool| {
+        let device = Rc::new(cuda::device(Precision::Bf16));
+        let mut learner = Learner::new(Rc::clone(&device), config.clone(), 5).unwrap();
+        let mut losses = Vec::new();
+        let mut kept = Vec::new();
+        for step in 0..6 {
+            let data = Data::draw(step, 4, 33);
+            let pixels = device.upload_pixels(&data.pixels, &data.placements).unwrap();
+            learner.submit(pixels, 4, &FORMAT, &data.labels, &[1.0; GENRES], 1e-3).unwrap();
+            losses.push(learner.loss().unwrap());
+            if disturbed {
+                let other = Data::draw(50 + step, 3, 33);
+                learner.model().score(other.posters(), &other.labels, &[1.0; GENRES]).unwrap();
+                // Somebody's buffers, of sizes that the step uses too.
+                for len in [4 * 17 * 17 * 16, 4 * 9 * 9 * 32, 4 * 7] {
+                    let mut buffer = device.allocate(len, Storage::Activation).unwrap();
+                    device.fill(Cuda::view_mut(&mut buffer, 0..len), 7.0).unwrap();
+                    kept.push((buffer, len));
+                }
+            }
+        }
+        for (buffer, len) in &kept {
+            let values = device.download(Cuda::view(buffer, 0..*len)).unwrap();
+            assert!(values.iter().all(|&value| value == 7.0), "a replayed step wrote to a buffer of {len} elements");
+        }
+        losses
+    };
+    assert_eq!(run(true), run(false));
+}
+
+/// As the trainer does it: the next batch is on its way while a step runs.
+#[test]
+fn staged_batches_arrive_whole() {
+    let config = config(small(), 33);
+    let device = Rc::new(cuda::device(Precision::F32));
+    let mut learner = Learner::new(Rc::clone(&device), config.clone(), 5).unwrap();
+    let upload = |data: &Data| device.upload_pixels(&data.pixels, &data.placements).unwrap();
+    let mut found = Vec::new();
+    let mut staged = Data::draw(0, 4, 33);
+    let mut pixels = upload(&staged);
+    for step in 1..=6 {
+        learner.submit(pixels, 4, &FORMAT, &staged.labels, &[1.0; GENRES], 1e-4).unwrap();
+        staged = Data::draw(step, 4, 33);
+        pixels = upload(&staged);
+        found.push(learner.loss().unwrap());
+    }
+    assert_eq!(found, losses(Rc::new(cuda::device(Precision::F32)), &config, 4, 6, 1e-4));
+}
+
+#[test]
+fn probabilities_are_the_processors() {
+    let config = config(small(), 33);
+    let data = Data::draw(3, 5, 33);
+    let expected = Model::new(Rc::new(Cpu::new()), config.clone(), 5).unwrap().predict(data.posters()).unwrap();
+    let widen = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<_>>();
+    let expected = widen(expected);
+    for (precision, tolerance) in PRECISIONS.into_iter().zip([1e-4, 2e-3, 1e-2]) {
+        let device = Rc::new(cuda::device(precision));
+        let found = Model::new(Rc::clone(&device), config.clone(), 5).unwrap().predict(data.posters()).unwrap();
+        compare(&format!("on {}", device.name()), &widen(found), &expected, tolerance, 0.0).unwrap();
+    }
+}
+
+#[test]
+fn too_much_memory_is_refused_with_what_to_lower() {
+    let device = cuda::device(Precision::F32);
+    let error = device.allocate(1 << 44, Storage::Full).err().expect("64 TiB");
+    assert!(matches!(error, DeviceError::OutOfMemory { .. }), "{error}");
+    assert!(error.to_string().contains("--batch"), "{error}");
+}
