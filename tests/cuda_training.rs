@@ -1,11 +1,16 @@
-//! Rungs 3 and 4 on CUDA: gradients through the tape against the reference, and losses of whole runs against the processor, step by
-//! step; on the simulated GPU, or with `ONESHEET_TEST_DEVICE=cuda` on a real one.
+//! Rung 4 on CUDA: gradients through the tape, and losses of whole runs step by step, against the processor; on the simulated
+//! GPU, or with `ONESHEET_TEST_DEVICE=cuda` on a real one.
+//!
+//! In a narrow precision the processor rounds as the kernels do ([`Rounded`]). Learning rates are small here, because training
+//! is chaotic: at Keras's 1e-3 the last bit of a third of the activations, flipped, changes the loss of the sixth step by a quarter.
 //!
 //! From the third step on a run is a replayed graph, so whatever a step should have read from memory but took from its
 //! launch shows here.
 
 #[path = "support/cuda.rs"]
 mod cuda;
+#[path = "support/rounded.rs"]
+mod rounded;
 mod support;
 
 use onesheet::device::cpu::Cpu;
@@ -16,6 +21,7 @@ use onesheet::model::architecture::Place;
 use onesheet::model::{Batch, Extents, Model, ModelConfig, Posters, Trainable};
 use onesheet::ops::pool::Pooling;
 use onesheet::training::learner::Learner;
+use rounded::Rounded;
 use std::rc::Rc;
 use support::{compare, seeded};
 
@@ -74,9 +80,14 @@ fn losses<D: Device>(device: Rc<D>, config: &ModelConfig, images: usize, steps: 
     (0..steps).map(step).collect()
 }
 
-fn check_losses(config: &ModelConfig, images: usize, steps: u64, rate: f64, tolerances: [f64; 3]) {
-    let expected = losses(Rc::new(Cpu::new()), config, images, steps, rate);
-    for (precision, tolerance) in PRECISIONS.into_iter().zip(tolerances) {
+/// The processor, rounding as CUDA does.
+fn oracle(precision: Precision) -> Rc<Rounded> {
+    Rc::new(Rounded { inner: Cpu::new(), precision })
+}
+
+fn check_losses(config: &ModelConfig, images: usize, steps: u64, rate: f64, tolerance: f64) {
+    for precision in PRECISIONS {
+        let expected = losses(oracle(precision), config, images, steps, rate);
         let device = Rc::new(cuda::device(precision));
         let found = losses(Rc::clone(&device), config, images, steps, rate);
         compare(&format!("losses on {}", device.name()), &found, &expected, 0.0, tolerance).unwrap();
@@ -85,21 +96,21 @@ fn check_losses(config: &ModelConfig, images: usize, steps: u64, rate: f64, tole
 
 #[test]
 fn a_miniature_learns_as_it_does_on_the_processor() {
-    check_losses(&config(Extents::miniature(), 21), 3, 6, 1e-4, [1e-4, 1e-3, 2e-2]);
+    check_losses(&config(Extents::miniature(), 21), 3, 6, 1e-5, 1e-3);
 }
 
 #[test]
 fn a_small_network_learns_as_it_does_on_the_processor() {
     let mut config = config(small(), 33);
-    check_losses(&config, 4, 6, 1e-4, [1e-4, 1e-3, 2e-2]);
+    check_losses(&config, 4, 6, 1e-5, 1e-3);
     config.pooling = Pooling::Max;
     config.trainable = Trainable::Last(12);
-    check_losses(&config, 4, 4, 1e-4, [1e-4, 1e-3, 2e-2]);
+    check_losses(&config, 4, 4, 1e-5, 1e-3);
 }
 
 #[test]
 fn the_full_network_learns_as_it_does_on_the_processor() {
-    check_losses(&config(Extents::resnet50(), 64), 4, 4, 1e-5, [1e-3, 5e-3, 2e-2]);
+    check_losses(&config(Extents::resnet50(), 64), 4, 4, 1e-6, 1e-3);
 }
 
 /// The gradient of every trainable tensor after one pass, in their order, with its name.
@@ -126,20 +137,38 @@ fn distance(found: &[f64], expected: &[f64]) -> f64 {
     norm(&mut found.iter().zip(expected).map(|(f, e)| f - e)) / norm(&mut expected.iter().copied()).max(1e-12)
 }
 
+/// Whether every gradient is what `expected` says.
+fn check_gradients(
+    device: Rc<Cuda>,
+    config: &ModelConfig,
+    data: &Data,
+    expected: &[(String, Vec<f64>)],
+    tolerance: f64,
+) {
+    for ((name, found), (_, expected)) in gradients(Rc::clone(&device), config, data).iter().zip(expected) {
+        let off = distance(found, expected);
+        // A convolution's bias in front of a batch norm has none.
+        let zero = expected.iter().all(|&g| g == 0.0) && found.iter().all(|&g| g == 0.0);
+        assert!(zero || off <= tolerance, "{name} on {}: off by {off:.2e} of its norm", device.name());
+    }
+}
+
 #[test]
 fn gradients_are_the_references() {
     for extents in [Extents::miniature(), small()] {
-        let config = config(extents, 33);
-        let data = Data::draw(1, 4, 33);
+        let (config, data) = (config(extents, 33), Data::draw(1, 4, 33));
         let expected = gradients(Rc::new(Reference), &config, &data);
-        for (precision, tolerance) in PRECISIONS.into_iter().zip([1e-3, 1e-2, 8e-2]) {
-            let device = Rc::new(cuda::device(precision));
-            for ((name, found), (_, expected)) in gradients(Rc::clone(&device), &config, &data).iter().zip(&expected) {
-                let off = distance(found, expected);
-                // A convolution's bias in front of a batch norm has none.
-                let zero = expected.iter().all(|&g| g == 0.0) && found.iter().all(|&g| g == 0.0);
-                assert!(zero || off <= tolerance, "{name} on {}: off by {off:.2e} of its norm", device.name());
-            }
+        check_gradients(Rc::new(cuda::device(Precision::F32)), &config, &data, &expected, 1e-3);
+    }
+}
+
+#[test]
+fn narrow_gradients_are_the_rounded_ones() {
+    for extents in [Extents::miniature(), small()] {
+        let (config, data) = (config(extents, 33), Data::draw(1, 4, 33));
+        for precision in [Precision::Tf32, Precision::Bf16] {
+            let expected = gradients(oracle(precision), &config, &data);
+            check_gradients(Rc::new(cuda::device(precision)), &config, &data, &expected, 1e-2);
         }
     }
 }
@@ -208,13 +237,12 @@ fn staged_batches_arrive_whole() {
 fn probabilities_are_the_processors() {
     let config = config(small(), 33);
     let data = Data::draw(3, 5, 33);
-    let expected = Model::new(Rc::new(Cpu::new()), config.clone(), 5).unwrap().predict(data.posters()).unwrap();
-    let widen = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<_>>();
-    let expected = widen(expected);
     for (precision, tolerance) in PRECISIONS.into_iter().zip([1e-4, 2e-3, 1e-2]) {
+        let expected = Model::new(Rc::new(Cpu::new()), config.clone(), 5).unwrap().predict(data.posters()).unwrap();
         let device = Rc::new(cuda::device(precision));
         let found = Model::new(Rc::clone(&device), config.clone(), 5).unwrap().predict(data.posters()).unwrap();
-        compare(&format!("on {}", device.name()), &widen(found), &expected, tolerance, 0.0).unwrap();
+        let [found, expected] = [found, expected].map(|values| values.into_iter().map(f64::from).collect::<Vec<_>>());
+        compare(&format!("on {}", device.name()), &found, &expected, tolerance, 0.0).unwrap();
     }
 }
 

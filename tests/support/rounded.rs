@@ -1,0 +1,493 @@
+//! An oracle for narrow numbers: the processor, with everything rounded that the CUDA device rounds in a precision.
+//!
+//! Rounding to bfloat16 alone moves the loss of a freshly drawn ResNet-50 by several percent, so a comparison with plain `f32` could
+//! not tell a wrong kernel from a right one. Against this device what is left are sums in another order, and now and then
+//! a number that such a sum rounds the other way.
+
+use onesheet::device::cpu::Cpu;
+use onesheet::device::cuda::Precision;
+use onesheet::device::image::HostPixels;
+use onesheet::device::*;
+use std::ops::Range;
+
+/// The processor computing as CUDA does in a precision.
+pub struct Rounded {
+    pub inner: Cpu,
+    pub precision: Precision,
+}
+
+/// A buffer that knows what it holds.
+pub struct Buffer {
+    inner: <Cpu as Memory>::Buffer,
+    storage: Storage,
+}
+
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    data: &'a [f32],
+}
+
+pub struct ViewMut<'a> {
+    data: &'a mut [f32],
+    storage: Storage,
+}
+
+impl Rounded {
+    /// What an activation keeps of a number.
+    fn stored(&self, x: f32) -> f32 {
+        if self.precision == Precision::Bf16 { half::bf16::from_f32(x).to_f32() } else { x }
+    }
+
+    /// What a convolution's product keeps of a factor.
+    fn factor(&self, x: f32) -> f32 {
+        match self.precision {
+            Precision::F32 => x,
+            Precision::Tf32 => tf32(x),
+            Precision::Bf16 => half::bf16::from_f32(x).to_f32(),
+        }
+    }
+
+    /// What a dense layer's product keeps of one.
+    fn dense_factor(&self, x: f32) -> f32 {
+        if self.precision == Precision::F32 { x } else { tf32(x) }
+    }
+
+    fn store(&self, values: &mut [f32]) {
+        values.iter_mut().for_each(|x| *x = self.stored(*x));
+    }
+
+    fn factors(&self, values: &[f32]) -> Vec<f32> {
+        values.iter().map(|&x| self.factor(x)).collect()
+    }
+
+    fn dense_factors(&self, values: &[f32]) -> Vec<f32> {
+        values.iter().map(|&x| self.dense_factor(x)).collect()
+    }
+
+    /// The convolution's input as its products see it.
+    fn input(&self, x: &[f32], transform: Option<InputTransform<View<'_>>>, channels: usize) -> Vec<f32> {
+        let Some(InputTransform { norm }) = transform else { return self.factors(x) };
+        let mut paid = vec![0.0; x.len()];
+        let rows = Rows { rows: x.len() / channels, channels };
+        self.inner.batch_norm_apply(&mut paid, x, norm.data, rows).unwrap();
+        self.store(&mut paid);
+        self.factors(&paid)
+    }
+
+    /// The output's gradient as it is formed and stored.
+    fn gradient(&self, dy: OutputGradient<View<'_>>, filters: usize) -> Vec<f32> {
+        match dy {
+            OutputGradient::Ready(dy) => dy.data.to_vec(),
+            OutputGradient::Owed { dz, y, k } => {
+                let form = |i: usize| {
+                    let c = i % filters;
+                    k.data[c] * dz.data[i] + (k.data[filters + c] * y.data[i] + k.data[2 * filters + c])
+                };
+                (0..dz.data.len()).map(|i| self.stored(form(i))).collect()
+            }
+        }
+    }
+}
+
+/// Ten bits of mantissa, ties away from zero.
+fn tf32(x: f32) -> f32 {
+    if x.is_finite() { f32::from_bits((x.to_bits() + 0x1000) & !0x1fff) } else { x }
+}
+
+impl Memory for Rounded {
+    type Real = f32;
+    type Buffer = Buffer;
+    type View<'a> = View<'a>;
+    type ViewMut<'a> = ViewMut<'a>;
+    type Pixels = HostPixels;
+    type Plan = ();
+
+    fn name(&self) -> String {
+        format!("{} rounding as {:?} does", self.inner.name(), self.precision)
+    }
+
+    fn allocate(&self, len: usize, storage: Storage) -> Result<Buffer, DeviceError> {
+        Ok(Buffer { inner: self.inner.allocate(len, storage)?, storage })
+    }
+
+    fn view(buffer: &Buffer, range: Range<usize>) -> View<'_> {
+        View { data: Cpu::view(&buffer.inner, range) }
+    }
+
+    fn view_mut(buffer: &mut Buffer, range: Range<usize>) -> ViewMut<'_> {
+        ViewMut { data: Cpu::view_mut(&mut buffer.inner, range), storage: buffer.storage }
+    }
+
+    fn split_mut<'a>(view: ViewMut<'a>, at: usize) -> (ViewMut<'a>, ViewMut<'a>)
+    where
+        Self: 'a,
+    {
+        let ViewMut { data, storage } = view;
+        let (first, second) = data.split_at_mut(at);
+        (ViewMut { data: first, storage }, ViewMut { data: second, storage })
+    }
+
+    fn upload(&self, to: ViewMut<'_>, from: &[f32]) -> Result<(), DeviceError> {
+        self.inner.upload(to.data, from)?;
+        if to.storage == Storage::Activation {
+            self.store(to.data);
+        }
+        Ok(())
+    }
+
+    fn download(&self, from: View<'_>) -> Result<Vec<f32>, DeviceError> {
+        self.inner.download(from.data)
+    }
+
+    fn upload_pixels(&self, pixels: &[u8], placements: &[Placement]) -> Result<HostPixels, DeviceError> {
+        self.inner.upload_pixels(pixels, placements)
+    }
+
+    fn copy_pixels(&self, to: &mut HostPixels, from: &HostPixels) -> Result<(), DeviceError> {
+        self.inner.copy_pixels(to, from)
+    }
+
+    fn repeat<E: From<DeviceError>>(&self, (): &mut (), work: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        work()
+    }
+
+    fn fill(&self, to: ViewMut<'_>, value: f32) -> Result<(), DeviceError> {
+        self.inner.fill(to.data, value)
+    }
+
+    fn copy(&self, to: ViewMut<'_>, from: View<'_>) -> Result<(), DeviceError> {
+        self.inner.copy(to.data, from.data)
+    }
+
+    fn add(&self, to: ViewMut<'_>, from: View<'_>) -> Result<(), DeviceError> {
+        self.inner.add(to.data, from.data)?;
+        if to.storage == Storage::Activation {
+            self.store(to.data);
+        }
+        Ok(())
+    }
+}
+
+impl ConvKernels for Rounded {
+    fn conv_forward(
+        &self,
+        y: ViewMut<'_>,
+        stats: Option<ViewMut<'_>>,
+        x: View<'_>,
+        transform: Option<InputTransform<View<'_>>>,
+        w: View<'_>,
+        bias: Option<View<'_>>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError> {
+        let (x, w) = (self.input(x.data, transform, shape.c), self.factors(w.data));
+        self.inner.conv_forward(y.data, None, &x, None, &w, bias.map(|bias| bias.data), shape)?;
+        self.store(y.data);
+        if let Some(stats) = stats {
+            let pixels = (y.data.len() / shape.k) as f64;
+            for k in 0..shape.k {
+                let channel = || y.data.iter().skip(k).step_by(shape.k).map(|&y| f64::from(y));
+                let mean = channel().sum::<f64>() / pixels;
+                stats.data[k] = mean as f32;
+                stats.data[shape.k + k] = (channel().map(|y| (y - mean).powi(2)).sum::<f64>() / pixels) as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn conv_backward_data(
+        &self,
+        dx: ViewMut<'_>,
+        accumulate: bool,
+        epilogue: Option<ReduceEpilogue<View<'_>, ViewMut<'_>>>,
+        dy: OutputGradient<View<'_>>,
+        w: View<'_>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError> {
+        let (dy, w) = (self.factors(&self.gradient(dy, shape.k)), self.factors(w.data));
+        self.inner.conv_backward_data(dx.data, accumulate, None, OutputGradient::Ready(&dy), &w, shape)?;
+        self.store(dx.data);
+        if let Some(ReduceEpilogue { sums, y, norm }) = epilogue {
+            let (da, rows) = (dx.data.to_vec(), Rows { rows: dx.data.len() / shape.c, channels: shape.c });
+            self.inner.batch_norm_backward_reduce(dx.data, sums.data, &da, y.data, norm.data, rows)?;
+        }
+        Ok(())
+    }
+
+    fn conv_backward_weights(
+        &self,
+        dw: ViewMut<'_>,
+        dy: OutputGradient<View<'_>>,
+        x: View<'_>,
+        transform: Option<InputTransform<View<'_>>>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError> {
+        let (dy, x) = (self.factors(&self.gradient(dy, shape.k)), self.input(x.data, transform, shape.c));
+        self.inner.conv_backward_weights(dw.data, OutputGradient::Ready(&dy), &x, None, shape)
+    }
+
+    fn conv_backward_bias(
+        &self,
+        dbias: ViewMut<'_>,
+        dy: OutputGradient<View<'_>>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError> {
+        let dy = self.gradient(dy, shape.k);
+        self.inner.conv_backward_bias(dbias.data, OutputGradient::Ready(&dy), shape)
+    }
+}
+
+impl BatchNormKernels for Rounded {
+    fn batch_norm_finalise(
+        &self,
+        norm: ViewMut<'_>,
+        running_mean: ViewMut<'_>,
+        running_variance: ViewMut<'_>,
+        stats: View<'_>,
+        gamma: View<'_>,
+        beta: View<'_>,
+        bias: Option<View<'_>>,
+        channels: usize,
+        constants: BatchNormConstants,
+    ) -> Result<(), DeviceError> {
+        let (mean, variance) = (running_mean.data, running_variance.data);
+        let bias = bias.map(|bias| bias.data);
+        let (stats, gamma, beta) = (stats.data, gamma.data, beta.data);
+        self.inner.batch_norm_finalise(norm.data, mean, variance, stats, gamma, beta, bias, channels, constants)
+    }
+
+    fn batch_norm_fold(
+        &self,
+        norm: ViewMut<'_>,
+        running_mean: View<'_>,
+        running_variance: View<'_>,
+        gamma: View<'_>,
+        beta: View<'_>,
+        bias: Option<View<'_>>,
+        channels: usize,
+        epsilon: f64,
+    ) -> Result<(), DeviceError> {
+        let (mean, variance) = (running_mean.data, running_variance.data);
+        let bias = bias.map(|bias| bias.data);
+        self.inner.batch_norm_fold(norm.data, mean, variance, gamma.data, beta.data, bias, channels, epsilon)
+    }
+
+    fn batch_norm_apply(&self, a: ViewMut<'_>, y: View<'_>, norm: View<'_>, shape: Rows) -> Result<(), DeviceError> {
+        self.inner.batch_norm_apply(a.data, y.data, norm.data, shape)?;
+        self.store(a.data);
+        Ok(())
+    }
+
+    fn batch_norm_backward_reduce(
+        &self,
+        dz: ViewMut<'_>,
+        sums: ViewMut<'_>,
+        da: View<'_>,
+        y: View<'_>,
+        norm: View<'_>,
+        shape: Rows,
+    ) -> Result<(), DeviceError> {
+        self.inner.batch_norm_backward_reduce(dz.data, sums.data, da.data, y.data, norm.data, shape)
+    }
+
+    fn batch_norm_backward_finalise(
+        &self,
+        k: ViewMut<'_>,
+        dgamma: ViewMut<'_>,
+        dbeta: ViewMut<'_>,
+        sums: View<'_>,
+        gamma: View<'_>,
+        norm: View<'_>,
+        shape: Rows,
+    ) -> Result<(), DeviceError> {
+        let (dgamma, dbeta) = (dgamma.data, dbeta.data);
+        self.inner.batch_norm_backward_finalise(k.data, dgamma, dbeta, sums.data, gamma.data, norm.data, shape)
+    }
+
+    fn residual_forward(
+        &self,
+        out: ViewMut<'_>,
+        y: View<'_>,
+        norm: View<'_>,
+        shortcut: View<'_>,
+        shortcut_norm: Option<View<'_>>,
+        shape: Rows,
+    ) -> Result<(), DeviceError> {
+        let shortcut_norm = shortcut_norm.map(|norm| norm.data);
+        self.inner.residual_forward(out.data, y.data, norm.data, shortcut.data, shortcut_norm, shape)?;
+        self.store(out.data);
+        Ok(())
+    }
+
+    fn residual_backward(
+        &self,
+        dz: ViewMut<'_>,
+        sums: ViewMut<'_>,
+        dout: View<'_>,
+        out: View<'_>,
+        y: View<'_>,
+        norm: View<'_>,
+        projection: Option<ReduceEpilogue<View<'_>, ViewMut<'_>>>,
+        shape: Rows,
+    ) -> Result<(), DeviceError> {
+        let projection = projection.map(|ReduceEpilogue { sums, y, norm }| ReduceEpilogue {
+            sums: sums.data,
+            y: y.data,
+            norm: norm.data,
+        });
+        self.inner.residual_backward(dz.data, sums.data, dout.data, out.data, y.data, norm.data, projection, shape)
+    }
+}
+
+impl PoolKernels for Rounded {
+    fn max_pool_forward(
+        &self,
+        y: ViewMut<'_>,
+        x: View<'_>,
+        transform: Option<InputTransform<View<'_>>>,
+        shape: &PoolShape,
+    ) -> Result<(), DeviceError> {
+        let transform = transform.map(|transform| transform.map(|norm| norm.data));
+        self.inner.max_pool_forward(y.data, x.data, transform, shape)?;
+        self.store(y.data);
+        Ok(())
+    }
+
+    fn max_pool_backward(
+        &self,
+        dx: ViewMut<'_>,
+        dy: View<'_>,
+        x: View<'_>,
+        transform: Option<InputTransform<View<'_>>>,
+        shape: &PoolShape,
+    ) -> Result<(), DeviceError> {
+        let transform = transform.map(|transform| transform.map(|norm| norm.data));
+        self.inner.max_pool_backward(dx.data, dy.data, x.data, transform, shape)?;
+        self.store(dx.data);
+        Ok(())
+    }
+
+    fn global_average_pool_forward(
+        &self,
+        y: ViewMut<'_>,
+        x: View<'_>,
+        shape: &GlobalPoolShape,
+    ) -> Result<(), DeviceError> {
+        self.inner.global_average_pool_forward(y.data, x.data, shape)
+    }
+
+    fn global_average_pool_backward(
+        &self,
+        dx: ViewMut<'_>,
+        dy: View<'_>,
+        shape: &GlobalPoolShape,
+    ) -> Result<(), DeviceError> {
+        self.inner.global_average_pool_backward(dx.data, dy.data, shape)?;
+        self.store(dx.data);
+        Ok(())
+    }
+
+    fn global_max_pool_forward(&self, y: ViewMut<'_>, x: View<'_>, shape: &GlobalPoolShape) -> Result<(), DeviceError> {
+        self.inner.global_max_pool_forward(y.data, x.data, shape)
+    }
+
+    fn global_max_pool_backward(
+        &self,
+        dx: ViewMut<'_>,
+        dy: View<'_>,
+        x: View<'_>,
+        shape: &GlobalPoolShape,
+    ) -> Result<(), DeviceError> {
+        self.inner.global_max_pool_backward(dx.data, dy.data, x.data, shape)?;
+        self.store(dx.data);
+        Ok(())
+    }
+}
+
+impl DenseKernels for Rounded {
+    fn dense_forward(
+        &self,
+        y: ViewMut<'_>,
+        x: View<'_>,
+        w: View<'_>,
+        b: View<'_>,
+        relu: bool,
+        shape: &DenseShape,
+    ) -> Result<(), DeviceError> {
+        let (x, w) = (self.dense_factors(x.data), self.dense_factors(w.data));
+        self.inner.dense_forward(y.data, &x, &w, b.data, relu, shape)
+    }
+
+    fn dense_backward_data(
+        &self,
+        dx: ViewMut<'_>,
+        dz: View<'_>,
+        w: View<'_>,
+        shape: &DenseShape,
+    ) -> Result<(), DeviceError> {
+        let (dz, w) = (self.dense_factors(dz.data), self.dense_factors(w.data));
+        self.inner.dense_backward_data(dx.data, &dz, &w, shape)
+    }
+
+    fn dense_backward_weights(
+        &self,
+        dw: ViewMut<'_>,
+        db: ViewMut<'_>,
+        dz: View<'_>,
+        x: View<'_>,
+        shape: &DenseShape,
+    ) -> Result<(), DeviceError> {
+        let (dz, x) = (self.dense_factors(dz.data), self.dense_factors(x.data));
+        self.inner.dense_backward_weights(dw.data, db.data, &dz, &x, shape)
+    }
+
+    fn relu_backward(&self, dz: ViewMut<'_>, dy: View<'_>, y: View<'_>) -> Result<(), DeviceError> {
+        self.inner.relu_backward(dz.data, dy.data, y.data)
+    }
+}
+
+impl LossKernels for Rounded {
+    fn bce_forward_backward(
+        &self,
+        loss: ViewMut<'_>,
+        dlogits: ViewMut<'_>,
+        logits: View<'_>,
+        targets: View<'_>,
+        weights: View<'_>,
+        shape: &LossShape,
+    ) -> Result<(), DeviceError> {
+        self.inner.bce_forward_backward(loss.data, dlogits.data, logits.data, targets.data, weights.data, shape)
+    }
+
+    fn sigmoid(&self, p: ViewMut<'_>, z: View<'_>) -> Result<(), DeviceError> {
+        self.inner.sigmoid(p.data, z.data)
+    }
+}
+
+impl AdamKernels for Rounded {
+    fn adam(
+        &self,
+        w: ViewMut<'_>,
+        m: ViewMut<'_>,
+        v: ViewMut<'_>,
+        gradients: View<'_>,
+        loss: View<'_>,
+        rate: View<'_>,
+        constants: &AdamConstants,
+    ) -> Result<(), DeviceError> {
+        self.inner.adam(w.data, m.data, v.data, gradients.data, loss.data, rate.data, constants)
+    }
+}
+
+impl ImageKernels for Rounded {
+    fn image_forward(
+        &self,
+        x: ViewMut<'_>,
+        pixels: &HostPixels,
+        format: &PixelFormat,
+        shape: &ImageShape,
+    ) -> Result<(), DeviceError> {
+        self.inner.image_forward(x.data, pixels, format, shape)?;
+        self.store(x.data);
+        Ok(())
+    }
+}
