@@ -128,6 +128,14 @@ pub enum Kind {
         /// What is wrong.
         what: String,
     },
+    /// A tensor map that isn't one, or not one for this instruction.
+    #[error("tensor map at {address:#x}: {what}")]
+    TensorMap {
+        /// Its generic address.
+        address: u64,
+        /// What is wrong.
+        what: String,
+    },
     /// `trap`.
     #[error("the kernel executed `trap`")]
     Trap,

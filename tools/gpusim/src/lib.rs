@@ -8,6 +8,7 @@
 //! - [`program`] makes a kernel ready: names to register rows, instructions to function pointers, branches to joins;
 //! - [`exec`] runs it, warps of 32 lanes in lock step, blocks over the host's threads;
 //! - [`check`] knows what is allocated, initialised and raced for, and [`fault`] says what went wrong;
+//! - [`tensor_map`] describes the boxes that a Hopper kernel copies;
 //! - [`simulator`] puts these together for one module;
 //! - [`count`] adds up what was done and models a time;
 //! - [`driver`] is the CUDA driver API over all that.
@@ -20,3 +21,4 @@ pub mod fault;
 pub mod program;
 pub mod ptx;
 pub mod simulator;
+pub mod tensor_map;

@@ -6,6 +6,7 @@ use crate::exec::{Launch, Setup};
 use crate::fault::Fault;
 use crate::program::{DecodeError, Kernel, Module};
 use crate::ptx::ParseError;
+use crate::tensor_map::TensorMap;
 use std::sync::Arc;
 
 /// What can go wrong before a kernel runs, and while it does.
@@ -62,6 +63,14 @@ impl Arguments {
     #[must_use]
     pub fn pointer(self, address: u64) -> Self {
         self.with(address.to_le_bytes())
+    }
+
+    /// With a tensor map more, as a parameter by value.
+    #[must_use]
+    pub fn tensor_map(mut self, map: &TensorMap) -> Self {
+        self.0.resize(self.0.len().next_multiple_of(64), 0);
+        self.0.extend(map.encode().iter().flat_map(|word| word.to_le_bytes()));
+        self
     }
 
     /// With a 32-bit integer more.

@@ -88,23 +88,23 @@ impl Shared {
         lane: Option<u32>,
         clocks: &Clocks,
     ) -> Option<Clash> {
-        let lane = lane.unwrap_or(MANY);
-        let mask = if bytes < 4 { ((1 << bytes) - 1) << (offset % 4) } else { 15 };
-        let stamp = Stamp::new(clocks.now(warp), at, lane, warp, mask);
+        let stamp = Stamp::new(clocks.now(warp), at, lane.unwrap_or(MANY), warp, word_mask(offset, bytes));
         self.note(offset, bytes, stamp, write, clocks)
     }
 
-    /// As [`Self::touch`], by an agent that works beside the warps, of 16 bytes at its `clock`.
+    /// As [`Self::touch`], by an agent that works beside the warps, at its `clock`.
     pub(crate) fn touch_beside(
         &mut self,
         offset: u64,
+        bytes: u32,
         write: bool,
         at: u32,
         agent: u32,
         clock: u32,
         clocks: &Clocks,
     ) -> Option<Clash> {
-        self.note(offset, GRANULE, Stamp::new(clock, at, MANY, agent, 15), write, clocks)
+        let stamp = Stamp::new(clock, at, MANY, agent, word_mask(offset, bytes));
+        self.note(offset, bytes, stamp, write, clocks)
     }
 
     #[inline(always)]
@@ -158,6 +158,12 @@ impl Shared {
             self.split[granule] = false;
         }
     }
+}
+
+/// The bytes of its word, or of each of its words, that an access touches.
+#[inline(always)]
+fn word_mask(offset: u64, bytes: u32) -> u32 {
+    if bytes < 4 { ((1 << bytes) - 1) << (offset % 4) } else { 15 }
 }
 
 #[cfg(test)]

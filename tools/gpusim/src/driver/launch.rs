@@ -13,7 +13,7 @@ fn code(kind: &Kind) -> Code {
         Kind::OutOfBounds { .. } | Kind::UseAfterFree { .. } => Code::ILLEGAL_ADDRESS,
         Kind::Misaligned { .. } => Code::MISALIGNED_ADDRESS,
         Kind::Assert(_) => Code::ASSERT,
-        Kind::MemberMask { .. } => Code::ILLEGAL_INSTRUCTION,
+        Kind::MemberMask { .. } | Kind::TensorMap { .. } => Code::ILLEGAL_INSTRUCTION,
         Kind::Unsupported(_) => Code::NOT_SUPPORTED,
         Kind::Uninitialised { .. }
         | Kind::Race { .. }

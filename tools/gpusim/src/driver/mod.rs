@@ -20,6 +20,7 @@ mod module;
 mod report;
 mod state;
 mod stream;
+mod tensor_map;
 mod unsupported;
 
 pub use code::Code;

@@ -201,7 +201,7 @@ impl Core<'_> {
         Ok(())
     }
 
-    fn missed(&self, space: Space, lane: u32, address: u64, bytes: u32, mode: Mode) -> Stop {
+    pub(super) fn missed(&self, space: Space, lane: u32, address: u64, bytes: u32, mode: Mode) -> Stop {
         let write = mode.writes();
         let allocations = self.launch.allocations;
         let kind = match allocations.freed(address) {
@@ -292,11 +292,19 @@ impl Core<'_> {
         Ok(())
     }
 
-    /// Checks an access of 16 bytes by an agent that works beside the warp, on behalf of `lane`.
-    pub(super) fn agent_touch(&mut self, offset: u64, write: bool, agent: u32, clock: u32, lane: u32) -> Done {
+    /// Checks an access (of up to 16 bytes, naturally aligned) by an agent that works beside the warp, on behalf of `lane`.
+    pub(super) fn agent_touch(
+        &mut self,
+        offset: u64,
+        bytes: u32,
+        write: bool,
+        agent: u32,
+        clock: u32,
+        lane: u32,
+    ) -> Done {
         let mode = if write { Mode::StrongWrite } else { Mode::StrongRead };
-        self.shared_lane(offset, 16, mode, lane, true)?;
-        let clash = self.common.shared.touch_beside(offset, write, self.at, agent, clock, &self.warp.clocks);
+        self.shared_lane(offset, bytes, mode, lane, true)?;
+        let clash = self.common.shared.touch_beside(offset, bytes, write, self.at, agent, clock, &self.warp.clocks);
         clash.map_or(Ok(()), |clash| Err(self.shared_race(lane, offset, clash)))
     }
 

@@ -105,7 +105,8 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
             _ => d.unsupported(ins),
         },
         ["async", "mbarrier", "arrive", ..] => super::mbarrier::decode_behind_copies(d, ins),
-        ["async", "bulk", ..] => super::bulk_copy::decode(d, ins, &words),
+        ["async", "bulk", ref words @ ..] => super::bulk_copy::decode(d, ins, words),
+        ["reduce", "async", "bulk", ref words @ ..] => super::bulk_copy::decode_reduction(d, ins, words),
         _ => d.unsupported(ins),
     }
 }

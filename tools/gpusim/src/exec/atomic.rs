@@ -3,6 +3,7 @@
 //! Lanes of a warp go one after another; host threads meet in the processor's own compare-and-swap.
 
 use super::access::{Mode, lanes};
+use super::float::{maximum, minimum};
 use super::lanes::{set_wide_row, wide_row};
 use super::memory::{SPACES, addresses, is_scope, number, space};
 use super::{Core, Done};
@@ -20,30 +21,44 @@ fn float(bits: u64) -> f32 {
     f32::from_bits(bits as u32)
 }
 
-fn half_pair(a: u64, b: u64, f: impl Fn(u16, u16) -> u16) -> u64 {
-    u64::from(f(a as u16, b as u16)) | u64::from(f((a >> 16) as u16, (b >> 16) as u16)) << 16
+type OnSingles = fn(f32, f32) -> f32;
+
+fn on_f16(a: u64, b: u64, f: OnSingles) -> u64 {
+    f16::from_f32(f(f16::from_bits(a as u16).to_f32(), f16::from_bits(b as u16).to_f32())).to_bits().into()
 }
 
-fn add_f16(a: u16, b: u16) -> u16 {
-    f16::from_f32(f16::from_bits(a).to_f32() + f16::from_bits(b).to_f32()).to_bits()
+fn on_bf16(a: u64, b: u64, f: OnSingles) -> u64 {
+    bf16::from_f32(f(bf16::from_bits(a as u16).to_f32(), bf16::from_bits(b as u16).to_f32())).to_bits().into()
 }
 
-fn add_bf16(a: u16, b: u16) -> u16 {
-    bf16::from_f32(bf16::from_bits(a).to_f32() + bf16::from_bits(b).to_f32()).to_bits()
+fn half_pair(a: u64, b: u64, f: fn(u64, u64, OnSingles) -> u64, op: OnSingles) -> u64 {
+    f(a, b, op) | f(a >> 16, b >> 16, op) << 16
+}
+
+fn sum(a: f32, b: f32) -> f32 {
+    a + b
 }
 
 /// The updates, by the number inside an instruction.
-const UPDATES: [(&str, Type, Update); 42] = [
+const UPDATES: [(&str, Type, Update); 50] = [
     ("add", Type::U32, |old, b, _| (old as u32).wrapping_add(b as u32).into()),
     ("add", Type::S32, |old, b, _| (old as u32).wrapping_add(b as u32).into()),
     ("add", Type::U64, |old, b, _| old.wrapping_add(b)),
     ("add", Type::S64, |old, b, _| old.wrapping_add(b)),
     ("add", Type::F32, |old, b, _| (float(old) + float(b)).to_bits().into()),
     ("add", Type::F64, |old, b, _| (f64::from_bits(old) + f64::from_bits(b)).to_bits()),
-    ("add", Type::F16, |old, b, _| add_f16(old as u16, b as u16).into()),
-    ("add", Type::Bf16, |old, b, _| add_bf16(old as u16, b as u16).into()),
-    ("add", Type::F16x2, |old, b, _| half_pair(old, b, add_f16)),
-    ("add", Type::Bf16x2, |old, b, _| half_pair(old, b, add_bf16)),
+    ("add", Type::F16, |old, b, _| on_f16(old, b, sum)),
+    ("add", Type::Bf16, |old, b, _| on_bf16(old, b, sum)),
+    ("add", Type::F16x2, |old, b, _| half_pair(old, b, on_f16, sum)),
+    ("add", Type::Bf16x2, |old, b, _| half_pair(old, b, on_bf16, sum)),
+    ("min", Type::F16, |old, b, _| on_f16(old, b, minimum)),
+    ("min", Type::Bf16, |old, b, _| on_bf16(old, b, minimum)),
+    ("max", Type::F16, |old, b, _| on_f16(old, b, maximum)),
+    ("max", Type::Bf16, |old, b, _| on_bf16(old, b, maximum)),
+    ("min", Type::F16x2, |old, b, _| half_pair(old, b, on_f16, minimum)),
+    ("min", Type::Bf16x2, |old, b, _| half_pair(old, b, on_bf16, minimum)),
+    ("max", Type::F16x2, |old, b, _| half_pair(old, b, on_f16, maximum)),
+    ("max", Type::Bf16x2, |old, b, _| half_pair(old, b, on_bf16, maximum)),
     ("and", Type::B32, |old, b, _| old & b),
     ("and", Type::B64, |old, b, _| old & b),
     ("or", Type::B32, |old, b, _| old | b),
@@ -78,6 +93,54 @@ const UPDATES: [(&str, Type, Update); 42] = [
     ("exch", Type::F64, |_, b, _| b),
 ];
 
+/// The number of an update by its name and type.
+pub(super) fn reduction(name: &str, ty: Type) -> Option<usize> {
+    UPDATES.iter().position(|&(known, kind, _)| known == name && kind == ty)
+}
+
+/// An update of whole ranges, element by element.
+#[derive(Clone, Copy)]
+pub(super) struct Reduction {
+    size: usize,
+    update: Update,
+}
+
+impl Reduction {
+    /// The one with the number that [`reduction`] gave.
+    pub fn numbered(number: usize) -> Self {
+        let (_, ty, update) = UPDATES[number];
+        Self { size: ty.size(), update }
+    }
+
+    /// Bytes of an element.
+    pub fn size(self) -> usize {
+        self.size
+    }
+
+    /// Updates memory that nobody else sees.
+    pub fn apply(self, old: &mut [u8], with: &[u8]) {
+        for (old, with) in old.chunks_exact_mut(self.size).zip(with.chunks_exact(self.size)) {
+            let new = (self.update)(bits(old), bits(with), 0);
+            old.copy_from_slice(&new.to_le_bytes()[..self.size]);
+        }
+    }
+
+    /// Updates an element of device memory.
+    ///
+    /// # Safety
+    /// It is there, aligned.
+    pub unsafe fn update(self, place: u64, with: &[u8]) {
+        let with = bits(with);
+        // SAFETY: the caller's promise.
+        unsafe { swap(place, self.size as u32, |old| (self.update)(old, with, 0)) };
+    }
+}
+
+/// Up to eight bytes as a number.
+fn bits(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |bits, &byte| bits << 8 | u64::from(byte))
+}
+
 /// Rows in [`Inst::wide`] before those of the values: space, base is narrow, update, element size, order, value count.
 const HEAD: usize = 6;
 const RELEASE: Slot = 1;
@@ -107,8 +170,7 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
             },
         }
     }
-    let found = UPDATES.iter().position(|&(name, kind, _)| Some(name) == operation && kind == ty);
-    let Some(update) = found else {
+    let Some(update) = operation.and_then(|name| reduction(name, ty)) else {
         return d.unsupported(ins);
     };
     let returns = ins.opcode == "atom";

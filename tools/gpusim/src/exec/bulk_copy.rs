@@ -1,24 +1,25 @@
-//! `cp.async.bulk`: copies of whole ranges between device and shared memory, which threads start and something else does.
+//! `cp.async.bulk`: copies of whole ranges between device and shared memory, which threads start and something else does;
+//! `cp.reduce.async.bulk`, which adds to what is there instead; and the groups in which threads wait for both.
+//! ([`super::tensor_copy`] has the copies of boxes of tensors, [`super::bulk_memory`] what all of them do to memory.)
 //!
 //! The bytes move at once, but in the race check they are the work of an agent of its own: nobody has seen what it did
 //! before the barrier that it completes (into shared memory), or before the wait for its group (out of it). What the
 //! warp that starts a copy has seen, the copy has seen. All copies of a block share one clock, so that whoever has seen
 //! a copy has seen those before it: that can hide a race, and never invents one.
 
-use super::access::{Mode, lanes};
+use super::access::lanes;
+use super::atomic::{Reduction, reduction};
+use super::bulk_memory::PIECE;
 use super::mbarrier::{offsets, place};
 use super::memory::addresses;
-use super::{Core, Done, Exec, Stop};
+use super::{Core, Done, Exec};
 use crate::check::{AGENTS, BULK, Seen};
 use crate::fault::Kind;
 use crate::program::{Act, Class, DecodeError, Decoder, Inst, Slot};
-use crate::ptx::ast::{Instruction, Operand, Space, Type};
+use crate::ptx::ast::{Instruction, Operand, Type};
 use std::collections::VecDeque;
 
 type Result<T> = std::result::Result<T, DecodeError>;
-
-/// Bytes that a copy moves as one, and to which everything is aligned.
-const PIECE: u32 = 16;
 
 /// A warp's work of an agent beside it: the clock behind the last of each group.
 #[derive(Clone, Debug, Default)]
@@ -56,17 +57,45 @@ pub(super) fn seen_until(agent: u32, clock: u32) -> Seen {
     seen
 }
 
-/// Decodes the instruction with these words, hints left out.
+/// Decodes the instruction with these words behind `cp.async.bulk`, hints left out.
 pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction, words: &[&str]) -> Result<Inst> {
-    match words[2..] {
+    match words {
         ["shared::cluster" | "shared::cta", "global", "mbarrier::complete_tx::bytes"] => copy(d, ins, bring, true),
+        ["shared::cluster", "shared::cta", "mbarrier::complete_tx::bytes"] => copy(d, ins, pass, true),
         ["global", "shared::cta", "bulk_group"] => copy(d, ins, send, false),
+        ["prefetch", "L2", "global"] => {
+            let from = d.address(d.operand(ins, 0)?)?;
+            let bytes = d.src(d.operand(ins, 1)?, Type::B32)?;
+            let wide = vec![Slot::from(from.narrow)];
+            let inst = Inst::new(Class::Memory, Act::Lanes(prefetch), &[from.base, bytes]);
+            Ok(inst.imm(from.offset).wide(wide))
+        }
         ["commit_group"] => Ok(Inst::new(Class::Memory, Act::Lanes(commit), &[])),
         ["wait_group"] | ["wait_group", "read"] => match d.operand(ins, 0)? {
             &Operand::Integer(groups) => Ok(Inst::new(Class::Barrier, Act::Lanes(wait), &[]).imm(groups as i64)),
             _ => d.unsupported(ins),
         },
+        ["tensor" | "prefetch", ..] => super::tensor_copy::decode(d, ins, words),
         _ => d.unsupported(ins),
+    }
+}
+
+/// Decodes the instruction with these words behind `cp.reduce.async.bulk`, hints left out.
+pub(super) fn decode_reduction(d: &mut Decoder<'_>, ins: &Instruction, words: &[&str]) -> Result<Inst> {
+    let (exec, counted, operation): (Exec, _, _) = match words {
+        ["shared::cluster", "shared::cta", "mbarrier::complete_tx::bytes", rest @ ..] => (pass, true, rest),
+        ["global", "shared::cta", "bulk_group", rest @ ..] => (send, false, rest),
+        ["tensor", ..] => return super::tensor_copy::decode(d, ins, words),
+        _ => return d.unsupported(ins),
+    };
+    let number = match operation {
+        [name, "noftz", ty] | [name, ty] => Type::parse(ty).and_then(|ty| reduction(name, ty)),
+        _ => None,
+    };
+    match number {
+        // 0 stands for a copy.
+        Some(number) => Ok(copy(d, ins, exec, counted)?.imm(number as i64 + 1)),
+        None => d.unsupported(ins),
     }
 }
 
@@ -86,10 +115,16 @@ fn copy(d: &mut Decoder<'_>, ins: &Instruction, exec: Exec, counted: bool) -> Re
 }
 
 /// An offset inside an instruction, as it was.
-fn signed(offset: Slot) -> i64 {
+pub(super) fn signed(offset: Slot) -> i64 {
     i64::from(offset as i32)
 }
 
+/// What a reduction does; a copy does none.
+fn operation(inst: &Inst) -> Option<Reduction> {
+    (inst.imm > 0).then(|| Reduction::numbered(inst.imm as usize - 1))
+}
+
+/// From device to shared memory.
 unsafe fn bring(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     let wide = &inst.wide;
     // SAFETY: the decoder put rows of addresses in operands 0, 1 and 3, and a row of u32 in 2.
@@ -99,16 +134,56 @@ unsafe fn bring(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
         (to, from, core.row::<u32>(inst.a[2]), offsets(core, inst.a[3], wide[4], signed(wide[5])))
     };
     for lane in lanes(mask) {
-        core.check_bulk(from[lane], to[lane], bytes[lane], lane)?;
+        core.check_bulk(to[lane], from[lane], bytes[lane], lane)?;
         let clock = core.begin_bulk();
-        core.bulk_read(from[lane], bytes[lane], bytes[lane], |at| to[lane] + u64::from(at), lane)?;
+        for (start, here) in parts(bytes[lane]) {
+            let mut data = [0; PART];
+            let data = &mut data[..here];
+            core.bulk_read(from[lane] + start, data, lane)?;
+            for (at, piece) in (0..).step_by(PIECE).zip(data.chunks_exact(PIECE)) {
+                core.put_piece(to[lane] + start + at, piece, lane)?;
+            }
+        }
+        core.count_bulk(bytes[lane]);
         core.complete_bytes(barriers[lane], bytes[lane], &seen_until(BULK, clock + 1), lane)?;
     }
     Ok(())
 }
 
+/// From shared to shared memory: a cluster has one block, which is its own neighbour.
+unsafe fn pass(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+    let wide = &inst.wide;
+    let operation = operation(inst);
+    // SAFETY: the decoder put rows of addresses in operands 0, 1 and 3, and a row of u32 in 2.
+    let (to, from, bytes, barriers) = unsafe {
+        let to = offsets(core, inst.a[0], wide[0], signed(wide[2]));
+        let from = offsets(core, inst.a[1], wide[1], signed(wide[3]));
+        (to, from, core.row::<u32>(inst.a[2]), offsets(core, inst.a[3], wide[4], signed(wide[5])))
+    };
+    for lane in lanes(mask) {
+        core.check_bulk(to[lane], from[lane], bytes[lane], lane)?;
+        let clock = core.begin_bulk();
+        for at in (0..u64::from(bytes[lane])).step_by(PIECE) {
+            let mut piece = [0; PIECE];
+            core.get_part(from[lane] + at, &mut piece, lane)?;
+            if let Some(operation) = operation {
+                let mut old = [0; PIECE];
+                core.get_part(to[lane] + at, &mut old, lane)?;
+                operation.apply(&mut old, &piece);
+                piece = old;
+            }
+            core.put_piece(to[lane] + at, &piece, lane)?;
+        }
+        core.count_bulk(bytes[lane]);
+        core.complete_bytes(barriers[lane], bytes[lane], &seen_until(BULK, clock + 1), lane)?;
+    }
+    Ok(())
+}
+
+/// From shared to device memory.
 unsafe fn send(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     let wide = &inst.wide;
+    let operation = operation(inst);
     // SAFETY: the decoder put rows of addresses in operands 0 and 1, and a row of u32 in 2.
     let (to, from, bytes) = unsafe {
         let to = addresses(core, inst.a[0], wide[0] & 1 != 0, signed(wide[2]));
@@ -117,8 +192,39 @@ unsafe fn send(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     for lane in lanes(mask) {
         core.check_bulk(to[lane], from[lane], bytes[lane], lane)?;
         let clock = core.begin_bulk();
-        core.bulk_write(to[lane], bytes[lane], |at| from[lane] + u64::from(at), lane)?;
+        for (start, here) in parts(bytes[lane]) {
+            let mut data = [0; PART];
+            let data = &mut data[..here];
+            for (at, piece) in (0..).step_by(PIECE).zip(data.chunks_exact_mut(PIECE)) {
+                core.get_part(from[lane] + start + at, piece, lane)?;
+            }
+            match operation {
+                None => core.bulk_write(to[lane] + start, data, lane)?,
+                Some(operation) => core.bulk_reduce(to[lane] + start, data, operation, lane)?,
+            }
+        }
+        core.count_bulk(bytes[lane]);
         core.warp.bulk.note(clock + 1);
+    }
+    Ok(())
+}
+
+/// Bytes of the parts that a copy is cut into.
+const PART: usize = 512;
+
+/// First bytes and lengths of the parts.
+fn parts(bytes: u32) -> impl Iterator<Item = (u64, usize)> {
+    (0..u64::from(bytes)).step_by(PART).map(move |start| (start, PART.min((u64::from(bytes) - start) as usize)))
+}
+
+/// Looks at what would be fetched; there is no cache to fetch it to.
+unsafe fn prefetch(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+    // SAFETY: the decoder put a row of addresses in operand 0 and a row of u32 in 1.
+    let (from, bytes) =
+        unsafe { (addresses(core, inst.a[0], inst.wide[0] != 0, inst.imm), core.row::<u32>(inst.a[1])) };
+    for lane in lanes(mask) {
+        core.check_bulk(from[lane], 0, bytes[lane], lane)?;
+        core.check_allocated(from[lane], bytes[lane], lane)?;
     }
     Ok(())
 }
@@ -136,128 +242,17 @@ unsafe fn wait(core: &mut Core<'_>, inst: &Inst, _: u32) -> Done {
 }
 
 impl Core<'_> {
-    fn check_bulk(&self, device: u64, shared: u64, bytes: u32, lane: usize) -> Done {
-        let piece = u64::from(PIECE);
-        for address in [device, shared] {
-            if address % piece != 0 {
-                return Err(
-                    self.fault(lane as u32, Kind::Misaligned { address, bytes: PIECE, write: address == shared })
-                );
+    /// A copy's ends and length are whole pieces.
+    fn check_bulk(&self, to: u64, from: u64, bytes: u32, lane: usize) -> Done {
+        for (address, write) in [(to, true), (from, false)] {
+            if !address.is_multiple_of(PIECE as u64) {
+                return Err(self.fault(lane as u32, Kind::Misaligned { address, bytes: PIECE as u32, write }));
             }
         }
-        if !bytes.is_multiple_of(PIECE) {
+        if !bytes.is_multiple_of(PIECE as u32) {
             let what = format!("cp.async.bulk of {bytes} bytes (a multiple of {PIECE} is possible)");
             return Err(self.fault(lane as u32, Kind::Unsupported(what)));
         }
         Ok(())
-    }
-
-    /// Begins a copy, which has seen what its warp has done so far; gives its clock.
-    pub(super) fn begin_bulk(&mut self) -> u32 {
-        self.warp.clocks.tick();
-        let clock = self.common.bulk_clock;
-        self.common.bulk_clock += 1;
-        clock
-    }
-
-    /// A fault of a request that stands for the bytes of one lane's copy.
-    fn of_lane(&self, lane: usize, stop: Stop) -> Stop {
-        match stop {
-            Stop::Fault(mut fault) => {
-                fault.thread = self.launch.thread(self.warp.number, lane as u32);
-                Stop::Fault(fault)
-            }
-            Stop::Wait => Stop::Wait,
-        }
-    }
-
-    /// Copies `bytes` from device memory to the pieces of shared memory that `to` names; behind the first `valid`, zeros.
-    pub(super) fn bulk_read(
-        &mut self,
-        from: u64,
-        valid: u32,
-        bytes: u32,
-        to: impl Fn(u32) -> u64,
-        lane: usize,
-    ) -> Done {
-        let mut data = [0u8; 32 * PIECE as usize];
-        for start in (0..bytes).step_by(data.len()) {
-            data.fill(0);
-            let here = (bytes - start).min(data.len() as u32);
-            let have = valid.saturating_sub(start).min(here);
-            self.device_pieces(from + u64::from(start), have, Mode::Read, lane, |host, at, count| {
-                // SAFETY: `locate` found these bytes readable, and `data` holds them.
-                unsafe { std::ptr::copy_nonoverlapping(host, data[at..].as_mut_ptr(), count) };
-            })?;
-            for at in (0..here).step_by(PIECE as usize) {
-                let offset = to(start + at);
-                self.bulk_touch(offset, true, lane)?;
-                let piece = &data[at as usize..][..PIECE as usize];
-                // SAFETY: `bulk_touch` found the piece in shared memory.
-                unsafe {
-                    let place = self.common.shared.pointer().add(offset as usize);
-                    std::ptr::copy_nonoverlapping(piece.as_ptr(), place, piece.len());
-                }
-            }
-        }
-        self.count_bulk(bytes);
-        Ok(())
-    }
-
-    /// Copies the first `bytes` of the pieces of shared memory that `from` names to device memory.
-    pub(super) fn bulk_write(&mut self, to: u64, bytes: u32, from: impl Fn(u32) -> u64, lane: usize) -> Done {
-        let mut data = [0u8; 32 * PIECE as usize];
-        for start in (0..bytes).step_by(data.len()) {
-            let here = (bytes - start).min(data.len() as u32);
-            for at in (0..here).step_by(PIECE as usize) {
-                let offset = from(start + at);
-                self.bulk_touch(offset, false, lane)?;
-                let piece = &mut data[at as usize..][..PIECE as usize];
-                // SAFETY: `bulk_touch` found the piece in shared memory.
-                unsafe {
-                    let place = self.common.shared.pointer().add(offset as usize);
-                    std::ptr::copy_nonoverlapping(place, piece.as_mut_ptr(), piece.len());
-                }
-            }
-            self.device_pieces(to + u64::from(start), here, Mode::Write, lane, |host, at, count| {
-                // SAFETY: `locate` found these bytes writable, and `data` holds them.
-                unsafe { std::ptr::copy_nonoverlapping(data[at..].as_ptr(), host.cast_mut(), count) };
-            })?;
-        }
-        self.count_bulk(bytes);
-        Ok(())
-    }
-
-    /// Asks for up to 512 bytes of device memory, as requests of whole pieces and then of the bytes that are left.
-    fn device_pieces(
-        &mut self,
-        start: u64,
-        bytes: u32,
-        mode: Mode,
-        lane: usize,
-        mut each: impl FnMut(*const u8, usize, usize),
-    ) -> Done {
-        let whole = bytes / PIECE;
-        for (first, count, size) in [(0, whole, PIECE), (whole * PIECE, bytes % PIECE, 1)] {
-            if count == 0 {
-                continue;
-            }
-            let mut at: [u64; 32] = std::array::from_fn(|i| start + u64::from(first + i as u32 * size));
-            let mask = u32::MAX >> (32 - count);
-            self.locate(Space::Global, &mut at, mask, size, mode).map_err(|stop| self.of_lane(lane, stop))?;
-            lanes(mask).for_each(|i| each(at[i] as *const u8, (first + i as u32 * size) as usize, size as usize));
-        }
-        Ok(())
-    }
-
-    /// Checks the access of a copy to a piece of shared memory.
-    fn bulk_touch(&mut self, offset: u64, write: bool, lane: usize) -> Done {
-        self.agent_touch(offset, write, BULK, self.common.bulk_clock - 1, lane as u32)
-    }
-
-    /// Shared memory serves 128 bytes at once.
-    fn count_bulk(&mut self, bytes: u32) {
-        let wavefronts = bytes.div_ceil(128);
-        self.tally.shared(self.at, wavefronts, wavefronts);
     }
 }

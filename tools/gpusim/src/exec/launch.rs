@@ -92,10 +92,10 @@ impl<'a> Launch<'a> {
         [linear % x, linear / x % y, linear / x / y]
     }
 
-    /// Where dynamic shared memory begins: behind the static, aligned for swizzled tiles.
+    /// Where dynamic shared memory begins: behind the static, aligned as it is declared, and to a box of a tensor.
     #[must_use]
     pub fn dynamic_shared_start(&self) -> usize {
-        self.kernel.shared_bytes.next_multiple_of(128)
+        self.kernel.shared_bytes.next_multiple_of(self.kernel.dynamic_align.max(128))
     }
 
     /// All shared memory of a block.

@@ -47,6 +47,7 @@ const HEAD: usize = 6;
 pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     match ins.opcode.as_str() {
         "ld" | "ldu" | "st" => {}
+        "prefetch" if ins.has("tensormap") => return super::tensor_copy::decode_map_prefetch(d, ins),
         // Hints: they change where data is cached and nothing that a program can see.
         "prefetch" | "prefetchu" | "applypriority" => {
             return Ok(Inst::new(Class::Memory, Act::Lanes(nothing), &[]));

@@ -10,6 +10,7 @@ mod bits;
 mod block;
 mod builtin;
 mod bulk_copy;
+mod bulk_memory;
 mod compare;
 mod convert;
 mod float;
@@ -22,6 +23,7 @@ mod memory;
 mod moves;
 mod rounding;
 mod shuffle;
+mod tensor_copy;
 mod warp;
 mod wgmma;
 

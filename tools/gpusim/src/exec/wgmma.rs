@@ -312,7 +312,7 @@ impl Core<'_> {
 
     /// The 16 bytes at `offset`, as the tensor core reads them.
     fn piece(&mut self, offset: u64, clock: u32) -> std::result::Result<[u8; 16], Stop> {
-        self.agent_touch(offset, false, TENSOR + self.warp.number / 4, clock, 0)?;
+        self.agent_touch(offset, 16, false, TENSOR + self.warp.number / 4, clock, 0)?;
         // SAFETY: `agent_touch` found the piece in shared memory.
         Ok(unsafe { self.common.shared.pointer().add(offset as usize).cast::<[u8; 16]>().read() })
     }

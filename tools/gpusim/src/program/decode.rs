@@ -47,6 +47,8 @@ pub struct Decoder<'m> {
     pub(super) pending: Vec<(u32, String)>,
     pub(super) local: usize,
     pub(super) shared: usize,
+    /// The strictest alignment of a dynamic shared variable.
+    dynamic_align: usize,
     pub(super) line: u32,
     // Of the function at hand:
     labels: HashMap<String, usize>,
@@ -76,6 +78,7 @@ impl<'m> Decoder<'m> {
             pending: Vec::new(),
             local: 0,
             shared: 0,
+            dynamic_align: 1,
             line: function.line,
             labels: HashMap::new(),
             label_scopes: Vec::new(),
@@ -87,7 +90,10 @@ impl<'m> Decoder<'m> {
         decoder.scopes.open();
         for variable in &module.variables {
             let meaning = match variable.space {
-                Space::Shared if variable.count == 0 => Meaning::Dynamic,
+                Space::Shared if variable.count == 0 => {
+                    decoder.dynamic_align = decoder.dynamic_align.max(variable.align);
+                    Meaning::Dynamic
+                }
                 Space::Shared => Meaning::Shared(variable.bytes(), variable.align),
                 _ => match globals.get(&variable.name) {
                     Some(&address) => Meaning::Address(address),
@@ -122,6 +128,7 @@ impl<'m> Decoder<'m> {
             fills: decoder.rows.fills,
             local_bytes: decoder.local.next_multiple_of(16),
             shared_bytes: decoder.shared,
+            dynamic_align: decoder.dynamic_align,
             required_threads: function.required_threads,
             max_threads: function.max_threads.unwrap_or(1024),
             ptx_version: module.version.0 * 10 + module.version.1,
@@ -172,7 +179,10 @@ impl<'m> Decoder<'m> {
                 let at = self.allocate_local(variable);
                 self.scopes.declare(&variable.name, Meaning::Parameter(at, variable.bytes() as u32));
             }
-            Space::Shared if variable.count == 0 => self.scopes.declare(&variable.name, Meaning::Dynamic),
+            Space::Shared if variable.count == 0 => {
+                self.dynamic_align = self.dynamic_align.max(variable.align);
+                self.scopes.declare(&variable.name, Meaning::Dynamic);
+            }
             Space::Shared => {
                 self.scopes.declare(&variable.name, Meaning::Shared(variable.bytes(), variable.align));
             }

@@ -236,6 +236,8 @@ pub struct Kernel {
     pub local_bytes: usize,
     /// Bytes of static shared memory.
     pub shared_bytes: usize,
+    /// Alignment of dynamic shared memory.
+    pub dynamic_align: usize,
     /// `.reqntid`.
     pub required_threads: Option<[u32; 3]>,
     /// `.maxntid`, or 1024.

@@ -22,7 +22,7 @@ def nvrtc():
 def compile_file(library, path, architecture):
     program = ctypes.c_void_p()
     library.nvrtcCreateProgram(ctypes.byref(program), path.read_bytes(), path.name.encode(), 0, None, None)
-    options = [f"--gpu-architecture={architecture}".encode(), b"--std=c++17"]
+    options = [f"--gpu-architecture={architecture}".encode(), b"--std=c++17", f"--include-path={HERE}".encode()]
     failed = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
     size = ctypes.c_size_t()
     if failed:
@@ -36,10 +36,14 @@ def compile_file(library, path, architecture):
     (HERE.parent / "ptx" / f"{path.stem}.ptx").write_bytes(ptx.value)
 
 
+# What needs more than Ampere.
+HOPPER = ["hopper", "tensor_map"]
+
+
 def main():
     library = nvrtc()
     for path in sorted(HERE.glob("*.cu")):
-        compile_file(library, path, "compute_90a" if path.stem == "hopper" else "compute_80")
+        compile_file(library, path, "compute_90a" if path.stem in HOPPER else "compute_80")
 
 
 main()
