@@ -73,9 +73,18 @@ impl Allocations {
     /// Takes `bytes`; none where no free range is large enough.
     pub fn allocate(&mut self, bytes: u64, what: &str) -> Option<u64> {
         let span = bytes.checked_next_multiple_of(ALIGN)?.checked_add(GAP)?;
-        let behind = self.free.range(self.cursor..);
-        let (&start, &length) = behind.chain(self.free.range(..self.cursor)).find(|&(_, &length)| length >= span)?;
-        self.free.remove(&start);
+        // The free range that the cursor is in, from there on, then those behind it, then those before.
+        let around = self.free.range(..self.cursor).next_back().and_then(|(&first, &length)| {
+            let start = self.cursor.max(first);
+            Some((first, start, (first + length).checked_sub(start)?))
+        });
+        let whole = |(&first, &length): (&u64, &u64)| (first, first, length);
+        let others = self.free.range(self.cursor..).chain(self.free.range(..self.cursor)).map(whole);
+        let (first, start, length) = around.into_iter().chain(others).find(|&(.., length)| length >= span)?;
+        self.free.remove(&first);
+        if start > first {
+            self.free.insert(first, start - first);
+        }
         if length > span {
             self.free.insert(start + span, length - span);
         }
@@ -158,6 +167,10 @@ mod tests {
         assert!(second >= first + 100 + GAP);
         map.free(first).unwrap();
         assert!(map.allocate(100, "device").unwrap() > second);
+        // What was allocated last, too, though it and all behind it are one free range.
+        let third = map.allocate(100, "device").unwrap();
+        map.free(third).unwrap();
+        assert!(map.allocate(100, "device").unwrap() > third);
         assert!(map.freed(first + 99).unwrap().contains("99 bytes into allocation 1"));
         assert!(map.find(first, 1).is_none());
     }
