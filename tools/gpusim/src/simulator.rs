@@ -1,7 +1,7 @@
 //! The simulated GPU without a driver: memory, a module, a launch. For tests and benches of the interpreter itself.
 
 use crate::check::{Allocations, Arena};
-use crate::count::{Gpu, Summary, Tally};
+use crate::count::{Gpu, Registers, Summary, Tally};
 use crate::exec::{Launch, Setup};
 use crate::fault::Fault;
 use crate::program::{DecodeError, Kernel, Module};
@@ -192,7 +192,9 @@ impl Simulator {
         arguments: &Arguments,
         gpu: &Gpu,
     ) -> Result<Summary, Error> {
-        self.run(name, grid, block, dynamic_shared, arguments, |launch, tally| Summary::new(launch, &tally, gpu))
+        self.run(name, grid, block, dynamic_shared, arguments, |launch, tally| {
+            Summary::new(launch, &tally, gpu, Registers::declared(launch.kernel))
+        })
     }
 
     fn run<T>(

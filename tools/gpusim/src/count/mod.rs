@@ -1,9 +1,11 @@
 //! Counters: what a kernel did, instruction by instruction.
 
 mod gpu;
+mod registers;
 mod summary;
 
 pub use gpu::Gpu;
+pub use registers::{Malformed, Registers, Resources, Source, Used};
 pub use summary::{Floor, Summary};
 
 /// What one instruction did.

@@ -1,6 +1,6 @@
 //! What a launch did, for people and programs, and the time it would take on a GPU.
 
-use super::{Gpu, Site, Tally};
+use super::{Gpu, Registers, Site, Source, Tally};
 use crate::exec::Launch;
 use crate::program::Class;
 use serde::Serialize;
@@ -43,6 +43,12 @@ pub struct Summary {
     pub tensor_flops: u64,
     /// Bytes of shared memory a block.
     pub shared_bytes: usize,
+    /// Registers a thread.
+    pub registers: Registers,
+    /// Blocks that are on a multiprocessor at once.
+    pub resident_blocks: u32,
+    /// The share of a multiprocessor's threads that these have.
+    pub occupancy: f64,
     /// The GPU of the modelled time.
     pub gpu: &'static str,
     /// The floors, largest first.
@@ -50,9 +56,9 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Of a launch that ran, modelled on `gpu`.
+    /// Of a launch that ran, with so many registers a thread, modelled on `gpu`.
     #[must_use]
-    pub fn new(launch: &Launch<'_>, tally: &Tally, gpu: &Gpu) -> Self {
+    pub fn new(launch: &Launch<'_>, tally: &Tally, gpu: &Gpu, registers: Registers) -> Self {
         let code = &launch.kernel.code;
         let mut warp_instructions = BTreeMap::new();
         let (mut tensor_flops, mut tensor_cost) = (0, 0);
@@ -63,6 +69,7 @@ impl Summary {
             tensor_cost += site.warps * u64::from(inst.tensor_cost);
             total.add(site);
         }
+        let resident_blocks = gpu.resident_blocks(launch.threads(), launch.shared_bytes() as u32, registers.each);
         let mut summary = Self {
             kernel: launch.kernel.name.clone(),
             grid: launch.setup.grid,
@@ -76,6 +83,9 @@ impl Summary {
             ideal_wavefronts: total.ideal_wavefronts,
             tensor_flops,
             shared_bytes: launch.shared_bytes(),
+            registers,
+            resident_blocks,
+            occupancy: f64::from(resident_blocks * launch.warps() * 32) / f64::from(gpu.threads),
             gpu: gpu.name,
             floors: Vec::new(),
         };
@@ -132,6 +142,13 @@ impl fmt::Display for Summary {
         let conflicts = self.wavefronts - self.ideal_wavefronts;
         writeln!(f, "  {:<28}{:>14} ({conflicts} by bank conflicts)", "shared-memory wavefronts", self.wavefronts)?;
         writeln!(f, "  {:<28}{:>14}", "tensor FLOP", self.tensor_flops)?;
+        let source = match self.registers.source {
+            Source::Ptxas => "as ptxas gives them",
+            Source::Declarations => "as PTX declares them: an upper bound",
+        };
+        writeln!(f, "  {:<28}{:>14} ({source})", "registers a thread", self.registers.each)?;
+        let resident = self.resident_blocks;
+        writeln!(f, "  {:<28}{:>13.1} % ({resident} blocks a multiprocessor)", "occupancy", self.occupancy * 100.0)?;
         for floor in &self.floors {
             writeln!(
                 f,

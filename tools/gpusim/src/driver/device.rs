@@ -1,7 +1,7 @@
 //! The device: which GPU it says it is.
 
 use super::{Answer, Code, api, driver, give, report, state};
-use crate::count::Gpu;
+use crate::count::{Gpu, Resources};
 use std::ffi::{c_char, c_int};
 
 /// A version of the driver API: 12.8, which cudarc and NVRTC 12 expect.
@@ -11,6 +11,24 @@ const VERSION: c_int = 12_080;
 pub(super) struct Device {
     pub gpu: &'static Gpu,
     pub name: String,
+    /// What `ptxas` used for kernels, where somebody says so.
+    pub resources: Resources,
+}
+
+/// The table that `GPUSIM_RESOURCES` names: the output of `ptxas -v`.
+fn resources() -> Answer<Resources> {
+    let Some(path) = std::env::var_os("GPUSIM_RESOURCES").filter(|path| !path.is_empty()) else {
+        return Ok(Resources::default());
+    };
+    let name = path.display();
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        report::say(&format!("GPUSIM_RESOURCES={name}: {error}"));
+        Code::FILE_NOT_FOUND
+    })?;
+    Resources::parse(&text).map_err(|error| {
+        report::say(&format!("GPUSIM_RESOURCES={name}, {error}"));
+        Code::INVALID_VALUE
+    })
 }
 
 impl Device {
@@ -22,7 +40,7 @@ impl Device {
             report::say(&format!("GPUSIM_GPU={name} is not one of {}", known.join(", ")));
             return Err(Code::NO_DEVICE);
         };
-        Ok(Self { gpu, name: format!("gpusim {} (in software)", gpu.name) })
+        Ok(Self { gpu, name: format!("gpusim {} (in software)", gpu.name), resources: resources()? })
     }
 
     /// A device attribute by its number in the header; those of hardware that isn't there are 0.

@@ -1,21 +1,11 @@
 //! Attributes of functions, and occupancy.
 
-use super::module::Function;
 use super::state::Driver;
 use super::{Answer, Code, Handle, api, give, ready};
 use std::ffi::{c_char, c_int};
 
 /// Dynamic shared memory for a block size, as the caller computes it.
 type SharedFor = Option<unsafe extern "C" fn(c_int) -> usize>;
-
-impl Function {
-    /// Registers a thread: what PTX declares, bounded as a compiler would be. An upper bound, since PTX is not yet
-    /// allocated to registers.
-    pub fn registers(&self) -> u32 {
-        let bound = (65_536 / self.kernel.max_threads.max(1) / 8 * 8).clamp(16, 255);
-        self.kernel.declared_registers.clamp(16, bound)
-    }
-}
 
 impl Driver {
     /// An attribute of a function, by its number in the header.
@@ -25,8 +15,8 @@ impl Driver {
         let number = match attribute {
             0 => kernel.max_threads.min(1024),
             1 => kernel.shared_bytes as u32,
-            3 => kernel.local_bytes as u32,
-            4 => found.registers(),
+            3 => found.stack_bytes,
+            4 => found.registers.each,
             5 => kernel.ptx_version,
             6 => kernel.target,
             8 => found.max_dynamic,
@@ -70,7 +60,7 @@ fn resident(function: Handle, threads: c_int, dynamic: usize) -> Answer<u32> {
     if shared > driver.device.gpu.shared_bytes_per_block as usize || threads as u32 > function.kernel.max_threads {
         return Ok(0);
     }
-    Ok(driver.device.gpu.resident_blocks(threads as u32, shared as u32, function.registers()))
+    Ok(driver.device.gpu.resident_blocks(threads as u32, shared as u32, function.registers.each))
 }
 
 fn best_block(
@@ -197,7 +187,7 @@ api! {
         let driver = ready()?;
         let found = driver.functions.get(&function).ok_or(Code::INVALID_HANDLE)?;
         let gpu = driver.device.gpu;
-        if blocks <= 0 || gpu.resident_blocks(threads.max(1) as u32, 0, found.registers()) < blocks as u32 {
+        if blocks <= 0 || gpu.resident_blocks(threads.max(1) as u32, 0, found.registers.each) < blocks as u32 {
             return Err(Code::INVALID_VALUE);
         }
         let each = (gpu.shared_bytes / blocks as u32 / 128 * 128).saturating_sub(1024);

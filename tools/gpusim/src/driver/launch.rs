@@ -3,6 +3,7 @@
 use super::graph::Operation;
 use super::state::Driver;
 use super::{Answer, Code, Handle, api, ready, report};
+use crate::count::{Registers, Source};
 use crate::exec::{Launch, Setup};
 use crate::fault::Kind;
 use std::ffi::{c_uint, c_void};
@@ -28,11 +29,12 @@ fn code(kind: &Kind) -> Code {
 impl Driver {
     /// Runs a kernel; a fault is said, and kept for the next call that looks.
     pub fn run_kernel(&mut self, context: Handle, function: Handle, setup: Setup, arguments: &[u8]) -> Answer {
-        let kernel = self.functions.get(&function).ok_or(Code::INVALID_HANDLE)?.kernel.clone();
+        let function = self.functions.get(&function).ok_or(Code::INVALID_HANDLE)?;
+        let (kernel, registers) = (function.kernel.clone(), function.registers);
         self.launches += 1;
         let launch = Launch::new(&kernel, setup, arguments, self.arena, &self.allocations, self.launches);
         match launch.run() {
-            Ok(tally) => super::report::counted(&launch, &tally, self.device.gpu),
+            Ok(tally) => super::report::counted(&launch, &tally, self.device.gpu, registers),
             Err(fault) => {
                 let code = code(&fault.kind);
                 report::say(&format!("{fault} ({})", code.name()));
@@ -62,9 +64,15 @@ impl Driver {
         if setup.dynamic_shared > function.max_dynamic {
             return Err(Code::INVALID_VALUE);
         }
+        // Registers that are only declared may be more than there will be.
+        let Registers { each, source } = function.registers;
+        if source == Source::Ptxas && gpu.resident_blocks(threads as u32, 0, each) == 0 {
+            report::say(&format!("kernel `{}`: {threads} threads of {each} registers don't fit", kernel.name));
+            return Err(Code::LAUNCH_OUT_OF_RESOURCES);
+        }
         if cooperative {
             let shared = kernel.shared_bytes as u32 + setup.dynamic_shared;
-            let resident = gpu.resident_blocks(threads as u32, shared, function.registers());
+            let resident = gpu.resident_blocks(threads as u32, shared, function.registers.each);
             if blocks > u64::from(resident * gpu.multiprocessors) {
                 return Err(Code::COOPERATIVE_LAUNCH_TOO_LARGE);
             }

@@ -4,6 +4,7 @@ use super::context::current;
 use super::memory::Kind;
 use super::state::Driver;
 use super::{Answer, Code, Handle, api, driver, give, ready, report, text};
+use crate::count::{Registers, Source};
 use crate::program::{Kernel, Module};
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
@@ -25,6 +26,10 @@ pub(super) struct Function {
     pub name: std::ffi::CString,
     /// Dynamic shared memory that a launch may ask for.
     pub max_dynamic: u32,
+    /// Registers a thread.
+    pub registers: Registers,
+    /// Bytes of local memory a thread.
+    pub stack_bytes: u32,
 }
 
 impl Driver {
@@ -84,10 +89,22 @@ impl Driver {
             Code::NOT_SUPPORTED
         })?;
         let kernel = kernel.ok_or(Code::NOT_FOUND)?;
+        let capability = self.device.gpu.capability;
+        let (registers, stack_bytes) = match self.device.resources.of(name, capability) {
+            Some(used) => (Registers { each: used.registers, source: Source::Ptxas }, used.stack_bytes),
+            None => (Registers::declared(&kernel), kernel.local_bytes as u32),
+        };
+        if registers.source == Source::Declarations && !self.device.resources.is_empty() {
+            let (major, minor) = capability;
+            report::say(&format!(
+                "kernel `{name}`: the table of resources doesn't have it for sm_{major}{minor}; its registers are those \
+                 that PTX declares"
+            ));
+        }
         let name = std::ffi::CString::new(name).map_err(|_| Code::INVALID_VALUE)?;
         let max_dynamic = 49_152u32.saturating_sub(kernel.shared_bytes as u32);
         let handle = self.handle();
-        self.functions.insert(handle, Function { context, module, kernel, name, max_dynamic });
+        self.functions.insert(handle, Function { context, module, kernel, name, max_dynamic, registers, stack_bytes });
         Ok(handle)
     }
 }

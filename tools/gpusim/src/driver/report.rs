@@ -1,7 +1,7 @@
 //! What the driver says: on standard error, and to callers who ask.
 
 use super::Code;
-use crate::count::{Gpu, Summary, Tally};
+use crate::count::{Gpu, Registers, Summary, Tally};
 use crate::exec::Launch;
 use parking_lot::Mutex;
 use std::ffi::c_char;
@@ -56,14 +56,14 @@ pub unsafe extern "C" fn gpusimTakeReport(buffer: *mut c_char, bytes: usize) -> 
 }
 
 /// With `GPUSIM_COUNTERS`, says what a launch did: as a table, or as a line of JSON if it is `json`.
-pub(super) fn counted(launch: &Launch<'_>, tally: &Tally, gpu: &Gpu) {
+pub(super) fn counted(launch: &Launch<'_>, tally: &Tally, gpu: &Gpu, registers: Registers) {
     static FORM: OnceLock<Option<bool>> = OnceLock::new();
     let form = FORM.get_or_init(|| {
         let json = std::env::var("GPUSIM_COUNTERS").is_ok_and(|value| value == "json");
         flag("GPUSIM_COUNTERS").then_some(json)
     });
     let Some(json) = *form else { return };
-    let summary = Summary::new(launch, tally, gpu);
+    let summary = Summary::new(launch, tally, gpu, registers);
     match serde_json::to_string(&summary) {
         Ok(line) if json => say(&line),
         _ => say(&summary.to_string()),
