@@ -1,19 +1,14 @@
 //! cudarc's safe API, unmodified, on the simulated GPU: everything that a program with hand-written kernels needs.
 
-use cudarc::driver::sys::{self, CUresult, CUstreamCaptureMode};
-use cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg};
-use cudarc::nvrtc::Ptx;
-use std::sync::{Arc, Once};
+mod driver;
 
-/// Opens the simulated GPU, so that cudarc's own search for `libcuda.so` finds it.
+use cudarc::driver::sys::{self, CUgraphInstantiate_flags_enum as Instantiate, CUresult, CUstreamCaptureMode};
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DevicePtr, DevicePtrMut, LaunchConfig, PushKernelArg};
+use cudarc::nvrtc::Ptx;
+use std::sync::Arc;
+
 fn context() -> Arc<CudaContext> {
-    static OPEN: Once = Once::new();
-    OPEN.call_once(|| {
-        let library = std::env::current_exe().unwrap().with_file_name("libgpusim.so");
-        // SAFETY: the library has no initialisers.
-        let library = unsafe { libloading::Library::new(&library) }.unwrap_or_else(|e| panic!("{library:?}: {e}"));
-        std::mem::forget(library);
-    });
+    driver::open(|| {});
     CudaContext::new(0).unwrap()
 }
 
@@ -116,6 +111,136 @@ fn a_captured_graph_replays() {
     stream.memset_zeros(&mut sum).unwrap();
     graph.launch().unwrap();
     assert_eq!(stream.clone_dtoh(&sum).unwrap(), vec![1.0; n]);
+}
+
+/// Launches `add`: `sum` = `a` + `b`.
+fn add(stream: &Arc<CudaStream>, add: &CudaFunction, sum: u64, a: u64, b: u64, n: i32) {
+    let mut launch = stream.launch_builder(add);
+    launch.arg(&sum).arg(&a).arg(&b).arg(&n);
+    // SAFETY: the arguments are the kernel's.
+    unsafe { launch.launch(LaunchConfig::for_num_elems(n as u32)) }.unwrap();
+}
+
+#[test]
+fn a_graph_allocates_its_own_memory() {
+    let context = context();
+    let stream = stream(&context);
+    let kernel = kernel(&context, "add");
+    let n = 64;
+    let one = stream.clone_htod(&vec![1.0f32; n]).unwrap();
+    let mut out = stream.alloc_zeros::<f32>(n).unwrap();
+    let (one_at, out_at) = (one.device_ptr(&stream).0, out.device_ptr_mut(&stream).0);
+    stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+    {
+        // SAFETY: it is written before it is read.
+        let mut between = unsafe { stream.alloc::<f32>(n) }.unwrap();
+        let between_at = between.device_ptr_mut(&stream).0;
+        add(&stream, &kernel, between_at, one_at, one_at, n as i32);
+        add(&stream, &kernel, out_at, between_at, one_at, n as i32);
+        // Dropped, it is freed: the graph's last node.
+    }
+    let graph = stream.end_capture(Instantiate::CUDA_GRAPH_INSTANTIATE_FLAG_USE_NODE_PRIORITY).unwrap().unwrap();
+    for _ in 0..3 {
+        stream.memset_zeros(&mut out).unwrap();
+        graph.launch().unwrap();
+        assert_eq!(stream.clone_dtoh(&out).unwrap(), vec![3.0; n]);
+    }
+    // A second executable of the graph would have the same memory.
+    let mut second = std::ptr::null_mut();
+    // SAFETY: the graph is there, and the place is ours.
+    let outcome = unsafe { sys::cuGraphInstantiateWithFlags(&raw mut second, graph.cu_graph(), 0) };
+    assert_eq!(outcome, CUresult::CUDA_ERROR_INVALID_VALUE);
+}
+
+/// A captured graph that allocates `n` singles and does no more with them than `work`; gives them with the graph.
+fn allocating(
+    stream: &Arc<CudaStream>,
+    n: usize,
+    flags: Instantiate,
+    work: impl FnOnce(u64),
+) -> (cudarc::driver::CudaGraph, u64) {
+    stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+    // SAFETY: a kernel writes it before anybody reads.
+    let memory = unsafe { cudarc::driver::result::malloc_async(stream.cu_stream(), 4 * n) }.unwrap();
+    work(memory);
+    (stream.end_capture(flags).unwrap().unwrap(), memory)
+}
+
+#[test]
+fn memory_of_a_graph_can_outlive_its_launch() {
+    let context = context();
+    let stream = stream(&context);
+    let kernel = kernel(&context, "add");
+    let one = stream.clone_htod(&[1.0f32; 32]).unwrap();
+    let one_at = one.device_ptr(&stream).0;
+    let (graph, memory) =
+        allocating(&stream, 32, Instantiate::CUDA_GRAPH_INSTANTIATE_FLAG_USE_NODE_PRIORITY, |memory| {
+            add(&stream, &kernel, memory, one_at, one_at, 32);
+        });
+    let mut host = [0.0f32; 32];
+    // SAFETY: the memory is there after a launch, until it is freed; before and after, the calls say that it isn't.
+    unsafe {
+        use cudarc::driver::result::{free_async, memcpy_dtoh_sync};
+        assert!(memcpy_dtoh_sync(&mut host, memory).is_err(), "nothing is there yet");
+        graph.launch().unwrap();
+        memcpy_dtoh_sync(&mut host, memory).unwrap();
+        assert_eq!(host, [2.0; 32]);
+        assert_eq!(graph.launch().unwrap_err().0, CUresult::CUDA_ERROR_INVALID_VALUE, "it is still there");
+        free_async(memory, stream.cu_stream()).unwrap();
+        assert!(memcpy_dtoh_sync(&mut host, memory).is_err(), "it is gone");
+        graph.launch().unwrap();
+        free_async(memory, stream.cu_stream()).unwrap();
+    }
+    let (graph, memory) =
+        allocating(&stream, 32, Instantiate::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH, |memory| {
+            add(&stream, &kernel, memory, one_at, one_at, 32);
+        });
+    graph.launch().unwrap();
+    graph.launch().unwrap();
+    // SAFETY: the memory is there.
+    unsafe { cudarc::driver::result::free_async(memory, stream.cu_stream()) }.unwrap();
+}
+
+#[test]
+fn memory_of_a_graph_begins_without_a_value_in_each_replay() {
+    driver::open(|| {});
+    let done = |result: CUresult| assert_eq!(result, CUresult::CUDA_SUCCESS);
+    let ptx = std::ffi::CString::new(PTX).unwrap();
+    // SAFETY: plain calls with places of ours, in a context of its own, which the fault ends.
+    unsafe {
+        use std::ptr::null_mut;
+        let (mut context, mut module, mut add, mut stream) = (null_mut(), null_mut(), null_mut(), null_mut());
+        done(sys::cuInit(0));
+        done(sys::cuCtxCreate_v2(&raw mut context, 0, 0));
+        done(sys::cuModuleLoadData(&raw mut module, ptx.as_ptr().cast()));
+        done(sys::cuModuleGetFunction(&raw mut add, module, c"add".as_ptr()));
+        done(sys::cuStreamCreate(&raw mut stream, 1));
+        let (mut memory, mut written, mut n) = (0u64, 0u64, 32i32);
+        done(sys::cuMemAlloc_v2(&raw mut written, 128));
+        done(sys::cuMemsetD32_v2(written, 0, 32));
+        done(sys::cuStreamBeginCapture_v2(stream, CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL));
+        done(sys::cuMemAllocAsync(&raw mut memory, 128, stream));
+        let mut sum = |to: u64, from: u64| {
+            let (mut to, mut from) = (to, from);
+            let mut arguments =
+                [(&raw mut to).cast(), (&raw mut from).cast(), (&raw mut from).cast(), (&raw mut n).cast()];
+            let (arguments, extra) = (arguments.as_mut_ptr(), null_mut());
+            done(sys::cuLaunchKernel(add, 1, 1, 1, 32, 1, 1, 0, stream, arguments, extra));
+        };
+        // Written, read and freed: each replay can do that.
+        sum(memory, written);
+        sum(written, memory);
+        done(sys::cuMemFreeAsync(memory, stream));
+        // Allocated again, and read: what the first allocation held is gone.
+        done(sys::cuMemAllocAsync(&raw mut memory, 128, stream));
+        sum(written, memory);
+        let (mut graph, mut executable) = (null_mut(), null_mut());
+        done(sys::cuStreamEndCapture(stream, &raw mut graph));
+        done(sys::cuGraphInstantiateWithFlags(&raw mut executable, graph, 0));
+        done(sys::cuGraphLaunch(executable, stream));
+        assert_eq!(sys::cuStreamSynchronize(stream), CUresult::CUDA_ERROR_LAUNCH_FAILED);
+        done(sys::cuCtxDestroy_v2(context));
+    }
 }
 
 #[test]

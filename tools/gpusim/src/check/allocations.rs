@@ -72,6 +72,13 @@ impl Allocations {
 
     /// Takes `bytes`; none where no free range is large enough.
     pub fn allocate(&mut self, bytes: u64, what: &str) -> Option<u64> {
+        let address = self.reserve(bytes)?;
+        self.occupy(address, bytes, what);
+        Some(address)
+    }
+
+    /// Takes addresses for `bytes`, with no memory there yet.
+    pub fn reserve(&mut self, bytes: u64) -> Option<u64> {
         let span = bytes.checked_next_multiple_of(ALIGN)?.checked_add(GAP)?;
         // The free range that the cursor is in, from there on, then those behind it, then those before.
         let around = self.free.range(..self.cursor).next_back().and_then(|(&first, &length)| {
@@ -89,18 +96,38 @@ impl Allocations {
             self.free.insert(start + span, length - span);
         }
         self.cursor = start + span;
+        Some(start)
+    }
+
+    /// Puts memory at reserved addresses.
+    pub fn occupy(&mut self, address: u64, bytes: u64, what: &str) {
         self.serial += 1;
         self.used += bytes;
-        self.live.insert(start, Allocation { address: start, bytes, serial: self.serial, what: what.to_owned() });
-        Some(start)
+        self.live.insert(address, Allocation { address, bytes, serial: self.serial, what: what.to_owned() });
     }
 
     /// Gives back the allocation at `address`; none if there is none.
     pub fn free(&mut self, address: u64) -> Option<Allocation> {
+        let allocation = self.vacate(address)?;
+        self.release(address, allocation.bytes);
+        Some(allocation)
+    }
+
+    /// Takes the memory at `address` away; its addresses stay reserved.
+    pub fn vacate(&mut self, address: u64) -> Option<Allocation> {
         let allocation = self.live.remove(&address)?;
         self.used -= allocation.bytes;
+        if self.freed.len() == REMEMBERED {
+            self.freed.pop_front();
+        }
+        self.freed.push_back(allocation.clone());
+        Some(allocation)
+    }
+
+    /// Gives reserved addresses back.
+    pub fn release(&mut self, address: u64, bytes: u64) {
         let mut start = address;
-        let mut length = allocation.bytes.next_multiple_of(ALIGN) + GAP;
+        let mut length = bytes.next_multiple_of(ALIGN) + GAP;
         if let Some((&before, &size)) = self.free.range(..start).next_back()
             && before + size == start
         {
@@ -113,11 +140,6 @@ impl Allocations {
             length += size;
         }
         self.free.insert(start, length);
-        if self.freed.len() == REMEMBERED {
-            self.freed.pop_front();
-        }
-        self.freed.push_back(allocation.clone());
-        Some(allocation)
     }
 
     /// The live allocation that all these bytes are in.

@@ -1,6 +1,7 @@
 //! Work: what a stream is given, at once or as a graph to be replayed.
 
 use super::context::current;
+use super::graph_memory::Reserved;
 use super::state::Driver;
 use super::{Answer, Code, Handle, api, driver, give, ready, report};
 use crate::exec::Setup;
@@ -20,12 +21,26 @@ pub(super) enum Operation {
     Fill(super::copy::Fill),
     /// Call a function of the host.
     Host { function: HostFunction, data: u64 },
+    /// Allocate memory of the graph.
+    Allocate { address: u64, bytes: u64 },
+    /// Free memory of a graph.
+    Free { address: u64 },
 }
 
 /// Operations in an order that respects every dependence: the order of the calls that were captured.
 #[derive(Clone, Default)]
 pub(super) struct Graph {
     pub operations: Vec<Operation>,
+    /// What its allocations have taken.
+    pub reserved: Reserved,
+    /// Before each launch, free what the last one left.
+    frees_first: bool,
+}
+
+impl Graph {
+    pub fn new(operations: Vec<Operation>, reserved: Vec<(u64, u64)>) -> Self {
+        Self { operations, reserved: Reserved::new(reserved), frees_first: false }
+    }
 }
 
 impl Driver {
@@ -49,21 +64,27 @@ impl Driver {
                 unsafe { function(*data as *mut c_void) };
                 Ok(())
             }
+            Operation::Allocate { address, bytes } => self.allocate_reserved(context, *address, *bytes),
+            Operation::Free { address } => self.free_reserved(*address),
         }
     }
 }
 
-fn instantiate(executable: *mut Handle, graph: Handle) -> Answer {
+fn instantiate(executable: *mut Handle, graph: Handle, flags: u64) -> Answer {
     let mut driver = ready()?;
-    let graph = driver.graphs.get(&graph).ok_or(Code::INVALID_VALUE)?.clone();
+    let graph = driver.graphs.get(&graph).ok_or(Code::INVALID_VALUE)?;
+    driver.check_alone(graph)?;
+    let graph = Graph { frees_first: flags & FREE_FIRST != 0, ..graph.clone() };
     let handle = driver.handle();
     driver.executables.insert(handle, graph);
     // SAFETY: the caller's promise.
     unsafe { give(executable, handle) }
 }
 
-/// Instantiation flags that change nothing here: free on launch, upload, node priorities.
-const KNOWN_FLAGS: u64 = 1 | 2 | 8;
+/// The instantiation flag for [`Graph::frees_first`].
+const FREE_FIRST: u64 = 1;
+/// That one, and those that change nothing here: upload, node priorities.
+const KNOWN_FLAGS: u64 = FREE_FIRST | 2 | 8;
 
 api! {
     fn cuGraphCreate(graph: *mut Handle, flags: u32) {
@@ -78,14 +99,17 @@ api! {
     }
 
     fn cuGraphDestroy(graph: Handle) {
-        driver()?.graphs.remove(&graph).map(|_| ()).ok_or(Code::INVALID_VALUE)
+        let mut driver = driver()?;
+        let graph = driver.graphs.remove(&graph).ok_or(Code::INVALID_VALUE)?;
+        driver.drop_reserved(graph.reserved);
+        Ok(())
     }
 
     fn cuGraphInstantiateWithFlags(executable: *mut Handle, graph: Handle, flags: c_ulonglong) {
         if flags & !KNOWN_FLAGS != 0 {
             return Err(Code::INVALID_VALUE);
         }
-        instantiate(executable, graph)
+        instantiate(executable, graph, flags)
     }
 
     fn cuGraphInstantiate_v2(
@@ -95,7 +119,7 @@ api! {
         _log: *mut c_char,
         _bytes: usize,
     ) {
-        instantiate(executable, graph)
+        instantiate(executable, graph, 0)
     }
 
     fn cuGraphUpload(executable: Handle, stream: Handle) {
@@ -108,10 +132,17 @@ api! {
         let mut driver = ready()?;
         let graph = driver.executables.get(&executable).ok_or(Code::INVALID_VALUE)?.clone();
         if let Some(capture) = driver.capture_of(stream)? {
+            if !graph.reserved.is_empty() {
+                report::say("cuGraphLaunch in a capture: a graph that allocates memory can't be part of another");
+                return Err(Code::NOT_SUPPORTED);
+            }
             capture.operations.extend(graph.operations);
             return Ok(());
         }
         let context = current().ok_or(Code::INVALID_CONTEXT)?;
+        if graph.frees_first {
+            driver.free_left(&graph)?;
+        }
         for operation in &graph.operations {
             driver.perform(context, operation)?;
             if driver.healthy(context).is_err() {
@@ -122,7 +153,10 @@ api! {
     }
 
     fn cuGraphExecDestroy(executable: Handle) {
-        driver()?.executables.remove(&executable).map(|_| ()).ok_or(Code::INVALID_VALUE)
+        let mut driver = driver()?;
+        let graph = driver.executables.remove(&executable).ok_or(Code::INVALID_VALUE)?;
+        driver.drop_reserved(graph.reserved);
+        Ok(())
     }
 
     fn cuGraphGetNodes(graph: Handle, nodes: *mut Handle, count: *mut usize) {

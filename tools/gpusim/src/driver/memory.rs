@@ -1,8 +1,8 @@
 //! Allocation: device, stream-ordered, pinned and managed memory, which are all one here.
 
 use super::context::current;
+use super::graph_memory::on_stream;
 use super::state::Driver;
-use super::stream::Stream;
 use super::{Answer, Code, Handle, api, driver, give, ready, report};
 use std::ffi::{c_int, c_void};
 
@@ -20,6 +20,8 @@ pub(super) enum Kind {
     Managed,
     /// A variable of a module.
     Variable,
+    /// Allocated by a graph, which has its address.
+    Graph,
 }
 
 impl Driver {
@@ -29,9 +31,7 @@ impl Driver {
         }
         let context = current().ok_or(Code::INVALID_CONTEXT)?;
         let bytes = bytes as u64;
-        if self.allocations.used().saturating_add(bytes) > self.device.gpu.memory_bytes as u64 {
-            return Err(Code::OUT_OF_MEMORY);
-        }
+        self.check_room(bytes)?;
         let address = self.allocations.allocate(bytes, what).ok_or(Code::OUT_OF_MEMORY)?;
         // The host writes pinned and managed memory without a word to the driver.
         if matches!(kind, Kind::Pinned | Kind::Managed) {
@@ -41,17 +41,25 @@ impl Driver {
         Ok(address)
     }
 
+    /// The device has so many bytes left.
+    pub fn check_room(&self, bytes: u64) -> Answer {
+        let fits = self.allocations.used().saturating_add(bytes) <= self.device.gpu.memory_bytes as u64;
+        if fits { Ok(()) } else { Err(Code::OUT_OF_MEMORY) }
+    }
+
     fn release(&mut self, address: u64, host: bool) -> Answer {
         let owned = self.owned.get(&address).ok_or(Code::INVALID_VALUE)?;
-        let right = if host { owned.kind == Kind::Pinned } else { matches!(owned.kind, Kind::Device | Kind::Managed) };
-        if !right {
-            return Err(Code::INVALID_VALUE);
+        match (host, owned.kind) {
+            (true, Kind::Pinned) | (false, Kind::Device | Kind::Managed | Kind::Graph) => self.give_back(address),
+            _ => Err(Code::INVALID_VALUE),
         }
-        self.give_back(address)
     }
 
     /// Frees an allocation of any kind.
     pub fn give_back(&mut self, address: u64) -> Answer {
+        if self.owned.get(&address).is_some_and(|owned| owned.kind == Kind::Graph) {
+            return self.free_reserved(address);
+        }
         self.owned.remove(&address);
         let allocation = self.allocations.free(address).ok_or(Code::INVALID_VALUE)?;
         self.arena.forget(allocation.address, allocation.bytes);
@@ -93,18 +101,6 @@ impl Driver {
     }
 }
 
-/// Allocation on a stream; none while the stream is captured, since a graph would own it.
-fn on_stream(place: *mut u64, bytes: usize, stream: Handle) -> Answer {
-    let mut driver = ready()?;
-    if driver.stream(stream)?.is_some_and(Stream::is_capturing) {
-        report::say("cuMemAllocAsync while the stream is captured is not supported");
-        return Err(Code::NOT_SUPPORTED);
-    }
-    let address = driver.allocate(bytes, Kind::Device, "device")?;
-    // SAFETY: the caller's promise.
-    unsafe { give(place, address) }
-}
-
 api! {
     fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) {
         let driver = ready()?;
@@ -134,14 +130,18 @@ api! {
     }
 
     fn cuMemAllocAsync(address: *mut u64, bytes: usize, stream: Handle) {
-        on_stream(address, bytes, stream)
+        let found = on_stream(&mut *ready()?, bytes, stream)?;
+        // SAFETY: the caller's promise.
+        unsafe { give(address, found) }
     }
 
     fn cuMemAllocFromPoolAsync(address: *mut u64, bytes: usize, pool: Handle, stream: Handle) {
         if pool != POOL {
             return Err(Code::INVALID_VALUE);
         }
-        on_stream(address, bytes, stream)
+        let found = on_stream(&mut *ready()?, bytes, stream)?;
+        // SAFETY: the caller's promise.
+        unsafe { give(address, found) }
     }
 
     fn cuMemFreeAsync(address: u64, stream: Handle) {
@@ -149,11 +149,7 @@ api! {
             return Ok(());
         }
         let mut driver = ready()?;
-        if driver.stream(stream)?.is_some_and(Stream::is_capturing) {
-            report::say("cuMemFreeAsync while the stream is captured is not supported");
-            return Err(Code::NOT_SUPPORTED);
-        }
-        driver.release(address, false)
+        if driver.capture_free(address, stream)? { Ok(()) } else { driver.release(address, false) }
     }
 
     fn cuMemAllocManaged(address: *mut u64, bytes: usize, flags: u32) {

@@ -12,6 +12,7 @@ mod entry;
 mod events;
 mod function;
 mod graph;
+mod graph_memory;
 mod launch;
 mod library;
 mod link;

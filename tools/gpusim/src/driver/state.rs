@@ -9,7 +9,7 @@ use super::stream::{Capture, Stream};
 use super::{Answer, Code, Handle, report};
 use crate::check::{Allocations, Arena};
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
 
 /// A context.
@@ -39,6 +39,8 @@ pub(super) struct Driver {
     pub executables: HashMap<Handle, Graph>,
     pub captures: HashMap<Handle, Capture>,
     pub links: HashMap<Handle, Vec<u8>>,
+    /// Addresses that graphs have taken for their memory.
+    pub reserved: HashSet<u64>,
     /// Launches so far.
     pub launches: u32,
     next: Handle,
@@ -79,6 +81,7 @@ pub(super) fn initialise() -> Answer {
             executables: HashMap::new(),
             captures: HashMap::new(),
             links: HashMap::new(),
+            reserved: HashSet::new(),
             launches: 0,
             next: 0x1000,
         })

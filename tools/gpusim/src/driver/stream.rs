@@ -27,6 +27,8 @@ pub(super) struct Capture {
     /// The stream on which it began.
     origin: Handle,
     pub operations: Vec<Operation>,
+    /// Addresses that its allocations have taken, and their sizes.
+    pub reserved: Vec<(u64, u64)>,
     /// Spoiled by a call that may not be captured.
     invalid: bool,
 }
@@ -160,7 +162,7 @@ api! {
             return Err(Code::ILLEGAL_STATE);
         }
         found.capture = Some(id);
-        driver.captures.insert(id, Capture { origin: stream, operations: Vec::new(), invalid: false });
+        driver.captures.insert(id, Capture { origin: stream, operations: Vec::new(), reserved: Vec::new(), invalid: false });
         Ok(())
     }
 
@@ -177,13 +179,15 @@ api! {
         for event in driver.events.values_mut().filter(|event| event.capture == Some(id)) {
             event.capture = None;
         }
+        let made = Graph::new(capture.operations, capture.reserved);
         if capture.invalid {
+            driver.drop_reserved(made.reserved);
             // SAFETY: the caller's promise.
             unsafe { give(graph, 0)? };
             return Err(Code::STREAM_CAPTURE_INVALIDATED);
         }
         let handle = driver.handle();
-        driver.graphs.insert(handle, Graph { operations: capture.operations });
+        driver.graphs.insert(handle, made);
         // SAFETY: the caller's promise.
         unsafe { give(graph, handle) }
     }
