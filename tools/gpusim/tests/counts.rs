@@ -256,6 +256,10 @@ fn the_modelled_time_is_the_largest_floor_of_the_gpu_named() {
 #[test]
 fn a_summary_reads_as_a_table() {
     let table = measure(&copy(2, 0), 1, 32, a100()).to_string();
+    // Shared memory has room for nine blocks of a warp.
+    for text in ["(as PTX declares them: an upper bound)", " 14.1 % (9 blocks a multiprocessor)"] {
+        assert!(table.contains(text), "no `{text}` in\n{table}");
+    }
     for text in ["kernel `k` <<<(1,1,1), (32,1,1)>>>", "16 (8.00 a request)", "active lanes", "us modelled on A100"] {
         assert!(table.contains(text), "no `{text}` in\n{table}");
     }

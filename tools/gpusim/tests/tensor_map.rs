@@ -60,7 +60,7 @@ impl Tensor {
 /// Where the byte at `offset` of a box goes: 16-byte pieces of a span are exchanged by the number of their 128 bytes.
 fn swizzled(offset: usize, span: usize) -> usize {
     let (pieces, piece, row) = (span / 16, offset / 16, offset / 128);
-    piece / pieces * span + (piece % pieces ^ row % pieces) * 16 + offset % 16
+    piece / pieces * span + ((piece % pieces) ^ (row % pieces)) * 16 + offset % 16
 }
 
 /// Puts elements, in the order of a box, where a swizzle has them.
@@ -495,6 +495,13 @@ fn a_multicast_to_its_own_block_is_a_copy() {
     let blocks = |mask: u16| move |arguments: Arguments| arguments.int(32).int(0).with(mask.to_le_bytes());
     let found = bring(&mut gpu, "load_multicast", &map, blocks(1)).unwrap();
     assert_eq!(found, expected(&tensor, &[32, 0], &[32, 4], &[1, 1], 128, &[0; 4]));
+    // Of bytes, too: four rows side by side.
+    let (address, out) = (map.address(), gpu.allocate(1024).unwrap());
+    let arguments = |mask: u16| Arguments::new().pointer(out).pointer(address).with(mask.to_le_bytes());
+    gpu.launch("bulk_multicast", [1, 1, 1], [64, 1, 1], 0, &arguments(1)).unwrap();
+    assert_eq!(gpu.read(out, 1024), tensor.data[..1024]);
+    let kind = fault(gpu.launch("bulk_multicast", [1, 1, 1], [64, 1, 1], 0, &arguments(2)));
+    assert!(matches!(&kind, Kind::Unsupported(what) if what.contains("0b10")), "{kind}");
     let kind = fault(bring(&mut gpu, "load_multicast", &map, blocks(3)));
     assert!(matches!(&kind, Kind::Unsupported(what) if what.contains("0b11")), "{kind}");
 }

@@ -61,6 +61,11 @@ pub(super) fn seen_until(agent: u32, clock: u32) -> Seen {
 pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction, words: &[&str]) -> Result<Inst> {
     match words {
         ["shared::cluster" | "shared::cta", "global", "mbarrier::complete_tx::bytes"] => copy(d, ins, bring, true),
+        ["shared::cluster", "global", "mbarrier::complete_tx::bytes", "multicast::cluster"] => {
+            let mut inst = copy(d, ins, bring, true)?;
+            inst.a[4] = d.src(d.operand(ins, 4)?, Type::U16)?;
+            Ok(inst)
+        }
         ["shared::cluster", "shared::cta", "mbarrier::complete_tx::bytes"] => copy(d, ins, pass, true),
         ["global", "shared::cta", "bulk_group"] => copy(d, ins, send, false),
         ["prefetch", "L2", "global"] => {
@@ -133,8 +138,11 @@ unsafe fn bring(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
         let from = addresses(core, inst.a[1], wide[1] & 1 != 0, signed(wide[3]));
         (to, from, core.row::<u32>(inst.a[2]), offsets(core, inst.a[3], wide[4], signed(wide[5])))
     };
+    // SAFETY: operand 4 is a row of u16 where there is one.
+    let blocks = unsafe { core.blocks(inst.a[4]) };
     for lane in lanes(mask) {
         core.check_bulk(to[lane], from[lane], bytes[lane], lane)?;
+        core.check_blocks(blocks[lane], lane)?;
         let clock = core.begin_bulk();
         for (start, here) in parts(bytes[lane]) {
             let mut data = [0; PART];
@@ -242,6 +250,24 @@ unsafe fn wait(core: &mut Core<'_>, inst: &Inst, _: u32) -> Done {
 }
 
 impl Core<'_> {
+    /// The blocks of the cluster that a multicast goes to, one bit each; this one's where nothing else is said.
+    ///
+    /// # Safety
+    /// `row` is 0, or a row of u16.
+    pub(super) unsafe fn blocks(&self, row: Slot) -> [u16; 32] {
+        // SAFETY: the caller's promise.
+        if row == 0 { [1; 32] } else { unsafe { self.row(row) } }
+    }
+
+    /// A cluster has one block.
+    pub(super) fn check_blocks(&self, blocks: u16, lane: usize) -> Done {
+        if blocks == 1 {
+            return Ok(());
+        }
+        let what = format!("a multicast to the blocks {blocks:#b} of a cluster of one");
+        Err(self.fault(lane as u32, Kind::Unsupported(what)))
+    }
+
     /// A copy's ends and length are whole pieces.
     fn check_bulk(&self, to: u64, from: u64, bytes: u32, lane: usize) -> Done {
         for (address, write) in [(to, true), (from, false)] {

@@ -240,16 +240,13 @@ unsafe fn load(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     let (to, barriers, blocks) = unsafe {
         let to = offsets(core, inst.a[1], wide[SHARED], signed(wide[SHARED + 1]));
         let barriers = offsets(core, inst.a[2], wide[BARRIER], signed(wide[BARRIER + 1]));
-        (to, barriers, if wide[MASK] == 0 { [1; 32] } else { core.row::<u16>(wide[MASK]) })
+        (to, barriers, core.blocks(wide[MASK]))
     };
     for lane in lanes(mask) {
         // SAFETY: the instruction was decoded here.
         let what = unsafe { core.tensor_box(inst, lane)? };
         core.check_box(to[lane], true, lane)?;
-        if blocks[lane] != 1 {
-            let what = format!("a multicast to the blocks {:#b} of a cluster of one", blocks[lane]);
-            return Err(core.fault(lane as u32, Kind::Unsupported(what)));
-        }
+        core.check_blocks(blocks[lane], lane)?;
         let clock = core.begin_bulk();
         let (map, mut data) = (&what.map, [0; WIDEST]);
         let data = &mut data[..map.row_bytes() as usize];

@@ -229,6 +229,12 @@ impl TensorMap {
         Ok(self)
     }
 
+    /// Address of the tensor's first element.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
     /// Bytes of a row of the box in shared memory.
     #[must_use]
     pub fn row_bytes(&self) -> u32 {

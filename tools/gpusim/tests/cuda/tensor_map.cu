@@ -71,6 +71,24 @@ LOAD(filter_5d, FILTER("5d"), "%3, %4, %5, %6, %7", ", {%8, %9, %10}", 0, true, 
      short r, short t)
 #undef ARGUMENTS
 
+// 1024 bytes for some blocks of the cluster.
+extern "C" __global__ void bulk_multicast(uint4 *out, const uint4 *in, short blocks) {
+    __shared__ __align__(128) uint4 values[64];
+    __shared__ word full;
+    if (threadIdx.x == 0) {
+        barrier_init(&full, 1);
+        barrier_fence();
+        barrier_expect(&full, 1024);
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], "
+                     "1024, [%2], %3;" ::"r"(shared_address(values)),
+                     "l"(__cvta_generic_to_global(in)), "r"(shared_address(&full)), "h"(blocks)
+                     : "memory");
+    }
+    __syncthreads();
+    barrier_wait(&full, 0);
+    out[threadIdx.x] = values[threadIdx.x];
+}
+
 // The same as load_2d with the map in device memory, fetched before as a careful kernel would.
 extern "C" __global__ void load_through_pointer(uint4 *out, const TensorMap *map, const float *all, int bytes, int x, int y) {
     extern __shared__ __align__(1024) unsigned char tile[];
