@@ -15,43 +15,59 @@ pub(super) enum Next {
 
 /// For each instruction that may part a warp, the index where all its paths meet; none where they don't before the end.
 ///
-/// Threads that leave early don't delay the others (a barrier counts only the living), so of all the ends only the last
-/// in the text counts as one, and a guarded exit falls through.
-///
-/// Solved as dominators of the reversed graph (Cooper, Harvey and Kennedy, "A simple, fast dominance algorithm", 2001)
-/// with instructions as nodes.
+/// Threads that leave early don't delay the others (a barrier counts only the living), so of all the ends that an
+/// instruction can reach only the last in the text counts as one, and a guarded exit falls through.
 pub(super) fn joins(next: &[Next]) -> Vec<Option<usize>> {
     let n = next.len();
-    let exit = n;
-    let successors = |i: usize| -> Vec<usize> {
-        let fall = if i + 1 < n { i + 1 } else { exit };
-        match &next[i] {
-            Next::Fall => vec![fall],
-            Next::Jump(targets) => targets.clone(),
-            Next::Fork(targets) => targets.iter().copied().chain([fall]).collect(),
-            Next::Leave => vec![],
-        }
-    };
-    let mut forward: Vec<Vec<usize>> = (0..n).map(successors).collect();
-    if let Some(last) = last_end(next, &forward) {
-        forward[last].push(exit);
-    }
-    let mut backward = vec![Vec::new(); n + 1];
+    let forward: Vec<Vec<usize>> = (0..n)
+        .map(|i| {
+            let fall = (i + 1 < n).then_some(i + 1);
+            match &next[i] {
+                Next::Fall => fall.into_iter().collect(),
+                Next::Jump(targets) => targets.clone(),
+                Next::Fork(targets) => targets.iter().copied().chain(fall).collect(),
+                Next::Leave => vec![],
+            }
+        })
+        .collect();
+    let mut backward = vec![Vec::new(); n];
     for (i, targets) in forward.iter().enumerate() {
         for &target in targets {
             backward[target].push(i);
         }
     }
-    // Reverse post-order from the exit, over reversed edges.
-    let mut order = Vec::with_capacity(n + 1);
-    let mut seen = vec![false; n + 1];
-    let mut stack = vec![(exit, 0)];
-    seen[exit] = true;
+    let reached = reached(&forward);
+    let mut joins = vec![None; n];
+    let mut settled = vec![false; n];
+    for end in (0..n).rev().filter(|&i| reached[i] && forward[i].is_empty()) {
+        if !settled[end] {
+            join_before(end, &forward, &backward, &mut settled, &mut joins);
+        }
+    }
+    joins
+}
+
+/// Settles the joins of whatever can reach `end` and isn't settled: immediate post-dominators.
+///
+/// What is left reaches no end that was settled before, and neither do its successors, so those are left as well. Solved as
+/// dominators of the reversed graph (Cooper, Harvey and Kennedy, "A simple, fast dominance algorithm", 2001) with
+/// instructions as nodes.
+fn join_before(
+    end: usize,
+    forward: &[Vec<usize>],
+    backward: &[Vec<usize>],
+    settled: &mut [bool],
+    joins: &mut [Option<usize>],
+) {
+    // Reverse post-order from the end, over reversed edges.
+    let mut order = Vec::new();
+    let mut stack = vec![(end, 0)];
+    settled[end] = true;
     while let Some((node, child)) = stack.pop() {
         if let Some(&before) = backward[node].get(child) {
             stack.push((node, child + 1));
-            if !seen[before] {
-                seen[before] = true;
+            if !settled[before] {
+                settled[before] = true;
                 stack.push((before, 0));
             }
         } else {
@@ -59,12 +75,12 @@ pub(super) fn joins(next: &[Next]) -> Vec<Option<usize>> {
         }
     }
     order.reverse();
-    let mut rank = vec![usize::MAX; n + 1];
+    let mut rank = vec![usize::MAX; forward.len()];
     for (position, &node) in order.iter().enumerate() {
         rank[node] = position;
     }
-    let mut dominator = vec![usize::MAX; n + 1];
-    dominator[exit] = exit;
+    let mut dominator = vec![usize::MAX; forward.len()];
+    dominator[end] = end;
     let mut changed = true;
     while changed {
         changed = false;
@@ -82,19 +98,21 @@ pub(super) fn joins(next: &[Next]) -> Vec<Option<usize>> {
             }
         }
     }
-    (0..n).map(|i| Some(dominator[i]).filter(|&d| d < exit)).collect()
+    for &node in &order[1..] {
+        joins[node] = Some(dominator[node]);
+    }
 }
 
-/// The last end in the text that can be reached.
-fn last_end(next: &[Next], forward: &[Vec<usize>]) -> Option<usize> {
-    let mut reached = vec![false; next.len()];
+/// Which instructions the first one can reach.
+fn reached(forward: &[Vec<usize>]) -> Vec<bool> {
+    let mut reached = vec![false; forward.len()];
     let mut open = vec![0];
     while let Some(i) = open.pop() {
-        if i < next.len() && !std::mem::replace(&mut reached[i], true) {
+        if i < forward.len() && !std::mem::replace(&mut reached[i], true) {
             open.extend(&forward[i]);
         }
     }
-    (0..next.len()).rev().find(|&i| reached[i] && next[i] == Next::Leave)
+    reached
 }
 
 fn intersect(dominator: &[usize], rank: &[usize], mut a: usize, mut b: usize) -> usize {
@@ -131,6 +149,14 @@ mod tests {
         // 0: if → 3; 1: if → 4; 2: end; 3: …; 4: …; 5: end
         let next = [Next::Fork(vec![3]), Next::Fork(vec![4]), Next::Leave, Next::Fall, Next::Fall, Next::Leave];
         assert_eq!(joins(&next)[..2], [Some(4), Some(4)]);
+    }
+
+    #[test]
+    fn two_bodies_each_with_its_end_have_their_own_joins() {
+        // 0: if → 4; 1: if → 3; 2: …; 3: end; 4: if → 6; 5: …; 6: end
+        let fork = |target| Next::Fork(vec![target]);
+        let next = [fork(4), fork(3), Next::Fall, Next::Leave, fork(6), Next::Fall, Next::Leave];
+        assert_eq!([0, 1, 4].map(|i| joins(&next)[i]), [Some(4), Some(3), Some(6)]);
     }
 
     #[test]
