@@ -17,7 +17,7 @@
 // block leaves its partial tile in the workspace, and the last block of a tile adds all in the order of the ranges.
 // The result passes through shared memory, so that the epilogue moves rows of 16-byte vectors whatever computed it.
 //
-// Shared memory: 3 stages of (2304 floats of a, 2304 of b); then the result, [64][72], over the first stage. 55,296 bytes.
+// Shared memory: 3 stages of (2304 floats of a, 2304 of b); then the result, [64][72 or 80], over the first stage. 55,296 bytes.
 //
 // Launch: grid [ceil(columns / 64), ceil(rows / 64), splits], block 256, shared 55,296. With splits > 1: workspace of
 // splits * rows * columns floats, 16-byte aligned, and a zero ticket a tile. `wide_*` where the rows of that operand (w, x, y, ...) are a
@@ -95,9 +95,9 @@ template <Pass PASS> __device__ __forceinline__ void dense_product(const DensePr
     // Groups are closed even when they are empty, so that "all but the last so many" always means the same steps.
     auto fetch = [&](int step) {
         if (step < steps) {
-            float* stage = shared + step % STAGES * 2 * TILE_FLOATS;
+            unsigned stage = shared_address(shared) + step % STAGES * 2 * TILE_FLOATS * 4;
             copy_tile<A_ALONG_DEPTH>(stage, left, row0, begin + step * STEP, end);
-            copy_tile<B_ALONG_DEPTH>(stage + TILE_FLOATS, right, column0, begin + step * STEP, end);
+            copy_tile<B_ALONG_DEPTH>(stage + TILE_FLOATS * 4, right, column0, begin + step * STEP, end);
         }
         commit_copies();
     };
@@ -134,7 +134,7 @@ template <Pass PASS> __device__ __forceinline__ void dense_product(const DensePr
             if (row >= a.rows || count <= 0) continue;
             long long at = static_cast<long long>(row) * a.columns + column;
             if (turn == 0) {
-                float4 x = *reinterpret_cast<const float4*>(shared + tile_row * (TILE + 8) + tile_column);
+                float4 x = *reinterpret_cast<const float4*>(shared + tile_row * Accumulator::PITCH + tile_column);
                 if (split) {
                     store_row(a.workspace + blockIdx.z * size + at, x, count, wide_partial);
                 } else {

@@ -36,22 +36,25 @@ __device__ __forceinline__ void copy_async_word(unsigned to, const void* from, b
 
 // Starts the copy of the tile at (side, k) of an operand; what lies outside it or from `end` on is zero.
 template <bool ALONG_DEPTH>
-__device__ __forceinline__ void copy_tile(float* tile, const Operand& from, int side, int k, int end) {
+__device__ __forceinline__ void copy_tile(unsigned tile, const Operand& from, int side, int k, int end) {
     constexpr int ROW = ALONG_DEPTH ? STEP : TILE;  // contiguous floats
-    int row_length = ALONG_DEPTH ? from.depth : from.sides;
-    int step = from.wide ? 4 : 1;
-    for (int i = threadIdx.x * step; i < TILE * STEP; i += 256 * step) {
-        int row = i / ROW, column = i % ROW;
-        int tile_side = ALONG_DEPTH ? row : column, tile_k = ALONG_DEPTH ? column : row;
-        bool valid = side + tile_side < from.sides && k + tile_k < end;
-        long long at = ALONG_DEPTH ? (side + row) * static_cast<long long>(row_length) + k + column
-                                   : (k + row) * static_cast<long long>(row_length) + side + column;
-        const float* source = valid ? from.data + at : from.data;
-        unsigned to = shared_address(tile + tile_index<ALONG_DEPTH>(tile_side, tile_k));
-        if (from.wide) {
-            copy_async(to, source, valid);
-        } else {
-            copy_async_word(to, source, valid);
+    constexpr int PITCH = ALONG_DEPTH ? STEP + 4 : TILE + 8;
+    int length = ALONG_DEPTH ? from.depth : from.sides;
+    int row0 = ALONG_DEPTH ? side : k, column0 = ALONG_DEPTH ? k : side;
+    int rows = ALONG_DEPTH ? from.sides : end, columns = ALONG_DEPTH ? end : from.sides;
+    const float* origin = from.data + static_cast<long long>(row0) * length + column0;
+    if (from.wide) {
+        int row = threadIdx.x / (ROW / 4), column = threadIdx.x % (ROW / 4) * 4;
+#pragma unroll
+        for (int i = 0; i < TILE * STEP / 1024; ++i, row += 1024 / ROW) {
+            bool valid = row0 + row < rows && column0 + column < columns;
+            copy_async(tile + (row * PITCH + column) * 4, origin + row * length + column, valid);
+        }
+    } else {
+        for (int i = threadIdx.x; i < TILE * STEP; i += 256) {
+            int row = i / ROW, column = i % ROW;
+            bool valid = row0 + row < rows && column0 + column < columns;
+            copy_async_word(tile + (row * PITCH + column) * 4, origin + row * length + column, valid);
         }
     }
 }
@@ -78,8 +81,8 @@ struct Accumulator {
         if (ALONG_DEPTH) {
             int quarter = lane / 8;
             int by_side = IS_A ? quarter % 2 : quarter / 2, by_depth = IS_A ? quarter / 2 : quarter % 2;
-            int at = tile_index<true>(side + 8 * by_side + lane % 8, k + 4 * by_depth);
-            load_tiles(fragment, shared_address(tile + at));
+            int at = tile_index<true>(8 * by_side + lane % 8, 4 * by_depth) + tile_index<true>(side, k);
+            load_tiles(fragment, shared_address(tile) + at * 4);
         } else {
 #pragma unroll
             for (int r = 0; r < 4; ++r) {
@@ -115,12 +118,13 @@ struct Accumulator {
         }
     }
 
-    // The sums as a [64][72] tile in shared memory, whose rows' shift by eight banks keeps eight rows of a fragment apart.
+    // Floats between two rows of the result in shared memory: four rows of a fragment's pairs are 32 banks.
+    static constexpr int PITCH = TILE + 8;
     template <bool A_ALONG_DEPTH, bool B_ALONG_DEPTH> __device__ __forceinline__ void store(float* result) const {
 #pragma unroll
         for (int i = 0; i < 16; i += 2) {
             const float* pair = &sum[i / 8][i / 4 % 2][i % 4];
-            *reinterpret_cast<float2*>(result + row(i / 8, i % 4) * (TILE + 8) + column(i / 4 % 2, 0)) =
+            *reinterpret_cast<float2*>(result + row(i / 8, i % 4) * PITCH + column(i / 4 % 2, 0)) =
                 make_float2(pair[0], pair[1]);
         }
     }
@@ -172,12 +176,13 @@ struct Accumulator {
         }
     }
 
-    // The sums as a [64][72] tile in shared memory.
+    // Floats between two rows of the result in shared memory: two rows of sixteen columns are 32 banks.
+    static constexpr int PITCH = TILE + 16;
     template <bool A_ALONG_DEPTH, bool B_ALONG_DEPTH> __device__ __forceinline__ void store(float* result) const {
 #pragma unroll
         for (int i = 0; i < 16; ++i) {
             int row = side<A_ALONG_DEPTH>(threadIdx.x / 16, i / 4), column = side<B_ALONG_DEPTH>(threadIdx.x % 16, i % 4);
-            result[row * (TILE + 8) + column] = sum[i / 4][i % 4];
+            result[row * PITCH + column] = sum[i / 4][i % 4];
         }
     }
 };
