@@ -1,7 +1,7 @@
 //! Races for device memory, between the blocks of a launch and within one.
 //!
-//! A cell shadows a 32-byte sector: which bytes one block wrote and read, which bytes all others did, and who touched it
-//! last. Two blocks that touch the same byte, one writing, are unordered unless the first released (a fence, then an
+//! A cell shadows a 32-byte sector: which bytes the last block wrote and read, which bytes the one before it did, and who
+//! touched it last. Two blocks that touch the same byte, one writing, are unordered unless the first released (a fence, then an
 //! atomic) and the second acquired after that (an atomic or a strong load): see [`LaunchOrder`]. Within a block, warps
 //! are ordered by their vector clocks, exactly, but only the last access of a sector is remembered. Both rules can miss
 //! a race; neither invents one. Atomic accesses order others and race with nothing.
@@ -46,7 +46,7 @@ struct History {
     written: u32,
     reader: u32,
     read: u32,
-    /// Bytes that blocks other than `writer` wrote, and one of those blocks.
+    /// Bytes that the block before `writer` wrote, and that block.
     others_wrote: u32,
     other_writer: u32,
     others_read: u32,
@@ -176,23 +176,37 @@ impl History {
 
     fn note(&mut self, bytes: u32, write: bool, touch: &Touch<'_>) {
         if write {
-            if self.writer != touch.block && self.written != 0 {
-                (self.others_wrote, self.other_writer) = (self.others_wrote | self.written, self.writer);
-                self.written = 0;
+            if self.writer != touch.block {
+                let (mine, others) =
+                    ((&mut self.written, &mut self.writer), (&mut self.others_wrote, &mut self.other_writer));
+                hand_over(mine, others, touch.block);
             }
-            self.writer = touch.block;
             self.written |= bytes;
             self.last_write.add(bytes, touch);
         } else {
-            if self.reader != touch.block && self.read != 0 {
-                (self.others_read, self.other_reader) = (self.others_read | self.read, self.reader);
-                self.read = 0;
+            if self.reader != touch.block {
+                let (mine, others) =
+                    ((&mut self.read, &mut self.reader), (&mut self.others_read, &mut self.other_reader));
+                hand_over(mine, others, touch.block);
             }
-            self.reader = touch.block;
             self.read |= bytes;
             self.last_read.add(bytes, touch);
         }
     }
+}
+
+/// Block `to` touches a sector after another one: the other's bytes become those of the others, with its name. If `to` is
+/// the block that stood there, the two change places, so that no block's own bytes are ever held against it; a third
+/// block's bytes are forgotten for the same reason.
+fn hand_over((bytes, block): (&mut u32, &mut u32), (others, other): (&mut u32, &mut u32), to: u32) {
+    if *other == to {
+        std::mem::swap(bytes, others);
+        *other = *block;
+    } else if *bytes != 0 {
+        (*others, *other) = (*bytes, *block);
+        *bytes = 0;
+    }
+    *block = to;
 }
 
 /// Order between blocks of a launch: when each first released and last acquired, on one clock.
@@ -228,5 +242,41 @@ impl LaunchOrder {
     fn ordered(&self, before: u32, after: u32) -> bool {
         let released = self.released[before as usize].load(Ordering::Acquire);
         released != 0 && released < self.acquired[after as usize].load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first access, of (block, bytes, is it a write), that races with those before it.
+    fn race(accesses: &[(u32, u32, bool)]) -> Option<usize> {
+        let (clocks, order) = (Clocks::new(1), LaunchOrder::new(4));
+        let mut history = History::default();
+        accesses.iter().position(|&(block, bytes, write)| {
+            let touch = Touch { launch: 1, block, warp: 0, at: 0, clocks: &clocks, order: &order };
+            history.begin(&touch);
+            let race = history.race(bytes, write, &touch);
+            history.note(bytes, write, &touch);
+            race.is_some()
+        })
+    }
+
+    #[test]
+    fn neighbours_in_a_sector_do_not_race_however_they_take_turns() {
+        let turns = [0, 1, 0, 2, 1, 3, 0, 1];
+        let read_then_write =
+            turns.map(|block| [(block, 0xf << (4 * block), false), (block, 0xf << (4 * block), true)]);
+        assert_eq!(race(read_then_write.as_flattened()), None);
+        let reads = turns.map(|block| (block, 0xf << (4 * block), false));
+        let writes = turns.map(|block| (block, 0xf << (4 * block), true));
+        assert_eq!(race(&[reads, writes].concat()), None);
+    }
+
+    #[test]
+    fn the_same_byte_is_a_race_also_for_a_block_that_comes_back() {
+        assert_eq!(race(&[(0, 0xf, true), (1, 0xf0, true), (1, 0x1, false)]), Some(2));
+        assert_eq!(race(&[(0, 0xf, false), (1, 0xf0, false), (0, 0xf, false), (1, 0x1, true)]), Some(3));
+        assert_eq!(race(&[(0, 0xf, false), (1, 0xf0, false), (0, 0xf0, true)]), Some(2));
     }
 }
