@@ -5,17 +5,17 @@
 //     w -= rate m / (sqrt(v) + epsilon)
 //     narrow = bfloat16(w)                     where the device keeps such a copy for its convolutions
 //
-// `rate [1]` holds both bias corrections and lies in device memory, so that a captured step can be replayed with another.
-// A step whose loss is not finite writes nothing: the weights of a run that diverged are those before it did.
+// `rate [1]` holds both bias corrections and lies in device memory, so that a captured step can be replayed with
+// another. A step whose loss is not finite writes nothing: the weights of a run that diverged are those before it did.
 //
 // Tiling: a thread per four neighbouring parameters, then a thread per parameter for those before the first 16-byte
-// boundary (`head`; freezing takes a suffix of the arena, which begins anywhere) and after the last. Where the arenas do not
-// share their alignment the host says that all of them are `head`.
+// boundary (`head`; freezing takes a suffix of the arena, which begins anywhere) and after the last. Where the arenas
+// do not share their alignment the host says that all of them are `head`.
 //
 // Floor: 28 bytes a parameter (w, m, v read and written, g read), 30 with the copy; about 25 instructions, far below.
 //
-// Launch: grid [ceil((quads + count - 4 quads) / 256)], block 256, no shared memory, no workspace. w + head, m + head, v + head,
-// gradients + head are 16-byte aligned if quads > 0, and narrow + head 8-byte aligned.
+// Launch: grid [ceil((quads + count - 4 quads) / 256)], block 256, no shared memory, no workspace. w + head, m + head,
+// v + head, gradients + head are 16-byte aligned if quads > 0, and narrow + head 8-byte aligned.
 
 // The copy is bfloat16 and all else float, in every precision.
 #define PRECISION_F32

@@ -7,21 +7,23 @@
 //
 // PRECISION_TF32 multiplies on tensor cores (operands rounded to TF32, sums in float), PRECISION_F32 with FFMA.
 //
-// Floor: for a batch of up to a few hundred the weights' bytes: 4 inputs outputs (8 for the weights' gradient, read and written)
-// beside 4 n (inputs + outputs), and 2 n inputs outputs FLOP. The model's 2048 -> 1024 at n = 128 is 9.9 MB and 0.54 GFLOP a
-// pass: 5 us of an A100's memory, 3.5 us of its tensor cores.
+// Floor: for a batch of up to a few hundred the weights' bytes: 4 inputs outputs (8 for the weights' gradient, read and
+// written) beside 4 n (inputs + outputs), and 2 n inputs outputs FLOP. The model's 2048 -> 1024 at n = 128 is 9.9 MB
+// and 0.54 GFLOP a pass: 5 us of an A100's memory, 3.5 us of its tensor cores.
 //
-// Tiling: a block of 256 threads makes a 64x64 tile of the result from operands in shared memory, 32 of the depth a step
-// (dense_product.cuh has the layout), with two steps in flight while a third is multiplied. A small batch has too few tiles to
-// fill a GPU, so the depth is cut into `splits` ranges of `span` (a multiple of 32; one split where the depth is the batch): each
-// block leaves its partial tile in the workspace, and the last block of a tile adds all in the order of the ranges.
-// The result passes through shared memory, so that the epilogue moves rows of 16-byte vectors whatever computed it.
+// Tiling: a block of 256 threads makes a 64x64 tile of the result from operands in shared memory, 32 of the depth a
+// step (dense_product.cuh has the layout), with two steps in flight while a third is multiplied. A small batch has too
+// few tiles to fill a GPU, so the depth is cut into `splits` ranges of `span` (a multiple of 32; one split where the
+// depth is the batch): each block leaves its partial tile in the workspace, and the last block of a tile adds all in
+// the order of the ranges. The result passes through shared memory, so that the epilogue moves rows of 16-byte vectors
+// whatever computed it.
 //
-// Shared memory: 3 stages of (2304 floats of a, 2304 of b); then the result, [64][72 or 80], over the first stage. 55,296 bytes.
+// Shared memory: 3 stages of (2304 floats of a, 2304 of b); then the result, [64][72 or 80], over the first stage.
+// 55,296 bytes.
 //
 // Launch: grid [ceil(columns / 64), ceil(rows / 64), splits], block 256, shared 55,296. With splits > 1: workspace of
-// splits * rows * columns floats, 16-byte aligned, and a zero ticket a tile. `wide_*` where the rows of that operand (w, x, y, ...) are a
-// multiple of four floats and begin on 16 bytes.
+// splits * rows * columns floats, 16-byte aligned, and a zero ticket a tile. `wide_*` where the rows of that operand
+// (w, x, y, ...) are a multiple of four floats and begin on 16 bytes.
 
 #include "dense_product.cuh"
 #include "reduce.cuh"
@@ -104,7 +106,9 @@ template <Pass PASS> __device__ __forceinline__ void dense_product(const DensePr
     Accumulator product;
     product.clear();
     float bias_gradient = 0.0f;
+#pragma unroll 1
     for (int step = 0; step < STAGES - 1; ++step) fetch(step);
+#pragma unroll 1
     for (int step = 0; step < steps; ++step) {
         await_copies<STAGES - 2>();
         // Step `step` is there for all, and nobody still reads the stage that is fetched into next.
@@ -113,6 +117,7 @@ template <Pass PASS> __device__ __forceinline__ void dense_product(const DensePr
         const float* stage = shared + step % STAGES * 2 * TILE_FLOATS;
         product.multiply<A_ALONG_DEPTH, B_ALONG_DEPTH>(stage, stage + TILE_FLOATS);
         if (PASS == Pass::BACKWARD_WEIGHTS && blockIdx.x == 0 && threadIdx.x < TILE) {
+#pragma unroll
             for (int k = 0; k < STEP; ++k) bias_gradient += stage[tile_index<false>(threadIdx.x, k)];
         }
     }
@@ -127,6 +132,7 @@ template <Pass PASS> __device__ __forceinline__ void dense_product(const DensePr
     bool split = gridDim.z > 1;
     bool wide_partial = a.columns % 4 == 0;
     long long size = static_cast<long long>(a.rows) * a.columns;
+#pragma unroll 1
     for (int turn = 0; turn < 2; ++turn) {
         for (int i = threadIdx.x; i < TILE * TILE / 4; i += 256) {
             int tile_row = i / (TILE / 4), tile_column = i % (TILE / 4) * 4;
@@ -142,6 +148,7 @@ template <Pass PASS> __device__ __forceinline__ void dense_product(const DensePr
                 }
             } else {
                 float4 x = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll 1
                 for (int part = 0; part < gridDim.z; ++part) {
                     x = x + load_row(a.workspace + part * size + at, count, wide_partial);
                 }
@@ -152,15 +159,18 @@ template <Pass PASS> __device__ __forceinline__ void dense_product(const DensePr
     }
 }
 
+SHARED_BYTES(dense_forward, STAGES * 2 * TILE_FLOATS * 4);
 extern "C" __global__ void __launch_bounds__(256, 2) dense_forward(const __grid_constant__ DenseProduct a) {
     dense_product<Pass::FORWARD>(a);
 }
 
+SHARED_BYTES(dense_backward_data, STAGES * 2 * TILE_FLOATS * 4);
 extern "C" __global__ void __launch_bounds__(256, 2) dense_backward_data(const __grid_constant__ DenseProduct a) {
     dense_product<Pass::BACKWARD_DATA>(a);
 }
 
 // The depth is the batch and dw has tiles enough: one split.
+SHARED_BYTES(dense_backward_weights, STAGES * 2 * TILE_FLOATS * 4);
 extern "C" __global__ void __launch_bounds__(256, 2) dense_backward_weights(const __grid_constant__ DenseProduct a) {
     dense_product<Pass::BACKWARD_WEIGHTS>(a);
 }

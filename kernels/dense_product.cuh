@@ -1,11 +1,13 @@
-// The product of one 64x64 tile of a dense layer: operands from device to shared memory, and their multiplication there.
+// The product of one 64x64 tile of a dense layer: operands from device to shared memory, and their multiplication
+// there.
 //
-// An operand is seen as sides x depth: its 64 sides are rows of the tile's result for `a` and columns for `b`; the depth is what
-// the product sums over. In memory either the depth is contiguous (x and w in the forward pass) or the sides are (w in the data
-// gradient; dz and x in the weights'). A step of the main loop takes 32 of the depth:
+// An operand is seen as sides x depth: its 64 sides are rows of the tile's result for `a` and columns for `b`; the
+// depth is what the product sums over. In memory either the depth is contiguous (x and w in the forward pass) or the
+// sides are (w in the data gradient; dz and x in the weights'). A step of the main loop takes 32 of the depth:
 //
-//     ALONG_DEPTH    [64 sides][32 + 4]     a side's row is 144 bytes: eight of them begin in eight different groups of four
-//                                           banks, so that ldmatrix and 16-byte loads of one k from eight sides do not collide
+//     ALONG_DEPTH    [64 sides][32 + 4]     a side's row is 144 bytes: eight of them begin in eight different groups of
+//                                           four banks, so that ldmatrix and 16-byte loads of one k from eight sides do
+//                                           not collide
 //     else           [32 depth][64 + 8]     a row is 288 bytes: k..k+3 by 8 sides, a tensor core's fragment, are 32 banks
 //
 // Both take 2304 floats, copied as they lie, so asynchronously and without a transposition.
@@ -51,6 +53,7 @@ __device__ __forceinline__ void copy_tile(unsigned tile, const Operand& from, in
             copy_async(tile + (row * PITCH + column) * 4, origin + row * length + column, valid);
         }
     } else {
+#pragma unroll 1
         for (int i = threadIdx.x; i < TILE * STEP; i += 256) {
             int row = i / ROW, column = i % ROW;
             bool valid = row0 + row < rows && column0 + column < columns;
@@ -65,7 +68,8 @@ __device__ __forceinline__ void copy_tile(unsigned tile, const Operand& from, in
 struct Accumulator {
     float sum[2][2][4];
 
-    // The place in the tile of element `i` of fragment (f, g): lane l holds columns 2(l%4) and the next of rows l/4 and l/4 + 8.
+    // The place in the tile of element `i` of fragment (f, g): lane l holds columns 2(l%4) and the next of rows l/4 and
+    // l/4 + 8.
     __device__ __forceinline__ static int row(int f, int i) {
         return threadIdx.x / 128 * 32 + f * 16 + i / 2 * 8 + threadIdx.x % 32 / 4;
     }
@@ -73,8 +77,8 @@ struct Accumulator {
         return threadIdx.x / 32 % 4 * 16 + g * 8 + threadIdx.x % 4 * 2 + i % 2;
     }
 
-    // 16 sides by 8 of the depth, as four registers. Register r of a fragment of `a` holds sides 8(r%2).. and depth 4(r/2)..;
-    // of `b`, which are two fragments, it holds sides 8(r/2).. and depth 4(r%2)...
+    // 16 sides by 8 of the depth, as four registers. Register r of a fragment of `a` holds sides 8(r%2).. and depth
+    // 4(r/2)..; of `b`, which are two fragments, it holds sides 8(r/2).. and depth 4(r%2)...
     template <bool ALONG_DEPTH, bool IS_A>
     __device__ __forceinline__ static void load(unsigned (&fragment)[4], const float* tile, int side, int k) {
         int lane = threadIdx.x % 32;
@@ -132,8 +136,8 @@ struct Accumulator {
 
 #else
 
-// FFMA: 16 x 16 threads, each 4 x 4 of the result. A thread's sides are four neighbours where a 16-byte load takes four sides of
-// one k, and every sixteenth where it takes four k of one side.
+// FFMA: 16 x 16 threads, each 4 x 4 of the result. A thread's sides are four neighbours where a 16-byte load takes four
+// sides of one k, and every sixteenth where it takes four k of one side.
 struct Accumulator {
     float sum[4][4];
 
@@ -181,7 +185,8 @@ struct Accumulator {
     template <bool A_ALONG_DEPTH, bool B_ALONG_DEPTH> __device__ __forceinline__ void store(float* result) const {
 #pragma unroll
         for (int i = 0; i < 16; ++i) {
-            int row = side<A_ALONG_DEPTH>(threadIdx.x / 16, i / 4), column = side<B_ALONG_DEPTH>(threadIdx.x % 16, i % 4);
+            int row = side<A_ALONG_DEPTH>(threadIdx.x / 16, i / 4);
+            int column = side<B_ALONG_DEPTH>(threadIdx.x % 16, i % 4);
             result[row * PITCH + column] = sum[i / 4][i % 4];
         }
     }

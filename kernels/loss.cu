@@ -3,8 +3,8 @@
 //     loss     = 1/(N C) sum weight[c] (max(z, 0) - z t + ln(1 + e^-|z|))
 //     dlogits  = weight[c] (sigmoid(z) - t) / (N C)
 //
-// Everything comes from e = e^-|z|, which lies in 0..1: no logit overflows, and where sigmoid(z) is close to t their difference
-// keeps its digits. Terms are float; their sum is double, which here is exact for all that a float can show.
+// Everything comes from e = e^-|z|, which lies in 0..1: no logit overflows, and where sigmoid(z) is close to t their
+// difference keeps its digits. Terms are float; their sum is double, which here is exact for all that a float can show.
 //
 // Floor: 12 bytes a logit, a few kilobytes: the launch itself. So one block is enough, and nobody waits for another.
 
@@ -30,8 +30,8 @@ __device__ __forceinline__ double shuffle_sum(double x) {
     return x;
 }
 
-// Launch: grid [1], block 256, static shared memory. Thread t adds the terms t, t + 256, ... in this order; then a butterfly
-// adds the lanes of a warp, and another the eight warps.
+// Launch: grid [1], block 256, static shared memory. Thread t adds the terms t, t + 256, ... in this order; then a
+// butterfly adds the lanes of a warp, and another the eight warps.
 extern "C" __global__ void __launch_bounds__(256) bce_forward_backward(const __grid_constant__ BceForwardBackward a) {
     __shared__ double warp_sums[8];
     double sum = 0.0;

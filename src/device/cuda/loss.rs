@@ -1,6 +1,42 @@
+//! The loss and the probabilities.
+
 use super::Cuda;
+use super::kernels::{Launch, Module};
 use super::memory::{View, ViewMut};
-use crate::device::*;
+use crate::device::{DeviceError, LossKernels, LossShape, check_lengths};
+use cudarc::driver::DeviceRepr;
+
+/// Arguments of `bce_forward_backward` in `kernels/loss.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct BceForwardBackward {
+    loss: u64,
+    dlogits: u64,
+    logits: u64,
+    targets: u64,
+    weights: u64,
+    count: i32,
+    classes: i32,
+}
+
+/// Arguments of `sigmoid` there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct Sigmoid {
+    p: u64,
+    z: u64,
+    count: i32,
+}
+
+// SAFETY: plain numbers, laid out as the kernels declare them.
+unsafe impl DeviceRepr for BceForwardBackward {}
+// SAFETY: likewise.
+unsafe impl DeviceRepr for Sigmoid {}
+
+/// A number of logits as the kernels count them.
+fn count(kernel: &'static str, logits: usize) -> Result<i32, DeviceError> {
+    i32::try_from(logits).map_err(|_| DeviceError::Shape { kernel, reason: format!("{logits} logits, at most 2³¹") })
+}
 
 impl LossKernels for Cuda {
     fn bce_forward_backward(
@@ -12,9 +48,37 @@ impl LossKernels for Cuda {
         weights: View<'_>,
         shape: &LossShape,
     ) -> Result<(), DeviceError> {
-        unimplemented!()
+        let terms = shape.n * shape.classes;
+        check_lengths(
+            "bce_forward_backward",
+            &[
+                ("loss", loss.len(), 1),
+                ("dlogits", dlogits.len(), terms),
+                ("logits", logits.len(), terms),
+                ("targets", targets.len(), terms),
+                ("weights", weights.len(), shape.classes),
+            ],
+        )?;
+        let arguments = BceForwardBackward {
+            loss: loss.address(),
+            dlogits: dlogits.address(),
+            logits: logits.address(),
+            targets: targets.address(),
+            weights: weights.address(),
+            count: count("bce_forward_backward", terms)?,
+            classes: count("bce_forward_backward", shape.classes)?,
+        };
+        let launch = Launch { grid: [1, 1, 1], block: 256, shared: 0 };
+        self.launch(Module::Loss, "bce_forward_backward", launch, &arguments)
     }
+
     fn sigmoid(&self, p: ViewMut<'_>, z: View<'_>) -> Result<(), DeviceError> {
-        unimplemented!()
+        check_lengths("sigmoid", &[("z", z.len(), p.len())])?;
+        let count = count("sigmoid", p.len())?;
+        if count == 0 {
+            return Ok(());
+        }
+        let launch = Launch { grid: [(count as u32).div_ceil(256), 1, 1], block: 256, shared: 0 };
+        self.launch(Module::Loss, "sigmoid", launch, &Sigmoid { p: p.address(), z: z.address(), count })
     }
 }
