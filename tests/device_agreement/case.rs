@@ -97,6 +97,16 @@ impl<D: Memory> Array<D> {
         D::view_mut(&mut self.buffer, 0..self.len)
     }
 
+    /// What stands behind the first `from` elements.
+    pub fn suffix(&self, from: usize) -> D::View<'_> {
+        D::view(&self.buffer, from..self.len)
+    }
+
+    /// What stands behind the first `from` elements, exclusively.
+    pub fn suffix_mut(&mut self, from: usize) -> D::ViewMut<'_> {
+        D::view_mut(&mut self.buffer, from..self.len)
+    }
+
     /// The elements as an output of a case.
     pub fn output(&self, device: &D, name: &'static str, tolerance: f64) -> Output {
         let values = device.download(self.view()).unwrap().into_iter().map(Into::into).collect();

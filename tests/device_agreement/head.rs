@@ -7,21 +7,26 @@ use onesheet::device::{AdamConstants, DenseShape, Device, ImageShape, LossShape,
 pub struct Dense {
     pub shape: DenseShape,
     pub relu: bool,
+    /// Elements of the arena in front of each parameter.
+    pub offset: usize,
     pub seed: u64,
 }
 
 impl Case for Dense {
     fn run<D: Device>(&self, device: &D) -> Vec<Output> {
-        let Dense { ref shape, relu, seed } = *self;
+        let Dense { ref shape, relu, offset, seed } = *self;
         let DenseShape { n, inputs, outputs } = *shape;
         let array = |offset, len| Array::new(device, &narrow(seed + offset, len));
-        let (x, w, b, dz) =
-            (array(0, n * inputs), array(1, outputs * inputs), array(2, outputs), array(3, n * outputs));
+        let (x, dz) = (array(0, n * inputs), array(3, n * outputs));
+        let (w, b) = (array(1, offset + outputs * inputs), array(2, offset + outputs));
         let (mut y, mut dx) = (Array::blank(device, n * outputs), Array::blank(device, n * inputs));
-        let (mut dw, mut db) = (array(4, outputs * inputs), array(5, outputs));
-        device.dense_forward(y.view_mut(), x.view(), w.view(), b.view(), relu, shape).unwrap();
-        device.dense_backward_data(dx.view_mut(), dz.view(), w.view(), shape).unwrap();
-        device.dense_backward_weights(dw.view_mut(), db.view_mut(), dz.view(), x.view(), shape).unwrap();
+        let (mut dw, mut db) = (array(4, offset + outputs * inputs), array(5, offset + outputs));
+        let (w, b) = (w.suffix(offset), b.suffix(offset));
+        device.dense_forward(y.view_mut(), x.view(), w, b, relu, shape).unwrap();
+        device.dense_backward_data(dx.view_mut(), dz.view(), w, shape).unwrap();
+        device
+            .dense_backward_weights(dw.suffix_mut(offset), db.suffix_mut(offset), dz.view(), x.view(), shape)
+            .unwrap();
         vec![
             y.output(device, "y", sum_tolerance(inputs + 1, 1.0)),
             dx.output(device, "dx", sum_tolerance(outputs, 1.0)),
@@ -107,21 +112,24 @@ impl Case for Loss {
 #[derive(Debug)]
 pub struct Adam {
     pub len: usize,
+    /// Parameters in front that do not train; those of the moments may be another number.
+    pub frozen: [usize; 2],
+    pub loss: f64,
     pub seed: u64,
 }
 
 impl Case for Adam {
     fn run<D: Device>(&self, device: &D) -> Vec<Output> {
-        let Adam { len, seed } = *self;
-        let mut w = Array::weights(device, &numbers(seed, len));
-        let [mut m, mut v] = [(); 2].map(|()| Array::new(device, &vec![0.0; len]));
+        let Adam { len, frozen: [frozen, shift], loss, seed } = *self;
+        let mut w = Array::weights(device, &numbers(seed, frozen + len));
+        let [mut m, mut v] = [(); 2].map(|()| Array::new(device, &vec![0.0; shift + len]));
         for t in 1..=3 {
-            let gradients = Array::new(device, &numbers(seed + t, len));
+            let gradients = Array::new(device, &numbers(seed + t, frozen + len));
             let constants = AdamConstants::default();
-            let (loss, rate) = (Array::new(device, &[1.0]), constants.corrected_rate(1e-3, t));
+            let (loss, rate) = (Array::new(device, &[loss]), constants.corrected_rate(1e-3, t));
             let rate = Array::new(device, &[f64::from(rate as f32)]);
-            let (w, m, v) = (w.view_mut(), m.view_mut(), v.view_mut());
-            device.adam(w, m, v, gradients.view(), loss.view(), rate.view(), &constants).unwrap();
+            let (w, m, v) = (w.suffix_mut(frozen), m.suffix_mut(shift), v.suffix_mut(shift));
+            device.adam(w, m, v, gradients.suffix(frozen), loss.view(), rate.view(), &constants).unwrap();
         }
         vec![
             w.output(device, "w", 4.0 * EPSILON),
@@ -161,7 +169,19 @@ fn dense_layers() {
     let shapes = [(1, 1, 1), (1, 2048, 1024), (2, 3, 5), (32, 1024, 128), (33, 128, 7), (5, 65, 300), (17, 600, 17)];
     for (seed, (n, inputs, outputs)) in shapes.into_iter().enumerate() {
         for relu in [false, true] {
-            agree(&Dense { shape: DenseShape { n, inputs, outputs }, relu, seed: 10 * seed as u64 });
+            let shape = DenseShape { n, inputs, outputs };
+            agree(&Dense { shape, relu, offset: 0, seed: 10 * seed as u64 });
+        }
+    }
+}
+
+/// Tiles of 64 by 64, 32 deep, and operands that move by four numbers at once or one by one.
+#[test]
+fn dense_layers_around_the_edges_of_tiles() {
+    for (seed, side) in [60, 63, 64, 65, 68, 127, 128, 132].into_iter().enumerate() {
+        for (n, inputs, outputs) in [(side, 36, 8), (3, side, 24), (5, 28, side), (9, 4 * side, 12)] {
+            let shape = DenseShape { n, inputs, outputs };
+            agree(&Dense { shape, relu: seed % 2 == 1, offset: seed % 5, seed: 10 * seed as u64 });
         }
     }
 }
@@ -185,7 +205,16 @@ fn losses() {
 #[test]
 fn adam() {
     for (seed, len) in [1, 100, 16_385].into_iter().enumerate() {
-        agree(&Adam { len, seed: 10 * seed as u64 });
+        for frozen in [[0, 0], [1, 1], [6, 6], [7, 3], [5, 0]] {
+            agree(&Adam { len, frozen, loss: 1.0, seed: 10 * seed as u64 });
+        }
+    }
+}
+
+#[test]
+fn adam_leaves_the_weights_of_a_run_that_diverged() {
+    for loss in [f64::NAN, f64::INFINITY] {
+        agree(&Adam { len: 100, frozen: [2, 2], loss, seed: 3 });
     }
 }
 

@@ -68,10 +68,10 @@ fn all_else_repeats() {
     repeats(MaxPool { shape: PoolShape::new([5, 21, 20, 64], 3, 2, 1).unwrap(), norm: true, seed: 2 });
     repeats(Global { shape: GlobalPoolShape { n: 9, pixels: 25, c: 300 }, seed: 3 });
     for (n, inputs, outputs) in [(32, 2048, 1024), (5, 1024, 128), (1, 2048, 1024), (64, 128, 7)] {
-        repeats(Dense { shape: DenseShape { n, inputs, outputs }, relu: true, seed: 4 });
+        repeats(Dense { shape: DenseShape { n, inputs, outputs }, relu: true, offset: 0, seed: 4 });
     }
     repeats(Elements { len: 100_001, seed: 5 });
-    repeats(Adam { len: 100_001, seed: 6 });
+    repeats(Adam { len: 100_001, frozen: [0, 0], loss: 1.0, seed: 6 });
     let format = PixelFormat { order: [2, 1, 0], scale: 0.5, shift: [1.0, 2.0, 3.0] };
     repeats(Image { shape: ImageShape { n: 9, size: 31 }, format, seed: 7 });
 }
