@@ -70,6 +70,18 @@ fn a_sector_is_touched_once_by_however_many() {
 }
 
 #[test]
+fn a_sector_that_is_read_and_written_moves_twice() {
+    let at = "mul.wide.u32 %at, %id, 4; add.u64 %in, %in, %at;";
+    let twice = "ld.global.b32 %r1, [%in]; st.global.b32 [%in], %r1;";
+    let summary = measure(&format!("{at} {twice} {twice}"), 2, 64, a100());
+    assert_eq!((summary.sectors, summary.touched_sectors, summary.written_sectors), (64, 32, 16));
+    // What it reads back of its own is still in the cache.
+    let back = "st.global.b32 [%in], %tid; ld.global.b32 %r1, [%in];";
+    let summary = measure(&format!("{at} {back}"), 2, 64, a100());
+    assert_eq!((summary.sectors, summary.touched_sectors, summary.written_sectors), (32, 16, 16));
+}
+
+#[test]
 fn atomics_and_strong_accesses_touch_memory_too() {
     let at = "mul.wide.u32 %at, %id, 4; add.u64 %out, %out, %at;";
     for access in [

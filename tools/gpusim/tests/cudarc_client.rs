@@ -1,11 +1,10 @@
 //! cudarc's safe API, unmodified, on the simulated GPU: everything that a program with hand-written kernels needs.
 
-mod driver;
-
-use cudarc::driver::sys::{self, CUgraphInstantiate_flags_enum as Instantiate, CUresult, CUstreamCaptureMode};
-use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DevicePtr, DevicePtrMut, LaunchConfig, PushKernelArg};
+use cudarc::driver::sys::{self, CUresult, CUstreamCaptureMode};
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
-use std::sync::Arc;
+use std::ffi::c_char;
+use std::sync::{Arc, Once};
 
 fn context() -> Arc<CudaContext> {
     driver::open(|| {});
@@ -67,6 +66,45 @@ fn a_kernel_adds_vectors() {
     for i in 0..n {
         assert_eq!(c[i], a[i] + b[i], "element {i}");
     }
+}
+
+/// What launches did since the last call.
+fn counters() -> String {
+    type Take = unsafe extern "C" fn(*mut c_char, usize) -> usize;
+    let library = std::env::current_exe().unwrap().with_file_name("libgpusim.so");
+    // SAFETY: `context` has opened the library, and it has this function.
+    let library = unsafe { libloading::Library::new(library) }.unwrap();
+    // SAFETY: as declared there.
+    let take = unsafe { library.get::<Take>(b"gpusimTakeCounters") }.unwrap();
+    let mut buffer = vec![0u8; 1 << 20];
+    // SAFETY: the buffer is that long.
+    let length = unsafe { take(buffer.as_mut_ptr().cast(), buffer.len()) };
+    assert!(length < buffer.len());
+    String::from_utf8(buffer[..length].to_vec()).unwrap()
+}
+
+#[test]
+fn a_program_can_fetch_what_its_launches_did() {
+    let context = context();
+    let stream = stream(&context);
+    counters();
+    let n = 29 * 32i32;
+    let (a, b) = (stream.alloc_zeros::<f32>(n as usize).unwrap(), stream.alloc_zeros::<f32>(n as usize).unwrap());
+    let mut c = stream.alloc_zeros::<f32>(n as usize).unwrap();
+    let add = kernel(&context, "add");
+    let mut launch = stream.launch_builder(&add);
+    launch.arg(&mut c).arg(&a).arg(&b).arg(&n);
+    // SAFETY: the arguments are the kernel's.
+    unsafe { launch.launch(LaunchConfig { grid_dim: (29, 1, 1), block_dim: (32, 1, 1), shared_mem_bytes: 0 }) }
+        .unwrap();
+    stream.synchronize().unwrap();
+    // Other tests of this process launch, too.
+    let lines = counters();
+    let mut mine = lines.lines().filter(|line| line.contains("\"grid\":[29,1,1]"));
+    let line: serde_json::Value = serde_json::from_str(mine.next().unwrap()).unwrap();
+    assert_eq!((&line["kernel"], &line["requests"]), (&"add".into(), &(3 * 29).into()));
+    assert_eq!((&line["touched_sectors"], &line["written_sectors"]), (&(3 * 29 * 4).into(), &(29 * 4).into()));
+    assert!(mine.next().is_none() && !counters().contains("[29,1,1]"));
 }
 
 #[test]

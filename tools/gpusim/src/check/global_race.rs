@@ -111,16 +111,19 @@ pub struct GlobalRace {
 impl Arena {
     /// Notes that `bytes` (a mask) of the sector at `address` are read or written.
     ///
-    /// Gives whether this launch touches the sector for the first time, and the race if there is one.
+    /// Gives whether memory must move the sector for it, and the race if there is one: for the launch's first write of a
+    /// sector, and for its first read of one that it hasn't written.
     pub fn touch(&self, address: u64, bytes: u32, write: bool, touch: &Touch<'_>) -> (bool, Option<GlobalRace>) {
         let sector = address / SECTOR * SECTOR;
         self.cell(sector).with(|history| {
-            let first = history.begin(touch);
+            history.begin(touch);
+            let read = if write { 0 } else { history.read | history.others_read };
+            let moved = history.written | history.others_wrote | read != 0;
             let race = history
                 .race(bytes, write, touch)
                 .map(|(common, race)| GlobalRace { address: sector + u64::from(common.trailing_zeros()), ..race });
             history.note(bytes, write, touch);
-            (first, race)
+            (!moved, race)
         })
     }
 

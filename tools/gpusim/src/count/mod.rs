@@ -42,15 +42,17 @@ impl Site {
 pub struct Tally {
     /// By instruction.
     pub sites: Vec<Site>,
-    /// Sectors that the launch touched at all.
+    /// Sectors that the launch touched at all: one that it reads and then writes counts twice.
     pub touched_sectors: u64,
+    /// Of these, the ones written.
+    pub written_sectors: u64,
 }
 
 impl Tally {
     /// For a kernel of so many instructions.
     #[must_use]
     pub fn new(instructions: usize) -> Self {
-        Self { sites: vec![Site::default(); instructions], touched_sectors: 0 }
+        Self { sites: vec![Site::default(); instructions], touched_sectors: 0, written_sectors: 0 }
     }
 
     /// Notes that a warp executed instruction `at` with these lanes.
@@ -69,6 +71,13 @@ impl Tally {
         site.sectors += sectors;
     }
 
+    /// Notes that memory must move a sector.
+    #[inline]
+    pub fn touched(&mut self, write: bool) {
+        self.touched_sectors += 1;
+        self.written_sectors += u64::from(write);
+    }
+
     /// Notes a request to shared memory.
     #[inline]
     pub fn shared(&mut self, at: u32, wavefronts: u32, ideal: u32) {
@@ -83,5 +92,6 @@ impl Tally {
             mine.add(theirs);
         }
         self.touched_sectors += other.touched_sectors;
+        self.written_sectors += other.written_sectors;
     }
 }

@@ -33,8 +33,10 @@ pub struct Summary {
     pub requests: u64,
     /// Sectors of 32 bytes that they touched, summed over requests.
     pub sectors: u64,
-    /// Sectors that the launch touched at all: what memory must move at least.
+    /// Sectors that the launch touched at all, one that it reads and then writes twice: what memory must move at least.
     pub touched_sectors: u64,
+    /// Of these, the ones written.
+    pub written_sectors: u64,
     /// Wavefronts of shared memory.
     pub wavefronts: u64,
     /// Wavefronts that it would take without bank conflicts.
@@ -79,6 +81,7 @@ impl Summary {
             requests: total.requests,
             sectors: total.sectors,
             touched_sectors: tally.touched_sectors,
+            written_sectors: tally.written_sectors,
             wavefronts: total.wavefronts,
             ideal_wavefronts: total.ideal_wavefronts,
             tensor_flops,
@@ -138,7 +141,8 @@ impl fmt::Display for Summary {
         writeln!(f, "  {:<28}{:>13.1} %", "active lanes", self.active_lanes * 100.0)?;
         let per = self.sectors as f64 / self.requests.max(1) as f64;
         writeln!(f, "  {:<28}{:>14} ({per:.2} a request)", "sectors requested", self.sectors)?;
-        writeln!(f, "  {:<28}{:>14}", "sectors touched at all", self.touched_sectors)?;
+        let (touched, written) = (self.touched_sectors, self.written_sectors);
+        writeln!(f, "  {:<28}{touched:>14} ({written} written)", "sectors touched at all")?;
         let conflicts = self.wavefronts - self.ideal_wavefronts;
         writeln!(f, "  {:<28}{:>14} ({conflicts} by bank conflicts)", "shared-memory wavefronts", self.wavefronts)?;
         writeln!(f, "  {:<28}{:>14}", "tensor FLOP", self.tensor_flops)?;

@@ -10,6 +10,9 @@ use std::sync::OnceLock;
 /// Everything said and not yet fetched, a line each.
 static SAID: Mutex<String> = Mutex::new(String::new());
 
+/// A line of JSON for each launch, once somebody has asked for them.
+static COUNTERS: Mutex<Option<String>> = Mutex::new(None);
+
 /// So many bytes are kept for who asks.
 const KEPT: usize = 1 << 20;
 
@@ -55,17 +58,48 @@ pub unsafe extern "C" fn gpusimTakeReport(buffer: *mut c_char, bytes: usize) -> 
     length
 }
 
-/// With `GPUSIM_COUNTERS`, says what a launch did: as a table, or as a line of JSON if it is `json`.
-pub(super) fn counted(launch: &Launch<'_>, tally: &Tally, gpu: &Gpu, registers: Registers) {
+/// What each launch did since the last call, as lines of JSON ended by a zero; gives their length. The first call only starts
+/// the counting. Lines that don't fit into `buffer` stay for the next call, whose length it then gives. Not part of CUDA.
+///
+/// # Safety
+/// `buffer` has room for `bytes` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gpusimTakeCounters(buffer: *mut c_char, bytes: usize) -> usize {
+    let mut counters = COUNTERS.lock();
+    let lines = counters.get_or_insert_default();
+    let length = lines.len();
+    if !buffer.is_null() && length < bytes {
+        // SAFETY: the caller's promise.
+        unsafe {
+            std::ptr::copy_nonoverlapping(lines.as_ptr(), buffer.cast(), length);
+            buffer.add(length).write(0);
+        }
+        lines.clear();
+    }
+    length
+}
+
+/// Keeps what a launch did for who asks; and with `GPUSIM_COUNTERS` says it: as a table, or as a line of JSON if it is
+/// `json`.
+pub(super) fn counted(launch: &Launch<'_>, tally: &Tally, gpu: &Gpu) {
     static FORM: OnceLock<Option<bool>> = OnceLock::new();
     let form = FORM.get_or_init(|| {
         let json = std::env::var("GPUSIM_COUNTERS").is_ok_and(|value| value == "json");
         flag("GPUSIM_COUNTERS").then_some(json)
     });
-    let Some(json) = *form else { return };
-    let summary = Summary::new(launch, tally, gpu, registers);
-    match serde_json::to_string(&summary) {
-        Ok(line) if json => say(&line),
-        _ => say(&summary.to_string()),
+    let mut counters = COUNTERS.lock();
+    if form.is_none() && counters.is_none() {
+        return;
+    }
+    let summary = Summary::new(launch, tally, gpu);
+    let line = serde_json::to_string(&summary).expect("its keys are strings");
+    if let Some(lines) = counters.as_mut() {
+        lines.push_str(&line);
+        lines.push('\n');
+    }
+    match *form {
+        Some(true) => say(&line),
+        Some(false) => say(&summary.to_string()),
+        None => {}
     }
 }

@@ -150,12 +150,13 @@ impl Core<'_> {
             order: &launch.order,
         };
         for run in runs {
-            if !mode.races() {
-                self.tally.touched_sectors += u64::from(arena.visit(run.sector, &touch));
-                continue;
+            let (first, race) = match mode.races() {
+                true => arena.touch(run.sector, run.bytes, mode.writes(), &touch),
+                false => (arena.visit(run.sector, &touch), None),
+            };
+            if first {
+                self.tally.touched(mode.writes());
             }
-            let (first, race) = arena.touch(run.sector, run.bytes, mode.writes(), &touch);
-            self.tally.touched_sectors += u64::from(first);
             if let Some(race) = race {
                 return Err(self.global_race(run.lane, race));
             }
