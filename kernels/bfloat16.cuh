@@ -11,6 +11,12 @@ struct alignas(16) Quad {
     unsigned word[4];
 };
 
+// Through the compiler's own vector type: it takes a load of a Quad apart into its words.
+__device__ __forceinline__ Quad load_quad(const void* from) {
+    uint4 quad = *static_cast<const uint4*>(from);
+    return Quad{{quad.x, quad.y, quad.z, quad.w}};
+}
+
 __device__ __forceinline__ float widen(float x) { return x; }
 __device__ __forceinline__ float widen(bfloat16 x) { return __uint_as_float(unsigned(x.bits) << 16); }
 

@@ -31,7 +31,7 @@ template <int M> __device__ __forceinline__ void read(float (&x)[M], const float
     if constexpr (M % 4 == 0) {
 #pragma unroll
         for (int i = 0; i < M; i += 4) {
-            Quad quad = *reinterpret_cast<const Quad*>(from + i);
+            Quad quad = load_quad(from + i);
 #pragma unroll
             for (int j = 0; j < 4; ++j) x[i + j] = __uint_as_float(quad.word[j]);
         }
@@ -81,7 +81,9 @@ template <typename Group> struct Walk {
     __device__ __forceinline__ int width() const { return min(span, channels - base); }
 
     __device__ __forceinline__ Group load(const element* matrix, int row) const {
-        return *reinterpret_cast<const Group*>(matrix + row * channels + base + own);
+        const element* from = matrix + row * channels + base + own;
+        if constexpr (WIDTH == 1) return *from;
+        else return load_quad(from);
     }
     __device__ __forceinline__ void store(element* matrix, int row, const float (&x)[WIDTH]) const {
         element* to = matrix + row * channels + base + own;
