@@ -35,6 +35,19 @@ __device__ __forceinline__ void load_tiles_transposed(unsigned (&tile)[4], unsig
                  : "r"(address));
 }
 
+// 16 bytes of shared memory, in order with the copies and barriers above.
+__device__ __forceinline__ Quad load_quad(unsigned address) {
+    Quad quad;
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(quad.word[0]), "=r"(quad.word[1]), "=r"(quad.word[2]), "=r"(quad.word[3])
+                 : "r"(address));
+    return quad;
+}
+__device__ __forceinline__ void store_quad(unsigned address, const Quad& quad) {
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(quad.word[0]), "r"(quad.word[1]),
+                 "r"(quad.word[2]), "r"(quad.word[3]));
+}
+
 // c[16x8] += a[16x16] b[16x8] in bfloat16, summed in float.
 __device__ __forceinline__ void multiply_bf16(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
@@ -56,4 +69,9 @@ __device__ __forceinline__ unsigned round_tf32(float x) {
     unsigned rounded;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
     return rounded;
+}
+
+__device__ __forceinline__ Quad round_tf32(const Quad& quad) {
+    return Quad{{round_tf32(__uint_as_float(quad.word[0])), round_tf32(__uint_as_float(quad.word[1])),
+                 round_tf32(__uint_as_float(quad.word[2])), round_tf32(__uint_as_float(quad.word[3]))}};
 }

@@ -1,0 +1,320 @@
+// The weight gradient on tensor cores.
+//
+//     dw[k][j] += sum over pixels i of dy[i][k] * u[i][j]        i = (n, p, q), j = (r, s, c)
+//     u[i][j] = transform(x)[n, p*stride - pad + r, q*stride - pad + s, c], zero outside the image
+//
+// A matrix product: M = K filters, N = R*S*C columns, summed over N*P*Q pixels. The im2col matrix u exists in shared memory
+// only. A thread copies 16 bytes of its rows, and because C is a multiple of LANE those lie in one tap; which one, and its
+// channels' scale and shift, stay in registers, since a thread keeps to its column. Columns run on over the taps, so that a
+// tile of 128 takes two taps of 64 channels and dy is read R*S*C / COLUMNS times, not R*S times.
+//
+// Both operands have the summed index outermost in memory, the wrong way round for fragments. ldmatrix.trans turns 16-bit
+// elements; for 32-bit ones the order of filters and columns inside a warp's tile is chosen so that whole 16-byte loads are
+// fragments already (`multiply_slice`).
+//
+// Shared memory: STAGES x (dy [PIXELS][FILTERS], u [PIXELS][COLUMNS]), 16-byte chunk c of row i at c ^ (i & 7), so that
+// neither a row's eight chunks nor a chunk of eight rows meet in a bank.
+//
+// Grid: (columns, filters, splits). A split sums `pixels_per_split` neighbouring pixels. One split adds its tile to dw;
+// several write [split][K][R*S*C] to `partials`, for conv_backward_weights_sum. Left to the last block of a tile, that sum
+// would be a hundred tiles read by one multiprocessor, longer than the product itself.
+//
+// Floor: 2*K*R*S*C*N*P*Q FLOPs; from DRAM dy and x once, and the partials written and read; from L2
+// 1/FILTERS + 1/COLUMNS elements a multiply-add. C and K are multiples of LANE, every address one of 16 bytes.
+#pragma once
+
+#include "conv_geometry.cuh"
+#include "tensor_core.cuh"
+
+struct ConvBackwardWeights {
+    float* dw;          // [K][R][S][C], written if there are no partials
+    float* partials;    // [splits][K][R][S][C], or 0 if there is one split
+    const element* dy;  // [N][P][Q][K]
+    const element* x;   // [N][H][W][C]
+    const float* norm;  // [4][C], of which rows 0 and 1, scale and shift, are read; or 0
+    ConvGeometry shape;
+    Divisor by_p, by_q;
+    int pixels_per_split;  // a multiple of PIXELS
+};
+
+#ifndef PRECISION_F32
+namespace weights {
+
+// Pixels in a slice, which is one stage of the ring: 32 in bfloat16, 16 in float, the same bytes.
+constexpr int PIXELS = 64 / sizeof(element);
+
+// FILTERS x COLUMNS of dw a block, WARP_FILTERS x 32 a warp.
+template <int FILTERS_, int COLUMNS_, int WARP_FILTERS_, int STAGES_> struct Tile {
+    static constexpr int FILTERS = FILTERS_, COLUMNS = COLUMNS_, WARP_FILTERS = WARP_FILTERS_, STAGES = STAGES_;
+    static constexpr int WARPS_ACROSS = COLUMNS / 32;
+    static constexpr int THREADS = FILTERS / WARP_FILTERS * WARPS_ACROSS * 32;
+    static constexpr int DY_BYTES = PIXELS * FILTERS * sizeof(element);
+    static constexpr int STAGE_BYTES = DY_BYTES + PIXELS * COLUMNS * sizeof(element);
+};
+
+// How a block's threads share a slice of WIDTH elements a row: one column of chunks each, COPIES rows that are ROWS apart.
+template <int WIDTH, int THREADS> struct Share {
+    static constexpr int ROW_BYTES = WIDTH * sizeof(element);
+    static constexpr int CHUNKS = WIDTH / LANE;
+    static constexpr int ROWS = THREADS / CHUNKS;
+    static constexpr int COPIES = PIXELS / ROWS;
+};
+
+// Where a slice keeps chunk `chunk` of row `row`.
+template <int ROW_BYTES> __device__ __forceinline__ unsigned chunk_at(int row, int chunk) {
+    return row * ROW_BYTES + ((chunk ^ (row & 7)) << 4);
+}
+
+// Accumulators: acc[m][j][e] is result e of the matrix product m of filters and j of columns. Its place in the warp's tile:
+#ifdef PRECISION_BF16
+__device__ __forceinline__ int filter_of(int lane, int m, int e) { return 16 * m + lane / 4 + 8 * (e / 2); }
+__device__ __forceinline__ int column_of(int lane, int j, int e) { return 8 * j + 2 * (lane % 4) + e % 2; }
+#else
+// Sixteen bytes are four filters (or columns). Lane l = 4g + t loads those of chunk `lane_chunk(g)` for pixels t and t + 4:
+// operands of rows g of four products of filters, or of columns g of four products of columns. The chunks of lanes that
+// share a phase of the load, 2 of g by 4 of t, are then in different banks, and results of four products j are neighbours.
+__device__ __forceinline__ int lane_chunk(int g) { return g / 2 + g % 2 * 4; }
+__device__ __forceinline__ int filter_of(int lane, int m, int e) {
+    return m / 2 * 32 + 4 * lane_chunk(lane / 4) + 2 * (m % 2) + e / 2;
+}
+__device__ __forceinline__ int column_of(int lane, int j, int e) { return 16 * (e % 2) + 4 * (lane % 4) + j; }
+#endif
+
+// acc += dyᵀ u over a slice, for the warp's tile that starts at chunks `filter_chunk` and `column_chunk`.
+template <typename T, int PRODUCTS>
+__device__ __forceinline__ void multiply_slice(float (&acc)[PRODUCTS][4][4], unsigned dy, unsigned u, int filter_chunk,
+                                               int column_chunk) {
+    constexpr int DY_ROW = T::FILTERS * sizeof(element), U_ROW = T::COLUMNS * sizeof(element);
+    const int lane = threadIdx.x % 32;
+#ifdef PRECISION_BF16
+    // Lanes 8i to 8i + 7 give the rows of 8x8 tile i. Of dy: pixels 0-7 then 8-15, for each two chunks of filters. Of u: two
+    // chunks of columns, for each pixels 0-7 then 8-15. Chunks are added to the address by XOR, which the swizzle allows.
+    const unsigned dy_lane = dy + chunk_at<DY_ROW>(lane / 16 * 8 + lane % 8, filter_chunk + lane / 8 % 2);
+    const unsigned u_lane = u + chunk_at<U_ROW>(lane / 8 % 2 * 8 + lane % 8, column_chunk + lane / 16);
+#pragma unroll
+    for (int pixel = 0; pixel < PIXELS; pixel += 16) {
+        unsigned columns[2][4];
+#pragma unroll
+        for (int j = 0; j < 2; ++j) load_tiles_transposed(columns[j], (u_lane ^ (j << 5)) + pixel * U_ROW);
+#pragma unroll
+        for (int m = 0; m < PRODUCTS; ++m) {
+            unsigned filters[4];
+            load_tiles_transposed(filters, (dy_lane ^ (m << 5)) + pixel * DY_ROW);
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                multiply_bf16(acc[m][j], filters, columns[j / 2][j % 2 * 2], columns[j / 2][j % 2 * 2 + 1]);
+            }
+        }
+    }
+#else
+    const int t = lane % 4, chunk = lane_chunk(lane / 4);
+    const unsigned dy_lane = dy + chunk_at<DY_ROW>(t, filter_chunk + chunk);
+    const unsigned u_lane = u + chunk_at<U_ROW>(t, column_chunk + chunk);
+    // Pixel t + 4 is four rows on, and its swizzle differs from that of pixel t in bit 2.
+#pragma unroll
+    for (int pixel = 0; pixel < PIXELS; pixel += 8) {
+        const Quad column0 = round_tf32(load_quad(u_lane + pixel * U_ROW));
+        const Quad column4 = round_tf32(load_quad((u_lane ^ 64) + (pixel + 4) * U_ROW));
+#pragma unroll
+        for (int m = 0; m < PRODUCTS; m += 2) {
+            const Quad filter0 = round_tf32(load_quad(dy_lane + pixel * DY_ROW + m * 64));
+            const Quad filter4 = round_tf32(load_quad((dy_lane ^ 64) + (pixel + 4) * DY_ROW + m * 64));
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                const unsigned filters[4] = {filter0.word[2 * i], filter0.word[2 * i + 1], filter4.word[2 * i],
+                                             filter4.word[2 * i + 1]};
+#pragma unroll
+                for (int j = 0; j < 4; ++j) multiply_tf32(acc[m + i][j], filters, column0.word[j], column4.word[j]);
+            }
+        }
+    }
+#endif
+}
+
+// Adds neighbouring results to dw, or stores them as a split's part.
+template <int WIDTH> __device__ __forceinline__ void put(float* to, const float (&sum)[WIDTH], bool add) {
+    struct alignas(4 * WIDTH) Vector {
+        float x[WIDTH];
+    };
+    Vector total = add ? *reinterpret_cast<const Vector*>(to) : Vector{};
+#pragma unroll
+    for (int i = 0; i < WIDTH; ++i) total.x[i] += sum[i];
+    *reinterpret_cast<Vector*>(to) = total;
+}
+
+template <typename T> __device__ __forceinline__ void backward(const ConvBackwardWeights& a) {
+    using DyShare = Share<T::FILTERS, T::THREADS>;
+    using UShare = Share<T::COLUMNS, T::THREADS>;
+    constexpr int PRODUCTS = T::WARP_FILTERS / 16;
+    constexpr int STAGES = T::STAGES;
+    extern __shared__ __align__(128) unsigned char ring[];
+    const unsigned base = shared_address(ring);
+    const ConvGeometry& shape = a.shape;
+    const int columns = shape.r * shape.s * shape.c;
+
+    // What this thread copies of dy: filters `filter`.. of rows dy_row + i * ROWS,
+    const int dy_row = threadIdx.x / DyShare::CHUNKS, dy_chunk = threadIdx.x % DyShare::CHUNKS;
+    const int filter = blockIdx.y * T::FILTERS + dy_chunk * LANE;
+    // and of u: channels `channel`.. of tap (r, s), here less the padding.
+    const int u_row = threadIdx.x / UShare::CHUNKS, u_chunk = threadIdx.x % UShare::CHUNKS;
+    const int column = blockIdx.x * T::COLUMNS + u_chunk * LANE;
+    const int tap = column / shape.c, channel = column % shape.c;
+    const int r = tap / shape.s - shape.pad, s = tap % shape.s - shape.pad;
+
+    float scale[LANE], shift[LANE];
+    if (a.norm != nullptr && column < columns) {
+#pragma unroll
+        for (int i = 0; i < LANE; ++i) {
+            scale[i] = a.norm[channel + i];
+            shift[i] = a.norm[shape.c + channel + i];
+        }
+    }
+
+    int next = blockIdx.z * a.pixels_per_split;
+    const int end = min(next + a.pixels_per_split, shape.n * shape.p * shape.q);
+    const int slices = (end - next + PIXELS - 1) / PIXELS;
+
+    // A bit a chunk of u in flight, the latest lowest: whether it came from the image. The others are zeros and stay so.
+    unsigned in_image = 0;
+
+    // Starts the copies of the slice at pixel `next`, or past the end of an empty group, so that groups count slices.
+    auto copy_slice = [&](unsigned stage) {
+        in_image <<= UShare::COPIES;
+        if (next < end) {
+#pragma unroll
+            for (int i = 0; i < DyShare::COPIES; ++i) {
+                const int row = dy_row + i * DyShare::ROWS;
+                const bool valid = next + row < end && filter < shape.k;
+                copy_async(stage + chunk_at<DyShare::ROW_BYTES>(row, dy_chunk),
+                           a.dy + (valid ? (next + row) * shape.k + filter : 0), valid);
+            }
+#pragma unroll
+            for (int i = 0; i < UShare::COPIES; ++i) {
+                const int row = u_row + i * UShare::ROWS;
+                int image, p, q;
+                a.by_q.split(next + row, p, q);
+                a.by_p.split(p, image, p);
+                const int h = p * shape.stride + r, w = q * shape.stride + s;
+                const bool valid = next + row < end && column < columns && unsigned(h) < unsigned(shape.h) &&
+                                   unsigned(w) < unsigned(shape.w);
+                const int offset = ((image * shape.h + h) * shape.w + w) * shape.c + channel;
+                copy_async(stage + T::DY_BYTES + chunk_at<UShare::ROW_BYTES>(row, u_chunk), a.x + (valid ? offset : 0),
+                           valid);
+                in_image |= unsigned(valid) << i;
+            }
+            next += PIXELS;
+        }
+        commit_copies();
+    };
+
+    // Pays what x owes, where this thread's own copies have landed.
+    auto transform_slice = [&](unsigned stage) {
+#pragma unroll
+        for (int i = 0; i < UShare::COPIES; ++i) {
+            if (in_image >> ((STAGES - 2) * UShare::COPIES + i) & 1) {
+                const unsigned at = stage + T::DY_BYTES + chunk_at<UShare::ROW_BYTES>(u_row + i * UShare::ROWS, u_chunk);
+                float x[LANE];
+                unpack(load_quad(at), x);
+#pragma unroll
+                for (int j = 0; j < LANE; ++j) x[j] = relu(fmaf(x[j], scale[j], shift[j]));
+                store_quad(at, pack(x));
+            }
+        }
+    };
+
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int warp_filter = warp / T::WARPS_ACROSS * T::WARP_FILTERS, warp_column = warp % T::WARPS_ACROSS * 32;
+    float acc[PRODUCTS][4][4] = {};
+
+#pragma unroll
+    for (int stage = 0; stage < STAGES - 1; ++stage) copy_slice(base + stage * T::STAGE_BYTES);
+    unsigned reading = base, writing = base + (STAGES - 1) * T::STAGE_BYTES;
+    auto advance = [&](unsigned& stage) {
+        stage += T::STAGE_BYTES;
+        if (stage == base + STAGES * T::STAGE_BYTES) stage = base;
+    };
+    for (int slice = 0; slice < slices; ++slice) {
+        await_copies<STAGES - 2>();
+        if (a.norm != nullptr) transform_slice(reading);
+        // One barrier a slice: everybody's copies have landed, and everybody is done with the stage that is written next.
+        __syncthreads();
+        copy_slice(writing);
+        multiply_slice<T>(acc, reading, reading + T::DY_BYTES, warp_filter / LANE, warp_column / LANE);
+        advance(reading);
+        advance(writing);
+    }
+
+    const bool add = a.partials == nullptr;
+    float* out = add ? a.dw : a.partials + size_t(blockIdx.z) * shape.k * columns;
+    const int first_filter = blockIdx.y * T::FILTERS + warp_filter, first_column = blockIdx.x * T::COLUMNS + warp_column;
+#pragma unroll
+    for (int m = 0; m < PRODUCTS; ++m) {
+#pragma unroll
+        for (int e = 0; e < 4; e += 2) {
+            const int k = first_filter + filter_of(lane, m, e);
+            if (k >= shape.k) continue;
+            float* row = out + size_t(k) * columns;
+#ifdef PRECISION_BF16
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                const int at = first_column + column_of(lane, j, 0);
+                const float sum[2] = {acc[m][j][e], acc[m][j][e + 1]};
+                if (at < columns) put(row + at, sum, add);
+            }
+#else
+#pragma unroll
+            for (int right = 0; right < 2; ++right) {
+                const int at = first_column + column_of(lane, 0, right);
+                const float sum[4] = {acc[m][0][e + right], acc[m][1][e + right], acc[m][2][e + right],
+                                      acc[m][3][e + right]};
+                if (at < columns) put(row + at, sum, add);
+            }
+#endif
+        }
+    }
+}
+
+}  // namespace weights
+#endif
+
+// dw += sum over splits of their partials, 16 bytes a thread. A block has `groups` threads for each 16 bytes: group g adds
+// splits g, g + groups, ...; then the groups are added in order. More groups hide the latency of many splits over few
+// weights. Grid: ceil(quads / (256 / groups)). Floor: splits + 2 times the bytes of dw.
+struct ConvBackwardWeightsSum {
+    float* dw;
+    const float* partials;  // [splits][quads][4]
+    int quads;              // K*R*S*C / 4
+    int splits;
+    int groups;  // 1, 2, 4 or 8
+};
+
+namespace weights {
+
+struct alignas(16) Float4 {
+    float x[4];
+};
+
+__device__ __forceinline__ Float4 operator+(Float4 a, Float4 b) {
+    return Float4{{a.x[0] + b.x[0], a.x[1] + b.x[1], a.x[2] + b.x[2], a.x[3] + b.x[3]}};
+}
+
+__device__ __forceinline__ void sum_splits(const ConvBackwardWeightsSum& a) {
+    __shared__ Float4 sums[256];
+    const int width = 256 / a.groups;
+    const int group = threadIdx.x / width;
+    const int quad = blockIdx.x * width + threadIdx.x % width;
+    Float4 sum = {};
+    if (quad < a.quads) {
+        const Float4* part = reinterpret_cast<const Float4*>(a.partials) + quad;
+#pragma unroll 4
+        for (int split = group; split < a.splits; split += a.groups) sum = sum + part[size_t(split) * a.quads];
+    }
+    sums[threadIdx.x] = sum;
+    __syncthreads();
+    if (group > 0 || quad >= a.quads) return;
+    for (int other = 1; other < a.groups; ++other) sum = sum + sums[other * width + threadIdx.x];
+    Float4* dw = reinterpret_cast<Float4*>(a.dw) + quad;
+    *dw = *dw + sum;
+}
+
+}  // namespace weights
