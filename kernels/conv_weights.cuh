@@ -47,7 +47,8 @@ constexpr int PIXELS = 64 / sizeof(element);
 template <int FILTERS_, int COLUMNS_, int WARP_FILTERS_, int STAGES_> struct Tile {
     static constexpr int FILTERS = FILTERS_, COLUMNS = COLUMNS_, WARP_FILTERS = WARP_FILTERS_, STAGES = STAGES_;
     static constexpr int WARPS_ACROSS = COLUMNS / 32;
-    static constexpr int THREADS = FILTERS / WARP_FILTERS * WARPS_ACROSS * 32;
+    static constexpr int WARPS = FILTERS / WARP_FILTERS * WARPS_ACROSS;
+    static constexpr int THREADS = WARPS * 32;
     static constexpr int DY_BYTES = PIXELS * FILTERS * sizeof(element);
     static constexpr int STAGE_BYTES = DY_BYTES + PIXELS * COLUMNS * sizeof(element);
 };
@@ -142,24 +143,56 @@ template <int WIDTH> __device__ __forceinline__ void put(float* to, const float 
     *reinterpret_cast<Vector*>(to) = total;
 }
 
+// An output pixel as the copies of u need it.
+struct Pixel {
+    int first;      // the pixel of x under tap (pad, pad): (n*H + p*stride)*W + q*stride
+    unsigned taps;  // bit r and bit 16 + s: row r and column s of the filter lie on the image, r and s < 15
+};
+
+constexpr unsigned NEVER = 1u << 15;  // a bit that no pixel has
+
+// The n lowest bits.
+__device__ __forceinline__ unsigned low_bits(int n) { return (1u << min(max(n, 0), 15)) - 1; }
+
+__device__ __forceinline__ Pixel locate(const ConvBackwardWeights& a, int pixel, int end) {
+    int n, p, q;
+    a.by_q.split(pixel, p, q);
+    a.by_p.split(p, n, p);
+    const int h = p * a.shape.stride, w = q * a.shape.stride, pad = a.shape.pad;
+    const unsigned rows = low_bits(a.shape.h + pad - h) & ~low_bits(pad - h);
+    const unsigned columns = low_bits(a.shape.w + pad - w) & ~low_bits(pad - w);
+    return Pixel{(n * a.shape.h + h) * a.shape.w + w, pixel < end ? rows | columns << 16 : 0};
+}
+
 template <typename T> __device__ __forceinline__ void backward(const ConvBackwardWeights& a) {
     using DyShare = Share<T::FILTERS, T::THREADS>;
     using UShare = Share<T::COLUMNS, T::THREADS>;
     constexpr int PRODUCTS = T::WARP_FILTERS / 16;
     constexpr int STAGES = T::STAGES;
     extern __shared__ __align__(128) unsigned char ring[];
+    Pixel(*const located)[PIXELS] = reinterpret_cast<Pixel(*)[PIXELS]>(ring + STAGES * T::STAGE_BYTES);
     const unsigned base = shared_address(ring);
     const ConvGeometry& shape = a.shape;
     const int columns = shape.r * shape.s * shape.c;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
-    // What this thread copies of dy: filters `filter`.. of rows dy_row + i * ROWS,
+    const int first = blockIdx.z * a.pixels_per_split;
+    const int end = min(first + a.pixels_per_split, shape.n * shape.p * shape.q);
+    const int slices = (end - first + PIXELS - 1) / PIXELS;
+
+    // What this thread copies of dy: LANE filters of rows dy_row + i * ROWS, of which dy_left are left in the split.
     const int dy_row = threadIdx.x / DyShare::CHUNKS, dy_chunk = threadIdx.x % DyShare::CHUNKS;
     const int filter = blockIdx.y * T::FILTERS + dy_chunk * LANE;
-    // and of u: channels `channel`.. of tap (r, s), here less the padding.
+    int dy_left = filter < shape.k ? end - first - dy_row : 0;
+    const element* dy_from = a.dy + (long long)(first + dy_row) * shape.k + filter;
+
+    // And of u: LANE channels of tap (r, s).
     const int u_row = threadIdx.x / UShare::CHUNKS, u_chunk = threadIdx.x % UShare::CHUNKS;
     const int column = blockIdx.x * T::COLUMNS + u_chunk * LANE;
     const int tap = column / shape.c, channel = column % shape.c;
-    const int r = tap / shape.s - shape.pad, s = tap % shape.s - shape.pad;
+    const int r = tap / shape.s, s = tap % shape.s;
+    const unsigned taps = column < columns ? 1u << r | 1u << (16 + s) : NEVER;
+    const element* u_from = a.x + ((r - shape.pad) * shape.w + s - shape.pad) * shape.c + channel;
 
     float scale[LANE], shift[LANE];
     if (a.norm != nullptr && column < columns) {
@@ -170,39 +203,36 @@ template <typename T> __device__ __forceinline__ void backward(const ConvBackwar
         }
     }
 
-    int next = blockIdx.z * a.pixels_per_split;
-    const int end = min(next + a.pixels_per_split, shape.n * shape.p * shape.q);
-    const int slices = (end - next + PIXELS - 1) / PIXELS;
+    // One warp finds the pixels of a slice for all. Four slices have room: one is written while another is used.
+    auto locate_slice = [&](int slice) {
+        if (lane < PIXELS) located[slice % 4][lane] = locate(a, first + slice * PIXELS + lane, end);
+    };
 
-    // A bit a chunk of u in flight, the latest lowest: whether it came from the image. The others are zeros and stay so.
+    // A bit a chunk of u in flight, those of the latest slice lowest: whether it is of the image. The rest is zeros and
+    // stays so.
     unsigned in_image = 0;
 
-    // Starts the copies of the slice at pixel `next`, or past the end of an empty group, so that groups count slices.
-    auto copy_slice = [&](unsigned stage) {
+    // Starts the copies of a slice; past the end those of an empty group, so that groups count slices.
+    auto copy_slice = [&](int slice, unsigned stage) {
         in_image <<= UShare::COPIES;
-        if (next < end) {
+        if (slice < slices) {
 #pragma unroll
             for (int i = 0; i < DyShare::COPIES; ++i) {
-                const int row = dy_row + i * DyShare::ROWS;
-                const bool valid = next + row < end && filter < shape.k;
-                copy_async(stage + chunk_at<DyShare::ROW_BYTES>(row, dy_chunk),
-                           a.dy + (valid ? (next + row) * shape.k + filter : 0), valid);
+                const int row = i * DyShare::ROWS;
+                copy_async(stage + chunk_at<DyShare::ROW_BYTES>(dy_row + row, dy_chunk),
+                           dy_from + (long long)(row * shape.k), row < dy_left);
             }
+            dy_from += (long long)(PIXELS * shape.k);
+            dy_left -= PIXELS;
 #pragma unroll
             for (int i = 0; i < UShare::COPIES; ++i) {
                 const int row = u_row + i * UShare::ROWS;
-                int image, p, q;
-                a.by_q.split(next + row, p, q);
-                a.by_p.split(p, image, p);
-                const int h = p * shape.stride + r, w = q * shape.stride + s;
-                const bool valid = next + row < end && column < columns && unsigned(h) < unsigned(shape.h) &&
-                                   unsigned(w) < unsigned(shape.w);
-                const int offset = ((image * shape.h + h) * shape.w + w) * shape.c + channel;
-                copy_async(stage + T::DY_BYTES + chunk_at<UShare::ROW_BYTES>(row, u_chunk), a.x + (valid ? offset : 0),
-                           valid);
-                in_image |= unsigned(valid) << i;
+                const Pixel pixel = located[slice % 4][row];
+                const bool valid = (pixel.taps & taps) == taps;
+                copy_async(stage + T::DY_BYTES + chunk_at<UShare::ROW_BYTES>(row, u_chunk),
+                           u_from + (long long)pixel.first * shape.c, valid);
+                in_image |= valid ? 1u << i : 0;
             }
-            next += PIXELS;
         }
         commit_copies();
     };
@@ -211,7 +241,7 @@ template <typename T> __device__ __forceinline__ void backward(const ConvBackwar
     auto transform_slice = [&](unsigned stage) {
 #pragma unroll
         for (int i = 0; i < UShare::COPIES; ++i) {
-            if (in_image >> ((STAGES - 2) * UShare::COPIES + i) & 1) {
+            if (in_image & 1u << ((STAGES - 2) * UShare::COPIES + i)) {
                 const unsigned at = stage + T::DY_BYTES + chunk_at<UShare::ROW_BYTES>(u_row + i * UShare::ROWS, u_chunk);
                 float x[LANE];
                 unpack(load_quad(at), x);
@@ -222,26 +252,25 @@ template <typename T> __device__ __forceinline__ void backward(const ConvBackwar
         }
     };
 
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int warp_filter = warp / T::WARPS_ACROSS * T::WARP_FILTERS, warp_column = warp % T::WARPS_ACROSS * 32;
     float acc[PRODUCTS][4][4] = {};
 
+    if (warp < STAGES) locate_slice(warp);
+    __syncthreads();
 #pragma unroll
-    for (int stage = 0; stage < STAGES - 1; ++stage) copy_slice(base + stage * T::STAGE_BYTES);
+    for (int stage = 0; stage < STAGES - 1; ++stage) copy_slice(stage, base + stage * T::STAGE_BYTES);
     unsigned reading = base, writing = base + (STAGES - 1) * T::STAGE_BYTES;
-    auto advance = [&](unsigned& stage) {
-        stage += T::STAGE_BYTES;
-        if (stage == base + STAGES * T::STAGE_BYTES) stage = base;
-    };
     for (int slice = 0; slice < slices; ++slice) {
         await_copies<STAGES - 2>();
         if (a.norm != nullptr) transform_slice(reading);
-        // One barrier a slice: everybody's copies have landed, and everybody is done with the stage that is written next.
+        // One barrier a slice: everybody's copies have landed, and nobody reads the stage that is written next.
         __syncthreads();
-        copy_slice(writing);
+        copy_slice(slice + STAGES - 1, writing);
+        if (warp == slice % T::WARPS) locate_slice(slice + STAGES);
         multiply_slice<T>(acc, reading, reading + T::DY_BYTES, warp_filter / LANE, warp_column / LANE);
-        advance(reading);
-        advance(writing);
+        writing = reading;
+        reading += T::STAGE_BYTES;
+        if (reading == base + STAGES * T::STAGE_BYTES) reading = base;
     }
 
     const bool add = a.partials == nullptr;
