@@ -192,7 +192,10 @@ template <typename T> __device__ __forceinline__ void backward(const ConvBackwar
     const int tap = column / shape.c, channel = column % shape.c;
     const int r = tap / shape.s, s = tap % shape.s;
     const unsigned taps = column < columns ? 1u << r | 1u << (16 + s) : NEVER;
-    const element* u_from = a.x + ((r - shape.pad) * shape.w + s - shape.pad) * shape.c + channel;
+    // In bytes, so that an address is one multiply-add.
+    const int row_bytes = shape.c * sizeof(element);
+    const char* u_from =
+        reinterpret_cast<const char*>(a.x + ((r - shape.pad) * shape.w + s - shape.pad) * shape.c + channel);
 
     float scale[LANE], shift[LANE];
     if (a.norm != nullptr && column < columns) {
@@ -230,7 +233,7 @@ template <typename T> __device__ __forceinline__ void backward(const ConvBackwar
                 const Pixel pixel = located[slice % 4][row];
                 const bool valid = (pixel.taps & taps) == taps;
                 copy_async(stage + T::DY_BYTES + chunk_at<UShare::ROW_BYTES>(row, u_chunk),
-                           u_from + (long long)pixel.first * shape.c, valid);
+                           u_from + (long long)pixel.first * row_bytes, valid);
                 in_image |= valid ? 1u << i : 0;
             }
         }
