@@ -29,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // The gradient of the output: formed from what a batch norm owes, and summed into the bias's.
-extern "C" __global__ void __launch_bounds__(256, 4) conv_form_gradient(const __grid_constant__ ConvFormGradient a) {
+extern "C" __global__ void __launch_bounds__(256) conv_form_gradient(const __grid_constant__ ConvFormGradient a) {
     output_gradient::form<LANE>(a);
 }
 extern "C" __global__ void __launch_bounds__(256) conv_form_gradient_scalar(const __grid_constant__ ConvFormGradient a) {

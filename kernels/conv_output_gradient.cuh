@@ -31,7 +31,8 @@ template <int WIDTH> struct Walk {
 // WIDTH neighbours as floats, LANE of them in one load.
 template <int WIDTH> __device__ __forceinline__ void load(const element* from, float (&x)[WIDTH]) {
     if constexpr (WIDTH == LANE) {
-        unpack(*reinterpret_cast<const Quad*>(from), x);
+        const Quad quad = *reinterpret_cast<const Quad*>(from);  // a copy: through the reference it would be four loads
+        unpack(quad, x);
     } else {
 #pragma unroll
         for (int i = 0; i < WIDTH; ++i) x[i] = widen(from[i]);
