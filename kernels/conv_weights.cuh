@@ -79,6 +79,13 @@ __device__ __forceinline__ int filter_of(int lane, int m, int e) {
     return m / 2 * 32 + 4 * lane_chunk(lane / 4) + 2 * (m % 2) + e / 2;
 }
 __device__ __forceinline__ int column_of(int lane, int j, int e) { return 16 * (e % 2) + 4 * (lane % 4) + j; }
+
+__device__ __forceinline__ Quad load_tf32(unsigned address) {
+    Quad quad = load_quad(address);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) quad.word[i] = round_tf32(__uint_as_float(quad.word[i]));
+    return quad;
+}
 #endif
 
 // acc += dyᵀ u over a slice, for the warp's tile that starts at chunks `filter_chunk` and `column_chunk`.
@@ -114,12 +121,12 @@ __device__ __forceinline__ void multiply_slice(float (&acc)[PRODUCTS][4][4], uns
     // Pixel t + 4 is four rows on, and its swizzle differs from that of pixel t in bit 2.
 #pragma unroll
     for (int pixel = 0; pixel < PIXELS; pixel += 8) {
-        const Quad column0 = round_tf32(load_quad(u_lane + pixel * U_ROW));
-        const Quad column4 = round_tf32(load_quad((u_lane ^ 64) + (pixel + 4) * U_ROW));
+        const Quad column0 = load_tf32(u_lane + pixel * U_ROW);
+        const Quad column4 = load_tf32((u_lane ^ 64) + (pixel + 4) * U_ROW);
 #pragma unroll
         for (int m = 0; m < PRODUCTS; m += 2) {
-            const Quad filter0 = round_tf32(load_quad(dy_lane + pixel * DY_ROW + m * 64));
-            const Quad filter4 = round_tf32(load_quad((dy_lane ^ 64) + (pixel + 4) * DY_ROW + m * 64));
+            const Quad filter0 = load_tf32(dy_lane + pixel * DY_ROW + m * 64);
+            const Quad filter4 = load_tf32((dy_lane ^ 64) + (pixel + 4) * DY_ROW + m * 64);
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
                 const unsigned filters[4] = {filter0.word[2 * i], filter0.word[2 * i + 1], filter4.word[2 * i],

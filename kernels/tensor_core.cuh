@@ -16,9 +16,31 @@ __device__ __forceinline__ void copy_async(unsigned to, const void* from, bool v
 // Closes a group of copies.
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;"); }
 
-// Waits until at most PENDING of this thread's groups are still under way.
+// Waits until at most PENDING of this thread's groups are still under way. What they copied may then be read by this thread,
+// so the compiler must not move reads of memory to before it.
 template <int PENDING> __device__ __forceinline__ void await_copies() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING));
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+// A word of shared memory.
+__device__ __forceinline__ unsigned load_word(unsigned address) {
+    unsigned word;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(word) : "r"(address));
+    return word;
+}
+
+// 16 bytes of it.
+__device__ __forceinline__ Quad load_quad(unsigned address) {
+    Quad quad;
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(quad.word[0]), "=r"(quad.word[1]), "=r"(quad.word[2]), "=r"(quad.word[3])
+                 : "r"(address));
+    return quad;
+}
+__device__ __forceinline__ void store_quad(unsigned address, const Quad& quad) {
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(quad.word[0]), "r"(quad.word[1]),
+                 "r"(quad.word[2]), "r"(quad.word[3])
+                 : "memory");
 }
 
 // Four 8x8 tiles of 16-bit elements (or 8x4 of 32-bit ones); lane l gives the address of row l%8 of tile l/8.
@@ -33,19 +55,6 @@ __device__ __forceinline__ void load_tiles_transposed(unsigned (&tile)[4], unsig
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(tile[0]), "=r"(tile[1]), "=r"(tile[2]), "=r"(tile[3])
                  : "r"(address));
-}
-
-// 16 bytes of shared memory, in order with the copies and barriers above.
-__device__ __forceinline__ Quad load_quad(unsigned address) {
-    Quad quad;
-    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(quad.word[0]), "=r"(quad.word[1]), "=r"(quad.word[2]), "=r"(quad.word[3])
-                 : "r"(address));
-    return quad;
-}
-__device__ __forceinline__ void store_quad(unsigned address, const Quad& quad) {
-    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(quad.word[0]), "r"(quad.word[1]),
-                 "r"(quad.word[2]), "r"(quad.word[3]));
 }
 
 // c[16x8] += a[16x16] b[16x8] in bfloat16, summed in float.
@@ -69,9 +78,4 @@ __device__ __forceinline__ unsigned round_tf32(float x) {
     unsigned rounded;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
     return rounded;
-}
-
-__device__ __forceinline__ Quad round_tf32(const Quad& quad) {
-    return Quad{{round_tf32(__uint_as_float(quad.word[0])), round_tf32(__uint_as_float(quad.word[1])),
-                 round_tf32(__uint_as_float(quad.word[2])), round_tf32(__uint_as_float(quad.word[3]))}};
 }
