@@ -1,3 +1,9 @@
+//! The convolution: which kernels take which shapes.
+
+mod backward_weights;
+mod geometry;
+mod output_gradient;
+
 use super::Cuda;
 use super::memory::{View, ViewMut};
 use crate::device::*;
@@ -22,8 +28,7 @@ impl ConvKernels for Cuda {
         k: View<'_>,
         shape: &ConvShape,
     ) -> Result<Option<Self::Buffer>, DeviceError> {
-        let _ = (dz, y, k, shape);
-        Ok(None)
+        self.form_gradient(dz, y, k, shape).map(Some)
     }
 
     /// `dx = convᵀ(dy, w)`, or `dx += …` with `accumulate`; then the epilogue on the total.
@@ -46,6 +51,13 @@ impl ConvKernels for Cuda {
         transform: Option<InputTransform<View<'_>>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
+        let norm = transform.map(|transform| transform.map(|norm| norm.len()));
+        shape.check_backward_weights(dw.len(), dy.map(|view| view.len()), x.len(), norm)?;
+        let mut formed = None;
+        let dy = self.ready(dy, shape, &mut formed)?;
+        if self.takes_backward_weights(&dw, &dy, &x, shape) {
+            return self.backward_weights(dw, dy, x, transform, shape);
+        }
         unimplemented!()
     }
     fn conv_backward_bias(
@@ -54,6 +66,9 @@ impl ConvKernels for Cuda {
         dy: OutputGradient<View<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        unimplemented!()
+        shape.check_backward_bias(dbias.len(), dy.map(|view| view.len()))?;
+        let mut formed = None;
+        let dy = self.ready(dy, shape, &mut formed)?;
+        self.backward_bias(dbias, dy, shape)
     }
 }

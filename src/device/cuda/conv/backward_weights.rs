@@ -1,0 +1,294 @@
+//! The weight gradient on tensor cores: which tile, how many splits, and the launches (`kernels/conv_weights.cuh`).
+
+use super::geometry::{Divisor, Geometry, extent};
+use crate::device::cuda::kernels::{Launch, Module};
+use crate::device::cuda::memory::{Buffer, View, ViewMut};
+use crate::device::cuda::{Cuda, Precision};
+use crate::device::{ConvShape, DeviceError, InputTransform};
+use cudarc::driver::DeviceRepr;
+
+const KERNEL: &str = "conv_backward_weights";
+
+/// Argument of the kernels `conv_backward_weights_TILE`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct ConvBackwardWeights {
+    dw: u64,
+    partials: u64,
+    dy: u64,
+    x: u64,
+    norm: u64,
+    shape: Geometry,
+    by_p: Divisor,
+    by_q: Divisor,
+    pixels_per_split: i32,
+}
+
+// SAFETY: plain numbers, laid out as the kernel declares them.
+unsafe impl DeviceRepr for ConvBackwardWeights {}
+
+/// Argument of `conv_backward_weights_sum`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct ConvBackwardWeightsSum {
+    dw: u64,
+    partials: u64,
+    quads: i32,
+    splits: i32,
+    groups: i32,
+}
+
+// SAFETY: plain numbers, laid out as the kernel declares them.
+unsafe impl DeviceRepr for ConvBackwardWeightsSum {}
+
+/// A block's share of dw: filters by columns, a column being a tap and a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tile {
+    kernel: &'static str,
+    filters: usize,
+    columns: usize,
+    threads: u32,
+    stages: u32,
+}
+
+/// What `kernels/conv.cu` instantiates.
+const TILES: [Tile; 4] = [
+    Tile { kernel: "conv_backward_weights_128x128", filters: 128, columns: 128, threads: 256, stages: 3 },
+    Tile { kernel: "conv_backward_weights_128x64", filters: 128, columns: 64, threads: 128, stages: 4 },
+    Tile { kernel: "conv_backward_weights_64x128", filters: 64, columns: 128, threads: 128, stages: 4 },
+    Tile { kernel: "conv_backward_weights_64x64", filters: 64, columns: 64, threads: 128, stages: 4 },
+];
+
+impl Tile {
+    fn count(self, sum: &Sum) -> usize {
+        sum.filters.div_ceil(self.filters) * sum.columns.div_ceil(self.columns)
+    }
+
+    /// Bytes of dynamic shared memory: the ring, and four slices' pixels of eight bytes.
+    fn shared(self, slice: usize) -> u32 {
+        self.stages * SLICE_BYTES as u32 * (self.filters + self.columns) as u32 + 4 * 8 * slice as u32
+    }
+}
+
+/// Bytes of a slice for each of its filters or columns: 32 pixels in bfloat16, 16 in `f32`.
+const SLICE_BYTES: usize = 64;
+
+/// The matrix product: filters by columns, summed over pixels, of operands of `channels` a pixel.
+#[derive(Clone, Copy, Debug)]
+struct Sum {
+    filters: usize,
+    columns: usize,
+    pixels: usize,
+    channels: usize,
+    /// Bytes of an element.
+    bytes: usize,
+}
+
+/// What a multiprocessor does in a clock: multiply-adds in bfloat16, bytes from the L2 cache, bytes of DRAM traffic. Those of an
+/// A100, somewhat below its peaks; others differ, their ratios less.
+const MULTIPLY_ADDS: f64 = 1024.0;
+const CACHE_BYTES: f64 = 40.0;
+const MEMORY_BYTES: f64 = 12.0;
+
+/// Clocks that a launch costs beyond its work: a block's empty pipeline and last stores, and the second launch of a split sum.
+const FIXED: f64 = 3000.0;
+const SECOND_LAUNCH: f64 = 2000.0;
+
+/// How a sum is shared out.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    tile: Tile,
+    splits: usize,
+    pixels_per_split: usize,
+    clocks: f64,
+}
+
+impl Sum {
+    fn of(shape: &ConvShape, precision: Precision) -> Self {
+        Sum {
+            filters: shape.k,
+            columns: shape.r * shape.s * shape.c,
+            pixels: shape.n * shape.p * shape.q,
+            channels: shape.k + shape.c,
+            bytes: if precision == Precision::Bf16 { 2 } else { 4 },
+        }
+    }
+
+    /// Pixels of a slice.
+    fn slice(&self) -> usize {
+        SLICE_BYTES / self.bytes
+    }
+
+    /// The fastest plan: tiles in each size, whole or split to give every multiprocessor one, two or three blocks. It depends on
+    /// the shape and the GPU only, so results repeat.
+    fn plan(&self, multiprocessors: usize) -> Plan {
+        let mut best = self.split(TILES[0], 1, multiprocessors);
+        for tile in TILES {
+            for rounds in 0..=3 {
+                let splits = (rounds * multiprocessors / tile.count(self)).max(1);
+                let plan = self.split(tile, splits, multiprocessors);
+                if plan.clocks < best.clocks {
+                    best = plan;
+                }
+            }
+        }
+        best
+    }
+
+    /// A sum in at most `splits` parts of whole slices.
+    fn split(&self, tile: Tile, splits: usize, multiprocessors: usize) -> Plan {
+        let slices = self.pixels.div_ceil(self.slice());
+        let slices_per_split = slices.div_ceil(splits);
+        let splits = slices.div_ceil(slices_per_split);
+
+        let rounds = (tile.count(self) * splits).div_ceil(multiprocessors) as f64;
+        // Fewer than eight warps do not keep a multiprocessor's tensor cores busy; TF32 takes them twice as long.
+        let busy = (rounds * f64::from(tile.threads) / 256.0).min(1.0);
+        let products = (tile.filters * tile.columns * SLICE_BYTES / 2) as f64 / MULTIPLY_ADDS;
+        let loads = ((tile.filters + tile.columns) * SLICE_BYTES) as f64 / CACHE_BYTES;
+        let blocks = rounds * slices_per_split as f64 * products.max(loads) / busy;
+        let all_memory = MEMORY_BYTES * multiprocessors as f64;
+        let operands = (self.pixels * self.channels * self.bytes) as f64 / all_memory;
+        let parts = match splits {
+            1 => 0.0,
+            _ => self.workspace(splits) as f64 * 2.0 / all_memory + SECOND_LAUNCH,
+        };
+        let pixels_per_split = slices_per_split * self.slice();
+        Plan { tile, splits, pixels_per_split, clocks: blocks.max(operands) + parts + FIXED }
+    }
+
+    /// Bytes of the partial sums of several splits.
+    fn workspace(&self, splits: usize) -> usize {
+        splits * self.filters * self.columns * size_of::<f32>()
+    }
+}
+
+impl Cuda {
+    /// Whether the tensor cores take a weight gradient. What they do not is for the CUDA cores.
+    pub(super) fn takes_backward_weights(
+        &self,
+        dw: &ViewMut<'_>,
+        dy: &View<'_>,
+        x: &View<'_>,
+        shape: &ConvShape,
+    ) -> bool {
+        let lane = match self.precision() {
+            Precision::F32 => return false,
+            Precision::Tf32 => 4,
+            Precision::Bf16 => 8,
+        };
+        let aligned = [dw.address(), dy.address(), x.address()].iter().all(|address| address % 16 == 0);
+        // A pixel's taps are bits of a word, 15 in each direction.
+        aligned && shape.c % lane == 0 && shape.k % lane == 0 && shape.r <= 15 && shape.s <= 15
+    }
+
+    /// `dw += Σ dy ⊗ transform(x)`, of operands that [`Cuda::takes_backward_weights`].
+    ///
+    /// # Errors
+    /// [`DeviceError::Shape`] for more pixels or weights than 32 bits count.
+    pub(super) fn backward_weights(
+        &self,
+        dw: ViewMut<'_>,
+        dy: View<'_>,
+        x: View<'_>,
+        transform: Option<InputTransform<View<'_>>>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError> {
+        let sum = Sum::of(shape, self.precision());
+        let Plan { tile, splits, pixels_per_split, .. } = sum.plan(self.multiprocessors() as usize);
+        // The last slices of a split may look for pixels a little past its end.
+        extent(KERNEL, sum.pixels + 8 * SLICE_BYTES)?;
+        extent(KERNEL, shape.n * shape.h * shape.w)?;
+        let weights = extent(KERNEL, shape.weights_len())?;
+
+        let workspace = (splits > 1).then(|| self.workspace(sum.workspace(splits))).transpose()?;
+        let partials = workspace.as_ref().map_or(0, Buffer::address);
+        let arguments = ConvBackwardWeights {
+            dw: dw.address(),
+            partials,
+            dy: dy.address(),
+            x: x.address(),
+            norm: transform.map_or(0, |transform| transform.norm.address()),
+            shape: Geometry::new(KERNEL, shape)?,
+            by_p: Divisor::new(shape.p as u32),
+            by_q: Divisor::new(shape.q as u32),
+            pixels_per_split: extent(KERNEL, pixels_per_split)?,
+        };
+        let tiles = [sum.columns.div_ceil(tile.columns), sum.filters.div_ceil(tile.filters), splits];
+        let launch = Launch { grid: tiles.map(|n| n as u32), block: tile.threads, shared: tile.shared(sum.slice()) };
+        self.launch(Module::Conv, tile.kernel, launch, &arguments)?;
+        if splits == 1 {
+            return Ok(());
+        }
+
+        // Four splits a thread at least.
+        let groups = [8, 4, 2].into_iter().find(|groups| 4 * groups <= splits).unwrap_or(1);
+        let quads = weights / 4;
+        let arguments =
+            ConvBackwardWeightsSum { dw: dw.address(), partials, quads, splits: splits as i32, groups: groups as i32 };
+        let grid = [(quads as u32).div_ceil(256 / groups as u32), 1, 1];
+        self.launch(Module::Conv, "conv_backward_weights_sum", Launch { grid, block: 256, shared: 0 }, &arguments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ResNet-50's convolutions but the stem, for images of 150x150.
+    fn layers(images: usize) -> Vec<ConvShape> {
+        let mut layers = Vec::new();
+        let (mut side, mut c) = (38, 64);
+        for (filters, blocks, stride) in [(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)] {
+            for block in 0..blocks {
+                let stride = if block == 0 { stride } else { 1 };
+                let mut layer = |side: usize, c, k, r, stride, pad| {
+                    layers.push(ConvShape::new([images, side, side, c], k, [r, r], stride, pad).unwrap());
+                };
+                layer(side, c, filters, 1, stride, 0);
+                if block == 0 {
+                    layer(side, c, 4 * filters, 1, stride, 0);
+                }
+                side = (side - 1) / stride + 1;
+                layer(side, filters, filters, 3, 1, 1);
+                layer(side, filters, 4 * filters, 1, 1, 0);
+                c = 4 * filters;
+            }
+        }
+        layers
+    }
+
+    #[test]
+    fn splits_share_out_every_pixel_in_whole_slices() {
+        let odd = ConvShape::new([3, 7, 5, 8], 16, [3, 3], 2, 1).unwrap();
+        for precision in [Precision::Bf16, Precision::Tf32] {
+            for shape in layers(1).into_iter().chain(layers(32)).chain([odd]) {
+                for multiprocessors in [1, 2, 36, 108, 132, 170] {
+                    let sum = Sum::of(&shape, precision);
+                    let Plan { tile, splits, pixels_per_split, .. } = sum.plan(multiprocessors);
+                    assert_eq!(pixels_per_split % sum.slice(), 0, "{shape:?}");
+                    assert!(splits * pixels_per_split >= sum.pixels, "{shape:?}");
+                    assert!((splits - 1) * pixels_per_split < sum.pixels, "{shape:?}");
+                    assert!(splits == 1 || splits * tile.count(&sum) <= 3 * multiprocessors, "{shape:?}");
+                    assert!(tile.shared(sum.slice()) <= 99 * 1024);
+                }
+            }
+        }
+    }
+
+    /// The partial sums of a whole backward pass, written and read, beside the gigabytes of its activations.
+    #[test]
+    fn partial_sums_stay_small() {
+        for (images, multiprocessors, most) in [(32, 108, 0.45e9), (32, 132, 0.45e9), (128, 132, 0.8e9)] {
+            let mut traffic = 0.0;
+            for shape in layers(images) {
+                let sum = Sum::of(&shape, Precision::Bf16);
+                let splits = sum.plan(multiprocessors).splits;
+                if splits > 1 {
+                    traffic += 2.0 * sum.workspace(splits) as f64;
+                }
+            }
+            assert!(traffic <= most, "{images} images on {multiprocessors} multiprocessors: {traffic} bytes");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The gradient of a convolution's output: forming the one that a batch norm owes, and summing it into the bias's
+//! (`kernels/conv_output_gradient.cuh`).
+
+use super::geometry::extent;
+use crate::device::cuda::kernels::{Launch, Module};
+use crate::device::cuda::memory::{Buffer, View, ViewMut};
+use crate::device::cuda::{Cuda, Precision, TICKETS};
+use crate::device::{ConvShape, DeviceError, Memory, OutputGradient, Storage};
+use cudarc::driver::DeviceRepr;
+
+/// Argument of the kernels `conv_form_gradient`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct ConvFormGradient {
+    dy: u64,
+    dz: u64,
+    y: u64,
+    k: u64,
+    rows: i32,
+    channels: i32,
+}
+
+// SAFETY: plain numbers, laid out as the kernel declares them.
+unsafe impl DeviceRepr for ConvFormGradient {}
+
+/// Argument of the kernels `conv_backward_bias`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct ConvBackwardBias {
+    dbias: u64,
+    dy: u64,
+    partials: u64,
+    tickets: u64,
+    rows: i32,
+    channels: i32,
+}
+
+// SAFETY: plain numbers, laid out as the kernel declares them.
+unsafe impl DeviceRepr for ConvBackwardBias {}
+
+/// A matrix [rows, channels] as blocks of 256 threads walk it, a vector or one element at once.
+struct Walk {
+    rows: usize,
+    channels: usize,
+    vectors: bool,
+    lane: usize,
+}
+
+impl Walk {
+    /// Over the output of a convolution. Operands at these addresses allow vectors or they do not.
+    fn new(device: &Cuda, shape: &ConvShape, addresses: &[u64]) -> Self {
+        let (rows, channels) = (shape.n * shape.p * shape.q, shape.k);
+        let lane = if device.precision() == Precision::Bf16 { 8 } else { 4 };
+        let vectors = channels % lane == 0 && addresses.iter().all(|address| address % 16 == 0);
+        Walk { rows, channels, vectors, lane: if vectors { lane } else { 1 } }
+    }
+
+    /// Blocks over rows and over channels: at most `most` of the former, with `rows` or more for each thread.
+    fn grid(&self, rows: usize, most: usize) -> [u32; 3] {
+        let columns = self.channels / self.lane;
+        let at_once = 256 / columns.min(256);
+        let blocks = self.rows.div_ceil(at_once * rows).min(most);
+        [blocks as u32, columns.div_ceil(256) as u32, 1]
+    }
+}
+
+impl Cuda {
+    /// `dy = k₀[c]·dz + k₁[c]·y + k₂[c]` in a buffer of its own.
+    pub(super) fn form_gradient(
+        &self,
+        dz: View<'_>,
+        y: View<'_>,
+        k: View<'_>,
+        shape: &ConvShape,
+    ) -> Result<Buffer, DeviceError> {
+        const KERNEL: &str = "conv_form_gradient";
+        let dy = self.allocate(shape.output_len(), Storage::Activation)?;
+        let addresses = [dy.address(), dz.address(), y.address(), k.address()];
+        let walk = Walk::new(self, shape, &addresses);
+        let (rows, channels) = (extent(KERNEL, walk.rows)?, extent(KERNEL, walk.channels)?);
+        let [dy_address, dz, y, k] = addresses;
+        let arguments = ConvFormGradient { dy: dy_address, dz, y, k, rows, channels };
+        // A thread reads k once: eight rows repay that, and three blocks fill a multiprocessor.
+        let grid = walk.grid(8, 3 * self.multiprocessors() as usize);
+        let kernel = if walk.vectors { KERNEL } else { "conv_form_gradient_scalar" };
+        self.launch(Module::Conv, kernel, Launch { grid, block: 256, shared: 0 }, &arguments)?;
+        Ok(dy)
+    }
+
+    /// A gradient that is ready: the one given, or formed now and kept in `formed`.
+    pub(super) fn ready<'a>(
+        &self,
+        dy: OutputGradient<View<'a>>,
+        shape: &ConvShape,
+        formed: &'a mut Option<Buffer>,
+    ) -> Result<View<'a>, DeviceError> {
+        match dy {
+            OutputGradient::Ready(dy) => Ok(dy),
+            OutputGradient::Owed { dz, y, k } => {
+                let formed = formed.insert(self.form_gradient(dz, y, k, shape)?);
+                Ok(Cuda::view(formed, 0..shape.output_len()))
+            }
+        }
+    }
+
+    /// `dbias[k] += Σ_{n,p,q} dy`.
+    pub(super) fn backward_bias(&self, dbias: ViewMut<'_>, dy: View<'_>, shape: &ConvShape) -> Result<(), DeviceError> {
+        const KERNEL: &str = "conv_backward_bias";
+        let walk = Walk::new(self, shape, &[dy.address()]);
+        let grid = walk.grid(8, self.multiprocessors() as usize);
+        if grid[1] as usize > TICKETS {
+            let reason = format!("{} filters are more than its {TICKETS} tickets reach", walk.channels);
+            return Err(DeviceError::Shape { kernel: KERNEL, reason });
+        }
+        let workspace = self.workspace(grid[0] as usize * walk.channels * size_of::<f32>())?;
+        let arguments = ConvBackwardBias {
+            dbias: dbias.address(),
+            dy: dy.address(),
+            partials: workspace.address(),
+            tickets: self.tickets(),
+            rows: extent(KERNEL, walk.rows)?,
+            channels: extent(KERNEL, walk.channels)?,
+        };
+        let kernel = if walk.vectors { KERNEL } else { "conv_backward_bias_scalar" };
+        self.launch(Module::Conv, kernel, Launch { grid, block: 256, shared: 0 }, &arguments)
+    }
+}
