@@ -76,7 +76,7 @@ impl AdamKernels for Cuda {
             towards_g_square: (1.0 - constants.beta2) as f32,
             epsilon: constants.epsilon as f32,
         };
-        let launch = Launch { grid: [threads.div_ceil(256), 1, 1], block: 256, shared: 0 };
+        let launch = Launch { grid: [threads.div_ceil(256), 1, 1], block: 256, shared: 0, work: Default::default() };
         self.launch(Module::Adam, "adam", launch, &arguments)
     }
 }

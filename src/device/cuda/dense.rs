@@ -107,7 +107,12 @@ impl Cuda {
             ..operands
         };
         let grid = [columns.div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, splits as u32];
-        self.launch(Module::Dense, kernel, Launch { grid, block: 256, shared: SHARED }, &arguments)
+        self.launch(
+            Module::Dense,
+            kernel,
+            Launch { grid, block: 256, shared: SHARED, work: Default::default() },
+            &arguments,
+        )
     }
 }
 
@@ -217,7 +222,12 @@ impl DenseKernels for Cuda {
         let quads = if addresses.iter().all(|address| address.is_multiple_of(16)) { count / 4 } else { 0 };
         let arguments = ReluBackward { dz: addresses[0], dy: addresses[1], y: addresses[2], count, quads };
         let grid = [((count - 3 * quads) as u32).div_ceil(256), 1, 1];
-        self.launch(Module::Dense, "relu_backward", Launch { grid, block: 256, shared: 0 }, &arguments)
+        self.launch(
+            Module::Dense,
+            "relu_backward",
+            Launch { grid, block: 256, shared: 0, work: Default::default() },
+            &arguments,
+        )
     }
 }
 

@@ -68,7 +68,7 @@ impl LossKernels for Cuda {
             count: count("bce_forward_backward", terms)?,
             classes: count("bce_forward_backward", shape.classes)?,
         };
-        let launch = Launch { grid: [1, 1, 1], block: 256, shared: 0 };
+        let launch = Launch { grid: [1, 1, 1], block: 256, shared: 0, work: Default::default() };
         self.launch(Module::Loss, "bce_forward_backward", launch, &arguments)
     }
 
@@ -78,7 +78,8 @@ impl LossKernels for Cuda {
         if count == 0 {
             return Ok(());
         }
-        let launch = Launch { grid: [(count as u32).div_ceil(256), 1, 1], block: 256, shared: 0 };
+        let launch =
+            Launch { grid: [(count as u32).div_ceil(256), 1, 1], block: 256, shared: 0, work: Default::default() };
         self.launch(Module::Loss, "sigmoid", launch, &Sigmoid { p: p.address(), z: z.address(), count })
     }
 }

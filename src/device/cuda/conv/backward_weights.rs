@@ -215,7 +215,12 @@ impl Cuda {
             pixels_per_split: extent(KERNEL, pixels_per_split)?,
         };
         let tiles = [sum.columns.div_ceil(tile.columns), sum.filters.div_ceil(tile.filters), splits];
-        let launch = Launch { grid: tiles.map(|n| n as u32), block: tile.threads, shared: tile.shared(sum.slice()) };
+        let launch = Launch {
+            grid: tiles.map(|n| n as u32),
+            block: tile.threads,
+            shared: tile.shared(sum.slice()),
+            work: Default::default(),
+        };
         self.launch(Module::Conv, tile.kernel, launch, &arguments)?;
         if splits == 1 {
             return Ok(());
@@ -227,7 +232,12 @@ impl Cuda {
         let arguments =
             ConvBackwardWeightsSum { dw: dw.address(), partials, quads, splits: splits as i32, groups: groups as i32 };
         let grid = [(quads as u32).div_ceil(256 / groups as u32), 1, 1];
-        self.launch(Module::Conv, "conv_backward_weights_sum", Launch { grid, block: 256, shared: 0 }, &arguments)
+        self.launch(
+            Module::Conv,
+            "conv_backward_weights_sum",
+            Launch { grid, block: 256, shared: 0, work: Default::default() },
+            &arguments,
+        )
     }
 }
 

@@ -83,7 +83,12 @@ impl Cuda {
         // A thread reads k once: eight rows repay that, and three blocks fill a multiprocessor.
         let grid = walk.grid(8, 3 * self.multiprocessors() as usize);
         let kernel = if walk.vectors { KERNEL } else { "conv_form_gradient_scalar" };
-        self.launch(Module::Conv, kernel, Launch { grid, block: 256, shared: 0 }, &arguments)?;
+        self.launch(
+            Module::Conv,
+            kernel,
+            Launch { grid, block: 256, shared: 0, work: Default::default() },
+            &arguments,
+        )?;
         Ok(dy)
     }
 
@@ -122,6 +127,6 @@ impl Cuda {
             channels: extent(KERNEL, walk.channels)?,
         };
         let kernel = if walk.vectors { KERNEL } else { "conv_backward_bias_scalar" };
-        self.launch(Module::Conv, kernel, Launch { grid, block: 256, shared: 0 }, &arguments)
+        self.launch(Module::Conv, kernel, Launch { grid, block: 256, shared: 0, work: Default::default() }, &arguments)
     }
 }

@@ -81,7 +81,7 @@ pub unsafe extern "C" fn gpusimTakeCounters(buffer: *mut c_char, bytes: usize) -
 
 /// Keeps what a launch did for who asks; and with `GPUSIM_COUNTERS` says it: as a table, or as a line of JSON if it is
 /// `json`.
-pub(super) fn counted(launch: &Launch<'_>, tally: &Tally, gpu: &Gpu) {
+pub(super) fn counted(launch: &Launch<'_>, tally: &Tally, gpu: &Gpu, registers: Registers) {
     static FORM: OnceLock<Option<bool>> = OnceLock::new();
     let form = FORM.get_or_init(|| {
         let json = std::env::var("GPUSIM_COUNTERS").is_ok_and(|value| value == "json");
@@ -91,7 +91,7 @@ pub(super) fn counted(launch: &Launch<'_>, tally: &Tally, gpu: &Gpu) {
     if form.is_none() && counters.is_none() {
         return;
     }
-    let summary = Summary::new(launch, tally, gpu);
+    let summary = Summary::new(launch, tally, gpu, registers);
     let line = serde_json::to_string(&summary).expect("its keys are strings");
     if let Some(lines) = counters.as_mut() {
         lines.push_str(&line);
