@@ -1,8 +1,40 @@
-// The convolution's kernels.
+// Convolution: the kernels' names. Each family of implementations is a header; see there for formulas, tilings and contracts.
+
 #include "conv_output_gradient.cuh"
 #include "conv_weights.cuh"
+#ifndef PRECISION_F32
+#include "conv_tensor_passes.cuh"
+#endif
+
+// Dynamic shared memory that a kernel is launched with, said where build.py reads it.
+#define SHARED_BYTES(kernel, bytes) extern "C" __constant__ const unsigned kernel##_shared_bytes = bytes;
 
 #ifndef PRECISION_F32
+// The forward pass and the data gradient on tensor cores: a tile of pixels x columns, a warp's part of it, and how many such
+// blocks should fit a multiprocessor.
+#define CONV_TENSOR(pixels, columns, warp_pixels, warp_columns, threads, blocks)                                            \
+    using Tensor##pixels##x##columns = tensor::Tile<pixels, columns, warp_pixels, warp_columns>;                            \
+    static_assert(Tensor##pixels##x##columns::THREADS == threads, "the launch bounds say how many threads a tile has");     \
+    extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
+        conv_forward_##pixels##x##columns(const __grid_constant__ ConvForward a) {                                          \
+        tensor_forward<Tensor##pixels##x##columns, false>(a);                                                               \
+    }                                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
+        conv_forward_transformed_##pixels##x##columns(const __grid_constant__ ConvForward a) {                              \
+        tensor_forward<Tensor##pixels##x##columns, true>(a);                                                                \
+    }                                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
+        conv_backward_data_##pixels##x##columns(const __grid_constant__ ConvBackwardData a) {                               \
+        tensor_backward_data<Tensor##pixels##x##columns>(a);                                                                \
+    }                                                                                                                       \
+    SHARED_BYTES(conv_forward_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES)                               \
+    SHARED_BYTES(conv_forward_transformed_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES)                   \
+    SHARED_BYTES(conv_backward_data_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES)
+
+CONV_TENSOR(128, 128, 64, 32, 256, 2)
+CONV_TENSOR(128, 64, 32, 32, 256, 2)
+CONV_TENSOR(64, 64, 32, 32, 128, 4)
+
 // Weight gradient on tensor cores: FILTERS x COLUMNS of dw a block.
 extern "C" __global__ void __launch_bounds__(256, 2)
     conv_backward_weights_128x128(const __grid_constant__ ConvBackwardWeights a) {

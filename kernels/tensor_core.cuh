@@ -13,6 +13,11 @@ __device__ __forceinline__ void copy_async(unsigned to, const void* from, bool v
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0));
 }
 
+// The same through the L1 cache, for what this block will read again.
+__device__ __forceinline__ void copy_async_cached(unsigned to, const void* from, bool valid) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0));
+}
+
 // Closes a group of copies.
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;"); }
 

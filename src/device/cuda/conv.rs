@@ -1,12 +1,21 @@
-//! The convolution: which kernels take which shapes.
+//! Convolution: which kernels take which shapes.
+//!
+//! - Tensor cores take channels and filters in multiples of 16 bytes, in bf16 and tf32: [`forward`] and [`backward_data`], both
+//!   by way of [`tensor`] and [`tiles`], and [`backward_weights`].
+//! - [`output_gradient`]: forming the gradient that a batch norm owes, and summing it into the bias's.
+//! - [`geometry`]: what all of them are told of the shape.
 
+mod backward_data;
 mod backward_weights;
+mod forward;
 mod geometry;
 mod output_gradient;
+mod tensor;
+mod tiles;
 
 use super::Cuda;
 use super::memory::{View, ViewMut};
-use crate::device::*;
+use crate::device::{ConvKernels, ConvShape, DeviceError, InputTransform, OutputGradient, ReduceEpilogue};
 
 impl ConvKernels for Cuda {
     fn conv_forward(
@@ -19,8 +28,20 @@ impl ConvKernels for Cuda {
         bias: Option<View<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
+        shape.check_forward(
+            y.len(),
+            stats.as_ref().map(ViewMut::len),
+            x.len(),
+            transform.map(|transform| transform.map(|norm| norm.len())),
+            w.len(),
+            bias.as_ref().map(View::len),
+        )?;
+        if let Some(operands) = self.tensor_operands(&y, &x, &w, shape)? {
+            return self.tensor_forward(operands, stats, transform, bias, shape);
+        }
         unimplemented!()
     }
+
     fn conv_form_gradient(
         &self,
         dz: View<'_>,
@@ -31,7 +52,6 @@ impl ConvKernels for Cuda {
         self.form_gradient(dz, y, k, shape).map(Some)
     }
 
-    /// `dx = convᵀ(dy, w)`, or `dx += …` with `accumulate`; then the epilogue on the total.
     fn conv_backward_data(
         &self,
         dx: ViewMut<'_>,
@@ -41,8 +61,18 @@ impl ConvKernels for Cuda {
         w: View<'_>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
+        let lengths = epilogue.as_ref().map(|epilogue| epilogue.lengths(View::len, ViewMut::len));
+        shape.check_backward_data(dx.len(), lengths, dy.map(|dy| dy.len()), w.len())?;
+        let mut formed = None;
+        let dy = self.ready(dy, shape, &mut formed)?;
+        if backward_data::takes(shape, epilogue.is_some())
+            && let Some(operands) = self.tensor_operands(&dx, &dy, &w, shape)?
+        {
+            return self.tensor_backward_data(operands, accumulate, epilogue, shape);
+        }
         unimplemented!()
     }
+
     fn conv_backward_weights(
         &self,
         dw: ViewMut<'_>,
@@ -60,6 +90,7 @@ impl ConvKernels for Cuda {
         }
         unimplemented!()
     }
+
     fn conv_backward_bias(
         &self,
         dbias: ViewMut<'_>,

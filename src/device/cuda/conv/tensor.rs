@@ -1,0 +1,53 @@
+//! What the tensor-core kernels of the forward pass and the data gradient ask of their operands.
+
+use super::geometry::extent;
+use crate::device::cuda::memory::{View, ViewMut};
+use crate::device::cuda::{Cuda, Precision};
+use crate::device::{ConvShape, DeviceError};
+
+/// Addresses of the operands of the matrix product, and the bytes of their elements.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Operands {
+    pub(super) out: u64,
+    pub(super) input: u64,
+    pub(super) w: u64,
+    pub(super) bytes: usize,
+}
+
+/// Columns that a tile may have more than there are, and channels that a slice may.
+const OVERHANG: usize = 128;
+
+impl Cuda {
+    /// The operands as the tensor cores read them: 16 bytes of channels or filters at once, weights in bf16 from their narrow
+    /// copy. `None` if they can't, and the CUDA cores must.
+    ///
+    /// # Errors
+    /// [`DeviceError::Shape`] for tensors larger than the kernels' indices reach.
+    pub(super) fn tensor_operands(
+        &self,
+        out: &ViewMut<'_>,
+        input: &View<'_>,
+        w: &View<'_>,
+        shape: &ConvShape,
+    ) -> Result<Option<Operands>, DeviceError> {
+        let (w, bytes) = match self.precision() {
+            Precision::F32 => return Ok(None),
+            Precision::Tf32 => (Some(w.address()), 4),
+            Precision::Bf16 => (w.narrow(), 2),
+        };
+        let Some(w) = w else { return Ok(None) };
+        let operands = Operands { out: out.address(), input: input.address(), w, bytes };
+        let aligned = [operands.out, operands.input, w].iter().all(|address| address % 16 == 0);
+        let whole = shape.c * bytes % 16 == 0 && shape.k * bytes % 16 == 0;
+        // A pixel's taps are bits of a word, 15 in each direction.
+        if !aligned || !whole || shape.r > 15 || shape.s > 15 {
+            return Ok(None);
+        }
+        // Addresses are computed past the ends, of what is then not read.
+        for [lines, width, channels] in [[shape.n * shape.h, shape.w, shape.c], [shape.n * shape.p, shape.q, shape.k]] {
+            extent("convolution", (lines + 16) * (width + 16) * (channels + OVERHANG))?;
+        }
+        extent("convolution", (shape.k + OVERHANG) * shape.r * shape.s * (shape.c + OVERHANG))?;
+        Ok(Some(operands))
+    }
+}
