@@ -36,21 +36,21 @@ CONV_TENSOR(128, 64, 32, 32, 256, 2)
 CONV_TENSOR(64, 64, 32, 32, 128, 4)
 
 // Weight gradient on tensor cores: FILTERS x COLUMNS of dw a block.
-extern "C" __global__ void __launch_bounds__(256, 2)
+extern "C" __global__ void __launch_bounds__(128, 2)
     conv_backward_weights_128x128(const __grid_constant__ ConvBackwardWeights a) {
-    weights::backward<weights::Tile<128, 128, 64, 3>>(a);
+    weights::backward<weights::Tile<128, 128>>(a);
 }
-extern "C" __global__ void __launch_bounds__(128, 3)
+extern "C" __global__ void __launch_bounds__(64, 4)
     conv_backward_weights_128x64(const __grid_constant__ ConvBackwardWeights a) {
-    weights::backward<weights::Tile<128, 64, 64, 4>>(a);
+    weights::backward<weights::Tile<128, 64>>(a);
 }
-extern "C" __global__ void __launch_bounds__(128, 3)
+extern "C" __global__ void __launch_bounds__(64, 4)
     conv_backward_weights_64x128(const __grid_constant__ ConvBackwardWeights a) {
-    weights::backward<weights::Tile<64, 128, 64, 4>>(a);
+    weights::backward<weights::Tile<64, 128>>(a);
 }
-extern "C" __global__ void __launch_bounds__(128, 4)
+extern "C" __global__ void __launch_bounds__(32, 6)
     conv_backward_weights_64x64(const __grid_constant__ ConvBackwardWeights a) {
-    weights::backward<weights::Tile<64, 64, 32, 4>>(a);
+    weights::backward<weights::Tile<64, 64>>(a);
 }
 #endif
 

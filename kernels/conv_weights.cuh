@@ -43,11 +43,15 @@ namespace weights {
 // Pixels in a slice, which is one stage of the ring: 32 in bfloat16, 16 in float, the same bytes.
 constexpr int PIXELS = 64 / sizeof(element);
 
-// FILTERS x COLUMNS of dw a block, WARP_FILTERS x 32 a warp.
-template <int FILTERS_, int COLUMNS_, int WARP_FILTERS_, int STAGES_> struct Tile {
-    static constexpr int FILTERS = FILTERS_, COLUMNS = COLUMNS_, WARP_FILTERS = WARP_FILTERS_, STAGES = STAGES_;
-    static constexpr int WARPS_ACROSS = COLUMNS / 32;
-    static constexpr int WARPS = FILTERS / WARP_FILTERS * WARPS_ACROSS;
+// A warp takes 64 x 64 of dw: 32 products for 8 loads of fragments. With half of that, shared memory would be busy for
+// longer than the tensor cores. FILTERS x COLUMNS of dw are a block's.
+constexpr int WARP = 64;
+constexpr int STAGES = 3;
+
+template <int FILTERS_, int COLUMNS_> struct Tile {
+    static constexpr int FILTERS = FILTERS_, COLUMNS = COLUMNS_;
+    static constexpr int WARPS_ACROSS = COLUMNS / WARP;
+    static constexpr int WARPS = FILTERS / WARP * WARPS_ACROSS;
     static constexpr int THREADS = WARPS * 32;
     static constexpr int DY_BYTES = PIXELS * FILTERS * sizeof(element);
     static constexpr int STAGE_BYTES = DY_BYTES + PIXELS * COLUMNS * sizeof(element);
@@ -78,7 +82,9 @@ __device__ __forceinline__ int lane_chunk(int g) { return g / 2 + g % 2 * 4; }
 __device__ __forceinline__ int filter_of(int lane, int m, int e) {
     return m / 2 * 32 + 4 * lane_chunk(lane / 4) + 2 * (m % 2) + e / 2;
 }
-__device__ __forceinline__ int column_of(int lane, int j, int e) { return 16 * (e % 2) + 4 * (lane % 4) + j; }
+__device__ __forceinline__ int column_of(int lane, int j, int e) {
+    return j / 4 * 32 + 16 * (e % 2) + 4 * (lane % 4) + j % 4;
+}
 
 __device__ __forceinline__ Quad load_tf32(unsigned address) {
     Quad quad = load_quad(address);
@@ -89,9 +95,9 @@ __device__ __forceinline__ Quad load_tf32(unsigned address) {
 #endif
 
 // acc += dyᵀ u over a slice, for the warp's tile that starts at chunks `filter_chunk` and `column_chunk`.
-template <typename T, int PRODUCTS>
-__device__ __forceinline__ void multiply_slice(float (&acc)[PRODUCTS][4][4], unsigned dy, unsigned u, int filter_chunk,
-                                               int column_chunk) {
+template <typename T>
+__device__ __forceinline__ void multiply_slice(float (&acc)[WARP / 16][WARP / 8][4], unsigned dy, unsigned u,
+                                               int filter_chunk, int column_chunk) {
     constexpr int DY_ROW = T::FILTERS * sizeof(element), U_ROW = T::COLUMNS * sizeof(element);
     const int lane = threadIdx.x % 32;
 #ifdef PRECISION_BF16
@@ -101,38 +107,43 @@ __device__ __forceinline__ void multiply_slice(float (&acc)[PRODUCTS][4][4], uns
     const unsigned u_lane = u + chunk_at<U_ROW>(lane / 8 % 2 * 8 + lane % 8, column_chunk + lane / 16);
 #pragma unroll
     for (int pixel = 0; pixel < PIXELS; pixel += 16) {
-        unsigned columns[2][4];
+        unsigned columns[WARP / 16][4];
 #pragma unroll
-        for (int j = 0; j < 2; ++j) load_tiles_transposed(columns[j], (u_lane ^ (j << 5)) + pixel * U_ROW);
+        for (int j = 0; j < WARP / 16; ++j) load_tiles_transposed(columns[j], (u_lane ^ (j << 5)) + pixel * U_ROW);
 #pragma unroll
-        for (int m = 0; m < PRODUCTS; ++m) {
+        for (int m = 0; m < WARP / 16; ++m) {
             unsigned filters[4];
             load_tiles_transposed(filters, (dy_lane ^ (m << 5)) + pixel * DY_ROW);
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
+            for (int j = 0; j < WARP / 8; ++j) {
                 multiply_bf16(acc[m][j], filters, columns[j / 2][j % 2 * 2], columns[j / 2][j % 2 * 2 + 1]);
             }
         }
     }
 #else
+    // Pixel t + 4 is four rows on, and its swizzle differs from that of pixel t in bit 2.
     const int t = lane % 4, chunk = lane_chunk(lane / 4);
     const unsigned dy_lane = dy + chunk_at<DY_ROW>(t, filter_chunk + chunk);
     const unsigned u_lane = u + chunk_at<U_ROW>(t, column_chunk + chunk);
-    // Pixel t + 4 is four rows on, and its swizzle differs from that of pixel t in bit 2.
 #pragma unroll
     for (int pixel = 0; pixel < PIXELS; pixel += 8) {
-        const Quad column0 = load_tf32(u_lane + pixel * U_ROW);
-        const Quad column4 = load_tf32((u_lane ^ 64) + (pixel + 4) * U_ROW);
+        Quad columns[WARP / 32][2];
 #pragma unroll
-        for (int m = 0; m < PRODUCTS; m += 2) {
-            const Quad filter0 = load_tf32(dy_lane + pixel * DY_ROW + m * 64);
-            const Quad filter4 = load_tf32((dy_lane ^ 64) + (pixel + 4) * DY_ROW + m * 64);
+        for (int j = 0; j < WARP / 32; ++j) {
+            columns[j][0] = load_tf32(u_lane + pixel * U_ROW + j * 128);
+            columns[j][1] = load_tf32((u_lane ^ 64) + (pixel + 4) * U_ROW + j * 128);
+        }
+#pragma unroll
+        for (int m = 0; m < WARP / 16; m += 2) {
+            const Quad low = load_tf32(dy_lane + pixel * DY_ROW + m * 64);
+            const Quad high = load_tf32((dy_lane ^ 64) + (pixel + 4) * DY_ROW + m * 64);
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
-                const unsigned filters[4] = {filter0.word[2 * i], filter0.word[2 * i + 1], filter4.word[2 * i],
-                                             filter4.word[2 * i + 1]};
+                const unsigned filters[4] = {low.word[2 * i], low.word[2 * i + 1], high.word[2 * i], high.word[2 * i + 1]};
 #pragma unroll
-                for (int j = 0; j < 4; ++j) multiply_tf32(acc[m + i][j], filters, column0.word[j], column4.word[j]);
+                for (int j = 0; j < WARP / 8; ++j) {
+                    multiply_tf32(acc[m + i][j], filters, columns[j / 4][0].word[j % 4], columns[j / 4][1].word[j % 4]);
+                }
             }
         }
     }
@@ -174,8 +185,6 @@ __device__ __forceinline__ Pixel locate(const ConvBackwardWeights& a, int pixel,
 template <typename T> __device__ __forceinline__ void backward(const ConvBackwardWeights& a) {
     using DyShare = Share<T::FILTERS, T::THREADS>;
     using UShare = Share<T::COLUMNS, T::THREADS>;
-    constexpr int PRODUCTS = T::WARP_FILTERS / 16;
-    constexpr int STAGES = T::STAGES;
     extern __shared__ __align__(128) unsigned char ring[];
     Pixel(*const located)[PIXELS] = reinterpret_cast<Pixel(*)[PIXELS]>(ring + STAGES * T::STAGE_BYTES);
     const unsigned base = shared_address(ring);
@@ -262,10 +271,10 @@ template <typename T> __device__ __forceinline__ void backward(const ConvBackwar
         }
     };
 
-    const int warp_filter = warp / T::WARPS_ACROSS * T::WARP_FILTERS, warp_column = warp % T::WARPS_ACROSS * 32;
-    float acc[PRODUCTS][4][4] = {};
+    const int warp_filter = warp / T::WARPS_ACROSS * WARP, warp_column = warp % T::WARPS_ACROSS * WARP;
+    float acc[WARP / 16][WARP / 8][4] = {};
 
-    if (warp < STAGES) locate_slice(warp);
+    for (int slice = warp; slice < STAGES; slice += T::WARPS) locate_slice(slice);
     __syncthreads();
 #pragma unroll
     for (int stage = 0; stage < STAGES - 1; ++stage) copy_slice(stage, base + stage * T::STAGE_BYTES);
@@ -287,7 +296,7 @@ template <typename T> __device__ __forceinline__ void backward(const ConvBackwar
     float* out = add ? a.dw : a.partials + size_t(blockIdx.z) * shape.k * columns;
     const int first_filter = blockIdx.y * T::FILTERS + warp_filter, first_column = blockIdx.x * T::COLUMNS + warp_column;
 #pragma unroll
-    for (int m = 0; m < PRODUCTS; ++m) {
+    for (int m = 0; m < WARP / 16; ++m) {
 #pragma unroll
         for (int e = 0; e < 4; e += 2) {
             const int k = first_filter + filter_of(lane, m, e);
@@ -295,18 +304,21 @@ template <typename T> __device__ __forceinline__ void backward(const ConvBackwar
             float* row = out + size_t(k) * columns;
 #ifdef PRECISION_BF16
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
+            for (int j = 0; j < WARP / 8; ++j) {
                 const int at = first_column + column_of(lane, j, 0);
                 const float sum[2] = {acc[m][j][e], acc[m][j][e + 1]};
                 if (at < columns) put(row + at, sum, add);
             }
 #else
 #pragma unroll
-            for (int right = 0; right < 2; ++right) {
-                const int at = first_column + column_of(lane, 0, right);
-                const float sum[4] = {acc[m][0][e + right], acc[m][1][e + right], acc[m][2][e + right],
-                                      acc[m][3][e + right]};
-                if (at < columns) put(row + at, sum, add);
+            for (int j = 0; j < WARP / 8; j += 4) {
+#pragma unroll
+                for (int right = 0; right < 2; ++right) {
+                    const int at = first_column + column_of(lane, j, right);
+                    const float sum[4] = {acc[m][j][e + right], acc[m][j + 1][e + right], acc[m][j + 2][e + right],
+                                          acc[m][j + 3][e + right]};
+                    if (at < columns) put(row + at, sum, add);
+                }
             }
 #endif
         }
