@@ -6,9 +6,6 @@
 #include "conv_tensor_passes.cuh"
 #endif
 
-// Dynamic shared memory that a kernel is launched with, said where build.py reads it.
-#define SHARED_BYTES(kernel, bytes) extern "C" __constant__ const unsigned kernel##_shared_bytes = bytes;
-
 #ifndef PRECISION_F32
 // The forward pass and the data gradient on tensor cores: a tile of pixels x columns, a warp's part of it, and how many such
 // blocks should fit a multiprocessor.
@@ -27,9 +24,9 @@
         conv_backward_data_##pixels##x##columns(const __grid_constant__ ConvBackwardData a) {                               \
         tensor_backward_data<Tensor##pixels##x##columns>(a);                                                                \
     }                                                                                                                       \
-    SHARED_BYTES(conv_forward_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES)                               \
-    SHARED_BYTES(conv_forward_transformed_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES)                   \
-    SHARED_BYTES(conv_backward_data_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES)
+    SHARED_BYTES(conv_forward_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES);                              \
+    SHARED_BYTES(conv_forward_transformed_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES);                  \
+    SHARED_BYTES(conv_backward_data_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES);
 
 CONV_TENSOR(128, 128, 64, 32, 256, 2)
 CONV_TENSOR(128, 64, 32, 32, 256, 2)
