@@ -1,7 +1,7 @@
 //! Adam: one launch over the arena.
 
 use super::Cuda;
-use super::kernels::{Launch, Module};
+use super::kernels::{Launch, Module, Work};
 use super::memory::{View, ViewMut};
 use crate::device::adam::check_adam;
 use crate::device::{AdamConstants, AdamKernels, DeviceError};
@@ -76,7 +76,9 @@ impl AdamKernels for Cuda {
             towards_g_square: (1.0 - constants.beta2) as f32,
             epsilon: constants.epsilon as f32,
         };
-        let launch = Launch { grid: [threads.div_ceil(256), 1, 1], block: 256, shared: 0, work: Default::default() };
+        let (parameters, copy) = (count as u64, if w.narrow().is_some() { 2 } else { 0 });
+        let work = Work { reads: 16 * parameters + 8, writes: (12 + copy) * parameters, flops: 11 * parameters };
+        let launch = Launch { grid: [threads.div_ceil(256), 1, 1], block: 256, shared: 0, work };
         self.launch(Module::Adam, "adam", launch, &arguments)
     }
 }

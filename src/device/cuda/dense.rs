@@ -1,6 +1,6 @@
 //! Dense layers: three products of one shape, and the gradient of their ReLU.
 
-use super::kernels::{Launch, Module};
+use super::kernels::{Launch, Module, Work};
 use super::memory::{View, ViewMut};
 use super::{Cuda, TICKETS};
 use crate::device::{DenseKernels, DenseShape, DeviceError, check_lengths};
@@ -80,11 +80,13 @@ fn wide(address: u64, length: usize) -> i32 {
 }
 
 impl Cuda {
+    /// Launches a product. Beside its three matrices it reads and writes `extra` floats.
     fn dense_product(
         &self,
         kernel: &'static str,
         extents: Extents,
         (span, splits): (usize, usize),
+        extra: [usize; 2],
         operands: DenseProduct,
     ) -> Result<(), DeviceError> {
         let Extents { rows, columns, depth } = extents;
@@ -93,12 +95,15 @@ impl Cuda {
             let reason = format!("extents {rows}, {columns}, {depth}; none may be 0, no matrix have 2³¹ elements");
             return Err(DeviceError::Shape { kernel, reason });
         }
-        let partials = match splits {
-            1 => None,
-            _ => Some(self.workspace(splits * rows * columns * size_of::<f32>())?),
+        let partials = if splits == 1 { 0 } else { splits * rows * columns };
+        let workspace = if splits == 1 { None } else { Some(self.workspace(partials * size_of::<f32>())?) };
+        let work = Work {
+            reads: 4 * (rows * depth + columns * depth + extra[0]) as u64,
+            writes: 4 * (rows * columns + partials + extra[1]) as u64,
+            flops: 2 * (rows * columns * depth) as u64,
         };
         let arguments = DenseProduct {
-            workspace: partials.as_ref().map_or(0, |partials| partials.address()),
+            workspace: workspace.as_ref().map_or(0, |workspace| workspace.address()),
             tickets: self.tickets(),
             rows: rows as i32,
             columns: columns as i32,
@@ -107,12 +112,7 @@ impl Cuda {
             ..operands
         };
         let grid = [columns.div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, splits as u32];
-        self.launch(
-            Module::Dense,
-            kernel,
-            Launch { grid, block: 256, shared: SHARED, work: Default::default() },
-            &arguments,
-        )
+        self.launch(Module::Dense, kernel, Launch { grid, block: 256, shared: SHARED, work }, &arguments)
     }
 }
 
@@ -148,7 +148,7 @@ impl DenseKernels for Cuda {
             wide_out: wide(y.address(), outputs),
             ..DenseProduct::default()
         };
-        self.dense_product("dense_forward", extents, extents.splits(self.multiprocessors()), operands)
+        self.dense_product("dense_forward", extents, extents.splits(self.multiprocessors()), [outputs, 0], operands)
     }
 
     fn dense_backward_data(
@@ -173,7 +173,7 @@ impl DenseKernels for Cuda {
             wide_out: wide(dx.address(), inputs),
             ..DenseProduct::default()
         };
-        self.dense_product("dense_backward_data", extents, extents.splits(self.multiprocessors()), operands)
+        self.dense_product("dense_backward_data", extents, extents.splits(self.multiprocessors()), [0, 0], operands)
     }
 
     fn dense_backward_weights(
@@ -205,8 +205,8 @@ impl DenseKernels for Cuda {
             wide_out: wide(dw.address(), inputs),
             ..DenseProduct::default()
         };
-        // The bias's gradient is the sum of one block over the whole depth.
-        self.dense_product("dense_backward_weights", extents, (n, 1), operands)
+        // The bias's gradient is the sum of one block over the whole depth; both gradients grow, so they are read, too.
+        self.dense_product("dense_backward_weights", extents, (n, 1), [outputs * inputs + outputs, outputs], operands)
     }
 
     fn relu_backward(&self, dz: ViewMut<'_>, dy: View<'_>, y: View<'_>) -> Result<(), DeviceError> {
@@ -222,12 +222,8 @@ impl DenseKernels for Cuda {
         let quads = if addresses.iter().all(|address| address.is_multiple_of(16)) { count / 4 } else { 0 };
         let arguments = ReluBackward { dz: addresses[0], dy: addresses[1], y: addresses[2], count, quads };
         let grid = [((count - 3 * quads) as u32).div_ceil(256), 1, 1];
-        self.launch(
-            Module::Dense,
-            "relu_backward",
-            Launch { grid, block: 256, shared: 0, work: Default::default() },
-            &arguments,
-        )
+        let work = Work { reads: 8 * count as u64, writes: 4 * count as u64, flops: 0 };
+        self.launch(Module::Dense, "relu_backward", Launch { grid, block: 256, shared: 0, work }, &arguments)
     }
 }
 

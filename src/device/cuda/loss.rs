@@ -1,7 +1,7 @@
 //! The loss and the probabilities.
 
 use super::Cuda;
-use super::kernels::{Launch, Module};
+use super::kernels::{Launch, Module, Work};
 use super::memory::{View, ViewMut};
 use crate::device::{DeviceError, LossKernels, LossShape, check_lengths};
 use cudarc::driver::DeviceRepr;
@@ -68,7 +68,12 @@ impl LossKernels for Cuda {
             count: count("bce_forward_backward", terms)?,
             classes: count("bce_forward_backward", shape.classes)?,
         };
-        let launch = Launch { grid: [1, 1, 1], block: 256, shared: 0, work: Default::default() };
+        let work = Work {
+            reads: 4 * (2 * terms + shape.classes) as u64,
+            writes: 4 * (terms + 1) as u64,
+            flops: 12 * terms as u64,
+        };
+        let launch = Launch { grid: [1, 1, 1], block: 256, shared: 0, work };
         self.launch(Module::Loss, "bce_forward_backward", launch, &arguments)
     }
 
@@ -78,8 +83,8 @@ impl LossKernels for Cuda {
         if count == 0 {
             return Ok(());
         }
-        let launch =
-            Launch { grid: [(count as u32).div_ceil(256), 1, 1], block: 256, shared: 0, work: Default::default() };
+        let work = Work { reads: 4 * count as u64, writes: 4 * count as u64, flops: 2 * count as u64 };
+        let launch = Launch { grid: [(count as u32).div_ceil(256), 1, 1], block: 256, shared: 0, work };
         self.launch(Module::Loss, "sigmoid", launch, &Sigmoid { p: p.address(), z: z.address(), count })
     }
 }
