@@ -67,32 +67,37 @@ template <typename Group> struct Walk {
     int first;   // the thread's first row; `rows` for those with nothing to do
     int step;    // from one of its rows to the next
 
-    __device__ __forceinline__ explicit Walk(const Rows& shape) : rows(shape.rows), channels(shape.channels) {
+    // Of `part` of `parts` equal ones that the rows are dealt to.
+    __device__ __forceinline__ explicit Walk(const Rows& shape, unsigned part = blockIdx.y, unsigned parts = gridDim.y)
+        : rows(shape.rows), channels(shape.channels) {
         int line = threadIdx.x / shape.columns;
         span = shape.columns * WIDTH;
         base = blockIdx.x * span;
         own = (threadIdx.x - line * shape.columns) * WIDTH;
         lines = THREADS / shape.columns;
-        first = line < lines && base + own < channels ? blockIdx.y * lines + line : rows;
-        step = gridDim.y * lines;
+        first = line < lines && base + own < channels ? part * lines + line : rows;
+        step = parts * lines;
     }
 
     // Channels across the block that there are.
     __device__ __forceinline__ int width() const { return min(span, channels - base); }
 
+    // Where the thread's group of a row is.
+    __device__ __forceinline__ int index(int row) const { return row * channels + base + own; }
+
     __device__ __forceinline__ Group load(const element* matrix, int row) const {
-        const element* from = matrix + row * channels + base + own;
+        const element* from = matrix + index(row);
         if constexpr (WIDTH == 1) return *from;
         else return load_quad(from);
     }
     __device__ __forceinline__ void store(element* matrix, int row, const float (&x)[WIDTH]) const {
-        element* to = matrix + row * channels + base + own;
+        element* to = matrix + index(row);
         if constexpr (WIDTH == 1) *to = narrow<element>(x[0]);
         else *reinterpret_cast<Quad*>(to) = pack(x);
     }
 
-    // The thread's part of N vectors of C floats: loaded by the block side by side, whatever their alignment, and handed out
-    // through shared memory.
+    // The thread's channels of N vectors of C floats: loaded by the block side by side, whatever their alignment, and handed
+    // out through shared memory.
     template <int N>
     __device__ __forceinline__ void load_channels(float (&x)[N][WIDTH], const float* const (&vectors)[N], Scratch& scratch) const {
         static_assert(N * MAX_SPAN <= THREADS * LANE, "vectors do not fit the scratch");
@@ -148,7 +153,6 @@ template <typename Group> struct Walk {
         }
     }
 
-  private:
     // The sum of column threadIdx.x of a matrix [lines][across] that the threads hold in order, M neighbours each.
     template <int M>
     static __device__ __forceinline__ float add_lines(const float (&x)[M], int lines, int across, Scratch& scratch) {
