@@ -2,14 +2,16 @@
 //
 // `norm [4, C]` is (scale, shift, mean, inverse standard deviation); z = scale*y + shift. M rows, C channels.
 //
-// The passes over activations stream: every element of theirs is read or written once, in 16-byte groups, and a thread keeps
-// its channels' constants and sums in registers (rows.cuh says who computes what). Their floor is memory: below, "3 M*C"
-// means that many elements of 2 bytes in bfloat16, 4 in float; arithmetic is at most 8 FLOP an element, so they hide it.
+// The passes over activations stream: every element of theirs is read or written once, in 16-byte groups, and a thread
+// keeps its channels' constants and sums in registers (rows.cuh says who computes what). Their floor is memory: below,
+// "3 M*C" means that many elements of 2 bytes in bfloat16, 4 in float; arithmetic is at most 8 FLOP an element, so they
+// hide it.
 //
-// Launch contract of the passes: block 256; grid (ceil(C / (columns * width)), row blocks), row blocks about what keeps the GPU
-// full and at most ceil(M / lines); no dynamic shared memory; M*C < 2^30. `shape.wide` asks that C is a multiple of LANE and all
-// activations lie on 16 bytes. The reductions want a workspace of [row blocks][sums][C] floats on 16 bytes and a zero ticket
-// for each block across. The per-channel kernels: block 256, grid ceil(C / 256), no workspace; their floor is a launch.
+// Launch contract of the passes: block 256; grid (ceil(C / (columns * width)), row blocks), row blocks about what keeps
+// the GPU full and at most ceil(M / lines); no dynamic shared memory; M*C < 2^30. `shape.wide` asks that C is a
+// multiple of LANE and all activations lie on 16 bytes. The reductions want a workspace of [row blocks][sums][C] floats
+// on 16 bytes and a zero ticket for each block across. The per-channel kernels: block 256, grid ceil(C / 256), no
+// workspace; their floor is a launch.
 
 #include "rows.cuh"
 
@@ -90,8 +92,8 @@ struct ResidualBackward {
     Rows shape;
 };
 
-__device__ __forceinline__ void store_norm(float* norm, int c, int channels, float gamma, float beta, float mean, float variance,
-                                           float epsilon) {
+__device__ __forceinline__ void store_norm(float* norm, int c, int channels, float gamma, float beta, float mean,
+                                           float variance, float epsilon) {
     float istd = 1.0f / sqrtf(variance + epsilon);
     float scale = gamma * istd;
     norm[c] = scale;
@@ -100,8 +102,8 @@ __device__ __forceinline__ void store_norm(float* norm, int c, int channels, flo
     norm[3 * channels + c] = istd;
 }
 
-// The batch's statistics become `norm`; running = momentum*running + (1 - momentum)*batch. Batch norm takes a bias out again, so the
-// convolution did not add it, and it enters the running mean only.
+// The batch's statistics become `norm`; running = momentum*running + (1 - momentum)*batch. Batch norm takes a bias out
+// again, so the convolution did not add it, and it enters the running mean only.
 extern "C" __global__ void __launch_bounds__(256) batch_norm_finalise(const __grid_constant__ BatchNormFinalise a) {
     int c = blockIdx.x * 256 + threadIdx.x;
     if (c >= a.channels) return;
@@ -120,8 +122,8 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_fold(const __grid_c
     store_norm(a.norm, c, a.channels, a.gamma[c], a.beta[c], mean, a.running_variance[c], a.epsilon);
 }
 
-// From sums = (sum dz, sum dz*(y - mean)) to the gradient dy = k0*dz + k1*y + k2 that the next kernels form while loading, which is
-// gamma*istd*(dz - dbeta/M - (y - mean)*istd*dgamma/M) sorted by what it multiplies.
+// From sums = (sum dz, sum dz*(y - mean)) to the gradient dy = k0*dz + k1*y + k2 that the next kernels form while
+// loading, which is gamma*istd*(dz - dbeta/M - (y - mean)*istd*dgamma/M) sorted by what it multiplies.
 extern "C" __global__ void __launch_bounds__(256)
     batch_norm_backward_finalise(const __grid_constant__ BatchNormBackwardFinalise a) {
     int c = blockIdx.x * 256 + threadIdx.x;
@@ -211,14 +213,16 @@ extern "C" __global__ void __launch_bounds__(256) residual_forward(const __grid_
     else join<element, false>(a, scratch);
 }
 
-extern "C" __global__ void __launch_bounds__(256) residual_forward_projected(const __grid_constant__ ResidualForward a) {
+extern "C" __global__ void __launch_bounds__(256)
+    residual_forward_projected(const __grid_constant__ ResidualForward a) {
     __shared__ Scratch scratch;
     if (a.shape.wide) join<Quad, true>(a, scratch);
     else join<element, true>(a, scratch);
 }
 
 // dz = da where scale*y + shift > 0, and sums = (sum dz, sum dz*(y - mean)). Floor: 3 M*C.
-template <typename Group> __device__ __forceinline__ void backward_reduce(const BatchNormBackwardReduce& a, Scratch& scratch) {
+template <typename Group>
+__device__ __forceinline__ void backward_reduce(const BatchNormBackwardReduce& a, Scratch& scratch) {
     constexpr int WIDTH = Walk<Group>::WIDTH;
     Walk<Group> walk(a.shape);
     float norm[3][WIDTH];
@@ -260,8 +264,8 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     else backward_reduce<element>(a, scratch);
 }
 
-// dz = dout where out > 0, the gradient of both branches, and the sums of backward_reduce for the branch; those of a projected
-// shortcut share sum dz. Floor: 4 M*C, and with a projection 5.
+// dz = dout where out > 0, the gradient of both branches, and the sums of backward_reduce for the branch; those of a
+// projected shortcut share sum dz. Floor: 4 M*C, and with a projection 5.
 template <typename Group, bool PROJECTED>
 __device__ __forceinline__ void split(const ResidualBackward& a, Scratch& scratch) {
     constexpr int WIDTH = Walk<Group>::WIDTH, SUMS = PROJECTED ? 3 : 2;
@@ -321,7 +325,8 @@ extern "C" __global__ void __launch_bounds__(256, 2) residual_backward(const __g
     else split<element, false>(a, scratch);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) residual_backward_projected(const __grid_constant__ ResidualBackward a) {
+extern "C" __global__ void __launch_bounds__(256, 2)
+    residual_backward_projected(const __grid_constant__ ResidualBackward a) {
     __shared__ Scratch scratch;
     if (a.shape.wide) split<Quad, true>(a, scratch);
     else split<element, true>(a, scratch);

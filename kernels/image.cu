@@ -4,13 +4,15 @@
 //
 // where from(k) = k, or size - 1 - k in a mirrored image, and x = 0 for what lies outside the stored image.
 //
-// Three channels divide neither 16 bytes nor a word, so nothing is aligned to a pixel. A block makes 256 * LANE neighbouring
-// elements of x, a Quad a thread, whatever rows and images they belong to. The bytes it needs of an output row are one piece of
-// one stored row: a warp fetches each piece in words, side by side, into shared memory, where the threads pick their bytes.
+// Three channels divide neither 16 bytes nor a word, so nothing is aligned to a pixel. A block makes 256 * LANE
+// neighbouring elements of x, a Quad a thread, whatever rows and images they belong to. The bytes it needs of an output
+// row are one piece of one stored row: a warp fetches each piece in words, side by side, into shared memory, where the
+// threads pick their bytes.
 //
 // Shared memory, `rows` being the most output rows that a block touches: Segment [rows], then bytes [rows][4 * pitch].
-// Floor: a byte read and an element written, each once. Launch contract: block 256, grid ceil(elements / (256 * LANE)), dynamic shared
-// memory as above; `pixels` is aligned to 4 bytes and readable to the next such; x is aligned to 16; fewer than 2^31 elements.
+// Floor: a byte read and an element written, each once. Launch contract: block 256, grid ceil(elements / (256 * LANE)),
+// dynamic shared memory as above; `pixels` is aligned to 4 bytes and readable to the next such; x is aligned to 16;
+// fewer than 2^31 elements.
 
 #include "conv_geometry.cuh"
 #include "element.cuh"
@@ -35,7 +37,9 @@ struct Segment {
     int at;           // of the stored row's first byte in shared memory, where it would be
 };
 
-__device__ __forceinline__ Segment segment_of(const ImageForward& a, int row, int slot, int first_column, int last_column) {
+// That of output row `row`, from its first to its last column that the block makes, in row `slot` of shared memory.
+__device__ __forceinline__ Segment segment_of(const ImageForward& a, int row, int slot, int first_column,
+                                              int last_column) {
     int n, line;
     a.by_size.split(row, n, line);
     const signed char* placement = a.placements + 3 * n;

@@ -1,12 +1,12 @@
-// Moves between buffers that the driver's own copies don't make: fills, sums, and changes of width. Element i of `to` depends on
-// element i of `from` (and of `to`) alone.
+// Moves between buffers that the driver's own copies don't make: fills, sums, and changes of width. Element i of `to`
+// depends on element i of `from` (and of `to`) alone.
 //
-// A view may begin at any element. Where both begin on a full group (16 bytes of floats or of bfloat16, and the eight bytes of
-// bfloat16 that stand for four floats), threads move groups side by side and single elements only at the end; elsewhere
-// single elements all the way, which still are neighbours across a warp.
+// A view may begin at any element. Where both begin on a full group (16 bytes of floats or of bfloat16, and the eight
+// bytes of bfloat16 that stand for four floats), threads move groups side by side and single elements only at the end;
+// elsewhere single elements all the way, which still are neighbours across a warp.
 //
-// Floor, bytes an element: fill 4 or 2, add 12 or 6, narrow and widen 6. Launch contract: block 256, any grid (each thread
-// strides over it), no shared memory.
+// Floor, bytes an element: fill 4 or 2, add 12 or 6, narrow and widen 6. Launch contract: block 256, any grid (each
+// thread strides over it), no shared memory.
 
 #include "bfloat16.cuh"
 
@@ -21,7 +21,8 @@ __device__ __forceinline__ bool starts_on(const void* pointer, unsigned bytes) {
     return reinterpret_cast<unsigned long long>(pointer) % bytes == 0;
 }
 
-// Calls `group(g)` for groups of WIDTH elements, if both ends are aligned to them, and `single(i)` for the elements left.
+// Calls `group(g)` for groups of WIDTH elements, if both ends are aligned to them, and `single(i)` for the elements
+// left.
 template <int WIDTH, typename Group, typename Single>
 __device__ __forceinline__ void each(const Elements& a, bool aligned, Group group, Single single) {
     unsigned long long thread = blockIdx.x * 256ull + threadIdx.x, threads = gridDim.x * 256ull;

@@ -1,12 +1,15 @@
-// Pooling: maxima of windows with their gradient, and averages and maxima of whole images.
+// Max pooling of windows, and its gradient; pool_global.cuh has the poolings of whole images.
 //
-// A maximum goes to the first of equals in reading order, and to the first NaN before any number. rows.cuh says who computes
-// what: the rows are pixels, of the output where a thread looks through its window, of the input where it asks its windows.
+// A maximum goes to the first of equals in reading order, and to the first NaN before any number. rows.cuh says who
+// computes what: a row is a pixel of the output where a thread looks through its window, and pixels of the input where
+// it asks their windows. y owes nothing; x may owe the scale, shift and ReLU of `norm`, which the padding's zeros come
+// after.
 //
-// Launch contract: block 256, grid (slices of channels, blocks that share the rows), as in batch_norm.cu, for the windows; grid
-// (slices of channels, images) for whole images, whose `shape` is that of one. No dynamic shared memory, no tickets.
+// Launch contract: block 256, grid (slices of channels, blocks that share the rows), as in batch_norm.cu; no dynamic
+// shared memory, no tickets; x at most 2^30 elements; `shape.wide` as there.
 
 #include "conv_geometry.cuh"
+#include "pool_global.cuh"
 #include "rows.cuh"
 
 struct PoolGeometry {
@@ -35,28 +38,6 @@ struct MaxPoolBackward {
     int reach; // ceil(window / stride): as many windows at most meet in a pixel, either way
 };
 
-struct GlobalPoolForward {
-    float* y;
-    const element* x;
-    Rows shape;
-};
-
-struct GlobalAverageBackward {
-    element* dx;
-    const float* dy;
-    Rows shape;
-};
-
-struct GlobalMaxBackward {
-    element* dx;
-    const float* dy;
-    const element* x;
-    Rows shape;
-};
-
-// Whether `x` takes the maximum from an earlier `best`.
-__device__ __forceinline__ bool beats(float x, float best) { return !(x <= best) && best == best; }
-
 __device__ __forceinline__ float max_nan(float x, float y) {
     float z;
     asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
@@ -83,8 +64,8 @@ template <int WIDTH> struct Winners {
     }
 };
 
-// Looks through each window, three taps of a row at a time so that their loads are under way together. PENDING: x owes its scale,
-// shift and ReLU. WINNERS: writes who won instead of the maximum.
+// Looks through each window, three taps of a row at a time so that their loads are under way together. PENDING: x owes
+// its scale, shift and ReLU. WINNERS: writes who won instead of the maximum.
 template <typename Group, bool PENDING, bool WINNERS>
 __device__ __forceinline__ void look_through(const MaxPoolWindows& a, Scratch& scratch) {
     constexpr int WIDTH = Walk<Group>::WIDTH, TAPS = 3;
@@ -97,8 +78,8 @@ __device__ __forceinline__ void look_through(const MaxPoolWindows& a, Scratch& s
         a.by_q.split(row, line, q);
         a.by_p.split(line, n, p);
         int top = p * g.stride - g.pad, left = q * g.stride - g.pad;
-        // What a ReLU lets through is no less than zero, nor is the padding: with zero for a start it needs neither. Without it
-        // minus infinity leaves the first tap the winner until another beats it, as zero does there.
+        // What a ReLU lets through is no less than zero, nor is the padding: with zero for a start it needs neither.
+        // Without it minus infinity leaves the first tap the winner until another beats it, as zero does there.
         float best[WIDTH];
         int winner[WIDTH];
 #pragma unroll
@@ -128,7 +109,8 @@ __device__ __forceinline__ void look_through(const MaxPoolWindows& a, Scratch& s
                             x[j] = PENDING ? fmaf(norm[0][j], x[j], norm[1][j]) : x[j] + 0.0f;
                             float larger = max_nan(best[j], x[j]);
                             // By their bits, since a NaN that is already there stays.
-                            if (WINNERS && __float_as_int(larger) != __float_as_int(best[j])) winner[j] = r * g.window + s + i;
+                            bool wins = __float_as_int(larger) != __float_as_int(best[j]);
+                            if (WINNERS && wins) winner[j] = r * g.window + s + i;
                             best[j] = larger;
                         }
                     }
@@ -146,8 +128,8 @@ __device__ __forceinline__ void look_through(const MaxPoolWindows& a, Scratch& s
     }
 }
 
-// y[n,p,q,c] = the largest of its window over relu(scale*x + shift), or x, padded by zeros. Neighbouring windows' taps come from L1
-// and L2. Floor: x and y once.
+// y[n,p,q,c] = the largest of its window over relu(scale*x + shift), or x, padded by zeros. Neighbouring windows' taps
+// come from L1 and L2. Floor: x and y once.
 extern "C" __global__ void __launch_bounds__(256) max_pool_forward(const __grid_constant__ MaxPoolWindows a) {
     __shared__ Scratch scratch;
     if (a.shape.wide) {
@@ -159,8 +141,9 @@ extern "C" __global__ void __launch_bounds__(256) max_pool_forward(const __grid_
     }
 }
 
-// The tap r*window + s that holds that maximum, for max_pool_backward: finding it once a window, not once for each pixel that
-// asks, is worth the byte it costs to write and read. Windows of at most 16x16. Floor: x once, a byte for each of y.
+// The tap r*window + s that holds that maximum, for max_pool_backward: finding it once a window, not once for each
+// pixel that asks, is worth the byte it costs to write and read. Windows of at most 16x16. Floor: x once, a byte for
+// each of y.
 extern "C" __global__ void __launch_bounds__(256) max_pool_winners(const __grid_constant__ MaxPoolWindows a) {
     __shared__ Scratch scratch;
     if (a.shape.wide) {
@@ -173,7 +156,8 @@ extern "C" __global__ void __launch_bounds__(256) max_pool_winners(const __grid_
 }
 
 // Adds `dy` to the channels that `tap` won.
-template <int WIDTH> __device__ __forceinline__ void take(float (&sum)[WIDTH], const float (&dy)[WIDTH], Winners<WIDTH> winners, int tap) {
+template <int WIDTH>
+__device__ __forceinline__ void take(float (&sum)[WIDTH], const float (&dy)[WIDTH], Winners<WIDTH> winners, int tap) {
 #pragma unroll
     for (int i = 0; i < winners.WORDS; ++i) winners.word[i] ^= tap * 0x01010101u;
 #pragma unroll
@@ -211,8 +195,8 @@ template <typename Group> __device__ __forceinline__ void ask_windows(const MaxP
     }
 }
 
-// dx[n,h,w,c] = the sum of dy over the windows that this pixel won, in reading order. A window won by the padding has no taker.
-// A row of `shape` is a pixel of dx. Floor: dx, dy and the winners once.
+// dx[n,h,w,c] = the sum of dy over the windows that this pixel won, in reading order. A window won by the padding has
+// no taker. A row of `shape` is a pixel of dx. Floor: dx, dy and the winners once.
 extern "C" __global__ void __launch_bounds__(256) max_pool_backward(const __grid_constant__ MaxPoolBackward a) {
     if (a.shape.wide) ask_windows<Quad>(a);
     else ask_windows<element>(a);
@@ -227,7 +211,7 @@ template <typename Group> __device__ __forceinline__ void ask_windows_3x3(const 
         a.by_width.split(row, line, q);
         a.by_height.split(line, n, p);
         Group group[2][2] = {};
-        Winners<WIDTH> winners[2][2];
+        Winners<WIDTH> winners[2][2] = {};
 #pragma unroll
         for (int up = 1; up >= 0; --up) {
 #pragma unroll
@@ -261,139 +245,10 @@ template <typename Group> __device__ __forceinline__ void ask_windows_3x3(const 
     }
 }
 
-// The same for windows of 3x3 in steps of 2. A row of `shape` is a cell of 2x2 pixels, which one window covers whole, the one on
-// its left and the one above by half, and the one across the corner by a pixel: four loads for four pixels.
-extern "C" __global__ void __launch_bounds__(256) max_pool_backward_3x3_stride2(const __grid_constant__ MaxPoolBackward a) {
+// The same for windows of 3x3 in steps of 2. A row of `shape` is a cell of 2x2 pixels, which one window covers whole,
+// the one on its left and the one above by half, and the one across the corner by a pixel: four loads for four pixels.
+extern "C" __global__ void __launch_bounds__(256)
+    max_pool_backward_3x3_stride2(const __grid_constant__ MaxPoolBackward a) {
     if (a.shape.wide) ask_windows_3x3<Quad>(a);
     else ask_windows_3x3<element>(a);
-}
-
-// Where block (x, y)'s image begins in a matrix of all.
-__device__ __forceinline__ int image_start(const Rows& shape) { return blockIdx.y * shape.rows * shape.channels; }
-
-template <typename Group> __device__ __forceinline__ void average(const GlobalPoolForward& a, Scratch& scratch) {
-    constexpr int WIDTH = Walk<Group>::WIDTH;
-    Walk<Group> walk(a.shape, 0, 1);
-    const element* image = a.x + image_start(a.shape);
-    float sum[WIDTH] = {};
-#pragma unroll 4
-    for (int row = walk.first; row < walk.rows; row += walk.step) {
-        float x[WIDTH];
-        unpack(walk.load(image, row), x);
-#pragma unroll
-        for (int j = 0; j < WIDTH; ++j) sum[j] += x[j];
-    }
-    float total = walk.add_lines(sum, walk.lines, walk.span, scratch);
-    if (threadIdx.x < walk.width()) a.y[blockIdx.y * walk.channels + walk.base + threadIdx.x] = total / walk.rows;
-}
-
-// y[n,c] = mean over the pixels: a thread every lines-th of them in order, then the lines in order. Floor: x once.
-extern "C" __global__ void __launch_bounds__(256) global_average_pool_forward(const __grid_constant__ GlobalPoolForward a) {
-    __shared__ Scratch scratch;
-    if (a.shape.wide) average<Quad>(a, scratch);
-    else average<element>(a, scratch);
-}
-
-template <typename Group> __device__ __forceinline__ void spread(const GlobalAverageBackward& a, Scratch& scratch) {
-    constexpr int WIDTH = Walk<Group>::WIDTH;
-    Walk<Group> walk(a.shape, 0, 1);
-    float dx[1][WIDTH];
-    walk.load_channels(dx, {a.dy + blockIdx.y * walk.channels}, scratch);
-    if (walk.first < walk.rows) {
-#pragma unroll
-        for (int j = 0; j < WIDTH; ++j) dx[0][j] /= walk.rows;
-    }
-    element* image = a.dx + image_start(a.shape);
-    for (int row = walk.first; row < walk.rows; row += walk.step) walk.store(image, row, dx[0]);
-}
-
-// dx[n,i,c] = dy[n,c] / pixels. Floor: dx once.
-extern "C" __global__ void __launch_bounds__(256)
-    global_average_pool_backward(const __grid_constant__ GlobalAverageBackward a) {
-    __shared__ Scratch scratch;
-    if (a.shape.wide) spread<Quad>(a, scratch);
-    else spread<element>(a, scratch);
-}
-
-// The maximum of column threadIdx.x of one image, and its row.
-struct Maximum {
-    float value;
-    int row;
-};
-
-template <typename Group>
-__device__ __forceinline__ Maximum maximum(const Walk<Group>& walk, const element* image, Scratch& scratch, int* rows) {
-    constexpr int WIDTH = Walk<Group>::WIDTH;
-    float best[WIDTH];
-    int winner[WIDTH];
-#pragma unroll
-    for (int j = 0; j < WIDTH; ++j) {
-        best[j] = __int_as_float(0xff800000);
-        winner[j] = walk.first;
-    }
-#pragma unroll 4
-    for (int row = walk.first; row < walk.rows; row += walk.step) {
-        float x[WIDTH];
-        unpack(walk.load(image, row), x);
-#pragma unroll
-        for (int j = 0; j < WIDTH; ++j) {
-            bool wins = beats(x[j], best[j]);
-            best[j] = wins ? x[j] : best[j];
-            winner[j] = wins ? row : winner[j];
-        }
-    }
-    write(scratch.x + threadIdx.x * WIDTH, best);
-#pragma unroll
-    for (int j = 0; j < WIDTH; ++j) rows[threadIdx.x * WIDTH + j] = winner[j];
-    __syncthreads();
-    Maximum found{scratch.x[threadIdx.x], rows[threadIdx.x]};
-    if (threadIdx.x < walk.width()) {
-        for (int line = 1; line < min(walk.lines, walk.rows); ++line) {
-            Maximum next{scratch.x[line * walk.span + threadIdx.x], rows[line * walk.span + threadIdx.x]};
-            // The lines took turns at the rows, so equals are settled by the row.
-            bool equal = !beats(next.value, found.value) && !beats(found.value, next.value);
-            if (beats(next.value, found.value) || equal && next.row < found.row) found = next;
-        }
-    }
-    return found;
-}
-
-template <typename Group> __device__ __forceinline__ void take_maximum(const GlobalPoolForward& a, Scratch& scratch, int* rows) {
-    Walk<Group> walk(a.shape, 0, 1);
-    Maximum found = maximum(walk, a.x + image_start(a.shape), scratch, rows);
-    if (threadIdx.x < walk.width()) a.y[blockIdx.y * walk.channels + walk.base + threadIdx.x] = found.value;
-}
-
-// y[n,c] = the largest over the pixels. Floor: x once.
-extern "C" __global__ void __launch_bounds__(256) global_max_pool_forward(const __grid_constant__ GlobalPoolForward a) {
-    __shared__ Scratch scratch;
-    __shared__ int rows[THREADS * LANE];
-    if (a.shape.wide) take_maximum<Quad>(a, scratch, rows);
-    else take_maximum<element>(a, scratch, rows);
-}
-
-template <typename Group>
-__device__ __forceinline__ void give_maximum(const GlobalMaxBackward& a, Scratch& scratch, int* rows) {
-    constexpr int WIDTH = Walk<Group>::WIDTH;
-    Walk<Group> walk(a.shape, 0, 1);
-    Maximum found = maximum(walk, a.x + image_start(a.shape), scratch, rows);
-    __syncthreads();
-    rows[threadIdx.x] = found.row;
-    float dy[1][WIDTH];
-    walk.load_channels(dy, {a.dy + blockIdx.y * walk.channels}, scratch);
-    element* image = a.dx + image_start(a.shape);
-    for (int row = walk.first; row < walk.rows; row += walk.step) {
-        float dx[WIDTH];
-#pragma unroll
-        for (int j = 0; j < WIDTH; ++j) dx[j] = rows[walk.own + j] == row ? dy[0][j] : 0.0f;
-        walk.store(image, row, dx);
-    }
-}
-
-// dx[n,i,c] = dy[n,c] at the first pixel that holds the maximum, zero elsewhere. Floor: x and dx once.
-extern "C" __global__ void __launch_bounds__(256) global_max_pool_backward(const __grid_constant__ GlobalMaxBackward a) {
-    __shared__ Scratch scratch;
-    __shared__ int rows[THREADS * LANE];
-    if (a.shape.wide) give_maximum<Quad>(a, scratch, rows);
-    else give_maximum<element>(a, scratch, rows);
 }

@@ -1,10 +1,10 @@
-// A matrix of rows of channels (an NHWC activation: a row a pixel), and a grid that walks it with every thread on its own
-// channels all the way down, so that what belongs to a channel (scale, shift, running sums) stays in registers.
+// A matrix of rows of channels (an NHWC activation: a row a pixel), and a grid that walks it with every thread on its
+// own channels all the way down, so that what belongs to a channel (scale, shift, running sums) stays in registers.
 //
 // A thread owns a group of neighbouring channels: a Quad, 16 bytes of them, or one element where C or an address is no
 // multiple of that. A block is `columns` groups across, at most 16, so that a row of it is 256 contiguous bytes, and
-// 256 / columns lines down. Block (x, y) owns the groups from x * columns on, and the rows from y * lines on in steps of
-// gridDim.y * lines.
+// 256 / columns lines down. Block (x, y) owns the groups from x * columns on, and the rows from y * lines on in steps
+// of gridDim.y * lines.
 #pragma once
 
 #include "element.cuh"
@@ -96,10 +96,11 @@ template <typename Group> struct Walk {
         else *reinterpret_cast<Quad*>(to) = pack(x);
     }
 
-    // The thread's channels of N vectors of C floats: loaded by the block side by side, whatever their alignment, and handed
-    // out through shared memory.
+    // The thread's channels of N vectors of C floats: loaded by the block side by side, whatever their alignment, and
+    // handed out through shared memory.
     template <int N>
-    __device__ __forceinline__ void load_channels(float (&x)[N][WIDTH], const float* const (&vectors)[N], Scratch& scratch) const {
+    __device__ __forceinline__ void load_channels(float (&x)[N][WIDTH], const float* const (&vectors)[N],
+                                                  Scratch& scratch) const {
         static_assert(N * MAX_SPAN <= THREADS * LANE, "vectors do not fit the scratch");
         if (threadIdx.x < width()) {
 #pragma unroll
@@ -112,13 +113,13 @@ template <typename Group> struct Walk {
         }
     }
 
-    // Adds up N sums a channel over the whole grid, in an order that depends on the geometry alone: a thread's rows are in
-    // `sums`; then the lines of a block, one after the other; then the blocks of a column by whoever of them comes last.
-    // Calls `store(i, channel, sum)` once for each. `partials` has room for [gridDim.y][N][C] and, if groups are Quads, is
-    // aligned to 16 bytes.
+    // Adds up N sums a channel over the whole grid, in an order that depends on the geometry alone: a thread's rows are
+    // in `sums`; then the lines of a block, one after the other; then the blocks of a column by whoever of them comes
+    // last. Calls `store(i, channel, sum)` once for each. `partials` has room for [gridDim.y][N][C] and, if groups are
+    // Quads, is aligned to 16 bytes.
     template <int N, typename Store>
-    __device__ __forceinline__ void add_up(const float (&sums)[N][WIDTH], float* partials, unsigned* tickets, Scratch& scratch,
-                                           Store store) const {
+    __device__ __forceinline__ void add_up(const float (&sums)[N][WIDTH], float* partials, unsigned* tickets,
+                                           Scratch& scratch, Store store) const {
 #pragma unroll
         for (int i = 0; i < N; ++i) {
             float total = add_lines(sums[i], lines, span, scratch);
