@@ -26,11 +26,11 @@
     }                                                                                                                       \
     SHARED_BYTES(conv_forward_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES);                              \
     SHARED_BYTES(conv_forward_transformed_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES);                  \
-    SHARED_BYTES(conv_backward_data_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES);
+    SHARED_BYTES(conv_backward_data_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES)
 
-CONV_TENSOR(128, 128, 64, 32, 256, 2)
-CONV_TENSOR(128, 64, 32, 32, 256, 2)
-CONV_TENSOR(64, 64, 32, 32, 128, 4)
+CONV_TENSOR(128, 128, 64, 32, 256, 2);
+CONV_TENSOR(128, 64, 32, 32, 256, 2);
+CONV_TENSOR(64, 64, 32, 32, 128, 4);
 
 // Weight gradient on tensor cores: FILTERS x COLUMNS of dw a block.
 extern "C" __global__ void __launch_bounds__(128, 2)

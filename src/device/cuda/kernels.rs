@@ -106,8 +106,8 @@ pub struct Planned {
     pub launch: Launch,
 }
 
-/// Dynamic shared memory that needs no leave.
-const FREE_SHARED: u32 = 48 * 1024;
+/// Dynamic shared memory that needs no leave: 48 KiB, in which what a kernel declares by itself must fit as well.
+const FREE_SHARED: u32 = 47 * 1024;
 
 /// Modules and functions, loaded when first asked for: the driver compiles a module's PTX then, and caches the result.
 pub(super) struct Kernels {
