@@ -48,6 +48,8 @@ fn sectors_of_a_request() {
         let summary = measure(&copy(stride, offset), blocks, threads, a100());
         assert_eq!(summary.requests, 2 * warps, "stride {stride}");
         assert_eq!(summary.sectors, 2 * warps * sectors, "stride {stride}, offset {offset}");
+        let side_by_side = if stride == 0 { 1 } else { 4 };
+        assert_eq!(summary.ideal_sectors, 2 * warps * side_by_side, "stride {stride}, offset {offset}");
     }
 }
 
@@ -256,6 +258,7 @@ fn the_modelled_time_is_the_largest_floor_of_the_gpu_named() {
             assert_eq!(summary.gpu, gpu.name);
             assert!(summary.floors.is_sorted_by(|a, b| a.seconds >= b.seconds), "{:?}", summary.floors);
             assert_eq!(summary.modelled_seconds(), summary.floors[0].seconds);
+            assert_eq!(summary.modelled_seconds(), summary.seconds[gpu.name]);
             times.push(summary.modelled_seconds());
             if gpu.name == "A100" {
                 assert_eq!(summary.floors[0].by, by, "{:?}", summary.floors);
@@ -272,7 +275,12 @@ fn a_summary_reads_as_a_table() {
     for text in ["(as PTX declares them: an upper bound)", " 14.1 % (9 blocks a multiprocessor)"] {
         assert!(table.contains(text), "no `{text}` in\n{table}");
     }
-    for text in ["kernel `k` <<<(1,1,1), (32,1,1)>>>", "16 (8.00 a request)", "active lanes", "us modelled on A100"] {
+    for text in [
+        "kernel `k` <<<(1,1,1), (32,1,1)>>>",
+        "16 (8.00 a request, 50 % coalesced)",
+        "active lanes",
+        "us modelled on A100",
+    ] {
         assert!(table.contains(text), "no `{text}` in\n{table}");
     }
 }

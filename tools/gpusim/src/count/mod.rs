@@ -8,6 +8,9 @@ pub use gpu::Gpu;
 pub use registers::{Malformed, Registers, Resources, Source, Used};
 pub use summary::{Floor, Summary};
 
+/// Bytes of a sector.
+const SECTOR: u64 = 32;
+
 /// What one instruction did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Site {
@@ -19,6 +22,8 @@ pub struct Site {
     pub requests: u64,
     /// Sectors of 32 bytes that those touched, summed over requests.
     pub sectors: u64,
+    /// Sectors that the same bytes would take side by side.
+    pub ideal_sectors: u64,
     /// Shared-memory wavefronts.
     pub wavefronts: u64,
     /// Wavefronts that the same bytes would need without bank conflicts.
@@ -32,6 +37,7 @@ impl Site {
         self.lanes += other.lanes;
         self.requests += other.requests;
         self.sectors += other.sectors;
+        self.ideal_sectors += other.ideal_sectors;
         self.wavefronts += other.wavefronts;
         self.ideal_wavefronts += other.ideal_wavefronts;
     }
@@ -63,12 +69,13 @@ impl Tally {
         site.lanes += u64::from(mask.count_ones());
     }
 
-    /// Notes a request to device memory.
+    /// Notes a request to device memory, for so many bytes.
     #[inline]
-    pub fn device(&mut self, at: u32, sectors: u64) {
+    pub fn device(&mut self, at: u32, sectors: u64, bytes: u64) {
         let site = &mut self.sites[at as usize];
         site.requests += 1;
         site.sectors += sectors;
+        site.ideal_sectors += bytes.div_ceil(SECTOR).min(sectors);
     }
 
     /// Notes that memory must move a sector.

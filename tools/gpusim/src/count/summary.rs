@@ -33,6 +33,8 @@ pub struct Summary {
     pub requests: u64,
     /// Sectors of 32 bytes that they touched, summed over requests.
     pub sectors: u64,
+    /// Sectors that the same bytes would take side by side.
+    pub ideal_sectors: u64,
     /// Sectors that the launch touched at all, one that it reads and then writes twice: what memory must move at least.
     pub touched_sectors: u64,
     /// Of these, the ones written.
@@ -55,6 +57,8 @@ pub struct Summary {
     pub gpu: &'static str,
     /// The floors, largest first.
     pub floors: Vec<Floor>,
+    /// The modelled time on each GPU that is known, for this very grid.
+    pub seconds: BTreeMap<&'static str, f64>,
 }
 
 impl Summary {
@@ -80,6 +84,7 @@ impl Summary {
             active_lanes: total.lanes as f64 / (total.warps * 32).max(1) as f64,
             requests: total.requests,
             sectors: total.sectors,
+            ideal_sectors: total.ideal_sectors,
             touched_sectors: tally.touched_sectors,
             written_sectors: tally.written_sectors,
             wavefronts: total.wavefronts,
@@ -91,7 +96,10 @@ impl Summary {
             occupancy: f64::from(resident_blocks * launch.warps() * 32) / f64::from(gpu.threads),
             gpu: gpu.name,
             floors: Vec::new(),
+            seconds: BTreeMap::new(),
         };
+        let largest = |floors: &[Floor]| floors.first().map_or(0.0, |floor| floor.seconds);
+        summary.seconds = Gpu::ALL.iter().map(|gpu| (gpu.name, largest(&summary.floors(gpu, tensor_cost)))).collect();
         summary.floors = summary.floors(gpu, tensor_cost);
         summary
     }
@@ -140,7 +148,12 @@ impl fmt::Display for Summary {
         }
         writeln!(f, "  {:<28}{:>13.1} %", "active lanes", self.active_lanes * 100.0)?;
         let per = self.sectors as f64 / self.requests.max(1) as f64;
-        writeln!(f, "  {:<28}{:>14} ({per:.2} a request)", "sectors requested", self.sectors)?;
+        let side_by_side = 100.0 * self.ideal_sectors as f64 / self.sectors.max(1) as f64;
+        writeln!(
+            f,
+            "  {:<28}{:>14} ({per:.2} a request, {side_by_side:.0} % coalesced)",
+            "sectors requested", self.sectors
+        )?;
         let (touched, written) = (self.touched_sectors, self.written_sectors);
         writeln!(f, "  {:<28}{touched:>14} ({written} written)", "sectors touched at all")?;
         let conflicts = self.wavefronts - self.ideal_wavefronts;

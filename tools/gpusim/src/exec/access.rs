@@ -140,7 +140,8 @@ impl Core<'_> {
             sectors[..count].sort_unstable();
             distinct = 1 + (1..count).filter(|&i| sectors[i] != sectors[i - 1]).count() as u64;
         }
-        self.tally.device(at, distinct);
+        let wanted = runs.iter().map(|run| u64::from(run.bytes.count_ones())).sum();
+        self.tally.device(at, distinct, wanted);
         let touch = Touch {
             launch: launch.serial,
             block: self.common.linear,
