@@ -1,10 +1,12 @@
 //! cudarc's safe API, unmodified, on the simulated GPU: everything that a program with hand-written kernels needs.
 
-use cudarc::driver::sys::{self, CUresult, CUstreamCaptureMode};
-use cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg};
+mod driver;
+
+use cudarc::driver::sys::{self, CUgraphInstantiate_flags_enum as Instantiate, CUresult, CUstreamCaptureMode};
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DevicePtr, DevicePtrMut, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 use std::ffi::c_char;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 fn context() -> Arc<CudaContext> {
     driver::open(|| {});
