@@ -6,7 +6,7 @@
 // after.
 //
 // Launch contract: block 256, grid (slices of channels, blocks that share the rows), as in batch_norm.cu; no dynamic
-// shared memory, no tickets; x at most 2^30 elements; `shape.wide` as there.
+// shared memory, no tickets; x fewer than 2^31 elements; `shape.wide` as there.
 
 #include "conv_geometry.cuh"
 #include "pool_global.cuh"

@@ -1,6 +1,156 @@
-use super::Cuda;
+//! Batch norm and the junction: launches of `kernels/batch_norm.cu`.
+
+use super::kernels::{Launch, Module, Work};
 use super::memory::{View, ViewMut};
-use crate::device::*;
+use super::rows::{Extents, Walk};
+use super::{Cuda, TICKETS};
+use crate::device::{BatchNormConstants, BatchNormKernels, DeviceError, ReduceEpilogue, Rows, check_channels};
+use cudarc::driver::DeviceRepr;
+
+/// Blocks a multiprocessor of a pass that only streams.
+const STREAMING: usize = 4;
+/// Of one that also sums: fewer, because each leaves partial sums, and more is under way in each.
+const REDUCING: usize = 2;
+
+/// Argument of `batch_norm_finalise`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct BatchNormFinalise {
+    norm: u64,
+    running_mean: u64,
+    running_variance: u64,
+    stats: u64,
+    gamma: u64,
+    beta: u64,
+    bias: u64,
+    channels: i32,
+    momentum: f32,
+    complement: f32,
+    epsilon: f32,
+}
+
+// SAFETY: plain numbers, laid out as the kernel declares them.
+unsafe impl DeviceRepr for BatchNormFinalise {}
+
+/// Argument of `batch_norm_fold`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct BatchNormFold {
+    norm: u64,
+    running_mean: u64,
+    running_variance: u64,
+    gamma: u64,
+    beta: u64,
+    bias: u64,
+    channels: i32,
+    epsilon: f32,
+}
+
+// SAFETY: plain numbers, laid out as the kernel declares them.
+unsafe impl DeviceRepr for BatchNormFold {}
+
+/// Argument of `batch_norm_backward_finalise`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct BatchNormBackwardFinalise {
+    k: u64,
+    dgamma: u64,
+    dbeta: u64,
+    sums: u64,
+    gamma: u64,
+    norm: u64,
+    channels: i32,
+    rows: f32,
+}
+
+// SAFETY: plain numbers, laid out as the kernel declares them.
+unsafe impl DeviceRepr for BatchNormBackwardFinalise {}
+
+/// Argument of `batch_norm_apply`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct BatchNormApply {
+    a: u64,
+    y: u64,
+    norm: u64,
+    shape: Extents,
+}
+
+// SAFETY: plain numbers, laid out as the kernel declares them.
+unsafe impl DeviceRepr for BatchNormApply {}
+
+/// Argument of `batch_norm_backward_reduce`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct BatchNormBackwardReduce {
+    dz: u64,
+    sums: u64,
+    da: u64,
+    y: u64,
+    norm: u64,
+    partials: u64,
+    tickets: u64,
+    shape: Extents,
+}
+
+// SAFETY: plain numbers, laid out as the kernel declares them.
+unsafe impl DeviceRepr for BatchNormBackwardReduce {}
+
+/// Argument of `residual_forward` and `residual_forward_projected`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct ResidualForward {
+    out: u64,
+    y: u64,
+    norm: u64,
+    shortcut: u64,
+    shortcut_norm: u64,
+    shape: Extents,
+}
+
+// SAFETY: plain numbers, laid out as the kernels declare them.
+unsafe impl DeviceRepr for ResidualForward {}
+
+/// Argument of `residual_backward` and `residual_backward_projected`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct ResidualBackward {
+    dz: u64,
+    sums: u64,
+    dout: u64,
+    out: u64,
+    y: u64,
+    norm: u64,
+    projection_sums: u64,
+    projection_y: u64,
+    projection_norm: u64,
+    partials: u64,
+    tickets: u64,
+    shape: Extents,
+}
+
+// SAFETY: plain numbers, laid out as the kernels declare them.
+unsafe impl DeviceRepr for ResidualBackward {}
+
+/// Bytes of rows of one float a channel.
+fn floats(rows: usize, channels: usize) -> u64 {
+    (rows * channels * size_of::<f32>()) as u64
+}
+
+/// A kernel with a thread a channel, which reads and writes so many floats of each.
+fn per_channel(channels: usize, reads: usize, writes: usize) -> Launch {
+    let work = Work { reads: floats(reads, channels), writes: floats(writes, channels), flops: 0 };
+    Launch { grid: [channels.div_ceil(256) as u32, 1, 1], block: 256, shared: 0, work }
+}
+
+/// Refuses shapes with more slices of channels than there are tickets.
+fn check_tickets(kernel: &'static str, walk: &Walk) -> Result<(), DeviceError> {
+    if walk.slices() > TICKETS {
+        let reason = format!("{} slices of channels are more than the {TICKETS} tickets reach", walk.slices());
+        return Err(DeviceError::Shape { kernel, reason });
+    }
+    Ok(())
+}
 
 impl BatchNormKernels for Cuda {
     fn batch_norm_finalise(
@@ -15,8 +165,34 @@ impl BatchNormKernels for Cuda {
         channels: usize,
         constants: BatchNormConstants,
     ) -> Result<(), DeviceError> {
-        unimplemented!()
+        check_channels(
+            norm.len(),
+            running_mean.len(),
+            running_variance.len(),
+            Some(stats.len()),
+            gamma.len(),
+            beta.len(),
+            bias.map(|bias| bias.len()),
+            channels,
+        )?;
+        let BatchNormConstants { momentum, epsilon } = constants;
+        let arguments = BatchNormFinalise {
+            norm: norm.address(),
+            running_mean: running_mean.address(),
+            running_variance: running_variance.address(),
+            stats: stats.address(),
+            gamma: gamma.address(),
+            beta: beta.address(),
+            bias: bias.map_or(0, |bias| bias.address()),
+            channels: channels as i32,
+            momentum: momentum as f32,
+            complement: (1.0 - momentum) as f32,
+            epsilon: epsilon as f32,
+        };
+        let launch = per_channel(channels, 6 + usize::from(bias.is_some()), 6);
+        self.launch(Module::BatchNorm, "batch_norm_finalise", launch, &arguments)
     }
+
     fn batch_norm_fold(
         &self,
         norm: ViewMut<'_>,
@@ -28,11 +204,41 @@ impl BatchNormKernels for Cuda {
         channels: usize,
         epsilon: f64,
     ) -> Result<(), DeviceError> {
-        unimplemented!()
+        check_channels(
+            norm.len(),
+            running_mean.len(),
+            running_variance.len(),
+            None,
+            gamma.len(),
+            beta.len(),
+            bias.map(|bias| bias.len()),
+            channels,
+        )?;
+        let arguments = BatchNormFold {
+            norm: norm.address(),
+            running_mean: running_mean.address(),
+            running_variance: running_variance.address(),
+            gamma: gamma.address(),
+            beta: beta.address(),
+            bias: bias.map_or(0, |bias| bias.address()),
+            channels: channels as i32,
+            epsilon: epsilon as f32,
+        };
+        let launch = per_channel(channels, 4 + usize::from(bias.is_some()), 4);
+        self.launch(Module::BatchNorm, "batch_norm_fold", launch, &arguments)
     }
+
     fn batch_norm_apply(&self, a: ViewMut<'_>, y: View<'_>, norm: View<'_>, shape: Rows) -> Result<(), DeviceError> {
-        unimplemented!()
+        const KERNEL: &str = "batch_norm_apply";
+        shape.check_apply(a.len(), y.len(), norm.len())?;
+        let activations = [(a.address(), a.element()), (y.address(), y.element())];
+        let walk = Walk::new(self, KERNEL, shape.rows, shape.channels, &activations)?;
+        let arguments = BatchNormApply { a: a.address(), y: y.address(), norm: norm.address(), shape: walk.extents };
+        let reads = walk.bytes + floats(2, shape.channels);
+        let work = Work { reads, writes: walk.bytes, flops: 2 * shape.len() as u64 };
+        self.launch(Module::BatchNorm, KERNEL, walk.launch(walk.blocks(self, STREAMING), work), &arguments)
     }
+
     fn batch_norm_backward_reduce(
         &self,
         dz: ViewMut<'_>,
@@ -42,8 +248,33 @@ impl BatchNormKernels for Cuda {
         norm: View<'_>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        unimplemented!()
+        const KERNEL: &str = "batch_norm_backward_reduce";
+        shape.check_backward_reduce(dz.len(), sums.len(), da.len(), y.len(), norm.len())?;
+        let channels = shape.channels;
+        let activations = [(dz.address(), dz.element()), (da.address(), da.element()), (y.address(), y.element())];
+        let walk = Walk::new(self, KERNEL, shape.rows, channels, &activations)?;
+        check_tickets(KERNEL, &walk)?;
+        let blocks = walk.blocks(self, REDUCING);
+        let partials = floats(2 * blocks, channels);
+        let workspace = self.workspace(partials as usize)?;
+        let arguments = BatchNormBackwardReduce {
+            dz: dz.address(),
+            sums: sums.address(),
+            da: da.address(),
+            y: y.address(),
+            norm: norm.address(),
+            partials: workspace.address(),
+            tickets: self.tickets(),
+            shape: walk.extents,
+        };
+        let work = Work {
+            reads: 2 * walk.bytes + floats(3, channels),
+            writes: walk.bytes + partials + floats(2, channels),
+            flops: 6 * shape.len() as u64,
+        };
+        self.launch(Module::BatchNorm, KERNEL, walk.launch(blocks, work), &arguments)
     }
+
     fn batch_norm_backward_finalise(
         &self,
         k: ViewMut<'_>,
@@ -54,8 +285,21 @@ impl BatchNormKernels for Cuda {
         norm: View<'_>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        unimplemented!()
+        shape.check_backward_finalise(k.len(), dgamma.len(), dbeta.len(), sums.len(), gamma.len(), norm.len())?;
+        let arguments = BatchNormBackwardFinalise {
+            k: k.address(),
+            dgamma: dgamma.address(),
+            dbeta: dbeta.address(),
+            sums: sums.address(),
+            gamma: gamma.address(),
+            norm: norm.address(),
+            channels: shape.channels as i32,
+            rows: shape.rows as f32,
+        };
+        let launch = per_channel(shape.channels, 7, 5);
+        self.launch(Module::BatchNorm, "batch_norm_backward_finalise", launch, &arguments)
     }
+
     fn residual_forward(
         &self,
         out: ViewMut<'_>,
@@ -65,8 +309,28 @@ impl BatchNormKernels for Cuda {
         shortcut_norm: Option<View<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        unimplemented!()
+        let norm_len = shortcut_norm.map(|norm| norm.len());
+        shape.check_residual_forward(out.len(), y.len(), norm.len(), shortcut.len(), norm_len)?;
+        let (kernel, constants, flops) = match shortcut_norm {
+            None => ("residual_forward", 2, 3),
+            Some(_) => ("residual_forward_projected", 4, 5),
+        };
+        let activations =
+            [(out.address(), out.element()), (y.address(), y.element()), (shortcut.address(), shortcut.element())];
+        let walk = Walk::new(self, kernel, shape.rows, shape.channels, &activations)?;
+        let arguments = ResidualForward {
+            out: out.address(),
+            y: y.address(),
+            norm: norm.address(),
+            shortcut: shortcut.address(),
+            shortcut_norm: shortcut_norm.map_or(0, |norm| norm.address()),
+            shape: walk.extents,
+        };
+        let reads = 2 * walk.bytes + floats(constants, shape.channels);
+        let work = Work { reads, writes: walk.bytes, flops: flops * shape.len() as u64 };
+        self.launch(Module::BatchNorm, kernel, walk.launch(walk.blocks(self, STREAMING), work), &arguments)
     }
+
     fn residual_backward(
         &self,
         dz: ViewMut<'_>,
@@ -78,6 +342,55 @@ impl BatchNormKernels for Cuda {
         projection: Option<ReduceEpilogue<View<'_>, ViewMut<'_>>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        unimplemented!()
+        shape.check_residual_backward(
+            dz.len(),
+            sums.len(),
+            dout.len(),
+            out.len(),
+            y.len(),
+            norm.len(),
+            projection.as_ref().map(|projection| projection.lengths(View::len, ViewMut::len)),
+        )?;
+        let channels = shape.channels;
+        let mut activations = vec![
+            (dz.address(), dz.element()),
+            (dout.address(), dout.element()),
+            (out.address(), out.element()),
+            (y.address(), y.element()),
+        ];
+        activations.extend(projection.as_ref().map(|projection| (projection.y.address(), projection.y.element())));
+        // The sum of dz is the same for both branches, so a projection costs one sum, and two rows that it goes to.
+        let (kernel, terms) = match projection {
+            None => ("residual_backward", 2),
+            Some(_) => ("residual_backward_projected", 3),
+        };
+        let walk = Walk::new(self, kernel, shape.rows, channels, &activations)?;
+        check_tickets(kernel, &walk)?;
+        let blocks = walk.blocks(self, REDUCING);
+        let partials = floats(terms * blocks, channels);
+        let workspace = self.workspace(partials as usize)?;
+        let projection =
+            projection.map(|projection| (projection.sums.address(), projection.y.address(), projection.norm.address()));
+        let (projection_sums, projection_y, projection_norm) = projection.unwrap_or_default();
+        let arguments = ResidualBackward {
+            dz: dz.address(),
+            sums: sums.address(),
+            dout: dout.address(),
+            out: out.address(),
+            y: y.address(),
+            norm: norm.address(),
+            projection_sums,
+            projection_y,
+            projection_norm,
+            partials: workspace.address(),
+            tickets: self.tickets(),
+            shape: walk.extents,
+        };
+        let work = Work {
+            reads: (activations.len() as u64 - 1) * walk.bytes + floats(terms - 1, channels),
+            writes: walk.bytes + partials + floats(2 * (terms - 1), channels),
+            flops: (3 * terms as u64 - 2) * shape.len() as u64,
+        };
+        self.launch(Module::BatchNorm, kernel, walk.launch(blocks, work), &arguments)
     }
 }

@@ -13,6 +13,8 @@ mod output_gradient;
 mod tensor;
 mod tiles;
 
+pub(super) use geometry::{Divisor, extent};
+
 use super::Cuda;
 use super::memory::{View, ViewMut};
 use crate::device::{ConvKernels, ConvShape, DeviceError, InputTransform, OutputGradient, ReduceEpilogue};

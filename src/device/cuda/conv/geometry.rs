@@ -6,7 +6,7 @@ use crate::device::{ConvShape, DeviceError};
 ///
 /// # Errors
 /// [`DeviceError::Shape`] when it does not fit in 31 bits.
-pub(super) fn extent(kernel: &'static str, count: usize) -> Result<i32, DeviceError> {
+pub(in crate::device::cuda) fn extent(kernel: &'static str, count: usize) -> Result<i32, DeviceError> {
     i32::try_from(count)
         .map_err(|_| DeviceError::Shape { kernel, reason: format!("{count} is more than its indices reach") })
 }
@@ -50,14 +50,14 @@ impl Geometry {
 /// Mirror of `Divisor`: division as a multiplication.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Divisor {
+pub(in crate::device::cuda) struct Divisor {
     divisor: i32,
     multiplier: u32,
     shift: u32,
 }
 
 impl Divisor {
-    pub(super) fn new(divisor: u32) -> Self {
+    pub(in crate::device::cuda) fn new(divisor: u32) -> Self {
         let shift = divisor.next_power_of_two().trailing_zeros();
         let multiplier = match divisor {
             1 => 0,
