@@ -8,12 +8,11 @@
 // channels' scale and shift, stay in registers, since a thread keeps to its column. Columns run on over the taps, so that a
 // tile of 128 takes two taps of 64 channels and dy is read R*S*C / COLUMNS times, not R*S times.
 //
-// Both operands have the summed index outermost in memory, the wrong way round for fragments. ldmatrix.trans turns 16-bit
-// elements; for 32-bit ones the order of filters and columns inside a warp's tile is chosen so that whole 16-byte loads are
-// fragments already (`multiply_slice`).
+// Both operands have the summed index outermost in memory, the wrong way round for fragments: ldmatrix.trans turns 16-bit
+// elements, and 32-bit ones are loaded word by word.
 //
-// Shared memory: STAGES x (dy [PIXELS][FILTERS], u [PIXELS][COLUMNS]), 16-byte chunk c of row i at c ^ (i & 7), so that
-// neither a row's eight chunks nor a chunk of eight rows meet in a bank.
+// Shared memory: STAGES x (dy [PIXELS][FILTERS], u [PIXELS][COLUMNS]) with the 16-byte chunks of a row permuted (`chunk_at`),
+// then the pixels of four slices (`Pixel`).
 //
 // Grid: (columns, filters, splits). A split sums `pixels_per_split` neighbouring pixels. One split adds its tile to dw;
 // several write [split][K][R*S*C] to `partials`, for conv_backward_weights_sum. Left to the last block of a tile, that sum
@@ -65,34 +64,12 @@ template <int WIDTH, int THREADS> struct Share {
     static constexpr int COPIES = PIXELS / ROWS;
 };
 
-// Where a slice keeps chunk `chunk` of row `row`.
+// Where a slice keeps chunk `chunk` of row `row`: scattered so that what a warp reads at once lies in different banks, eight
+// rows of one chunk for ldmatrix, or four rows of two chunks for loads of a word. Bits above the scattered ones stay.
 template <int ROW_BYTES> __device__ __forceinline__ unsigned chunk_at(int row, int chunk) {
-    return row * ROW_BYTES + ((chunk ^ (row & 7)) << 4);
+    const int scatter = sizeof(element) == 2 ? row % 8 : row % 4 * 2;
+    return row * ROW_BYTES + ((chunk ^ scatter) << 4);
 }
-
-// Accumulators: acc[m][j][e] is result e of the matrix product m of filters and j of columns. Its place in the warp's tile:
-#ifdef PRECISION_BF16
-__device__ __forceinline__ int filter_of(int lane, int m, int e) { return 16 * m + lane / 4 + 8 * (e / 2); }
-__device__ __forceinline__ int column_of(int lane, int j, int e) { return 8 * j + 2 * (lane % 4) + e % 2; }
-#else
-// Sixteen bytes are four filters (or columns). Lane l = 4g + t loads those of chunk `lane_chunk(g)` for pixels t and t + 4:
-// operands of rows g of four products of filters, or of columns g of four products of columns. The chunks of lanes that
-// share a phase of the load, 2 of g by 4 of t, are then in different banks, and results of four products j are neighbours.
-__device__ __forceinline__ int lane_chunk(int g) { return g / 2 + g % 2 * 4; }
-__device__ __forceinline__ int filter_of(int lane, int m, int e) {
-    return m / 2 * 32 + 4 * lane_chunk(lane / 4) + 2 * (m % 2) + e / 2;
-}
-__device__ __forceinline__ int column_of(int lane, int j, int e) {
-    return j / 4 * 32 + 16 * (e % 2) + 4 * (lane % 4) + j % 4;
-}
-
-__device__ __forceinline__ Quad load_tf32(unsigned address) {
-    Quad quad = load_quad(address);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) quad.word[i] = round_tf32(__uint_as_float(quad.word[i]));
-    return quad;
-}
-#endif
 
 // acc += dyᵀ u over a slice, for the warp's tile that starts at chunks `filter_chunk` and `column_chunk`.
 template <typename T>
@@ -121,44 +98,45 @@ __device__ __forceinline__ void multiply_slice(float (&acc)[WARP / 16][WARP / 8]
         }
     }
 #else
-    // Pixel t + 4 is four rows on, and its swizzle differs from that of pixel t in bit 2.
-    const int t = lane % 4, chunk = lane_chunk(lane / 4);
-    const unsigned dy_lane = dy + chunk_at<DY_ROW>(t, filter_chunk + chunk);
-    const unsigned u_lane = u + chunk_at<U_ROW>(t, column_chunk + chunk);
+    // Lane 4g + t reads filter (or column) g of each eight, of pixels t and t + 4. Eights are two chunks.
+    const int g = lane / 4, t = lane % 4;
+    const unsigned dy_lane = dy + chunk_at<DY_ROW>(t, filter_chunk + g / 4) + g % 4 * 4;
+    const unsigned u_lane = u + chunk_at<U_ROW>(t, column_chunk + g / 4) + g % 4 * 4;
+    auto load = [](unsigned lane, int eight) {
+        return round_tf32(__uint_as_float(load_word((lane ^ (eight % 4 << 5)) + eight / 4 * 128)));
+    };
 #pragma unroll
     for (int pixel = 0; pixel < PIXELS; pixel += 8) {
-        Quad columns[WARP / 32][2];
+        unsigned columns[WARP / 8][2];
 #pragma unroll
-        for (int j = 0; j < WARP / 32; ++j) {
-            columns[j][0] = load_tf32(u_lane + pixel * U_ROW + j * 128);
-            columns[j][1] = load_tf32((u_lane ^ 64) + (pixel + 4) * U_ROW + j * 128);
+        for (int j = 0; j < WARP / 8; ++j) {
+#pragma unroll
+            for (int i = 0; i < 2; ++i) columns[j][i] = load(u_lane + (pixel + 4 * i) * U_ROW, j);
         }
 #pragma unroll
-        for (int m = 0; m < WARP / 16; m += 2) {
-            const Quad low = load_tf32(dy_lane + pixel * DY_ROW + m * 64);
-            const Quad high = load_tf32((dy_lane ^ 64) + (pixel + 4) * DY_ROW + m * 64);
+        for (int m = 0; m < WARP / 16; ++m) {
+            unsigned filters[4];
 #pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                const unsigned filters[4] = {low.word[2 * i], low.word[2 * i + 1], high.word[2 * i], high.word[2 * i + 1]};
+            for (int i = 0; i < 4; ++i) filters[i] = load(dy_lane + (pixel + i / 2 * 4) * DY_ROW, 2 * m + i % 2);
 #pragma unroll
-                for (int j = 0; j < WARP / 8; ++j) {
-                    multiply_tf32(acc[m + i][j], filters, columns[j / 4][0].word[j % 4], columns[j / 4][1].word[j % 4]);
-                }
-            }
+            for (int j = 0; j < WARP / 8; ++j) multiply_tf32(acc[m][j], filters, columns[j][0], columns[j][1]);
         }
     }
 #endif
 }
 
-// Adds neighbouring results to dw, or stores them as a split's part.
-template <int WIDTH> __device__ __forceinline__ void put(float* to, const float (&sum)[WIDTH], bool add) {
-    struct alignas(4 * WIDTH) Vector {
-        float x[WIDTH];
+// Adds two neighbouring results to dw, or stores them as a split's part.
+__device__ __forceinline__ void put(float* to, float first, float second, bool add) {
+    struct alignas(8) Pair {
+        float first, second;
     };
-    Vector total = add ? *reinterpret_cast<const Vector*>(to) : Vector{};
-#pragma unroll
-    for (int i = 0; i < WIDTH; ++i) total.x[i] += sum[i];
-    *reinterpret_cast<Vector*>(to) = total;
+    Pair* const pair = reinterpret_cast<Pair*>(to);
+    if (add) {
+        const Pair old = *pair;
+        first += old.first;
+        second += old.second;
+    }
+    *pair = Pair{first, second};
 }
 
 // An output pixel as the copies of u need it.
@@ -294,33 +272,18 @@ template <typename T> __device__ __forceinline__ void backward(const ConvBackwar
 
     const bool add = a.partials == nullptr;
     float* out = add ? a.dw : a.partials + size_t(blockIdx.z) * shape.k * columns;
-    const int first_filter = blockIdx.y * T::FILTERS + warp_filter, first_column = blockIdx.x * T::COLUMNS + warp_column;
+    // Lane 4g + t has rows g and g + 8, columns 2t and 2t + 1 of each product of 16 x 8.
+    const int first_filter = blockIdx.y * T::FILTERS + warp_filter + lane / 4;
+    const int first_column = blockIdx.x * T::COLUMNS + warp_column + lane % 4 * 2;
 #pragma unroll
-    for (int m = 0; m < WARP / 16; ++m) {
+    for (int m = 0; m < WARP / 8; ++m) {
+        const int k = first_filter + 8 * m;
+        if (k >= shape.k) continue;
+        float* row = out + size_t(k) * columns;
 #pragma unroll
-        for (int e = 0; e < 4; e += 2) {
-            const int k = first_filter + filter_of(lane, m, e);
-            if (k >= shape.k) continue;
-            float* row = out + size_t(k) * columns;
-#ifdef PRECISION_BF16
-#pragma unroll
-            for (int j = 0; j < WARP / 8; ++j) {
-                const int at = first_column + column_of(lane, j, 0);
-                const float sum[2] = {acc[m][j][e], acc[m][j][e + 1]};
-                if (at < columns) put(row + at, sum, add);
-            }
-#else
-#pragma unroll
-            for (int j = 0; j < WARP / 8; j += 4) {
-#pragma unroll
-                for (int right = 0; right < 2; ++right) {
-                    const int at = first_column + column_of(lane, j, right);
-                    const float sum[4] = {acc[m][j][e + right], acc[m][j + 1][e + right], acc[m][j + 2][e + right],
-                                          acc[m][j + 3][e + right]};
-                    if (at < columns) put(row + at, sum, add);
-                }
-            }
-#endif
+        for (int j = 0; j < WARP / 8; ++j) {
+            const int at = first_column + 8 * j;
+            if (at < columns) put(row + at, acc[m / 2][j][m % 2 * 2], acc[m / 2][j][m % 2 * 2 + 1], add);
         }
     }
 }
