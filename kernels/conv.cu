@@ -32,23 +32,20 @@ CONV_TENSOR(128, 128, 64, 32, 256, 2);
 CONV_TENSOR(128, 64, 32, 32, 256, 2);
 CONV_TENSOR(64, 64, 32, 32, 128, 4);
 
-// Weight gradient on tensor cores: FILTERS x COLUMNS of dw a block.
-extern "C" __global__ void __launch_bounds__(128, 2)
-    conv_backward_weights_128x128(const __grid_constant__ ConvBackwardWeights a) {
-    weights::backward<weights::Tile<128, 128>>(a);
-}
-extern "C" __global__ void __launch_bounds__(64, 4)
-    conv_backward_weights_128x64(const __grid_constant__ ConvBackwardWeights a) {
-    weights::backward<weights::Tile<128, 64>>(a);
-}
-extern "C" __global__ void __launch_bounds__(64, 4)
-    conv_backward_weights_64x128(const __grid_constant__ ConvBackwardWeights a) {
-    weights::backward<weights::Tile<64, 128>>(a);
-}
-extern "C" __global__ void __launch_bounds__(32, 6)
-    conv_backward_weights_64x64(const __grid_constant__ ConvBackwardWeights a) {
-    weights::backward<weights::Tile<64, 64>>(a);
-}
+// The weight gradient on tensor cores: filters x columns of dw a block, and how many of those should fit a multiprocessor.
+#define CONV_WEIGHTS(filters, columns, threads, blocks)                                                                     \
+    using Weights##filters##x##columns = weights::Tile<filters, columns>;                                                   \
+    static_assert(Weights##filters##x##columns::THREADS == threads, "the launch bounds say how many threads a tile has");   \
+    extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
+        conv_backward_weights_##filters##x##columns(const __grid_constant__ ConvBackwardWeights a) {                        \
+        weights::backward<Weights##filters##x##columns>(a);                                                                 \
+    }                                                                                                                       \
+    SHARED_BYTES(conv_backward_weights_##filters##x##columns, Weights##filters##x##columns::SHARED_BYTES)
+
+CONV_WEIGHTS(128, 128, 128, 2);
+CONV_WEIGHTS(128, 64, 64, 4);
+CONV_WEIGHTS(64, 128, 64, 4);
+CONV_WEIGHTS(64, 64, 32, 6);
 #endif
 
 // Adds the splits' partial weight gradients.

@@ -12,14 +12,17 @@
 // elements, and 32-bit ones are loaded word by word.
 //
 // Shared memory: STAGES x (dy [PIXELS][FILTERS], u [PIXELS][COLUMNS]) with the 16-byte chunks of a row permuted (`chunk_at`),
-// then the pixels of four slices (`Pixel`).
+// then the pixels of four slices (`Pixel`): SHARED_BYTES.
 //
-// Grid: (columns, filters, splits). A split sums `pixels_per_split` neighbouring pixels. One split adds its tile to dw;
+// Launch: tiles of (columns, filters) by splits, THREADS threads. A split sums `pixels_per_split` neighbouring pixels. One split adds its tile to dw;
 // several write [split][K][R*S*C] to `partials`, for conv_backward_weights_sum. Left to the last block of a tile, that sum
 // would be a hundred tiles read by one multiprocessor, longer than the product itself.
 //
+// C and K are multiples of LANE, every address is one of 16 bytes, R and S are at most 15.
+//
 // Floor: 2*K*R*S*C*N*P*Q FLOPs; from DRAM dy and x once, and the partials written and read; from L2
-// 1/FILTERS + 1/COLUMNS elements a multiply-add. C and K are multiples of LANE, every address one of 16 bytes.
+// 1/FILTERS + 1/COLUMNS elements a multiply-add; of shared memory three clocks for every four of the tensor cores' (A100) in a
+// tile of 128x128, all four if it transforms.
 #pragma once
 
 #include "conv_geometry.cuh"
@@ -54,6 +57,7 @@ template <int FILTERS_, int COLUMNS_> struct Tile {
     static constexpr int THREADS = WARPS * 32;
     static constexpr int DY_BYTES = PIXELS * FILTERS * sizeof(element);
     static constexpr int STAGE_BYTES = DY_BYTES + PIXELS * COLUMNS * sizeof(element);
+    static constexpr int SHARED_BYTES = STAGES * STAGE_BYTES + 4 * PIXELS * 8;
 };
 
 // How a block's threads share a slice of WIDTH elements a row: one column of chunks each, COPIES rows that are ROWS apart.

@@ -1,7 +1,7 @@
 //! The weight gradient on tensor cores: which tile, how many splits, and the launches (`kernels/conv_weights.cuh`).
 
-use super::geometry::{Divisor, Geometry, extent};
-use crate::device::cuda::kernels::{Launch, Module};
+use super::geometry::{Divisor, Geometry, extent, seen};
+use crate::device::cuda::kernels::{Launch, Module, Work};
 use crate::device::cuda::memory::{Buffer, View, ViewMut};
 use crate::device::cuda::{Cuda, Precision};
 use crate::device::{ConvShape, DeviceError, InputTransform};
@@ -47,28 +47,35 @@ struct Tile {
     kernel: &'static str,
     filters: usize,
     columns: usize,
-    threads: u32,
-    stages: u32,
 }
 
 /// What `kernels/conv.cu` instantiates.
 const TILES: [Tile; 4] = [
-    Tile { kernel: "conv_backward_weights_128x128", filters: 128, columns: 128, threads: 256, stages: 3 },
-    Tile { kernel: "conv_backward_weights_128x64", filters: 128, columns: 64, threads: 128, stages: 4 },
-    Tile { kernel: "conv_backward_weights_64x128", filters: 64, columns: 128, threads: 128, stages: 4 },
-    Tile { kernel: "conv_backward_weights_64x64", filters: 64, columns: 64, threads: 128, stages: 4 },
+    Tile { kernel: "conv_backward_weights_128x128", filters: 128, columns: 128 },
+    Tile { kernel: "conv_backward_weights_128x64", filters: 128, columns: 64 },
+    Tile { kernel: "conv_backward_weights_64x128", filters: 64, columns: 128 },
+    Tile { kernel: "conv_backward_weights_64x64", filters: 64, columns: 64 },
 ];
 
 impl Tile {
+    /// Tiles that cover a sum.
     fn count(self, sum: &Sum) -> usize {
         sum.filters.div_ceil(self.filters) * sum.columns.div_ceil(self.columns)
     }
 
-    /// Bytes of dynamic shared memory: the ring, and four slices' pixels of eight bytes.
+    /// A warp takes 64 x 64.
+    fn threads(self) -> u32 {
+        (self.filters / 64 * self.columns / 64 * 32) as u32
+    }
+
+    /// Bytes of dynamic shared memory: a ring of three slices, and the pixels of four, eight bytes each.
     fn shared(self, slice: usize) -> u32 {
-        self.stages * SLICE_BYTES as u32 * (self.filters + self.columns) as u32 + 4 * 8 * slice as u32
+        (3 * SLICE_BYTES * (self.filters + self.columns) + 4 * 8 * slice) as u32
     }
 }
+
+/// Blocks that a multiprocessor is given at most, if a sum is split.
+const BLOCKS: usize = 4;
 
 /// Bytes of a slice for each of its filters or columns: 32 pixels in bfloat16, 16 in `f32`.
 const SLICE_BYTES: usize = 64;
@@ -84,14 +91,17 @@ struct Sum {
     bytes: usize,
 }
 
-/// What a multiprocessor does in a clock: multiply-adds in bfloat16, bytes from the L2 cache, bytes of DRAM traffic. Those of an
-/// A100, somewhat below its peaks; others differ, their ratios less.
-const MULTIPLY_ADDS: f64 = 1024.0;
+/// What a multiprocessor does in a clock, somewhat below an A100's peaks: multiply-adds of a slice's pixels (half as many
+/// pixels in TF32, for half as many multiply-adds), bytes from the L2 cache, bytes of DRAM traffic. Other GPUs differ, their
+/// ratios less.
+const SLICE_MULTIPLY_ADDS: f64 = 32.0;
 const CACHE_BYTES: f64 = 40.0;
 const MEMORY_BYTES: f64 = 12.0;
 
-/// Clocks that a launch costs beyond its work: a block's empty pipeline and last stores, and the second launch of a split sum.
-const FIXED: f64 = 3000.0;
+/// Clocks in which a block multiplies nothing: at each slice's barrier; before its first and after its last slice; and for the
+/// second launch of a split sum.
+const BARRIER: f64 = 300.0;
+const ENDS: f64 = 3000.0;
 const SECOND_LAUNCH: f64 = 2000.0;
 
 /// How a sum is shared out.
@@ -119,12 +129,12 @@ impl Sum {
         SLICE_BYTES / self.bytes
     }
 
-    /// The fastest plan: tiles in each size, whole or split to give every multiprocessor one, two or three blocks. It depends on
-    /// the shape and the GPU only, so results repeat.
+    /// The fastest plan: tiles in each size, whole or split to give every multiprocessor one to four blocks. It depends on the
+    /// shape and the GPU only, so results repeat.
     fn plan(&self, multiprocessors: usize) -> Plan {
         let mut best = self.split(TILES[0], 1, multiprocessors);
         for tile in TILES {
-            for rounds in 0..=3 {
+            for rounds in 0..=BLOCKS {
                 let splits = (rounds * multiprocessors / tile.count(self)).max(1);
                 let plan = self.split(tile, splits, multiprocessors);
                 if plan.clocks < best.clocks {
@@ -141,20 +151,21 @@ impl Sum {
         let slices_per_split = slices.div_ceil(splits);
         let splits = slices.div_ceil(slices_per_split);
 
-        let rounds = (tile.count(self) * splits).div_ceil(multiprocessors) as f64;
-        // Fewer than eight warps do not keep a multiprocessor's tensor cores busy; TF32 takes them twice as long.
-        let busy = (rounds * f64::from(tile.threads) / 256.0).min(1.0);
-        let products = (tile.filters * tile.columns * SLICE_BYTES / 2) as f64 / MULTIPLY_ADDS;
+        // Blocks that share a multiprocessor fill one another's pauses.
+        let blocks = (tile.count(self) * splits).div_ceil(multiprocessors) as f64;
+        let products = (tile.filters * tile.columns) as f64 / SLICE_MULTIPLY_ADDS;
         let loads = ((tile.filters + tile.columns) * SLICE_BYTES) as f64 / CACHE_BYTES;
-        let blocks = rounds * slices_per_split as f64 * products.max(loads) / busy;
-        let all_memory = MEMORY_BYTES * multiprocessors as f64;
-        let operands = (self.pixels * self.channels * self.bytes) as f64 / all_memory;
+        let work = products.max(loads);
+        let slices = slices_per_split as f64 * (blocks * work).max(work + BARRIER);
+
+        let memory = MEMORY_BYTES * multiprocessors as f64;
+        let operands = (self.pixels * self.channels * self.bytes) as f64 / memory;
         let parts = match splits {
             1 => 0.0,
-            _ => self.workspace(splits) as f64 * 2.0 / all_memory + SECOND_LAUNCH,
+            _ => 2.0 * self.workspace(splits) as f64 / memory + SECOND_LAUNCH,
         };
         let pixels_per_split = slices_per_split * self.slice();
-        Plan { tile, splits, pixels_per_split, clocks: blocks.max(operands) + parts + FIXED }
+        Plan { tile, splits, pixels_per_split, clocks: slices.max(operands) + parts + ENDS }
     }
 
     /// Bytes of the partial sums of several splits.
@@ -215,12 +226,16 @@ impl Cuda {
             pixels_per_split: extent(KERNEL, pixels_per_split)?,
         };
         let tiles = [sum.columns.div_ceil(tile.columns), sum.filters.div_ceil(tile.filters), splits];
-        let launch = Launch {
-            grid: tiles.map(|n| n as u32),
-            block: tile.threads,
-            shared: tile.shared(sum.slice()),
-            work: Default::default(),
+        let parts = 4 * (splits * shape.weights_len()) as u64;
+        let work = Work {
+            reads: ((shape.output_len() + seen(shape)) * sum.bytes) as u64
+                + 4 * transform.map_or(0, |_| 2 * shape.c as u64)
+                + if splits == 1 { parts } else { 0 },
+            writes: parts,
+            flops: 2 * shape.macs() as u64,
         };
+        let shared = tile.shared(sum.slice());
+        let launch = Launch { grid: tiles.map(|n| n as u32), block: tile.threads(), shared, work };
         self.launch(Module::Conv, tile.kernel, launch, &arguments)?;
         if splits == 1 {
             return Ok(());
@@ -232,12 +247,9 @@ impl Cuda {
         let arguments =
             ConvBackwardWeightsSum { dw: dw.address(), partials, quads, splits: splits as i32, groups: groups as i32 };
         let grid = [(quads as u32).div_ceil(256 / groups as u32), 1, 1];
-        self.launch(
-            Module::Conv,
-            "conv_backward_weights_sum",
-            Launch { grid, block: 256, shared: 0, work: Default::default() },
-            &arguments,
-        )
+        let dw = 4 * shape.weights_len() as u64;
+        let work = Work { reads: parts + dw, writes: dw, flops: parts / 4 };
+        self.launch(Module::Conv, "conv_backward_weights_sum", Launch { grid, block: 256, shared: 0, work }, &arguments)
     }
 }
 
@@ -279,7 +291,7 @@ mod tests {
                     assert_eq!(pixels_per_split % sum.slice(), 0, "{shape:?}");
                     assert!(splits * pixels_per_split >= sum.pixels, "{shape:?}");
                     assert!((splits - 1) * pixels_per_split < sum.pixels, "{shape:?}");
-                    assert!(splits == 1 || splits * tile.count(&sum) <= 3 * multiprocessors, "{shape:?}");
+                    assert!(splits == 1 || splits * tile.count(&sum) <= BLOCKS * multiprocessors, "{shape:?}");
                     assert!(tile.shared(sum.slice()) <= 99 * 1024);
                 }
             }
@@ -289,7 +301,9 @@ mod tests {
     /// The partial sums of a whole backward pass, written and read, beside the gigabytes of its activations.
     #[test]
     fn partial_sums_stay_small() {
-        for (images, multiprocessors, most) in [(32, 108, 0.45e9), (32, 132, 0.45e9), (128, 132, 0.8e9)] {
+        for (images, multiprocessors, most) in
+            [(32, 108, 0.5e9), (32, 132, 0.5e9), (128, 108, 0.9e9), (128, 132, 0.9e9)]
+        {
             let mut traffic = 0.0;
             for shape in layers(images) {
                 let sum = Sum::of(&shape, Precision::Bf16);

@@ -2,7 +2,7 @@
 //! (`kernels/conv_output_gradient.cuh`).
 
 use super::geometry::extent;
-use crate::device::cuda::kernels::{Launch, Module};
+use crate::device::cuda::kernels::{Launch, Module, Work};
 use crate::device::cuda::memory::{Buffer, View, ViewMut};
 use crate::device::cuda::{Cuda, Precision, TICKETS};
 use crate::device::{ConvShape, DeviceError, Memory, OutputGradient, Storage};
@@ -42,7 +42,10 @@ unsafe impl DeviceRepr for ConvBackwardBias {}
 struct Walk {
     rows: usize,
     channels: usize,
+    /// Bytes of an element.
+    bytes: usize,
     vectors: bool,
+    /// Elements at once.
     lane: usize,
 }
 
@@ -50,9 +53,10 @@ impl Walk {
     /// Over the output of a convolution. Operands at these addresses allow vectors or they do not.
     fn new(device: &Cuda, shape: &ConvShape, addresses: &[u64]) -> Self {
         let (rows, channels) = (shape.n * shape.p * shape.q, shape.k);
-        let lane = if device.precision() == Precision::Bf16 { 8 } else { 4 };
+        let bytes = if device.precision() == Precision::Bf16 { 2 } else { 4 };
+        let lane = 16 / bytes;
         let vectors = channels % lane == 0 && addresses.iter().all(|address| address % 16 == 0);
-        Walk { rows, channels, vectors, lane: if vectors { lane } else { 1 } }
+        Walk { rows, channels, bytes, vectors, lane: if vectors { lane } else { 1 } }
     }
 
     /// Blocks over rows and over channels: at most `most` of the former, with `rows` or more for each thread.
@@ -83,12 +87,9 @@ impl Cuda {
         // A thread reads k once: eight rows repay that, and three blocks fill a multiprocessor.
         let grid = walk.grid(8, 3 * self.multiprocessors() as usize);
         let kernel = if walk.vectors { KERNEL } else { "conv_form_gradient_scalar" };
-        self.launch(
-            Module::Conv,
-            kernel,
-            Launch { grid, block: 256, shared: 0, work: Default::default() },
-            &arguments,
-        )?;
+        let bytes = (shape.output_len() * walk.bytes) as u64;
+        let work = Work { reads: 2 * bytes + 12 * shape.k as u64, writes: bytes, flops: 4 * shape.output_len() as u64 };
+        self.launch(Module::Conv, kernel, Launch { grid, block: 256, shared: 0, work }, &arguments)?;
         Ok(dy)
     }
 
@@ -127,6 +128,11 @@ impl Cuda {
             channels: extent(KERNEL, walk.channels)?,
         };
         let kernel = if walk.vectors { KERNEL } else { "conv_backward_bias_scalar" };
-        self.launch(Module::Conv, kernel, Launch { grid, block: 256, shared: 0, work: Default::default() }, &arguments)
+        let work = Work {
+            reads: (shape.output_len() * walk.bytes + 4 * shape.k) as u64,
+            writes: 4 * u64::from(grid[0] + 1) * shape.k as u64,
+            flops: shape.output_len() as u64,
+        };
+        self.launch(Module::Conv, kernel, Launch { grid, block: 256, shared: 0, work }, &arguments)
     }
 }
