@@ -2,6 +2,7 @@
 //! give the right numbers here, and raise no alarm.
 
 use gpusim::simulator::{Arguments, Simulator};
+use gpusim::tensor_map::{Element, Swizzle, TensorMap};
 use half::{bf16, f16};
 
 /// A compiled kernel and what its launch needs.
@@ -126,6 +127,40 @@ fn products_of_a_warpgroup() {
     matmul(include_str!("ptx/triton/matmul_f16_sm90.ptx"), Kind::F16, 1e-5);
     matmul(include_str!("ptx/triton/matmul_bf16_sm90.ptx"), Kind::Bf16, 1e-5);
     matmul(include_str!("ptx/triton/matmul_tf32_sm90.ptx"), Kind::Tf32, 1e-2);
+}
+
+/// A product through tensor maps. `rows` are a tile's; parts of k are added up by `splits` blocks.
+fn matmul_tma(ptx: &str, kind: Kind, element: Element, rows: u32, splits: u32) {
+    // Nothing is a multiple of its tile, but rows are of 16 bytes.
+    let (m, n, k) = (150, 88, 200);
+    let mut compiled = Compiled::new("matmul_tma", ptx);
+    let (a, b) = (noise(m * k, 1), noise(k * n, 2));
+    let (da, db) = (compiled.upload(&a, kind), compiled.upload(&b, kind));
+    let d = compiled.upload(&vec![0.0; m * n], Kind::F32);
+    // A map is followed by extents and strides, outermost first, which these kernels don't read.
+    let matrix = |arguments: Arguments, address: u64, element: Element, extents: [usize; 2], box_: [u32; 2]| {
+        let [rows, columns] = extents.map(|extent| extent as u64);
+        let stride = columns * u64::from(element.bytes());
+        let swizzle = Swizzle::Within128;
+        let map = TensorMap::tiled(element, address, &[columns, rows], &[stride], &box_, &[1, 1], swizzle, false);
+        let arguments = arguments.tensor_map(&map.unwrap()).int(rows as i32).int(columns as i32);
+        arguments.with(columns.to_le_bytes()).with(1u64.to_le_bytes())
+    };
+    let arguments = matrix(Arguments::new(), d, Element::F32, [m, n], [32, rows]);
+    let arguments = matrix(arguments, da, element, [m, k], [64, rows]);
+    let arguments = matrix(arguments, db, element, [k, n], [64, 64]);
+    compiled.launch([(m as u32).div_ceil(rows), 2, splits], arguments.int(k as i32));
+    let expected: Vec<f64> = (0..m * n)
+        .map(|at| (0..k).map(|i| kind.seen(a[at / n * k + i]) * kind.seen(b[i * n + at % n])).sum())
+        .collect();
+    // Two hundred products are summed in singles.
+    compare(&compiled.floats(d, m * n), &expected, 3e-5);
+}
+
+#[test]
+fn products_through_tensor_maps() {
+    matmul_tma(include_str!("ptx/triton/matmul_tma.ptx"), Kind::F16, Element::F16, 64, 1);
+    matmul_tma(include_str!("ptx/triton/matmul_tma_split.ptx"), Kind::Bf16, Element::Bf16, 128, 3);
 }
 
 #[test]

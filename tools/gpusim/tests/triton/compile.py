@@ -38,6 +38,19 @@ def matmul(c, a, b, m, n, k, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.c
 
 
 @triton.jit
+def matmul_tma(d, a, b, k, SPLITS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
+    """The same for Hopper, through tensor maps; with SPLITS, blocks share out k and add up their parts in D."""
+    row, column = tl.program_id(0) * BM, tl.program_id(1) * BN
+    total = tl.zeros((BM, BN), tl.float32)
+    for k0 in range(tl.program_id(2) * BK, k, SPLITS * BK):
+        total = tl.dot(a.load([row, k0]), b.load([k0, column]), total)
+    if SPLITS > 1:
+        d.atomic_add([row, column], total)
+    else:
+        d.store([row, column], total)
+
+
+@triton.jit
 def softmax(out, x, n, B: tl.constexpr):
     row = tl.program_id(0)
     column = tl.arange(0, B)
@@ -85,6 +98,8 @@ def write(name, kernel, signature, constants, capability=80, warps=4, stages=3, 
     source = ASTSource(kernel, signature | dict.fromkeys(constants, "constexpr"), constants)
     options = {"num_warps": warps, "num_stages": stages}
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    for map in compiled.metadata.tensordesc_meta or []:
+        assert map["swizzle"] == 3 and map["block_size"][1] * map["elem_size"] == 128, map
     ptx = compiled.asm["ptx"].rstrip("\0")
     OUT.mkdir(exist_ok=True)
     (OUT / f"{file or name}.ptx").write_text(f"// shared {compiled.metadata.shared} threads {warps * 32}\n{ptx}")
@@ -105,6 +120,12 @@ def main():
             # Warpgroup products from shared memory, filled by cp.async.
             tile = {"PRECISION": precision, "BM": 128, "BN": 64, "BK": 32 if element == "fp32" else 64}
             write(name, matmul, signature, tile, capability=90, file=f"{name}_sm90")
+    # Boxes and swizzles of the maps, which tests/triton.rs makes: D 32 singles of 64 rows, A and B 64 halves of 64 rows
+    # (128 rows of A in bfloat16), all within 128 bytes.
+    for name, element, rows, splits in [("matmul_tma", "fp16", 64, 1), ("matmul_tma_split", "bf16", 128, 3)]:
+        maps = {"d": ("fp32", rows, 64), "a": (element, rows, 64), "b": (element, 64, 64)}
+        signature = {name: f"tensordesc<{kind}[{m}, {n}]>" for name, (kind, m, n) in maps.items()} | {"k": "i32"}
+        write("matmul_tma", matmul_tma, signature, {"SPLITS": splits, "BM": rows, "BN": 64, "BK": 64}, 90, file=name)
     write("softmax", softmax, {"out": "*fp32", "x": "*fp32", "n": "i32"}, {"B": 512})
     pointers = {name: "*fp32" for name in ("out", "x", "scale", "shift")}
     write("layer_norm", layer_norm, pointers | {"n": "i32"}, {"B": 512})
