@@ -23,7 +23,12 @@ impl Compiled {
 
     /// Launches; Triton adds two scratch pointers that these kernels don't use.
     fn launch(&mut self, grid: [u32; 3], arguments: Arguments) {
-        let arguments = arguments.pointer(0).pointer(0);
+        self.launch_with_scratch(grid, arguments, 0);
+    }
+
+    /// Launches a kernel that uses the first of them.
+    fn launch_with_scratch(&mut self, grid: [u32; 3], arguments: Arguments, scratch: u64) {
+        let arguments = arguments.pointer(scratch).pointer(0);
         if let Err(error) = self.gpu.launch(self.name, grid, [self.threads, 1, 1], self.shared, &arguments) {
             panic!("{error}");
         }
@@ -82,6 +87,11 @@ fn compare(found: &[f32], expected: &[f64], tolerance: f64) {
     }
 }
 
+/// A·B of m×k and k×n numbers.
+fn product(a: &[f32], b: &[f32], [m, n, k]: [usize; 3], kind: Kind) -> Vec<f64> {
+    (0..m * n).map(|at| (0..k).map(|i| kind.seen(a[at / n * k + i]) * kind.seen(b[i * n + at % n])).sum()).collect()
+}
+
 /// A product whose extents fill no tile.
 fn matmul(ptx: &str, kind: Kind, tolerance: f64) {
     let (m, n, k) = (100, 80, 90);
@@ -91,10 +101,7 @@ fn matmul(ptx: &str, kind: Kind, tolerance: f64) {
     let c = compiled.gpu.allocate(4 * m * n).unwrap();
     let arguments = Arguments::new().pointer(c).pointer(da).pointer(db).int(m as i32).int(n as i32).int(k as i32);
     compiled.launch([2, 2, 1], arguments);
-    let expected: Vec<f64> = (0..m * n)
-        .map(|at| (0..k).map(|i| kind.seen(a[at / n * k + i]) * kind.seen(b[i * n + at % n])).sum())
-        .collect();
-    compare(&compiled.floats(c, m * n), &expected, tolerance);
+    compare(&compiled.floats(c, m * n), &product(&a, &b, [m, n, k], kind), tolerance);
 }
 
 #[test]
@@ -150,11 +157,21 @@ fn matmul_tma(ptx: &str, kind: Kind, element: Element, rows: u32, splits: u32) {
     let arguments = matrix(arguments, da, element, [m, k], [64, rows]);
     let arguments = matrix(arguments, db, element, [k, n], [64, 64]);
     compiled.launch([(m as u32).div_ceil(rows), 2, splits], arguments.int(k as i32));
-    let expected: Vec<f64> = (0..m * n)
-        .map(|at| (0..k).map(|i| kind.seen(a[at / n * k + i]) * kind.seen(b[i * n + at % n])).sum())
-        .collect();
     // Two hundred products are summed in singles.
-    compare(&compiled.floats(d, m * n), &expected, 3e-5);
+    compare(&compiled.floats(d, m * n), &product(&a, &b, [m, n, k], kind), 3e-5);
+}
+
+#[test]
+fn a_product_through_tensor_maps_that_blocks_make() {
+    let (m, n, k) = (150, 88, 200);
+    let mut compiled = Compiled::new("matmul_made_maps", include_str!("ptx/triton/matmul_made_maps.ptx"));
+    let (a, b) = (noise(m * k, 1), noise(k * n, 2));
+    let (da, db) = (compiled.upload(&a, Kind::F16), compiled.upload(&b, Kind::F16));
+    let d = compiled.gpu.allocate(4 * m * n).unwrap();
+    let scratch = compiled.gpu.allocate(3 * 2 * 3 * 128).unwrap();
+    let arguments = Arguments::new().pointer(d).pointer(da).pointer(db).int(m as i32).int(n as i32).int(k as i32);
+    compiled.launch_with_scratch([3, 2, 1], arguments, scratch);
+    compare(&compiled.floats(d, m * n), &product(&a, &b, [m, n, k], Kind::F16), 3e-5);
 }
 
 #[test]

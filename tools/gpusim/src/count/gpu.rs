@@ -126,14 +126,20 @@ impl Gpu {
         Self::ALL.iter().find(|gpu| gpu.name.eq_ignore_ascii_case(name))
     }
 
+    /// Warps of threads with so many registers that a multiprocessor has registers for; they come in units of 256.
+    #[must_use]
+    pub fn resident_warps(&self, registers: u32) -> u32 {
+        self.registers / (registers.max(1) * 32).next_multiple_of(256)
+    }
+
     /// Blocks of `threads` threads with so many bytes of shared memory and registers a thread that fit on a
     /// multiprocessor.
     #[must_use]
     pub fn resident_blocks(&self, threads: u32, shared: u32, registers: u32) -> u32 {
         let warps = threads.div_ceil(32).max(1);
         let by_threads = self.threads / (warps * 32);
-        // Registers are given to warps in units of 256; a block reserves 1 KiB of shared memory.
-        let by_registers = self.registers / (registers.max(1) * 32).next_multiple_of(256) / warps;
+        let by_registers = self.resident_warps(registers) / warps;
+        // A block reserves 1 KiB of shared memory.
         let by_shared = self.shared_bytes / (shared + 1024);
         by_threads.min(by_registers).min(by_shared).min(self.blocks)
     }
@@ -150,5 +156,6 @@ mod tests {
         assert_eq!(a100.resident_blocks(256, 0, 128), 2);
         assert_eq!(a100.resident_blocks(128, 80 << 10, 32), 2);
         assert_eq!(a100.resident_blocks(32, 0, 16), 32);
+        assert_eq!(a100.resident_warps(255) * 32, 256);
     }
 }

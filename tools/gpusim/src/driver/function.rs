@@ -1,11 +1,24 @@
 //! Attributes of functions, and occupancy.
 
+use super::module::Function;
 use super::state::Driver;
 use super::{Answer, Code, Handle, api, give, ready};
+use crate::count::{Gpu, Registers, Source};
 use std::ffi::{c_char, c_int};
 
 /// Dynamic shared memory for a block size, as the caller computes it.
 type SharedFor = Option<unsafe extern "C" fn(c_int) -> usize>;
+
+impl Function {
+    /// The most threads of a block: as the kernel says, and as many as there are registers for, where these are known.
+    pub fn max_threads(&self, gpu: &Gpu) -> u32 {
+        let most = self.kernel.max_threads.min(1024);
+        match self.registers {
+            Registers { source: Source::Declarations, .. } => most,
+            Registers { each, source: Source::Ptxas } => most.min(gpu.resident_warps(each) * 32),
+        }
+    }
+}
 
 impl Driver {
     /// An attribute of a function, by its number in the header.
@@ -13,7 +26,7 @@ impl Driver {
         let found = self.functions.get(&function).ok_or(Code::INVALID_HANDLE)?;
         let kernel = &found.kernel;
         let number = match attribute {
-            0 => kernel.max_threads.min(1024),
+            0 => found.max_threads(self.device.gpu),
             1 => kernel.shared_bytes as u32,
             3 => found.stack_bytes,
             4 => found.registers.each,
@@ -74,7 +87,7 @@ fn best_block(
     let (most, multiprocessors) = {
         let driver = ready()?;
         let found = driver.functions.get(&function).ok_or(Code::INVALID_HANDLE)?;
-        (found.kernel.max_threads.min(1024) as c_int, driver.device.gpu.multiprocessors)
+        (found.max_threads(driver.device.gpu) as c_int, driver.device.gpu.multiprocessors)
     };
     let most = if limit > 0 { most.min(limit) } else { most };
     let (mut best, mut best_blocks, mut most_threads) = (most, 0, 0);

@@ -3,7 +3,6 @@
 use super::graph::Operation;
 use super::state::Driver;
 use super::{Answer, Code, Handle, api, ready, report};
-use crate::count::{Registers, Source};
 use crate::exec::{Launch, Setup};
 use crate::fault::Kind;
 use std::ffi::{c_uint, c_void};
@@ -55,7 +54,7 @@ impl Driver {
         if !grid_fits || blocks > u64::from(u32::MAX) || threads == 0 || bx > 1024 || by > 1024 || bz > 64 {
             return Err(Code::INVALID_VALUE);
         }
-        if threads > u64::from(kernel.max_threads.min(1024)) {
+        if threads > u64::from(function.max_threads(gpu)) {
             return Err(if threads > 1024 { Code::INVALID_VALUE } else { Code::LAUNCH_OUT_OF_RESOURCES });
         }
         if kernel.required_threads.is_some_and(|required| required != setup.block) {
@@ -63,12 +62,6 @@ impl Driver {
         }
         if setup.dynamic_shared > function.max_dynamic {
             return Err(Code::INVALID_VALUE);
-        }
-        // Registers that are only declared may be more than there will be.
-        let Registers { each, source } = function.registers;
-        if source == Source::Ptxas && gpu.resident_blocks(threads as u32, 0, each) == 0 {
-            report::say(&format!("kernel `{}`: {threads} threads of {each} registers don't fit", kernel.name));
-            return Err(Code::LAUNCH_OUT_OF_RESOURCES);
         }
         if cooperative {
             let shared = kernel.shared_bytes as u32 + setup.dynamic_shared;

@@ -189,7 +189,7 @@ api! {
         // SAFETY: the caller's promise.
         unsafe {
             let map = TensorMap::decode(&place.read());
-            let map = map.ok_or_else(|| refuse(call, "tensorMap is none", Code::INVALID_VALUE))?;
+            let map = map.map_err(|broken| refuse(call, &broken.to_string(), Code::INVALID_VALUE))?;
             finish(call, place, map.at(address as u64))
         }
     }

@@ -17,6 +17,7 @@ mod float;
 mod half_float;
 mod lanes;
 mod launch;
+mod map_edit;
 mod matrix;
 mod mbarrier;
 mod memory;
@@ -121,6 +122,7 @@ pub fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst, DecodeErro
         | "pmevent" => barrier::decode(d, ins),
         "mbarrier" => mbarrier::decode(d, ins),
         "cp" => async_copy::decode(d, ins),
+        "tensormap" => map_edit::decode(d, ins),
         "wgmma" => wgmma::decode(d, ins),
         "ldmatrix" | "stmatrix" | "mma" | "movmatrix" => matrix::decode(d, ins),
         _ => d.unsupported(ins),

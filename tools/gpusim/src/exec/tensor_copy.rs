@@ -12,7 +12,7 @@ use super::bulk_copy::{seen_until, signed};
 use super::bulk_memory::PIECE;
 use super::mbarrier::{offsets, place};
 use super::memory::addresses;
-use super::{Core, Done, Exec, Stop};
+use super::{Core, Done, Exec, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Stop};
 use crate::check::BULK;
 use crate::fault::Kind;
 use crate::program::{Act, Address, Class, DecodeError, Decoder, Inst, Slot};
@@ -24,7 +24,7 @@ type Result<T> = std::result::Result<T, DecodeError>;
 /// To what a box in shared memory is aligned.
 const BOX_ALIGN: u64 = 128;
 /// To what a map is aligned.
-const MAP_ALIGN: u64 = 64;
+pub(super) const MAP_ALIGN: u64 = 64;
 /// Bytes of the widest row: 256 elements of eight.
 const WIDEST: usize = 2048;
 
@@ -143,13 +143,13 @@ impl Plan {
 }
 
 /// Where a lane's copy goes: a map, and a box.
-struct Box {
+struct LaneCopy {
     map: TensorMap,
     at: [i32; RANK],
     offsets: [u16; 3],
 }
 
-impl Box {
+impl LaneCopy {
     fn rows(&self) -> impl Iterator<Item = Row> + '_ {
         self.map.rows(self.at, self.offsets)
     }
@@ -168,6 +168,11 @@ impl Core<'_> {
             let kind = Kind::Misaligned { address, bytes: MAP_ALIGN as u32, write: false };
             return Err(self.fault(lane as u32, kind));
         }
+        if matches!(address >> 56 << 56, SHARED_WINDOW | LOCAL_WINDOW) {
+            let what =
+                "it is in shared or local memory; only parameters, constants and device memory can have it".into();
+            return Err(self.fault(lane as u32, Kind::TensorMap { address, what }));
+        }
         let mut at: [u64; 32] = std::array::from_fn(|i| address + 16 * i as u64);
         let mask = 0xff;
         self.locate(Space::Generic, &mut at, mask, 16, Mode::Read).map_err(|stop| self.of_lane(lane, stop))?;
@@ -176,17 +181,15 @@ impl Core<'_> {
             // SAFETY: `locate` found 16 bytes readable for each of these lanes.
             pair.copy_from_slice(&unsafe { (at[i] as *const [u64; 2]).read_unaligned() });
         }
-        TensorMap::decode(&words).ok_or_else(|| {
-            let what = "these 128 bytes are none (cuTensorMapEncodeTiled and cuTensorMapEncodeIm2col make them)".into();
-            self.fault(lane as u32, Kind::TensorMap { address, what })
-        })
+        let map = TensorMap::decode(&words);
+        map.map_err(|broken| self.fault(lane as u32, Kind::TensorMap { address, what: broken.to_string() }))
     }
 
     /// A lane's copy.
     ///
     /// # Safety
     /// The instruction is one that [`Plan::decode`] made.
-    unsafe fn tensor_box(&mut self, inst: &Inst, lane: usize) -> std::result::Result<Box, Stop> {
+    unsafe fn tensor_box(&mut self, inst: &Inst, lane: usize) -> std::result::Result<LaneCopy, Stop> {
         let wide = &inst.wide;
         let (rank, filter) = (wide[DIMENSIONS] as usize, wide[FILTER] != 0);
         // SAFETY: the decoder put a row of addresses in operand 0.
@@ -222,7 +225,7 @@ impl Core<'_> {
                 *offset = self.row::<u16>(row)[lane];
             }
         }
-        Ok(Box { map, at, offsets })
+        Ok(LaneCopy { map, at, offsets })
     }
 
     fn check_box(&self, address: u64, write: bool, lane: usize) -> Done {
@@ -347,7 +350,7 @@ pub(super) fn decode_map_prefetch(d: &mut Decoder<'_>, ins: &Instruction) -> Res
     d.only(ins, &["tensormap", "const", "param"])?;
     let address = d.address(d.operand(ins, 0)?)?;
     // Behind `.param` or `.const` stands an address of that space.
-    let window = if ins.has("param") { super::PARAM_WINDOW } else { 0 };
+    let window = if ins.has("param") { PARAM_WINDOW } else { 0 };
     let inst = Inst::new(Class::Memory, Act::Lanes(look_at_map), &[address.base]);
     Ok(inst.imm(address.offset + window as i64).wide(vec![Slot::from(address.narrow)]))
 }

@@ -1,13 +1,14 @@
 //! Tensor maps: what `cuTensorMapEncode…` makes on the host and `cp.async.bulk.tensor` copies by.
 //!
 //! A map describes a tensor of one to five dimensions in device memory and a box of it that one copy moves. CUDA passes
-//! it as 128 opaque bytes; what is in them here is this GPU's own. The rules are those that `cuda.h` gives for each
+//! it as 128 opaque bytes; what is in them here is this GPU's own (kernels may change them by `tensormap.replace` only). The rules are those that `cuda.h` gives for each
 //! parameter, the walks through a tensor those of the PTX ISA ("Tensors").
 
 mod image;
 mod rows;
 mod rules;
 
+pub use image::{Broken, Field, Words, replace};
 pub use rows::Row;
 pub use rules::Wrong;
 

@@ -23,7 +23,7 @@ fn rule(kept: bool, parameter: &'static str, found: impl std::fmt::Debug, rule: 
 
 /// A tensor's address, if it is aligned.
 pub(super) fn aligned(address: u64) -> Checked<u64> {
-    rule(address.is_multiple_of(16), "globalAddress", address, "it must be a multiple of 16")?;
+    rule(address.is_multiple_of(16), "globalAddress", format_args!("{address:#x}"), "it must be a multiple of 16")?;
     Ok(address)
 }
 
