@@ -1,8 +1,10 @@
 // Convolution: the kernels' names. Each family of implementations is a header; see there for formulas, tilings and contracts.
 
+#include "conv_ffma_passes.cuh"
 #include "conv_output_gradient.cuh"
 #include "conv_weights.cuh"
 #ifndef PRECISION_F32
+#include "conv_stem.cuh"
 #include "conv_tensor_passes.cuh"
 #endif
 
@@ -46,7 +48,38 @@ CONV_WEIGHTS(128, 128, 128, 2);
 CONV_WEIGHTS(128, 64, 64, 4);
 CONV_WEIGHTS(64, 128, 64, 4);
 CONV_WEIGHTS(64, 64, 32, 6);
+
+// The stem's own, on tensor cores.
+extern "C" __global__ void __launch_bounds__(128, 3) conv_stem_forward(const __grid_constant__ ConvStemForward a) {
+    stem::forward(a);
+}
+SHARED_BYTES(conv_stem_forward, stem::FORWARD_SHARED);
+extern "C" __global__ void __launch_bounds__(224, 2)
+    conv_stem_backward_weights(const __grid_constant__ ConvStemBackwardWeights a) {
+    stem::backward_weights(a);
+}
+SHARED_BYTES(conv_stem_backward_weights, stem::BACKWARD_SHARED);
 #endif
+
+// The three passes on CUDA cores: a tile of rows x columns results, so many threads, and how many such blocks should fit a
+// multiprocessor.
+#define CONV_FFMA(rows, columns, threads, blocks, path, vector)                                                             \
+    extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
+        conv_ffma_forward_##rows##x##columns##_##path(const __grid_constant__ ConvFfmaForward a) {                          \
+        ffma::forward<ffma::Tile<rows, columns>, vector>(a);                                                                \
+    }                                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
+        conv_ffma_backward_data_##rows##x##columns##_##path(const __grid_constant__ ConvFfmaBackwardData a) {               \
+        ffma::backward_data<ffma::Tile<rows, columns>, vector>(a);                                                          \
+    }                                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
+        conv_ffma_backward_weights_##rows##x##columns##_##path(const __grid_constant__ ConvFfmaBackwardWeights a) {         \
+        ffma::backward_weights<ffma::Tile<rows, columns>, vector>(a);                                                       \
+    }
+
+CONV_FFMA(128, 64, 128, 3, vector, true)
+CONV_FFMA(32, 64, 32, 10, vector, true)
+CONV_FFMA(128, 64, 128, 3, scalar, false)
 
 // Adds the splits' partial weight gradients.
 extern "C" __global__ void __launch_bounds__(256)
