@@ -30,8 +30,8 @@
     SHARED_BYTES(conv_forward_transformed_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES);                  \
     SHARED_BYTES(conv_backward_data_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES)
 
-CONV_TENSOR(128, 128, 64, 32, 256, 2);
-CONV_TENSOR(128, 64, 32, 32, 256, 2);
+CONV_TENSOR(128, 128, 64, 64, 128, 2);
+CONV_TENSOR(128, 64, 64, 32, 128, 3);
 CONV_TENSOR(64, 64, 32, 32, 128, 4);
 
 // The weight gradient on tensor cores: filters x columns of dw a block, and how many of those should fit a multiprocessor.

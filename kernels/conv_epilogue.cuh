@@ -1,92 +1,33 @@
-// What a tensor-core convolution does with a tile of results: stage, finish, store, reduce.
+// What a tensor-core convolution does with a tile of results: stage, finish, store, sum.
 //
-// Staging. The products leave a warp's results scattered over its lanes. They go to shared memory as floats [PIXELS][COLUMNS],
-// over the main loop's stages, and from there each thread takes 16 bytes' worth of columns, always the same ones, from ROWS
-// rows: so it stores (and loads y and old gradients) in whole 16-byte vectors, a warp whole lines, and its sums over
-// pixels stay in registers. Chunks of four floats change places so that neither side meets a bank conflict.
-//
-// Reduction over pixels, in a fixed order: rows of a thread, lanes, then as partials: warps (one [2][columns] a tile in the workspace),
-// the tiles of a group (by the group's last block), the groups (by the column's last block). Two levels, because a batch has
-// thousands of tiles, and the last block must not walk through them alone while the others have gone home.
+// The products leave a warp's results scattered over its lanes. They go to shared memory as floats, [rows][COLUMNS] over the
+// main loop's stages, in two passes where the tile is larger than these; and from there each thread takes 16 bytes' worth of
+// columns, always the same ones, from ROWS rows. So it stores (and loads y and old gradients) in whole 16-byte vectors, a warp
+// whole lines, and its sums over pixels stay in registers. Chunks of four floats change places so that neither side meets a
+// bank conflict. Behind the staged rows lie the warps' partial sums, one row of a table for each warp and pass.
 #pragma once
 
-#include "conv_tensor.cuh"
-#include "reduce.cuh"
+#include "conv_reduction.cuh"
 
 namespace tensor {
 
-// The gradient's two sums: of dz and of dz * (y - mean).
-struct Sums {
-    float dz, product;
-};
-
-__device__ __forceinline__ Sums merge(Sums a, Sums b) { return Sums{a.dz + b.dz, a.product + b.product}; }
-
-// A partial is two numbers a column, in a table [rows][2][columns] in which every row covers `span` pixels, in order, and
-// together `pixels`: so how many each covers follows from its place.
-__device__ __forceinline__ void write_partial(float* partial, int columns, Moments x) {
-    partial[0] = x.mean;
-    partial[columns] = x.m2;
-}
-__device__ __forceinline__ void write_partial(float* partial, int columns, Sums x) {
-    partial[0] = x.dz;
-    partial[columns] = x.product;
-}
-__device__ __forceinline__ void read_partial(const float* partial, int columns, int pixels, Moments& x) {
-    x = Moments{float(pixels), partial[0], partial[columns]};
-}
-__device__ __forceinline__ void read_partial(const float* partial, int columns, int, Sums& x) {
-    x = Sums{partial[0], partial[columns]};
-}
-// Rows first to last of such a table merged, of the column that it points to.
-template <typename Part>
-__device__ __forceinline__ Part merge_rows(const float* table, int columns, int first, int last, int span, int pixels) {
-    Part total{};
-#pragma unroll 4
-    for (int row = first; row < last; ++row) {
-        Part part;
-        read_partial(table + row * 2 * columns, columns, max(0, min(span, pixels - row * span)), part);
-        total = merge(total, part);
-    }
-    return total;
-}
-
-// The result proper: statistics are mean and biased variance.
-__device__ __forceinline__ void write_result(float* result, int columns, Moments x) {
-    result[0] = x.mean;
-    result[columns] = x.m2 / x.count;
-}
-__device__ __forceinline__ void write_result(float* result, int columns, Sums x) { write_partial(result, columns, x); }
-
-// Where a reduction over all pixels happens. The grid is [tiles][column_tiles], column tiles fastest.
-struct Reduction {
-    float* result;      // [2][columns]
-    float* partials;    // [tiles + groups][2][columns], groups = ceil(tiles / group)
-    unsigned* tickets;  // [column_tiles][groups + 1], zero
-    int tiles, group;
-};
-
-// Which part of the product this block makes.
-template <typename T> struct Place {
-    int tile, column_tile, column_tiles;  // of pixels, of columns
-    int pixels, columns;                  // in all
-    __device__ __forceinline__ int first_pixel() const { return tile * T::PIXELS; }
-    __device__ __forceinline__ int first_column() const { return column_tile * T::COLUMNS; }
-};
-
 template <typename T> struct Staged {
-    // Vectors of 16 bytes (of elements) in a row. A warp finishes WARP_ROWS neighbouring rows, STEP at a time.
+    static constexpr int PASSES = T::PIXELS * T::COLUMNS * 4 < T::SHARED_BYTES ? 1 : 2;
+    // Vectors of 16 bytes (of elements) in a row. A warp finishes WARP_ROWS neighbouring rows in a pass, STEP at a time.
     static constexpr int VECTORS = T::COLUMNS / LANE, STEP = 32 / VECTORS;
-    static constexpr int WARP_ROWS = T::PIXELS / T::WARPS, ROWS = WARP_ROWS / STEP;
-    static_assert(T::PIXELS * T::COLUMNS * 4 <= T::SHARED_BYTES, "the tile fits over the stages");
-    static_assert(VECTORS <= 32, "a warp stores whole rows");
+    static constexpr int PASS_ROWS = T::PIXELS / PASSES, WARP_ROWS = PASS_ROWS / T::WARPS, ROWS = WARP_ROWS / STEP;
+    // Rows of 16 that a warp of the main loop stages in a pass, and all its rows in a pass.
+    static constexpr int DOWN = T::DOWN / PASSES, BAND = T::WARP_PIXELS / PASSES;
+    static_assert(VECTORS <= 32 && BAND % WARP_ROWS == 0, "a warp finishes whole rows that are neighbours");
+    static_assert((PASS_ROWS + 2 * T::PIXELS / WARP_ROWS) * T::COLUMNS * 4 <= T::SHARED_BYTES, "rows and sums fit");
 
     float* tile;
-    // This thread's vector, its first row, and their place.
+    float* partials;  // [PIXELS / WARP_ROWS][2][COLUMNS]
+    // This thread's vector, its first row among those staged, and their place.
     int vector, row, mine;
 
     __device__ __forceinline__ Staged(char* shared)
-        : tile(reinterpret_cast<float*>(shared)), vector(threadIdx.x % VECTORS),
+        : tile(reinterpret_cast<float*>(shared)), partials(tile + PASS_ROWS * T::COLUMNS), vector(threadIdx.x % VECTORS),
           row(threadIdx.x / 32 * WARP_ROWS + threadIdx.x % 32 / VECTORS), mine(place(row, vector * LANE)) {}
 
     static __device__ __forceinline__ int place(int row, int column) {
@@ -94,23 +35,34 @@ template <typename T> struct Staged {
         return row * T::COLUMNS + ((chunk ^ (row & 3) << 1 ^ (chunk >> 3 & 1)) << 2) + column % 4;
     }
 
-    // Every warp's results, where all threads can read them.
-    __device__ __forceinline__ void stage(const Results<T>& sum) const {
+    // A pass's part of every warp's results, where all threads can read it.
+    __device__ __forceinline__ void stage(const Results<T>& sum, int pass) const {
         int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-        int top = warp / T::WARPS_ACROSS * T::WARP_PIXELS + lane / 4;
+        int top = warp / T::WARPS_ACROSS * BAND + lane / 4;
         int left = warp % T::WARPS_ACROSS * T::WARP_COLUMNS + lane % 4 * 2;
+        if (pass > 0) __syncthreads();
 #pragma unroll
-        for (int i = 0; i < T::DOWN; ++i) {
+        for (int i = 0; i < DOWN; ++i) {
 #pragma unroll
             for (int j = 0; j < T::ACROSS; ++j) {
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
+                    const float(&from)[4] = sum[pass * DOWN + i][j];
                     float* at = tile + place(top + i * 16 + half * 8, left + j * 8);
-                    *reinterpret_cast<float2*>(at) = make_float2(sum[i][j][2 * half], sum[i][j][2 * half + 1]);
+                    *reinterpret_cast<float2*>(at) = make_float2(from[2 * half], from[2 * half + 1]);
                 }
             }
         }
         __syncthreads();
+    }
+
+    // The row of the whole tile that `row` is in a pass.
+    __device__ __forceinline__ int tile_row(int pass) const { return row / BAND * T::WARP_PIXELS + pass * BAND + row % BAND; }
+
+    // Pixels among the rows that this warp finishes in a pass.
+    __device__ __forceinline__ int pixels(int pass, const Place<T>& place) const {
+        int first = tile_row(pass) / WARP_ROWS * WARP_ROWS;
+        return max(0, min(WARP_ROWS, place.pixels - place.first_pixel() - first));
     }
 
     // This thread's columns of its i-th row, or of its warp's first. Rows i * STEP and `row` have no bit in common within a
@@ -126,86 +78,33 @@ template <typename T> struct Staged {
             x[j] = part.x, x[j + 1] = part.y, x[j + 2] = part.z, x[j + 3] = part.w;
         }
     }
-};
 
-// The reduction's result for one column, in the block's first COLUMNS threads, of rows first to last of a table in the
-// workspace: the threads that share a column take a part each.
-template <typename T, typename Part>
-__device__ __forceinline__ Part merge_table(const float* table, int first, int last, int span, const Place<T>& place,
-                                            float* shared) {
-    constexpr int WAYS = T::THREADS / T::COLUMNS;
-    const int column = threadIdx.x % T::COLUMNS, way = threadIdx.x / T::COLUMNS;
-    const int share = (last - first + WAYS - 1) / WAYS;
-    const int from = min(first + way * share, last), to = min(from + share, last);
-    Part part{};
-    if (place.first_column() + column < place.columns) {
-        part = merge_rows<Part>(table + place.first_column() + column, place.columns, from, to, span, place.pixels);
-    }
-    write_partial(shared + way * 2 * T::COLUMNS + column, T::COLUMNS, part);
-    __syncthreads();
-    const int pixels = min(last * span, place.pixels) - first * span;
-    part = merge_rows<Part>(shared + column, T::COLUMNS, 0, WAYS, share * span, pixels);
-    __syncthreads();
-    return part;
-}
-
-// Pixels of this tile that this warp finishes.
-template <typename T> __device__ __forceinline__ int warp_pixels(const Place<T>& place) {
-    constexpr int ROWS = Staged<T>::WARP_ROWS;
-    return max(0, min(ROWS, place.pixels - place.first_pixel() - int(threadIdx.x) / 32 * ROWS));
-}
-
-// Two sums a column over the rows of a thread, added over the lanes that share its columns.
-template <typename T> __device__ __forceinline__ void add_lanes(float (&sums)[2][LANE]) {
+    // Two sums a column over the rows of a thread, added over the lanes that share its columns.
+    static __device__ __forceinline__ void add_lanes(float (&sums)[2][LANE]) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+        for (int i = 0; i < 2; ++i) {
 #pragma unroll
-        for (int j = 0; j < LANE; ++j) {
+            for (int j = 0; j < LANE; ++j) {
 #pragma unroll
-            for (int by = 16; by >= Staged<T>::VECTORS; by /= 2) sums[i][j] += __shfl_xor_sync(0xffffffffu, sums[i][j], by);
+                for (int by = 16; by >= VECTORS; by /= 2) sums[i][j] += __shfl_xor_sync(0xffffffffu, sums[i][j], by);
+            }
         }
     }
-}
 
-// From every warp's partial, in each of its lanes the two numbers of the lane's columns, to the result.
-template <typename T, typename Part>
-__device__ __forceinline__ void reduce(const float (&partial)[2][LANE], const Reduction& to, const Place<T>& place,
-                                       float* shared) {
-    using S = Staged<T>;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int columns = place.columns, column = place.first_column() + threadIdx.x;
-    const bool mine = threadIdx.x < T::COLUMNS && column < columns;
-    __syncthreads();  // The staged tile has been read.
-    if (lane < S::VECTORS) {
+    // The warp's partial of a pass, in each lane the two numbers of its columns, to the block's table.
+    __device__ __forceinline__ void write_partials(const float (&partial)[2][LANE], int pass) const {
+        if (threadIdx.x % 32 >= VECTORS) return;
+        float* to = partials + tile_row(pass) / WARP_ROWS * 2 * T::COLUMNS + vector * LANE;
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
 #pragma unroll
             for (int j = 0; j < LANE; j += 4) {
-                *reinterpret_cast<float4*>(shared + (warp * 2 + i) * T::COLUMNS + lane * LANE + j) =
+                *reinterpret_cast<float4*>(to + i * T::COLUMNS + j) =
                     make_float4(partial[i][j], partial[i][j + 1], partial[i][j + 2], partial[i][j + 3]);
             }
         }
     }
-    __syncthreads();
-    Part total{};
-    if (mine) {
-        total = merge_rows<Part>(shared + threadIdx.x, T::COLUMNS, 0, T::WARPS, S::WARP_ROWS, place.pixels - place.first_pixel());
-        write_partial(to.partials + place.tile * 2 * columns + column, columns, total);
-    }
-
-    const int groups = (to.tiles + to.group - 1) / to.group, group = place.tile / to.group;
-    const int first = group * to.group, last = min(first + to.group, to.tiles);
-    unsigned* tickets = to.tickets + place.column_tile * (groups + 1);
-    if (!last_block(tickets + group, last - first)) return;
-    total = merge_table<T, Part>(to.partials, first, last, T::PIXELS, place, shared);
-    if (groups > 1) {
-        float* table = to.partials + to.tiles * 2 * columns;
-        if (mine) write_partial(table + group * 2 * columns + column, columns, total);
-        if (!last_block(tickets + groups, groups)) return;
-        total = merge_table<T, Part>(table, 0, groups, to.group * T::PIXELS, place, shared);
-    }
-    if (mine) write_result(to.result + column, columns, total);
-}
+};
 
 // Forward: y = round(sum + bias), and the moments of y if they are wanted.
 template <typename T>
@@ -213,7 +112,6 @@ __device__ __forceinline__ void store_output(const Results<T>& sum, element* y, 
                                              const Place<T>& place, char* shared) {
     using S = Staged<T>;
     const S staged(shared);
-    staged.stage(sum);
     const int column = place.first_column() + staged.vector * LANE;
     const bool inside = column < place.columns;
     float offset[LANE] = {};
@@ -230,38 +128,44 @@ __device__ __forceinline__ void store_output(const Results<T>& sum, element* y, 
         unpack(rounded, x);
         return rounded;
     };
-    // Deviations from the warp's first row. Any of the numbers serves as a pivot: the squares around it are at the most as
-    // many times those around the mean as there are numbers, so little is lost when the difference is taken.
-    float pivot[LANE], sums[2][LANE] = {};
-    staged.read_first(pivot);
-    finish(pivot);
 #pragma unroll
-    for (int i = 0; i < S::ROWS; ++i) {
-        int pixel = place.first_pixel() + staged.row + i * S::STEP;
-        if (!inside || pixel >= place.pixels) break;
-        float x[LANE];
-        staged.read(x, i);
-        Quad rounded = finish(x);
-        *reinterpret_cast<Quad*>(y + (pixel * place.columns + column)) = rounded;
+    for (int pass = 0; pass < S::PASSES; ++pass) {
+        staged.stage(sum, pass);
+        const int first = place.first_pixel() + staged.tile_row(pass);
+        // Deviations from the warp's first row. Any of the numbers serves as a pivot: the squares around it are at the most
+        // as many times those around the mean as there are numbers, so little is lost when the difference is taken.
+        float pivot[LANE], sums[2][LANE] = {};
+        staged.read_first(pivot);
+        finish(pivot);
+#pragma unroll
+        for (int i = 0; i < S::ROWS; ++i) {
+            int pixel = first + i * S::STEP;
+            if (!inside || pixel >= place.pixels) break;
+            float x[LANE];
+            staged.read(x, i);
+            Quad rounded = finish(x);
+            *reinterpret_cast<Quad*>(y + (pixel * place.columns + column)) = rounded;
+            if (!stats.result) continue;
+#pragma unroll
+            for (int j = 0; j < LANE; ++j) {
+                float deviation = x[j] - pivot[j];
+                sums[0][j] += deviation;
+                sums[1][j] = fmaf(deviation, deviation, sums[1][j]);
+            }
+        }
         if (!stats.result) continue;
+        S::add_lanes(sums);
+        const int count = staged.pixels(pass, place);
+        const float share = count > 0 ? 1.0f / float(count) : 0.0f;
 #pragma unroll
         for (int j = 0; j < LANE; ++j) {
-            float deviation = x[j] - pivot[j];
-            sums[0][j] += deviation;
-            sums[1][j] = fmaf(deviation, deviation, sums[1][j]);
+            float shift = sums[0][j] * share;
+            sums[1][j] = relu(fmaf(-shift, sums[0][j], sums[1][j]));
+            sums[0][j] = pivot[j] + shift;
         }
+        staged.write_partials(sums, pass);
     }
-    if (!stats.result) return;
-    add_lanes<T>(sums);
-    const int count = warp_pixels(place);
-    const float share = count > 0 ? 1.0f / float(count) : 0.0f;
-#pragma unroll
-    for (int j = 0; j < LANE; ++j) {
-        float shift = sums[0][j] * share;
-        sums[1][j] = relu(fmaf(-shift, sums[0][j], sums[1][j]));
-        sums[0][j] = pivot[j] + shift;
-    }
-    reduce<T, Moments>(sums, stats, place, staged.tile);
+    if (stats.result) reduce<T, Moments>(staged.partials, S::WARP_ROWS, stats, place, staged.tile);
 }
 
 // What the data gradient's epilogue reads besides the products.
@@ -290,7 +194,6 @@ __device__ __forceinline__ void store_gradient(const Results<T>& sum, const Grad
     // Rows whose loads are under way together.
     constexpr int BATCH = S::ROWS < 4 ? S::ROWS : 4;
     const S staged(shared);
-    staged.stage(sum);
     const int column = place.first_column() + staged.vector * LANE;
     const bool inside = column < place.columns, masks = end.y != nullptr;
     float scale[LANE], shift[LANE], mean[LANE];
@@ -303,57 +206,63 @@ __device__ __forceinline__ void store_gradient(const Results<T>& sum, const Grad
             *reinterpret_cast<float4*>(mean + j) = __ldg(reinterpret_cast<const float4*>(of + 2 * place.columns));
         }
     }
-    float own[2][LANE] = {};
+#pragma unroll
+    for (int pass = 0; pass < S::PASSES; ++pass) {
+        staged.stage(sum, pass);
+        const int top = place.first_pixel() + staged.tile_row(pass);
+        float own[2][LANE] = {};
 #pragma unroll 1
-    for (int first = 0; first < S::ROWS; first += BATCH) {
-        int at[BATCH];
-        Quad old[BATCH], y[BATCH];
+        for (int first = 0; first < S::ROWS; first += BATCH) {
+            int at[BATCH];
+            Quad old[BATCH], y[BATCH];
 #pragma unroll
-        for (int i = 0; i < BATCH; ++i) {
-            int pixel = place.first_pixel() + staged.row + (first + i) * S::STEP;
-            at[i] = -1;
-            if (!inside || pixel >= place.pixels) continue;
-            if (shape.stride > 1) {
-                int n, p, q, in_image;
-                image.split(pixel, n, in_image);
-                line.split(in_image, p, q);
-                pixel = (n * shape.h + p * shape.stride) * shape.w + q * shape.stride;
-                if (!end.accumulate) clear_skipped(end.dx + column, shape, pixel, p, q);
+            for (int i = 0; i < BATCH; ++i) {
+                int pixel = top + (first + i) * S::STEP;
+                at[i] = -1;
+                if (!inside || pixel >= place.pixels) continue;
+                if (shape.stride > 1) {
+                    int n, p, q, in_image;
+                    image.split(pixel, n, in_image);
+                    line.split(in_image, p, q);
+                    pixel = (n * shape.h + p * shape.stride) * shape.w + q * shape.stride;
+                    if (!end.accumulate) clear_skipped(end.dx + column, shape, pixel, p, q);
+                }
+                at[i] = pixel * place.columns + column;
+                if (end.accumulate) old[i] = *reinterpret_cast<const Quad*>(end.dx + at[i]);
+                if (masks) y[i] = *reinterpret_cast<const Quad*>(end.y + at[i]);
             }
-            at[i] = pixel * place.columns + column;
-            if (end.accumulate) old[i] = *reinterpret_cast<const Quad*>(end.dx + at[i]);
-            if (masks) y[i] = *reinterpret_cast<const Quad*>(end.y + at[i]);
-        }
 #pragma unroll
-        for (int i = 0; i < BATCH; ++i) {
-            if (at[i] < 0) continue;
-            float x[LANE], other[LANE];
-            staged.read(x, first + i);
-            if (end.accumulate) {
-                unpack(old[i], other);
+            for (int i = 0; i < BATCH; ++i) {
+                if (at[i] < 0) continue;
+                float x[LANE], other[LANE];
+                staged.read(x, first + i);
+                if (end.accumulate) {
+                    unpack(old[i], other);
 #pragma unroll
-                for (int j = 0; j < LANE; ++j) x[j] += other[j];
-            }
-            if (masks) {
-                unpack(y[i], other);
+                    for (int j = 0; j < LANE; ++j) x[j] += other[j];
+                }
+                if (masks) {
+                    unpack(y[i], other);
 #pragma unroll
-                for (int j = 0; j < LANE; ++j) x[j] = mask(x[j], fmaf(scale[j], other[j], shift[j]));
-            }
-            Quad rounded = pack(x);
-            *reinterpret_cast<Quad*>(end.dx + at[i]) = rounded;
-            if (masks) {
-                unpack(rounded, x);
+                    for (int j = 0; j < LANE; ++j) x[j] = mask(x[j], fmaf(scale[j], other[j], shift[j]));
+                }
+                Quad rounded = pack(x);
+                *reinterpret_cast<Quad*>(end.dx + at[i]) = rounded;
+                if (masks) {
+                    unpack(rounded, x);
 #pragma unroll
-                for (int j = 0; j < LANE; ++j) {
-                    own[0][j] += x[j];
-                    own[1][j] = fmaf(x[j], other[j] - mean[j], own[1][j]);
+                    for (int j = 0; j < LANE; ++j) {
+                        own[0][j] += x[j];
+                        own[1][j] = fmaf(x[j], other[j] - mean[j], own[1][j]);
+                    }
                 }
             }
         }
+        if (!masks) continue;
+        S::add_lanes(own);
+        staged.write_partials(own, pass);
     }
-    if (!masks) return;
-    add_lanes<T>(own);
-    reduce<T, Sums>(own, sums, place, staged.tile);
+    if (masks) reduce<T, Sums>(staged.partials, S::WARP_ROWS, sums, place, staged.tile);
 }
 
 }  // namespace tensor

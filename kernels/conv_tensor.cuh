@@ -27,7 +27,7 @@
 
 namespace tensor {
 
-constexpr int STAGES = 4;
+constexpr int STAGES = 3;
 // Channels in a row of 64 bytes, and the row's chunks of 16 bytes.
 constexpr int SLICE = 4 * LANE;
 constexpr int CHUNKS = 4;

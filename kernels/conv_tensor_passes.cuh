@@ -10,7 +10,7 @@
 // Floor: 2*N*P*Q*K*R*S*C FLOP; x (or dy) and w read once, y (or dx) written once; dx read where it accumulates, and y of the
 // mask; two floats a column and tile of a reduction.
 // Launch: a grid of tiles * column_tiles blocks in one dimension, column tiles fastest, so that blocks that share pixels run
-// together; Tile::THREADS threads and Tile::SHARED_BYTES of dynamic shared memory (64, 48 and 32 KB). Every pointer but that of
+// together; Tile::THREADS threads and Tile::SHARED_BYTES of dynamic shared memory (48, 36 and 24 KB). Every pointer but that of
 // bias aligned to 16 bytes. A reduction has the workspace and the tickets of Reduction. At most 15 taps in each direction.
 #pragma once
 
