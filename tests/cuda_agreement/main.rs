@@ -15,6 +15,7 @@ mod cuda;
 #[path = "../device_agreement/head.rs"]
 mod head;
 mod layers;
+mod passes;
 #[path = "../device_agreement/network.rs"]
 mod network;
 #[path = "../device_agreement/pool.rs"]

@@ -222,7 +222,7 @@ fn adam_leaves_the_weights_of_a_run_that_diverged() {
 fn images() {
     let raw = PixelFormat { order: [0, 1, 2], scale: 1.0 / 255.0, shift: [0.0; 3] };
     let keras = PixelFormat { order: [2, 1, 0], scale: 1.0, shift: [-103.939, -116.779, -123.68] };
-    for (seed, (n, size)) in [(1, 1), (2, 3), (7, 10), (3, 25)].into_iter().enumerate() {
+    for (seed, (n, size)) in [(1, 1), (2, 3), (7, 10), (3, 25), (2, 75), (500, 1)].into_iter().enumerate() {
         for format in [raw, keras] {
             agree(&Image { shape: ImageShape { n, size }, format, seed: 10 * seed as u64 });
         }

@@ -1,0 +1,144 @@
+//! The passes over activations where their kernels turn corners: 16 bytes of channels or single ones, slices of 128 channels
+//! in bfloat16 and 64 in float, blocks that share the rows; and what no tolerance would see.
+
+use super::batch_norm::Passes;
+use super::pool::{Global, MaxPool};
+use super::{Array, agree, cuda, grid, grid_norm, narrow};
+use onesheet::device::cuda::Precision;
+use onesheet::device::{
+    BatchNormKernels, Device, DeviceError, GlobalPoolShape, InputTransform, Memory, PoolKernels, PoolShape,
+    ReduceEpilogue, Rows,
+};
+
+const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
+
+#[test]
+fn rows_around_the_edges_of_blocks() {
+    // 8, 16 and 32 channels go 256 to 32 lines a block deep, 136 and 264 in two and three slices.
+    let shapes =
+        [(1, 8), (255, 8), (513, 8), (31, 64), (33, 64), (129, 64), (15, 128), (17, 136), (65, 264), (3, 1032)];
+    for (seed, (rows, channels)) in shapes.into_iter().enumerate() {
+        for projected in [false, true] {
+            agree(&Passes { shape: Rows { rows, channels }, projected, seed: 30 * seed as u64 });
+        }
+    }
+}
+
+#[test]
+fn windows_of_whole_groups() {
+    let shapes = [
+        ([1, 19, 20, 64], 3, 2, 1),
+        ([2, 10, 9, 136], 3, 2, 1),
+        ([3, 5, 4, 8], 3, 2, 0),
+        ([1, 2, 3, 16], 3, 2, 2),
+        ([2, 7, 8, 24], 2, 2, 0),
+        ([1, 6, 7, 40], 5, 1, 2),
+        ([1, 17, 18, 8], 16, 3, 5),
+    ];
+    for (seed, (input, window, stride, pad)) in shapes.into_iter().enumerate() {
+        for norm in [false, true] {
+            let shape = PoolShape::new(input, window, stride, pad).unwrap();
+            agree(&MaxPool { shape, norm, seed: 30 * seed as u64 });
+        }
+    }
+    for (seed, (n, pixels, c)) in [(2, 25, 2048), (3, 9, 136), (1, 300, 8)].into_iter().enumerate() {
+        agree(&Global { shape: GlobalPoolShape { n, pixels, c }, seed: 30 * seed as u64 });
+    }
+}
+
+/// Whichever block is last: the simulated GPU runs them in no fixed order, and neither does a real one.
+#[test]
+fn sums_repeat_bit_for_bit() {
+    for precision in PRECISIONS {
+        let device = cuda::device(precision);
+        let shape = Rows { rows: 2000, channels: 64 };
+        let (dout, y) = (narrow(1, shape.len()), narrow(2, shape.len()));
+        let [dout, y] = [dout, y].map(|values| Array::activation(&device, &values));
+        let norm = Array::new(&device, &grid_norm(3, shape.channels));
+        let once = || {
+            let mut dz = Array::blank_activation(&device, shape.len());
+            let [mut sums, mut projected] = [(); 2].map(|()| Array::blank(&device, 2 * shape.channels));
+            let projection = ReduceEpilogue { sums: projected.view_mut(), y: dout.view(), norm: norm.view() };
+            let (out, norm) = (y.view(), norm.view());
+            device
+                .residual_backward(dz.view_mut(), sums.view_mut(), dout.view(), out, out, norm, Some(projection), shape)
+                .unwrap();
+            [sums, projected].map(|sums| device.download(sums.view()).unwrap())
+        };
+        let first = once();
+        assert!((0..4).all(|_| once() == first), "sums differ from run to run on {}", device.name());
+    }
+}
+
+/// The channels of `found` that hold a NaN.
+fn poisoned<D: Device>(device: &D, found: &Array<D>, channels: usize) -> Vec<usize> {
+    let values = device.download(found.view()).unwrap();
+    let nan =
+        values.into_iter().map(|value| value.into()).enumerate().filter(|(_, value): &(usize, f64)| value.is_nan());
+    let mut nan: Vec<usize> = nan.map(|(i, _)| i % channels).collect();
+    nan.dedup();
+    nan
+}
+
+#[test]
+fn nothing_swallows_nan() {
+    for (precision, channels) in PRECISIONS.into_iter().flat_map(|precision| [(precision, 8), (precision, 5)]) {
+        let device = cuda::device(precision);
+        let shape = Rows { rows: 9, channels };
+        let mut faulty = grid(1, shape.len());
+        faulty[4 * channels + 3] = f64::NAN;
+        let faulty = Array::activation(&device, &faulty);
+        let sound = Array::activation(&device, &grid(2, shape.len()));
+        let norm = Array::new(&device, &grid_norm(3, channels));
+        let is_in_channel_3 = |found: &Array<_>, what: &str| {
+            assert_eq!(poisoned(&device, found, channels), [3], "{what} of {channels} channels on {}", device.name());
+        };
+
+        let mut a = Array::blank_activation(&device, shape.len());
+        device.batch_norm_apply(a.view_mut(), faulty.view(), norm.view(), shape).unwrap();
+        is_in_channel_3(&a, "batch_norm_apply");
+        for (y, shortcut, owed) in [(&faulty, &sound, false), (&sound, &faulty, false), (&sound, &faulty, true)] {
+            let owed = owed.then(|| norm.view());
+            device.residual_forward(a.view_mut(), y.view(), norm.view(), shortcut.view(), owed, shape).unwrap();
+            is_in_channel_3(&a, "residual_forward");
+        }
+        let mut sums = Array::blank(&device, 2 * channels);
+        let (y, n) = (faulty.view(), norm.view());
+        device.batch_norm_backward_reduce(a.view_mut(), sums.view_mut(), sound.view(), y, n, shape).unwrap();
+        is_in_channel_3(&a, "batch_norm_backward_reduce");
+        is_in_channel_3(&sums, "its sums");
+        let (out, y) = (faulty.view(), sound.view());
+        device.residual_backward(a.view_mut(), sums.view_mut(), y, out, y, n, None, shape).unwrap();
+        is_in_channel_3(&a, "residual_backward");
+        is_in_channel_3(&sums, "its sums");
+
+        let window = PoolShape::new([1, 3, 3, channels], 3, 2, 1).unwrap();
+        let mut y = Array::blank_activation(&device, window.output_len());
+        for transform in [None, Some(InputTransform { norm: norm.view() })] {
+            device.max_pool_forward(y.view_mut(), faulty.view(), transform, &window).unwrap();
+            is_in_channel_3(&y, "max_pool_forward");
+        }
+        let whole = GlobalPoolShape { n: 1, pixels: 9, c: channels };
+        let mut y = Array::blank(&device, channels);
+        device.global_max_pool_forward(y.view_mut(), faulty.view(), &whole).unwrap();
+        is_in_channel_3(&y, "global_max_pool_forward");
+        device.global_average_pool_forward(y.view_mut(), faulty.view(), &whole).unwrap();
+        is_in_channel_3(&y, "global_average_pool_forward");
+    }
+}
+
+#[test]
+fn what_a_kernel_cannot_read_is_refused() {
+    let device = cuda::device(Precision::Bf16);
+    let shape = Rows { rows: 2, channels: 8 };
+    let (full, norm) = (Array::new(&device, &grid(1, shape.len())), Array::new(&device, &grid_norm(2, 8)));
+    let mut a = Array::blank_activation(&device, shape.len());
+    let refused = device.batch_norm_apply(a.view_mut(), full.view(), norm.view(), shape);
+    assert!(matches!(refused, Err(DeviceError::Shape { kernel: "batch_norm_apply", .. })), "{refused:?}");
+
+    let window = PoolShape::new([1, 17, 17, 1], 17, 1, 0).unwrap();
+    let x = Array::activation(&device, &grid(3, 289));
+    let (dy, mut dx) = (Array::activation(&device, &[1.0]), Array::blank_activation(&device, 289));
+    let refused = device.max_pool_backward(dx.view_mut(), dy.view(), x.view(), None, &window);
+    assert!(matches!(refused, Err(DeviceError::Shape { kernel: "max_pool_backward", .. })), "{refused:?}");
+}
