@@ -134,16 +134,24 @@ template <typename Group> struct Walk {
         int depth = threadIdx.x / across;
         int column = (threadIdx.x - depth * across) * FOUR;
         float total[N][FOUR] = {};
-        if (depth < deep) {
-#pragma unroll 4
-            for (unsigned block = depth; block < gridDim.y; block += deep) {
+        constexpr int AHEAD = 4; // blocks whose partial sums are under way together
+        for (unsigned block = depth < deep ? depth : gridDim.y; block < gridDim.y; block += AHEAD * deep) {
+            float x[AHEAD][N][FOUR] = {};
+#pragma unroll
+            for (int u = 0; u < AHEAD; ++u) {
+                if (block + u * deep < gridDim.y) {
+#pragma unroll
+                    for (int i = 0; i < N; ++i) {
+                        read(x[u][i], partials + ((block + u * deep) * N + i) * channels + base + column);
+                    }
+                }
+            }
+#pragma unroll
+            for (int u = 0; u < AHEAD; ++u) {
 #pragma unroll
                 for (int i = 0; i < N; ++i) {
-                    const float* partial = partials + (block * N + i) * channels + base + column;
-                    float x[FOUR];
-                    read(x, partial);
 #pragma unroll
-                    for (int j = 0; j < FOUR; ++j) total[i][j] += x[j];
+                    for (int j = 0; j < FOUR; ++j) total[i][j] += x[u][i][j];
                 }
             }
         }

@@ -15,9 +15,9 @@ mod cuda;
 #[path = "../device_agreement/head.rs"]
 mod head;
 mod layers;
-mod passes;
 #[path = "../device_agreement/network.rs"]
 mod network;
+mod passes;
 #[path = "../device_agreement/pool.rs"]
 mod pool;
 #[path = "../support/mod.rs"]
