@@ -2,14 +2,18 @@
 //!
 //! - Tensor cores take channels and filters in multiples of 16 bytes, in bf16 and tf32: [`forward`] and [`backward_data`], both
 //!   by way of [`tensor`] and [`tiles`], and [`backward_weights`].
+//! - [`stem`]: three channels have kernels of their own there.
+//! - [`ffma`]: CUDA cores take everything else, and everything in f32.
 //! - [`output_gradient`]: forming the gradient that a batch norm owes, and summing it into the bias's.
 //! - [`geometry`]: what all of them are told of the shape.
 
 mod backward_data;
 mod backward_weights;
+mod ffma;
 mod forward;
 mod geometry;
 mod output_gradient;
+mod stem;
 mod tensor;
 mod tiles;
 
@@ -41,7 +45,10 @@ impl ConvKernels for Cuda {
         if let Some(operands) = self.tensor_operands(&y, &x, &w, shape)? {
             return self.tensor_forward(operands, stats, transform, bias, shape);
         }
-        unimplemented!()
+        if transform.is_none() && self.takes_stem(shape, &[y.address(), x.address(), w.address()]) {
+            return self.stem_forward(y, stats, x, w, bias, shape);
+        }
+        self.ffma_forward(y, stats, x, transform, w, bias, shape)
     }
 
     fn conv_form_gradient(
@@ -72,7 +79,7 @@ impl ConvKernels for Cuda {
         {
             return self.tensor_backward_data(operands, accumulate, epilogue, shape);
         }
-        unimplemented!()
+        self.ffma_backward_data(dx, accumulate, epilogue, dy, w, shape)
     }
 
     fn conv_backward_weights(
@@ -90,7 +97,10 @@ impl ConvKernels for Cuda {
         if self.takes_backward_weights(&dw, &dy, &x, shape) {
             return self.backward_weights(dw, dy, x, transform, shape);
         }
-        unimplemented!()
+        if transform.is_none() && self.takes_stem(shape, &[dw.address(), dy.address(), x.address()]) {
+            return self.stem_backward_weights(dw, dy, x, shape);
+        }
+        self.ffma_backward_weights(dw, dy, x, transform, shape)
     }
 
     fn conv_backward_bias(

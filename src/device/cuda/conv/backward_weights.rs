@@ -210,7 +210,7 @@ impl Cuda {
         // The last slices of a split may look for pixels a little past its end.
         extent(KERNEL, sum.pixels + 8 * SLICE_BYTES)?;
         extent(KERNEL, shape.n * shape.h * shape.w)?;
-        let weights = extent(KERNEL, shape.weights_len())?;
+        extent(KERNEL, shape.weights_len())?;
 
         let workspace = (splits > 1).then(|| self.workspace(sum.workspace(splits))).transpose()?;
         let partials = workspace.as_ref().map_or(0, Buffer::address);
@@ -237,18 +237,32 @@ impl Cuda {
         let shared = tile.shared(sum.slice());
         let launch = Launch { grid: tiles.map(|n| n as u32), block: tile.threads(), shared, work };
         self.launch(Module::Conv, tile.kernel, launch, &arguments)?;
-        if splits == 1 {
-            return Ok(());
+        match workspace {
+            Some(partials) => self.sum_weight_gradients(&dw, &partials, splits),
+            None => Ok(()),
         }
+    }
 
+    /// `dw += Σ partials`, of which there are `splits`, each shaped like `dw`, whose length is a multiple of four.
+    pub(super) fn sum_weight_gradients(
+        &self,
+        dw: &ViewMut<'_>,
+        partials: &Buffer,
+        splits: usize,
+    ) -> Result<(), DeviceError> {
         // Four splits a thread at least.
         let groups = [8, 4, 2].into_iter().find(|groups| 4 * groups <= splits).unwrap_or(1);
-        let quads = weights / 4;
-        let arguments =
-            ConvBackwardWeightsSum { dw: dw.address(), partials, quads, splits: splits as i32, groups: groups as i32 };
+        let quads = extent(KERNEL, dw.len())? / 4;
+        let arguments = ConvBackwardWeightsSum {
+            dw: dw.address(),
+            partials: partials.address(),
+            quads,
+            splits: splits as i32,
+            groups: groups as i32,
+        };
         let grid = [(quads as u32).div_ceil(256 / groups as u32), 1, 1];
-        let dw = 4 * shape.weights_len() as u64;
-        let work = Work { reads: parts + dw, writes: dw, flops: parts / 4 };
+        let (weights, parts) = (4 * dw.len() as u64, 4 * (splits * dw.len()) as u64);
+        let work = Work { reads: parts + weights, writes: weights, flops: parts / 4 };
         self.launch(Module::Conv, "conv_backward_weights_sum", Launch { grid, block: 256, shared: 0, work }, &arguments)
     }
 }
