@@ -43,6 +43,18 @@ fn every_fusion_alone_and_together() {
     }
 }
 
+/// Weight gradients: many splits of few weights, tiles that begin and end within a tap, and the largest filter whose taps are
+/// bits of a pixel's word, one less and one more.
+#[test]
+fn weight_gradients_split_and_straddle() {
+    check([4, 19, 21, 8], 16, 3, 1, 1, 1);
+    check([2, 9, 10, 24], 72, 3, 1, 1, 60);
+    check([1, 33, 31, 16], 8, 2, 3, 0, 120);
+    for (seed, filter) in [14, 15, 16].into_iter().enumerate() {
+        check([1, 17, 16, 8], 8, filter, 1, 7, 180 + 50 * seed as u64);
+    }
+}
+
 /// The stem's own path: 7×7 over three channels, at its size and around.
 #[test]
 fn stems() {
