@@ -85,8 +85,8 @@ fn oracle(precision: Precision) -> Rc<Rounded> {
     Rc::new(Rounded { inner: Cpu::new(), precision })
 }
 
-fn check_losses(config: &ModelConfig, images: usize, steps: u64, rate: f64, tolerance: f64) {
-    for precision in PRECISIONS {
+fn check_losses(config: &ModelConfig, images: usize, steps: u64, rate: f64, tolerances: [f64; 3]) {
+    for (precision, tolerance) in PRECISIONS.into_iter().zip(tolerances) {
         let expected = losses(oracle(precision), config, images, steps, rate);
         let device = Rc::new(cuda::device(precision));
         let found = losses(Rc::clone(&device), config, images, steps, rate);
@@ -96,21 +96,23 @@ fn check_losses(config: &ModelConfig, images: usize, steps: u64, rate: f64, tole
 
 #[test]
 fn a_miniature_learns_as_it_does_on_the_processor() {
-    check_losses(&config(Extents::miniature(), 21), 3, 6, 1e-5, 1e-3);
+    check_losses(&config(Extents::miniature(), 21), 3, 6, 1e-5, [1e-4, 1e-3, 1e-3]);
 }
 
 #[test]
 fn a_small_network_learns_as_it_does_on_the_processor() {
     let mut config = config(small(), 33);
-    check_losses(&config, 4, 6, 1e-5, 1e-3);
+    check_losses(&config, 4, 6, 1e-5, [1e-4, 1e-3, 1e-3]);
     config.pooling = Pooling::Max;
     config.trainable = Trainable::Last(12);
-    check_losses(&config, 4, 4, 1e-5, 1e-3);
+    check_losses(&config, 4, 4, 1e-5, [1e-4, 1e-3, 1e-3]);
 }
 
+/// Fifty-three batch norms over few values amplify the last bit some thirtyfold: rounding to bfloat16 alone moves these losses by
+/// five percent, and a number that rounds the other way because its sum was taken in another order by up to three.
 #[test]
 fn the_full_network_learns_as_it_does_on_the_processor() {
-    check_losses(&config(Extents::resnet50(), 64), 4, 4, 1e-6, 1e-3);
+    check_losses(&config(Extents::resnet50(), 64), 4, 4, 1e-6, [1e-3, 1e-2, 5e-2]);
 }
 
 /// The gradient of every trainable tensor after one pass, in their order, with its name.
@@ -158,7 +160,7 @@ fn gradients_are_the_references() {
     for extents in [Extents::miniature(), small()] {
         let (config, data) = (config(extents, 33), Data::draw(1, 4, 33));
         let expected = gradients(Rc::new(Reference), &config, &data);
-        check_gradients(Rc::new(cuda::device(Precision::F32)), &config, &data, &expected, 1e-3);
+        check_gradients(Rc::new(cuda::device(Precision::F32)), &config, &data, &expected, 1e-4);
     }
 }
 
@@ -237,12 +239,12 @@ fn staged_batches_arrive_whole() {
 fn probabilities_are_the_processors() {
     let config = config(small(), 33);
     let data = Data::draw(3, 5, 33);
-    for (precision, tolerance) in PRECISIONS.into_iter().zip([1e-4, 2e-3, 1e-2]) {
-        let expected = Model::new(Rc::new(Cpu::new()), config.clone(), 5).unwrap().predict(data.posters()).unwrap();
+    for precision in PRECISIONS {
+        let expected = Model::new(oracle(precision), config.clone(), 5).unwrap().predict(data.posters()).unwrap();
         let device = Rc::new(cuda::device(precision));
         let found = Model::new(Rc::clone(&device), config.clone(), 5).unwrap().predict(data.posters()).unwrap();
         let [found, expected] = [found, expected].map(|values| values.into_iter().map(f64::from).collect::<Vec<_>>());
-        compare(&format!("on {}", device.name()), &found, &expected, tolerance, 0.0).unwrap();
+        compare(&format!("on {}", device.name()), &found, &expected, 1e-4, 0.0).unwrap();
     }
 }
 

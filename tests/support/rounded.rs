@@ -38,10 +38,13 @@ impl Rounded {
         if self.precision == Precision::Bf16 { half::bf16::from_f32(x).to_f32() } else { x }
     }
 
-    /// What a convolution's product keeps of a factor.
-    fn factor(&self, x: f32) -> f32 {
+    /// What a convolution's product keeps of a factor: everything on CUDA cores, which take what tensor cores can't.
+    fn factor(&self, x: f32, shape: &ConvShape) -> f32 {
+        let lane = if self.precision == Precision::Bf16 { 8 } else { 4 };
+        let stem = shape.c == 3 && shape.r == 7 && shape.k.is_multiple_of(8);
         match self.precision {
             Precision::F32 => x,
+            _ if !stem && !(shape.c.is_multiple_of(lane) && shape.k.is_multiple_of(lane)) => x,
             Precision::Tf32 => tf32(x),
             Precision::Bf16 => half::bf16::from_f32(x).to_f32(),
         }
@@ -56,8 +59,8 @@ impl Rounded {
         values.iter_mut().for_each(|x| *x = self.stored(*x));
     }
 
-    fn factors(&self, values: &[f32]) -> Vec<f32> {
-        values.iter().map(|&x| self.factor(x)).collect()
+    fn factors(&self, values: &[f32], shape: &ConvShape) -> Vec<f32> {
+        values.iter().map(|&x| self.factor(x, shape)).collect()
     }
 
     fn dense_factors(&self, values: &[f32]) -> Vec<f32> {
@@ -65,13 +68,12 @@ impl Rounded {
     }
 
     /// The convolution's input as its products see it.
-    fn input(&self, x: &[f32], transform: Option<InputTransform<View<'_>>>, channels: usize) -> Vec<f32> {
-        let Some(InputTransform { norm }) = transform else { return self.factors(x) };
+    fn input(&self, x: &[f32], transform: Option<InputTransform<View<'_>>>, shape: &ConvShape) -> Vec<f32> {
+        let Some(InputTransform { norm }) = transform else { return self.factors(x, shape) };
         let mut paid = vec![0.0; x.len()];
-        let rows = Rows { rows: x.len() / channels, channels };
+        let rows = Rows { rows: x.len() / shape.c, channels: shape.c };
         self.inner.batch_norm_apply(&mut paid, x, norm.data, rows).unwrap();
-        self.store(&mut paid);
-        self.factors(&paid)
+        self.factors(&paid, shape)
     }
 
     /// The output's gradient as it is formed and stored.
@@ -179,7 +181,7 @@ impl ConvKernels for Rounded {
         bias: Option<View<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        let (x, w) = (self.input(x.data, transform, shape.c), self.factors(w.data));
+        let (x, w) = (self.input(x.data, transform, shape), self.factors(w.data, shape));
         self.inner.conv_forward(y.data, None, &x, None, &w, bias.map(|bias| bias.data), shape)?;
         self.store(y.data);
         if let Some(stats) = stats {
@@ -203,7 +205,7 @@ impl ConvKernels for Rounded {
         w: View<'_>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        let (dy, w) = (self.factors(&self.gradient(dy, shape.k)), self.factors(w.data));
+        let (dy, w) = (self.factors(&self.gradient(dy, shape.k), shape), self.factors(w.data, shape));
         self.inner.conv_backward_data(dx.data, accumulate, None, OutputGradient::Ready(&dy), &w, shape)?;
         self.store(dx.data);
         if let Some(ReduceEpilogue { sums, y, norm }) = epilogue {
@@ -221,7 +223,7 @@ impl ConvKernels for Rounded {
         transform: Option<InputTransform<View<'_>>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        let (dy, x) = (self.factors(&self.gradient(dy, shape.k)), self.input(x.data, transform, shape.c));
+        let (dy, x) = (self.factors(&self.gradient(dy, shape.k), shape), self.input(x.data, transform, shape));
         self.inner.conv_backward_weights(dw.data, OutputGradient::Ready(&dy), &x, None, shape)
     }
 
