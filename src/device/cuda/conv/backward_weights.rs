@@ -188,9 +188,9 @@ impl Cuda {
             Precision::Tf32 => 4,
             Precision::Bf16 => 8,
         };
-        let aligned = [dw.address(), dy.address(), x.address()].iter().all(|address| address % 16 == 0);
+        let aligned = [dw.address(), dy.address(), x.address()].iter().all(|address| address.is_multiple_of(16));
         // A pixel's taps are bits of a word, 15 in each direction.
-        aligned && shape.c % lane == 0 && shape.k % lane == 0 && shape.r <= 15 && shape.s <= 15
+        aligned && shape.c.is_multiple_of(lane) && shape.k.is_multiple_of(lane) && shape.r <= 15 && shape.s <= 15
     }
 
     /// `dw += Σ dy ⊗ transform(x)`, of operands that [`Cuda::takes_backward_weights`].

@@ -55,7 +55,7 @@ impl Walk {
         let (rows, channels) = (shape.n * shape.p * shape.q, shape.k);
         let bytes = if device.precision() == Precision::Bf16 { 2 } else { 4 };
         let lane = 16 / bytes;
-        let vectors = channels % lane == 0 && addresses.iter().all(|address| address % 16 == 0);
+        let vectors = channels.is_multiple_of(lane) && addresses.iter().all(|address| address.is_multiple_of(16));
         Walk { rows, channels, bytes, vectors, lane: if vectors { lane } else { 1 } }
     }
 
