@@ -7,8 +7,8 @@
 
 namespace output_gradient {
 
-// How 256 threads walk a [rows][channels] matrix, WIDTH elements at once: each keeps to its channels, and a block's threads
-// lie side by side in memory. Grid: x over rows, y over blocks of 256 * WIDTH channels.
+// How 256 threads walk a [rows][channels] matrix, WIDTH elements at once: each keeps to its channels, and a block's
+// threads lie side by side in memory. Grid: x over rows, y over blocks of 256 * WIDTH channels.
 template <int WIDTH> struct Walk {
     int width;      // threads to a row
     int rows;       // rows that the block takes at once
@@ -50,8 +50,9 @@ template <int WIDTH> __device__ __forceinline__ void store(element* to, const fl
 
 }  // namespace output_gradient
 
-// dy = k0[c] * dz + k1[c] * y + k2[c], elementwise. Floor: the bytes of three tensors. Grid: any number of blocks of rows, by
-// `Walk`; more rows a block repay the loads of k. Vectors where channels is a multiple of LANE; addresses of 16 bytes then.
+// dy = k0[c] * dz + k1[c] * y + k2[c], elementwise. Floor: the bytes of three tensors. Grid: any number of blocks of
+// rows, by `Walk`; more rows a block repay the loads of k. Vectors where channels is a multiple of LANE; addresses of
+// 16 bytes then.
 struct ConvFormGradient {
     element* dy;        // [rows][channels]
     const element* dz;  // [rows][channels]
@@ -105,8 +106,8 @@ template <int WIDTH> __device__ __forceinline__ void form(const ConvFormGradient
 
 }  // namespace output_gradient
 
-// dbias[c] += sum of dy over rows: a thread adds its rows, a block its threads, the last block of each 256 * WIDTH channels
-// all blocks, every time in order. Floor: the bytes of dy.
+// dbias[c] += sum of dy over rows: a thread adds its rows, a block its threads, the last block of each 256 * WIDTH
+// channels all blocks, every time in order. Floor: the bytes of dy.
 struct ConvBackwardBias {
     float* dbias;       // [channels]
     const element* dy;  // [rows][channels]

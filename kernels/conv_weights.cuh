@@ -3,26 +3,27 @@
 //     dw[k][j] += sum over pixels i of dy[i][k] * u[i][j]        i = (n, p, q), j = (r, s, c)
 //     u[i][j] = transform(x)[n, p*stride - pad + r, q*stride - pad + s, c], zero outside the image
 //
-// A matrix product: M = K filters, N = R*S*C columns, summed over N*P*Q pixels. The im2col matrix u exists in shared memory
-// only. A thread copies 16 bytes of its rows, and because C is a multiple of LANE those lie in one tap; which one, and its
-// channels' scale and shift, stay in registers, since a thread keeps to its column. Columns run on over the taps, so that a
-// tile of 128 takes two taps of 64 channels and dy is read R*S*C / COLUMNS times, not R*S times.
+// A matrix product: M = K filters, N = R*S*C columns, summed over N*P*Q pixels. The im2col matrix u exists in shared
+// memory only. A thread copies 16 bytes of its rows, and because C is a multiple of LANE those lie in one tap; which
+// one, and its channels' scale and shift, stay in registers, since a thread keeps to its column. Columns run on over
+// the taps, so that a tile of 128 takes two taps of 64 channels and dy is read R*S*C / COLUMNS times, not R*S times.
 //
-// Both operands have the summed index outermost in memory, the wrong way round for fragments: ldmatrix.trans turns 16-bit
-// elements, and 32-bit ones are loaded word by word.
+// Both operands have the summed index outermost in memory, the wrong way round for fragments: ldmatrix.trans turns
+// 16-bit elements, and 32-bit ones are loaded word by word.
 //
-// Shared memory: STAGES x (dy [PIXELS][FILTERS], u [PIXELS][COLUMNS]) with the 16-byte chunks of a row permuted (`chunk_at`),
-// then the pixels of four slices (`Pixel`): SHARED_BYTES.
+// Shared memory: STAGES x (dy [PIXELS][FILTERS], u [PIXELS][COLUMNS]) with the 16-byte chunks of a row permuted
+// (`chunk_at`), then the pixels of four slices (`Pixel`): SHARED_BYTES.
 //
-// Launch: tiles of (columns, filters) by splits, THREADS threads. A split sums `pixels_per_split` neighbouring pixels. One split adds its tile to dw;
-// several write [split][K][R*S*C] to `partials`, for conv_backward_weights_sum. Left to the last block of a tile, that sum
-// would be a hundred tiles read by one multiprocessor, longer than the product itself.
+// Launch: tiles of (columns, filters) by splits, THREADS threads. A split sums `pixels_per_split` neighbouring pixels.
+// One split adds its tile to dw; several write [split][K][R*S*C] to `partials`, for conv_backward_weights_sum. Left to
+// the last block of a tile, that sum would be a hundred tiles read by one multiprocessor, longer than the product
+// itself.
 //
 // C and K are multiples of LANE, every address is one of 16 bytes, R and S are at most 15.
 //
-// Floor: 2*K*R*S*C*N*P*Q FLOPs; from DRAM dy and x once, and the partials written and read; from L2
-// 1/FILTERS + 1/COLUMNS elements a multiply-add; of shared memory three clocks for every four of the tensor cores' (A100) in a
-// tile of 128x128, all four if it transforms.
+// Floor: 2*K*R*S*C*N*P*Q FLOPs; from DRAM dy and x once, and the partials written and read; from L2 1/FILTERS +
+// 1/COLUMNS elements a multiply-add; of shared memory three clocks for every four of the tensor cores' (A100) in a tile
+// of 128x128, all four if it transforms.
 #pragma once
 
 #include "conv_geometry.cuh"
@@ -60,7 +61,8 @@ template <int FILTERS_, int COLUMNS_> struct Tile {
     static constexpr int SHARED_BYTES = STAGES * STAGE_BYTES + 4 * PIXELS * 8;
 };
 
-// How a block's threads share a slice of WIDTH elements a row: one column of chunks each, COPIES rows that are ROWS apart.
+// How a block's threads share a slice of WIDTH elements a row: one column of chunks each, COPIES rows that are ROWS
+// apart.
 template <int WIDTH, int THREADS> struct Share {
     static constexpr int ROW_BYTES = WIDTH * sizeof(element);
     static constexpr int CHUNKS = WIDTH / LANE;
@@ -68,8 +70,9 @@ template <int WIDTH, int THREADS> struct Share {
     static constexpr int COPIES = PIXELS / ROWS;
 };
 
-// Where a slice keeps chunk `chunk` of row `row`: scattered so that what a warp reads at once lies in different banks, eight
-// rows of one chunk for ldmatrix, or four rows of two chunks for loads of a word. Bits above the scattered ones stay.
+// Where a slice keeps chunk `chunk` of row `row`: scattered so that what a warp reads at once lies in different banks,
+// eight rows of one chunk for ldmatrix, or four rows of two chunks for loads of a word. Bits above the scattered ones
+// stay.
 template <int ROW_BYTES> __device__ __forceinline__ unsigned chunk_at(int row, int chunk) {
     const int scatter = sizeof(element) == 2 ? row % 8 : row % 4 * 2;
     return row * ROW_BYTES + ((chunk ^ scatter) << 4);
@@ -82,8 +85,9 @@ __device__ __forceinline__ void multiply_slice(float (&acc)[WARP / 16][WARP / 8]
     constexpr int DY_ROW = T::FILTERS * sizeof(element), U_ROW = T::COLUMNS * sizeof(element);
     const int lane = threadIdx.x % 32;
 #ifdef PRECISION_BF16
-    // Lanes 8i to 8i + 7 give the rows of 8x8 tile i. Of dy: pixels 0-7 then 8-15, for each two chunks of filters. Of u: two
-    // chunks of columns, for each pixels 0-7 then 8-15. Chunks are added to the address by XOR, which the swizzle allows.
+    // Lanes 8i to 8i + 7 give the rows of 8x8 tile i. Of dy: pixels 0-7 then 8-15, for each two chunks of filters. Of
+    // u: two chunks of columns, for each pixels 0-7 then 8-15. Chunks are added to the address by XOR, which the
+    // swizzle allows.
     const unsigned dy_lane = dy + chunk_at<DY_ROW>(lane / 16 * 8 + lane % 8, filter_chunk + lane / 8 % 2);
     const unsigned u_lane = u + chunk_at<U_ROW>(lane / 8 % 2 * 8 + lane % 8, column_chunk + lane / 16);
 #pragma unroll
@@ -243,7 +247,8 @@ template <typename T> __device__ __forceinline__ void backward(const ConvBackwar
 #pragma unroll
         for (int i = 0; i < UShare::COPIES; ++i) {
             if (in_image & 1u << ((STAGES - 2) * UShare::COPIES + i)) {
-                const unsigned at = stage + T::DY_BYTES + chunk_at<UShare::ROW_BYTES>(u_row + i * UShare::ROWS, u_chunk);
+                const int row = u_row + i * UShare::ROWS;
+                const unsigned at = stage + T::DY_BYTES + chunk_at<UShare::ROW_BYTES>(row, u_chunk);
                 float x[LANE];
                 unpack(load_quad(at), x);
 #pragma unroll
@@ -295,9 +300,9 @@ template <typename T> __device__ __forceinline__ void backward(const ConvBackwar
 }  // namespace weights
 #endif
 
-// dw += sum over splits of their partials, 16 bytes a thread. A block has `groups` threads for each 16 bytes: group g adds
-// splits g, g + groups, ...; then the groups are added in order. More groups hide the latency of many splits over few
-// weights. Grid: ceil(quads / (256 / groups)). Floor: splits + 2 times the bytes of dw.
+// dw += sum over splits of their partials, 16 bytes a thread. A block has `groups` threads for each 16 bytes: group g
+// adds splits g, g + groups, ...; then the groups are added in order. More groups hide the latency of many splits over
+// few weights. Grid: ceil(quads / (256 / groups)). Floor: splits + 2 times the bytes of dw.
 struct ConvBackwardWeightsSum {
     float* dw;
     const float* partials;  // [splits][quads][4]
