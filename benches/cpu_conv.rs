@@ -8,48 +8,13 @@
 //! machine that does other work too. `of_product` is the share of the plain product's speed that the pass reaches, all it
 //! has fused included: im2col, the batch norm owed to its input, statistics, masks and sums.
 
+mod layers;
+
 use gemm::Parallelism;
+use layers::{Layer, layers};
 use onesheet::device::cpu::Cpu;
-use onesheet::device::{ConvKernels, ConvShape, InputTransform, OutputGradient, ReduceEpilogue};
+use onesheet::device::{ConvKernels, InputTransform, OutputGradient, ReduceEpilogue};
 use std::time::{Duration, Instant};
-
-/// A convolution, how often the network has it, and whether it reads an activation that is owed a batch norm.
-struct Layer {
-    shape: ConvShape,
-    count: usize,
-    normed: bool,
-}
-
-/// The 53 convolutions at 150×150, equal ones together.
-fn layers(n: usize) -> Vec<Layer> {
-    let conv = |side, c, k, filter, stride, pad| {
-        ConvShape::new([n, side, side, c], k, [filter; 2], stride, pad).expect("the network's geometry")
-    };
-    let mut layers: Vec<Layer> = Vec::new();
-    let mut add = |shape: ConvShape, normed| {
-        match layers.iter_mut().find(|layer| layer.shape == shape && layer.normed == normed) {
-            Some(layer) => layer.count += 1,
-            None => layers.push(Layer { shape, count: 1, normed }),
-        }
-        shape
-    };
-    add(conv(150, 3, 64, 7, 2, 3), false);
-    let (mut side, mut c) = (38, 64);
-    for (stage, blocks) in [3, 4, 6, 3].into_iter().enumerate() {
-        let width = 64 << stage;
-        for block in 0..blocks {
-            let stride = if stage > 0 && block == 0 { 2 } else { 1 };
-            let inner = add(conv(side, c, width, 1, stride, 0), false);
-            add(conv(inner.p, width, width, 3, 1, 1), true);
-            add(conv(inner.p, width, 4 * width, 1, 1, 0), true);
-            if block == 0 {
-                add(conv(side, c, 4 * width, 1, stride, 0), false);
-            }
-            (side, c) = (inner.p, 4 * width);
-        }
-    }
-    layers
-}
 
 /// The time of one run.
 fn time(run: &mut dyn FnMut()) -> Duration {
@@ -108,7 +73,7 @@ fn main() {
     let device = Cpu::new();
     let (mut total, mut flops) = ([0.0; 3], 0.0);
     println!("h,c,k,filter,stride,count,pass,ms,gflops,product_ms,of_product");
-    for Layer { shape, count, normed } in layers(batch) {
+    for Layer { shape, count, normed, .. } in layers(batch, 150) {
         let numbers = |len: usize| (0..len).map(|i| (i % 17) as f32 / 16.0 - 0.5).collect::<Vec<f32>>();
         let (pixels, columns) = (shape.n * shape.p * shape.q, shape.r * shape.s * shape.c);
         let (x, w, k) = (numbers(shape.input_len()), numbers(shape.weights_len()), numbers(3 * shape.k));

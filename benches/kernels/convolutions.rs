@@ -1,0 +1,209 @@
+//! The 53 convolutions: forward, data gradient, weights' gradient, plain and as the network fuses them.
+
+#[cfg(feature = "cudnn")]
+use super::cudnn;
+use super::layers::{Layer, layers};
+use super::report::{Report, Subject};
+use onesheet::device::cuda::Cuda;
+use onesheet::device::{
+    ConvKernels, ConvShape, DeviceError, InputTransform, Memory, OutputGradient, ReduceEpilogue, Storage,
+};
+use onesheet::tensor::Tensor;
+
+/// One of the three products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// `y` from `x` and `w`.
+    Forward,
+    /// `dx` from `dy` and `w`.
+    BackwardData,
+    /// `dw` from `dy` and `x`.
+    BackwardWeights,
+}
+
+/// The operands of a layer on the host: what both engines read.
+pub struct Operands {
+    /// `[N, H, W, C]`.
+    pub x: Vec<f32>,
+    /// `[K, R, S, C]`.
+    pub w: Vec<f32>,
+    /// `[N, P, Q, K]`.
+    pub dy: Vec<f32>,
+}
+
+impl Operands {
+    fn new(shape: &ConvShape) -> Self {
+        Operands {
+            x: numbers(1, shape.input_len()),
+            w: numbers(2, shape.weights_len()),
+            dy: numbers(3, shape.output_len()),
+        }
+    }
+}
+
+/// Multiples of 1/128 in −1..1: exact in every precision.
+pub fn numbers(seed: u64, len: usize) -> Vec<f32> {
+    let number = |i: usize| {
+        let mixed = (i as u64 ^ seed << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 56) as i8 as f32 / 128.0
+    };
+    (0..len).map(number).collect()
+}
+
+/// A tensor with these values.
+pub fn tensor(device: &Cuda, values: &[f32], storage: Storage) -> Result<Tensor<Cuda>, DeviceError> {
+    let mut tensor = Tensor::new(device, [values.len()], storage)?;
+    device.upload(tensor.view_mut(), values)?;
+    Ok(tensor)
+}
+
+/// A layer's operands on the device, and room for its results.
+struct OnDevice {
+    shape: ConvShape,
+    normed: bool,
+    accumulates: bool,
+    x: Tensor<Cuda>,
+    w: Tensor<Cuda>,
+    dy: Tensor<Cuda>,
+    /// The output in front of its batch norm, of which the gradient is owed.
+    raw: Tensor<Cuda>,
+    /// `k [3, K]`.
+    k: Tensor<Cuda>,
+    /// `norm [4, C]` of the input.
+    norm: Tensor<Cuda>,
+    /// `dy` formed ahead, where the device does so.
+    formed: Option<<Cuda as Memory>::Buffer>,
+    y: Tensor<Cuda>,
+    dx: Tensor<Cuda>,
+    dw: Tensor<Cuda>,
+    /// `stats [2, K]`.
+    stats: Tensor<Cuda>,
+    /// `sums [2, C]`.
+    sums: Tensor<Cuda>,
+}
+
+impl OnDevice {
+    fn new(device: &Cuda, layer: &Layer, operands: &Operands) -> Result<Self, DeviceError> {
+        let shape = layer.shape;
+        let filled = |seed, len, storage| tensor(device, &numbers(seed, len), storage);
+        let mut operands = OnDevice {
+            shape,
+            normed: layer.normed,
+            accumulates: layer.accumulates,
+            x: tensor(device, &operands.x, Storage::Activation)?,
+            w: tensor(device, &operands.w, Storage::Weights)?,
+            dy: tensor(device, &operands.dy, Storage::Activation)?,
+            raw: filled(4, shape.output_len(), Storage::Activation)?,
+            k: filled(5, 3 * shape.k, Storage::Full)?,
+            norm: filled(6, 4 * shape.c, Storage::Full)?,
+            formed: None,
+            y: Tensor::new(device, [shape.output_len()], Storage::Activation)?,
+            dx: filled(7, shape.input_len(), Storage::Activation)?,
+            dw: tensor(device, &vec![0.0; shape.weights_len()], Storage::Full)?,
+            stats: Tensor::new(device, [2 * shape.k], Storage::Full)?,
+            sums: Tensor::new(device, [2 * shape.c], Storage::Full)?,
+        };
+        operands.formed = operands.form(device)?;
+        Ok(operands)
+    }
+
+    fn form(&self, device: &Cuda) -> Result<Option<<Cuda as Memory>::Buffer>, DeviceError> {
+        device.conv_form_gradient(self.dy.view(), self.raw.view(), self.k.view(), &self.shape)
+    }
+
+    fn plain(&mut self, device: &Cuda, pass: Pass) -> Result<(), DeviceError> {
+        let (shape, dy) = (&self.shape, OutputGradient::Ready(self.dy.view()));
+        match pass {
+            Pass::Forward => {
+                device.conv_forward(self.y.view_mut(), None, self.x.view(), None, self.w.view(), None, shape)
+            }
+            Pass::BackwardData => device.conv_backward_data(self.dx.view_mut(), false, None, dy, self.w.view(), shape),
+            Pass::BackwardWeights => device.conv_backward_weights(self.dw.view_mut(), dy, self.x.view(), None, shape),
+        }
+    }
+
+    fn fused(&mut self, device: &Cuda, pass: Pass) -> Result<(), DeviceError> {
+        let shape = &self.shape;
+        let dy = match &self.formed {
+            Some(dy) => OutputGradient::Ready(Cuda::view(dy, 0..shape.output_len())),
+            None => OutputGradient::Owed { dz: self.dy.view(), y: self.raw.view(), k: self.k.view() },
+        };
+        let transform = self.normed.then(|| InputTransform { norm: self.norm.view() });
+        let (x, w) = (self.x.view(), self.w.view());
+        match pass {
+            Pass::Forward => {
+                device.conv_forward(self.y.view_mut(), Some(self.stats.view_mut()), x, transform, w, None, shape)
+            }
+            Pass::BackwardData => {
+                let sums = self.sums.view_mut();
+                let epilogue = self.normed.then(|| ReduceEpilogue { sums, y: x, norm: self.norm.view() });
+                device.conv_backward_data(self.dx.view_mut(), self.accumulates, epilogue, dy, w, shape)
+            }
+            Pass::BackwardWeights => device.conv_backward_weights(self.dw.view_mut(), dy, x, transform, shape),
+        }
+    }
+
+    /// What the plain pass makes of nothing but the operands.
+    #[cfg(feature = "cudnn")]
+    fn answer(&mut self, device: &Cuda, pass: Pass) -> Result<Vec<f32>, DeviceError> {
+        device.fill(self.dw.view_mut(), 0.0)?;
+        self.plain(device, pass)?;
+        match pass {
+            Pass::Forward => &self.y,
+            Pass::BackwardData => &self.dx,
+            Pass::BackwardWeights => &self.dw,
+        }
+        .to_host(device)
+    }
+}
+
+/// Measures all of them.
+pub fn all(report: &mut Report, batch: usize, image_size: usize) -> anyhow::Result<()> {
+    #[cfg(feature = "cudnn")]
+    let peer = cudnn::open(report);
+    #[cfg(not(feature = "cudnn"))]
+    if !report.is_simulated() {
+        eprintln!("cuDNN NOT COMPARED: this bench was built without --features cudnn");
+    }
+    let device = report.device();
+    for layer in layers(batch, image_size) {
+        if !report.wants(&layer.name) {
+            continue;
+        }
+        let ConvShape { n, h, w, c, k, r, s, stride, .. } = layer.shape;
+        let subject = |pass| Subject {
+            layer: layer.name.clone(),
+            count: layer.count,
+            pass,
+            shape: format!("{n}x{h}x{w}x{c} {k}x{r}x{s}/{stride}"),
+        };
+        let operands = Operands::new(&layer.shape);
+        let mut on_device = OnDevice::new(&device, &layer, &operands)?;
+        if on_device.formed.is_some() {
+            report.line(subject("form gradient"), None, |device| on_device.form(device).map(drop))?;
+        }
+        for (pass, plain, fused) in [
+            (Pass::Forward, "forward plain", "forward fused"),
+            (Pass::BackwardData, "backward_data plain", "backward_data fused"),
+            (Pass::BackwardWeights, "backward_weights plain", "backward_weights fused"),
+        ] {
+            // Nobody asks for the gradient of the posters.
+            if pass == Pass::BackwardData && c == 3 {
+                continue;
+            }
+            #[cfg(feature = "cudnn")]
+            let cudnn_ms = match &peer {
+                Some(peer) => Some(peer.compare(pass, &layer.shape, &operands, &on_device.answer(&device, pass)?)?),
+                None => None,
+            };
+            #[cfg(not(feature = "cudnn"))]
+            let cudnn_ms = None;
+            // The simulated GPU has nothing to compare with.
+            if !report.is_simulated() {
+                report.line(subject(plain), cudnn_ms, |device| on_device.plain(device, pass))?;
+            }
+            report.line(subject(fused), cudnn_ms, |device| on_device.fused(device, pass))?;
+        }
+    }
+    Ok(())
+}
