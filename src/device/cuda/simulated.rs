@@ -32,6 +32,10 @@ fn load() -> Result<(), String> {
     // SAFETY: the library has no initialisers that could do harm; it is our own.
     let library = unsafe { libloading::Library::new(path) };
     let library = library.map_err(|e| format!("{} does not load: {e}", path.display()))?;
+    // SAFETY: only looks whether the name is there.
+    if unsafe { library.get::<*const ()>(b"gpusimTakeCounters") }.is_err() {
+        return Err(format!("{} is not this version's simulated GPU; build it anew", path.display()));
+    }
     // It stays for the life of the process, as the driver would.
     std::mem::forget(library);
     Ok(())
@@ -44,5 +48,5 @@ fn candidates() -> Vec<PathBuf> {
     }
     let folder = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.to_path_buf()));
     let folder = folder.unwrap_or_default();
-    ["libgpusim.so", "deps/libgpusim.so", "../libgpusim.so"].map(|name| folder.join(name)).to_vec()
+    ["deps/libgpusim.so", "libgpusim.so"].map(|name| folder.join(name)).to_vec()
 }
