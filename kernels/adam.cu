@@ -17,9 +17,7 @@
 // Launch: grid [ceil((quads + count - 4 quads) / 256)], block 256, no shared memory, no workspace. w + head, m + head,
 // v + head, gradients + head are 16-byte aligned if quads > 0, and narrow + head 8-byte aligned.
 
-// The copy is bfloat16 and all else float, in every precision.
-#define PRECISION_F32
-#include "element.cuh"
+#include "bfloat16.cuh"
 
 struct Adam {
     float* w;

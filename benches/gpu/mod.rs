@@ -32,6 +32,11 @@ pub struct Gpu {
     pub counters: Option<Counters>,
 }
 
+/// A figure as a table shows it: to four decimals.
+pub fn figure(x: f64) -> f64 {
+    (x * 1e4).round() / 1e4
+}
+
 impl Options {
     /// Opens the device.
     pub fn open(&self) -> anyhow::Result<Gpu> {

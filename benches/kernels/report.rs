@@ -1,7 +1,7 @@
 //! A line of the table, and how it is come by.
 
-use super::gpu::Gpu;
 use super::gpu::counters::Counted;
+use super::gpu::{Gpu, figure};
 use super::time;
 use onesheet::device::cuda::Cuda;
 use onesheet::device::cuda::kernels::Planned;
@@ -118,7 +118,7 @@ impl Report {
         let flops: u64 = plan.iter().map(|planned| planned.launch.work.flops).sum();
         let kernels: Vec<&str> = plan.iter().map(|planned| planned.kernel).collect();
         let counted = counted.as_ref();
-        let us = |gpu: &str| counted.and_then(|counted| counted.modelled_us.get(gpu).copied());
+        let us = |gpu: &str| counted.and_then(|counted| counted.modelled_us.get(gpu).copied().map(figure));
         self.rows.serialize(Row {
             layer,
             count,
@@ -126,17 +126,17 @@ impl Report {
             shape,
             kernels: kernels.join(" "),
             device: self.name(),
-            planned_mb: bytes as f64 / 1e6,
-            gflop: flops as f64 / 1e9,
-            ms,
-            tflop_per_s: ms.map(|ms| flops as f64 / ms / 1e9),
-            gb_per_s: ms.map(|ms| bytes as f64 / ms / 1e6),
-            cudnn_ms,
-            speed_of_cudnn: ms.zip(cudnn_ms).map(|(ours, theirs)| theirs / ours),
-            dram_mb: counted.map(|counted| counted.dram_bytes as f64 / 1e6),
-            coalesced_percent: counted.map(Counted::coalesced),
+            planned_mb: figure(bytes as f64 / 1e6),
+            gflop: figure(flops as f64 / 1e9),
+            ms: ms.map(figure),
+            tflop_per_s: ms.map(|ms| figure(flops as f64 / ms / 1e9)),
+            gb_per_s: ms.map(|ms| figure(bytes as f64 / ms / 1e6)),
+            cudnn_ms: cudnn_ms.map(figure),
+            speed_of_cudnn: ms.zip(cudnn_ms).map(|(ours, theirs)| figure(theirs / ours)),
+            dram_mb: counted.map(|counted| figure(counted.dram_bytes as f64 / 1e6)),
+            coalesced_percent: counted.map(|counted| figure(counted.coalesced())),
             bank_conflicts: counted.map(|counted| counted.bank_conflicts),
-            tensor_gflop: counted.map(|counted| counted.tensor_flops as f64 / 1e9),
+            tensor_gflop: counted.map(|counted| figure(counted.tensor_flops as f64 / 1e9)),
             modelled_us_a100: us("A100"),
             modelled_us_rtx_4090: us("RTX 4090"),
             modelled_us_h100: us("H100"),

@@ -16,7 +16,7 @@ mod pytorch;
 use anyhow::Context;
 use clap::Parser;
 use gpu::counters::{Counted, Counters};
-use gpu::{Gpu, Options};
+use gpu::{Gpu, Options, figure};
 use onesheet::device::cuda::Cuda;
 use onesheet::device::{Memory, PixelFormat, Placement};
 use onesheet::model::{ModelConfig, Posters};
@@ -84,18 +84,18 @@ struct KernelRow {
 
 impl KernelRow {
     fn new(work: &'static str, kernel: String, counted: &Counted) -> Self {
-        let us = |gpu: &str| counted.modelled_us.get(gpu).copied().unwrap_or_default();
+        let us = |gpu: &str| figure(counted.modelled_us.get(gpu).copied().unwrap_or_default());
         KernelRow {
             work,
             kernel,
             launches: counted.launches,
-            planned_mb: counted.planned_bytes as f64 / 1e6,
-            dram_mb: counted.dram_bytes as f64 / 1e6,
-            of_plan: counted.dram_bytes as f64 / counted.planned_bytes.max(1) as f64,
-            coalesced_percent: counted.coalesced(),
+            planned_mb: figure(counted.planned_bytes as f64 / 1e6),
+            dram_mb: figure(counted.dram_bytes as f64 / 1e6),
+            of_plan: figure(counted.dram_bytes as f64 / counted.planned_bytes.max(1) as f64),
+            coalesced_percent: figure(counted.coalesced()),
             bank_conflicts: counted.bank_conflicts,
-            gflop: counted.flops as f64 / 1e9,
-            tensor_gflop: counted.tensor_flops as f64 / 1e9,
+            gflop: figure(counted.flops as f64 / 1e9),
+            tensor_gflop: figure(counted.tensor_flops as f64 / 1e9),
             modelled_us_a100: us("A100"),
             modelled_us_rtx_4090: us("RTX 4090"),
             modelled_us_h100: us("H100"),
@@ -189,7 +189,7 @@ fn measure(work: &mut Work, arguments: &Arguments) -> anyhow::Result<()> {
     let mut rows = csv::Writer::from_writer(io::stdout());
     let mut report = |engine: String, name: String, ms: f64| -> anyhow::Result<()> {
         let (device, precision) = (device.clone(), format!("{:?}", arguments.gpu.precision).to_lowercase());
-        let images_per_s = 1e3 * batch as f64 / ms;
+        let (images_per_s, ms) = (figure(1e3 * batch as f64 / ms), figure(ms));
         rows.serialize(Row { engine, device, precision, batch, image_size, work: name, ms, images_per_s })?;
         Ok(rows.flush()?)
     };
