@@ -295,14 +295,17 @@ __device__ __forceinline__ void multiply_slices(Results<T>& sum, char* shared, c
     const unsigned a_at = swizzled(warp / T::WARPS_ACROSS * T::WARP_PIXELS + lane % 16, lane / 16);
     const typename Columns::Loader b_loader(warp % T::WARPS_ACROSS * T::WARP_COLUMNS);
 
-    // `landed`: PIXEL_COPIES bits for each of the last STAGES slices whose copies were started, the oldest lowest. Copies go
-    // on after the last slice, of zeros: cheaper than a branch in the main loop.
+    // `landed`: PIXEL_COPIES bits for each of the last STAGES slices whose copies were started, the oldest lowest. A group of
+    // copies is closed for every slice, behind the last one empty, because groups are waited for by their count.
     unsigned landed = 0;
     Position next{0, 0, 0, 0};
-    auto copy = [&](unsigned stage) {
-        landed = landed >> T::PIXEL_COPIES | pixels.start(stage, next) << (T::PIXEL_COPIES * (STAGES - 1));
-        columns.start(stage, next);
-        next.advance(shape);
+    auto copy = [&](unsigned stage, bool more) {
+        landed >>= T::PIXEL_COPIES;
+        if (more) {
+            landed |= pixels.start(stage, next) << (T::PIXEL_COPIES * (STAGES - 1));
+            columns.start(stage, next);
+            next.advance(shape);
+        }
         commit_copies();
     };
     // The next slice to transform: its first channel, and taps left at that.
@@ -320,7 +323,7 @@ __device__ __forceinline__ void multiply_slices(Results<T>& sum, char* shared, c
     auto load_rows = [&](unsigned stage, int step, int i) { load_tiles(a[i % 2], stage + (a_at ^ step << 5) + i * 16 * 64); };
 
 #pragma unroll
-    for (int stage = 0; stage < STAGES; ++stage) copy(base + stage * T::STAGE_BYTES);
+    for (int stage = 0; stage < STAGES; ++stage) copy(base + stage * T::STAGE_BYTES, stage < slices);
     await_copies<STAGES - 1>();
     transform(base, landed);
     __syncthreads();
@@ -328,8 +331,8 @@ __device__ __forceinline__ void multiply_slices(Results<T>& sum, char* shared, c
     load_rows(base, 0, 0);
 
     unsigned stage = base;
-#pragma unroll 1
-    for (int slice = 0; slice < slices; ++slice) {
+    // `more` says whether there is a slice to copy, `next_one` whether there is one to multiply.
+    auto multiply_slice = [&](bool more, bool next_one) {
         const unsigned following = stage == base + (STAGES - 1) * T::STAGE_BYTES ? base : stage + T::STAGE_BYTES;
 #pragma unroll
         for (int step = 0; step < 2; ++step) {
@@ -344,9 +347,11 @@ __device__ __forceinline__ void multiply_slices(Results<T>& sum, char* shared, c
                     await_copies<STAGES - 2>();
                     transform(following, landed >> T::PIXEL_COPIES);
                     __syncthreads();
-                    copy(stage);
-                    b_loader.load(b[0], following, 0);
-                    load_rows(following, 0, 0);
+                    copy(stage, more);
+                    if (next_one) {
+                        b_loader.load(b[0], following, 0);
+                        load_rows(following, 0, 0);
+                    }
                 }
                 if (i == 0) {
 #pragma unroll
@@ -357,8 +362,13 @@ __device__ __forceinline__ void multiply_slices(Results<T>& sum, char* shared, c
             }
         }
         stage = following;
-    }
-    await_copies<0>();
+    };
+    // The main loop proper has no branches.
+    int slice = 0;
+#pragma unroll 1
+    for (; slice < slices - STAGES; ++slice) multiply_slice(true, true);
+#pragma unroll 1
+    for (; slice < slices; ++slice) multiply_slice(false, slice + 1 < slices);
     __syncthreads();
 }
 

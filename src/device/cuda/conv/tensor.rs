@@ -1,7 +1,7 @@
 //! What the tensor-core kernels of the forward pass and the data gradient ask of their operands.
 
 use super::geometry::extent;
-use crate::device::cuda::memory::{View, ViewMut};
+use crate::device::cuda::memory::{Element, View, ViewMut};
 use crate::device::cuda::{Cuda, Precision};
 use crate::device::{ConvShape, DeviceError};
 
@@ -14,6 +14,8 @@ pub(super) struct Operands {
     pub(super) bytes: usize,
 }
 
+const KERNEL: &str = "convolution";
+
 /// Columns that a tile may have more than there are, and channels that a slice may.
 const OVERHANG: usize = 128;
 
@@ -22,7 +24,8 @@ impl Cuda {
     /// copy. `None` if they can't, and the CUDA cores must.
     ///
     /// # Errors
-    /// [`DeviceError::Shape`] for tensors larger than the kernels' indices reach.
+    /// [`DeviceError::Shape`] for tensors larger than the kernels' indices reach, and for activations stored in another width
+    /// than this precision's.
     pub(super) fn tensor_operands(
         &self,
         out: &ViewMut<'_>,
@@ -30,11 +33,17 @@ impl Cuda {
         w: &View<'_>,
         shape: &ConvShape,
     ) -> Result<Option<Operands>, DeviceError> {
-        let (w, bytes) = match self.precision() {
+        let (w, element) = match self.precision() {
             Precision::F32 => return Ok(None),
-            Precision::Tf32 => (Some(w.address()), 4),
-            Precision::Bf16 => (w.narrow(), 2),
+            Precision::Tf32 => (Some(w.address()), Element::F32),
+            Precision::Bf16 => (w.narrow(), Element::Bf16),
         };
+        if [out.element(), input.element()] != [element; 2] {
+            let reason =
+                format!("reads {:?} and writes {:?}; both must be {element:?}", input.element(), out.element());
+            return Err(DeviceError::Shape { kernel: KERNEL, reason });
+        }
+        let bytes = element.bytes();
         let Some(w) = w else { return Ok(None) };
         let operands = Operands { out: out.address(), input: input.address(), w, bytes };
         let aligned = [operands.out, operands.input, w].iter().all(|address| address % 16 == 0);
@@ -45,9 +54,9 @@ impl Cuda {
         }
         // Addresses are computed past the ends, of what is then not read.
         for [lines, width, channels] in [[shape.n * shape.h, shape.w, shape.c], [shape.n * shape.p, shape.q, shape.k]] {
-            extent("convolution", (lines + 16) * (width + 16) * (channels + OVERHANG))?;
+            extent(KERNEL, (lines + 16) * (width + 16) * (channels + OVERHANG))?;
         }
-        extent("convolution", (shape.k + OVERHANG) * shape.r * shape.s * (shape.c + OVERHANG))?;
+        extent(KERNEL, (shape.k + OVERHANG) * shape.r * shape.s * (shape.c + OVERHANG))?;
         Ok(Some(operands))
     }
 }
