@@ -4,7 +4,8 @@
 #include "conv_output_gradient.cuh"
 #include "conv_weights.cuh"
 #ifndef PRECISION_F32
-#include "conv_stem.cuh"
+#include "conv_stem_forward.cuh"
+#include "conv_stem_weights.cuh"
 #include "conv_tensor_passes.cuh"
 #endif
 

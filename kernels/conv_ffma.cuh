@@ -1,14 +1,14 @@
 // A matrix product on CUDA cores, C[m][n] = sum over k of A[m][k] B[k][n], in float: the heart of the convolutions of
 // conv_ffma_passes.cuh. What A and B are, and how they are gathered, is the loaders' matter (conv_ffma_load.cuh).
 //
-// Tiling: a block owns M x N results, a warp 32 x 64 of them, a thread 8 x 8: rows {0, 16} + 4*(lane/8) + 0..3 and columns
-// {0, 32} + 4*(lane%8) + 0..3 of its warp's. For each k a thread loads 16 floats, with four 16-byte loads, for 64
-// multiply-adds.
+// Tiling: a block owns M x N results, a warp 32 x 64 of them, a thread 8 x 8: rows {0, 16} + 4*(lane/8) + 0..3 and
+// columns {0, 32} + 4*(lane%8) + 0..3 of its warp's. For each k a thread loads 16 floats, with four 16-byte loads, for
+// 64 multiply-adds.
 //
 // Shared memory: two stages of DEPTH rows of A (M floats each, k-major) and DEPTH of B (N floats), so that one slice is
 // multiplied while the next is on its way from global memory through registers: one barrier a slice. Rows are 4 floats
-// apart: a loader whose operand has k innermost in memory writes, at a time, rows k and k + 4 of sixteen m each, and the
-// distance of 4 (M + 4) = 16 mod 32 gives those 32 lanes 32 banks. 16-byte accesses stay aligned.
+// apart: a loader whose operand has k innermost in memory writes, at a time, rows k and k + 4 of sixteen m each, and
+// the distance of 4 (M + 4) = 16 mod 32 gives those 32 lanes 32 banks. 16-byte accesses stay aligned.
 #pragma once
 
 #include "element.cuh"
@@ -145,7 +145,8 @@ template <bool VECTOR, typename T> __device__ __forceinline__ void store_four(T*
 }
 
 // The reverse; zero where there is nothing.
-template <bool VECTOR, typename T> __device__ __forceinline__ void load_four(float (&x)[4], const T* from, int columns) {
+template <bool VECTOR, typename T>
+__device__ __forceinline__ void load_four(float (&x)[4], const T* from, int columns) {
     Four<T> four = {};
     if (VECTOR) {
         if (columns > 0) four = read_four(from);

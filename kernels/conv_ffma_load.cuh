@@ -1,11 +1,12 @@
-// What brings the operands of a convolution on CUDA cores into shared memory, as multiply() of conv_ffma.cuh asks: fetch()
-// starts the loads of the next slice of Tile::DEPTH into registers, store() puts them where the product reads them. The
-// loads are in flight while the slice before is multiplied.
+// What brings the operands of a convolution on CUDA cores into shared memory, as multiply() of conv_ffma.cuh asks:
+// fetch() starts the loads of the next slice of Tile::DEPTH into registers, store() puts them where the product reads
+// them. The loads are in flight while the slice before is multiplied.
 //
-// Two kinds. Where memory has the summed index k innermost (pixels of the forward pass and of the data gradient, filters of
-// the forward pass), two lanes share a row of the operand and each takes four neighbouring k: a sector of 32 bytes of floats.
-// Where it has the other index innermost, lanes run along a row. VECTOR: the innermost extent is a multiple of 4, so that a
-// group of four never straddles its end and is loaded at once; otherwise element by element, each with its own place.
+// Two kinds. Where memory has the summed index k innermost (pixels of the forward pass and of the data gradient,
+// filters of the forward pass), two lanes share a row of the operand and each takes four neighbouring k: a sector of 32
+// bytes of floats. Where it has the other index innermost, lanes run along a row. VECTOR: the innermost extent is a
+// multiple of 4, so that a group of four never straddles its end and is loaded at once; otherwise element by element,
+// each with its own place.
 #pragma once
 
 #include "conv_ffma.cuh"
@@ -70,8 +71,9 @@ template <class Tile, int EXTENT> struct Across {
     static __device__ __forceinline__ int row(int load) { return threadIdx.x / 2 + load * (Tile::THREADS / 2); }
 };
 
-// Rows are pixels, k runs over taps and channels: the image under a filter. The tap (r, s) of a row lies DIRECTION*(r, s)
-// away from the row's (top, left): ahead of it when a forward pass gathers x, behind it when a data gradient gathers dy.
+// Rows are pixels, k runs over taps and channels: the image under a filter. The tap (r, s) of a row lies DIRECTION*(r,
+// s) away from the row's (top, left): ahead of it when a forward pass gathers x, behind it when a data gradient gathers
+// dy.
 template <class Tile, bool VECTOR, int DIRECTION> struct GatheredRows : Across<Tile, Tile::M> {
     using Share = Across<Tile, Tile::M>;
     static constexpr int LOADS = Share::LOADS, WIDTH = VECTOR ? 4 : 1;
@@ -86,8 +88,8 @@ template <class Tile, bool VECTOR, int DIRECTION> struct GatheredRows : Across<T
     float scale[4], shift[4];
     unsigned valid;
 
-    __device__ __forceinline__ GatheredRows(const element* image, int height, int width, int channels, int rows, int columns,
-                                            const float* norm)
+    __device__ __forceinline__ GatheredRows(const element* image, int height, int width, int channels, int rows,
+                                            int columns, const float* norm)
         : image(image), height(height), width(width), channels(channels), rows(rows), columns(columns),
           owed{norm, channels}, tap{0, 0, 0} {
         tap.advance(Share::k0(), columns, channels);
@@ -181,7 +183,8 @@ template <class Tile, bool VECTOR> struct FilterRows : Across<Tile, Tile::N> {
 
 // --- k outermost -----------------------------------------------------------------------------------------------------
 
-// The threads' shares of DEPTH rows of EXTENT: this thread has four columns from column() on, of rows row(), row() + STEP, ...
+// The threads' shares of DEPTH rows of EXTENT: this thread has four columns from column() on, of rows row(), row() +
+// STEP, ...
 template <class Tile, int EXTENT> struct Along {
     static constexpr int STEP = Tile::THREADS / (EXTENT / 4);
     static constexpr int LOADS = Tile::DEPTH / STEP;
@@ -192,7 +195,8 @@ template <class Tile, int EXTENT> struct Along {
     }
 };
 
-// The taps of a filter that reach one class of input pixels: rows r0, r0 + stride, ... (`rows` of them), columns likewise.
+// The taps of a filter that reach one class of input pixels: rows r0, r0 + stride, ... (`rows` of them), columns
+// likewise.
 struct TapClass {
     int r0, s0, rows, columns;
 };
@@ -236,7 +240,8 @@ template <class Tile, bool VECTOR> struct FilterColumns : Along<Tile, Tile::N> {
     }
 };
 
-// Columns are filters, k runs over the pixels [begin, end) of dy: one operand of a weight gradient, as it lies in memory.
+// Columns are filters, k runs over the pixels [begin, end) of dy: one operand of a weight gradient, as it lies in
+// memory.
 template <class Tile, bool VECTOR> struct PixelColumns : Along<Tile, Tile::M> {
     using Share = Along<Tile, Tile::M>;
 
@@ -273,7 +278,8 @@ template <class Tile, bool VECTOR> struct PixelColumns : Along<Tile, Tile::M> {
     }
 };
 
-// Columns are a filter's taps and channels, k runs over the output pixels [begin, end): x as the weight gradient sees it.
+// Columns are a filter's taps and channels, k runs over the output pixels [begin, end): x as the weight gradient sees
+// it.
 template <class Tile, bool VECTOR> struct GatheredColumns : Along<Tile, Tile::N> {
     using Share = Along<Tile, Tile::N>;
     static constexpr int WIDTH = VECTOR ? 4 : 1;
@@ -288,8 +294,8 @@ template <class Tile, bool VECTOR> struct GatheredColumns : Along<Tile, Tile::N>
     float scale[4], shift[4];
     unsigned valid;
 
-    __device__ __forceinline__ GatheredColumns(const element* x, const ConvGeometry& g, const Divisor& p, const Divisor& q,
-                                               const float* norm, int first, int begin, int end)
+    __device__ __forceinline__ GatheredColumns(const element* x, const ConvGeometry& g, const Divisor& p,
+                                               const Divisor& q, const float* norm, int first, int begin, int end)
         : x(x), g(g), p(p), q(q), owed{norm, g.c}, pixel(begin + Share::row()), end(end) {
         Tap at = {0, 0, 0};
         at.advance(first + Share::column(), g.s, g.c);

@@ -1,16 +1,18 @@
-// The three passes of a convolution on CUDA cores, in float: implicit GEMMs over NHWC activations and KRSC weights, for any
-// shape whatever. This is the path of --precision f32, and in the other precisions of what tensor cores do not take: channel
-// counts that no 16 bytes divide, strided data gradients of larger filters. Weights are always read from their float masters.
+// The three passes of a convolution on CUDA cores, in float: implicit GEMMs over NHWC activations and KRSC weights, for
+// any shape whatever. This is the path of --precision f32, and in the other precisions of what tensor cores do not
+// take: channel counts that no 16 bytes divide, strided data gradients of larger filters. Weights are always read from
+// their float masters.
 //
 //   forward          y[m][k]    = sum over (r,s,c)  x[m moved by (r,s)][c] w[k][r,s,c]        m = (n,p,q)
 //   data gradient    dx[m][c]   = sum over (r,s,k)  dy[m moved back][k] w[k][r,s,c]           m = (n,h,w)
 //   weight gradient  dw[k][rsc] = sum over (n,p,q)  dy[npq][k] x[npq moved by (r,s)][c]
 //
-// Tiling and shared memory: conv_ffma.cuh. Floor: 2 N P Q K R S C FLOP at the CUDA cores' rate; every operand read once.
+// Tiling and shared memory: conv_ffma.cuh. Floor: 2 N P Q K R S C FLOP at the CUDA cores' rate; every operand read
+// once.
 //
 // Launch contract, for a tile of M x N results (M N / 64 threads, static shared memory only):
 //   ..._vector: C and K multiples of 4, every pointer aligned to 16 bytes. All sizes and lengths below 2^31.
-//   Blocks are numbered linearly, tiles of columns fastest, so that neighbours share rows of activations in the L2 cache.
+//   Blocks are numbered linearly, tiles of columns fastest, so that neighbours share activations in the L2 cache.
 //   tickets: one zero counter a column tile (weight gradient: a tile); left at zero.
 //   partials: see each pass.
 #pragma once
@@ -41,8 +43,8 @@ struct ConvFfmaBackwardData {
     float* partials;  // with sums: [row tiles][2][C]
     unsigned* tickets;
     ConvGeometry g;
-    Divisor h, w_;   // ceil(H / stride), ceil(W / stride): the extents of a class of pixels
-    int accumulate;  // dx +=
+    Divisor class_height, class_width;  // ceil(H / stride), ceil(W / stride): the extents of a class of pixels
+    int accumulate;                     // dx +=
 };
 
 struct ConvFfmaBackwardWeights {
@@ -212,9 +214,9 @@ __device__ __forceinline__ void store_gradient(const ConvFfmaBackwardData& a, fl
     }
 }
 
-// With a stride, the taps that reach an input pixel (h, w) depend on its class, (h mod stride, w mod stride): tap r does if
-// stride divides h + pad - r. A row tile has pixels of one class only, so nothing is multiplied in vain; a class that no tap
-// reaches, three of the four under a 1x1 filter of stride 2, is stored as zeros without a product.
+// With a stride, the taps that reach an input pixel (h, w) depend on its class, (h mod stride, w mod stride): tap r
+// does if stride divides h + pad - r. A row tile has pixels of one class only, so nothing is multiplied in vain; a
+// class that no tap reaches, three of the four under a 1x1 filter of stride 2, is stored as zeros without a product.
 //
 // Grid: stride^2 classes, times row tiles of N ceil(H/stride) ceil(W/stride) pixels, times column tiles of C channels.
 template <class Tile, bool VECTOR> __device__ __forceinline__ void backward_data(const ConvFfmaBackwardData& a) {
@@ -223,7 +225,7 @@ template <class Tile, bool VECTOR> __device__ __forceinline__ void backward_data
     int row_tile = blockIdx.x / column_tiles, column_tile = blockIdx.x % column_tiles;
     int class_tiles = row_tiles / (g.stride * g.stride), which = row_tile / class_tiles;
     int class_h = which / g.stride, class_w = which % g.stride;
-    int first = (row_tile - which * class_tiles) * Tile::M, pixels = g.n * a.h.divisor * a.w_.divisor;
+    int first = (row_tile - which * class_tiles) * Tile::M, pixels = g.n * a.class_height.divisor * a.class_width.divisor;
 
     TapClass taps;
     taps.r0 = (class_h + g.pad) % g.stride;
@@ -239,8 +241,8 @@ template <class Tile, bool VECTOR> __device__ __forceinline__ void backward_data
 #pragma unroll
     for (int load = 0; load < Rows::LOADS; ++load) {
         int index = first + Rows::Share::row(load), row, n, i, j;
-        a.w_.split(index, row, j);
-        a.h.split(row, n, i);
+        a.class_width.split(index, row, j);
+        a.class_height.split(row, n, i);
         dy.place(load, index < pixels, n, p0 + i, q0 + j);
     }
     FilterColumns<Tile, VECTOR> w(a.w, g, taps, column_tile * Tile::N);
@@ -251,8 +253,8 @@ template <class Tile, bool VECTOR> __device__ __forceinline__ void backward_data
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
         int index = first + Tile::row(i), row, n, y, x;
-        a.w_.split(index, row, x);
-        a.h.split(row, n, y);
+        a.class_width.split(index, row, x);
+        a.class_height.split(row, n, y);
         y = y * g.stride + class_h;
         x = x * g.stride + class_w;
         pixel[i] = index < pixels && y < g.h && x < g.w ? (n * g.h + y) * g.w + x : -1;
@@ -262,8 +264,8 @@ template <class Tile, bool VECTOR> __device__ __forceinline__ void backward_data
 
 // Grid: splits, times row tiles of K filters, times column tiles of R S C.
 //
-// A split sums over its own range of pixels. Where there are several, each leaves its sums in the workspace, in the order in
-// which threads hold them, and the last block of a tile adds them split by split.
+// A split sums over its own range of pixels. Where there are several, each leaves its sums in the workspace, in the
+// order in which threads hold them, and the last block of a tile adds them split by split.
 template <class Tile, bool VECTOR> __device__ __forceinline__ void backward_weights(const ConvFfmaBackwardWeights& a) {
     const ConvGeometry& g = a.g;
     int pixels = g.n * g.p * g.q, length = g.r * g.s * g.c;
@@ -272,7 +274,8 @@ template <class Tile, bool VECTOR> __device__ __forceinline__ void backward_weig
     int row_tile = tile / column_tiles, column_tile = tile % column_tiles;
 
     int slices = (pixels + Tile::DEPTH - 1) / Tile::DEPTH;
-    int share = (slices + a.splits - 1) / a.splits, begin = min(slices, split * share), end = min(slices, begin + share);
+    int share = (slices + a.splits - 1) / a.splits;
+    int begin = min(slices, split * share), end = min(slices, begin + share);
     PixelColumns<Tile, VECTOR> dy(a.dy, row_tile * Tile::M, g.k, begin * Tile::DEPTH, pixels);
     GatheredColumns<Tile, VECTOR> x(a.x, g, a.p, a.q, a.norm, column_tile * Tile::N, begin * Tile::DEPTH, pixels);
     float sum[8][8];
