@@ -225,7 +225,8 @@ template <class Tile, bool VECTOR> __device__ __forceinline__ void backward_data
     int row_tile = blockIdx.x / column_tiles, column_tile = blockIdx.x % column_tiles;
     int class_tiles = row_tiles / (g.stride * g.stride), which = row_tile / class_tiles;
     int class_h = which / g.stride, class_w = which % g.stride;
-    int first = (row_tile - which * class_tiles) * Tile::M, pixels = g.n * a.class_height.divisor * a.class_width.divisor;
+    int first = (row_tile - which * class_tiles) * Tile::M;
+    int pixels = g.n * a.class_height.divisor * a.class_width.divisor;
 
     TapClass taps;
     taps.r0 = (class_h + g.pad) % g.stride;
