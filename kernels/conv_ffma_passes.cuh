@@ -61,6 +61,20 @@ struct ConvFfmaBackwardWeights {
 
 namespace ffma {
 
+// Two numbers a column of this block's tile, in whose first row's threads they are, to partials [row tiles][2][columns].
+template <class Tile, bool VECTOR>
+__device__ __forceinline__ void store_partials(float* partials, const float (&one)[8], const float (&other)[8],
+                                               int columns, int column_tile, int row_tile) {
+    if (Tile::row(0) != 0) return;
+#pragma unroll
+    for (int j = 0; j < 8; j += 4) {
+        int column = column_tile * Tile::N + Tile::column(j);
+        float* to = partials + 2 * row_tile * columns + column;
+        store_four<VECTOR>(to, {one[j], one[j + 1], one[j + 2], one[j + 3]}, columns - column);
+        store_four<VECTOR>(to + columns, {other[j], other[j + 1], other[j + 2], other[j + 3]}, columns - column);
+    }
+}
+
 // Mean and variance of each column of this block's column tile, from all row tiles' in their order.
 template <class Tile>
 __device__ __forceinline__ void merge_statistics(const ConvFfmaForward& a, int column_tile, int row_tiles, int pixels) {
@@ -140,16 +154,7 @@ template <class Tile, bool VECTOR> __device__ __forceinline__ void forward(const
         }
     }
     add_columns<Tile>(m2);
-    if (Tile::row(0) == 0) {
-#pragma unroll
-        for (int j = 0; j < 8; ++j) {
-            int k = column_tile * Tile::N + Tile::column(j);
-            if (k < g.k) {
-                a.partials[2 * row_tile * g.k + k] = mean[j];
-                a.partials[(2 * row_tile + 1) * g.k + k] = m2[j];
-            }
-        }
-    }
+    store_partials<Tile, VECTOR>(a.partials, mean, m2, g.k, column_tile, row_tile);
     if (last_block(a.tickets + column_tile, row_tiles)) merge_statistics<Tile>(a, column_tile, row_tiles, pixels);
 }
 
@@ -193,16 +198,7 @@ __device__ __forceinline__ void store_gradient(const ConvFfmaBackwardData& a, fl
 
     add_columns<Tile>(total);
     add_columns<Tile>(moment);
-    if (Tile::row(0) == 0) {
-#pragma unroll
-        for (int j = 0; j < 8; ++j) {
-            int c = column_tile * Tile::N + Tile::column(j);
-            if (c < channels) {
-                a.partials[2 * row_tile * channels + c] = total[j];
-                a.partials[(2 * row_tile + 1) * channels + c] = moment[j];
-            }
-        }
-    }
+    store_partials<Tile, VECTOR>(a.partials, total, moment, channels, column_tile, row_tile);
     if (!last_block(a.tickets + column_tile, row_tiles)) return;
     for (int j = threadIdx.x; j < 2 * Tile::N; j += Tile::THREADS) {
         int c = column_tile * Tile::N + j % Tile::N, which = j / Tile::N;
