@@ -47,7 +47,7 @@ impl Cuda {
         let Some(w) = w else { return Ok(None) };
         let operands = Operands { out: out.address(), input: input.address(), w, bytes };
         let aligned = [operands.out, operands.input, w].iter().all(|address| address % 16 == 0);
-        let whole = shape.c * bytes % 16 == 0 && shape.k * bytes % 16 == 0;
+        let whole = [shape.c, shape.k].iter().all(|extent| (extent * bytes).is_multiple_of(16));
         // A pixel's taps are bits of a word, 15 in each direction.
         if !aligned || !whole || shape.r > 15 || shape.s > 15 {
             return Ok(None);
