@@ -42,9 +42,10 @@ impl Rounded {
     fn factor(&self, x: f32, shape: &ConvShape) -> f32 {
         let lane = if self.precision == Precision::Bf16 { 8 } else { 4 };
         let stem = shape.c == 3 && shape.r == 7 && shape.k.is_multiple_of(8);
+        let tensor_cores = stem || shape.c.is_multiple_of(lane) && shape.k.is_multiple_of(lane);
         match self.precision {
             Precision::F32 => x,
-            _ if !stem && !(shape.c.is_multiple_of(lane) && shape.k.is_multiple_of(lane)) => x,
+            _ if !tensor_cores => x,
             Precision::Tf32 => tf32(x),
             Precision::Bf16 => half::bf16::from_f32(x).to_f32(),
         }
