@@ -1,9 +1,9 @@
 //! Rows of registers, and the shells that turn a scalar closure into an instruction.
 //!
 //! A closure that captures nothing is a type of no size; `binary(|a: f32, b: f32| a + b)` is a loop over 32 lanes with
-//! that closure compiled into it. Each loop is compiled twice, for any processor and for one with AVX2 and fused
-//! multiply-adds, and chosen by what the processor has when a kernel is decoded: a shape that LLVM turns into a few
-//! vector instructions.
+//! that closure compiled into it. Each loop is compiled for any processor, for one with AVX2 and fused multiply-adds and
+//! for one with AVX-512, and chosen by what the processor has when a kernel is decoded: a shape that LLVM turns into a
+//! few vector instructions.
 
 use super::{Core, Done, Exec};
 use crate::program::{Inst, Slot};
@@ -114,6 +114,8 @@ enum Level {
     Baseline,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
 }
 
 fn level() -> Level {
@@ -127,12 +129,24 @@ fn level() -> Level {
                 && is_x86_feature_detected!("bmi2")
                 && is_x86_feature_detected!("lzcnt")
                 && is_x86_feature_detected!("popcnt");
-            if avx2 {
-                return Level::Avx2;
+            let avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            match (avx2, avx512) {
+                (true, true) => return Level::Avx512,
+                (true, false) => return Level::Avx2,
+                _ => {}
             }
         }
         Level::Baseline
     })
+}
+
+/// Has this processor AVX-512, as far as [`best`] uses it?
+#[cfg(target_arch = "x86_64")]
+pub(super) fn has_avx512() -> bool {
+    level() == Level::Avx512
 }
 
 /// The body of an instruction, to be compiled for several processors.
@@ -156,12 +170,21 @@ unsafe fn avx2<B: Body>(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     unsafe { B::run(core, inst, mask) }
 }
 
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn avx512<B: Body>(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+    // SAFETY: the caller's promise.
+    unsafe { B::run(core, inst, mask) }
+}
+
 /// The best compilation of a body for this processor.
 pub(super) fn best<B: Body>() -> Exec {
     match level() {
         Level::Baseline => baseline::<B>,
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => avx2::<B>,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => avx512::<B>,
     }
 }
 

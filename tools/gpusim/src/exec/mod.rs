@@ -22,6 +22,9 @@ mod matrix;
 mod mbarrier;
 mod memory;
 mod moves;
+mod product;
+#[cfg(target_arch = "x86_64")]
+mod product_avx512;
 mod rounding;
 mod shuffle;
 mod tensor_copy;
