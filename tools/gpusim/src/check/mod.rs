@@ -11,4 +11,4 @@ pub use arena::{Arena, SECTOR};
 pub use global_race::{GlobalRace, LaunchOrder, Touch};
 pub use shared::Shared;
 pub(crate) use shared_race::{AGENTS, BULK, Seen, TENSOR};
-pub use shared_race::{Clash, Clocks};
+pub use shared_race::{Clash, Clocks, Stamp};

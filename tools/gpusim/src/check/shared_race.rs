@@ -19,7 +19,7 @@ pub(crate) const TENSOR: u32 = 33;
 pub(crate) type Seen = [u32; AGENTS];
 
 /// Lanes: one of 32, or several at once.
-pub(super) const MANY: u32 = 32;
+const MANY: u32 = 32;
 
 /// What a warp has seen of the warps of its block: for each, the first clock value it has *not* seen.
 #[derive(Clone)]
@@ -74,18 +74,33 @@ impl Clocks {
 
 /// An access, in 64 bits: clock 24, instruction 24, lane 6, warp (or another agent) 6, bytes 4.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Stamp(u64);
+pub struct Stamp(u64);
 
 /// The bits of the lane.
 const LANE: u64 = 63 << 10;
 
 impl Stamp {
-    /// Of an access to `bytes` (a mask of four).
+    /// Of an access to whole words by several lanes of `warp` (or by another agent).
     #[inline]
-    pub fn new(clock: u32, at: u32, lane: u32, warp: u32, bytes: u32) -> Self {
+    #[must_use]
+    pub fn new(clock: u32, at: u32, warp: u32) -> Self {
         let clock = u64::from(clock & 0xff_ffff);
         let at = u64::from(at & 0xff_ffff);
-        Self(clock << 40 | at << 16 | u64::from(lane) << 10 | u64::from(warp) << 4 | u64::from(bytes))
+        Self(clock << 40 | at << 16 | u64::from(MANY) << 10 | u64::from(warp) << 4 | 15)
+    }
+
+    /// The same by one lane.
+    #[inline]
+    #[must_use]
+    pub fn of_lane(self, lane: u32) -> Self {
+        Self(self.0 & !LANE | u64::from(lane) << 10)
+    }
+
+    /// The same to some bytes of a word (a mask of four).
+    #[inline]
+    #[must_use]
+    pub fn of_bytes(self, bytes: u32) -> Self {
+        Self(self.0 & !15 | u64::from(bytes))
     }
 
     fn clock(self) -> u32 {
@@ -108,13 +123,14 @@ impl Stamp {
         self.0 as u32 & 15
     }
 
+    #[inline]
     fn clashes(self, mine: Self, clocks: &Clocks) -> bool {
-        if self.bytes() & mine.bytes() == 0 {
+        if clocks.saw(self.warp(), self.clock()) || self.bytes() & mine.bytes() == 0 {
             return false;
         }
         let lanes_known = self.lane() != MANY && mine.lane() != MANY;
         let same_thread = self.warp() == mine.warp() && (!lanes_known || self.lane() == mine.lane());
-        !same_thread && !clocks.saw(self.warp(), self.clock())
+        !same_thread
     }
 
     /// The same warp, clock and instruction, whatever the lane and bytes?
@@ -126,7 +142,7 @@ impl Stamp {
     #[inline]
     fn merged(self, other: Self) -> Self {
         let lane = if self.lane() == other.lane() { self.lane() } else { MANY };
-        Self::new(self.clock(), self.at(), lane, self.warp(), self.bytes() | other.bytes())
+        self.of_lane(lane).of_bytes(self.bytes() | other.bytes())
     }
 }
 
@@ -162,6 +178,21 @@ impl Cell {
             return None;
         }
         if write { self.note_write(mine, clocks) } else { self.note_read(mine, clocks) }
+    }
+
+    /// Notes a read of all four bytes by a warp that acts as one, of a cell whose bytes were only ever touched together;
+    /// not if it clashes, which it then says.
+    #[inline(always)]
+    pub fn read_plain(&mut self, mine: Stamp, clocks: &Clocks) -> bool {
+        if self.write.clashes(mine, clocks) {
+            return false;
+        }
+        let last = self.reads[0];
+        if last.warp() != mine.warp() {
+            self.reads[1] = last;
+        }
+        self.reads[0] = mine;
+        true
     }
 
     /// Takes a write that was noted before, and clashed with nothing, as one of now.
@@ -219,7 +250,7 @@ mod tests {
         lane: u32,
         clocks: &Clocks,
     ) -> Option<Clash> {
-        cell.note(Stamp::new(clocks.now(warp), at, lane, warp, bytes), write, clocks)
+        cell.note(Stamp::new(clocks.now(warp), at, warp).of_lane(lane).of_bytes(bytes), write, clocks)
     }
 
     fn barrier(warps: &mut [Clocks]) {

@@ -2,7 +2,7 @@
 
 use super::banks::{repeats, wavefronts};
 use super::{Core, Done, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Stop};
-use crate::check::{Clash, GlobalRace, SECTOR, Touch};
+use crate::check::{Clash, GlobalRace, SECTOR, Stamp, Touch};
 use crate::fault::{Access, Kind};
 use crate::ptx::ast::Space;
 
@@ -98,7 +98,8 @@ impl Core<'_> {
         Ok(())
     }
 
-    fn check_aligned(&self, addresses: &[u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
+    #[inline(always)]
+    pub(super) fn check_aligned(&self, addresses: &[u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
         let low = u64::from(bytes) - 1;
         if addresses.iter().fold(0, |all, address| all | address) & low == 0 {
             return Ok(());
@@ -254,25 +255,47 @@ impl Core<'_> {
         Ok(())
     }
 
+    /// The race check's stamp of the instruction in hand, by several lanes.
+    #[inline]
+    fn stamp(&self) -> Stamp {
+        Stamp::new(self.warp.clocks.now(self.warp.number), self.at, self.warp.number)
+    }
+
     /// Checks the accesses of some lanes to shared memory; `together` when the warp acts as one.
     #[inline(always)]
-    pub(super) fn shared_lanes(
-        &mut self,
-        offsets: &[u64; 32],
-        mask: u32,
-        bytes: u32,
-        mode: Mode,
-        together: bool,
-    ) -> Done {
+    fn shared_lanes(&mut self, offsets: &[u64; 32], mask: u32, bytes: u32, mode: Mode, together: bool) -> Done {
+        let stamp = self.stamp();
         for lane in lanes(mask) {
-            self.shared_lane(offsets[lane], bytes, mode, lane as u32, together)?;
+            let named = if together { stamp } else { stamp.of_lane(lane as u32) };
+            self.shared_at(offsets[lane], bytes, mode, lane as u32, named)?;
         }
         Ok(())
     }
 
-    /// [`Self::shared_lanes`] of one.
+    /// Checks reads or writes of granules of 16 bytes by a warp that acts as one, a granule a lane from the first on.
     #[inline(always)]
-    pub(super) fn shared_lane(&mut self, offset: u64, bytes: u32, mode: Mode, lane: u32, together: bool) -> Done {
+    pub(super) fn shared_granules(&mut self, offsets: &[u64], mode: Mode) -> Done {
+        let stamp = self.stamp();
+        let mut done = 0;
+        while done < offsets.len() {
+            if mode == Mode::Read {
+                done += self.common.shared.read_plain(&offsets[done..], stamp, &self.warp.clocks);
+            }
+            if let Some(&offset) = offsets.get(done) {
+                self.shared_at(offset, 16, mode, done as u32, stamp)?;
+                done += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the access of a lane to shared memory.
+    pub(super) fn shared_lane(&mut self, offset: u64, bytes: u32, mode: Mode, lane: u32) -> Done {
+        self.shared_at(offset, bytes, mode, lane, self.stamp().of_lane(lane))
+    }
+
+    #[inline(always)]
+    fn shared_at(&mut self, offset: u64, bytes: u32, mode: Mode, lane: u32, stamp: Stamp) -> Done {
         let shared = &mut self.common.shared;
         if !shared.holds(offset, bytes) || mode.reads() && !shared.is_initialised(offset, bytes) {
             return Err(self.no_value(offset, bytes, mode, lane));
@@ -280,13 +303,11 @@ impl Core<'_> {
         if mode.writes() {
             shared.mark(offset, bytes);
         }
-        if let Some(line) = self.common.pending.find(offset, bytes) {
+        if let Some(line) = shared.promised(offset, bytes) {
             return Err(self.fault(lane, Kind::AsyncPending { address: offset, line }));
         }
         if mode.races() {
-            let named = (!together).then_some(lane);
-            let (warp, write) = (self.warp.number, mode.writes());
-            let clash = self.common.shared.touch(offset, bytes, write, self.at, warp, named, &self.warp.clocks);
+            let clash = shared.touch(offset, bytes, mode.writes(), stamp, &self.warp.clocks);
             if let Some(clash) = clash {
                 return Err(self.shared_race(lane, offset, clash));
             }
@@ -304,10 +325,8 @@ impl Core<'_> {
         clock: u32,
         lane: u32,
     ) -> Done {
-        let mode = if write { Mode::StrongWrite } else { Mode::StrongRead };
-        self.shared_lane(offset, bytes, mode, lane, true)?;
-        let clash = self.common.shared.touch_beside(offset, bytes, write, self.at, agent, clock, &self.warp.clocks);
-        clash.map_or(Ok(()), |clash| Err(self.shared_race(lane, offset, clash)))
+        let mode = if write { Mode::Write } else { Mode::Read };
+        self.shared_at(offset, bytes, mode, lane, Stamp::new(clock, self.at, agent))
     }
 
     /// Shared memory that isn't there, or that nobody wrote.

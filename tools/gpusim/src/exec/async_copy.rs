@@ -6,6 +6,7 @@
 use super::access::{Mode, lanes};
 use super::memory::{addresses, is_cache_hint};
 use super::{Core, Done};
+use crate::check::Stamp;
 use crate::program::{Act, Class, DecodeError, Decoder, Inst};
 use crate::ptx::ast::{Instruction, Operand, Space, Type};
 use std::collections::VecDeque;
@@ -33,64 +34,6 @@ impl Groups {
     pub fn clear(&mut self) {
         self.open.clear();
         self.committed.clear();
-    }
-}
-
-/// Which words of a block's shared memory are pending: a PTX line each, 0 for none.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Pending {
-    lines: Vec<u32>,
-    /// Words on their way; one that two lanes of an instruction fill counts twice.
-    count: usize,
-}
-
-impl Pending {
-    pub fn clear(&mut self) {
-        if self.count > 0 {
-            self.lines.fill(0);
-            self.count = 0;
-        }
-    }
-
-    #[inline(always)]
-    fn add(&mut self, offset: u32, bytes: u32, line: u32) {
-        let (first, words) = (offset as usize / 4, bytes as usize / 4);
-        if self.lines.len() < first + words {
-            self.lines.resize((first + words).next_multiple_of(4), 0);
-        }
-        self.fill(first, words, line);
-        self.count += words;
-    }
-
-    #[inline(always)]
-    fn remove(&mut self, offset: u32, bytes: u32) {
-        let (first, words) = (offset as usize / 4, bytes as usize / 4);
-        self.fill(first, words, 0);
-        self.count -= words;
-    }
-
-    #[inline(always)]
-    fn fill(&mut self, first: usize, words: usize, line: u32) {
-        // A granule's store is an instruction; others are loops.
-        match words {
-            4 => self.lines[first..first + 4].copy_from_slice(&[line; 4]),
-            _ => self.lines[first..first + words].fill(line),
-        }
-    }
-
-    /// The line of the copy under which any of these bytes (up to 16, naturally aligned) lies.
-    #[inline(always)]
-    pub fn find(&self, offset: u64, bytes: u32) -> Option<u32> {
-        if self.count == 0 {
-            return None;
-        }
-        let first = (offset / 4) as usize;
-        // There are lines for whole granules of 16 bytes: for all of these words or none.
-        let lines = self.lines.get(first..first + bytes.div_ceil(4) as usize)?;
-        if lines.iter().fold(0, |all, line| all | line) == 0 {
-            return None;
-        }
-        lines.iter().copied().find(|&line| line != 0)
     }
 }
 
@@ -182,7 +125,7 @@ unsafe fn copy_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     let mut offsets = [0; 32];
     for lane in lanes(mask) {
         offsets[lane] = to[lane] as u32;
-        core.common.pending.add(offsets[lane], bytes, line);
+        core.common.shared.promise(offsets[lane], bytes, line);
     }
     core.warp.copies.open.push(Copies { offsets, mask, bytes, at });
     Ok(())
@@ -235,9 +178,9 @@ impl Core<'_> {
     fn deliver(&mut self, mut group: Vec<Copies>) {
         let (warp, shared) = (self.warp.number, &mut self.common.shared);
         for Copies { offsets, mask, bytes, at } in group.drain(..) {
+            let stamp = Stamp::new(self.warp.clocks.now(warp), at, warp);
             for lane in lanes(mask) {
-                self.common.pending.remove(offsets[lane], bytes);
-                shared.arrive(offsets[lane].into(), bytes, at, warp, lane as u32, &self.warp.clocks);
+                shared.arrive(offsets[lane], bytes, stamp.of_lane(lane as u32));
             }
         }
         self.warp.copies.spare.push(group);

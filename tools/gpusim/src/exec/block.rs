@@ -28,8 +28,6 @@ pub struct Common {
     /// The clocks of its bulk copies and of its warpgroup products.
     pub(super) bulk_clock: u32,
     pub(super) tensor_clock: u32,
-    /// Pending asynchronous copies: byte ranges of shared memory.
-    pub(super) pending: super::async_copy::Pending,
 }
 
 /// A block in flight.
@@ -59,7 +57,6 @@ impl Block {
             bulk_clock: 0,
             tensor_clock: 0,
             mbarriers: super::mbarrier::Mbarriers::default(),
-            pending: super::async_copy::Pending::default(),
         };
         Self { common, warps: (0..launch.warps()).map(|_| Warp::new(launch.kernel)).collect() }
     }
@@ -69,7 +66,6 @@ impl Block {
         self.common.linear = linear;
         self.common.index = launch.block_index(linear);
         self.common.shared.clear();
-        self.common.pending.clear();
         self.common.bulk_clock = 0;
         self.common.tensor_clock = 0;
         self.common.mbarriers.start(launch.threads());

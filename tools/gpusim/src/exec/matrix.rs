@@ -81,14 +81,9 @@ impl Core<'_> {
         let count = inst.wide.len() - 2;
         // SAFETY: the caller's promise.
         let mut at = unsafe { addresses(self, inst.a[0], inst.wide[0] != 0, inst.imm) };
-        for (lane, &address) in at.iter().enumerate().take(8 * count) {
-            if address % 16 != 0 {
-                let kind = crate::fault::Kind::Misaligned { address, bytes: 16, write: mode == Mode::Write };
-                return Err(self.fault(lane as u32, kind));
-            }
-        }
         let rows = u32::MAX >> (32 - 8 * count);
-        self.shared_lanes(&at, rows, 16, mode, true)?;
+        self.check_aligned(&at, rows, 16, mode)?;
+        self.shared_granules(&at[..8 * count], mode)?;
         let (fronts, ideal) = wavefronts(&at, rows, 16);
         self.tally.shared(self.at, fronts, ideal);
         let base = self.common.shared.pointer() as u64;

@@ -176,7 +176,7 @@ impl Core<'_> {
         if !address.is_multiple_of(8) {
             return Err(self.fault(lane, Kind::Misaligned { address, bytes: 8, write: mode == Mode::Write }));
         }
-        self.shared_lane(address, 8, mode, lane, false)?;
+        self.shared_lane(address, 8, mode, lane)?;
         if mode == Mode::Write {
             return Ok(self.common.mbarriers.live.entry(address).or_insert_with(|| Phases::new(0)));
         }
