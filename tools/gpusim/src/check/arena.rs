@@ -1,13 +1,15 @@
 //! The device's memory: one reserved range of addresses, with its shadows.
 //!
 //! A device address *is* a host address inside the range, so that pinned and managed memory need nothing special. The
-//! shadows (one initialised-bit a byte, one race cell a sector) are ranges of their own; the host's kernel commits pages
-//! of any of them when they are first touched, and an untouched shadow reads as zero: not initialised, never accessed.
+//! shadows (one initialised-bit a byte; for races a cell of two lines and, where they are needed, the histories of
+//! sectors) are ranges of their own; the host's kernel commits pages of any of them when they are first touched, and an
+//! untouched shadow reads as zero: not initialised, never accessed.
 //!
 //! Threads of a simulated kernel may race for device memory, as on a GPU; so it is only ever reached through raw
 //! pointers, never through references.
 
-use super::global_race::Cell;
+use super::global_race::{LINE, Pair};
+use super::sector_history::History;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,11 +25,12 @@ pub struct Arena {
     base: u64,
     bytes: usize,
     initialised: *const AtomicU64,
-    cells: *const Cell,
+    pairs: *const Pair,
+    histories: *mut History,
 }
 
-// SAFETY: the pointers are to mappings that live as long as the process; they are used atomically (shadows) or as raw
-// device memory whose races are the simulated program's.
+// SAFETY: the pointers are to mappings that live as long as this does; they are used atomically or under locks (shadows)
+// or as raw device memory whose races are the simulated program's.
 unsafe impl Send for Arena {}
 // SAFETY: as above.
 unsafe impl Sync for Arena {}
@@ -47,12 +50,21 @@ fn reserve(bytes: usize) -> io::Result<*mut u8> {
     if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at.cast()) }
 }
 
+fn pair_bytes(bytes: usize) -> usize {
+    bytes / (2 * LINE as usize) * size_of::<Pair>()
+}
+
+fn history_bytes(bytes: usize) -> usize {
+    bytes / SECTOR as usize * size_of::<History>()
+}
+
 impl Drop for Arena {
     fn drop(&mut self) {
         let mappings = [
             (self.base as *mut libc::c_void, self.bytes),
             (self.initialised as *mut libc::c_void, self.bytes / 8),
-            (self.cells as *mut libc::c_void, self.bytes / SECTOR as usize * size_of::<Cell>()),
+            (self.pairs as *mut libc::c_void, pair_bytes(self.bytes)),
+            (self.histories.cast(), history_bytes(self.bytes)),
         ];
         for (start, bytes) in mappings {
             // SAFETY: the mapping is ours, and nobody else has it any more.
@@ -84,8 +96,9 @@ impl Arena {
     pub fn of(bytes: usize) -> io::Result<Self> {
         let base = reserve(bytes)?;
         let initialised = reserve(bytes / 8)?;
-        let cells = reserve(bytes / SECTOR as usize * size_of::<Cell>())?;
-        Ok(Self { base: base as u64, bytes, initialised: initialised.cast(), cells: cells.cast() })
+        let (pairs, histories) = (reserve(pair_bytes(bytes))?, reserve(history_bytes(bytes))?);
+        let (initialised, pairs, histories) = (initialised.cast(), pairs.cast(), histories.cast());
+        Ok(Self { base: base as u64, bytes, initialised, pairs, histories })
     }
 
     /// The first address.
@@ -115,21 +128,30 @@ impl Arena {
         unsafe { &*self.initialised.add((offset / 64) as usize) }
     }
 
-    /// The race cell of the sector that `address` is in.
+    /// The race cell of the lines around `address`.
     #[inline]
-    pub(super) fn cell(&self, address: u64) -> &Cell {
+    pub(super) fn pair(&self, address: u64) -> &Pair {
         let offset = address - self.base;
         debug_assert!(offset < self.bytes as u64);
-        // SAFETY: the shadow has a cell for every sector of the range; zeroed memory is a valid cell, and all of it
+        // SAFETY: the shadow has a cell for every two lines of the range; zeroed memory is a valid cell, and all of it
         // but the lock is behind the lock.
-        unsafe { &*self.cells.add((offset / SECTOR) as usize) }
+        unsafe { &*self.pairs.add((offset / (2 * LINE)) as usize) }
     }
 
-    /// Has the processor fetch the race cell of the sector at `address`, which is about to be touched: the cells of a
+    /// The history of the sector at `address`; whoever uses it holds the lock of its lines.
+    #[inline]
+    pub(super) fn history(&self, address: u64) -> *mut History {
+        let offset = address - self.base;
+        debug_assert!(offset < self.bytes as u64);
+        // SAFETY: the shadow has a history for every sector of the range.
+        unsafe { self.histories.add((offset / SECTOR) as usize) }
+    }
+
+    /// Has the processor fetch the race cell of the line at `address`, which is about to be touched: the cells of a
     /// request then come at once, and not each after the lock of the one before.
     #[inline]
     pub fn fetch_cell(&self, address: u64) {
-        let cell: *const Cell = self.cell(address);
+        let cell: *const Pair = self.pair(address);
         #[cfg(target_arch = "x86_64")]
         // SAFETY: every processor of this kind has the instruction, or takes it for one that does nothing.
         unsafe {
@@ -154,13 +176,17 @@ impl Arena {
         self.word(offset).load(Ordering::Relaxed) >> (offset % 64) & wanted == wanted
     }
 
-    /// As [`Self::is_initialised`], for the bytes of a sector that a mask names.
+    /// As [`Self::is_initialised`], for the bytes of a line that a mask names.
     #[inline]
     #[must_use]
-    pub fn is_sector_initialised(&self, sector: u64, bytes: u32) -> bool {
-        let offset = sector.wrapping_sub(self.base);
-        let wanted = u64::from(bytes);
-        offset < self.bytes as u64 && self.word(offset).load(Ordering::Relaxed) >> (offset % 64) & wanted == wanted
+    pub fn is_line_initialised(&self, line: u64, bytes: u64) -> bool {
+        let offset = line.wrapping_sub(self.base);
+        offset < self.bytes as u64 && self.word(offset).load(Ordering::Relaxed) & bytes == bytes
+    }
+
+    /// Marks the bytes of a line that a mask names as initialised.
+    pub fn mark_line(&self, line: u64, bytes: u64) {
+        self.word(line - self.base).fetch_or(bytes, Ordering::Relaxed);
     }
 
     /// As [`Self::is_initialised`], for any range.
@@ -238,8 +264,10 @@ mod tests {
         assert!(!arena.is_range_initialised(at, 71));
         arena.copy_marks(at - 1, arena.base() + 4096, 72);
         assert!(!arena.is_initialised(arena.base() + 4096, 1));
-        assert!(arena.is_sector_initialised(arena.base() + 32, 0xa000_0000));
-        assert!(!arena.is_sector_initialised(arena.base() + 32, 0xb000_0000));
+        assert!(arena.is_line_initialised(arena.base(), 0xa << 60));
+        assert!(!arena.is_line_initialised(arena.base(), 0xb << 60));
+        arena.mark_line(arena.base(), 1 << 60);
+        assert!(arena.is_line_initialised(arena.base(), 0xb << 60));
         assert!(arena.is_range_initialised(arena.base() + 4097, 70));
         assert!(!arena.is_initialised(arena.base() + 4097 + 70, 1));
         arena.forget(at, 70);

@@ -1,96 +1,87 @@
 //! Races for device memory, between the blocks of a launch and within one.
 //!
-//! A cell shadows a 32-byte sector: which bytes the last block wrote and read, which bytes the one before it did, and who
-//! touched it last. Two blocks that touch the same byte, one writing, are unordered unless the first released (a fence, then an
-//! atomic) and the second acquired after that (an atomic or a strong load): see [`LaunchOrder`]. Within a block, warps
-//! are ordered by their vector clocks, exactly, but only the last access of a sector is remembered. Both rules can miss
-//! a race; neither invents one. Atomic accesses order others and race with nothing.
+//! Two blocks that touch the same byte, one writing, are unordered unless the first released (a fence, then an atomic)
+//! and the second acquired after that (an atomic or a strong load): see [`LaunchOrder`]. Within a block, warps are
+//! ordered by their vector clocks, exactly, but only the last access of a sector is remembered. Both rules can miss a
+//! race; neither invents one. Atomic accesses order others and race with nothing.
+//!
+//! The shadow has two levels. Most memory is read and written by whole lines of 64 bytes, whose two sectors then have
+//! one history, without masks of bytes: two such lines and a lock share 64 bytes of shadow. The first access to less
+//! splits a line for the rest of the launch: from then on its sectors have a [`History`] each.
 
+use super::launch_order::LaunchOrder;
+use super::sector_history::{History, LOADED, Last, STORED, moves};
 use super::shared_race::Clocks;
 use super::{Arena, SECTOR};
 use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Who last touched a sector, and which bytes.
-#[derive(Clone, Copy, Default)]
-struct Last {
-    bytes: u32,
+/// Bytes of a line.
+pub const LINE: u64 = 64;
+
+/// When a warp of some block did something.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Moment {
     /// Index of the instruction.
-    at: u32,
+    pub at: u32,
     /// The warp's clock (low 24 bits) and number.
     clock_warp: u32,
 }
 
-impl Last {
-    fn new(bytes: u32, touch: &Touch<'_>) -> Self {
-        Self { bytes, at: touch.at, clock_warp: touch.clocks.now(touch.warp) << 8 >> 8 | touch.warp << 24 }
+impl Moment {
+    pub fn warp(self) -> u32 {
+        self.clock_warp >> 24
     }
 
-    fn add(&mut self, bytes: u32, touch: &Touch<'_>) {
-        let new = Self::new(bytes, touch);
-        let same = new.clock_warp == self.clock_warp && new.at == self.at;
-        *self = Self { bytes: if same { bytes | self.bytes } else { bytes }, ..new };
-    }
-
-    fn clashes(&self, bytes: u32, touch: &Touch<'_>) -> bool {
-        let (clock, warp) = (self.clock_warp & 0xff_ffff, self.clock_warp >> 24);
-        self.bytes & bytes != 0 && warp != touch.warp && !touch.clocks.saw(warp, clock)
-    }
-}
-
-/// A sector's history within one launch.
-#[derive(Clone, Copy, Default)]
-struct History {
-    launch: u32,
-    writer: u32,
-    written: u32,
-    reader: u32,
-    read: u32,
-    /// Bytes that the block before `writer` wrote, and that block.
-    others_wrote: u32,
-    other_writer: u32,
-    others_read: u32,
-    other_reader: u32,
-    last_write: Last,
-    last_read: Last,
-}
-
-/// The shadow of a sector. Zeroed memory is an unlocked, empty cell.
-#[repr(C, align(64))]
-pub(super) struct Cell {
-    locked: AtomicBool,
-    history: UnsafeCell<History>,
-}
-
-// SAFETY: the history is only reached while `locked` is held.
-unsafe impl Sync for Cell {}
-
-impl Cell {
-    fn with<T>(&self, look: impl FnOnce(&mut History) -> T) -> T {
-        while self.locked.swap(true, Ordering::Acquire) {
-            std::hint::spin_loop();
-        }
-        // SAFETY: the lock is ours.
-        let result = look(unsafe { &mut *self.history.get() });
-        self.locked.store(false, Ordering::Release);
-        result
+    /// Is it of another warp of the block, which hasn't been waited for since?
+    pub fn is_unseen(self, touch: &Touch<'_>) -> bool {
+        self.warp() != touch.moment.warp() && !touch.clocks.saw(self.warp(), self.clock_warp & 0xff_ffff)
     }
 }
 
 /// Who touches: a warp, somewhere in its kernel.
 pub struct Touch<'a> {
     /// The launch's number, from 1.
-    pub launch: u32,
+    pub(super) launch: u32,
     /// The block's linear index.
-    pub block: u32,
-    /// The warp's.
-    pub warp: u32,
-    /// Index of the instruction.
-    pub at: u32,
-    /// What the warp has seen of the others in its block.
-    pub clocks: &'a Clocks,
-    /// What blocks have seen of each other.
-    pub order: &'a LaunchOrder,
+    pub(super) block: u32,
+    pub(super) moment: Moment,
+    pub(super) clocks: &'a Clocks,
+    pub(super) order: &'a LaunchOrder,
+}
+
+impl<'a> Touch<'a> {
+    /// Warp `warp` of block `block` of launch number `launch` at instruction `at`; `clocks` is what the warp has seen of
+    /// the others in its block, `order` what blocks have seen of each other.
+    #[must_use]
+    pub fn new(launch: u32, block: u32, warp: u32, at: u32, clocks: &'a Clocks, order: &'a LaunchOrder) -> Self {
+        let clock_warp = clocks.now(warp) << 8 >> 8 | warp << 24;
+        Self { launch, block, moment: Moment { at, clock_warp }, clocks, order }
+    }
+}
+
+/// What a request does to one line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// Address of the line.
+    pub line: u64,
+    /// The bytes of it, a bit each.
+    pub bytes: u64,
+    /// The first lane.
+    pub lane: u32,
+}
+
+impl Run {
+    /// The bytes in either sector.
+    fn halves(self) -> [u32; 2] {
+        [self.bytes as u32, (self.bytes >> 32) as u32]
+    }
+
+    /// How many of its sectors it touches.
+    #[must_use]
+    pub fn sectors(self) -> u64 {
+        self.halves().into_iter().map(|half| u64::from(half != 0)).sum()
+    }
 }
 
 /// An earlier access without order to this one.
@@ -108,143 +99,236 @@ pub struct GlobalRace {
     pub address: u64,
 }
 
-impl Arena {
-    /// Notes that `bytes` (a mask) of the sector at `address` are read or written.
-    ///
-    /// Gives whether memory must move the sector for it, and the race if there is one: for the launch's first write of a
-    /// sector, and for its first read of one that it hasn't written.
-    pub fn touch(&self, address: u64, bytes: u32, write: bool, touch: &Touch<'_>) -> (bool, Option<GlobalRace>) {
-        let sector = address / SECTOR * SECTOR;
-        self.cell(sector).with(|history| {
-            history.begin(touch);
-            let read = if write { 0 } else { history.read | history.others_read };
-            let moved = history.written | history.others_wrote | read != 0;
-            let race = history
-                .race(bytes, write, touch)
-                .map(|(common, race)| GlobalRace { address: sector + u64::from(common.trailing_zeros()), ..race });
-            history.note(bytes, write, touch);
-            (!moved, race)
-        })
-    }
+/// Of a [`Pair`] whose lock is taken, instead of a launch's number.
+const LOCKED: u32 = u32::MAX;
 
-    /// As [`Self::touch`] for an access that races with nothing: gives whether it is the launch's first to the sector.
-    pub fn visit(&self, address: u64, touch: &Touch<'_>) -> bool {
-        self.cell(address / SECTOR * SECTOR).with(|history| history.begin(touch))
-    }
+// What has happened to a line in this launch, besides [`LOADED`] and [`STORED`], by accesses that may race.
+const WRITTEN: u8 = 4;
+const READ: u8 = 8;
+const OTHERS_READ: u8 = 16;
+/// Its sectors have histories of their own.
+const SPLIT: u8 = 32;
+
+/// The history of a line that was touched as a whole, as [`History`] has it.
+#[derive(Clone, Copy, Default)]
+struct Line {
+    writer: u32,
+    reader: u32,
+    other_reader: u32,
+    last_write: Moment,
+    last_read: Moment,
 }
 
-impl History {
-    /// Forgets what earlier launches did; gives whether there was none of this launch.
-    fn begin(&mut self, touch: &Touch<'_>) -> bool {
-        let first = self.launch != touch.launch;
-        if first {
-            *self = Self { launch: touch.launch, writer: touch.block, reader: touch.block, ..Self::default() };
+#[derive(Clone, Copy, Default)]
+struct Lines {
+    flags: [u8; 2],
+    lines: [Line; 2],
+}
+
+/// The shadow of two neighbouring lines. Zeroed memory is unlocked and empty.
+#[repr(C, align(64))]
+pub(super) struct Pair {
+    /// The launch that touched them last, or [`LOCKED`].
+    launch: AtomicU32,
+    lines: UnsafeCell<Lines>,
+}
+
+const _: () = assert!(size_of::<Pair>() == 64);
+
+// SAFETY: the lines are only reached while the lock is held.
+unsafe impl Sync for Pair {}
+
+/// A [`Pair`] that nobody else looks at; with it, the histories of its sectors.
+struct Held<'a> {
+    pair: &'a Pair,
+    launch: u32,
+}
+
+impl<'a> Held<'a> {
+    #[inline]
+    fn new(pair: &'a Pair, launch: u32) -> Self {
+        let before = loop {
+            let found = pair.launch.swap(LOCKED, Ordering::Acquire);
+            if found != LOCKED {
+                break found;
+            }
+            std::hint::spin_loop();
+        };
+        let mut held = Self { pair, launch };
+        if before != launch {
+            held.lines().flags = [0; 2];
         }
-        first
+        held
     }
 
     #[inline]
-    fn race(&self, bytes: u32, write: bool, touch: &Touch<'_>) -> Option<(u32, GlobalRace)> {
-        // The usual case: nobody else had to do with these bytes, or all only read them.
-        let read = if write { self.read | self.others_read } else { 0 };
-        if (self.written | self.others_wrote | read) & bytes == 0 {
-            return None;
-        }
-        self.race_with(bytes, write, touch)
+    fn lines(&mut self) -> &mut Lines {
+        // SAFETY: the lock is ours.
+        unsafe { &mut *self.pair.lines.get() }
+    }
+}
+
+impl Drop for Held<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.pair.launch.store(self.launch, Ordering::Release);
+    }
+}
+
+/// What kind of access a request is, to the race check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// A read that may race.
+    Read,
+    /// A write that may race.
+    Write,
+    /// A read with an order, which races with nothing.
+    OrderedRead,
+    /// A write, or a read and a write at once, with an order.
+    OrderedWrite,
+}
+
+impl Manner {
+    fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::OrderedWrite)
     }
 
-    fn race_with(&self, bytes: u32, write: bool, touch: &Touch<'_>) -> Option<(u32, GlobalRace)> {
-        // (bytes, block, is it a write, the last access if it was that block's)
-        let writes = [(self.written, self.writer, Some(self.last_write)), (self.others_wrote, self.other_writer, None)];
-        let reads = [(self.read, self.reader, Some(self.last_read)), (self.others_read, self.other_reader, None)];
-        let writes = writes.into_iter().map(|(b, block, last)| (b, block, last, true));
-        let reads = reads.into_iter().map(|(b, block, last)| (b, block, last, false));
-        for (theirs, block, last, their_write) in writes.chain(reads) {
-            if !(write || their_write) || theirs & bytes == 0 {
+    fn races(self) -> bool {
+        matches!(self, Self::Read | Self::Write)
+    }
+}
+
+impl Arena {
+    /// Notes a request. Gives how many sectors memory must move for it: those that this launch writes for the first time,
+    /// or reads for the first time and hasn't written.
+    ///
+    /// # Errors
+    /// The race, and the lane that is part of it.
+    #[inline(always)]
+    pub fn touch(&self, runs: &[Run], manner: Manner, touch: &Touch<'_>) -> Result<u64, (u32, GlobalRace)> {
+        let mut moved = 0;
+        let mut at = 0;
+        while at < runs.len() {
+            let pair = runs[at].line / (2 * LINE);
+            let mut held = Held::new(self.pair(runs[at].line), touch.launch);
+            while at < runs.len() && runs[at].line / (2 * LINE) == pair {
+                moved += match held.lines().touch_whole(runs[at], manner, touch) {
+                    Some(moved) => moved,
+                    None => self.touch_closely(&mut held, runs[at], manner, touch)?,
+                };
+                at += 1;
+            }
+        }
+        Ok(moved)
+    }
+
+    /// As [`Self::touch`] for a run that needs a look at the sectors, or at who did what before.
+    #[inline(never)]
+    fn touch_closely(
+        &self,
+        held: &mut Held<'_>,
+        run: Run,
+        manner: Manner,
+        touch: &Touch<'_>,
+    ) -> Result<u64, (u32, GlobalRace)> {
+        let which = (run.line / LINE % 2) as usize;
+        let Lines { flags, lines } = held.lines();
+        let (flags, line) = (&mut flags[which], &mut lines[which]);
+        let write = manner.writes();
+        let named = |offset: u64, (common, race): (u32, GlobalRace)| {
+            let address = run.line + offset + u64::from(common.trailing_zeros());
+            (run.lane, GlobalRace { address, ..race })
+        };
+        if *flags & SPLIT == 0 && run.bytes == u64::MAX && !(write && *flags & WRITTEN != 0 && line.writer != touch.block) {
+            if let Some(race) = line.history(*flags).race(u32::MAX, write, touch) {
+                return Err(named(0, race));
+            }
+            return Ok(line.note(flags, write, touch));
+        }
+        let mut moved = 0;
+        for (offset, bytes) in [0, SECTOR].into_iter().zip(run.halves()) {
+            // SAFETY: the lock of the pair is ours, and with it the histories of its sectors.
+            let history = unsafe { &mut *self.history(run.line + offset) };
+            if *flags & SPLIT == 0 {
+                *history = line.history(*flags);
+            }
+            if bytes == 0 {
                 continue;
             }
-            let clash = if block == touch.block {
-                last.is_some_and(|last| last.clashes(bytes, touch))
-            } else {
-                !touch.order.ordered(block, touch.block)
-            };
-            if clash {
-                let at = last.map(|last| last.at);
-                let warp = last.map(|last| last.clock_warp >> 24);
-                return Some((theirs & bytes, GlobalRace { block, at, warp, write: their_write, address: 0 }));
+            moved += u64::from(moves(&mut history.moved, write));
+            if !manner.races() {
+                continue;
             }
+            if let Some(race) = history.race(bytes, write, touch) {
+                return Err(named(offset, race));
+            }
+            history.note(bytes, write, touch);
         }
-        None
+        *flags |= SPLIT;
+        Ok(moved)
     }
+}
 
-    fn note(&mut self, bytes: u32, write: bool, touch: &Touch<'_>) {
+impl Lines {
+    /// Notes an access that is to a whole line, unsplit, and races with nothing at first sight; gives how many of its
+    /// sectors memory must move.
+    #[inline(always)]
+    fn touch_whole(&mut self, run: Run, manner: Manner, touch: &Touch<'_>) -> Option<u64> {
+        let which = (run.line / LINE % 2) as usize;
+        let flags = &mut self.flags[which];
+        let whole = run.bytes == u64::MAX;
+        match manner {
+            Manner::Read if whole && *flags & (SPLIT | WRITTEN) == 0 => {}
+            Manner::Write if whole && *flags & (SPLIT | WRITTEN | READ | OTHERS_READ) == 0 => {}
+            // It leaves no trace but in the traffic.
+            Manner::OrderedRead | Manner::OrderedWrite if *flags & SPLIT == 0 => {
+                let mut after = *flags;
+                let moved = moves(&mut after, manner.writes());
+                if moved && !whole {
+                    return None;
+                }
+                *flags = after;
+                return Some(2 * u64::from(moved));
+            }
+            _ => return None,
+        }
+        Some(self.lines[which].note(flags, manner.writes(), touch))
+    }
+}
+
+impl Line {
+    #[inline(always)]
+    fn note(&mut self, flags: &mut u8, write: bool, touch: &Touch<'_>) -> u64 {
         if write {
-            if self.writer != touch.block {
-                let (mine, others) =
-                    ((&mut self.written, &mut self.writer), (&mut self.others_wrote, &mut self.other_writer));
-                hand_over(mine, others, touch.block);
-            }
-            self.written |= bytes;
-            self.last_write.add(bytes, touch);
+            (self.writer, self.last_write) = (touch.block, touch.moment);
+            *flags |= WRITTEN;
         } else {
-            if self.reader != touch.block {
-                let (mine, others) =
-                    ((&mut self.read, &mut self.reader), (&mut self.others_read, &mut self.other_reader));
-                hand_over(mine, others, touch.block);
+            if *flags & READ != 0 && self.reader != touch.block {
+                self.other_reader = self.reader;
+                *flags |= OTHERS_READ;
             }
-            self.read |= bytes;
-            self.last_read.add(bytes, touch);
+            (self.reader, self.last_read) = (touch.block, touch.moment);
+            *flags |= READ;
         }
-    }
-}
-
-/// Block `to` touches a sector after another one: the other's bytes become those of the others, with its name. If `to` is
-/// the block that stood there, the two change places, so that no block's own bytes are ever held against it; a third
-/// block's bytes are forgotten for the same reason.
-fn hand_over((bytes, block): (&mut u32, &mut u32), (others, other): (&mut u32, &mut u32), to: u32) {
-    if *other == to {
-        std::mem::swap(bytes, others);
-        *other = *block;
-    } else if *bytes != 0 {
-        (*others, *other) = (*bytes, *block);
-        *bytes = 0;
-    }
-    *block = to;
-}
-
-/// Order between blocks of a launch: when each first released and last acquired, on one clock.
-pub struct LaunchOrder {
-    clock: AtomicU32,
-    released: Vec<AtomicU32>,
-    acquired: Vec<AtomicU32>,
-}
-
-impl LaunchOrder {
-    /// Of a launch with so many blocks.
-    #[must_use]
-    pub fn new(blocks: usize) -> Self {
-        let zeros = || (0..blocks).map(|_| AtomicU32::new(0)).collect();
-        Self { clock: AtomicU32::new(0), released: zeros(), acquired: zeros() }
+        2 * u64::from(moves(flags, write))
     }
 
-    fn tick(&self) -> u32 {
-        self.clock.fetch_add(1, Ordering::AcqRel) + 1
-    }
-
-    /// `block` made what it did so far known to whoever looks.
-    pub fn release(&self, block: u32) {
-        // Only the first counts: what it orders is over-approximated.
-        let _ = self.released[block as usize].compare_exchange(0, self.tick(), Ordering::AcqRel, Ordering::Relaxed);
-    }
-
-    /// `block` looked.
-    pub fn acquire(&self, block: u32) {
-        self.acquired[block as usize].fetch_max(self.tick(), Ordering::AcqRel);
-    }
-
-    fn ordered(&self, before: u32, after: u32) -> bool {
-        let released = self.released[before as usize].load(Ordering::Acquire);
-        released != 0 && released < self.acquired[after as usize].load(Ordering::Acquire)
+    /// The same as the history of either sector.
+    fn history(&self, flags: u8) -> History {
+        let all = |flag: u8| if flags & flag != 0 { u32::MAX } else { 0 };
+        History {
+            moved: flags & (LOADED | STORED),
+            writer: self.writer,
+            written: all(WRITTEN),
+            reader: self.reader,
+            read: all(READ),
+            others_wrote: 0,
+            other_writer: 0,
+            others_read: all(OTHERS_READ),
+            other_reader: self.other_reader,
+            last_write: Last { bytes: all(WRITTEN), moment: self.last_write },
+            last_read: Last { bytes: all(READ), moment: self.last_read },
+        }
     }
 }
 
@@ -252,34 +336,109 @@ impl LaunchOrder {
 mod tests {
     use super::*;
 
-    /// The first access, of (block, bytes, is it a write), that races with those before it.
-    fn race(accesses: &[(u32, u32, bool)]) -> Option<usize> {
-        let (clocks, order) = (Clocks::new(1), LaunchOrder::new(4));
-        let mut history = History::default();
-        accesses.iter().position(|&(block, bytes, write)| {
-            let touch = Touch { launch: 1, block, warp: 0, at: 0, clocks: &clocks, order: &order };
-            history.begin(&touch);
-            let race = history.race(bytes, write, &touch);
-            history.note(bytes, write, &touch);
-            race.is_some()
-        })
+    const WHOLE: u64 = u64::MAX;
+
+    /// An arena, and a function that touches its first line.
+    struct Scene {
+        arena: Arena,
+        order: LaunchOrder,
+        warps: [Clocks; 2],
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let warps = [Clocks::new(0), Clocks::new(1)];
+            Self { arena: Arena::of(1 << 20).unwrap(), order: LaunchOrder::new(4), warps }
+        }
+
+        fn touch(&self, bytes: u64, manner: Manner, block: u32, warp: u32) -> Result<u64, (u32, GlobalRace)> {
+            let touch = Touch::new(1, block, warp, 7, &self.warps[warp as usize], &self.order);
+            self.arena.touch(&[Run { line: self.arena.base(), bytes, lane: 5 }], manner, &touch)
+        }
     }
 
     #[test]
-    fn neighbours_in_a_sector_do_not_race_however_they_take_turns() {
-        let turns = [0, 1, 0, 2, 1, 3, 0, 1];
-        let read_then_write =
-            turns.map(|block| [(block, 0xf << (4 * block), false), (block, 0xf << (4 * block), true)]);
-        assert_eq!(race(read_then_write.as_flattened()), None);
-        let reads = turns.map(|block| (block, 0xf << (4 * block), false));
-        let writes = turns.map(|block| (block, 0xf << (4 * block), true));
-        assert_eq!(race(&[reads, writes].concat()), None);
+    fn a_sector_moves_once_for_readers_and_once_for_writers() {
+        use Manner::{OrderedRead, OrderedWrite, Read, Write};
+        for (accesses, moved) in [
+            // Read, whole or in part, and then written.
+            ([(0xf0, Read), (WHOLE, Read), (WHOLE, OrderedRead), (0xf0, Write)], [1, 1, 0, 1]),
+            ([(WHOLE, Read), (0xf0, OrderedRead), (WHOLE, OrderedWrite), (WHOLE, Write)], [2, 0, 2, 0]),
+            ([(WHOLE, OrderedRead), (WHOLE, Read), (0xf0, OrderedWrite), (WHOLE, Write)], [2, 0, 1, 1]),
+            // Written: what is read back doesn't move.
+            ([(WHOLE, Write), (WHOLE, Read), (0xf0, Write), (0xf0, Read)], [2, 0, 0, 0]),
+            ([(WHOLE, OrderedWrite), (0xf0, OrderedWrite), (0xf0, OrderedRead), (WHOLE, Read)], [2, 0, 0, 0]),
+            ([(0xf0, Write), (WHOLE, Write), (0xf0, Read), (WHOLE, Read)], [1, 1, 0, 0]),
+        ] {
+            let scene = Scene::new();
+            let found = accesses.map(|(bytes, manner)| scene.touch(bytes, manner, 0, 0));
+            assert_eq!(found, moved.map(Ok), "{accesses:x?}");
+        }
+    }
+
+    /// Every kind of history before, whole or in part, and every access after it: what is found depends on the bytes
+    /// that both touch and on nothing else.
+    #[test]
+    fn whole_lines_and_parts_find_the_same_races() {
+        let manners = [Manner::Read, Manner::Write, Manner::OrderedRead, Manner::OrderedWrite];
+        for before in manners {
+            for after in manners {
+                for (block, warp) in [(0, 0), (0, 1), (1, 0)] {
+                    for (first, second) in [(WHOLE, WHOLE), (WHOLE, 0xf00), (0xff00, WHOLE), (0xff00, 0xf00), (1, 2)] {
+                        let scene = Scene::new();
+                        scene.touch(first, before, 0, 0).unwrap();
+                        let found = scene.touch(second, after, block, warp);
+                        let races = before.races()
+                            && after.races()
+                            && (before == Manner::Write || after == Manner::Write)
+                            && (block, warp) != (0, 0)
+                            && first & second != 0;
+                        let race = GlobalRace {
+                            block: 0,
+                            at: Some(7),
+                            warp: Some(0),
+                            write: before == Manner::Write,
+                            address: scene.arena.base() + u64::from((first & second).trailing_zeros() % 64),
+                        };
+                        let expected = races.then_some((5, race));
+                        assert_eq!(found.err(), expected, "{before:?} {first:x}, {after:?} {second:x} of {block}, {warp}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]
-    fn the_same_byte_is_a_race_also_for_a_block_that_comes_back() {
-        assert_eq!(race(&[(0, 0xf, true), (1, 0xf0, true), (1, 0x1, false)]), Some(2));
-        assert_eq!(race(&[(0, 0xf, false), (1, 0xf0, false), (0, 0xf, false), (1, 0x1, true)]), Some(3));
-        assert_eq!(race(&[(0, 0xf, false), (1, 0xf0, false), (0, 0xf0, true)]), Some(2));
+    fn what_an_earlier_launch_did_is_forgotten() {
+        for (first, second) in [(WHOLE, WHOLE), (WHOLE, 0xf00), (0xff00, WHOLE), (0xff00, 0xf00)] {
+            let scene = Scene::new();
+            let sectors = scene.touch(first, Manner::Write, 0, 0).unwrap();
+            assert_eq!(sectors, Run { bytes: first, ..Run::default() }.sectors());
+            let touch = Touch::new(2, 1, 0, 7, &scene.warps[0], &scene.order);
+            let run = Run { line: scene.arena.base(), bytes: second, lane: 5 };
+            assert_eq!(scene.arena.touch(&[run], Manner::Write, &touch), Ok(run.sectors()));
+        }
+    }
+
+    #[test]
+    fn neighbours_in_a_line_do_not_race_however_they_take_turns() {
+        let scene = Scene::new();
+        for manner in [Manner::Read, Manner::Write] {
+            for block in [0, 1, 0, 2, 1, 3, 0, 1] {
+                assert!(scene.touch(0xffff << (16 * block), manner, block, 0).is_ok(), "{manner:?} of {block}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_before_the_last_is_remembered() {
+        for bytes in [WHOLE, 0xffff] {
+            let scene = Scene::new();
+            scene.touch(WHOLE, Manner::Read, 1, 0).unwrap();
+            scene.touch(bytes, Manner::Read, 2, 0).unwrap();
+            scene.order.release(2);
+            scene.order.acquire(3);
+            assert_eq!(scene.touch(WHOLE, Manner::Write, 3, 0).unwrap_err().1.block, 1);
+        }
     }
 }

@@ -78,11 +78,11 @@ impl Tally {
         site.ideal_sectors += bytes.div_ceil(SECTOR).min(sectors);
     }
 
-    /// Notes that memory must move a sector.
+    /// Notes that memory must move so many sectors.
     #[inline]
-    pub fn touched(&mut self, write: bool) {
-        self.touched_sectors += 1;
-        self.written_sectors += u64::from(write);
+    pub fn touched(&mut self, sectors: u64, write: bool) {
+        self.touched_sectors += sectors;
+        self.written_sectors += if write { sectors } else { 0 };
     }
 
     /// Notes a request to shared memory.

@@ -1,8 +1,9 @@
 //! One memory request of a warp: where each lane's bytes are, whether it may, and what it costs.
 
 use super::banks::{repeats, wavefronts};
+use super::lanes::with_best;
 use super::{Core, Done, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Stop};
-use crate::check::{Clash, GlobalRace, SECTOR, Stamp, Touch};
+use crate::check::{Clash, Stamp};
 use crate::fault::{Access, Kind};
 use crate::ptx::ast::Space;
 
@@ -22,11 +23,11 @@ pub(super) enum Mode {
 }
 
 impl Mode {
-    fn writes(self) -> bool {
+    pub fn writes(self) -> bool {
         matches!(self, Self::Write | Self::StrongWrite | Self::Atomic)
     }
 
-    fn reads(self) -> bool {
+    pub fn reads(self) -> bool {
         matches!(self, Self::Read | Self::StrongRead | Self::Atomic)
     }
 
@@ -45,14 +46,6 @@ pub(super) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
             lane as usize
         })
     })
-}
-
-/// The bytes of one sector that a request touches.
-#[derive(Clone, Copy, Default)]
-struct Run {
-    sector: u64,
-    bytes: u32,
-    lane: u32,
 }
 
 impl Core<'_> {
@@ -118,114 +111,6 @@ impl Core<'_> {
         }
     }
 
-    fn device(&mut self, space: Space, addresses: &mut [u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
-        self.check_aligned(addresses, mask, bytes, mode)?;
-        let (runs, count) = runs(addresses, mask, bytes);
-        let runs = &runs[..count];
-        let (launch, at) = (self.launch, self.at);
-        let arena = launch.arena;
-        for run in runs {
-            if !arena.is_sector_initialised(run.sector, run.bytes) {
-                self.unmarked(space, addresses, mask, bytes, mode, run.sector)?;
-            }
-            arena.fetch_cell(run.sector);
-        }
-        let mut distinct = 0;
-        let mut sorted = true;
-        for (i, run) in runs.iter().enumerate() {
-            distinct += u64::from(i == 0 || runs[i - 1].sector != run.sector);
-            sorted &= i == 0 || runs[i - 1].sector <= run.sector;
-        }
-        if !sorted {
-            let mut sectors: [u64; 32] = std::array::from_fn(|i| runs.get(i).map_or(u64::MAX, |run| run.sector));
-            sectors[..count].sort_unstable();
-            distinct = 1 + (1..count).filter(|&i| sectors[i] != sectors[i - 1]).count() as u64;
-        }
-        let wanted = runs.iter().map(|run| u64::from(run.bytes.count_ones())).sum();
-        self.tally.device(at, distinct, wanted);
-        let touch = Touch {
-            launch: launch.serial,
-            block: self.common.linear,
-            warp: self.warp.number,
-            at,
-            clocks: &self.warp.clocks,
-            order: &launch.order,
-        };
-        for run in runs {
-            let (first, race) = match mode.races() {
-                true => arena.touch(run.sector, run.bytes, mode.writes(), &touch),
-                false => (arena.visit(run.sector, &touch), None),
-            };
-            if first {
-                self.tally.touched(mode.writes());
-            }
-            if let Some(race) = race {
-                return Err(self.global_race(run.lane, race));
-            }
-        }
-        Ok(())
-    }
-
-    /// A sector of which not all bytes are marked as initialised: fine for a store, which marks them.
-    #[cold]
-    fn unmarked(
-        &mut self,
-        space: Space,
-        addresses: &[u64; 32],
-        mask: u32,
-        bytes: u32,
-        mode: Mode,
-        sector: u64,
-    ) -> Done {
-        let launch = self.launch;
-        for lane in lanes(mask) {
-            let address = addresses[lane];
-            if address / SECTOR * SECTOR != sector {
-                continue;
-            }
-            let marked = launch.arena.is_initialised(address, bytes);
-            if marked {
-                continue;
-            }
-            let (start, end) = self.common.written;
-            let known = address >= start && address + u64::from(bytes) <= end;
-            if !known {
-                let Some(found) = launch.allocations.find(address, bytes.into()) else {
-                    return Err(self.missed(space, lane as u32, address, bytes, mode));
-                };
-                self.common.written = (found.address, found.address + found.bytes);
-            }
-            if mode.reads() {
-                let nearest = launch.allocations.nearest(address);
-                return Err(self.fault(lane as u32, Kind::Uninitialised { address, bytes, space, nearest }));
-            }
-            launch.arena.mark(address, bytes.into(), true);
-        }
-        Ok(())
-    }
-
-    pub(super) fn missed(&self, space: Space, lane: u32, address: u64, bytes: u32, mode: Mode) -> Stop {
-        let write = mode.writes();
-        let allocations = self.launch.allocations;
-        let kind = match allocations.freed(address) {
-            Some(nearest) => Kind::UseAfterFree { address, bytes, write, nearest },
-            None => Kind::OutOfBounds { address, bytes, space, write, nearest: allocations.nearest(address) },
-        };
-        self.fault(lane, kind)
-    }
-
-    #[cold]
-    fn global_race(&self, lane: u32, race: GlobalRace) -> Stop {
-        let thread = race.warp.map(|warp| self.launch.thread(warp, 0));
-        let other = Access {
-            block: self.launch.block_index(race.block),
-            thread,
-            line: race.at.map_or(0, |at| self.line(at)),
-            write: race.write,
-        };
-        self.fault(lane, Kind::Race { address: race.address, space: Space::Global, other })
-    }
-
     #[cold]
     fn shared_race(&self, lane: u32, address: u64, clash: Clash) -> Stop {
         let other = Access {
@@ -238,6 +123,11 @@ impl Core<'_> {
     }
 
     fn shared(&mut self, addresses: &mut [u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
+        with_best(|| self.shared_request(addresses, mask, bytes, mode))
+    }
+
+    #[inline(always)]
+    fn shared_request(&mut self, addresses: &mut [u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
         self.check_aligned(addresses, mask, bytes, mode)?;
         // Lanes that read the same word are looked at once, as if they were one.
         let repeated = if mode == Mode::Read { repeats(addresses, mask) } else { 0 };
@@ -378,72 +268,5 @@ impl Core<'_> {
         let base = self.launch.arguments.as_ptr() as u64;
         addresses.iter_mut().for_each(|address| *address = address.wrapping_add(base));
         Ok(())
-    }
-}
-
-/// The sectors of a request, neighbouring lanes in one sector together.
-#[inline(always)]
-fn runs(addresses: &[u64; 32], mask: u32, bytes: u32) -> ([Run; 32], usize) {
-    let mut runs = [Run::default(); 32];
-    let mut count = 0;
-    let first = addresses[0];
-    let step = u64::from(bytes);
-    let contiguous = mask == u32::MAX
-        && (0..32).fold(true, |all, lane| all & (addresses[lane] == first.wrapping_add(lane as u64 * step)));
-    if contiguous && bytes < 32 {
-        let end = first + 32 * step;
-        let mut at = first;
-        while at < end {
-            let sector = at / SECTOR * SECTOR;
-            let stop = (sector + SECTOR).min(end);
-            let mask = u32::MAX >> (32 - (stop - at)) << (at - sector);
-            runs[count] = Run { sector, bytes: mask, lane: ((at - first) / step) as u32 };
-            count += 1;
-            at = stop;
-            // A misaligned request of the widest lanes has one sector more than there are runs: never here, since
-            // lanes are aligned to their own size and 16 bytes × 32 lanes are 16 or 17 sectors.
-        }
-        return (runs, count);
-    }
-    for lane in lanes(mask) {
-        let address = addresses[lane];
-        let sector = address / SECTOR * SECTOR;
-        let bits = (u32::MAX >> (32 - bytes)) << (address - sector);
-        if count > 0 && runs[count - 1].sector == sector {
-            runs[count - 1].bytes |= bits;
-        } else {
-            runs[count] = Run { sector, bytes: bits, lane: lane as u32 };
-            count += 1;
-        }
-    }
-    (runs, count)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spread(step: u64) -> [u64; 32] {
-        std::array::from_fn(|lane| 0x1000 + lane as u64 * step)
-    }
-
-    #[test]
-    fn a_coalesced_request_has_four_sectors() {
-        let (runs, count) = runs(&spread(4), u32::MAX, 4);
-        assert_eq!(count, 4);
-        assert!(runs[..4].iter().all(|run| run.bytes == u32::MAX));
-    }
-
-    #[test]
-    fn a_misaligned_start_costs_a_sector_more() {
-        let (runs, count) = runs(&spread(4).map(|a| a + 8), u32::MAX, 4);
-        assert_eq!(count, 5);
-        assert_eq!((runs[0].bytes, runs[4].bytes), (0xffff_ff00, 0xff));
-    }
-
-    #[test]
-    fn a_stride_of_a_sector_touches_one_a_lane() {
-        assert_eq!(runs(&spread(32), u32::MAX, 4).1, 32);
-        assert_eq!(runs(&spread(0), u32::MAX, 4).1, 1);
     }
 }

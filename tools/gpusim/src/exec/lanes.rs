@@ -188,6 +188,32 @@ pub(super) fn best<B: Body>() -> Exec {
     }
 }
 
+/// Does some work, compiled for this processor as far as it is inlined here.
+#[inline(always)]
+pub(super) fn with_best<T>(work: impl FnOnce() -> T) -> T {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c,bmi2,lzcnt,popcnt")]
+    unsafe fn with_avx2<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn with_avx512<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+
+    match level() {
+        Level::Baseline => work(),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor has these features.
+        Level::Avx2 => unsafe { with_avx2(work) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx512 => unsafe { with_avx512(work) },
+    }
+}
+
 /// The closure of a type that has only one value.
 #[inline(always)]
 fn closure<F: Copy>() -> F {

@@ -13,6 +13,7 @@ mod bulk_copy;
 mod bulk_memory;
 mod compare;
 mod convert;
+mod device_access;
 mod float;
 mod half_float;
 mod lanes;
