@@ -239,7 +239,10 @@ impl Arena {
             let address = run.line + offset + u64::from(common.trailing_zeros());
             (run.lane, GlobalRace { address, ..race })
         };
-        if *flags & SPLIT == 0 && run.bytes == u64::MAX && !(write && *flags & WRITTEN != 0 && line.writer != touch.block) {
+        if *flags & SPLIT == 0
+            && run.bytes == u64::MAX
+            && !(write && *flags & WRITTEN != 0 && line.writer != touch.block)
+        {
             if let Some(race) = line.history(*flags).race(u32::MAX, write, touch) {
                 return Err(named(0, race));
             }
@@ -401,7 +404,11 @@ mod tests {
                             address: scene.arena.base() + u64::from((first & second).trailing_zeros() % 64),
                         };
                         let expected = races.then_some((5, race));
-                        assert_eq!(found.err(), expected, "{before:?} {first:x}, {after:?} {second:x} of {block}, {warp}");
+                        assert_eq!(
+                            found.err(),
+                            expected,
+                            "{before:?} {first:x}, {after:?} {second:x} of {block}, {warp}"
+                        );
                     }
                 }
             }

@@ -214,7 +214,11 @@ mod tests {
         let clash = Some(Clash { at: 1, warp: 0, lane: Some(0), write: false });
         assert_eq!(shared.touch(8, 4, true, stamp(&warps[1], 2, 1, 0), &warps[1]), clash);
         assert_eq!(shared.touch(16, 4, true, stamp(&warps[0], 3, 0, 0), &warps[0]), None);
-        assert_eq!(shared.touch(20, 4, true, stamp(&warps[1], 3, 1, 0), &warps[1]), None, "another word of the granule");
+        assert_eq!(
+            shared.touch(20, 4, true, stamp(&warps[1], 3, 1, 0), &warps[1]),
+            None,
+            "another word of the granule"
+        );
         assert!(shared.touch(16, 16, false, stamp(&warps[1], 4, 1, 0), &warps[1]).is_some_and(|clash| clash.warp == 0));
     }
 

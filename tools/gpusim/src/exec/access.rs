@@ -1,7 +1,7 @@
 //! One memory request of a warp: where each lane's bytes are, whether it may, and what it costs.
 
 use super::banks::{repeats, wavefronts};
-use super::lanes::with_best;
+use super::processor::{Work, with_best};
 use super::{Core, Done, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Stop};
 use crate::check::{Clash, Stamp};
 use crate::fault::{Access, Kind};
@@ -123,26 +123,7 @@ impl Core<'_> {
     }
 
     fn shared(&mut self, addresses: &mut [u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
-        with_best(|| self.shared_request(addresses, mask, bytes, mode))
-    }
-
-    #[inline(always)]
-    fn shared_request(&mut self, addresses: &mut [u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
-        self.check_aligned(addresses, mask, bytes, mode)?;
-        // Lanes that read the same word are looked at once, as if they were one.
-        let repeated = if mode == Mode::Read { repeats(addresses, mask) } else { 0 };
-        let (once, together) = (mask & !repeated, repeated != 0);
-        match bytes {
-            // The usual sizes, each compiled for itself.
-            4 => self.shared_lanes(addresses, once, 4, mode, together)?,
-            16 => self.shared_lanes(addresses, once, 16, mode, together)?,
-            _ => self.shared_lanes(addresses, once, bytes, mode, together)?,
-        }
-        let (wavefronts, ideal) = wavefronts(addresses, mask, bytes);
-        self.tally.shared(self.at, wavefronts, ideal);
-        let base = self.common.shared.pointer() as u64;
-        addresses.iter_mut().for_each(|address| *address = address.wrapping_add(base));
-        Ok(())
+        with_best(SharedRequest { core: self, addresses, mask, bytes, mode })
     }
 
     /// The race check's stamp of the instruction in hand, by several lanes.
@@ -266,6 +247,39 @@ impl Core<'_> {
             }
         }
         let base = self.launch.arguments.as_ptr() as u64;
+        addresses.iter_mut().for_each(|address| *address = address.wrapping_add(base));
+        Ok(())
+    }
+}
+
+/// A request to shared memory, and whose.
+struct SharedRequest<'c, 'a> {
+    core: &'c mut Core<'a>,
+    addresses: &'c mut [u64; 32],
+    mask: u32,
+    bytes: u32,
+    mode: Mode,
+}
+
+impl Work for SharedRequest<'_, '_> {
+    type Output = Done;
+
+    #[inline(always)]
+    fn run(self) -> Done {
+        let Self { core, addresses, mask, bytes, mode } = self;
+        core.check_aligned(addresses, mask, bytes, mode)?;
+        // Lanes that read the same word are looked at once, as if they were one.
+        let repeated = if mode == Mode::Read { repeats(addresses, mask) } else { 0 };
+        let (once, together) = (mask & !repeated, repeated != 0);
+        match bytes {
+            // The usual sizes, each compiled for itcore.
+            4 => core.shared_lanes(addresses, once, 4, mode, together)?,
+            16 => core.shared_lanes(addresses, once, 16, mode, together)?,
+            _ => core.shared_lanes(addresses, once, bytes, mode, together)?,
+        }
+        let (wavefronts, ideal) = wavefronts(addresses, mask, bytes);
+        core.tally.shared(core.at, wavefronts, ideal);
+        let base = core.common.shared.pointer() as u64;
         addresses.iter_mut().for_each(|address| *address = address.wrapping_add(base));
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Requests to device memory: the lines they touch, whether they may, and what they cost.
 
 use super::access::{Mode, lanes};
-use super::lanes::with_best;
+use super::processor::{Work, with_best};
 use super::{Core, Done, Stop};
 use crate::check::{GlobalRace, LINE, Manner, Run, Touch};
 use crate::fault::{Access, Kind};
@@ -20,41 +20,8 @@ impl Mode {
 
 impl Core<'_> {
     /// [`Core::locate`] for device memory, where a device address is a host address.
-    pub(super) fn device(
-        &mut self,
-        space: Space,
-        addresses: &[u64; 32],
-        mask: u32,
-        bytes: u32,
-        mode: Mode,
-    ) -> Done {
-        with_best(|| self.device_request(space, addresses, mask, bytes, mode))
-    }
-
-    #[inline(always)]
-    fn device_request(&mut self, space: Space, addresses: &[u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
-        self.check_aligned(addresses, mask, bytes, mode)?;
-        let mut runs = [Run::default(); 32];
-        let runs = find_runs(addresses, mask, bytes, &mut runs);
-        let (launch, at) = (self.launch, self.at);
-        let arena = launch.arena;
-        for run in &*runs {
-            if !arena.is_line_initialised(run.line, run.bytes) {
-                self.unmarked(space, addresses, mask, bytes, mode, *run)?;
-            }
-            arena.fetch_cell(run.line);
-        }
-        let wanted = runs.iter().map(|run| u64::from(run.bytes.count_ones())).sum();
-        self.tally.device(at, sectors(runs), wanted);
-        let touch =
-            Touch::new(launch.serial, self.common.linear, self.warp.number, at, &self.warp.clocks, &launch.order);
-        match arena.touch(runs, mode.manner(), &touch) {
-            Ok(moved) => {
-                self.tally.touched(moved, mode.writes());
-                Ok(())
-            }
-            Err((lane, race)) => Err(self.global_race(lane, race)),
-        }
+    pub(super) fn device(&mut self, space: Space, addresses: &[u64; 32], mask: u32, bytes: u32, mode: Mode) -> Done {
+        with_best(DeviceRequest { core: self, space, addresses, mask, bytes, mode })
     }
 
     /// A line of which not all bytes are marked as initialised: fine for a store, which marks them.
@@ -107,6 +74,47 @@ impl Core<'_> {
             write: race.write,
         };
         self.fault(lane, Kind::Race { address: race.address, space: Space::Global, other })
+    }
+}
+
+/// A request to device memory, and whose.
+struct DeviceRequest<'c, 'a> {
+    core: &'c mut Core<'a>,
+    space: Space,
+    addresses: &'c [u64; 32],
+    mask: u32,
+    bytes: u32,
+    mode: Mode,
+}
+
+impl Work for DeviceRequest<'_, '_> {
+    type Output = Done;
+
+    #[inline(always)]
+    fn run(self) -> Done {
+        let Self { core, space, addresses, mask, bytes, mode } = self;
+        core.check_aligned(addresses, mask, bytes, mode)?;
+        let mut runs = [Run::default(); 32];
+        let runs = find_runs(addresses, mask, bytes, &mut runs);
+        let (launch, at) = (core.launch, core.at);
+        let arena = launch.arena;
+        for run in runs {
+            if !arena.is_line_initialised(run.line, run.bytes) {
+                core.unmarked(space, addresses, mask, bytes, mode, *run)?;
+            }
+            arena.fetch_cell(run.line);
+        }
+        let wanted = runs.iter().map(|run| u64::from(run.bytes.count_ones())).sum();
+        core.tally.device(at, sectors(runs), wanted);
+        let touch =
+            Touch::new(launch.serial, core.common.linear, core.warp.number, at, &core.warp.clocks, &launch.order);
+        match arena.touch(runs, mode.manner(), &touch) {
+            Ok(moved) => {
+                core.tally.touched(moved, mode.writes());
+                Ok(())
+            }
+            Err((lane, race)) => Err(core.global_race(lane, race)),
+        }
     }
 }
 

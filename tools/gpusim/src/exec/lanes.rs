@@ -1,14 +1,12 @@
 //! Rows of registers, and the shells that turn a scalar closure into an instruction.
 //!
 //! A closure that captures nothing is a type of no size; `binary(|a: f32, b: f32| a + b)` is a loop over 32 lanes with
-//! that closure compiled into it. Each loop is compiled for any processor, for one with AVX2 and fused multiply-adds and
-//! for one with AVX-512, and chosen by what the processor has when a kernel is decoded: a shape that LLVM turns into a
-//! few vector instructions.
+//! that closure compiled into it, for each kind of processor: a shape that LLVM turns into a few vector instructions.
 
+use super::processor::{Body, best};
 use super::{Core, Done, Exec};
 use crate::program::{Inst, Slot};
 use std::marker::PhantomData;
-use std::sync::OnceLock;
 
 /// A value that a row can hold.
 pub(super) trait Lane: Copy + Default + 'static {}
@@ -105,112 +103,6 @@ pub(super) unsafe fn set_wide_row(core: &mut Core<'_>, slot: Slot, size: u32, va
             4 => core.set_row(slot, values.map(|v| v as u32), mask),
             _ => core.set_row(slot, values, mask),
         }
-    }
-}
-
-/// What the processor can do.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
-    Baseline,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
-fn level() -> Level {
-    static LEVEL: OnceLock<Level> = OnceLock::new();
-    *LEVEL.get_or_init(|| {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c")
-                && is_x86_feature_detected!("bmi2")
-                && is_x86_feature_detected!("lzcnt")
-                && is_x86_feature_detected!("popcnt");
-            let avx512 = is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl");
-            match (avx2, avx512) {
-                (true, true) => return Level::Avx512,
-                (true, false) => return Level::Avx2,
-                _ => {}
-            }
-        }
-        Level::Baseline
-    })
-}
-
-/// Has this processor AVX-512, as far as [`best`] uses it?
-#[cfg(target_arch = "x86_64")]
-pub(super) fn has_avx512() -> bool {
-    level() == Level::Avx512
-}
-
-/// The body of an instruction, to be compiled for several processors.
-pub(super) trait Body: 'static {
-    /// Executes it.
-    ///
-    /// # Safety
-    /// As for [`Exec`].
-    unsafe fn run(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done;
-}
-
-unsafe fn baseline<B: Body>(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
-    // SAFETY: the caller's promise.
-    unsafe { B::run(core, inst, mask) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c,bmi2,lzcnt,popcnt")]
-unsafe fn avx2<B: Body>(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
-    // SAFETY: the caller's promise.
-    unsafe { B::run(core, inst, mask) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn avx512<B: Body>(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
-    // SAFETY: the caller's promise.
-    unsafe { B::run(core, inst, mask) }
-}
-
-/// The best compilation of a body for this processor.
-pub(super) fn best<B: Body>() -> Exec {
-    match level() {
-        Level::Baseline => baseline::<B>,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => avx2::<B>,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512::<B>,
-    }
-}
-
-/// Does some work, compiled for this processor as far as it is inlined here.
-#[inline(always)]
-pub(super) fn with_best<T>(work: impl FnOnce() -> T) -> T {
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,f16c,bmi2,lzcnt,popcnt")]
-    unsafe fn with_avx2<T>(work: impl FnOnce() -> T) -> T {
-        work()
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,f16c,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
-    unsafe fn with_avx512<T>(work: impl FnOnce() -> T) -> T {
-        work()
-    }
-
-    match level() {
-        Level::Baseline => work(),
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the processor has these features.
-        Level::Avx2 => unsafe { with_avx2(work) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Level::Avx512 => unsafe { with_avx512(work) },
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::access::Mode;
 use super::banks::wavefronts;
-use super::lanes::{Body, best};
 use super::memory::addresses;
+use super::processor::{Body, best};
 use super::{Core, Done, Exec};
 use crate::program::{Act, Class, DecodeError, Decoder, Inst, Slot};
 use crate::ptx::ast::{Instruction, Type};

@@ -1,8 +1,7 @@
 //! `ld`, `st` and the hints about caches.
 
-use super::access::{Mode, lanes};
-use super::lanes::{set_wide_row, wide_row};
-use super::{Core, Done};
+use super::access::Mode;
+use super::{Core, Done, load_store};
 use crate::program::{Act, Class, DecodeError, Decoder, Inst, Slot};
 use crate::ptx::ast::{Instruction, Operand, Space, Type};
 
@@ -35,14 +34,14 @@ pub(super) fn is_scope(word: &str) -> bool {
 /// Numbers of the spaces and modes inside an instruction.
 pub(super) const SPACES: [Space; 6] =
     [Space::Global, Space::Shared, Space::Local, Space::Const, Space::Param, Space::Generic];
-const MODES: [Mode; 4] = [Mode::Read, Mode::StrongRead, Mode::Write, Mode::StrongWrite];
+pub(super) const MODES: [Mode; 4] = [Mode::Read, Mode::StrongRead, Mode::Write, Mode::StrongWrite];
 
 pub(super) fn number<T: PartialEq + Copy>(all: &[T], one: T) -> Slot {
     all.iter().position(|&other| other == one).map_or(0, |index| index as Slot)
 }
 
 /// Rows in [`Inst::wide`] before the first value.
-const HEAD: usize = 6;
+pub(super) const HEAD: usize = 6;
 
 pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
     match ins.opcode.as_str() {
@@ -121,7 +120,8 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         };
         wide.extend([slot, size as Slot]);
     }
-    let exec = if store { store_lanes } else { load_lanes };
+    let same = wide[HEAD..].chunks_exact(2).all(|pair| pair[1] as usize == ty.size());
+    let exec = load_store::choose(store, if same { ty.size() } else { 0 }, count);
     Ok(Inst::new(Class::Memory, Act::Lanes(exec), &[address.base]).imm(address.offset).wide(wide))
 }
 
@@ -150,113 +150,5 @@ pub(super) unsafe fn addresses(core: &Core<'_>, base: Slot, narrow: bool, offset
             }
         }
         row
-    }
-}
-
-unsafe fn load_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
-    let wide = &inst.wide;
-    let (space, mode) = (SPACES[wide[0] as usize], MODES[wide[1] as usize]);
-    let (bytes, signed) = (wide[2], wide[3] != 0);
-    let count = (wide.len() - HEAD) as u32 / 2;
-    // SAFETY: the decoder put an address row in operand 0.
-    let mut at = unsafe { addresses(core, inst.a[0], wide[4] != 0, inst.imm) };
-    core.locate_wide(space, &mut at, mask, bytes, count, mode)?;
-    if mode == Mode::StrongRead {
-        core.launch.order.acquire(core.common.linear);
-    }
-    for (element, pair) in wide[HEAD..].chunks_exact(2).enumerate() {
-        let (slot, size) = (pair[0], pair[1]);
-        let from = at.map(|address| address.wrapping_add(element as u64 * u64::from(bytes)));
-        // SAFETY: `locate` found every active lane's bytes readable; the slot is a row of `size` bytes an element.
-        unsafe {
-            match (bytes, size) {
-                (4, 4) => {
-                    let values = gather::<u32>(&from, mask);
-                    core.set_row(slot, values, mask);
-                }
-                (8, 8) => {
-                    let values = gather::<u64>(&from, mask);
-                    core.set_row(slot, values, mask);
-                }
-                (2, 2) => {
-                    let values = gather::<u16>(&from, mask);
-                    core.set_row(slot, values, mask);
-                }
-                _ => {
-                    let raw = match bytes {
-                        1 => gather::<u8>(&from, mask).map(u64::from),
-                        2 => gather::<u16>(&from, mask).map(u64::from),
-                        4 => gather::<u32>(&from, mask).map(u64::from),
-                        _ => gather::<u64>(&from, mask),
-                    };
-                    let unused = 64 - bytes * 8;
-                    let values = raw.map(|v| if signed { ((v << unused) as i64 >> unused) as u64 } else { v });
-                    set_wide_row(core, slot, size, values, mask);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-unsafe fn store_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
-    let wide = &inst.wide;
-    let (space, mode, bytes) = (SPACES[wide[0] as usize], MODES[wide[1] as usize], wide[2]);
-    let count = (wide.len() - HEAD) as u32 / 2;
-    // SAFETY: the decoder put an address row in operand 0.
-    let mut at = unsafe { addresses(core, inst.a[0], wide[4] != 0, inst.imm) };
-    core.locate_wide(space, &mut at, mask, bytes, count, mode)?;
-    if mode == Mode::StrongWrite && (wide[5] != 0 || core.warp.fenced) {
-        core.launch.order.release(core.common.linear);
-    }
-    for (element, pair) in wide[HEAD..].chunks_exact(2).enumerate() {
-        // SAFETY: the slot is a row of `size` bytes an element; `locate` found every active lane's bytes writable.
-        unsafe {
-            let values = wide_row(core, pair[0], pair[1]);
-            for lane in lanes(mask) {
-                let to = at[lane] as *mut u8;
-                let to = to.add(element * bytes as usize);
-                match bytes {
-                    1 => to.write(values[lane] as u8),
-                    2 => to.cast::<u16>().write_unaligned(values[lane] as u16),
-                    4 => to.cast::<u32>().write_unaligned(values[lane] as u32),
-                    _ => to.cast::<u64>().write_unaligned(values[lane]),
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Reads a value a lane.
-///
-/// # Safety
-/// Every active lane's address is readable.
-#[inline]
-unsafe fn gather<T: Copy + Default>(from: &[u64; 32], mask: u32) -> [T; 32] {
-    let mut out = [T::default(); 32];
-    let read = |lane: usize| {
-        // SAFETY: the caller's promise.
-        unsafe { (from[lane] as *const T).read_unaligned() }
-    };
-    if mask == u32::MAX {
-        for (lane, value) in out.iter_mut().enumerate() {
-            *value = read(lane);
-        }
-    } else {
-        lanes(mask).for_each(|lane| out[lane] = read(lane));
-    }
-    out
-}
-
-impl Core<'_> {
-    /// [`Core::locate`] for `count` elements of `bytes`; more than 16 bytes a lane count as two requests.
-    fn locate_wide(&mut self, space: Space, at: &mut [u64; 32], mask: u32, bytes: u32, count: u32, mode: Mode) -> Done {
-        if bytes * count > 16 {
-            let mut second = at.map(|address| address.wrapping_add(16));
-            self.locate(space, &mut second, mask, bytes * count - 16, mode)?;
-            return self.locate(space, at, mask, 16, mode);
-        }
-        self.locate(space, at, mask, bytes * count, mode)
     }
 }

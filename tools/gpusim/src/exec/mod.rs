@@ -18,11 +18,13 @@ mod float;
 mod half_float;
 mod lanes;
 mod launch;
+mod load_store;
 mod map_edit;
 mod matrix;
 mod mbarrier;
 mod memory;
 mod moves;
+mod processor;
 mod product;
 #[cfg(target_arch = "x86_64")]
 mod product_avx512;

@@ -4,8 +4,8 @@
 //! columns from p·t + 4p·(r div 2) on, where p elements share a register; register r of B holds column g and rows from
 //! p·t + 4p·r on; C and D hold rows g and g + 8, columns 2t and 2t + 1.
 
-use super::lanes::{Body, best};
 use super::matrix::whole_warp;
+use super::processor::{Body, best};
 use super::{Core, Done, Exec};
 use crate::program::{Act, Class, DecodeError, Decoder, Inst};
 use crate::ptx::ast::{Instruction, Type};
@@ -238,7 +238,7 @@ impl<E: Float, const K: usize, const HALF: bool> Body for FloatProduct<E, K, HAL
 /// The float product for this processor.
 fn float<E: Float, const K: usize, const HALF: bool>() -> Exec {
     #[cfg(target_arch = "x86_64")]
-    if super::lanes::has_avx512() {
+    if super::processor::has_avx512() {
         return super::product_avx512::product::<E, K, HALF>;
     }
     best::<FloatProduct<E, K, HALF>>()

@@ -11,8 +11,8 @@
 //! `wgmma.fence`.
 
 use super::bulk_copy::seen_until;
-use super::lanes::{Body, best};
 use super::matrix::whole_warp;
+use super::processor::{Body, best};
 use super::{Core, Done, Exec, Stop};
 use crate::check::TENSOR;
 use crate::fault::Kind;

@@ -1,0 +1,123 @@
+//! What the processor at hand can do, and code that is compiled for each kind of them.
+//!
+//! Loops over lanes are compiled for any processor, for one with AVX2 and fused multiply-adds, and for one with AVX-512.
+//! Which of them runs is chosen when a kernel is decoded, or for what no instruction decides at the call.
+
+use super::{Core, Done, Exec};
+use crate::program::Inst;
+use std::sync::OnceLock;
+
+/// What the processor can do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Baseline,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(|| {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+                && is_x86_feature_detected!("bmi2")
+                && is_x86_feature_detected!("lzcnt")
+                && is_x86_feature_detected!("popcnt");
+            let avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            match (avx2, avx512) {
+                (true, true) => return Level::Avx512,
+                (true, false) => return Level::Avx2,
+                _ => {}
+            }
+        }
+        Level::Baseline
+    })
+}
+
+/// Has this processor AVX-512, as far as [`best`] uses it?
+#[cfg(target_arch = "x86_64")]
+pub(super) fn has_avx512() -> bool {
+    level() == Level::Avx512
+}
+
+/// The body of an instruction, to be compiled for several processors.
+pub(super) trait Body: 'static {
+    /// Executes it.
+    ///
+    /// # Safety
+    /// As for [`Exec`].
+    unsafe fn run(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done;
+}
+
+unsafe fn baseline<B: Body>(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+    // SAFETY: the caller's promise.
+    unsafe { B::run(core, inst, mask) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,bmi2,lzcnt,popcnt")]
+unsafe fn avx2<B: Body>(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+    // SAFETY: the caller's promise.
+    unsafe { B::run(core, inst, mask) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn avx512<B: Body>(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+    // SAFETY: the caller's promise.
+    unsafe { B::run(core, inst, mask) }
+}
+
+/// The best compilation of a body for this processor.
+pub(super) fn best<B: Body>() -> Exec {
+    match level() {
+        Level::Baseline => baseline::<B>,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => avx2::<B>,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => avx512::<B>,
+    }
+}
+
+/// Some work, to be compiled for several processors.
+pub(super) trait Work {
+    /// What it gives.
+    type Output;
+
+    /// Does it. To be `#[inline(always)]`, for what is not inlined is compiled for any processor.
+    fn run(self) -> Self::Output;
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,bmi2,lzcnt,popcnt")]
+fn work_avx2<W: Work>(work: W) -> W::Output {
+    work.run()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
+fn work_avx512<W: Work>(work: W) -> W::Output {
+    work.run()
+}
+
+/// Does some work with all that this processor has.
+#[inline]
+pub(super) fn with_best<W: Work>(work: W) -> W::Output {
+    match level() {
+        Level::Baseline => work.run(),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor has these features.
+        Level::Avx2 => unsafe { work_avx2(work) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx512 => unsafe { work_avx512(work) },
+    }
+}
