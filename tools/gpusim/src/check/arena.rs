@@ -147,19 +147,23 @@ impl Arena {
         unsafe { self.histories.add((offset / SECTOR) as usize) }
     }
 
-    /// Has the processor fetch the race cell of the line at `address`, which is about to be touched: the cells of a
-    /// request then come at once, and not each after the lock of the one before.
+    /// Has the processor fetch a line and its shadows, which are about to be touched: all that a request needs then comes
+    /// at once, and not each after a look at the one before. Does nothing to a line that isn't there.
     #[inline]
-    pub fn fetch_cell(&self, address: u64) {
-        let cell: *const Pair = self.pair(address);
+    pub fn fetch(&self, line: u64) {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: every processor of this kind has the instruction, or takes it for one that does nothing.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_ET0>(cell.cast());
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let offset = line.wrapping_sub(self.base) as usize;
+            // SAFETY: fetching ahead reads nothing and can't fault, wherever it points.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(self.initialised.wrapping_add(offset / 64).cast());
+                _mm_prefetch::<_MM_HINT_T0>(self.pairs.wrapping_add(offset / (2 * LINE as usize)).cast());
+                _mm_prefetch::<_MM_HINT_T0>(line as *const i8);
+            }
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = cell;
+        let _ = line;
     }
 
     /// Are `bytes` (at most 64, not crossing a multiple of 64) from `address` on all initialised?

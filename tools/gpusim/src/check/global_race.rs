@@ -205,19 +205,28 @@ impl Arena {
     /// # Errors
     /// The race, and the lane that is part of it.
     #[inline(always)]
-    pub fn touch(&self, runs: &[Run], manner: Manner, touch: &Touch<'_>) -> Result<u64, (u32, GlobalRace)> {
+    pub fn touch(
+        &self,
+        runs: impl Iterator<Item = Run>,
+        manner: Manner,
+        touch: &Touch<'_>,
+    ) -> Result<u64, (u32, GlobalRace)> {
         let mut moved = 0;
-        let mut at = 0;
-        while at < runs.len() {
-            let pair = runs[at].line / (2 * LINE);
-            let mut held = Held::new(self.pair(runs[at].line), touch.launch);
-            while at < runs.len() && runs[at].line / (2 * LINE) == pair {
-                moved += match held.lines().touch_whole(runs[at], manner, touch) {
-                    Some(moved) => moved,
-                    None => self.touch_closely(&mut held, runs[at], manner, touch)?,
-                };
-                at += 1;
-            }
+        let mut held: Option<Held<'_>> = None;
+        for run in runs {
+            let pair = self.pair(run.line);
+            let held = match held {
+                Some(ref mut held) if std::ptr::eq(held.pair, pair) => held,
+                _ => {
+                    // One lock at a time.
+                    held = None;
+                    held.insert(Held::new(pair, touch.launch))
+                }
+            };
+            moved += match held.lines().touch_whole(run, manner, touch) {
+                Some(moved) => moved,
+                None => self.touch_closely(held, run, manner, touch)?,
+            };
         }
         Ok(moved)
     }
@@ -356,7 +365,7 @@ mod tests {
 
         fn touch(&self, bytes: u64, manner: Manner, block: u32, warp: u32) -> Result<u64, (u32, GlobalRace)> {
             let touch = Touch::new(1, block, warp, 7, &self.warps[warp as usize], &self.order);
-            self.arena.touch(&[Run { line: self.arena.base(), bytes, lane: 5 }], manner, &touch)
+            self.arena.touch([Run { line: self.arena.base(), bytes, lane: 5 }].into_iter(), manner, &touch)
         }
     }
 
@@ -423,7 +432,7 @@ mod tests {
             assert_eq!(sectors, Run { bytes: first, ..Run::default() }.sectors());
             let touch = Touch::new(2, 1, 0, 7, &scene.warps[0], &scene.order);
             let run = Run { line: scene.arena.base(), bytes: second, lane: 5 };
-            assert_eq!(scene.arena.touch(&[run], Manner::Write, &touch), Ok(run.sectors()));
+            assert_eq!(scene.arena.touch([run].into_iter(), Manner::Write, &touch), Ok(run.sectors()));
         }
     }
 

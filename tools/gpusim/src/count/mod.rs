@@ -66,7 +66,8 @@ impl Tally {
     pub fn executed(&mut self, at: u32, mask: u32) {
         let site = &mut self.sites[at as usize];
         site.warps += 1;
-        site.lanes += u64::from(mask.count_ones());
+        // Mostly all of them; and not every processor has an instruction that counts.
+        site.lanes += if mask == u32::MAX { 32 } else { u64::from(mask.count_ones()) };
     }
 
     /// Notes a request to device memory, for so many bytes.

@@ -3,6 +3,7 @@
 use super::access::lanes;
 
 /// Lanes whose address an active lane before them has too, as far as a look at the usual distances tells.
+#[inline(always)]
 pub(super) fn repeats(addresses: &[u64; 32], mask: u32) -> u32 {
     [1, 2, 4, 8, 16].into_iter().fold(0, |found, by: usize| {
         let mut same = 0u32;

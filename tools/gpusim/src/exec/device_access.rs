@@ -92,20 +92,41 @@ impl Work for DeviceRequest<'_, '_> {
 
     #[inline(always)]
     fn run(self) -> Done {
+        let Self { addresses, mask, bytes, .. } = self;
+        self.core.check_aligned(addresses, mask, bytes, self.mode)?;
+        if mask == u32::MAX && is_span(addresses, bytes) {
+            return self.check(span(addresses[0], bytes));
+        }
+        let mut found = [Run::default(); 32];
+        let count = match bytes {
+            _ if mask != u32::MAX => 0,
+            4 => whole_lines::<16>(addresses, &mut found),
+            8 => whole_lines::<8>(addresses, &mut found),
+            16 => whole_lines::<4>(addresses, &mut found),
+            _ => 0,
+        };
+        let count = if count == 0 { any_lines(addresses, mask, bytes, &mut found) } else { count };
+        self.check(found[..count].iter().copied())
+    }
+}
+
+impl DeviceRequest<'_, '_> {
+    /// Checks and counts the lines of a request, each of them once.
+    #[inline(always)]
+    fn check(self, runs: impl Iterator<Item = Run> + Clone) -> Done {
         let Self { core, space, addresses, mask, bytes, mode } = self;
-        core.check_aligned(addresses, mask, bytes, mode)?;
-        let mut runs = [Run::default(); 32];
-        let runs = find_runs(addresses, mask, bytes, &mut runs);
         let (launch, at) = (core.launch, core.at);
         let arena = launch.arena;
-        for run in runs {
+        runs.clone().for_each(|run| arena.fetch(run.line));
+        let (mut sectors, mut wanted) = (0, 0);
+        for run in runs.clone() {
             if !arena.is_line_initialised(run.line, run.bytes) {
-                core.unmarked(space, addresses, mask, bytes, mode, *run)?;
+                core.unmarked(space, addresses, mask, bytes, mode, run)?;
             }
-            arena.fetch_cell(run.line);
+            sectors += run.sectors();
+            wanted += u64::from(run.bytes.count_ones());
         }
-        let wanted = runs.iter().map(|run| u64::from(run.bytes.count_ones())).sum();
-        core.tally.device(at, sectors(runs), wanted);
+        core.tally.device(at, sectors, wanted);
         let touch =
             Touch::new(launch.serial, core.common.linear, core.warp.number, at, &core.warp.clocks, &launch.order);
         match arena.touch(runs, mode.manner(), &touch) {
@@ -118,63 +139,63 @@ impl Work for DeviceRequest<'_, '_> {
     }
 }
 
-/// The lines of a request, neighbouring lanes in one line together.
+/// Do all lanes together touch whole lines in a row?
 #[inline(always)]
-fn find_runs<'a>(addresses: &[u64; 32], mask: u32, bytes: u32, runs: &'a mut [Run; 32]) -> &'a [Run] {
-    let found = match bytes {
-        4 => whole_lines::<16>(addresses, mask, runs),
-        8 => whole_lines::<8>(addresses, mask, runs),
-        16 => whole_lines::<4>(addresses, mask, runs),
-        _ => 0,
-    };
-    if found > 0 {
-        return &runs[..found];
+fn is_span(addresses: &[u64; 32], bytes: u32) -> bool {
+    let mut elsewhere = addresses[0] % LINE;
+    for (lane, address) in (0..).zip(addresses) {
+        elsewhere |= address ^ addresses[0].wrapping_add(lane * u64::from(bytes));
     }
-    let mut count = 0;
-    let (mut line, mut bits) = (u64::MAX, 0);
-    for lane in lanes(mask) {
-        let address = addresses[lane];
-        if address / LINE * LINE != line {
-            line = address / LINE * LINE;
-            bits = 0;
-            runs[count].lane = lane as u32;
-            count += 1;
+    elsewhere == 0 && bytes > 1
+}
+
+/// The lines of a request that [`is_span`].
+#[inline(always)]
+fn span(first: u64, bytes: u32) -> impl Iterator<Item = Run> + Clone {
+    let lanes = LINE as u32 / bytes;
+    (0..32 / lanes).map(move |i| Run { line: first + u64::from(i) * LINE, bytes: u64::MAX, lane: i * lanes })
+}
+
+/// The lines where groups of `N` lanes share a line and fill it, as rows of a matrix's tile do; 0 elsewhere.
+#[inline(always)]
+fn whole_lines<const N: usize>(addresses: &[u64; 32], runs: &mut [Run; 32]) -> usize {
+    let mut elsewhere = 0;
+    for (group, first) in addresses.chunks_exact(N).zip((0..32).step_by(N)) {
+        elsewhere |= group[0] % LINE;
+        for (lane, address) in (0..).zip(group) {
+            elsewhere |= address ^ group[0].wrapping_add(lane * LINE / N as u64);
         }
-        bits |= u64::MAX >> (LINE as u32 - bytes) << (address % LINE);
-        (runs[count - 1].line, runs[count - 1].bytes) = (line, bits);
+        runs[first / N] = Run { line: group[0], bytes: u64::MAX, lane: first as u32 };
     }
-    &runs[..count]
+    let count = 32 / N;
+    let lines = &runs[..count];
+    let again = lines.windows(2).any(|pair| pair[0].line >= pair[1].line);
+    if elsewhere == 0 && !again { count } else { 0 }
 }
 
-/// [`find_runs`] where groups of `N` lanes share a line and fill it, which is usual; 0 elsewhere.
+/// The lines of any request, each with all its lanes; gives how many there are.
 #[inline(always)]
-fn whole_lines<const N: usize>(addresses: &[u64; 32], mask: u32, runs: &mut [Run; 32]) -> usize {
-    let mut elsewhere = mask ^ u32::MAX;
+fn any_lines(addresses: &[u64; 32], mask: u32, bytes: u32, runs: &mut [Run; 32]) -> usize {
+    let (mut lines, mut touched) = ([0; 32], [0; 32]);
     for lane in 0..32 {
-        let expected = addresses[lane / N * N] / LINE * LINE + (lane % N) as u64 * (LINE / N as u64);
-        elsewhere |= u32::from(addresses[lane] != expected);
+        lines[lane] = addresses[lane] / LINE * LINE;
+        touched[lane] = u64::MAX >> (LINE as u32 - bytes) << (addresses[lane] % LINE);
     }
-    if elsewhere != 0 {
-        return 0;
+    let (mut left, mut count) = (mask, 0);
+    while left != 0 {
+        let lane = left.trailing_zeros();
+        let line = lines[lane as usize];
+        let (mut here, mut all) = (0u32, 0);
+        for other in 0..32 {
+            let same = lines[other] == line && left >> other & 1 != 0;
+            here |= u32::from(same) << other;
+            all |= if same { touched[other] } else { 0 };
+        }
+        runs[count] = Run { line, bytes: all, lane };
+        count += 1;
+        left &= !here;
     }
-    for (run, first) in runs.iter_mut().zip((0..32).step_by(N)) {
-        *run = Run { line: addresses[first], bytes: u64::MAX, lane: first as u32 };
-    }
-    32 / N
-}
-
-/// How many sectors some runs touch together.
-#[inline(always)]
-fn sectors(runs: &[Run]) -> u64 {
-    if runs.windows(2).all(|pair| pair[0].line < pair[1].line) {
-        return runs.iter().map(|run| run.sectors()).sum();
-    }
-    let mut sorted = [Run::default(); 32];
-    let sorted = &mut sorted[..runs.len()];
-    sorted.copy_from_slice(runs);
-    sorted.sort_unstable_by_key(|run| run.line);
-    let lines = sorted.chunk_by(|a, b| a.line == b.line);
-    lines.map(|same| Run { bytes: same.iter().fold(0, |all, run| all | run.bytes), ..same[0] }.sectors()).sum()
+    count
 }
 
 #[cfg(test)]
@@ -188,19 +209,33 @@ mod tests {
     /// The lines that all lanes touch, and their sectors.
     fn touched(addresses: &[u64; 32], bytes: u32) -> (Vec<Run>, u64) {
         let mut runs = [Run::default(); 32];
-        let runs = find_runs(addresses, u32::MAX, bytes, &mut runs);
-        (runs.to_vec(), sectors(runs))
+        let count = any_lines(addresses, u32::MAX, bytes, &mut runs);
+        let runs = runs[..count].to_vec();
+        let sectors = runs.iter().map(|run| run.sectors()).sum();
+        (runs, sectors)
     }
 
     #[test]
-    fn a_coalesced_request_is_of_whole_lines() {
-        for (bytes, lines) in [(4, 2), (8, 4), (16, 8)] {
-            let (runs, sectors) = touched(&spread(bytes), bytes as u32);
-            assert_eq!((runs.len(), sectors), (lines, 2 * lines as u64));
-            for (i, run) in runs.into_iter().enumerate() {
-                assert_eq!(run, Run { line: 0x1000 + 64 * i as u64, bytes: u64::MAX, lane: (32 / lines * i) as u32 });
-            }
+    fn a_coalesced_request_is_a_span() {
+        for (bytes, lines) in [(2, 1), (4, 2), (8, 4), (16, 8)] {
+            let addresses = spread(bytes.into());
+            assert!(is_span(&addresses, bytes));
+            assert!(!is_span(&addresses.map(|a| a + 32), bytes));
+            let runs: Vec<Run> = span(0x1000, bytes).collect();
+            assert_eq!((&runs, 2 * lines), (&touched(&addresses, bytes).0, touched(&addresses, bytes).1));
+            assert_eq!(runs.len() as u64, lines);
         }
+        assert!(!is_span(&[0x1000; 32], 4));
+    }
+
+    #[test]
+    fn rows_of_a_tile_are_whole_lines() {
+        let addresses = std::array::from_fn(|lane| 0x1000 + lane as u64 / 4 * 512 + lane as u64 % 4 * 16);
+        let mut runs = [Run::default(); 32];
+        assert_eq!(whole_lines::<4>(&addresses, &mut runs), 8);
+        assert_eq!(runs[..8], touched(&addresses, 16).0);
+        assert_eq!(whole_lines::<4>(&addresses.map(|a| a + 16), &mut runs), 0);
+        assert_eq!(whole_lines::<4>(&addresses.map(|a| a & !512), &mut runs), 0, "a line twice");
     }
 
     #[test]
@@ -216,6 +251,6 @@ mod tests {
         assert_eq!(touched(&spread(32), 4).1, 32);
         assert_eq!(touched(&spread(0), 4).1, 1);
         let again = std::array::from_fn(|lane| 0x1000 + lane as u64 * 32 % 256);
-        assert_eq!(touched(&again, 4).1, 8);
+        assert_eq!((touched(&again, 4).0.len(), touched(&again, 4).1), (4, 8));
     }
 }
