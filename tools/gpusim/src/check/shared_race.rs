@@ -201,6 +201,7 @@ impl Cell {
         self.write = if self.write.same_moment(mine) { self.write.merged(mine) } else { mine };
     }
 
+    #[inline(always)]
     fn note_read(&mut self, mine: Stamp, clocks: &Clocks) -> Option<Clash> {
         if self.reads[0].same_moment(mine) {
             self.reads[0] = self.reads[0].merged(mine);
@@ -213,6 +214,7 @@ impl Cell {
         clash(self.write, mine, clocks, true)
     }
 
+    #[inline(always)]
     fn note_write(&mut self, mine: Stamp, clocks: &Clocks) -> Option<Clash> {
         let before = self.write;
         if before.same_moment(mine) {

@@ -5,6 +5,7 @@
 
 use super::access::{Mode, lanes};
 use super::memory::{addresses, is_cache_hint};
+use super::processor::{Body, best};
 use super::{Core, Done};
 use crate::check::Stamp;
 use crate::program::{Act, Class, DecodeError, Decoder, Inst};
@@ -78,63 +79,72 @@ fn copy(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         }
     }
     let wide = vec![u32::from(to.narrow), u32::from(from.narrow), bytes as u32, from.offset as u32];
-    Ok(Inst::new(Class::Memory, Act::Lanes(copy_lanes), &[to.base, from.base, source]).imm(to.offset).wide(wide))
+    Ok(Inst::new(Class::Memory, Act::Lanes(best::<CopyLanes>()), &[to.base, from.base, source])
+        .imm(to.offset)
+        .wide(wide))
 }
 
-unsafe fn copy_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
-    let bytes = inst.wide[2];
-    // SAFETY: the decoder put address rows in operands 0 and 1 and a row of u32 in 2.
-    let (to, mut from, source) = unsafe {
-        let to = addresses(core, inst.a[0], inst.wide[0] != 0, inst.imm);
-        let from = addresses(core, inst.a[1], inst.wide[1] != 0, i64::from(inst.wide[3] as i32));
-        (to, from, core.row::<u32>(inst.a[2]))
-    };
-    // Lanes that read everything, and lanes that read less and fill up with zeros.
-    let mut full = 0;
-    for (lane, &source) in source.iter().enumerate() {
-        full |= u32::from(source >= bytes) << lane;
-    }
-    full &= mask;
-    if full != 0 {
-        core.locate(Space::Global, &mut from, full, bytes, Mode::Read)?;
-    }
-    let mut filled;
-    if full != mask {
-        filled = [[0u8; 16]; 32];
-        for lane in lanes(mask & !full) {
-            for byte in 0..source[lane] {
-                let mut one = [from[lane] + u64::from(byte); 32];
-                core.locate(Space::Global, &mut one, 1 << lane, 1, Mode::Read)?;
-                // SAFETY: `locate` found this byte readable.
-                filled[lane][byte as usize] = unsafe { (one[lane] as *const u8).read() };
+/// Copies 4, 8 or 16 bytes a lane.
+struct CopyLanes;
+
+impl Body for CopyLanes {
+    #[inline(always)]
+    unsafe fn run(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+        let bytes = inst.wide[2];
+        // SAFETY: the decoder put address rows in operands 0 and 1 and a row of u32 in 2.
+        let (to, mut from, source) = unsafe {
+            let to = addresses(core, inst.a[0], inst.wide[0] != 0, inst.imm);
+            let from = addresses(core, inst.a[1], inst.wide[1] != 0, i64::from(inst.wide[3] as i32));
+            (to, from, core.row::<u32>(inst.a[2]))
+        };
+        // Lanes that read everything, and lanes that read less and fill up with zeros.
+        let mut full = 0;
+        for (lane, &source) in source.iter().enumerate() {
+            full |= u32::from(source >= bytes) << lane;
+        }
+        full &= mask;
+        if full != 0 {
+            core.locate(Space::Global, &mut from, full, bytes, Mode::Read)?;
+        }
+        let mut filled;
+        if full != mask {
+            filled = [[0u8; 16]; 32];
+            for lane in lanes(mask & !full) {
+                for byte in 0..source[lane] {
+                    let mut one = [from[lane] + u64::from(byte); 32];
+                    core.locate(Space::Global, &mut one, 1 << lane, 1, Mode::Read)?;
+                    // SAFETY: `locate` found this byte readable.
+                    filled[lane][byte as usize] = unsafe { (one[lane] as *const u8).read() };
+                }
+                from[lane] = filled[lane].as_ptr() as u64;
             }
-            from[lane] = filled[lane].as_ptr() as u64;
         }
-    }
-    let mut place = to;
-    core.locate(Space::Shared, &mut place, mask, bytes, Mode::Write)?;
-    // SAFETY: `locate` found the bytes of all lanes readable and writable, or they are in `filled`.
-    unsafe {
-        match bytes {
-            16 => move_lanes::<u128>(&from, &place, mask),
-            8 => move_lanes::<u64>(&from, &place, mask),
-            _ => move_lanes::<u32>(&from, &place, mask),
+        let mut place = to;
+        core.locate(Space::Shared, &mut place, mask, bytes, Mode::Write)?;
+        // SAFETY: `locate` found the bytes of all lanes readable and writable, or they are in `filled`.
+        unsafe {
+            match bytes {
+                16 => move_lanes::<u128>(&from, &place, mask),
+                8 => move_lanes::<u64>(&from, &place, mask),
+                _ => move_lanes::<u32>(&from, &place, mask),
+            }
         }
+        let (at, line) = (core.at, core.line(core.at));
+        let mut offsets = [0; 32];
+        for lane in lanes(mask) {
+            offsets[lane] = to[lane] as u32;
+            core.common.shared.promise(offsets[lane], bytes, line);
+        }
+        core.warp.copies.open.push(Copies { offsets, mask, bytes, at });
+        Ok(())
     }
-    let (at, line) = (core.at, core.line(core.at));
-    let mut offsets = [0; 32];
-    for lane in lanes(mask) {
-        offsets[lane] = to[lane] as u32;
-        core.common.shared.promise(offsets[lane], bytes, line);
-    }
-    core.warp.copies.open.push(Copies { offsets, mask, bytes, at });
-    Ok(())
 }
 
 /// Copies a `T` a lane.
 ///
 /// # Safety
 /// The addresses of active lanes are readable and writable.
+#[inline(always)]
 unsafe fn move_lanes<T>(from: &[u64; 32], to: &[u64; 32], mask: u32) {
     for lane in lanes(mask) {
         // SAFETY: the caller's promise.
