@@ -35,14 +35,24 @@ impl Core<'_> {
         unsafe { *self.registers.add(slot as usize).cast::<[T; 32]>() }
     }
 
+    /// A row, to write.
+    ///
+    /// # Safety
+    /// As for [`Self::row`].
+    #[inline(always)]
+    pub(super) unsafe fn row_mut<T: Lane>(&mut self, slot: Slot) -> &mut [T; 32] {
+        // SAFETY: the caller's promise; `&mut self` makes the reference unique.
+        unsafe { &mut *self.registers.add(slot as usize).cast::<[T; 32]>() }
+    }
+
     /// Writes the active lanes of a row.
     ///
     /// # Safety
     /// As for [`Self::row`].
     #[inline(always)]
     pub(super) unsafe fn set_row<T: Lane>(&mut self, slot: Slot, values: [T; 32], mask: u32) {
-        // SAFETY: the caller's promise; `&mut self` makes the reference unique.
-        let row = unsafe { &mut *self.registers.add(slot as usize).cast::<[T; 32]>() };
+        // SAFETY: the caller's promise.
+        let row = unsafe { self.row_mut(slot) };
         if mask == u32::MAX {
             *row = values;
         } else {

@@ -30,6 +30,16 @@ pub(super) fn choose(store: bool, size: usize, count: usize) -> Exec {
     }
 }
 
+/// Does each lane's place of so many bytes begin where the one before ends?
+#[inline(always)]
+fn in_a_row(at: &[u64; 32], bytes: usize) -> bool {
+    let mut elsewhere = 0;
+    for lane in 0..32 {
+        elsewhere |= at[lane] ^ at[0].wrapping_add((lane * bytes) as u64);
+    }
+    elsewhere == 0
+}
+
 /// Loads of `N` elements a lane. They are fetched a lane at a time and then sorted by register.
 struct Load<T, const N: usize>(PhantomData<T>);
 
@@ -41,7 +51,9 @@ impl<T: Lane, const N: usize> Body for Load<T, N> {
         unsafe {
             let at = core.locate_elements(inst, mask)?;
             let mut elements = [[T::default(); N]; 32];
-            if mask == u32::MAX {
+            if mask == u32::MAX && in_a_row(&at, size_of::<[T; N]>()) {
+                elements = (at[0] as *const [[T; N]; 32]).read_unaligned();
+            } else if mask == u32::MAX {
                 for lane in 0..32 {
                     elements[lane] = (at[lane] as *const [T; N]).read_unaligned();
                 }
@@ -77,7 +89,9 @@ impl<T: Lane, const N: usize> Body for Store<T, N> {
                     elements[lane][e] = row[lane];
                 }
             }
-            if mask == u32::MAX {
+            if mask == u32::MAX && in_a_row(&at, size_of::<[T; N]>()) {
+                (at[0] as *mut [[T; N]; 32]).write_unaligned(elements);
+            } else if mask == u32::MAX {
                 for lane in 0..32 {
                     (at[lane] as *mut [T; N]).write_unaligned(elements[lane]);
                 }

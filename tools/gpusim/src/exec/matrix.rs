@@ -104,23 +104,23 @@ impl Body for LoadFragments {
             let transposed = inst.wide[1] != 0;
             for (matrix, &slot) in inst.wide[2..].iter().enumerate() {
                 let rows = &rows[8 * matrix..][..8];
-                let mut values = [0; 32];
                 // SAFETY (of the reads): 16 bytes are at each row.
                 if transposed {
                     let mut matrix = [[0u16; 8]; 8];
                     for (to, &row) in matrix.iter_mut().zip(rows) {
                         *to = (row as *const [u16; 8]).read_unaligned();
                     }
-                    for (lane, value) in values.iter_mut().enumerate() {
+                    let values = std::array::from_fn(|lane: usize| {
                         let (g, t) = (lane / 4, lane % 4);
-                        *value = u32::from(matrix[2 * t][g]) | u32::from(matrix[2 * t + 1][g]) << 16;
-                    }
+                        u32::from(matrix[2 * t][g]) | u32::from(matrix[2 * t + 1][g]) << 16
+                    });
+                    core.set_row(slot, values, mask);
                 } else {
-                    for (to, &row) in values.chunks_exact_mut(4).zip(rows) {
+                    // Straight into the register: put together elsewhere, the next load would wait for these stores.
+                    for (to, &row) in core.row_mut::<u32>(slot).chunks_exact_mut(4).zip(rows) {
                         to.copy_from_slice(&(row as *const [u32; 4]).read_unaligned());
                     }
                 }
-                core.set_row(slot, values, mask);
             }
         }
         Ok(())
