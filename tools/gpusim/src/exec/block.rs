@@ -23,6 +23,8 @@ pub struct Common {
     pub(super) barriers: [Barrier; 16],
     /// The last device allocation that was written, so that neighbours are found quickly: first byte and end.
     pub(super) written: (u64, u64),
+    /// By instruction, where it last touched whole lines in a row: the next time is often as far on.
+    pub(super) spans: Box<[u64]>,
     /// The barriers in shared memory, and the cluster's.
     pub(super) mbarriers: super::mbarrier::Mbarriers,
     /// The clocks of its bulk copies and of its warpgroup products.
@@ -54,6 +56,7 @@ impl Block {
             shared: Shared::new(launch.shared_bytes()),
             barriers: std::array::from_fn(|_| Barrier::default()),
             written: (0, 0),
+            spans: vec![0; launch.kernel.code.len()].into(),
             bulk_clock: 0,
             tensor_clock: 0,
             mbarriers: super::mbarrier::Mbarriers::default(),

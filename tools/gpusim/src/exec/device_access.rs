@@ -95,7 +95,11 @@ impl Work for DeviceRequest<'_, '_> {
         let Self { addresses, mask, bytes, .. } = self;
         self.core.check_aligned(addresses, mask, bytes, self.mode)?;
         if mask == u32::MAX && is_span(addresses, bytes) {
-            return self.check(span(addresses[0], bytes));
+            let first = addresses[0];
+            let last = std::mem::replace(&mut self.core.common.spans[self.core.at as usize], first);
+            let next = first.wrapping_add(first.wrapping_sub(last));
+            span(next, bytes).for_each(|run| self.core.launch.arena.fetch(run.line));
+            return self.check(span(first, bytes));
         }
         let mut found = [Run::default(); 32];
         let count = match bytes {
@@ -153,7 +157,11 @@ fn is_span(addresses: &[u64; 32], bytes: u32) -> bool {
 #[inline(always)]
 fn span(first: u64, bytes: u32) -> impl Iterator<Item = Run> + Clone {
     let lanes = LINE as u32 / bytes;
-    (0..32 / lanes).map(move |i| Run { line: first + u64::from(i) * LINE, bytes: u64::MAX, lane: i * lanes })
+    (0..32 / lanes).map(move |i| Run {
+        line: first.wrapping_add(u64::from(i) * LINE),
+        bytes: u64::MAX,
+        lane: i * lanes,
+    })
 }
 
 /// The lines where groups of `N` lanes share a line and fill it, as rows of a matrix's tile do; 0 elsewhere.
