@@ -60,12 +60,12 @@ impl<T: Lane, const N: usize> Body for Load<T, N> {
             } else {
                 lanes(mask).for_each(|lane| elements[lane] = (at[lane] as *const [T; N]).read_unaligned());
             }
-            for e in 0..N {
+            for (e, pair) in inst.wide[HEAD..].chunks_exact(2).enumerate().take(N) {
                 let mut row = [T::default(); 32];
                 for lane in 0..32 {
                     row[lane] = elements[lane][e];
                 }
-                core.set_row(inst.wide[HEAD + 2 * e], row, mask);
+                core.set_row(pair[0], row, mask);
             }
         }
         Ok(())
@@ -83,8 +83,8 @@ impl<T: Lane, const N: usize> Body for Store<T, N> {
         unsafe {
             let at = core.locate_elements(inst, mask)?;
             let mut elements = [[T::default(); N]; 32];
-            for e in 0..N {
-                let row = core.row::<T>(inst.wide[HEAD + 2 * e]);
+            for (e, pair) in inst.wide[HEAD..].chunks_exact(2).enumerate().take(N) {
+                let row = core.row::<T>(pair[0]);
                 for lane in 0..32 {
                     elements[lane][e] = row[lane];
                 }
