@@ -1,6 +1,7 @@
 //! Whole CUDA C++ kernels (tests/cuda/programs.cu, compiled by NVRTC) against plain Rust.
 
 use gpusim::simulator::{Arguments, Simulator};
+use half::bf16;
 
 fn simulator() -> Simulator {
     Simulator::new(include_str!("ptx/programs.ptx")).unwrap()
@@ -116,6 +117,26 @@ fn gemm(name: &str, tile: usize) {
 fn tiled_matrix_products() {
     gemm("gemm_4", 64);
     gemm("gemm_8", 128);
+}
+
+#[test]
+fn a_batch_norm_streams_bf16() {
+    // A last block of which part of a warp has nothing to do.
+    let (rows, channels) = (77, 64);
+    let values: Vec<bf16> = noise(rows * channels).into_iter().map(bf16::from_f32).collect();
+    let factors = noise(2 * channels);
+    let (scale, shift) = factors.split_at(channels);
+    let mut gpu = simulator();
+    let x = gpu.upload(&bytes(&values, bf16::to_le_bytes)).unwrap();
+    let [a, b] = [scale, shift].map(|factors| gpu.upload(&bytes(factors, f32::to_le_bytes)).unwrap());
+    let y = gpu.allocate(2 * values.len()).unwrap();
+    let arguments = Arguments::new().pointer(y).pointer(x).pointer(a).pointer(b).int(values.len() as i32 / 8);
+    gpu.launch("affine_relu", [2, 1, 1], [256, 1, 1], 0, &arguments).unwrap();
+    let found = gpu.read(y, 2 * values.len());
+    for (i, (found, value)) in found.chunks_exact(2).zip(&values).enumerate() {
+        let expected = value.to_f32().mul_add(scale[i % channels], shift[i % channels]).max(0.0);
+        assert_eq!(bf16::from_le_bytes([found[0], found[1]]), bf16::from_f32(expected), "element {i}");
+    }
 }
 
 #[test]
