@@ -272,7 +272,7 @@ impl Work for SharedRequest<'_, '_> {
         let repeated = if mode == Mode::Read { repeats(addresses, mask) } else { 0 };
         let (once, together) = (mask & !repeated, repeated != 0);
         match bytes {
-            // The usual sizes, each compiled for itcore.
+            // The usual sizes, each compiled for itself.
             4 => core.shared_lanes(addresses, once, 4, mode, together)?,
             16 => core.shared_lanes(addresses, once, 16, mode, together)?,
             _ => core.shared_lanes(addresses, once, bytes, mode, together)?,
