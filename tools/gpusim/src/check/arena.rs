@@ -8,7 +8,7 @@
 //! Threads of a simulated kernel may race for device memory, as on a GPU; so it is only ever reached through raw
 //! pointers, never through references.
 
-use super::global_race::{LINE, Pair};
+use super::line_history::{LINE, Pair};
 use super::sector_history::History;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,19 +5,14 @@
 //! ordered by their vector clocks, exactly, but only the last access of a sector is remembered. Both rules can miss a
 //! race; neither invents one. Atomic accesses order others and race with nothing.
 //!
-//! The shadow has two levels. Most memory is read and written by whole lines of 64 bytes, whose two sectors then have
-//! one history, without masks of bytes: two such lines and a lock share 64 bytes of shadow. The first access to less
-//! splits a line for the rest of the launch: from then on its sectors have a [`History`] each.
+//! The shadow has two levels: the histories of whole lines, and those of the sectors of lines that were touched in part.
+//! See [`super::line_history`] and [`super::sector_history`].
 
 use super::launch_order::LaunchOrder;
-use super::sector_history::{History, LOADED, Last, STORED, moves};
+use super::line_history::{Held, LINE, Lines, SPLIT, WRITTEN};
+use super::sector_history::moves;
 use super::shared_race::Clocks;
 use super::{Arena, SECTOR};
-use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-/// Bytes of a line.
-pub const LINE: u64 = 64;
 
 /// When a warp of some block did something.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -99,82 +94,6 @@ pub struct GlobalRace {
     pub address: u64,
 }
 
-/// Of a [`Pair`] whose lock is taken, instead of a launch's number.
-const LOCKED: u32 = u32::MAX;
-
-// What has happened to a line in this launch, besides [`LOADED`] and [`STORED`], by accesses that may race.
-const WRITTEN: u8 = 4;
-const READ: u8 = 8;
-const OTHERS_READ: u8 = 16;
-/// Its sectors have histories of their own.
-const SPLIT: u8 = 32;
-
-/// The history of a line that was touched as a whole, as [`History`] has it.
-#[derive(Clone, Copy, Default)]
-struct Line {
-    writer: u32,
-    reader: u32,
-    other_reader: u32,
-    last_write: Moment,
-    last_read: Moment,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Lines {
-    flags: [u8; 2],
-    lines: [Line; 2],
-}
-
-/// The shadow of two neighbouring lines. Zeroed memory is unlocked and empty.
-#[repr(C, align(64))]
-pub(super) struct Pair {
-    /// The launch that touched them last, or [`LOCKED`].
-    launch: AtomicU32,
-    lines: UnsafeCell<Lines>,
-}
-
-const _: () = assert!(size_of::<Pair>() == 64);
-
-// SAFETY: the lines are only reached while the lock is held.
-unsafe impl Sync for Pair {}
-
-/// A [`Pair`] that nobody else looks at; with it, the histories of its sectors.
-struct Held<'a> {
-    pair: &'a Pair,
-    launch: u32,
-}
-
-impl<'a> Held<'a> {
-    #[inline]
-    fn new(pair: &'a Pair, launch: u32) -> Self {
-        let before = loop {
-            let found = pair.launch.swap(LOCKED, Ordering::Acquire);
-            if found != LOCKED {
-                break found;
-            }
-            std::hint::spin_loop();
-        };
-        let mut held = Self { pair, launch };
-        if before != launch {
-            held.lines().flags = [0; 2];
-        }
-        held
-    }
-
-    #[inline]
-    fn lines(&mut self) -> &mut Lines {
-        // SAFETY: the lock is ours.
-        unsafe { &mut *self.pair.lines.get() }
-    }
-}
-
-impl Drop for Held<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.pair.launch.store(self.launch, Ordering::Release);
-    }
-}
-
 /// What kind of access a request is, to the race check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
@@ -189,11 +108,11 @@ pub enum Manner {
 }
 
 impl Manner {
-    fn writes(self) -> bool {
+    pub(super) fn writes(self) -> bool {
         matches!(self, Self::Write | Self::OrderedWrite)
     }
 
-    fn races(self) -> bool {
+    pub(super) fn races(self) -> bool {
         matches!(self, Self::Read | Self::Write)
     }
 }
@@ -216,7 +135,7 @@ impl Arena {
         for run in runs {
             let pair = self.pair(run.line);
             let held = match held {
-                Some(ref mut held) if std::ptr::eq(held.pair, pair) => held,
+                Some(ref mut held) if held.holds(pair) => held,
                 _ => {
                     // One lock at a time.
                     held = None;
@@ -281,71 +200,9 @@ impl Arena {
     }
 }
 
-impl Lines {
-    /// Notes an access that is to a whole line, unsplit, and races with nothing at first sight; gives how many of its
-    /// sectors memory must move.
-    #[inline(always)]
-    fn touch_whole(&mut self, run: Run, manner: Manner, touch: &Touch<'_>) -> Option<u64> {
-        let which = (run.line / LINE % 2) as usize;
-        let flags = &mut self.flags[which];
-        let whole = run.bytes == u64::MAX;
-        match manner {
-            Manner::Read if whole && *flags & (SPLIT | WRITTEN) == 0 => {}
-            Manner::Write if whole && *flags & (SPLIT | WRITTEN | READ | OTHERS_READ) == 0 => {}
-            // It leaves no trace but in the traffic.
-            Manner::OrderedRead | Manner::OrderedWrite if *flags & SPLIT == 0 => {
-                let mut after = *flags;
-                let moved = moves(&mut after, manner.writes());
-                if moved && !whole {
-                    return None;
-                }
-                *flags = after;
-                return Some(2 * u64::from(moved));
-            }
-            _ => return None,
-        }
-        Some(self.lines[which].note(flags, manner.writes(), touch))
-    }
-}
-
-impl Line {
-    #[inline(always)]
-    fn note(&mut self, flags: &mut u8, write: bool, touch: &Touch<'_>) -> u64 {
-        if write {
-            (self.writer, self.last_write) = (touch.block, touch.moment);
-            *flags |= WRITTEN;
-        } else {
-            if *flags & READ != 0 && self.reader != touch.block {
-                self.other_reader = self.reader;
-                *flags |= OTHERS_READ;
-            }
-            (self.reader, self.last_read) = (touch.block, touch.moment);
-            *flags |= READ;
-        }
-        2 * u64::from(moves(flags, write))
-    }
-
-    /// The same as the history of either sector.
-    fn history(&self, flags: u8) -> History {
-        let all = |flag: u8| if flags & flag != 0 { u32::MAX } else { 0 };
-        History {
-            moved: flags & (LOADED | STORED),
-            writer: self.writer,
-            written: all(WRITTEN),
-            reader: self.reader,
-            read: all(READ),
-            others_wrote: 0,
-            other_writer: 0,
-            others_read: all(OTHERS_READ),
-            other_reader: self.other_reader,
-            last_write: Last { bytes: all(WRITTEN), moment: self.last_write },
-            last_read: Last { bytes: all(READ), moment: self.last_read },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::sector_history::History;
     use super::*;
 
     const WHOLE: u64 = u64::MAX;
@@ -422,6 +279,55 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Whatever happens to a line, it is as if its sectors had histories of their own from the start.
+    #[test]
+    fn lines_remember_what_sectors_do() {
+        let mut seed = 1u64;
+        let mut below = |bound: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % bound
+        };
+        let mut races = 0;
+        for _ in 0..10_000 {
+            let scene = Scene::new();
+            let mut sectors = [History::default(); 2];
+            for _ in 0..10 {
+                let (block, warp) = (below(4) as u32, below(2) as u32);
+                match below(8) {
+                    0 => scene.order.release(block),
+                    1 => scene.order.acquire(block),
+                    _ => {}
+                }
+                let manner =
+                    [Manner::Read, Manner::Write, Manner::OrderedRead, Manner::OrderedWrite][below(4) as usize];
+                let bytes = [WHOLE, WHOLE, WHOLE, 0xff << 28, 0xff00, 1 << (16 * block)][below(6) as usize];
+                let touch = Touch::new(1, block, warp, 7, &scene.warps[warp as usize], &scene.order);
+                let mut expected = Ok(0);
+                for (i, bytes) in (0..).zip([bytes as u32, (bytes >> 32) as u32]) {
+                    let (Ok(moved), history) = (&mut expected, &mut sectors[i as usize]) else { break };
+                    if bytes == 0 {
+                        continue;
+                    }
+                    *moved += u64::from(moves(&mut history.moved, manner.writes()));
+                    match history.race(bytes, manner.writes(), &touch) {
+                        Some((common, race)) if manner.races() => {
+                            let address = scene.arena.base() + SECTOR * i + u64::from(common.trailing_zeros());
+                            expected = Err((5, GlobalRace { address, ..race }));
+                        }
+                        None if manner.races() => history.note(bytes, manner.writes(), &touch),
+                        _ => {}
+                    }
+                }
+                assert_eq!(scene.touch(bytes, manner, block, warp), expected);
+                if expected.is_err() {
+                    races += 1;
+                    break;
+                }
+            }
+        }
+        assert!((1000..10_000).contains(&races), "{races} races");
     }
 
     #[test]

@@ -4,14 +4,16 @@ mod allocations;
 mod arena;
 mod global_race;
 mod launch_order;
+mod line_history;
 mod sector_history;
 mod shared;
 mod shared_race;
 
 pub use allocations::{Allocation, Allocations};
 pub use arena::{Arena, SECTOR};
-pub use global_race::{GlobalRace, LINE, Manner, Run, Touch};
+pub use global_race::{GlobalRace, Manner, Run, Touch};
 pub use launch_order::LaunchOrder;
+pub use line_history::LINE;
 pub use shared::Shared;
 pub(crate) use shared_race::{AGENTS, BULK, Seen, TENSOR};
 pub use shared_race::{Clash, Clocks, Stamp};
