@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use onesheet::device::cpu::Cpu;
 use onesheet::device::reference::Reference;
-use onesheet::device::{Device, Memory, Placement};
+use onesheet::device::{Device, Placement};
 use onesheet::model::architecture::Place;
 use onesheet::model::{Architecture, Batch, Model, ModelConfig, NamedTensor, Posters, Trainable};
 use onesheet::ops::pool::Pooling;
