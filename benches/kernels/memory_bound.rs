@@ -169,7 +169,7 @@ fn loss(report: &mut Report, shape: LossShape) -> anyhow::Result<()> {
     let device = report.device();
     let terms = shape.n * shape.classes;
     let logits = filled(&device, 1, terms, Storage::Full)?;
-    let targets: Vec<f32> = (0..terms).map(|i| f32::from(i as u8 % 3 == 0)).collect();
+    let targets: Vec<f32> = (0..terms).map(|i| f32::from((i as u8).is_multiple_of(3))).collect();
     let (targets, weights) =
         (tensor(&device, &targets, Storage::Full)?, tensor(&device, &[1.0; GENRES], Storage::Full)?);
     let (mut loss, mut dlogits) =

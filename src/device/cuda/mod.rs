@@ -7,7 +7,7 @@
 //! - [`pixels`]: the next batch, on its way while a step runs.
 //! - [`kernels`]: the PTX of each layer family, its functions, and the one place that launches them.
 //! - [`replay`]: a training step captured once as a CUDA graph, and replayed.
-//! - [`rows`]: the grid of the passes over activations, a row a pixel.
+//! - `rows`: the grid of the passes over activations, a row a pixel.
 //! - one file a layer family, as in every device: geometry and arguments of its launches.
 //!
 //! Kernels run in order on one stream. A second stream carries the next batch's pixels to the device meanwhile.
