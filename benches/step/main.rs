@@ -114,7 +114,7 @@ struct Data {
 impl Data {
     fn new(images: usize, size: usize) -> Self {
         Data {
-            pixels: (0..images * size * size * 3).map(|i| (i * 2_654_435_761 >> 16) as u8).collect(),
+            pixels: (0..images * size * size * 3).map(|i| ((i * 2_654_435_761) >> 16) as u8).collect(),
             placements: vec![Placement::default(); images],
             labels: (0..images * GENRES).map(|i| u8::from(i % 3 == 0)).collect(),
         }
