@@ -1,8 +1,9 @@
 //! Channel counts that the tensor cores' tiles take whole, around the tiles' edges; the shared cases have mostly odd ones.
 
-use super::agree;
 use super::conv::{Conv, FUSED, Fusions, PLAIN};
-use onesheet::device::ConvShape;
+use super::{Array, agree, compare, cuda, grid, narrow};
+use onesheet::device::cuda::Precision;
+use onesheet::device::{ConvKernels, ConvShape, Memory, OutputGradient};
 
 fn check(input: [usize; 4], k: usize, filter: usize, stride: usize, pad: usize, seed: u64) {
     let shape = ConvShape::new(input, k, [filter, filter], stride, pad).unwrap();
@@ -65,5 +66,80 @@ fn stems() {
                 agree(&Conv { shape, fusions, seed: 10 * seed as u64 });
             }
         }
+    }
+}
+
+/// A stem's pixels see exactly the image's pixels under them, wherever its rows begin in memory.
+#[test]
+fn a_stem_spreads_nan_no_further_than_its_taps() {
+    for (h, w) in [(20, 36), (19, 37), (20, 37), (19, 36)] {
+        let shape = ConvShape::new([2, h, w, 3], 8, [7, 7], 2, 3).unwrap();
+        for (y, x, c) in [(0, 0, 0), (9, 17, 1), (10, 18, 2), (h - 1, w - 1, 2)] {
+            let mut image = grid(1, shape.input_len());
+            image[((h + y) * w + x) * 3 + c] = f64::NAN;
+            for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+                let device = cuda::device(precision);
+                let (x_in, weights) = (Array::activation(&device, &image), narrow(2, shape.weights_len()));
+                let weights = Array::weights(&device, &weights);
+                let mut out = Array::blank_activation(&device, shape.output_len());
+                device.conv_forward(out.view_mut(), None, x_in.view(), None, weights.view(), None, &shape).unwrap();
+                for (i, value) in device.download(out.view()).unwrap().into_iter().enumerate() {
+                    let (pixel, image) = (i / shape.k % (shape.p * shape.q), i / shape.k / (shape.p * shape.q));
+                    // Tap 0 lies three pixels up and to the left of the output pixel's place.
+                    let sees = |place: usize, at: usize| (2 * place..2 * place + 7).contains(&(at + 3));
+                    let sees = image == 1 && sees(pixel / shape.q, y) && sees(pixel % shape.q, x);
+                    assert_eq!(value.is_nan(), sees, "({y}, {x}, {c}) of {h}x{w} at {i} on {}", device.name());
+                }
+            }
+        }
+    }
+}
+
+/// Strided data gradients of filters that skip and overlap: on CUDA cores in every precision.
+#[test]
+fn strides_of_larger_filters() {
+    check([2, 13, 10, 16], 24, 3, 2, 1, 1);
+    check([1, 12, 15, 8], 16, 5, 3, 2, 2);
+    check([2, 9, 8, 8], 8, 2, 3, 0, 3);
+}
+
+/// Enough pixels that every multiprocessor gets one of the large tiles of the CUDA cores.
+#[test]
+fn tiles_for_every_multiprocessor() {
+    for (filter, stride, pad) in [(1, 1, 0), (3, 1, 1), (3, 2, 1)] {
+        let shape = ConvShape::new([1, 116 * stride, 115, 4], 8, [filter, filter], stride, pad).unwrap();
+        for fusions in [PLAIN, FUSED] {
+            let case = Conv { shape, fusions, seed: 7 };
+            assert_eq!(compare(&case, &[Precision::F32]), Ok(()));
+        }
+    }
+}
+
+/// Statistics and gradients come from many blocks, which finish in any order.
+#[test]
+fn convolutions_repeat_bit_for_bit() {
+    for (precision, side, c, k) in [
+        (Precision::F32, 40, 8, 16),
+        (Precision::F32, 40, 3, 8),
+        (Precision::Tf32, 70, 3, 8),
+        (Precision::Bf16, 70, 3, 8),
+    ] {
+        let device = cuda::device(precision);
+        let shape = ConvShape::new([2, side, side, c], k, [7, 7], 2, 3).unwrap();
+        let x = Array::activation(&device, &narrow(1, shape.input_len()));
+        let dy = Array::activation(&device, &narrow(2, shape.output_len()));
+        let w = Array::weights(&device, &narrow(3, shape.weights_len()));
+        let once = || {
+            let mut y = Array::blank_activation(&device, shape.output_len());
+            let mut stats = Array::blank(&device, 2 * k);
+            let mut dw = Array::new(&device, &vec![0.0; shape.weights_len()]);
+            let gradient = OutputGradient::Ready(dy.view());
+            let wanted = Some(stats.view_mut());
+            device.conv_forward(y.view_mut(), wanted, x.view(), None, w.view(), None, &shape).unwrap();
+            device.conv_backward_weights(dw.view_mut(), gradient, x.view(), None, &shape).unwrap();
+            [stats, dw].map(|array| device.download(array.view()).unwrap())
+        };
+        let first = once();
+        assert!((0..3).all(|_| once() == first), "sums differ from run to run on {}", device.name());
     }
 }

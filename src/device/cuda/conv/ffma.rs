@@ -241,7 +241,7 @@ impl Cuda {
         let [height, width] = [shape.h, shape.w].map(|extent| extent.div_ceil(shape.stride));
         let (classes, pixels) = (shape.stride * shape.stride, shape.n * height * width);
         let addresses = [dx.address(), y, norm, dy.address(), w.address()];
-        let tile = Tile::choose(shape, &addresses, pixels, shape.c, Some(self.multiprocessors()));
+        let tile = Tile::choose(shape, &addresses, classes * pixels, shape.c, Some(self.multiprocessors()));
         check_tickets(KERNEL, shape.c, tile)?;
         let tiles = classes * pixels.div_ceil(tile.rows);
         let partials = if epilogue.is_some() { tiles * 2 * shape.c * size_of::<f32>() } else { 0 };
