@@ -72,8 +72,8 @@ fn main() {
     let batch = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(32);
     let device = Cpu::new();
     let (mut total, mut flops) = ([0.0; 3], 0.0);
-    println!("h,c,k,filter,stride,count,pass,ms,gflops,product_ms,of_product");
-    for Layer { shape, count, normed, .. } in layers(batch, 150) {
+    println!("layer,h,c,k,filter,stride,count,pass,ms,gflops,product_ms,of_product");
+    for Layer { name, shape, count, normed, .. } in layers(batch, 150) {
         let numbers = |len: usize| (0..len).map(|i| (i % 17) as f32 / 16.0 - 0.5).collect::<Vec<f32>>();
         let (pixels, columns) = (shape.n * shape.p * shape.q, shape.r * shape.s * shape.c);
         let (x, w, k) = (numbers(shape.input_len()), numbers(shape.weights_len()), numbers(3 * shape.k));
@@ -90,7 +90,7 @@ fn main() {
             total[pass] += count as f64 * ms;
             flops += count as f64 * 2.0 * shape.macs() as f64;
             println!(
-                "{},{},{},{},{},{count},{},{ms:.3},{:.1},{product_ms:.3},{:.2}",
+                "{name},{},{},{},{},{},{count},{},{ms:.3},{:.1},{product_ms:.3},{:.2}",
                 shape.h,
                 shape.c,
                 shape.k,
