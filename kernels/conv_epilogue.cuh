@@ -1,10 +1,11 @@
 // What a tensor-core convolution does with a tile of results: stage, finish, store, sum.
 //
-// The products leave a warp's results scattered over its lanes. They go to shared memory as floats, [rows][COLUMNS] over the
-// main loop's stages, in two passes where the tile is larger than these; and from there each thread takes 16 bytes' worth of
-// columns, always the same ones, from ROWS rows. So it stores (and loads y and old gradients) in whole 16-byte vectors, a warp
-// whole lines, and its sums over pixels stay in registers. Chunks of four floats change places so that neither side meets a
-// bank conflict. Behind the staged rows lie the warps' partial sums, one row of a table for each warp and pass.
+// The products leave a warp's results scattered over its lanes. They go to shared memory as floats, [rows][COLUMNS]
+// over the main loop's stages, in two passes where the tile is larger than these; and from there each thread takes 16
+// bytes' worth of columns, always the same ones, from ROWS rows. So it stores (and loads y and old gradients) in whole
+// 16-byte vectors, a warp whole lines, and its sums over pixels stay in registers. Chunks of four floats change places
+// so that neither side meets a bank conflict. Behind the staged rows lie the warps' partial sums, one row of a table
+// for each warp and pass.
 #pragma once
 
 #include "conv_reduction.cuh"
@@ -13,7 +14,8 @@ namespace tensor {
 
 template <typename T> struct Staged {
     static constexpr int PASSES = T::PIXELS * T::COLUMNS * 4 < T::SHARED_BYTES ? 1 : 2;
-    // Vectors of 16 bytes (of elements) in a row. A warp finishes WARP_ROWS neighbouring rows in a pass, STEP at a time.
+    // Vectors of 16 bytes (of elements) in a row. A warp finishes WARP_ROWS neighbouring rows in a pass, STEP at a
+    // time.
     static constexpr int VECTORS = T::COLUMNS / LANE, STEP = 32 / VECTORS;
     static constexpr int PASS_ROWS = T::PIXELS / PASSES, WARP_ROWS = PASS_ROWS / T::WARPS, ROWS = WARP_ROWS / STEP;
     // Rows of 16 that a warp of the main loop stages in a pass, and all its rows in a pass.
@@ -27,8 +29,9 @@ template <typename T> struct Staged {
     int vector, row, mine;
 
     __device__ __forceinline__ Staged(char* shared)
-        : tile(reinterpret_cast<float*>(shared)), partials(tile + PASS_ROWS * T::COLUMNS), vector(threadIdx.x % VECTORS),
-          row(threadIdx.x / 32 * WARP_ROWS + threadIdx.x % 32 / VECTORS), mine(place(row, vector * LANE)) {}
+        : tile(reinterpret_cast<float*>(shared)), partials(tile + PASS_ROWS * T::COLUMNS),
+          vector(threadIdx.x % VECTORS), row(threadIdx.x / 32 * WARP_ROWS + threadIdx.x % 32 / VECTORS),
+          mine(place(row, vector * LANE)) {}
 
     static __device__ __forceinline__ int place(int row, int column) {
         int chunk = column / 4;
@@ -57,7 +60,9 @@ template <typename T> struct Staged {
     }
 
     // The row of the whole tile that `row` is in a pass.
-    __device__ __forceinline__ int tile_row(int pass) const { return row / BAND * T::WARP_PIXELS + pass * BAND + row % BAND; }
+    __device__ __forceinline__ int tile_row(int pass) const {
+        return row / BAND * T::WARP_PIXELS + pass * BAND + row % BAND;
+    }
 
     // Pixels among the rows that this warp finishes in a pass.
     __device__ __forceinline__ int pixels(int pass, const Place<T>& place) const {
@@ -65,9 +70,11 @@ template <typename T> struct Staged {
         return max(0, min(WARP_ROWS, place.pixels - place.first_pixel() - first));
     }
 
-    // This thread's columns of its i-th row, or of its warp's first. Rows i * STEP and `row` have no bit in common within a
-    // warp, so that only an XOR stands between their places.
-    __device__ __forceinline__ void read(float (&x)[LANE], int i) const { read_at(x, mine ^ (i * STEP & 3) << 3, i * STEP); }
+    // This thread's columns of its i-th row, or of its warp's first. Rows i * STEP and `row` have no bit in common
+    // within a warp, so that only an XOR stands between their places.
+    __device__ __forceinline__ void read(float (&x)[LANE], int i) const {
+        read_at(x, mine ^ (i * STEP & 3) << 3, i * STEP);
+    }
     __device__ __forceinline__ void read_first(float (&x)[LANE]) const {
         read_at(x, place(row - row % WARP_ROWS, vector * LANE), 0);
     }
@@ -108,8 +115,8 @@ template <typename T> struct Staged {
 
 // Forward: y = round(sum + bias), and the moments of y if they are wanted.
 template <typename T>
-__device__ __forceinline__ void store_output(const Results<T>& sum, element* y, const float* bias, const Reduction& stats,
-                                             const Place<T>& place, char* shared) {
+__device__ __forceinline__ void store_output(const Results<T>& sum, element* y, const float* bias,
+                                             const Reduction& stats, const Place<T>& place, char* shared) {
     using S = Staged<T>;
     const S staged(shared);
     const int column = place.first_column() + staged.vector * LANE;
@@ -132,8 +139,9 @@ __device__ __forceinline__ void store_output(const Results<T>& sum, element* y, 
     for (int pass = 0; pass < S::PASSES; ++pass) {
         staged.stage(sum, pass);
         const int first = place.first_pixel() + staged.tile_row(pass);
-        // Deviations from the warp's first row. Any of the numbers serves as a pivot: the squares around it are at the most
-        // as many times those around the mean as there are numbers, so little is lost when the difference is taken.
+        // Deviations from the warp's first row. Any of the numbers serves as a pivot: the squares around it are at the
+        // most as many times those around the mean as there are numbers, so little is lost when the difference is
+        // taken.
         float pivot[LANE], sums[2][LANE] = {};
         staged.read_first(pivot);
         finish(pivot);
@@ -180,16 +188,18 @@ struct GradientEnd {
 __device__ __forceinline__ void clear_skipped(element* dx, const ConvGeometry& shape, int pixel, int p, int q) {
     int down = min(shape.stride, shape.h - p * shape.stride), right = min(shape.stride, shape.w - q * shape.stride);
     for (int i = 0; i < down; ++i) {
-        for (int j = i == 0; j < right; ++j) *reinterpret_cast<Quad*>(dx + (pixel + i * shape.w + j) * shape.c) = Quad{};
+        for (int j = i == 0; j < right; ++j) {
+            *reinterpret_cast<Quad*>(dx + (pixel + i * shape.w + j) * shape.c) = Quad{};
+        }
     }
 }
 
-// Data gradient: dx (+)= sum; masked by the ReLU in front and reduced if `end.y`. With a stride (1x1 filters) the pixels are
-// the sampled ones, and each takes its skipped neighbours to the right and below with it: they get zeros.
+// Data gradient: dx (+)= sum; masked by the ReLU in front and reduced if `end.y`. With a stride (1x1 filters) the
+// pixels are the sampled ones, and each takes its skipped neighbours to the right and below with it: they get zeros.
 template <typename T>
 __device__ __forceinline__ void store_gradient(const Results<T>& sum, const GradientEnd& end, const ConvGeometry& shape,
-                                               Divisor image, Divisor line, const Reduction& sums, const Place<T>& place,
-                                               char* shared) {
+                                               Divisor image, Divisor line, const Reduction& sums,
+                                               const Place<T>& place, char* shared) {
     using S = Staged<T>;
     // Rows whose loads are under way together.
     constexpr int BATCH = S::ROWS < 4 ? S::ROWS : 4;

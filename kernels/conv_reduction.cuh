@@ -1,9 +1,10 @@
-// Sums over all pixels of a convolution's results, a column each: the statistics of the forward pass, the sums of the data
-// gradient.
+// Sums over all pixels of a convolution's results, a column each: the statistics of the forward pass, the sums of the
+// data gradient.
 //
-// In a fixed order: rows of a thread, lanes (conv_epilogue.cuh), then as partials, of two numbers a column, the warps of a tile,
-// the tiles of a group (by the group's last block) and the groups (by the column's last block). Two levels, because a batch
-// has thousands of tiles, and the last block must not walk through them alone while the others have gone home.
+// In a fixed order: rows of a thread, lanes (conv_epilogue.cuh), then as partials, of two numbers a column, the warps
+// of a tile, the tiles of a group (by the group's last block) and the groups (by the column's last block). Two levels,
+// because a batch has thousands of tiles, and the last block must not walk through them alone while the others have
+// gone home.
 #pragma once
 
 #include "conv_tensor.cuh"
@@ -18,8 +19,8 @@ struct Sums {
 
 __device__ __forceinline__ Sums merge(Sums a, Sums b) { return Sums{a.dz + b.dz, a.product + b.product}; }
 
-// A partial is two numbers a column, in a table [rows][2][columns] in which every row covers `span` pixels, in order, and
-// together `pixels`: so how many each covers follows from its place.
+// A partial is two numbers a column, in a table [rows][2][columns] in which every row covers `span` pixels, in order,
+// and together `pixels`: so how many each covers follows from its place.
 __device__ __forceinline__ void write_partial(float* partial, int columns, Moments x) {
     partial[0] = x.mean;
     partial[columns] = x.m2;
@@ -65,8 +66,8 @@ struct Reduction {
 
 // Which part of the product this block makes.
 template <typename T> struct Place {
-    int tile, column_tile, column_tiles;  // of pixels, of columns
-    int pixels, columns;                  // in all
+    int tile, column_tile;  // of pixels, of columns
+    int pixels, columns;    // in all
     __device__ __forceinline__ int first_pixel() const { return tile * T::PIXELS; }
     __device__ __forceinline__ int first_column() const { return column_tile * T::COLUMNS; }
 };
@@ -92,8 +93,8 @@ __device__ __forceinline__ Part merge_table(const float* table, int first, int l
     return part;
 }
 
-// From the block's table of partials in shared memory, [PIXELS / span][2][COLUMNS], to the result. `scratch` may hold a partial
-// for every thread.
+// From the block's table of partials in shared memory, [PIXELS / span][2][COLUMNS], to the result. `scratch` may hold a
+// partial for every thread.
 template <typename T, typename Part>
 __device__ __forceinline__ void reduce(const float* partials, int span, const Reduction& to, const Place<T>& place,
                                        float* scratch) {

@@ -1,25 +1,28 @@
 // Convolution as a matrix product on tensor cores: the main loop that the forward pass and the data gradient share.
 //
 // Both are D[pixel][column] = sum over taps (r, s) and channels c of A[pixel moved by the tap][c] * B[tap][c][column]:
-//   forward         A = x, columns are filters,           B = w[column][r][s][c]  (rows of channels: FilterRows)
-//   data gradient   A = dy, columns are input channels,   B = w[c][r'][s'][column] (rows of columns, taps turned: ChannelRows)
-// A is never written out (im2col): each thread computes where its pixels lie at each tap, and copies of pixels in the
-// padding, past the last pixel or past the last channel fill in zeros without reading.
+//   forward         A = x, columns are filters,         B = w[column][r][s][c]    (rows of channels: FilterRows)
+//   data gradient   A = dy, columns are input channels, B = w[c][r'][s'][column]  (rows of columns: ChannelRows)
+// where r' = R - 1 - r and s' = S - 1 - s turn the filter. A is never written out (im2col): each thread computes where
+// its pixels lie at each tap, and copies of pixels in the padding, past the last pixel or past the last channel fill in
+// zeros without reading.
 //
-// Tiling. A block makes PIXELS x COLUMNS results, a warp WARP_PIXELS x WARP_COLUMNS of them, in registers. The sum is cut
-// into slices of 64 bytes of channels (SLICE) at one tap. Channels are the outer loop and taps the inner one, so that the
-// taps of a slice, which read nearly the same pixels, follow one another and find them in the L1 cache.
+// Tiling. A block makes PIXELS x COLUMNS results, a warp WARP_PIXELS x WARP_COLUMNS of them, in registers. The sum is
+// cut into slices of 64 bytes of channels (SLICE) at one tap. Channels are the outer loop and taps the inner one, so
+// that the taps of a slice, which read nearly the same pixels, follow one another and find them in the L1 cache.
 //
 // Pipeline. STAGES slices are in shared memory or on their way (cp.async, 16 bytes a copy). A slice is two steps of 32
-// bytes of channels, a step's fragments come 16 rows at a time, and while the tensor cores multiply one such row of tiles the
-// next is loaded. Before the last row of a slice the block waits for the next slice (a thread first for its own copies, which
-// it transforms in place if an input transform is due), and starts the copies of slice + STAGES over the one just read.
+// bytes of channels, a step's fragments come 16 rows at a time, and while the tensor cores multiply one such row of
+// tiles the next is loaded. Before the last row of a slice the block waits for the next slice (a thread first for its
+// own copies, which it transforms in place if an input transform is due), and starts the copies of slice + STAGES over
+// the one just read.
 //
-// Shared memory, a stage: A [PIXELS][64 bytes], then B, [COLUMNS][64 bytes] or [SLICE][COLUMNS]. Chunks of 16 bytes change
-// places within a row, by an XOR with bits of the row's number, so that the eight rows that one phase of ldmatrix reads
-// lie in different banks, and the copies' as well.
+// Shared memory, a stage: A [PIXELS][64 bytes], then B, [COLUMNS][64 bytes] or [SLICE][COLUMNS]. Chunks of 16 bytes
+// change places within a row, by an XOR with bits of the row's number, so that the eight rows that one phase of
+// ldmatrix reads lie in different banks, and the copies' as well.
 //
-// The bytes of bfloat16 and TF32 fragments lie alike (a word is two of one or one of the other), so one code serves both.
+// The bytes of bfloat16 and TF32 fragments lie alike (a word is two of one or one of the other), so one code serves
+// both.
 #pragma once
 
 #include "conv_geometry.cuh"
@@ -46,7 +49,8 @@ template <int PIXELS_, int COLUMNS_, int WARP_PIXELS_, int WARP_COLUMNS_> struct
     static constexpr int SHARED_BYTES = STAGES * STAGE_BYTES;
 };
 
-// A warp's results: two of row lane / 4 at columns 2 * (lane % 4), two of the row 8 below, for each 16 x 8 of the warp's tile.
+// A warp's results: two of row lane / 4 at columns 2 * (lane % 4), two of the row 8 below, for each 16 x 8 of the
+// warp's tile.
 template <typename T> using Results = float[T::DOWN][T::ACROSS][4];
 
 // Where the main loop is in its sum.
@@ -68,7 +72,8 @@ struct Position {
 // Chunk `chunk` of row `row` of a tile of 64-byte rows. Two rows share a line of all banks.
 __device__ __forceinline__ unsigned swizzled(int row, int chunk) { return row * 64 + ((chunk ^ (row >> 1 & 3)) << 4); }
 
-// A's copies; filters of 15 x 15 taps at the most. `shape` is the geometry of the pass seen as a forward convolution: its input is A, its output the pixels.
+// A's copies; filters of 15 x 15 taps at the most. `shape` is the geometry of the pass seen as a forward convolution:
+// its input is A, its output the pixels.
 template <typename T> struct PixelCopies {
     const ConvGeometry& shape;
     const element* source;
@@ -78,8 +83,8 @@ template <typename T> struct PixelCopies {
     int offset[T::PIXEL_COPIES];
     unsigned taps[T::PIXEL_COPIES];
 
-    __device__ __forceinline__ PixelCopies(const ConvGeometry& shape, const element* source, Divisor image, Divisor line,
-                                           int pad_top, int pad_left, int first_pixel)
+    __device__ __forceinline__ PixelCopies(const ConvGeometry& shape, const element* source, Divisor image,
+                                           Divisor line, int pad_top, int pad_left, int first_pixel)
         : shape(shape), source(source) {
         int row = threadIdx.x / CHUNKS;
         int chunk = threadIdx.x % CHUNKS;
@@ -114,8 +119,8 @@ template <typename T> struct PixelCopies {
         return valid;
     }
 
-    // max(0, scale * x + shift) on the chunks that this thread copied itself and has waited for, in place; what was filled
-    // with zeros stays zero. Four channels at a time, for the sake of registers.
+    // max(0, scale * x + shift) on the chunks that this thread copied itself and has waited for, in place; what was
+    // filled with zeros stays zero. Four channels at a time, for the sake of registers.
     __device__ __forceinline__ void transform(unsigned stage, const float* norm, int from, unsigned valid) const {
         if (valid == 0) return;
         const float4* scales = reinterpret_cast<const float4*>(norm + from + channel);
@@ -157,7 +162,8 @@ template <typename T> struct FilterRows {
     unsigned to;
     int channel, columns_here;
 
-    __device__ __forceinline__ FilterRows(const ConvGeometry& shape, const element* weights, int first_column) : shape(shape) {
+    __device__ __forceinline__ FilterRows(const ConvGeometry& shape, const element* weights, int first_column)
+        : shape(shape) {
         int row = threadIdx.x / CHUNKS;
         int chunk = threadIdx.x % CHUNKS;
         to = T::COLUMN_BYTES + swizzled(row, chunk);
@@ -204,8 +210,8 @@ template <typename T> struct ChannelRows {
     static constexpr int ROWS = T::THREADS / ROW_CHUNKS;
     static constexpr int ROW_BYTES = ROW_CHUNKS * 16;
 
-    // bfloat16: the eight rows of a transposed 8x8 tile in different banks. Singles are read one by one, four rows of eight
-    // columns at a time, so those four must differ by a pair of chunks.
+    // bfloat16: the eight rows of a transposed 8x8 tile in different banks. Singles are read one by one, four rows of
+    // eight columns at a time, so those four must differ by a pair of chunks.
     static __device__ __forceinline__ unsigned place(int row, int chunk) {
         return row * ROW_BYTES + ((chunk ^ (LANE == 8 ? row & 7 : (row & 3) << 1)) << 4);
     }
@@ -227,7 +233,8 @@ template <typename T> struct ChannelRows {
 #pragma unroll
         for (int i = 0; i < T::COLUMN_COPIES; ++i) {
             bool inside = in_columns && at.channel + row + i * ROWS < shape.c;
-            copy_async(stage + T::COLUMN_BYTES + place(row + i * ROWS, chunk), w + (i * ROWS * taps * shape.k + step), inside);
+            unsigned to = T::COLUMN_BYTES + place(row + i * ROWS, chunk);
+            copy_async(stage + to, w + (i * ROWS * taps * shape.k + step), inside);
         }
     }
 
@@ -273,7 +280,8 @@ template <int N> __device__ __forceinline__ void round_operands(unsigned (&x)[N]
 
 // 16 rows' products with all of the warp's columns.
 template <int ACROSS>
-__device__ __forceinline__ void multiply(float (&sum)[ACROSS][4], const unsigned (&a)[4], const unsigned (&b)[ACROSS][2]) {
+__device__ __forceinline__ void multiply(float (&sum)[ACROSS][4], const unsigned (&a)[4],
+                                         const unsigned (&b)[ACROSS][2]) {
 #pragma unroll
     for (int j = 0; j < ACROSS; ++j) {
 #ifdef PRECISION_BF16
@@ -295,8 +303,9 @@ __device__ __forceinline__ void multiply_slices(Results<T>& sum, char* shared, c
     const unsigned a_at = swizzled(warp / T::WARPS_ACROSS * T::WARP_PIXELS + lane % 16, lane / 16);
     const typename Columns::Loader b_loader(warp % T::WARPS_ACROSS * T::WARP_COLUMNS);
 
-    // `landed`: PIXEL_COPIES bits for each of the last STAGES slices whose copies were started, the oldest lowest. A group of
-    // copies is closed for every slice, behind the last one empty, because groups are waited for by their count.
+    // `landed`: PIXEL_COPIES bits for each of the last STAGES slices whose copies were started, the oldest lowest. A
+    // group of copies is closed for every slice, behind the last one empty, because groups are waited for by their
+    // count.
     unsigned landed = 0;
     Position next{0, 0, 0, 0};
     auto copy = [&](unsigned stage, bool more) {
@@ -320,7 +329,9 @@ __device__ __forceinline__ void multiply_slices(Results<T>& sum, char* shared, c
     // 16 rows of A in use, and the 16 to follow; the columns' fragments of this step, and of the next.
     unsigned a[2][4], b[2][T::ACROSS][2];
     static_assert(T::DOWN % 2 == 0, "a step begins with a[0]");
-    auto load_rows = [&](unsigned stage, int step, int i) { load_tiles(a[i % 2], stage + (a_at ^ step << 5) + i * 16 * 64); };
+    auto load_rows = [&](unsigned stage, int step, int i) {
+        load_tiles(a[i % 2], stage + (a_at ^ step << 5) + i * 16 * 64);
+    };
 
 #pragma unroll
     for (int stage = 0; stage < STAGES; ++stage) copy(base + stage * T::STAGE_BYTES, stage < slices);

@@ -7,11 +7,11 @@
 // TILE is pixels x columns, which are filters or channels. conv_tensor.cuh has the tiling, shared memory and pipeline,
 // conv_epilogue.cuh what happens to the results.
 //
-// Floor: 2*N*P*Q*K*R*S*C FLOP; x (or dy) and w read once, y (or dx) written once; dx read where it accumulates, and y of the
-// mask; two floats a column and tile of a reduction.
-// Launch: a grid of tiles * column_tiles blocks in one dimension, column tiles fastest, so that blocks that share pixels run
-// together; Tile::THREADS threads and Tile::SHARED_BYTES of dynamic shared memory (48, 36 and 24 KB). Every pointer but that of
-// bias aligned to 16 bytes. A reduction has the workspace and the tickets of Reduction. At most 15 taps in each direction.
+// Floor: 2*N*P*Q*K*R*S*C FLOP; x (or dy) and w read once, y (or dx) written once; dx read where it accumulates, and y
+// of the mask; two floats a column and tile of a reduction. Launch: a grid of tiles * column_tiles blocks in one
+// dimension, column tiles fastest, so that blocks that share pixels run together; Tile::THREADS threads and
+// Tile::SHARED_BYTES of dynamic shared memory (48, 36 and 24 KB). Every pointer but that of bias aligned to 16 bytes. A
+// reduction has the workspace and the tickets of Reduction. At most 15 taps in each direction.
 #pragma once
 
 #include "conv_epilogue.cuh"
@@ -34,8 +34,8 @@ template <typename T, bool TRANSFORM> __device__ __forceinline__ void tensor_for
     using namespace tensor;
     extern __shared__ __align__(128) char shared[];
     const int tile = blockIdx.x / a.column_tiles;
-    const Place<T> place{tile, int(blockIdx.x) - tile * a.column_tiles, a.column_tiles, a.shape.n * a.shape.p * a.shape.q,
-                         a.shape.k};
+    const int pixel_count = a.shape.n * a.shape.p * a.shape.q;
+    const Place<T> place{tile, int(blockIdx.x) - tile * a.column_tiles, pixel_count, a.shape.k};
     const PixelCopies<T> pixels(a.shape, a.x, a.image, a.line, a.shape.pad, a.shape.pad, place.first_pixel());
     const FilterRows<T> filters(a.shape, a.w, place.first_column());
     Results<T> sum = {};
@@ -61,12 +61,13 @@ struct ConvBackwardData {
 template <typename T> __device__ __forceinline__ void tensor_backward_data(const ConvBackwardData& a) {
     using namespace tensor;
     extern __shared__ __align__(128) char shared[];
-    // The pass as a forward convolution of dy by the turned filters. With a stride only the sampled pixels are computed.
+    // The pass as a forward convolution of dy by the turned filters. With a stride only the sampled pixels are
+    // computed.
     const ConvGeometry& s = a.shape;
     const bool strided = s.stride > 1;
     const ConvGeometry pass{s.n, s.p, s.q, s.k, s.c, s.r, s.s, 1, 0, strided ? s.p : s.h, strided ? s.q : s.w};
     const int tile = blockIdx.x / a.column_tiles;
-    const Place<T> place{tile, int(blockIdx.x) - tile * a.column_tiles, a.column_tiles, pass.n * pass.p * pass.q, s.c};
+    const Place<T> place{tile, int(blockIdx.x) - tile * a.column_tiles, pass.n * pass.p * pass.q, s.c};
     const PixelCopies<T> pixels(pass, a.dy, a.image, a.line, s.r - 1 - s.pad, s.s - 1 - s.pad, place.first_pixel());
     const ChannelRows<T> channels(pass, a.w, place.first_column());
     Results<T> sum = {};

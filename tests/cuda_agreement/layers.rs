@@ -33,6 +33,17 @@ fn around_the_edges_of_tiles() {
     }
 }
 
+/// So many pixels that GPUs of about a hundred multiprocessors take the large tiles (a test of `conv/tiles.rs` has these very
+/// shapes), and that the sums over pixels are merged in two levels; with fewer columns than the tile, and fewer pixels.
+#[test]
+fn large_tiles() {
+    check([2, 66, 67, 16], 120, 1, 1, 0, 1);
+    check([2, 66, 67, 120], 16, 1, 1, 0, 60);
+    check([2, 67, 66, 8], 64, 3, 1, 1, 120);
+    check([2, 67, 66, 64], 8, 1, 1, 0, 180);
+    check([2, 131, 134, 24], 56, 1, 2, 0, 240);
+}
+
 #[test]
 fn every_fusion_alone_and_together() {
     for (index, filter) in [1, 3].into_iter().enumerate() {

@@ -35,15 +35,15 @@ struct ConvBackwardData {
 // SAFETY: plain numbers, laid out as the kernels declare them.
 unsafe impl DeviceRepr for ConvBackwardData {}
 
-/// Whether the kernels know this geometry: every stride-1 convolution, and strides over single pixels, which are computed
-/// without the pixels in between, and without an epilogue.
+/// Whether the kernels know this geometry: every stride-1 convolution, and strides over single pixels, which are
+/// computed without the pixels in between, and without an epilogue.
 pub(super) fn takes(shape: &ConvShape, epilogue: bool) -> bool {
     shape.stride == 1 || (shape.r == 1 && shape.s == 1 && shape.pad == 0 && !epilogue)
 }
 
 impl Cuda {
-    /// `dx (+)= convᵀ(dy, w)` and its epilogue, of a geometry that [`takes`] and `operands` that [`Cuda::tensor_operands`] has
-    /// let through: the addresses of `dx`, `dy` and `w`.
+    /// `dx (+)= convᵀ(dy, w)` and its epilogue, of a geometry that [`takes`] and `operands` that
+    /// [`Cuda::tensor_operands`] has let through: the addresses of `dx`, `dy` and `w`.
     ///
     /// # Errors
     /// [`DeviceError::Shape`] for tensors larger than the kernels' indices reach.

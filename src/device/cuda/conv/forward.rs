@@ -35,8 +35,8 @@ struct ConvForward {
 unsafe impl DeviceRepr for ConvForward {}
 
 impl Cuda {
-    /// `y = conv(transform(x), w) + bias` and its `stats`, of `operands` that [`Cuda::tensor_operands`] has let through:
-    /// the addresses of `y`, `x` and `w`.
+    /// `y = conv(transform(x), w) + bias` and its `stats`, of `operands` that [`Cuda::tensor_operands`] has let
+    /// through: the addresses of `y`, `x` and `w`.
     ///
     /// # Errors
     /// [`DeviceError::Shape`] for tensors larger than the kernels' indices reach.

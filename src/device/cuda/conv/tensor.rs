@@ -20,12 +20,12 @@ const KERNEL: &str = "convolution";
 const OVERHANG: usize = 128;
 
 impl Cuda {
-    /// The operands as the tensor cores read them: 16 bytes of channels or filters at once, weights in bf16 from their narrow
-    /// copy. `None` if they can't, and the CUDA cores must.
+    /// The operands as the tensor cores read them: 16 bytes of channels or filters at once, weights in bf16 from their
+    /// narrow copy. `None` if they can't, and the CUDA cores must.
     ///
     /// # Errors
-    /// [`DeviceError::Shape`] for tensors larger than the kernels' indices reach, and for activations stored in another width
-    /// than this precision's.
+    /// [`DeviceError::Shape`] for tensors larger than the kernels' indices reach, and for activations stored in another
+    /// width than this precision's.
     pub(super) fn tensor_operands(
         &self,
         out: &ViewMut<'_>,

@@ -1,4 +1,5 @@
-//! How the tensor-core convolutions cut their matrix product into tiles, and what their reductions need (`kernels/conv_tensor.cuh`).
+//! How the tensor-core convolutions cut their matrix product into tiles, and what their reductions need
+//! (`kernels/conv_tensor.cuh`).
 
 use super::geometry::extent;
 use crate::device::DeviceError;
@@ -14,8 +15,8 @@ pub(super) struct Tile {
     pub(super) backward_data: &'static str,
     pixels: usize,
     columns: usize,
-    /// Clocks of the tensor cores for each that shared memory needs to feed them, on an A100: how much of their speed the tile
-    /// can reach.
+    /// Clocks of the tensor cores for each that shared memory needs to feed them, on an A100: how much of their speed
+    /// the tile can reach.
     efficiency: f64,
 }
 
@@ -78,7 +79,8 @@ pub(super) struct Tiling {
 }
 
 impl Tiling {
-    /// With the tile that is fastest on a GPU of so many multiprocessors. It depends on nothing else, so results repeat.
+    /// With the tile that is fastest on a GPU of so many multiprocessors. It depends on nothing else, so results
+    /// repeat.
     ///
     /// # Errors
     /// [`DeviceError::Shape`] for more blocks or partial results than the kernels count.
@@ -133,6 +135,11 @@ mod tests {
         // Stage 2 at batch 128 has work for all; 64 filters fill no wider tile.
         assert_eq!(kernel(184_832, 256, 108), "conv_forward_128x128");
         assert_eq!(kernel(184_832, 64, 108), "conv_forward_128x64");
+        // The shapes that the agreement tests run in large tiles, on an A100 and an H100.
+        for gpu in [108, 132] {
+            assert_eq!(kernel(2 * 66 * 67, 120, gpu), "conv_forward_128x128");
+            assert_eq!(kernel(2 * 66 * 67, 64, gpu), "conv_forward_128x64");
+        }
         // One image of stage 5: as many blocks as there are.
         assert_eq!(kernel(25, 512, 108), "conv_forward_64x64");
     }
