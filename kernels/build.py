@@ -8,10 +8,16 @@
 Needs Python and a package index; the compilers come from it, into a virtual environment under target/. NVRTC 11.8 is as
 old as the kernels allow (`__grid_constant__` came with 11.7), because PTX runs only on drivers as new as its compiler: this one's asks for 520 or newer. ptxas is
 new, because it must know Blackwell; it proves here that a driver can compile the PTX for every target, without spills.
+
+NVRTC's choices among equals (of names, of order) depend on where its data happens to lie in memory, so two runs on the same source
+can differ in some lines. What is compared is therefore a digest of the sources and options, which each PTX file begins with,
+and what is then made of them: the kernels, their parameters and bounds, and their instructions, kind by kind, to 2 in 100.
 """
 
 import argparse
+import collections
 import ctypes
+import hashlib
 import pathlib
 import re
 import subprocess
@@ -47,12 +53,49 @@ TARGETS = {
 def install():
     """The compilers' site-packages, installed if they are not there in these versions."""
     stamp = ENVIRONMENT / "installed"
-    if not stamp.exists() or stamp.read_text() != "\n".join(PACKAGES):
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != "\n".join(PACKAGES):
         venv.create(ENVIRONMENT, with_pip=True, clear=True)
         pip = [ENVIRONMENT / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         subprocess.run([*pip, *PACKAGES], check=True)
         stamp.write_text("\n".join(PACKAGES))
     return next(ENVIRONMENT.glob("lib/python*/site-packages/nvidia"))
+
+
+def sources(path, seen):
+    """Adds a source and what it includes to `seen`, in the order in which the compiler meets them."""
+    if path not in seen:
+        seen.append(path)
+        for name in re.findall(r'^#include "(.*)"', path.read_text(encoding="utf-8"), re.MULTILINE):
+            sources(path.parent / name, seen)
+    return seen
+
+
+def digest(path, options):
+    """The first line of a PTX file: what it was made of, and by what."""
+    found = hashlib.sha256("\0".join([PACKAGES[0], *options]).encode())
+    for source in sources(path, []):
+        found.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return f"// kernels/build.py, {PACKAGES[0]}, sources {found.hexdigest()}"
+
+
+def anatomy(ptx):
+    """Each kernel's parameters and bounds, and how many instructions of each kind it has."""
+    kernels = {}
+    for declaration, body in re.findall(r"^(\.visible \.entry (?:.|\n)*?)^\{\n((?:.|\n)*?)^\}", ptx, re.MULTILINE):
+        opcodes = re.findall(r"^\t(?:@!?%p\d+ )?([a-z][\w.:]*)", body, re.MULTILINE)
+        kernels[declaration] = collections.Counter(opcodes)
+    return kernels
+
+
+def equivalent(one, other):
+    """Whether two PTX files are the same program, as far as the compiler's moods go."""
+    if one.split("\n", 1)[0] != other.split("\n", 1)[0]:
+        return False
+    one, other = anatomy(one), anatomy(other)
+    if one.keys() != other.keys():
+        return False
+    different = lambda a, b: sum(((a - b) + (b - a)).values())
+    return all(50 * different(one[kernel], other[kernel]) <= one[kernel].total() for kernel in one)
 
 
 class Nvrtc:
@@ -68,8 +111,10 @@ class Nvrtc:
 
     def compile(self, family, precision):
         path = KERNELS / f"{family}.cu"
-        options = ["--gpu-architecture=compute_80", "--std=c++17", f"-I{KERNELS}"]
+        options = ["--gpu-architecture=compute_80", "--std=c++17"]
         options += [f"-DPRECISION_{precision.upper()}"] if precision else []
+        head = digest(path, options)
+        options += [f"-I{KERNELS}"]
         program = ctypes.c_void_p()
         self.library.nvrtcCreateProgram(ctypes.byref(program), path.read_bytes(), path.name.encode(), 0, None, None)
         array = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
@@ -77,8 +122,8 @@ class Nvrtc:
         log = self.text(program, "ProgramLog").strip()
         if failed or log:
             raise SystemExit(f"{path.name} for {precision or 'every precision'}:\n{log}")
-        # The compiler writes the source's folder nowhere, and ends lines in blanks here and there.
-        return "\n".join(line.rstrip() for line in self.text(program, "PTX").splitlines()) + "\n"
+        # The compiler ends lines in blanks here and there.
+        return "\n".join([head, *(line.rstrip() for line in self.text(program, "PTX").splitlines())]) + "\n"
 
 
 def resources(ptxas, path, target):
@@ -135,7 +180,7 @@ def table(ptxas, files):
     ]
     spilling = []
     for file in files:
-        ptx = file.read_text()
+        ptx = file.read_text(encoding="utf-8")
         size, dynamic = threads(ptx), dynamic_shared(ptx)
         for name in sorted(size):
             cells = []
@@ -163,20 +208,21 @@ def main():
     nvrtc = Nvrtc(packages)
     stale, files = [], []
 
-    def settle(path, text):
+    def settle(path, text, same):
+        if path.exists() and same(path.read_text(encoding="utf-8"), text):
+            return
         if options.check:
-            if not path.exists() or path.read_text() != text:
-                stale.append(path.relative_to(KERNELS.parent))
+            stale.append(path.relative_to(KERNELS.parent))
         else:
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
 
     for family in options.families or FAMILIES:
         for precision in FAMILIES[family]:
             path = KERNELS / "ptx" / ".".join(filter(None, [family, precision, "ptx"]))
-            settle(path, nvrtc.compile(family, precision))
+            settle(path, nvrtc.compile(family, precision), equivalent)
             files.append(path)
     if not options.families:
-        settle(KERNELS / "RESOURCES.md", table(packages / "cuda_nvcc" / "bin" / "ptxas", files))
+        settle(KERNELS / "RESOURCES.md", table(packages / "cuda_nvcc" / "bin" / "ptxas", files), str.__eq__)
     if stale:
         sys.exit("not what kernels/build.py makes: " + ", ".join(map(str, stale)) + "; run it and commit the result")
 
