@@ -63,25 +63,39 @@ struct ConvFormGradient {
 
 namespace output_gradient {
 
-template <int WIDTH> __device__ __forceinline__ void form(const ConvFormGradient& a) {
-    const Walk<WIDTH> walk(a.channels);
-    if (!walk.active) return;
-    float k[3][WIDTH];
+// A thread's channels of a vector of floats. Eight of them are two loads of 16 bytes, each half a sector; so neighbours,
+// `paired`, load a sector together and then exchange the halves that are the other's. The whole warp must call it.
+template <int WIDTH>
+__device__ __forceinline__ void load_channels(const float* from, bool paired, float (&x)[WIDTH]) {
+    if constexpr (WIDTH % 4 != 0) {
 #pragma unroll
-    for (int j = 0; j < 3; ++j) {
-        const float* row = a.k + size_t(j) * a.channels + walk.channel;
-        if constexpr (WIDTH % 4 == 0) {
+        for (int i = 0; i < WIDTH; ++i) x[i] = from[i];
+    } else if (WIDTH == 8 && paired) {
+        const bool odd = threadIdx.x & 1;
+        const Quad* sector = reinterpret_cast<const Quad*>(odd ? from - 4 : from);
+        const Quad first = load_quad(sector), second = load_quad(sector + 2);
 #pragma unroll
-            for (int i = 0; i < WIDTH; i += 4) {
-                const Quad quad = *reinterpret_cast<const Quad*>(row + i);
+        for (int i = 0; i < 4; ++i) {
+            const unsigned other = __shfl_xor_sync(0xffffffffu, odd ? first.word[i] : second.word[i], 1);
+            x[i] = __uint_as_float(odd ? other : first.word[i]);
+            x[4 + i] = __uint_as_float(odd ? second.word[i] : other);
+        }
+    } else {
 #pragma unroll
-                for (int l = 0; l < 4; ++l) k[j][i + l] = __uint_as_float(quad.word[l]);
-            }
-        } else {
+        for (int i = 0; i < WIDTH; i += 4) {
+            const Quad quad = load_quad(from + i);
 #pragma unroll
-            for (int i = 0; i < WIDTH; ++i) k[j][i] = row[i];
+            for (int l = 0; l < 4; ++l) x[i + l] = __uint_as_float(quad.word[l]);
         }
     }
+}
+
+template <int WIDTH> __device__ __forceinline__ void form(const ConvFormGradient& a) {
+    const Walk<WIDTH> walk(a.channels);
+    float k[3][WIDTH];
+#pragma unroll
+    for (int j = 0; j < 3; ++j) load_channels(a.k + size_t(j) * a.channels + walk.channel, walk.width % 2 == 0, k[j]);
+    if (!walk.active) return;
     // Two rows' loads go out before either is stored: dy might overlap the others, for all that the compiler knows.
     for (int row = walk.row; row < a.rows; row += 2 * walk.step) {
         const size_t at[2] = {size_t(row) * a.channels + walk.channel,
