@@ -44,15 +44,16 @@ def disassemble(packages, ptx, target):
 
 
 def main_loop(code, labels):
-    """The instructions of the shortest loop that has the most HMMAs."""
+    """The instructions of the shortest loop that has the most HMMAs; of two, one that copies too: not the last slices' loop."""
     best = []
     for end, (opcode, operands) in enumerate(code):
         if opcode.startswith("BRA") and (label := re.search(r"\.L_\w+", operands)):
             start = labels.get(label[0], end + 1)
             if start <= end:
                 loop = code[start : end + 1]
-                count = lambda body: sum(opcode.startswith("HMMA") for opcode, _ in body)
-                if (count(loop), -len(loop)) > (count(best), -len(best)):
+                count = lambda body, kind: sum(opcode.startswith(kind) for opcode, _ in body)
+                rank = lambda body: (count(body, "HMMA"), count(body, "LDGSTS") > 0, -len(body))
+                if rank(loop) > rank(best):
                     best = loop
     return best
 
