@@ -1,6 +1,7 @@
 //! What a training step of the full network moves, launch by launch: the plan against what the simulated GPU counts while it runs.
 
 #[path = "../benches/gpu/counters.rs"]
+#[allow(dead_code, reason = "the benches take more of it")]
 mod counters;
 #[path = "support/cuda.rs"]
 mod cuda;
