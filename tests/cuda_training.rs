@@ -191,6 +191,7 @@ fn check_gradients(
 ) {
     for ((name, found), (_, expected)) in gradients(Rc::clone(&device), config, data).iter().zip(expected) {
         let off = distance(found, expected);
+        println!("{name} on {}: off by {off:.2e} of its norm", device.name());
         // A convolution's bias in front of a batch norm has none.
         let zero = expected.iter().all(|&g| g == 0.0) && found.iter().all(|&g| g == 0.0);
         assert!(zero || off <= tolerance, "{name} on {}: off by {off:.2e} of its norm", device.name());
