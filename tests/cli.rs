@@ -216,7 +216,14 @@ fn a_run_that_cannot_be_what_it_is_asked_is_refused() {
         );
     }
     refused(train(folder.path(), &data).args(["--weights", "absent.h5"]), 4, &["absent.h5"]);
-    for (flag, value) in [("--lr", "0"), ("--momentum", "1"), ("--trainable", "last:177"), ("--pooling", "min")] {
+    for (flag, value) in [
+        ("--lr", "0"),
+        ("--warmup-epochs", "nan"),
+        ("--zero-init-residual", "perhaps"),
+        ("--momentum", "1"),
+        ("--trainable", "last:177"),
+        ("--pooling", "min"),
+    ] {
         let (code, _, stderr) = run(train(folder.path(), &data).args([flag, value]));
         assert_eq!(code, 2, "{flag} {value}: {stderr}");
     }

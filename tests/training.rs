@@ -161,6 +161,12 @@ fn the_logs_tell_what_happened() {
     assert_eq!(rows::<StepRow>(&path.join("steps.csv")), steps);
     assert_eq!(rows::<EpochRow>(&path.join("log.csv")), epochs);
 
+    // The rate rises over the first epoch, of eight steps.
+    for row in &steps {
+        assert_eq!(row.learning_rate, if row.step < 8 { 1e-3 * row.step as f64 / 8.0 } else { 1e-3 }, "{row:?}");
+    }
+    assert!(epochs.iter().all(|row| row.learning_rate == 1e-3));
+
     let mean = |rows: &[StepRow]| rows.iter().map(|row| row.loss).sum::<f64>() / rows.len() as f64;
     for (epoch, row) in epochs.iter().enumerate() {
         assert!((row.train_loss - mean(&steps[8 * epoch..8 * epoch + 8])).abs() <= 1e-12);

@@ -61,6 +61,9 @@ pub struct ModelConfig {
     pub trainable: Trainable,
     /// Weight of the old running average in batch norm; 0.99 in Keras.
     pub momentum: f64,
+    /// Whether the last batch norm of each block starts from gamma 0, not Keras's 1: the block then starts as the identity, and a
+    /// fresh network is as shallow as its projections (Goyal et al. 2017, section 5.1).
+    pub zero_init_residual: bool,
 }
 
 impl ModelConfig {
@@ -73,6 +76,7 @@ impl ModelConfig {
             pooling: Pooling::Average,
             trainable: Trainable::All,
             momentum: 0.99,
+            zero_init_residual: false,
         }
     }
 }
@@ -212,5 +216,24 @@ impl Architecture {
     /// The parameters that the optimiser moves: Keras's "trainable params".
     pub fn trainable_parameters(&self) -> usize {
         self.weights.len() - self.trainable_from
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_blocks_last_gamma_starts_from_zero_and_only_if_asked() {
+        for zero_init_residual in [false, true] {
+            let config = ModelConfig { zero_init_residual, ..ModelConfig::resnet50(7) };
+            let architecture = Architecture::new(&config).unwrap();
+            let gammas = architecture.tensors.iter().filter(|tensor| tensor.name.ends_with("/gamma"));
+            let (last, others): (Vec<_>, Vec<_>) = gammas.partition(|tensor| tensor.name.ends_with("_3_bn/gamma"));
+            assert_eq!((last.len(), others.len()), (16, 37));
+            let start = if zero_init_residual { Initialiser::Zeros } else { Initialiser::Ones };
+            assert!(last.iter().all(|tensor| tensor.initialiser == start));
+            assert!(others.iter().all(|tensor| tensor.initialiser == Initialiser::Ones));
+        }
     }
 }

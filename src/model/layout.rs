@@ -17,6 +17,8 @@ type Image = [usize; 3];
 /// The walk so far.
 pub(super) struct Builder {
     momentum: f64,
+    /// What the gamma of a block's last batch norm starts from.
+    residual_gamma: Initialiser,
     /// What the next layer finds.
     pub image: Image,
     pub layers: Vec<Layer>,
@@ -32,6 +34,7 @@ impl Builder {
         let image = [config.image_size, config.image_size, 3];
         let mut builder = Builder {
             momentum: config.momentum,
+            residual_gamma: if config.zero_init_residual { Initialiser::Zeros } else { Initialiser::Ones },
             image,
             layers: Vec::new(),
             first_weight: Vec::new(),
@@ -48,7 +51,7 @@ impl Builder {
         let [h, w, c] = self.image;
         self.push("conv1_pad", "ZeroPadding2D", vec![h + 6, w + 6, c]);
         let (conv, bias, image) = self.conv("conv1_conv", self.image, filters, 7, 2, 3)?;
-        let norm = self.norm("conv1_bn", image, bias);
+        let norm = self.norm("conv1_bn", image, bias, Initialiser::Ones);
         self.push("conv1_relu", "Activation", image.to_vec());
         let [h, w, c] = image;
         self.push("pool1_pad", "ZeroPadding2D", vec![h + 2, w + 2, c]);
@@ -64,12 +67,12 @@ impl Builder {
         let part = |suffix: &str| format!("{name}_{suffix}");
 
         let (conv, bias, image) = self.conv(&part("1_conv"), input, filters, 1, stride, 0)?;
-        let norm = self.norm(&part("1_bn"), image, bias);
+        let norm = self.norm(&part("1_bn"), image, bias, Initialiser::Ones);
         self.push(&part("1_relu"), "Activation", image.to_vec());
         let reduce = ConvNorm { conv, norm };
 
         let (conv, bias, image) = self.conv(&part("2_conv"), image, filters, 3, 1, 1)?;
-        let norm = self.norm(&part("2_bn"), image, bias);
+        let norm = self.norm(&part("2_bn"), image, bias, Initialiser::Ones);
         self.push(&part("2_relu"), "Activation", image.to_vec());
         let spatial = ConvNorm { conv, norm };
 
@@ -79,10 +82,10 @@ impl Builder {
         };
         let (conv, bias, image) = self.conv(&part("3_conv"), image, 4 * filters, 1, 1, 0)?;
         let projection = around.map(|(conv, bias, image)| {
-            let norm = self.norm(&part("0_bn"), image, bias);
+            let norm = self.norm(&part("0_bn"), image, bias, Initialiser::Ones);
             ConvNorm { conv, norm }
         });
-        let norm = self.norm(&part("3_bn"), image, bias);
+        let norm = self.norm(&part("3_bn"), image, bias, self.residual_gamma);
         let expand = ConvNorm { conv, norm };
 
         self.push(&part("add"), "Add", image.to_vec());
@@ -126,11 +129,11 @@ impl Builder {
     }
 
     /// The batch norm behind a convolution with that bias.
-    fn norm(&mut self, name: &str, image: Image, bias: Span) -> BatchNorm {
+    fn norm(&mut self, name: &str, image: Image, bias: Span, gamma: Initialiser) -> BatchNorm {
         let c = image[2];
         self.push(name, "BatchNormalization", image.to_vec());
         BatchNorm {
-            gamma: self.weight("gamma", &[c], Initialiser::Ones),
+            gamma: self.weight("gamma", &[c], gamma),
             beta: self.weight("beta", &[c], Initialiser::Zeros),
             mean: self.average("moving_mean", c, Initialiser::Zeros),
             variance: self.average("moving_variance", c, Initialiser::Ones),

@@ -1,5 +1,7 @@
-//! The optimiser.
+//! The optimiser and its learning rate.
 
 pub mod adam;
+pub mod schedule;
 
 pub use adam::Adam;
+pub use schedule::Warmup;

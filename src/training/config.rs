@@ -37,6 +37,13 @@ pub struct RunConfig {
     pub max_steps: Option<u64>,
     /// Adam's learning rate.
     pub learning_rate: f64,
+    /// Epochs over which the learning rate rises to that, in a straight line. None in runs from before there was a choice.
+    #[serde(default)]
+    pub warmup_epochs: f64,
+    /// Whether residual blocks start as the identity: [`ModelConfig::zero_init_residual`]. Not in runs from before there was a
+    /// choice.
+    #[serde(default)]
+    pub zero_init_residual: bool,
     /// Side of a poster in pixels.
     pub image_size: usize,
     /// How the head sees the last feature map.
@@ -58,8 +65,9 @@ pub struct RunConfig {
 }
 
 impl Default for RunConfig {
-    /// The paper's settings where they are sound, corrected where they erred: pixels as the ImageNet weights expect them,
-    /// and average pooling.
+    /// The paper's settings where they are sound, corrected where they erred or where something better is known: pixels as the
+    /// ImageNet weights expect them, average pooling, and a gentle start (blocks that begin as the identity, a learning rate
+    /// that rises over the first epoch; Goyal et al. 2017).
     fn default() -> Self {
         RunConfig {
             experiment: None,
@@ -72,6 +80,8 @@ impl Default for RunConfig {
             epochs: 20,
             max_steps: None,
             learning_rate: 1e-3,
+            warmup_epochs: 1.0,
+            zero_init_residual: true,
             image_size: 150,
             pooling: Pooling::Average,
             trainable: Trainable::All,
@@ -85,14 +95,16 @@ impl Default for RunConfig {
 }
 
 impl RunConfig {
-    /// A published experiment with the paper's own settings: raw pixels and max pooling too.
+    /// A published experiment with the paper's own settings: raw pixels, max pooling, and Keras's start at the full rate.
     pub fn preset(experiment: Experiment) -> Self {
         let trainable = match experiment {
             Experiment::ResnetTl => Trainable::Last(40),
             Experiment::ResnetR | Experiment::ResnetImg => Trainable::All,
         };
         let experiment = Some(experiment);
-        RunConfig { experiment, pooling: Pooling::Max, pixels: Pixels::Raw, trainable, ..RunConfig::default() }
+        let (pooling, pixels) = (Pooling::Max, Pixels::Raw);
+        let (warmup_epochs, zero_init_residual) = (0.0, false);
+        RunConfig { experiment, pooling, pixels, trainable, warmup_epochs, zero_init_residual, ..RunConfig::default() }
     }
 
     /// The settings of a first run on posters drawn in code: small enough for two CPU cores and a few minutes.
@@ -105,8 +117,8 @@ impl RunConfig {
 
     /// The network for so many genres.
     pub fn model(&self, extents: Extents, genres: usize) -> ModelConfig {
-        let RunConfig { image_size, pooling, trainable, momentum, .. } = *self;
-        ModelConfig { extents, image_size, genres, pooling, trainable, momentum }
+        let RunConfig { image_size, pooling, trainable, momentum, zero_init_residual, .. } = *self;
+        ModelConfig { extents, image_size, genres, pooling, trainable, momentum, zero_init_residual }
     }
 
     /// The settings as a TOML document.
@@ -307,11 +319,20 @@ mod tests {
     }
 
     #[test]
+    fn runs_from_before_the_warm_up_had_none() {
+        let text = RunConfig::default().to_toml().unwrap();
+        let old = text.replace("warmup_epochs = 1.0\n", "").replace("zero_init_residual = true\n", "");
+        let config: RunConfig = toml::from_str(&old).unwrap();
+        assert_eq!(config, RunConfig { warmup_epochs: 0.0, zero_init_residual: false, ..RunConfig::default() });
+    }
+
+    #[test]
     fn presets_keep_what_the_paper_did() {
         for experiment in [Experiment::ResnetR, Experiment::ResnetImg, Experiment::ResnetTl] {
             let config = RunConfig::preset(experiment);
             assert_eq!((config.batch, config.epochs, config.learning_rate, config.threshold), (128, 20, 1e-3, 0.3));
             assert_eq!((config.pooling, config.pixels, config.image_size), (Pooling::Max, Pixels::Raw, 150));
+            assert_eq!((config.warmup_epochs, config.zero_init_residual), (0.0, false));
             assert_eq!(config.trainable == Trainable::Last(40), experiment == Experiment::ResnetTl);
         }
     }

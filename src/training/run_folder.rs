@@ -28,7 +28,7 @@ pub struct StepRow {
     pub step: u64,
     /// The batch's loss.
     pub loss: f64,
-    /// Adam's learning rate.
+    /// Adam's learning rate in this step.
     pub learning_rate: f64,
     /// Posters per second.
     pub images_per_second: f64,
@@ -55,7 +55,7 @@ pub struct EpochRow {
     pub always_yes_f1: f64,
     /// Mean average precision.
     pub mean_average_precision: f64,
-    /// Adam's learning rate.
+    /// Adam's learning rate in the epoch's last step.
     pub learning_rate: f64,
     /// Seconds since the epoch began, or was resumed.
     pub seconds: f64,

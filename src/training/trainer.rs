@@ -16,6 +16,7 @@ use crate::data::tensor_file::TensorFile;
 use crate::device::Device;
 use crate::metrics::Scores;
 use crate::model::{Extents, Model};
+use crate::optim::Warmup;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub struct Trainer<D: Device> {
     train: Arc<[u32]>,
     validation: Arc<[u32]>,
     class_weights: Vec<f32>,
+    warmup: Warmup,
     learner: Learner<D>,
     progress: Progress,
 }
@@ -92,8 +94,10 @@ impl<D: Device> Trainer<D> {
         let counts = file.class_counts(&train);
         let class_weights = config.class_weights.weights(&counts, train.len());
         let learner = Learner::new(device, config.model(extents, file.genres().len()), config.seed)?;
+        let warmup_steps = config.warmup_epochs * (train.len() / config.batch) as f64;
+        let warmup = Warmup { rate: config.learning_rate, steps: warmup_steps.ceil() as u64 };
         let (train, validation) = (train.into(), validation.into());
-        Ok(Trainer { config, file, train, validation, class_weights, learner, progress: Progress::default() })
+        Ok(Trainer { config, file, train, validation, class_weights, warmup, learner, progress: Progress::default() })
     }
 
     /// A run as `checkpoint` left it. `config` is the checkpoint's, but for what may differ: device, epochs, step limit.
@@ -180,7 +184,7 @@ impl<D: Device> Trainer<D> {
         stop: &AtomicBool,
         watch: &mut dyn FnMut(Event<'_>),
     ) -> Result<Option<Ending>, TrainingError> {
-        let RunConfig { seed, batch, learning_rate, .. } = self.config;
+        let RunConfig { seed, batch, .. } = self.config;
         let Progress { epoch, step: first, .. } = self.progress;
         let augmentation = if self.config.augment { Augmentation::FlipShift } else { Augmentation::None };
         let (file, train) = (Arc::clone(&self.file), Arc::clone(&self.train));
@@ -197,6 +201,7 @@ impl<D: Device> Trainer<D> {
             }
             let Some((batch, pixels)) = staged.take() else { return Ok(None) };
             let images = batch.indices.len();
+            let learning_rate = self.warmup.rate_at(self.progress.total_steps + 1);
             self.learner.submit(pixels, images, &format, &batch.labels, &self.class_weights, learning_rate)?;
             // The next batch travels while the device works on this one.
             staged = self.stage(&mut batches)?;
@@ -257,7 +262,7 @@ impl<D: Device> Trainer<D> {
             coin_f1: scores.weighted.coin_f1,
             always_yes_f1: scores.weighted.always_yes_f1,
             mean_average_precision: score,
-            learning_rate: self.config.learning_rate,
+            learning_rate: self.warmup.rate_at(total_steps),
             seconds: began.elapsed().as_secs_f64(),
         };
         folder.log_epoch(&row)?;

@@ -49,6 +49,7 @@ impl Network {
             pooling,
             trainable,
             momentum: 0.9,
+            zero_init_residual: false,
         };
         let architecture = Architecture::new(&config).unwrap();
         let weights = seeded(1, architecture.weights.len(), -0.8, 0.8);

@@ -35,12 +35,17 @@ pub fn open<D: Device>(console: Console, trainer: &Trainer<D>, why: &str, file: 
     row("device", trainer.model().device().name() + &why);
     row("experiment", config.experiment.map_or("own settings".into(), |experiment| experiment.name().into()));
     row("posters", format!("{train} to train on, {validation} for validation, {test} for the test; {}", size(file)));
-    row("weights", config.weights.as_ref().map_or("random".into(), |path| path.display().to_string()));
+    row("weights", config.weights.as_ref().map_or(random_start(config).into(), |path| path.display().to_string()));
     row("layers", format!("trainable {}, {} pooling, pixels {}", config.trainable, config.pooling, pixels(config)));
     let steps = trainer.steps_per_epoch();
     let limit = config.max_steps.map_or(String::new(), |limit| format!(", at most {limit} steps in all"));
     row("schedule", format!("{} epochs of {steps} steps of {} posters{limit}", config.epochs, config.batch));
-    row("optimiser", format!("Adam, learning rate {}; seed {}", config.learning_rate, config.seed));
+    let warmup = match config.warmup_epochs {
+        0.0 => String::new(),
+        1.0 => ", reached over the first epoch".into(),
+        epochs => format!(", reached over the first {epochs} epochs"),
+    };
+    row("optimiser", format!("Adam, learning rate {}{warmup}; seed {}", config.learning_rate, config.seed));
     row("batch norm", format!("momentum {}{}", config.momentum, momentum_note(config)));
     let weights = file.genres().iter().zip(trainer.class_weights());
     let weights: Vec<String> = weights.map(|(genre, weight)| format!("{genre} {weight:.2}")).collect();
@@ -62,6 +67,10 @@ fn pixels(config: &RunConfig) -> &'static str {
         Pixels::Imagenet => "imagenet (BGR minus the mean)",
         Pixels::Unit => "unit (RGB, 0 to 1)",
     }
+}
+
+fn random_start(config: &RunConfig) -> &'static str {
+    if config.zero_init_residual { "random, residual blocks start as the identity" } else { "random" }
 }
 
 fn momentum_note(config: &RunConfig) -> &'static str {

@@ -15,7 +15,7 @@ const EXAMPLES: &str = "Examples:
   onesheet train --resume runs/NAME                             # go on with a run that was stopped";
 
 /// Flags that a run being resumed has settled already.
-const SETTLED: [&str; 16] = [
+const SETTLED: [&str; 18] = [
     "data",
     "experiment",
     "weights",
@@ -23,6 +23,8 @@ const SETTLED: [&str; 16] = [
     "seed",
     "batch",
     "lr",
+    "warmup_epochs",
+    "zero_init_residual",
     "image_size",
     "pooling",
     "trainable",
@@ -68,6 +70,12 @@ pub struct Args {
     /// Adam's learning rate [default: 0.001]
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub lr: Option<f64>,
+    /// Epochs over which the learning rate rises to --lr [default: 1; 0 with --experiment]
+    #[arg(long, value_name = "EPOCHS", value_parser = warmup)]
+    pub warmup_epochs: Option<f64>,
+    /// Whether residual blocks start as the identity [default: true; false with --experiment]
+    #[arg(long, value_name = "BOOL")]
+    pub zero_init_residual: Option<bool>,
     /// Side of a poster in pixels [default: the data's; 64 for drawn posters]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(32..=1024))]
     pub image_size: Option<u16>,
@@ -113,6 +121,13 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
+fn warmup(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(epochs) if (0.0..1e6).contains(&epochs) => Ok(epochs),
+        _ => Err("a warm-up takes a number of epochs from 0 on, such as 0.5".into()),
+    }
+}
+
 fn momentum(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(momentum) if (0.0..1.0).contains(&momentum) => Ok(momentum),
@@ -141,6 +156,8 @@ impl Args {
         set(&mut config.batch, self.batch);
         set(&mut config.epochs, self.epochs);
         set(&mut config.learning_rate, self.lr);
+        set(&mut config.warmup_epochs, self.warmup_epochs);
+        set(&mut config.zero_init_residual, self.zero_init_residual);
         set(&mut config.image_size, self.image_size.map(usize::from));
         set(&mut config.pooling, self.pooling);
         set(&mut config.trainable, self.trainable);
