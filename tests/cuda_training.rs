@@ -17,7 +17,7 @@ mod support;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::{Cuda, Precision};
 use onesheet::device::reference::Reference;
-use onesheet::device::{Device, DeviceError, Memory, PixelFormat, Placement, Storage};
+use onesheet::device::{Device, DeviceError, ImageKernels, ImageShape, Memory, PixelFormat, Placement, Storage};
 use onesheet::model::architecture::Place;
 use onesheet::model::{Batch, Extents, Model, ModelConfig, Posters, Trainable};
 use onesheet::ops::pool::Pooling;
@@ -278,6 +278,26 @@ fn staged_batches_arrive_whole() {
         found.push(learner.loss().unwrap());
     }
     assert_eq!(found, losses(Rc::new(cuda::device(Precision::F32)), &config, 4, 6, 1e-4));
+}
+
+/// A capture may not wait for an event from outside, so the work's first run has waited for all.
+#[test]
+fn captured_work_reads_pixels_as_they_arrived() {
+    let (device, shape) = (cuda::device(Precision::F32), ImageShape { n: 2, size: 9 });
+    let data = Data::draw(0, 2, 9);
+    let pixels = device.upload_pixels(&data.pixels, &data.placements).unwrap();
+    let mut x = device.allocate(shape.len(), Storage::Activation).unwrap();
+    let mut plan = <Cuda as Memory>::Plan::default();
+    let mut found = Vec::new();
+    for _ in 0..3 {
+        let whole = 0..shape.len();
+        device.fill(Cuda::view_mut(&mut x, whole.clone()), 0.0).unwrap();
+        let work = || device.image_forward(Cuda::view_mut(&mut x, whole.clone()), &pixels, &FORMAT, &shape);
+        device.repeat(&mut plan, work).unwrap();
+        found.push(device.download(Cuda::view(&x, whole)).unwrap());
+    }
+    assert!(found[0].iter().any(|&value| value != 0.0));
+    assert!(found[1] == found[0] && found[2] == found[0]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub struct Pixels {
     pixels: usize,
     placements: usize,
     /// When it will be there; `None` once the compute stream has been told to wait.
-    arrival: Option<CudaEvent>,
+    arrival: RefCell<Option<CudaEvent>>,
     home: Rc<Lanes>,
     compute: Arc<CudaStream>,
 }
@@ -84,7 +84,7 @@ impl Pixels {
         unsafe { result::memcpy_htod_async(lane.block.address(), &staging[..bytes], inner.copies.cu_stream()) }
             .map_err(failed)?;
         lane.sent = Some(inner.copies.record_event(None).map_err(failed)?);
-        let arrival = Some(inner.copies.record_event(None).map_err(failed)?);
+        let arrival = RefCell::new(Some(inner.copies.record_event(None).map_err(failed)?));
         let (home, compute) = (Rc::clone(&inner.lanes), Arc::clone(&inner.compute));
         Ok(Pixels { lane: Some(lane), pixels: pixels.len(), placements: placements.len(), arrival, home, compute })
     }
@@ -93,7 +93,7 @@ impl Pixels {
     pub(super) fn copy_from(&mut self, device: &Cuda, from: &Pixels) -> Result<(), DeviceError> {
         let lengths = [("pixels", from.pixels, self.pixels), ("placements", from.placements, self.placements)];
         check_lengths("copy_pixels", &lengths)?;
-        self.settle(device)?;
+        self.wait(device)?;
         from.wait(device)?;
         let bytes = self.pixels.next_multiple_of(16) + self.placements * PLACEMENT;
         let stream = device.inner.compute.cu_stream();
@@ -102,17 +102,15 @@ impl Pixels {
             .map_err(|error| device.driver_error("copying pixels", error))
     }
 
-    /// Makes the compute stream wait for the batch, for good: a captured step can then read it.
-    fn settle(&mut self, device: &Cuda) -> Result<(), DeviceError> {
-        self.wait(device)?;
-        self.arrival = None;
-        Ok(())
-    }
-
-    /// Makes the compute stream wait for the batch.
+    /// Makes the compute stream wait for the batch, once: what comes after on that stream has waited as well, and work that is
+    /// captured may not wait for an event from outside.
     pub(super) fn wait(&self, device: &Cuda) -> Result<(), DeviceError> {
-        let Some(arrival) = &self.arrival else { return Ok(()) };
-        device.inner.compute.wait(arrival).map_err(|error| device.driver_error("waiting for pixels", error))
+        let mut arrival = self.arrival.borrow_mut();
+        if let Some(event) = &*arrival {
+            device.inner.compute.wait(event).map_err(|error| device.driver_error("waiting for pixels", error))?;
+            *arrival = None;
+        }
+        Ok(())
     }
 }
 
@@ -135,7 +133,7 @@ impl Drop for Pixels {
     fn drop(&mut self) {
         let Some(mut lane) = self.lane.take() else { return };
         // Without these events nobody could tell when the lane is free: then it is not used again.
-        if let Some(arrival) = &self.arrival
+        if let Some(arrival) = self.arrival.get_mut()
             && self.compute.wait(arrival).is_err()
         {
             return;
