@@ -2,7 +2,7 @@
 
 use super::convolutions::{Operands, Pass};
 use super::report::Report;
-use super::time::{LAUNCHES, ROUNDS};
+use super::time;
 use anyhow::{Context, ensure};
 use cudarc::cudnn::sys::{
     self, cudnnConvolutionMode_t as Mode, cudnnMathType_t as Math, cudnnTensorFormat_t as Format,
@@ -167,24 +167,24 @@ impl Peer {
         Ok((stream.clone_dtoh(&answer)?.into_iter().map(T::widen).collect(), ms))
     }
 
-    /// Milliseconds of a launch, as [`super::time::of`] takes them of ours.
+    /// Milliseconds of a launch, as [`time::of`] takes them of ours.
     fn time(&self, mut launch: impl FnMut() -> Result<(), CudnnError>) -> anyhow::Result<f64> {
         let failed = |error: CudnnError| anyhow::anyhow!("{error:?}");
         launch().map_err(failed)?;
+        self.stream.synchronize()?;
+        let start = Instant::now();
+        launch().map_err(failed)?;
+        self.stream.synchronize()?;
+        let launches = time::launches(start.elapsed());
         self.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED)?;
-        let launched = (0..LAUNCHES).try_for_each(|_| launch());
-        let graph =
-            self.stream.end_capture(CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH)?;
+        let launched = (0..launches).try_for_each(|_| launch());
+        let graph = self.stream.end_capture(CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
+        // What cuDNN says comes before what the capture makes of it.
         launched.map_err(failed)?;
-        let graph = graph.context("cuDNN launched nothing")?;
-        let mut best = f64::INFINITY;
-        for _ in 0..ROUNDS {
-            self.stream.synchronize()?;
-            let start = Instant::now();
+        let graph = graph?.context("cuDNN launched nothing")?;
+        time::fastest(launches, || {
             graph.launch()?;
-            self.stream.synchronize()?;
-            best = best.min(start.elapsed().as_secs_f64() * 1e3 / LAUNCHES as f64);
-        }
-        Ok(best)
+            Ok(self.stream.synchronize()?)
+        })
     }
 }

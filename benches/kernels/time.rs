@@ -1,29 +1,50 @@
-//! The time of a launch on a real GPU.
+//! The clock: how long a launch takes on a real GPU, ours or cuDNN's.
 
 use onesheet::device::cuda::Cuda;
 use onesheet::device::{DeviceError, Memory, Storage};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Launches in one graph: so many that the host's part of the time does not show.
-pub const LAUNCHES: usize = 50;
-/// Replays, of which the fastest counts.
-pub const ROUNDS: usize = 7;
+/// What a round should last, in seconds: so long that the host's part of it does not show.
+const ROUND: f64 = 0.01;
+/// Launches in one graph at the most.
+const MOST: f64 = 500.0;
+/// Rounds, of which the fastest counts.
+const ROUNDS: usize = 7;
+
+/// How many launches make a round, if one and the wait for it take so long.
+pub fn launches(one: Duration) -> usize {
+    (ROUND / one.as_secs_f64()).clamp(1.0, MOST) as usize
+}
+
+/// Milliseconds of a launch in the fastest round. A round replays a graph of so many launches and waits for its end; the first
+/// is not counted, since it brings the graph to the device.
+pub fn fastest<E>(launches: usize, mut round: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
+    round()?;
+    let mut best = f64::INFINITY;
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        round()?;
+        best = best.min(start.elapsed().as_secs_f64() * 1e3 / launches as f64);
+    }
+    Ok(best)
+}
 
 /// Milliseconds that what `run` launches takes on the device, once the caches are warm.
 pub fn of(device: &Cuda, mut run: impl FnMut(&Cuda) -> Result<(), DeviceError>) -> Result<f64, DeviceError> {
     let mut mark = device.allocate(1, Storage::Full)?;
     device.fill(Cuda::view_mut(&mut mark, 0..1), 1.0)?;
+    let wait = || device.download(Cuda::view(&mark, 0..1)).map(drop);
+    wait()?;
+    let start = Instant::now();
+    run(device)?;
+    wait()?;
+    let launches = launches(start.elapsed());
     let mut plan = <Cuda as Memory>::Plan::default();
-    let mut best = f64::INFINITY;
-    // The first round runs as it is and the second is captured.
-    for round in 0..ROUNDS + 2 {
-        device.download(Cuda::view(&mark, 0..1))?;
-        let start = Instant::now();
-        device.repeat(&mut plan, || (0..LAUNCHES).try_for_each(|_| run(device)))?;
-        device.download(Cuda::view(&mark, 0..1))?;
-        if round >= 2 {
-            best = best.min(start.elapsed().as_secs_f64() * 1e3 / LAUNCHES as f64);
-        }
-    }
-    Ok(best)
+    let mut round = || {
+        device.repeat(&mut plan, || (0..launches).try_for_each(|_| run(device)))?;
+        wait()
+    };
+    // As it is, for the plan's buffers; from the second time on it is a graph.
+    round()?;
+    fastest(launches, round)
 }
