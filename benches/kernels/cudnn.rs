@@ -15,6 +15,9 @@ use onesheet::device::cuda::Precision;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// The versions whose status codes cudarc's enumerations hold; any other's could be read as none of them.
+const VERSIONS: std::ops::Range<usize> = 90_000..100_000;
+
 /// cuDNN on a stream of its own.
 pub struct Peer {
     cudnn: Arc<Cudnn>,
@@ -66,13 +69,16 @@ pub fn open(report: &Report) -> Option<Peer> {
 impl Peer {
     fn new(precision: Precision) -> anyhow::Result<Self> {
         // SAFETY: asks only whether the library can be opened.
-        ensure!(unsafe { sys::is_culib_present() }, "libcudnn.so was not found; name its folder in LD_LIBRARY_PATH");
+        let present = unsafe { sys::is_culib_present() };
+        ensure!(present, "neither libcudnn.so nor libcudnn.so.9 was found; name its folder in LD_LIBRARY_PATH");
+        let version = cudarc::cudnn::result::get_version();
+        ensure!(VERSIONS.contains(&version), "the libcudnn found is version {version}, and 9 is wanted");
         let context = CudaContext::new(0)?;
         // SAFETY: everything here runs on one stream.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream()?;
         let cudnn =
-            Cudnn::new(Arc::clone(&stream)).map_err(|error| anyhow::anyhow!("cuDNN does not start: {error:?}"))?;
+            Cudnn::new(Arc::clone(&stream)).map_err(|error| anyhow::anyhow!("cuDNN does not start: {:?}", error.0))?;
         Ok(Peer { cudnn, stream, precision })
     }
 
@@ -120,7 +126,9 @@ impl Peer {
             cudnn.create_conv2d::<f32>([pad; 2], [stride; 2], [1; 2], Mode::CUDNN_CROSS_CORRELATION).map_err(failed)?;
         let math = match self.precision {
             Precision::F32 => Math::CUDNN_FMA_MATH,
-            Precision::Tf32 | Precision::Bf16 => Math::CUDNN_TENSOR_OP_MATH,
+            // Of f32 tensors, the default is TF32.
+            Precision::Tf32 => Math::CUDNN_DEFAULT_MATH,
+            Precision::Bf16 => Math::CUDNN_TENSOR_OP_MATH,
         };
         conv.set_math_type(math).map_err(failed)?;
         // The extents are in the order N C H W whatever the layout.
