@@ -192,17 +192,21 @@ pub fn all(report: &mut Report, batch: usize, image_size: usize) -> anyhow::Resu
                 continue;
             }
             #[cfg(feature = "cudnn")]
-            let cudnn_ms = match &peer {
-                Some(peer) => Some(peer.compare(pass, &layer.shape, &operands, &on_device.answer(&device, pass)?)?),
+            let cudnn = match &peer {
+                Some(peer) => {
+                    let ours = on_device.answer(&device, pass)?;
+                    let answer = peer.compare(pass, &layer.shape, &operands, &ours);
+                    answer.inspect_err(|error| report.not_compared(&subject(plain), error)).ok()
+                }
                 None => None,
             };
             #[cfg(not(feature = "cudnn"))]
-            let cudnn_ms = None;
+            let cudnn = None;
             // The simulated GPU has nothing to compare with.
             if !report.is_simulated() {
-                report.line(subject(plain), cudnn_ms, |device| on_device.plain(device, pass))?;
+                report.line(subject(plain), cudnn.as_ref(), |device| on_device.plain(device, pass))?;
             }
-            report.line(subject(fused), cudnn_ms, |device| on_device.fused(device, pass))?;
+            report.line(subject(fused), cudnn.as_ref(), |device| on_device.fused(device, pass))?;
         }
     }
     Ok(())

@@ -22,6 +22,17 @@ pub struct Subject {
     pub shape: String,
 }
 
+/// What cuDNN has to say about the plain pass of a layer.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Milliseconds.
+    pub ms: f64,
+    /// The algorithm that takes them.
+    pub algorithm: String,
+    /// How far our answer is off the algorithm's.
+    pub off: f64,
+}
+
 /// A line. What a device does not know is empty.
 #[derive(Serialize)]
 struct Row {
@@ -36,8 +47,10 @@ struct Row {
     ms: Option<f64>,
     tflop_per_s: Option<f64>,
     gb_per_s: Option<f64>,
-    cudnn_ms: Option<f64>,
-    speed_of_cudnn: Option<f64>,
+    cudnn_plain_ms: Option<f64>,
+    cudnn_plain_over_ours: Option<f64>,
+    cudnn_algorithm: Option<String>,
+    off_cudnn: Option<String>,
     dram_mb: Option<f64>,
     coalesced_percent: Option<f64>,
     bank_conflicts: Option<u64>,
@@ -52,13 +65,14 @@ struct Row {
 pub struct Report {
     gpu: Gpu,
     only: String,
+    not_compared: usize,
     rows: csv::Writer<Stdout>,
 }
 
 impl Report {
     /// A table of the layers whose name contains `only`.
     pub fn new(gpu: Gpu, only: String) -> Self {
-        Report { gpu, only, rows: csv::Writer::from_writer(io::stdout()) }
+        Report { gpu, only, not_compared: 0, rows: csv::Writer::from_writer(io::stdout()) }
     }
 
     /// The device's name.
@@ -81,11 +95,28 @@ impl Report {
         layer.contains(&self.only)
     }
 
-    /// Measures `run` and writes its line. `cudnn_ms` is cuDNN's time for the same.
+    /// Says why a pass has no figures of cuDNN's.
+    #[cfg(feature = "cudnn")]
+    pub fn not_compared(&mut self, subject: &Subject, error: &anyhow::Error) {
+        eprintln!("{} of {} NOT COMPARED with cuDNN: {error:#}", subject.pass, subject.layer);
+        self.not_compared += 1;
+    }
+
+    /// Ends the table.
+    ///
+    /// # Errors
+    /// If cuDNN was there, and yet a pass was not compared with it.
+    pub fn end(self) -> anyhow::Result<()> {
+        let passes = self.not_compared;
+        anyhow::ensure!(passes == 0, "passes not compared with cuDNN: {passes}; standard error has why");
+        Ok(())
+    }
+
+    /// Measures `run` and writes its line. `cudnn` is what cuDNN says about the plain pass.
     pub fn line(
         &mut self,
         subject: Subject,
-        cudnn_ms: Option<f64>,
+        cudnn: Option<&Peer>,
         mut run: impl FnMut(&Cuda) -> Result<(), DeviceError>,
     ) -> anyhow::Result<()> {
         let device = self.device();
@@ -102,7 +133,7 @@ impl Report {
             None => None,
         };
         let ms = if counted.is_none() { Some(time::of(&device, run)?) } else { None };
-        self.write(subject, &plan, ms, cudnn_ms, counted)
+        self.write(subject, &plan, ms, cudnn, counted)
     }
 
     fn write(
@@ -110,7 +141,7 @@ impl Report {
         subject: Subject,
         plan: &[Planned],
         ms: Option<f64>,
-        cudnn_ms: Option<f64>,
+        cudnn: Option<&Peer>,
         counted: Option<Counted>,
     ) -> anyhow::Result<()> {
         let Subject { layer, count, pass, shape } = subject;
@@ -131,8 +162,10 @@ impl Report {
             ms: ms.map(figure),
             tflop_per_s: ms.map(|ms| figure(flops as f64 / ms / 1e9)),
             gb_per_s: ms.map(|ms| figure(bytes as f64 / ms / 1e6)),
-            cudnn_ms: cudnn_ms.map(figure),
-            speed_of_cudnn: ms.zip(cudnn_ms).map(|(ours, theirs)| figure(theirs / ours)),
+            cudnn_plain_ms: cudnn.map(|cudnn| figure(cudnn.ms)),
+            cudnn_plain_over_ours: ms.zip(cudnn).map(|(ours, cudnn)| figure(cudnn.ms / ours)),
+            cudnn_algorithm: cudnn.map(|cudnn| cudnn.algorithm.clone()),
+            off_cudnn: cudnn.map(|cudnn| format!("{:.1e}", cudnn.off)),
             dram_mb: counted.map(|counted| figure(counted.dram_bytes as f64 / 1e6)),
             coalesced_percent: counted.map(|counted| figure(counted.coalesced())),
             bank_conflicts: counted.map(|counted| counted.bank_conflicts),

@@ -11,9 +11,12 @@ const MOST: f64 = 500.0;
 /// Rounds, of which the fastest counts.
 const ROUNDS: usize = 7;
 
-/// How many launches make a round, if one and the wait for it take so long.
-pub fn launches(one: Duration) -> usize {
-    (ROUND / one.as_secs_f64()).clamp(1.0, MOST) as usize
+/// Launches that are tried to find how long one takes.
+pub const TRIED: usize = 16;
+
+/// How many launches make a round, if those tried and the wait for them take so long.
+pub fn launches(tried: Duration) -> usize {
+    (ROUND / tried.as_secs_f64() * TRIED as f64).clamp(1.0, MOST) as usize
 }
 
 /// Milliseconds of a launch in the fastest round. A round replays a graph of so many launches and waits for its end; the first
@@ -35,8 +38,11 @@ pub fn of(device: &Cuda, mut run: impl FnMut(&Cuda) -> Result<(), DeviceError>) 
     device.fill(Cuda::view_mut(&mut mark, 0..1), 1.0)?;
     let wait = || device.download(Cuda::view(&mark, 0..1)).map(drop);
     wait()?;
-    let start = Instant::now();
+    // The first one loads the kernel.
     run(device)?;
+    wait()?;
+    let start = Instant::now();
+    (0..TRIED).try_for_each(|_| run(device))?;
     wait()?;
     let launches = launches(start.elapsed());
     let mut plan = <Cuda as Memory>::Plan::default();
