@@ -208,9 +208,9 @@ fn measure(work: &mut Work, arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.python {
         Some(python) => {
             let precision = arguments.gpu.precision;
-            for pytorch::Time { engine, work, ms } in pytorch::run(python, precision, batch, image_size, steps)? {
-                report(engine, work, ms)?;
-            }
+            pytorch::run(python, precision, batch, image_size, steps, |pytorch::Time { engine, work, ms }| {
+                report(engine, work, ms)
+            })?;
         }
         None => eprintln!("PyTorch NOT COMPARED: --python names a Python that has it"),
     }

@@ -9,8 +9,11 @@ import statistics
 import sys
 import time
 
-import torch
-from torch import nn
+try:
+    import torch
+    from torch import nn
+except ImportError as error:
+    sys.exit(f"{sys.executable} has no PyTorch that loads: {error}")
 
 WARM_UP = 5
 
@@ -60,6 +63,8 @@ def main():
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.precision != "f32"
     device, n, size = torch.device(options.device), options.batch, options.image_size
+    if device.type == "cuda" and not torch.cuda.is_available():
+        sys.exit(f"PyTorch {torch.__version__} of {sys.executable} finds no CUDA device")
     narrow = options.precision in ("auto", "bf16")
     autocast = torch.autocast(device.type, torch.bfloat16) if narrow else contextlib.nullcontext()
     mean = torch.tensor([103.939, 116.779, 123.68], device=device).view(1, 3, 1, 1)
@@ -104,7 +109,10 @@ def main():
         network.eval()
         print(json.dumps({"engine": engine, "work": "infer", "ms": timed(infer)}), flush=True)
 
-    run("eager", lambda network: network)
+    try:
+        run("eager", lambda network: network)
+    except torch.cuda.OutOfMemoryError as error:
+        sys.exit(f"{error} Lower --batch.")
     try:
         run("compiled", torch.compile)
     except Exception as error:  # Of many kinds: there may be no compiler on this machine.
