@@ -65,6 +65,9 @@ fn a_misaligned_vector() {
     let fault = bench.fault("misaligned", 1, 32, 0, &arguments);
     assert_eq!(fault.thread, [1, 0, 0]);
     assert!(matches!(fault.kind, Kind::Misaligned { bytes: 16, write: false, .. }), "{fault}");
+    let fault = bench.fault("async_misaligned", 1, 32, 0, &arguments);
+    assert_eq!(fault.thread, [1, 0, 0]);
+    assert!(matches!(fault.kind, Kind::Misaligned { bytes: 16, write: false, .. }), "{fault}");
 }
 
 #[test]
@@ -109,6 +112,16 @@ fn races_for_shared_memory() {
 fn races_for_device_memory() {
     races("race_between_blocks", Space::Global, 8, 32);
     races("race_global_in_block", Space::Global, 1, 128);
+}
+
+/// The sum by the last block, with its fences; without those of all threads but one before the ticket; without those after.
+#[test]
+fn a_ticket_without_its_fences() {
+    let mut bench = Bench::new();
+    let arguments = Arguments::new().pointer(bench.out).pointer(bench.input);
+    bench.gpu.launch("ticket_with_fences", [8, 1, 1], [64, 1, 1], 0, &arguments).unwrap();
+    races("ticket_of_one_fence", Space::Global, 8, 64);
+    races("ticket_without_second_fence", Space::Global, 8, 64);
 }
 
 #[test]

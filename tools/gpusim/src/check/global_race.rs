@@ -1,9 +1,9 @@
 //! Races for device memory, between the blocks of a launch and within one.
 //!
 //! Two blocks that touch the same byte, one writing, are unordered unless the first released (a fence, then an atomic)
-//! and the second acquired after that (an atomic or a strong load): see [`LaunchOrder`]. Within a block, warps are
-//! ordered by their vector clocks, exactly, but only the last access of a sector is remembered. Both rules can miss a
-//! race; neither invents one. Atomic accesses order others and race with nothing.
+//! and the second acquired after that (an atomic or a strong load, then a fence): see [`LaunchOrder`]. Within a block,
+//! warps are ordered by their vector clocks, exactly, but only the last access of a sector is remembered. Both rules can
+//! miss a race; neither invents one. Atomic accesses order others and race with nothing.
 //!
 //! The shadow has two levels: the histories of whole lines, and those of the sectors of lines that were touched in part.
 //! See [`super::line_history`] and [`super::sector_history`].
@@ -28,9 +28,13 @@ impl Moment {
         self.clock_warp >> 24
     }
 
+    pub fn clock(self) -> u32 {
+        self.clock_warp & 0xff_ffff
+    }
+
     /// Is it of another warp of the block, which hasn't been waited for since?
     pub fn is_unseen(self, touch: &Touch<'_>) -> bool {
-        self.warp() != touch.moment.warp() && !touch.clocks.saw(self.warp(), self.clock_warp & 0xff_ffff)
+        self.warp() != touch.moment.warp() && !touch.clocks.saw(self.warp(), self.clock())
     }
 }
 
@@ -207,21 +211,34 @@ mod tests {
 
     const WHOLE: u64 = u64::MAX;
 
-    /// An arena, and a function that touches its first line.
+    /// An arena, four blocks of two warps, and functions by which these touch the first line and tell each other.
     struct Scene {
         arena: Arena,
         order: LaunchOrder,
-        warps: [Clocks; 2],
+        warps: [[Clocks; 2]; 4],
     }
 
     impl Scene {
         fn new() -> Self {
-            let warps = [Clocks::new(0), Clocks::new(1)];
-            Self { arena: Arena::of(1 << 20).unwrap(), order: LaunchOrder::new(4), warps }
+            let warps = std::array::from_fn(|_| [Clocks::new(0), Clocks::new(1)]);
+            Self { arena: Arena::of(1 << 20).unwrap(), order: LaunchOrder::default(), warps }
+        }
+
+        fn release(&mut self, block: u32, warp: u32) {
+            let clocks = &mut self.warps[block as usize][warp as usize];
+            clocks.fence_before_release();
+            self.order.release(block, clocks);
+        }
+
+        fn acquire(&mut self, block: u32, warp: u32) {
+            let clocks = &mut self.warps[block as usize][warp as usize];
+            self.order.look(clocks);
+            clocks.fence_after_look();
         }
 
         fn touch(&self, bytes: u64, manner: Manner, block: u32, warp: u32) -> Result<u64, (u32, GlobalRace)> {
-            let touch = Touch::new(1, block, warp, 7, &self.warps[warp as usize], &self.order);
+            let clocks = &self.warps[block as usize][warp as usize];
+            let touch = Touch::new(1, block, warp, 7, clocks, &self.order);
             self.arena.touch([Run { line: self.arena.base(), bytes, lane: 5 }].into_iter(), manner, &touch)
         }
     }
@@ -291,19 +308,20 @@ mod tests {
         };
         let mut races = 0;
         for _ in 0..10_000 {
-            let scene = Scene::new();
+            let mut scene = Scene::new();
             let mut sectors = [History::default(); 2];
             for _ in 0..10 {
                 let (block, warp) = (below(4) as u32, below(2) as u32);
                 match below(8) {
-                    0 => scene.order.release(block),
-                    1 => scene.order.acquire(block),
+                    0 => scene.release(block, warp),
+                    1 => scene.acquire(block, warp),
                     _ => {}
                 }
                 let manner =
                     [Manner::Read, Manner::Write, Manner::OrderedRead, Manner::OrderedWrite][below(4) as usize];
                 let bytes = [WHOLE, WHOLE, WHOLE, 0xff << 28, 0xff00, 1 << (16 * block)][below(6) as usize];
-                let touch = Touch::new(1, block, warp, 7, &scene.warps[warp as usize], &scene.order);
+                let clocks = &scene.warps[block as usize][warp as usize];
+                let touch = Touch::new(1, block, warp, 7, clocks, &scene.order);
                 let mut expected = Ok(0);
                 for (i, bytes) in (0..).zip([bytes as u32, (bytes >> 32) as u32]) {
                     let (Ok(moved), history) = (&mut expected, &mut sectors[i as usize]) else { break };
@@ -336,7 +354,7 @@ mod tests {
             let scene = Scene::new();
             let sectors = scene.touch(first, Manner::Write, 0, 0).unwrap();
             assert_eq!(sectors, Run { bytes: first, ..Run::default() }.sectors());
-            let touch = Touch::new(2, 1, 0, 7, &scene.warps[0], &scene.order);
+            let touch = Touch::new(2, 1, 0, 7, &scene.warps[1][0], &scene.order);
             let run = Run { line: scene.arena.base(), bytes: second, lane: 5 };
             assert_eq!(scene.arena.touch([run].into_iter(), Manner::Write, &touch), Ok(run.sectors()));
         }
@@ -355,12 +373,65 @@ mod tests {
     #[test]
     fn a_reader_before_the_last_is_remembered() {
         for bytes in [WHOLE, 0xffff] {
-            let scene = Scene::new();
+            let mut scene = Scene::new();
             scene.touch(WHOLE, Manner::Read, 1, 0).unwrap();
             scene.touch(bytes, Manner::Read, 2, 0).unwrap();
-            scene.order.release(2);
-            scene.order.acquire(3);
+            scene.release(2, 0);
+            scene.acquire(3, 0);
             assert_eq!(scene.touch(WHOLE, Manner::Write, 3, 0).unwrap_err().1.block, 1);
+        }
+    }
+
+    /// Blocks meet by tickets: each warp of one writes and fences or not, a barrier, one warp's atomic; an atomic of the
+    /// other block, a barrier, fences, reads.
+    #[test]
+    fn a_ticket_orders_what_fences_stand_around() {
+        fn barrier(warps: &mut [Clocks; 2]) {
+            warps.iter_mut().for_each(Clocks::tick);
+            let joined = Clocks::join(warps.iter());
+            warps.iter_mut().for_each(|clocks| clocks.see(&joined));
+        }
+        // Which warps of the writer fence before the barrier, whether the one with the atomic does after it; and the same of
+        // the reader, the other way round.
+        for (before, late, early, after) in [
+            ([true, true], false, false, [true, true]),
+            ([false, false], true, true, [false, false]),
+            ([true, false], false, true, [false, false]),
+            ([false, true], false, true, [false, false]),
+            ([false, false], false, true, [false, false]),
+            ([false, false], true, false, [true, false]),
+            ([false, false], true, false, [false, false]),
+        ] {
+            let mut scene = Scene::new();
+            for warp in [0, 1] {
+                scene.touch(0xf << (4 * warp), Manner::Write, 0, warp).unwrap();
+                if before[warp as usize] {
+                    scene.warps[0][warp as usize].fence_before_release();
+                }
+            }
+            barrier(&mut scene.warps[0]);
+            if late {
+                scene.warps[0][0].fence_before_release();
+            }
+            scene.order.release(0, &scene.warps[0][0]);
+            scene.order.look(&mut scene.warps[1][0]);
+            if early {
+                scene.warps[1][0].fence_after_look();
+            }
+            barrier(&mut scene.warps[1]);
+            for reader in [0, 1] {
+                if after[reader as usize] {
+                    scene.warps[1][reader as usize].fence_after_look();
+                }
+                // The last write's warp is known, that of the one before isn't.
+                let known = late || before[1];
+                let fine = known && (early || after[reader as usize]);
+                assert_eq!(
+                    scene.touch(0xf0, Manner::Read, 1, reader).is_ok(),
+                    fine,
+                    "{before:?} {late} {early} {after:?}"
+                );
+            }
         }
     }
 }

@@ -15,5 +15,5 @@ pub use global_race::{GlobalRace, Manner, Run, Touch};
 pub use launch_order::LaunchOrder;
 pub use line_history::LINE;
 pub use shared::Shared;
-pub(crate) use shared_race::{AGENTS, BULK, Seen, TENSOR};
+pub(crate) use shared_race::{BULK, NOTHING, Seen, TENSOR};
 pub use shared_race::{Clash, Clocks, Stamp};

@@ -81,7 +81,8 @@ impl History {
             let clash = if block == touch.block {
                 last.is_some_and(|last| last.clashes(bytes, touch))
             } else {
-                !touch.order.ordered(block, touch.block)
+                let moment = last.filter(|last| last.bytes & theirs & bytes != 0).map(|last| last.moment);
+                !touch.order.ordered(block, moment, touch.clocks)
             };
             if clash {
                 let (at, warp) = (last.map(|last| last.moment.at), last.map(|last| last.moment.warp()));
@@ -134,7 +135,7 @@ mod tests {
 
     /// The first access, of (block, bytes, is it a write), that races with those before it.
     fn race(accesses: &[(u32, u32, bool)]) -> Option<usize> {
-        let (clocks, order) = (Clocks::new(1), LaunchOrder::new(4));
+        let (clocks, order) = (Clocks::new(1), LaunchOrder::default());
         let mut history = History::default();
         accesses.iter().position(|&(block, bytes, write)| {
             let touch = Touch::new(1, block, 0, 0, &clocks, &order);

@@ -15,8 +15,19 @@ pub(crate) const BULK: u32 = 32;
 /// Warpgroup products, which work beside their warps.
 pub(crate) const TENSOR: u32 = 33;
 
-/// How far the clocks of all agents have been seen: for each, the first value that has *not*.
-pub(crate) type Seen = [u32; AGENTS];
+/// Warps of a block, the first of the agents.
+pub(super) const WARPS: usize = 32;
+
+/// What a warp knows, all of it growing, so that barriers join it by maxima: how far the clocks of all agents have been
+/// seen, for each the first value that has *not*; and for [`super::LaunchOrder`] from [`FENCED`] on how far fences came after
+/// what each warp did, [`LOOKED`] and [`ACQUIRED`], when other blocks were looked at last, and when so with a fence behind.
+pub(crate) type Seen = [u32; ACQUIRED + 1];
+pub(super) const FENCED: usize = AGENTS;
+pub(super) const LOOKED: usize = FENCED + WARPS;
+pub(super) const ACQUIRED: usize = LOOKED + 1;
+
+/// What a warp knows that has met nobody.
+pub(crate) const NOTHING: Seen = [0; ACQUIRED + 1];
 
 /// Lanes: one of 32, or several at once.
 const MANY: u32 = 32;
@@ -24,15 +35,15 @@ const MANY: u32 = 32;
 /// What a warp has seen of the warps of its block: for each, the first clock value it has *not* seen.
 #[derive(Clone)]
 pub struct Clocks {
-    seen: Seen,
-    own: u32,
+    pub(super) seen: Seen,
+    pub(super) own: u32,
 }
 
 impl Clocks {
     /// Of warp `own`, before any barrier.
     #[must_use]
     pub fn new(own: u32) -> Self {
-        let mut seen = [0; AGENTS];
+        let mut seen = NOTHING;
         seen[own as usize] = 1;
         Self { seen, own }
     }
@@ -63,7 +74,7 @@ impl Clocks {
 
     /// What all of these have seen together.
     pub(crate) fn join<'a>(all: impl Iterator<Item = &'a Self>) -> Seen {
-        all.fold([0; AGENTS], |joined, clocks| array::from_fn(|i| joined[i].max(clocks.seen[i])))
+        all.fold(NOTHING, |joined, clocks| array::from_fn(|i| joined[i].max(clocks.seen[i])))
     }
 
     /// Sees what `joined` has seen.

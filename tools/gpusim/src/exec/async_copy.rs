@@ -108,6 +108,8 @@ impl Body for CopyLanes {
         }
         let mut filled;
         if full != mask {
+            // Whatever is read: machine code has the number of zeros in the low bits of the address.
+            core.check_aligned(&from, mask, bytes, Mode::Read)?;
             filled = [[0u8; 16]; 32];
             for lane in lanes(mask & !full) {
                 for byte in 0..source[lane] {

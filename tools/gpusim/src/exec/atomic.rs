@@ -206,9 +206,10 @@ unsafe fn update_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     let update = UPDATES[wide[2] as usize].2;
     // SAFETY: the decoder put an address row in operand 0.
     let mut at = unsafe { addresses(core, inst.a[0], wide[1] != 0, inst.imm) };
-    if order & RELEASE != 0 || core.warp.fenced {
-        core.launch.order.release(core.common.linear);
+    if order & RELEASE != 0 {
+        core.warp.clocks.fence_before_release();
     }
+    core.launch.order.release(core.common.linear, &core.warp.clocks);
     let mut host = at;
     core.locate(space, &mut host, mask, size * count, Mode::Atomic)?;
     std::mem::swap(&mut at, &mut host);
@@ -227,9 +228,11 @@ unsafe fn update_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
             }
         }
     }
-    // What an atomic returns may tell what other blocks did; only with a fence does that order anything, and whether
-    // one follows isn't known yet.
-    core.launch.order.acquire(core.common.linear);
+    // What an atomic returns may tell what other blocks did; only with a fence does that order anything.
+    core.launch.order.look(&mut core.warp.clocks);
+    if order & ACQUIRE != 0 {
+        core.warp.clocks.fence_after_look();
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use super::access::lanes;
 use super::warp::{State, Warp};
 use super::{Core, Done, Stop};
-use crate::check::{AGENTS, Clocks, Seen};
+use crate::check::{Clocks, NOTHING, Seen};
 use crate::fault::Kind;
 use crate::program::{Act, Class, DecodeError, Decoder, Inst, Slot};
 use crate::ptx::ast::{Instruction, Type};
@@ -27,7 +27,7 @@ pub(super) struct Barrier {
 
 impl Default for Barrier {
     fn default() -> Self {
-        Self { expected: None, arrived: 0, seen: [0; AGENTS], votes: (0, false, false), results: Vec::new() }
+        Self { expected: None, arrived: 0, seen: NOTHING, votes: (0, false, false), results: Vec::new() }
     }
 }
 
@@ -173,10 +173,10 @@ unsafe fn trap(core: &mut Core<'_>, _: &Inst, mask: u32) -> Done {
     Err(core.fault(mask.trailing_zeros(), Kind::Trap))
 }
 
-/// A fence of device scope: the next atomic tells other blocks what this one did, and what atomics have told holds.
+/// A fence of device scope: the next atomic tells other blocks what the warp did and saw, and what atomics have told holds.
 unsafe fn fence(core: &mut Core<'_>, _: &Inst, _: u32) -> Done {
-    core.warp.fenced = true;
-    core.launch.order.acquire(core.common.linear);
+    core.warp.clocks.fence_before_release();
+    core.warp.clocks.fence_after_look();
     Ok(())
 }
 

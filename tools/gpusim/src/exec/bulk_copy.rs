@@ -13,7 +13,7 @@ use super::bulk_memory::PIECE;
 use super::mbarrier::{offsets, place};
 use super::memory::addresses;
 use super::{Core, Done, Exec};
-use crate::check::{AGENTS, BULK, Seen};
+use crate::check::{BULK, NOTHING, Seen};
 use crate::fault::Kind;
 use crate::program::{Act, Class, DecodeError, Decoder, Inst, Slot};
 use crate::ptx::ast::{Instruction, Operand, Type};
@@ -52,7 +52,7 @@ impl Groups {
 
 /// What those have seen who have seen an agent's work before `clock`.
 pub(super) fn seen_until(agent: u32, clock: u32) -> Seen {
-    let mut seen = [0; AGENTS];
+    let mut seen = NOTHING;
     seen[agent as usize] = clock;
     seen
 }

@@ -55,8 +55,7 @@ impl<'a> Launch<'a> {
         allocations: &'a Allocations,
         serial: u32,
     ) -> Self {
-        let blocks = setup.grid.iter().map(|&n| n as usize).product();
-        Self { kernel, setup, arguments, arena, allocations, serial, order: LaunchOrder::new(blocks) }
+        Self { kernel, setup, arguments, arena, allocations, serial, order: LaunchOrder::default() }
     }
 
     /// Threads a block.

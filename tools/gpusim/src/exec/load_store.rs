@@ -203,8 +203,18 @@ impl Core<'_> {
         let mut at = unsafe { addresses(self, inst.a[0], wide[4] != 0, inst.imm) };
         self.locate_wide(space, &mut at, mask, bytes, count, mode)?;
         match mode {
-            Mode::StrongRead => self.launch.order.acquire(self.common.linear),
-            Mode::StrongWrite if wide[5] != 0 || self.warp.fenced => self.launch.order.release(self.common.linear),
+            Mode::StrongRead => {
+                self.launch.order.look(&mut self.warp.clocks);
+                if wide[5] != 0 {
+                    self.warp.clocks.fence_after_look();
+                }
+            }
+            Mode::StrongWrite => {
+                if wide[5] != 0 {
+                    self.warp.clocks.fence_before_release();
+                }
+                self.launch.order.release(self.common.linear, &self.warp.clocks);
+            }
             _ => {}
         }
         Ok(at)

@@ -130,7 +130,7 @@ unsafe fn copy_and_fence(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     let lane = mask.trailing_zeros() as usize;
     let words = core.read_map(Space::Shared, from[lane], lane)?;
     core.write_map(Space::Global, to[lane], &words, lane)?;
-    core.warp.fenced = true;
+    core.warp.clocks.fence_before_release();
     core.warp.clocks.tick();
     Ok(())
 }

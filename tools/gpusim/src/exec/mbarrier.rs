@@ -9,7 +9,7 @@
 use super::access::{Mode, lanes};
 use super::memory::{addresses, space};
 use super::{Core, Done, SHARED_WINDOW, Stop};
-use crate::check::{AGENTS, Seen};
+use crate::check::{NOTHING, Seen};
 use crate::fault::Kind;
 use crate::program::{Act, Address, Class, DecodeError, Decoder, Inst, Slot};
 use crate::ptx::ast::{Instruction, Space, Type};
@@ -41,7 +41,7 @@ struct Phases {
 
 impl Phases {
     fn new(expected: u32) -> Self {
-        Self { expected, pending: expected, bytes: 0, completed: 0, seen: [0; AGENTS], known: [0; AGENTS] }
+        Self { expected, pending: expected, bytes: 0, completed: 0, seen: NOTHING, known: NOTHING }
     }
 
     /// Begins the next phase if this one is complete.
@@ -254,7 +254,7 @@ unsafe fn arrive(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
         core.mbarrier(at[lane], Mode::Read, lane)?;
     }
     core.warp.clocks.tick();
-    let seen = if flags & RELAXED == 0 { core.warp.clocks.seen() } else { [0; AGENTS] };
+    let seen = if flags & RELAXED == 0 { core.warp.clocks.seen() } else { NOTHING };
     let mut states = [0; 32];
     for lane in lanes(mask) {
         let (count, bytes) = if flags & EXPECT != 0 { (1, values[lane]) } else { (values[lane], 0) };
@@ -323,7 +323,7 @@ unsafe fn complete(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     // SAFETY: the decoder put an address row in operand 0 and a row of u32 in 1.
     let (at, bytes) = unsafe { (offsets(core, inst.a[0], inst.wide[0], inst.imm), core.row::<u32>(inst.a[1])) };
     // The instruction moves no data and orders none.
-    lanes(mask).try_for_each(|lane| core.complete_bytes(at[lane], bytes[lane], &[0; AGENTS], lane))
+    lanes(mask).try_for_each(|lane| core.complete_bytes(at[lane], bytes[lane], &NOTHING, lane))
 }
 
 unsafe fn wait(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
@@ -363,7 +363,7 @@ unsafe fn wait(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
 
 unsafe fn arrive_at_cluster(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     core.warp.clocks.tick();
-    let seen = if inst.wide[0] == 0 { core.warp.clocks.seen() } else { [0; AGENTS] };
+    let seen = if inst.wide[0] == 0 { core.warp.clocks.seen() } else { NOTHING };
     let count = mask.count_ones();
     core.warp.cluster_phase = core.common.mbarriers.cluster.completed;
     let barrier = &mut core.common.mbarriers.cluster;

@@ -53,8 +53,6 @@ pub struct Warp {
     frames: Vec<Frame>,
     pub(super) state: State,
     pub(super) clocks: Clocks,
-    /// A fence since the last atomic: the next one releases.
-    pub(super) fenced: bool,
     /// Asynchronous copies that have not been waited for.
     pub(super) copies: super::async_copy::Groups,
     /// Bulk copies out of shared memory.
@@ -80,7 +78,6 @@ impl Warp {
             frames: Vec::new(),
             state: State::Done,
             clocks: Clocks::new(0),
-            fenced: false,
             copies: super::async_copy::Groups::default(),
             bulk: super::bulk_copy::Groups::default(),
             products: super::bulk_copy::Groups::default(),
@@ -103,7 +100,6 @@ impl Warp {
         self.frames.clear();
         self.state = if live == 0 { State::Done } else { State::Ready };
         self.clocks = Clocks::new(number);
-        self.fenced = false;
         self.copies.clear();
         self.bulk.clear();
         self.products.clear();
@@ -376,7 +372,6 @@ mod tests {
             frames: Vec::new(),
             state: State::Ready,
             clocks: Clocks::new(0),
-            fenced: false,
             copies: super::super::async_copy::Groups::default(),
             bulk: super::super::bulk_copy::Groups::default(),
             products: super::super::bulk_copy::Groups::default(),

@@ -110,3 +110,33 @@ extern "C" __global__ void traps(int *out) {
     if (threadIdx.x == 3) __trap();
     out[threadIdx.x] = 1;
 }
+
+// The last block adds up what all have left in `partial`, behind which lies a ticket; with fences around it, or without.
+template <bool BEFORE, bool AFTER> __device__ void sum_by_ticket(float *total, float *partial) {
+    __shared__ bool last;
+    unsigned *ticket = (unsigned *)(partial + gridDim.x * 64);
+    partial[blockIdx.x * 64 + threadIdx.x] = 1;
+    if (BEFORE || threadIdx.x == 0) __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) last = atomicAdd(ticket, 1) == gridDim.x - 1;
+    __syncthreads();
+    if (!last) return;
+    if (AFTER) __threadfence();
+    float sum = 0;
+    for (int i = 0; i < gridDim.x; i++) sum += partial[i * 64 + threadIdx.x];
+    total[threadIdx.x] = sum;
+}
+extern "C" __global__ void ticket_with_fences(float *total, float *partial) { sum_by_ticket<true, true>(total, partial); }
+extern "C" __global__ void ticket_of_one_fence(float *total, float *partial) { sum_by_ticket<false, true>(total, partial); }
+extern "C" __global__ void ticket_without_second_fence(float *total, float *partial) {
+    sum_by_ticket<true, false>(total, partial);
+}
+
+// A copy of nothing from an address that no copy of 16 bytes may have.
+extern "C" __global__ void async_misaligned(float *out, const float *in) {
+    __shared__ __align__(16) float values[128];
+    unsigned to = (unsigned)__cvta_generic_to_shared(&values[threadIdx.x * 4]);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, 0;" ::"r"(to), "l"(in + threadIdx.x));
+    asm volatile("cp.async.commit_group;\n cp.async.wait_group 0;");
+    out[threadIdx.x] = values[threadIdx.x * 4];
+}
