@@ -1,9 +1,9 @@
 //! Channel counts that the tensor cores' tiles take whole, around the tiles' edges; the shared cases have mostly odd ones.
 
 use super::conv::{Conv, FUSED, Fusions, PLAIN};
-use super::{Array, agree, compare, cuda, grid, narrow};
+use super::{Array, Case, Output, agree, compare, cuda, grid, grid_norm, narrow, sum_tolerance};
 use onesheet::device::cuda::Precision;
-use onesheet::device::{ConvKernels, ConvShape, Memory, OutputGradient};
+use onesheet::device::{ConvKernels, ConvShape, Device, InputTransform, Memory, OutputGradient, ReduceEpilogue};
 
 fn check(input: [usize; 4], k: usize, filter: usize, stride: usize, pad: usize, seed: u64) {
     let shape = ConvShape::new(input, k, [filter, filter], stride, pad).unwrap();
@@ -103,6 +103,46 @@ fn a_stem_spreads_nan_no_further_than_its_taps() {
                 }
             }
         }
+    }
+}
+
+/// A convolution of channels that make vectors, whose norm begins so many floats behind one.
+#[derive(Debug)]
+struct NormBehind(usize);
+
+impl Case for NormBehind {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let shape = ConvShape::new([1, 5, 6, 16], 8, [1, 1], 1, 0).unwrap();
+        let x = Array::activation(device, &grid(1, shape.input_len()));
+        let norm = [vec![0.0; self.0], grid_norm(2, shape.c)].concat();
+        let norm = Array::new(device, &norm);
+        let norm = norm.suffix(self.0);
+        let w = Array::weights(device, &narrow(3, shape.weights_len()));
+        let dy = Array::activation(device, &narrow(4, shape.output_len()));
+        let mut y = Array::blank_activation(device, shape.output_len());
+        let mut dx = Array::blank_activation(device, shape.input_len());
+        let mut sums = Array::blank(device, 2 * shape.c);
+        let transform = Some(InputTransform { norm });
+        device.conv_forward(y.view_mut(), None, x.view(), transform, w.view(), None, &shape).unwrap();
+        let epilogue = Some(ReduceEpilogue { sums: sums.view_mut(), y: x.view(), norm });
+        let gradient = OutputGradient::Ready(dy.view());
+        device.conv_backward_data(dx.view_mut(), false, epilogue, gradient, w.view(), &shape).unwrap();
+        let (pixels, summand) = (shape.n * shape.h * shape.w, 2.0 * (shape.k as f64).sqrt());
+        let backward = sum_tolerance(shape.k, 1.0);
+        let sums_tolerance = 4.0 * backward * (pixels as f64).sqrt() + sum_tolerance(pixels, summand);
+        vec![
+            y.output(device, "y", sum_tolerance(shape.c, 2.0)).rounded(shape.c, 2.0),
+            dx.output(device, "dx", backward),
+            sums.output(device, "sums", sums_tolerance).rounded(pixels, summand),
+        ]
+    }
+}
+
+/// The tensor cores' kernels read a norm by 16 bytes, so they must leave one that lies anywhere to the CUDA cores'.
+#[test]
+fn a_norm_may_begin_anywhere() {
+    for floats in 0..4 {
+        agree(&NormBehind(floats));
     }
 }
 

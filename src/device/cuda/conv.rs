@@ -42,7 +42,8 @@ impl ConvKernels for Cuda {
             w.len(),
             bias.as_ref().map(View::len),
         )?;
-        if let Some(operands) = self.tensor_operands(&y, &x, &w, shape)? {
+        let norm = transform.map_or(0, |transform| transform.norm.address());
+        if let Some(operands) = self.tensor_operands(&y, &x, &w, [norm, 0], shape)? {
             return self.tensor_forward(operands, stats, transform, bias, shape);
         }
         if transform.is_none() && self.takes_stem(shape, &[y.address(), x.address(), w.address()]) {
@@ -74,8 +75,9 @@ impl ConvKernels for Cuda {
         shape.check_backward_data(dx.len(), lengths, dy.map(|dy| dy.len()), w.len())?;
         let mut formed = None;
         let dy = self.ready(dy, shape, &mut formed)?;
+        let beside = epilogue.as_ref().map_or([0; 2], |epilogue| [epilogue.y.address(), epilogue.norm.address()]);
         if backward_data::takes(shape, epilogue.is_some())
-            && let Some(operands) = self.tensor_operands(&dx, &dy, &w, shape)?
+            && let Some(operands) = self.tensor_operands(&dx, &dy, &w, beside, shape)?
         {
             return self.tensor_backward_data(operands, accumulate, epilogue, shape);
         }

@@ -3,7 +3,7 @@
 use super::geometry::{Geometry, extent};
 use crate::device::cuda::kernels::{Launch, Module, Work};
 use crate::device::cuda::memory::{View, ViewMut};
-use crate::device::cuda::{Cuda, Precision};
+use crate::device::cuda::{Cuda, Precision, TICKETS};
 use crate::device::{ConvShape, DeviceError};
 use cudarc::driver::DeviceRepr;
 
@@ -83,8 +83,13 @@ impl Plan {
     }
 }
 
-/// Refuses tensors whose indices, or those computed a patch past their ends, leave 31 bits.
+/// Refuses tensors whose indices, or those computed a patch past their ends, leave 31 bits, and more filters than the tickets
+/// of the statistics reach.
 fn check(kernel: &'static str, shape: &ConvShape) -> Result<(), DeviceError> {
+    if shape.k.div_ceil(64) > TICKETS {
+        let reason = format!("{} filters are more than its {TICKETS} tickets reach", shape.k);
+        return Err(DeviceError::Shape { kernel, reason });
+    }
     extent(kernel, (shape.n + 1) * (shape.h + 32) * (shape.w + 64) * 3)?;
     extent(kernel, (shape.n + 1) * (shape.p + 8) * (shape.q + 16) * (shape.k + 64))?;
     Ok(())

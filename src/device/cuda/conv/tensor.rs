@@ -21,7 +21,8 @@ const OVERHANG: usize = 128;
 
 impl Cuda {
     /// The operands as the tensor cores read them: 16 bytes of channels or filters at once, weights in bf16 from their
-    /// narrow copy. `None` if they can't, and the CUDA cores must.
+    /// narrow copy. What lies at the addresses `beside`, 0 for nothing, they read so as well. `None` if they can't, and the
+    /// CUDA cores must.
     ///
     /// # Errors
     /// [`DeviceError::Shape`] for tensors larger than the kernels' indices reach, and for activations stored in another
@@ -31,6 +32,7 @@ impl Cuda {
         out: &ViewMut<'_>,
         input: &View<'_>,
         w: &View<'_>,
+        beside: [u64; 2],
         shape: &ConvShape,
     ) -> Result<Option<Operands>, DeviceError> {
         let (w, element) = match self.precision() {
@@ -46,7 +48,7 @@ impl Cuda {
         let bytes = element.bytes();
         let Some(w) = w else { return Ok(None) };
         let operands = Operands { out: out.address(), input: input.address(), w, bytes };
-        let aligned = [operands.out, operands.input, w].iter().all(|address| address % 16 == 0);
+        let aligned = [operands.out, operands.input, w].iter().chain(&beside).all(|address| address % 16 == 0);
         let whole = [shape.c, shape.k].iter().all(|extent| (extent * bytes).is_multiple_of(16));
         // A pixel's taps are bits of a word, 15 in each direction.
         if !aligned || !whole || shape.r > 15 || shape.s > 15 {
