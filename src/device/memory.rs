@@ -78,8 +78,9 @@ pub trait Memory: Sized + 'static {
     /// beside whatever the device computes; the kernels that read the pixels wait for it.
     fn upload_pixels(&self, pixels: &[u8], placements: &[Placement]) -> Result<Self::Pixels, DeviceError>;
 
-    /// `to = from` for two batches of the same size.
-    fn copy_pixels(&self, to: &mut Self::Pixels, from: &Self::Pixels) -> Result<(), DeviceError>;
+    /// `to = from` for two batches of the same size. `from` is given up here, not after the step that reads `to`: so its
+    /// memory takes the next batch while that step runs.
+    fn copy_pixels(&self, to: &mut Self::Pixels, from: Self::Pixels) -> Result<(), DeviceError>;
 
     /// Does `work`, or what it did when this `plan` saw it before. So all calls with one plan must mean the same kernels on
     /// the same memory: what changes from one to the next is written into buffers that outlive the plan, `work` neither

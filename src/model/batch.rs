@@ -49,7 +49,7 @@ impl<D: Device> Batch<D> {
     pub fn replace(
         &mut self,
         device: &D,
-        pixels: &D::Pixels,
+        pixels: D::Pixels,
         labels: &[u8],
         class_weights: &[f32],
     ) -> Result<(), DeviceError> {

@@ -77,7 +77,7 @@ impl<D: Device> Learner<D> {
         let fits = |batch: &Batch<D>| batch.images() == images && batch.format() == format;
         let (batch, plan) = match self.current.take_if(|(batch, _)| fits(batch)) {
             Some((mut batch, plan)) => {
-                batch.replace(&device, &pixels, labels, class_weights)?;
+                batch.replace(&device, pixels, labels, class_weights)?;
                 self.current.insert((batch, plan))
             }
             None => {

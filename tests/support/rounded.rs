@@ -146,7 +146,7 @@ impl Memory for Rounded {
         self.inner.upload_pixels(pixels, placements)
     }
 
-    fn copy_pixels(&self, to: &mut HostPixels, from: &HostPixels) -> Result<(), DeviceError> {
+    fn copy_pixels(&self, to: &mut HostPixels, from: HostPixels) -> Result<(), DeviceError> {
         self.inner.copy_pixels(to, from)
     }
 

@@ -125,8 +125,8 @@ impl Memory for Cpu {
         Ok(HostPixels { pixels: pixels.to_vec(), placements: placements.to_vec() })
     }
 
-    fn copy_pixels(&self, to: &mut HostPixels, from: &HostPixels) -> Result<(), DeviceError> {
-        to.clone_from(from);
+    fn copy_pixels(&self, to: &mut HostPixels, from: HostPixels) -> Result<(), DeviceError> {
+        *to = from;
         Ok(())
     }
 

@@ -367,7 +367,7 @@ impl Memory for Cuda {
         Pixels::upload(self, pixels, placements)
     }
 
-    fn copy_pixels(&self, to: &mut Pixels, from: &Pixels) -> Result<(), DeviceError> {
+    fn copy_pixels(&self, to: &mut Pixels, from: Pixels) -> Result<(), DeviceError> {
         to.copy_from(self, from)
     }
 

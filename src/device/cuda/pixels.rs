@@ -89,8 +89,8 @@ impl Pixels {
         Ok(Pixels { lane: Some(lane), pixels: pixels.len(), placements: placements.len(), arrival, home, compute })
     }
 
-    /// Takes the contents of another batch of the same size.
-    pub(super) fn copy_from(&mut self, device: &Cuda, from: &Pixels) -> Result<(), DeviceError> {
+    /// Takes the contents of another batch of the same size, whose lane is free as soon as the copy is on the compute stream.
+    pub(super) fn copy_from(&mut self, device: &Cuda, from: Pixels) -> Result<(), DeviceError> {
         let lengths = [("pixels", from.pixels, self.pixels), ("placements", from.placements, self.placements)];
         check_lengths("copy_pixels", &lengths)?;
         self.wait(device)?;

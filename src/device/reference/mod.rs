@@ -65,8 +65,8 @@ impl Memory for Reference {
         Ok(HostPixels { pixels: pixels.to_vec(), placements: placements.to_vec() })
     }
 
-    fn copy_pixels(&self, to: &mut HostPixels, from: &HostPixels) -> Result<(), DeviceError> {
-        to.clone_from(from);
+    fn copy_pixels(&self, to: &mut HostPixels, from: HostPixels) -> Result<(), DeviceError> {
+        *to = from;
         Ok(())
     }
 
@@ -153,7 +153,7 @@ mod tests {
         Reference.copy(Reference::view_mut(&mut buffer, 4..5), &[7.0]).unwrap();
         assert_eq!(Reference.download(Reference::view(&buffer, 0..5)).unwrap(), [1.0, 2.0, 13.0, 21.0, 7.0]);
         let mut pixels = Reference.upload_pixels(&[3, 1], &[]).unwrap();
-        Reference.copy_pixels(&mut pixels, &Reference.upload_pixels(&[5, 4], &[]).unwrap()).unwrap();
+        Reference.copy_pixels(&mut pixels, Reference.upload_pixels(&[5, 4], &[]).unwrap()).unwrap();
         assert_eq!(pixels.pixels, [5, 4]);
     }
 
