@@ -72,12 +72,17 @@ fn a_kernel_adds_vectors() {
 
 /// What launches did since the last call.
 fn counters() -> String {
+    text_of(b"gpusimTakeCounters")
+}
+
+/// What a function of the library's own gives.
+fn text_of(function: &[u8]) -> String {
     type Take = unsafe extern "C" fn(*mut c_char, usize) -> usize;
     let library = std::env::current_exe().unwrap().with_file_name("libgpusim.so");
     // SAFETY: `context` has opened the library, and it has this function.
     let library = unsafe { libloading::Library::new(library) }.unwrap();
     // SAFETY: as declared there.
-    let take = unsafe { library.get::<Take>(b"gpusimTakeCounters") }.unwrap();
+    let take = unsafe { library.get::<Take>(function) }.unwrap();
     let mut buffer = vec![0u8; 1 << 20];
     // SAFETY: the buffer is that long.
     let length = unsafe { take(buffer.as_mut_ptr().cast(), buffer.len()) };
@@ -284,8 +289,60 @@ fn memory_of_a_graph_begins_without_a_value_in_each_replay() {
 }
 
 #[test]
-fn events_time_and_order_streams() {
+fn a_capture_ends_where_the_driver_would_end_it() {
+    use CUstreamCaptureMode::{
+        CU_STREAM_CAPTURE_MODE_RELAXED as RELAXED, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL as STRICT,
+    };
+    // A context of its own: other tests capture in the primary one.
+    driver::open(|| {});
+    let context = CudaContext::new_non_primary(0, 0).unwrap();
+    let stream = stream(&context);
+    let allocate = || {
+        // SAFETY: nobody uses the memory.
+        unsafe {
+            cudarc::driver::result::malloc_sync(64).and_then(|address| cudarc::driver::result::free_sync(address))
+        }
+    };
+    for (mode, call, ends) in [
+        (STRICT, &allocate as &dyn Fn() -> _, true),
+        (RELAXED, &allocate, false),
+        (RELAXED, &|| context.synchronize(), true),
+    ] {
+        stream.begin_capture(mode).unwrap();
+        let outcome: Result<(), cudarc::driver::DriverError> = call();
+        assert_eq!(
+            outcome.map_err(|error| error.0),
+            if ends { Err(CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED) } else { Ok(()) }
+        );
+        let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0)).map(drop).map_err(|error| error.0);
+        assert_eq!(graph, if ends { Err(CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED) } else { Ok(()) });
+    }
+}
+
+#[test]
+fn a_module_that_goes_before_its_graph_is_named() {
     let context = context();
+    let stream = stream(&context);
+    let kernel = kernel(&context, "block_sum");
+    let (input, mut output) = (stream.alloc_zeros::<f32>(32).unwrap(), stream.alloc_zeros::<f32>(1).unwrap());
+    stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+    let mut launch = stream.launch_builder(&kernel);
+    launch.arg(&mut output).arg(&input);
+    let config = LaunchConfig { grid_dim: (1, 1, 1), block_dim: (32, 1, 1), shared_mem_bytes: 128 };
+    // SAFETY: the arguments are the kernel's.
+    unsafe { launch.launch(config) }.unwrap();
+    let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0)).unwrap().unwrap();
+    drop(kernel);
+    let said = text_of(b"gpusimTakeReport");
+    assert!(said.contains("is unloaded") && said.contains("`block_sum`"), "{said}");
+    drop(graph);
+}
+
+#[test]
+fn events_time_and_order_streams() {
+    // A context of its own: cudarc waits for all of it, and other tests capture in the primary one.
+    driver::open(|| {});
+    let context = CudaContext::new_non_primary(0, 0).unwrap();
     let (first, second) = (context.new_stream().unwrap(), context.new_stream().unwrap());
     let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
     let start = first.record_event(timed).unwrap();

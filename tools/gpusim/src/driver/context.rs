@@ -227,7 +227,8 @@ api! {
     }
 
     fn cuCtxSynchronize() {
-        ready().map(|_| ())
+        let mut driver = ready()?;
+        driver.allow_waiting(current().ok_or(Code::INVALID_CONTEXT)?)
     }
 
     fn cuCtxGetStreamPriorityRange(least: *mut c_int, greatest: *mut c_int) {

@@ -41,6 +41,14 @@ impl Graph {
     pub fn new(operations: Vec<Operation>, reserved: Vec<(u64, u64)>) -> Self {
         Self { operations, reserved: Reserved::new(reserved), frees_first: false }
     }
+
+    /// The functions that it launches.
+    pub fn functions(&self) -> impl Iterator<Item = Handle> {
+        self.operations.iter().filter_map(|operation| match operation {
+            Operation::Launch { function, .. } => Some(*function),
+            _ => None,
+        })
+    }
 }
 
 impl Driver {

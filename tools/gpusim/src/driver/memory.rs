@@ -101,6 +101,20 @@ impl Driver {
     }
 }
 
+/// Allocates outside of any stream's order.
+fn allocate_unseen(bytes: usize, kind: Kind, what: &str) -> Answer<u64> {
+    let mut driver = ready()?;
+    driver.allow_unseen()?;
+    driver.allocate(bytes, kind, what)
+}
+
+/// Frees outside of any stream's order.
+fn release_unseen(address: u64, host: bool) -> Answer {
+    let mut driver = ready()?;
+    driver.allow_unseen()?;
+    driver.release(address, host)
+}
+
 api! {
     fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) {
         let driver = ready()?;
@@ -110,14 +124,14 @@ api! {
     }
 
     fn cuMemAlloc_v2(address: *mut u64, bytes: usize) {
-        let found = ready()?.allocate(bytes, Kind::Device, "device")?;
+        let found = allocate_unseen(bytes, Kind::Device, "device")?;
         // SAFETY: the caller's promise.
         unsafe { give(address, found) }
     }
 
     fn cuMemAllocPitch_v2(address: *mut u64, pitch: *mut usize, width: usize, height: usize, _element: u32) {
         let row = width.next_multiple_of(512);
-        let found = ready()?.allocate(row * height, Kind::Device, "device, pitched")?;
+        let found = allocate_unseen(row * height, Kind::Device, "device, pitched")?;
         // SAFETY: the caller's promise.
         unsafe { give(pitch, row).and_then(|()| give(address, found)) }
     }
@@ -126,7 +140,7 @@ api! {
         if address == 0 {
             return Ok(());
         }
-        ready()?.release(address, false)
+        release_unseen(address, false)
     }
 
     fn cuMemAllocAsync(address: *mut u64, bytes: usize, stream: Handle) {
@@ -156,25 +170,25 @@ api! {
         if !matches!(flags, 1 | 2) {
             return Err(Code::INVALID_VALUE);
         }
-        let found = ready()?.allocate(bytes, Kind::Managed, "managed")?;
+        let found = allocate_unseen(bytes, Kind::Managed, "managed")?;
         // SAFETY: the caller's promise.
         unsafe { give(address, found) }
     }
 
     fn cuMemHostAlloc(place: *mut *mut c_void, bytes: usize, _flags: u32) {
-        let found = ready()?.allocate(bytes, Kind::Pinned, "pinned host")?;
+        let found = allocate_unseen(bytes, Kind::Pinned, "pinned host")?;
         // SAFETY: the caller's promise.
         unsafe { give(place, found as *mut c_void) }
     }
 
     fn cuMemAllocHost_v2(place: *mut *mut c_void, bytes: usize) {
-        let found = ready()?.allocate(bytes, Kind::Pinned, "pinned host")?;
+        let found = allocate_unseen(bytes, Kind::Pinned, "pinned host")?;
         // SAFETY: the caller's promise.
         unsafe { give(place, found as *mut c_void) }
     }
 
     fn cuMemFreeHost(place: *mut c_void) {
-        ready()?.release(place as u64, true)
+        release_unseen(place as u64, true)
     }
 
     fn cuMemHostGetDevicePointer_v2(address: *mut u64, place: *mut c_void, flags: u32) {

@@ -1,6 +1,7 @@
 //! Modules, their functions and variables.
 
 use super::context::current;
+use super::graph::Graph;
 use super::memory::Kind;
 use super::state::Driver;
 use super::{Answer, Code, Handle, api, driver, give, ready, report, text};
@@ -67,6 +68,11 @@ impl Driver {
     /// Forgets a module, its functions and variables.
     pub fn unload(&mut self, module: Handle) -> Answer {
         let loaded = self.modules.remove(&module).ok_or(Code::INVALID_HANDLE)?;
+        let launched = self.executables.values().flat_map(Graph::functions);
+        if let Some(function) = launched.filter_map(|f| self.functions.get(&f)).find(|f| f.module == module) {
+            let name = function.name.to_string_lossy();
+            report::say(&format!("a module is unloaded, and an executable graph still launches its kernel `{name}`"));
+        }
         self.functions.retain(|_, function| function.module != module);
         loaded.variables.into_iter().try_for_each(|address| self.give_back(address))
     }

@@ -6,6 +6,7 @@ use super::graph::{Graph, Operation};
 use super::state::Driver;
 use super::{Answer, Code, Handle, api, driver, give, ready};
 use std::ffi::{c_int, c_void};
+use std::thread::ThreadId;
 
 /// A stream.
 pub(super) struct Stream {
@@ -31,6 +32,19 @@ pub(super) struct Capture {
     pub reserved: Vec<(u64, u64)>,
     /// Spoiled by a call that may not be captured.
     invalid: bool,
+    mode: Mode,
+    /// Where it began.
+    thread: ThreadId,
+}
+
+/// Which calls that no stream sees a capture allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// None, from any thread.
+    Global,
+    /// None from its own.
+    ThreadLocal,
+    Relaxed,
 }
 
 impl Driver {
@@ -51,6 +65,24 @@ impl Driver {
         if capture.invalid { Err(Code::STREAM_CAPTURE_INVALIDATED) } else { Ok(Some(capture)) }
     }
 
+    /// A call that no stream sees, such as an allocation: the end of every capture that doesn't allow it.
+    pub fn allow_unseen(&mut self) -> Answer {
+        let thread = std::thread::current().id();
+        let forbids = |capture: &&mut Capture| match capture.mode {
+            Mode::Global => true,
+            Mode::ThreadLocal => capture.thread == thread,
+            Mode::Relaxed => false,
+        };
+        spoil(self.captures.values_mut().filter(forbids))
+    }
+
+    /// A call that waits for all of a context: the end of every capture in it, whatever its mode.
+    pub fn allow_waiting(&mut self, context: Handle) -> Answer {
+        let streams = &self.streams;
+        let inside = |capture: &&mut Capture| streams.get(&capture.origin).is_some_and(|s| s.context == context);
+        spoil(self.captures.values_mut().filter(inside))
+    }
+
     /// A call that waits for a stream: an error, and the end of its capture, if it has one.
     fn wait_for(&mut self, stream: Handle) -> Answer {
         match self.capture_of(stream)? {
@@ -61,6 +93,11 @@ impl Driver {
             }
         }
     }
+}
+
+fn spoil<'a>(captures: impl Iterator<Item = &'a mut Capture>) -> Answer {
+    let spoilt = captures.map(|capture| capture.invalid = true).count();
+    if spoilt == 0 { Ok(()) } else { Err(Code::STREAM_CAPTURE_UNSUPPORTED) }
 }
 
 fn create(place: *mut Handle, flags: u32, priority: c_int) -> Answer {
@@ -151,9 +188,12 @@ api! {
     }
 
     fn cuStreamBeginCapture_v2(stream: Handle, mode: u32) {
-        if mode > 2 {
-            return Err(Code::INVALID_VALUE);
-        }
+        let mode = match mode {
+            0 => Mode::Global,
+            1 => Mode::ThreadLocal,
+            2 => Mode::Relaxed,
+            _ => return Err(Code::INVALID_VALUE),
+        };
         let mut driver = ready()?;
         let id = driver.handle();
         // The default streams can't be captured.
@@ -162,7 +202,8 @@ api! {
             return Err(Code::ILLEGAL_STATE);
         }
         found.capture = Some(id);
-        driver.captures.insert(id, Capture { origin: stream, operations: Vec::new(), reserved: Vec::new(), invalid: false });
+        let (operations, reserved, thread) = (Vec::new(), Vec::new(), std::thread::current().id());
+        driver.captures.insert(id, Capture { origin: stream, operations, reserved, invalid: false, mode, thread });
         Ok(())
     }
 
