@@ -23,6 +23,7 @@ use onesheet::model::{Batch, Extents, Model, ModelConfig, Posters, Trainable};
 use onesheet::ops::pool::Pooling;
 use onesheet::training::learner::Learner;
 use rounded::Rounded;
+use std::ffi::c_char;
 use std::rc::Rc;
 use support::{compare, seeded};
 
@@ -298,6 +299,37 @@ fn captured_work_reads_pixels_as_they_arrived() {
     }
     assert!(found[0].iter().any(|&value| value != 0.0));
     assert!(found[1] == found[0] && found[2] == found[0]);
+}
+
+/// What the simulated GPU has complained of so far; nothing where a real one has its place.
+fn complaints() -> Option<String> {
+    type Take = unsafe extern "C" fn(*mut c_char, usize) -> usize;
+    // SAFETY: the driver is open; this takes another reference.
+    let library = unsafe { libloading::Library::new("libcuda.so") }.ok()?;
+    // SAFETY: gpusim declares it so.
+    let take = unsafe { library.get::<Take>(b"gpusimTakeReport") }.ok()?;
+    let mut text = vec![0u8; 1 << 20];
+    // SAFETY: the buffer is that long.
+    let length = unsafe { take(text.as_mut_ptr().cast(), text.len()) };
+    text.truncate(length);
+    Some(String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn a_captured_step_goes_before_its_kernels() {
+    let config = config(Extents::miniature(), 21);
+    // As in a run, nobody but the learner has the device.
+    let mut learner = Learner::new(Rc::new(cuda::device(Precision::F32)), config.clone(), 5).unwrap();
+    for step in 0..3 {
+        let data = Data::draw(step, 3, config.image_size);
+        let pixels = learner.model().device().upload_pixels(&data.pixels, &data.placements).unwrap();
+        learner.submit(pixels, 3, &FORMAT, &data.labels, &[1.0; GENRES], 1e-5).unwrap();
+    }
+    drop(learner);
+    match complaints() {
+        Some(complaints) => assert!(!complaints.contains("is unloaded"), "{complaints}"),
+        None => eprintln!("NOT CHECKED: only the simulated GPU says that a module goes before a graph of its kernels"),
+    }
 }
 
 #[test]

@@ -71,6 +71,16 @@ struct Inner {
     lanes: Rc<Lanes>,
 }
 
+impl Drop for Inner {
+    /// Waits: what is under way uses modules, device memory and page-locked memory that go now.
+    fn drop(&mut self) {
+        for stream in [&self.compute, &self.copies] {
+            // An error can only be an earlier fault's, after which nothing is under way.
+            let _ = stream.synchronize();
+        }
+    }
+}
+
 impl Cuda {
     /// The first CUDA device.
     ///

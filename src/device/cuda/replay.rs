@@ -15,7 +15,13 @@ use std::rc::Rc;
 pub struct Plan {
     idle: Rc<Idle>,
     warm: bool,
-    graph: Option<CudaGraph>,
+    captured: Option<Captured>,
+}
+
+struct Captured {
+    graph: CudaGraph,
+    /// Keeps the modules loaded whose kernels the graph launches.
+    _device: Cuda,
 }
 
 impl Plan {
@@ -26,17 +32,18 @@ impl Plan {
         work: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), E> {
         let failed = |call: &str, error| E::from(device.driver_error(call, error));
-        if self.graph.is_none() {
+        if self.captured.is_none() {
             if self.warm {
-                self.graph = Some(self.capture(device, work)?);
+                let graph = self.capture(device, work)?;
+                self.captured = Some(Captured { graph, _device: device.clone() });
             } else {
                 self.with_own_buffers(device, work)?;
                 self.warm = true;
                 return Ok(());
             }
         }
-        match &self.graph {
-            Some(graph) => graph.launch().map_err(|error| failed("launching a captured step", error)),
+        match &self.captured {
+            Some(captured) => captured.graph.launch().map_err(|error| failed("launching a captured step", error)),
             None => Ok(()),
         }
     }
