@@ -281,8 +281,11 @@ impl Cuda {
     fn copy_to_device(&self, to: u64, bytes: &[u8]) -> Result<(), DeviceError> {
         let failed = |error| self.driver_error(format!("copying {} bytes to the device", bytes.len()), error);
         self.inner.context.bind_to_thread().map_err(failed)?;
-        // SAFETY: the view's memory is live; pageable source memory is read before the call returns.
-        unsafe { result::memcpy_htod_async(to, bytes, self.inner.compute.cu_stream()) }.map_err(failed)
+        let stream = &self.inner.compute;
+        // SAFETY: the view's memory is live, and `bytes` outlives the copy, which is waited for: CUDA leaves open whether
+        // pageable memory has been read when the call returns.
+        unsafe { result::memcpy_htod_async(to, bytes, stream.cu_stream()) }.map_err(failed)?;
+        stream.synchronize().map_err(failed)
     }
 }
 
