@@ -92,6 +92,30 @@ fn the_summary_counts_the_papers_parameters() {
     }
 }
 
+/// The simulated GPU where the driver would be, as one that has nothing for us.
+#[test]
+fn auto_takes_the_processor_where_the_driver_has_no_device_or_is_too_old() {
+    let driver = std::env::current_exe().unwrap().with_file_name("libgpusim.so");
+    let folder = TempDir::new().unwrap();
+    let data = posters(folder.path());
+    // The first attempt leaves nothing that the second, in the same folder, would stumble over.
+    for (name, variable, value, why) in [
+        ("none", "GPUSIM_GPU", "none", "CUDA_ERROR_NO_DEVICE"),
+        ("old", "GPUSIM_PTX", "7.4", "which need version 520 or newer"),
+    ] {
+        let on = |device| {
+            let mut command = train(folder.path(), &data);
+            command.env("LD_PRELOAD", &driver).env(variable, value);
+            run(command.args(["--run", name, "--max-steps", "1", "--device", device]))
+        };
+        for (device, code) in [("cuda", 5), ("auto", 0)] {
+            let (found, _, stderr) = on(device);
+            assert_eq!(found, code, "{stderr}");
+            assert!(stderr.contains(why) && !stderr.contains("panicked"), "{stderr}");
+        }
+    }
+}
+
 #[test]
 fn training_tells_its_settings_prints_its_epochs_and_leaves_its_files() {
     let (folder, stdout, stderr) = trained();

@@ -36,11 +36,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.summary {
         return summary(args);
     }
-    let run = match &args.resume {
+    let (run, device) = match &args.resume {
         Some(run) => Run::resume(args, &folder_of(run))?,
         None => Run::begin(args, console)?,
     };
-    match device::open(run.config.device, run.config.precision)? {
+    match device {
         Opened::Cpu(device, why) => train(Rc::new(device), &why, run, console, args.json),
         Opened::Cuda(device) => train(Rc::new(device), "", run, console, args.json),
     }
@@ -67,19 +67,21 @@ struct Run {
 }
 
 impl Run {
-    /// A new run. With data, everything is checked before a folder is made.
-    fn begin(args: &Args, console: Console) -> anyhow::Result<Run> {
+    /// A new run and its device. The device is opened and, with data, everything is checked before a folder is made.
+    fn begin(args: &Args, console: Console) -> anyhow::Result<(Run, Opened)> {
         let name = args.run.clone().unwrap_or_else(|| PathBuf::from(args.default_run_name()));
         let path = folder_of(&name);
-        let (config, folder, file) = match &args.data {
+        let (config, folder, file, device) = match &args.data {
             Some(data) => {
                 let file = TensorFile::open(data)?;
                 let config = args.config(Some(&file))?;
                 trainer::check(&config, &file)?;
-                (config.clone(), RunFolder::create(&path, &config).map_err(TrainingError::from)?, file)
+                let device = device::open(config.device, config.precision)?;
+                (config.clone(), RunFolder::create(&path, &config).map_err(TrainingError::from)?, file, device)
             }
             None => {
                 let config = args.config(None)?;
+                let device = device::open(config.device, config.precision)?;
                 let folder = RunFolder::create(&path, &config).map_err(TrainingError::from)?;
                 let posters = synthetic_posters(&path);
                 console
@@ -87,22 +89,23 @@ impl Run {
                 synthetic::write(&posters, SYNTHETIC_POSTERS, config.image_size, config.seed)?;
                 let file = TensorFile::open(&posters)?;
                 trainer::check(&config, &file)?;
-                (config, folder, file)
+                (config, folder, file, device)
             }
         };
-        Ok(Run { config, folder, file: Arc::new(file), checkpoint: None })
+        Ok((Run { config, folder, file: Arc::new(file), checkpoint: None }, device))
     }
 
-    /// A run that was stopped.
-    fn resume(args: &Args, path: &Path) -> anyhow::Result<Run> {
+    /// A run that was stopped, and the device it goes on with.
+    fn resume(args: &Args, path: &Path) -> anyhow::Result<(Run, Opened)> {
         let mut folder = RunFolder::resume(path).map_err(TrainingError::from)?;
         let checkpoint = Checkpoint::open(&last_checkpoint(path))?;
         let metadata = checkpoint.metadata();
         let config = args.resumed(metadata.config.clone());
         let posters = config.data.clone().unwrap_or_else(|| synthetic_posters(path));
         let file = TensorFile::open(&posters)?;
+        let device = device::open(config.device, config.precision)?;
         folder.cut_back(metadata.progress.total_steps).map_err(TrainingError::from)?;
-        Ok(Run { config, folder, file: Arc::new(file), checkpoint: Some(checkpoint) })
+        Ok((Run { config, folder, file: Arc::new(file), checkpoint: Some(checkpoint) }, device))
     }
 }
 

@@ -125,6 +125,11 @@ impl Kernels {
         Kernels { context: Arc::clone(context), precision, modules, functions, plan }
     }
 
+    /// Loads a small module: a driver that takes its PTX takes all of them, since they are made by one compiler.
+    pub(super) fn try_out(&self) -> Result<(), DriverError> {
+        self.function(Module::Memory, "fill_f32").map(drop)
+    }
+
     fn function(&self, module: Module, name: &'static str) -> Result<CudaFunction, DriverError> {
         if let Some(function) = self.functions.borrow().get(&(module, name)) {
             return Ok(function.clone());

@@ -2,7 +2,7 @@
 
 use super::kernels::{Launch, Module, Work};
 use super::pixels::Pixels;
-use super::{Cuda, Precision, replay};
+use super::{Cuda, Precision, replay, words};
 use crate::device::{DeviceError, Memory, Placement, Storage, check_lengths};
 use cudarc::driver::sys::{CUdeviceptr, CUresult};
 use cudarc::driver::{CudaContext, CudaStream, DeviceRepr, DriverError, result};
@@ -95,7 +95,7 @@ impl Pool {
         let device = self.device.clone();
         match error.0 {
             CUresult::CUDA_ERROR_OUT_OF_MEMORY => DeviceError::OutOfMemory { device, bytes },
-            _ => DeviceError::Driver { device, call: format!("allocating {bytes} bytes"), reason: error.to_string() },
+            _ => DeviceError::Driver { device, call: format!("allocating {bytes} bytes"), reason: words(error) },
         }
     }
 

@@ -27,7 +27,7 @@ mod rows;
 pub mod simulated;
 
 use super::DeviceError;
-use cudarc::driver::sys::CUdevice_attribute as Attribute;
+use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaStream, DriverError};
 use kernels::Kernels;
 use memory::{Block, Pool};
@@ -85,14 +85,15 @@ impl Cuda {
     /// The first CUDA device.
     ///
     /// # Errors
-    /// [`DeviceError::Unavailable`] if there is no driver, no device, or an older one than compute capability 8.0.
+    /// [`DeviceError::Unavailable`] if there is no driver, no device, an older one of either than the kernels need, or no room
+    /// on it.
     pub fn new(precision: Precision) -> Result<Self, DeviceError> {
         let unavailable = |reason: String| DeviceError::Unavailable(reason);
         // SAFETY: asks only whether the library can be opened.
         if !unsafe { cudarc::driver::sys::is_culib_present() } {
             return Err(unavailable("no NVIDIA driver here (libcuda.so was not found)".into()));
         }
-        let failed = |e: DriverError| unavailable(format!("the NVIDIA driver has no device for us: {e}"));
+        let failed = |error| unavailable(format!("the NVIDIA driver has no device for us: {}", words(error)));
         let context = CudaContext::new(0).map_err(failed)?;
         // SAFETY: buffers come from our own pool, and the two streams are ordered by events of our own.
         unsafe { context.disable_event_tracking() };
@@ -112,10 +113,21 @@ impl Cuda {
         let attribute = |attribute| context.attribute(attribute).map_err(failed);
         let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32;
         let (compute, copies) = (context.new_stream().map_err(failed)?, context.new_stream().map_err(failed)?);
-        let pool = Rc::new(Pool::new(&name, &context));
-        let tickets = pool.block(TICKETS * size_of::<u32>())?;
-        memory::clear(&compute, &tickets).map_err(failed)?;
         let kernels = Kernels::new(&context, precision);
+        let full = || unavailable(format!("{name} has no memory left for us"));
+        kernels.try_out().map_err(|error| match error.0 {
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => full(),
+            _ => unavailable(format!(
+                "the NVIDIA driver does not take our kernels, which need version 520 or newer: {}",
+                words(error)
+            )),
+        })?;
+        let pool = Rc::new(Pool::new(&name, &context));
+        let tickets = pool.block(TICKETS * size_of::<u32>()).map_err(|error| match error {
+            DeviceError::OutOfMemory { .. } => full(),
+            error => unavailable(error.to_string()),
+        })?;
+        memory::clear(&compute, &tickets).map_err(failed)?;
         let lanes = Rc::default();
         let inner = Inner { name, precision, multiprocessors, context, compute, copies, kernels, pool, tickets, lanes };
         Ok(Cuda { inner: Rc::new(inner) })
@@ -138,7 +150,21 @@ impl Cuda {
 
     /// An error of the driver's, with what was asked of it.
     fn driver_error(&self, call: impl Into<String>, error: DriverError) -> DeviceError {
-        DeviceError::Driver { device: self.inner.name.clone(), call: call.into(), reason: error.to_string() }
+        let mut reason = words(error);
+        // The driver takes memory for modules, graphs and page-locked buffers, too.
+        if error.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            reason += "; try a smaller --batch or --image-size";
+        }
+        DeviceError::Driver { device: self.inner.name.clone(), call: call.into(), reason }
+    }
+}
+
+/// An error in the driver's words, with its name.
+fn words(error: DriverError) -> String {
+    let DriverError(code) = error;
+    match error.error_string() {
+        Ok(text) => format!("{} ({code:?})", text.to_string_lossy().trim_end_matches('.')),
+        Err(_) => format!("{code:?}"),
     }
 }
 

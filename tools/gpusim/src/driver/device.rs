@@ -13,6 +13,19 @@ pub(super) struct Device {
     pub name: String,
     /// What `ptxas` used for kernels, where somebody says so.
     pub resources: Resources,
+    /// The newest version of PTX that it takes, where somebody says so.
+    pub newest_ptx: Option<(u32, u32)>,
+}
+
+/// The version that `GPUSIM_PTX` names.
+fn newest_ptx() -> Answer<Option<(u32, u32)>> {
+    let Ok(version) = std::env::var("GPUSIM_PTX") else { return Ok(None) };
+    let parts = version.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    if parts.is_none() {
+        report::say(&format!("GPUSIM_PTX={version} is not a version such as 7.4"));
+        return Err(Code::INVALID_VALUE);
+    }
+    Ok(parts)
 }
 
 /// The table that `GPUSIM_RESOURCES` names: the output of `ptxas -v`.
@@ -32,15 +45,19 @@ fn resources() -> Answer<Resources> {
 }
 
 impl Device {
-    /// The one that `GPUSIM_GPU` names: `A100` (the default), `RTX 4090`, `H100`, `B200`.
+    /// The one that `GPUSIM_GPU` names: `A100` (the default), `RTX 4090`, `H100`, `B200`; or none.
     pub fn chosen() -> Answer<Self> {
         let name = std::env::var("GPUSIM_GPU").unwrap_or_else(|_| "A100".into());
+        if name == "none" {
+            return Err(Code::NO_DEVICE);
+        }
         let Some(gpu) = Gpu::named(&name) else {
             let known: Vec<&str> = Gpu::ALL.iter().map(|gpu| gpu.name).collect();
             report::say(&format!("GPUSIM_GPU={name} is not one of {}", known.join(", ")));
             return Err(Code::NO_DEVICE);
         };
-        Ok(Self { gpu, name: format!("gpusim {} (in software)", gpu.name), resources: resources()? })
+        let name = format!("gpusim {} (in software)", gpu.name);
+        Ok(Self { gpu, name, resources: resources()?, newest_ptx: newest_ptx()? })
     }
 
     /// A device attribute by its number in the header; those of hardware that isn't there are 0.

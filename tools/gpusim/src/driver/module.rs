@@ -40,6 +40,11 @@ impl Driver {
             report::say(&error.to_string());
             Code::INVALID_PTX
         })?;
+        if let Some(newest) = self.device.newest_ptx.filter(|newest| module.version() > *newest) {
+            let ((major, minor), (takes, until)) = (module.version(), newest);
+            report::say(&format!("the module is PTX {major}.{minor}, and GPUSIM_PTX takes up to {takes}.{until}"));
+            return Err(Code::UNSUPPORTED_PTX_VERSION);
+        }
         let capability = self.device.gpu.capability;
         let target = module.target();
         if target > capability.0 * 10 + capability.1 {

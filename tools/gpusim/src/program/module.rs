@@ -36,6 +36,12 @@ impl Module {
         self.tree.target.trim_start_matches("sm_").trim_end_matches(['a', 'f']).parse().unwrap_or(0)
     }
 
+    /// The version of PTX, major and minor.
+    #[must_use]
+    pub fn version(&self) -> (u32, u32) {
+        self.tree.version
+    }
+
     /// The variables that need device memory.
     pub fn variables(&self) -> impl Iterator<Item = &ast::Variable> {
         self.tree.variables.iter().filter(|v| matches!(v.space, ast::Space::Global | ast::Space::Const))
