@@ -151,9 +151,15 @@ impl Cuda {
     /// An error of the driver's, with what was asked of it.
     fn driver_error(&self, call: impl Into<String>, error: DriverError) -> DeviceError {
         let mut reason = words(error);
-        // The driver takes memory for modules, graphs and page-locked buffers, too.
-        if error.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
-            reason += "; try a smaller --batch or --image-size";
+        match error.0 {
+            // The driver takes memory for modules, graphs and page-locked buffers, too.
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => reason += "; try a smaller --batch or --image-size",
+            // Launches return before they run, and whoever calls next is told.
+            CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
+            | CUresult::CUDA_ERROR_MISALIGNED_ADDRESS
+            | CUresult::CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | CUresult::CUDA_ERROR_LAUNCH_FAILED => reason += "; a kernel launched earlier did this",
+            _ => {}
         }
         DeviceError::Driver { device: self.inner.name.clone(), call: call.into(), reason }
     }
