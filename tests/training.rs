@@ -136,6 +136,31 @@ fn an_interruption_at_any_moment_is_clean() {
     }
 }
 
+/// Such as memory that the steps left none of, or posters cut short meanwhile: the epoch is not lost with it.
+#[test]
+fn a_validation_that_fails_keeps_the_epochs_steps() {
+    let folder = TempDir::new().unwrap();
+    let whole = config(&posters(&folder));
+    let straight = folder.path().join("straight");
+    begin(&whole, &straight);
+
+    let path = folder.path().join("failed");
+    let posters = whole.data.as_deref().unwrap();
+    let bytes = fs::read(posters).unwrap();
+    let mut run = RunFolder::create(&path, &whole).unwrap();
+    let error = trainer(&whole, Extents::miniature()).unwrap().run(&mut run, &AtomicBool::new(false), &mut |event| {
+        if matches!(event, Event::Step { done: 8, .. }) {
+            fs::OpenOptions::new().write(true).open(posters).unwrap().set_len(bytes.len() as u64 - 1).unwrap();
+        }
+    });
+    assert!(matches!(error, Err(TrainingError::Loader(_))), "{error:?}");
+    drop(run);
+    fs::write(posters, bytes).unwrap();
+    assert_eq!(Checkpoint::open(&last_checkpoint(&path)).unwrap().metadata().progress.step, 8);
+    assert_eq!(go_on(&whole, &path), Ending::Finished);
+    assert!(remains(&path) == remains(&straight));
+}
+
 #[test]
 fn the_logs_tell_what_happened() {
     let folder = TempDir::new().unwrap();

@@ -156,7 +156,7 @@ impl<D: Device> Trainer<D> {
     /// checkpoints into `folder` and tells `watch` what happens.
     ///
     /// # Errors
-    /// [`TrainingError`]; the last checkpoint is then still there.
+    /// [`TrainingError`]; `last.safetensors`, if an epoch has come to its end, is then a state to go on from.
     pub fn run(
         &mut self,
         folder: &mut RunFolder,
@@ -246,8 +246,13 @@ impl<D: Device> Trainer<D> {
                 watch(Event::Validation { done, posters });
                 if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             },
-        )?;
-        let Some(answers) = answers else { return Ok(Some(Ending::Interrupted)) };
+        );
+        if let Err(TrainingError::Device(_) | TrainingError::Loader(_)) = &answers {
+            // The epoch's steps are kept: with --resume the processor can validate them, or a device with more room. On
+            // a device that is lost this fails as well, and the first error is the one to hear of.
+            let _ = self.save_last(folder);
+        }
+        let Some(answers) = answers? else { return Ok(Some(Ending::Interrupted)) };
         let scores = answers.scores(&self.thresholds());
         let score = scores.mean_average_precision();
         let best = self.progress.best.is_none_or(|best| score > best);
