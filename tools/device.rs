@@ -2,9 +2,9 @@
 
 use crate::exit::Usage;
 use anyhow::Context;
-use onesheet::device::DeviceError;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::{self, Cuda, simulated};
+use onesheet::device::{Device, DeviceError};
 use onesheet::training::config::{DeviceChoice, Precision};
 
 /// The device that was asked for.
@@ -35,6 +35,11 @@ pub fn open(device: DeviceChoice, precision: Precision) -> anyhow::Result<Opened
             Err(error) => Err(error).context("--device auto"),
         },
     }
+}
+
+/// What computes, and why it where there was a choice.
+pub fn described<D: Device>(device: &D, why: &str) -> String {
+    device.name() + if why.is_empty() { "" } else { "; " } + why
 }
 
 fn processor(precision: Precision, why: String) -> anyhow::Result<Opened> {

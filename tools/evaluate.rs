@@ -1,7 +1,7 @@
 //! `onesheet evaluate`: a run's scores on posters held back, genre by genre.
 
 use crate::console::Console;
-use crate::device::{self, Opened};
+use crate::device::{self, Opened, described};
 use crate::exit::BadData;
 use anyhow::Context;
 use clap::{Args as ClapArgs, ValueEnum};
@@ -103,12 +103,12 @@ impl Part {
 /// Runs the tool.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     match device::open(args.device, args.precision)? {
-        Opened::Cpu(device, _) => evaluate(Rc::new(device), args),
-        Opened::Cuda(device) => evaluate(Rc::new(device), args),
+        Opened::Cpu(device, why) => evaluate(Rc::new(device), &why, args),
+        Opened::Cuda(device) => evaluate(Rc::new(device), "", args),
     }
 }
 
-fn evaluate<D: Device>(device: Rc<D>, args: &Args) -> anyhow::Result<()> {
+fn evaluate<D: Device>(device: Rc<D>, why: &str, args: &Args) -> anyhow::Result<()> {
     let console = Console { quiet: args.quiet };
     let run = folder_of(&args.run);
     let path = match args.checkpoint {
@@ -133,6 +133,7 @@ fn evaluate<D: Device>(device: Rc<D>, args: &Args) -> anyhow::Result<()> {
     }
 
     let model = learner::load(device, &checkpoint, Extents::resnet50())?;
+    console.say(described(&**model.device(), why));
     let posters = indices.len();
     let bar = console.bar(posters as u64, "{bar:32} {pos}/{len} posters, {eta} left");
     let weights = vec![1.0; metadata.genres.len()];

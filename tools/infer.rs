@@ -1,7 +1,7 @@
 //! `onesheet infer`: the genres of posters nobody labelled.
 
 use crate::console::Console;
-use crate::device::{self, Opened};
+use crate::device::{self, Opened, described};
 use crate::exit::BadData;
 use clap::Args as ClapArgs;
 use onesheet::data::pixels::{self, Resize};
@@ -53,14 +53,16 @@ pub struct Args {
 /// Runs the tool.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     match device::open(args.device, args.precision)? {
-        Opened::Cpu(device, _) => infer(Rc::new(device), args),
-        Opened::Cuda(device) => infer(Rc::new(device), args),
+        Opened::Cpu(device, why) => infer(Rc::new(device), &why, args),
+        Opened::Cuda(device) => infer(Rc::new(device), "", args),
     }
 }
 
-fn infer<D: Device>(device: Rc<D>, args: &Args) -> anyhow::Result<()> {
+fn infer<D: Device>(device: Rc<D>, why: &str, args: &Args) -> anyhow::Result<()> {
+    let console = Console { quiet: args.quiet || args.json };
     let checkpoint = Checkpoint::open(&args.model)?;
     let model = learner::load(device, &checkpoint, Extents::resnet50())?;
+    console.say(described(&**model.device(), why));
     let metadata = checkpoint.metadata();
     let format = metadata.config.pixels.format();
     let mut unreadable = 0;
@@ -88,10 +90,7 @@ fn infer<D: Device>(device: Rc<D>, args: &Args) -> anyhow::Result<()> {
     if unreadable > 0 {
         return Err(BadData(format!("{unreadable} of {} posters could not be read", args.posters.len())).into());
     }
-    if !args.json {
-        let console = Console { quiet: args.quiet };
-        console.say("✓ marks the genres at or above the model's threshold");
-    }
+    console.say("✓ marks the genres at or above the model's threshold");
     Ok(())
 }
 

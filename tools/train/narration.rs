@@ -1,6 +1,7 @@
 //! What a run looks like while it runs: the table it opens with, the bar, a line an epoch, and how it ends.
 
 use crate::console::{Console, clock, program};
+use crate::device::described;
 use indicatif::ProgressBar;
 use onesheet::data::Split;
 use onesheet::data::tensor_file::TensorFile;
@@ -31,8 +32,7 @@ pub fn open<D: Device>(console: Console, trainer: &Trainer<D>, why: &str, file: 
     let parameters = thousands(architecture.total_parameters());
     let trainable = thousands(architecture.trainable_parameters());
     console.say(format_args!("ResNet-50, {parameters} parameters, {trainable} trainable"));
-    let why = if why.is_empty() { String::new() } else { format!("; {why}") };
-    row("device", trainer.model().device().name() + &why);
+    row("device", described(&**trainer.model().device(), why));
     row("experiment", config.experiment.map_or("own settings".into(), |experiment| experiment.name().into()));
     row("posters", format!("{train} to train on, {validation} for validation, {test} for the test; {}", size(file)));
     row("weights", config.weights.as_ref().map_or(random_start(config).into(), |path| path.display().to_string()));
