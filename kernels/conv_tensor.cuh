@@ -14,8 +14,8 @@
 // Pipeline. STAGES slices are in shared memory or on their way (cp.async, 16 bytes a copy). A slice is two steps of 32
 // bytes of channels, a step's fragments come 16 rows at a time, and while the tensor cores multiply one such row of
 // tiles the next is loaded. Before the last row of a slice the block waits for the next slice (a thread first for its
-// own copies, which it transforms in place if an input transform is due), and starts the copies of slice + STAGES over
-// the one just read.
+// own copies, which its warp then transforms if that is due: conv_input_transform.cuh), and starts the copies of slice
+// + STAGES over the one just read.
 //
 // Shared memory, a stage: A [PIXELS][64 bytes], then B, [COLUMNS][64 bytes] or [SLICE][COLUMNS]. Chunks of 16 bytes
 // change places within a row, by an XOR with bits of the row's number, so that the eight rows that one phase of
@@ -26,6 +26,7 @@
 #pragma once
 
 #include "conv_geometry.cuh"
+#include "conv_input_transform.cuh"
 #include "tensor_core.cuh"
 
 namespace tensor {
@@ -72,9 +73,17 @@ struct Position {
 // Chunk `chunk` of row `row` of a tile of 64-byte rows. Two rows share a line of all banks.
 __device__ __forceinline__ unsigned swizzled(int row, int chunk) { return row * 64 + ((chunk ^ (row >> 1 & 3)) << 4); }
 
+// Where a thread makes its first copy of a tile of 64-byte rows. Neighbouring lanes copy the same chunk of neighbouring
+// rows, as the input transform wants it; eight lanes two whole rows.
+__device__ __forceinline__ int copied_row() { return threadIdx.x / 8 * 2 + threadIdx.x % 2; }
+__device__ __forceinline__ int copied_chunk() { return threadIdx.x / 2 % CHUNKS; }
+
 // A's copies; filters of 15 x 15 taps at the most. `shape` is the geometry of the pass seen as a forward convolution:
 // its input is A, its output the pixels.
 template <typename T> struct PixelCopies {
+    // From one copy of a thread to its next: rows, and bytes of shared memory.
+    static constexpr int ROWS = T::THREADS / CHUNKS, APART = ROWS * 64;
+
     const ConvGeometry& shape;
     const element* source;
     unsigned to;
@@ -86,13 +95,12 @@ template <typename T> struct PixelCopies {
     __device__ __forceinline__ PixelCopies(const ConvGeometry& shape, const element* source, Divisor image,
                                            Divisor line, int pad_top, int pad_left, int first_pixel)
         : shape(shape), source(source) {
-        int row = threadIdx.x / CHUNKS;
-        int chunk = threadIdx.x % CHUNKS;
+        int row = copied_row(), chunk = copied_chunk();
         to = swizzled(row, chunk);
         channel = chunk * LANE;
 #pragma unroll
         for (int i = 0; i < T::PIXEL_COPIES; ++i) {
-            int pixel = first_pixel + row + i * (T::THREADS / CHUNKS);
+            int pixel = first_pixel + row + i * ROWS;
             int n, p, q, in_image;
             image.split(pixel, n, in_image);
             line.split(in_image, p, q);
@@ -105,53 +113,15 @@ template <typename T> struct PixelCopies {
         }
     }
 
-    // Starts this thread's copies of a slice; bit i of the answer says whether copy i has anything but zeros.
+    // Starts this thread's copies of a slice, and says which bits of `taps` a row must have for more than zeros.
     __device__ __forceinline__ unsigned start(unsigned stage, const Position& at) const {
-        unsigned valid = 0;
         unsigned tap = at.channel + channel < shape.c ? 1u << at.r | 0x10000u << at.s : ~0u;
         int step = (at.r * shape.w + at.s) * shape.c + at.channel;
 #pragma unroll
         for (int i = 0; i < T::PIXEL_COPIES; ++i) {
-            bool inside = (tap & ~taps[i]) == 0;
-            copy_async_cached(stage + to + i * (T::THREADS / CHUNKS * 64), source + (offset[i] + step), inside);
-            valid |= unsigned(inside) << i;
+            copy_async_cached(stage + to + i * APART, source + (offset[i] + step), (tap & ~taps[i]) == 0);
         }
-        return valid;
-    }
-
-    // max(0, scale * x + shift) on the chunks that this thread copied itself and has waited for, in place; what was
-    // filled with zeros stays zero. Four channels at a time, for the sake of registers.
-    __device__ __forceinline__ void transform(unsigned stage, const float* norm, int from, unsigned valid) const {
-        if (valid == 0) return;
-        const float4* scales = reinterpret_cast<const float4*>(norm + from + channel);
-        const float4* shifts = reinterpret_cast<const float4*>(norm + from + channel + shape.c);
-        Quad chunk[T::PIXEL_COPIES];
-#pragma unroll
-        for (int i = 0; i < T::PIXEL_COPIES; ++i) chunk[i] = load_quad(stage + to + i * (T::THREADS / CHUNKS * 64));
-#pragma unroll
-        for (int j = 0; j < LANE / 4; ++j) {
-            float4 scale = __ldg(scales + j), shift = __ldg(shifts + j);
-#pragma unroll
-            for (int i = 0; i < T::PIXEL_COPIES; ++i) {
-#ifdef PRECISION_BF16
-                unsigned &low = chunk[i].word[2 * j], &high = chunk[i].word[2 * j + 1];
-                low = pack_bf16(relu(fmaf(scale.x, __uint_as_float(low << 16), shift.x)),
-                                relu(fmaf(scale.y, __uint_as_float(low & 0xffff0000u), shift.y)));
-                high = pack_bf16(relu(fmaf(scale.z, __uint_as_float(high << 16), shift.z)),
-                                 relu(fmaf(scale.w, __uint_as_float(high & 0xffff0000u), shift.w)));
-#else
-                unsigned(&x)[4] = chunk[i].word;
-                x[0] = __float_as_uint(relu(fmaf(scale.x, __uint_as_float(x[0]), shift.x)));
-                x[1] = __float_as_uint(relu(fmaf(scale.y, __uint_as_float(x[1]), shift.y)));
-                x[2] = __float_as_uint(relu(fmaf(scale.z, __uint_as_float(x[2]), shift.z)));
-                x[3] = __float_as_uint(relu(fmaf(scale.w, __uint_as_float(x[3]), shift.w)));
-#endif
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < T::PIXEL_COPIES; ++i) {
-            if (valid >> i & 1) store_quad(stage + to + i * (T::THREADS / CHUNKS * 64), chunk[i]);
-        }
+        return tap;
     }
 };
 
@@ -164,8 +134,7 @@ template <typename T> struct FilterRows {
 
     __device__ __forceinline__ FilterRows(const ConvGeometry& shape, const element* weights, int first_column)
         : shape(shape) {
-        int row = threadIdx.x / CHUNKS;
-        int chunk = threadIdx.x % CHUNKS;
+        int row = copied_row(), chunk = copied_chunk();
         to = T::COLUMN_BYTES + swizzled(row, chunk);
         channel = chunk * LANE;
         columns_here = shape.k - first_column - row;
@@ -292,10 +261,10 @@ __device__ __forceinline__ void multiply(float (&sum)[ACROSS][4], const unsigned
     }
 }
 
-// sum += A * B over all slices. `shared` is SHARED_BYTES long, and free again on return.
-template <typename T, bool TRANSFORM, typename Columns>
+// sum += A * B over all slices, of A as `input` leaves it. `shared` is SHARED_BYTES long, and free again on return.
+template <typename T, typename Columns, typename Transform>
 __device__ __forceinline__ void multiply_slices(Results<T>& sum, char* shared, const PixelCopies<T>& pixels,
-                                                const Columns& columns, const float* norm) {
+                                                const Columns& columns, const Transform& input) {
     const ConvGeometry& shape = pixels.shape;
     const unsigned base = shared_address(shared);
     const int slices = (shape.c + SLICE - 1) / SLICE * shape.r * shape.s;
@@ -303,27 +272,22 @@ __device__ __forceinline__ void multiply_slices(Results<T>& sum, char* shared, c
     const unsigned a_at = swizzled(warp / T::WARPS_ACROSS * T::WARP_PIXELS + lane % 16, lane / 16);
     const typename Columns::Loader b_loader(warp % T::WARPS_ACROSS * T::WARP_COLUMNS);
 
-    // `landed`: PIXEL_COPIES bits for each of the last STAGES slices whose copies were started, the oldest lowest. A
-    // group of copies is closed for every slice, behind the last one empty, because groups are waited for by their
-    // count.
-    unsigned landed = 0;
+    // Of each slice in shared memory or on its way, the oldest first: its first channel, and what `start` said.
+    int channel[STAGES] = {};
+    unsigned tap[STAGES] = {};
     Position next{0, 0, 0, 0};
+    // A group of copies is closed for every slice, behind the last one empty, because groups are waited for by their
+    // count.
     auto copy = [&](unsigned stage, bool more) {
-        landed >>= T::PIXEL_COPIES;
+#pragma unroll
+        for (int i = 1; i < STAGES; ++i) channel[i - 1] = channel[i], tap[i - 1] = tap[i];
         if (more) {
-            landed |= pixels.start(stage, next) << (T::PIXEL_COPIES * (STAGES - 1));
+            channel[STAGES - 1] = next.channel;
+            tap[STAGES - 1] = pixels.start(stage, next);
             columns.start(stage, next);
             next.advance(shape);
         }
         commit_copies();
-    };
-    // The next slice to transform: its first channel, and taps left at that.
-    int owed_channel = 0, owed_taps = shape.r * shape.s;
-    auto transform = [&](unsigned stage, unsigned valid) {
-        if (TRANSFORM) {
-            pixels.transform(stage, norm, owed_channel, valid & ((1u << T::PIXEL_COPIES) - 1));
-            if (--owed_taps == 0) owed_taps = shape.r * shape.s, owed_channel += SLICE;
-        }
     };
 
     // 16 rows of A in use, and the 16 to follow; the columns' fragments of this step, and of the next.
@@ -336,7 +300,7 @@ __device__ __forceinline__ void multiply_slices(Results<T>& sum, char* shared, c
 #pragma unroll
     for (int stage = 0; stage < STAGES; ++stage) copy(base + stage * T::STAGE_BYTES, stage < slices);
     await_copies<STAGES - 1>();
-    transform(base, landed);
+    input.apply(base, channel[0], tap[0]);
     __syncthreads();
     b_loader.load(b[0], base, 0);
     load_rows(base, 0, 0);
@@ -356,7 +320,7 @@ __device__ __forceinline__ void multiply_slices(Results<T>& sum, char* shared, c
                     load_rows(stage, 1, 0);
                 } else {
                     await_copies<STAGES - 2>();
-                    transform(following, landed >> T::PIXEL_COPIES);
+                    if (next_one) input.apply(following, channel[1], tap[1]);
                     __syncthreads();
                     copy(stage, more);
                     if (next_one) {

@@ -39,7 +39,13 @@ template <typename T, bool TRANSFORM> __device__ __forceinline__ void tensor_for
     const PixelCopies<T> pixels(a.shape, a.x, a.image, a.line, a.shape.pad, a.shape.pad, place.first_pixel());
     const FilterRows<T> filters(a.shape, a.w, place.first_column());
     Results<T> sum = {};
-    multiply_slices<T, TRANSFORM>(sum, shared, pixels, filters, a.norm);
+    if constexpr (TRANSFORM) {
+        using Input = InputTransform<T::PIXEL_COPIES, PixelCopies<T>::APART>;
+        const Input input(a.norm, a.shape.c, pixels.to, pixels.channel, pixels.taps);
+        multiply_slices<T>(sum, shared, pixels, filters, input);
+    } else {
+        multiply_slices<T>(sum, shared, pixels, filters, AsItIs{});
+    }
     store_output<T>(sum, a.y, a.bias, Reduction{a.stats, a.partials, a.tickets, a.tiles, a.group}, place, shared);
 }
 
@@ -71,7 +77,7 @@ template <typename T> __device__ __forceinline__ void tensor_backward_data(const
     const PixelCopies<T> pixels(pass, a.dy, a.image, a.line, s.r - 1 - s.pad, s.s - 1 - s.pad, place.first_pixel());
     const ChannelRows<T> channels(pass, a.w, place.first_column());
     Results<T> sum = {};
-    multiply_slices<T, false>(sum, shared, pixels, channels, nullptr);
+    multiply_slices<T>(sum, shared, pixels, channels, AsItIs{});
     const GradientEnd end{a.dx, a.accumulate != 0, a.y, a.norm};
     const Reduction sums{a.sums, a.partials, a.tickets, a.tiles, a.group};
     store_gradient<T>(sum, end, s, a.image, a.line, sums, place, shared);

@@ -34,6 +34,20 @@ __device__ __forceinline__ unsigned load_word(unsigned address) {
     return word;
 }
 
+// 8 bytes of it.
+struct Pair {
+    unsigned word[2];
+};
+
+__device__ __forceinline__ Pair load_pair(unsigned address) {
+    Pair pair;
+    asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(pair.word[0]), "=r"(pair.word[1]) : "r"(address));
+    return pair;
+}
+__device__ __forceinline__ void store_pair(unsigned address, const Pair& pair) {
+    asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(address), "r"(pair.word[0]), "r"(pair.word[1]) : "memory");
+}
+
 // 16 bytes of it.
 __device__ __forceinline__ Quad load_quad(unsigned address) {
     Quad quad;
