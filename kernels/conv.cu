@@ -78,9 +78,13 @@ SHARED_BYTES(conv_stem_backward_weights, stem::BACKWARD_SHARED);
         ffma::backward_weights<ffma::Tile<rows, columns>, vector>(a);                                                       \
     }
 
+CONV_FFMA(128, 64, 128, 3, scalar, false)
+#ifdef PRECISION_F32
+// In the narrow precisions the tensor cores take what the network has that loads in vectors, and the rest goes element
+// by element.
 CONV_FFMA(128, 64, 128, 3, vector, true)
 CONV_FFMA(32, 64, 32, 10, vector, true)
-CONV_FFMA(128, 64, 128, 3, scalar, false)
+#endif
 
 // Adds the splits' partial weight gradients.
 extern "C" __global__ void __launch_bounds__(256)

@@ -1,7 +1,7 @@
 // The three passes of a convolution on CUDA cores, in float: implicit GEMMs over NHWC activations and KRSC weights, for
 // any shape whatever. This is the path of --precision f32, and in the other precisions of what tensor cores do not
-// take: channel counts that no 16 bytes divide, strided data gradients of larger filters. Weights are always read from
-// their float masters.
+// take: channel counts that no 16 bytes divide, operands that do not begin at a multiple of 16 bytes, filters of more
+// than 15 taps a side, strided data gradients of larger filters. Weights are always read from their float masters.
 //
 //   forward          y[m][k]    = sum over (r,s,c)  x[m moved by (r,s)][c] w[k][r,s,c]        m = (n,p,q)
 //   data gradient    dx[m][c]   = sum over (r,s,k)  dy[m moved back][k] w[k][r,s,c]           m = (n,h,w)
@@ -11,7 +11,8 @@
 // once.
 //
 // Launch contract, for a tile of M x N results (M N / 64 threads, static shared memory only):
-//   ..._vector: C and K multiples of 4, every pointer aligned to 16 bytes. All sizes and lengths below 2^31.
+//   ..._vector: --precision f32 only; C and K multiples of 4, every pointer aligned to 16 bytes. ..._scalar: any. All
+//   sizes and lengths below 2^31.
 //   Blocks are numbered linearly, tiles of columns fastest, so that neighbours share activations in the L2 cache.
 //   tickets: one zero counter a column tile (weight gradient: a tile); left at zero.
 //   partials: see each pass.

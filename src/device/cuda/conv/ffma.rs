@@ -4,7 +4,7 @@
 use super::geometry::{Divisor, Geometry, extent, seen};
 use crate::device::cuda::kernels::{Launch, Module, Work};
 use crate::device::cuda::memory::{View, ViewMut};
-use crate::device::cuda::{Cuda, TICKETS};
+use crate::device::cuda::{Cuda, Precision, TICKETS};
 use crate::device::{ConvShape, DeviceError, InputTransform, ReduceEpilogue};
 use cudarc::driver::DeviceRepr;
 
@@ -100,7 +100,8 @@ static SMALL: Tile = Tile {
     resident: 10,
     efficiency: 0.8,
 };
-/// Loads element by element: for channels or filters that are no multiple of four.
+/// Loads element by element: for channels or filters that are no multiple of four, operands that begin anywhere, and
+/// everything in the narrow precisions, where what the network has for vectors goes to the tensor cores.
 static SCALAR: Tile = Tile {
     forward: "conv_ffma_forward_128x64_scalar",
     backward_data: "conv_ffma_backward_data_128x64_scalar",
@@ -114,8 +115,16 @@ static SCALAR: Tile = Tile {
 impl Tile {
     /// The tile for `rows` × `columns` results: by the work of the multiprocessor that gets most of it, if `fills` says that the
     /// tiles alone must fill the GPU, or else by all of it.
-    fn choose(shape: &ConvShape, addresses: &[u64], rows: usize, columns: usize, fills: Option<u32>) -> &'static Self {
-        let vectors = shape.c.is_multiple_of(4)
+    fn choose(
+        precision: Precision,
+        shape: &ConvShape,
+        addresses: &[u64],
+        rows: usize,
+        columns: usize,
+        fills: Option<u32>,
+    ) -> &'static Self {
+        let vectors = precision == Precision::F32
+            && shape.c.is_multiple_of(4)
             && shape.k.is_multiple_of(4)
             && addresses.iter().all(|address| address.is_multiple_of(16));
         if !vectors {
@@ -193,7 +202,8 @@ impl Cuda {
         let bias_address = bias.map_or(0, |bias| bias.address());
         let pixels = shape.n * shape.p * shape.q;
         let addresses = [y.address(), x.address(), norm, w.address(), bias_address];
-        let tile = Tile::choose(shape, &addresses, pixels, shape.k, Some(self.multiprocessors()));
+        let multiprocessors = Some(self.multiprocessors());
+        let tile = Tile::choose(self.precision(), shape, &addresses, pixels, shape.k, multiprocessors);
         check_tickets(KERNEL, shape.k, tile)?;
         let partials = if stats.is_some() { pixels.div_ceil(tile.rows) * 2 * shape.k * size_of::<f32>() } else { 0 };
         let workspace = self.workspace(partials)?;
@@ -241,7 +251,8 @@ impl Cuda {
         let [height, width] = [shape.h, shape.w].map(|extent| extent.div_ceil(shape.stride));
         let (classes, pixels) = (shape.stride * shape.stride, shape.n * height * width);
         let addresses = [dx.address(), y, norm, dy.address(), w.address()];
-        let tile = Tile::choose(shape, &addresses, classes * pixels, shape.c, Some(self.multiprocessors()));
+        let multiprocessors = Some(self.multiprocessors());
+        let tile = Tile::choose(self.precision(), shape, &addresses, classes * pixels, shape.c, multiprocessors);
         check_tickets(KERNEL, shape.c, tile)?;
         let tiles = classes * pixels.div_ceil(tile.rows);
         let partials = if epilogue.is_some() { tiles * 2 * shape.c * size_of::<f32>() } else { 0 };
@@ -295,7 +306,7 @@ impl Cuda {
         let columns = shape.r * shape.s * shape.c;
         let addresses = [dw.address(), dy.address(), x.address(), norm];
         // Splits fill the GPU where tiles do not.
-        let tile = Tile::choose(shape, &addresses, shape.k, columns, None);
+        let tile = Tile::choose(self.precision(), shape, &addresses, shape.k, columns, None);
         let tiles = tile.count(shape.k, columns);
         let pixels = shape.n * shape.p * shape.q;
         let splits = splits(pixels, tiles, tile.resident * self.multiprocessors() as usize);
@@ -348,15 +359,17 @@ mod tests {
     #[test]
     fn tiles_follow_the_shape() {
         let shape = |n, side, c, k| ConvShape::new([n, side, side, c], k, [1, 1], 1, 0).unwrap();
-        let choose = |shape: &ConvShape, address| {
+        let choose_in = |precision, shape: &ConvShape, address| {
             let pixels = shape.n * shape.p * shape.q;
-            Tile::choose(shape, &[0, address], pixels, shape.k, Some(108)).forward
+            Tile::choose(precision, shape, &[0, address], pixels, shape.k, Some(108)).forward
         };
+        let choose = |shape: &ConvShape, address| choose_in(Precision::F32, shape, address);
         // Many pixels, few pixels, and what no four elements make up.
         assert_eq!(choose(&shape(128, 38, 64, 256), 256), LARGE.forward);
         assert_eq!(choose(&shape(8, 2, 512, 2048), 256), SMALL.forward);
         assert_eq!(choose(&shape(8, 2, 512, 2048), 8), SCALAR.forward);
         assert_eq!(choose(&shape(8, 2, 3, 64), 256), SCALAR.forward);
         assert_eq!(choose(&shape(8, 2, 64, 6), 256), SCALAR.forward);
+        assert_eq!(choose_in(Precision::Bf16, &shape(128, 38, 64, 256), 256), SCALAR.forward);
     }
 }
