@@ -6,6 +6,7 @@ use onesheet::training::config::RunConfig;
 use onesheet::training::run_folder::RunFolder;
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::OnceLock;
@@ -95,8 +96,9 @@ fn the_summary_counts_the_papers_parameters() {
 /// The simulated GPU where the driver would be, as one that has nothing for us.
 #[test]
 fn auto_takes_the_processor_where_the_driver_has_no_device_or_is_too_old() {
-    let driver = std::env::current_exe().unwrap().with_file_name("libgpusim.so");
     let folder = TempDir::new().unwrap();
+    let simulator = std::env::current_exe().unwrap().with_file_name("libgpusim.so");
+    symlink(simulator, folder.path().join("libcuda.so")).unwrap();
     let data = posters(folder.path());
     // The first attempt leaves nothing that the second, in the same folder, would stumble over.
     for (name, variable, value, why) in [
@@ -105,7 +107,7 @@ fn auto_takes_the_processor_where_the_driver_has_no_device_or_is_too_old() {
     ] {
         let on = |device| {
             let mut command = train(folder.path(), &data);
-            command.env("LD_PRELOAD", &driver).env(variable, value);
+            command.env("LD_LIBRARY_PATH", folder.path()).env(variable, value);
             run(command.args(["--run", name, "--max-steps", "1", "--device", device]))
         };
         for (device, code) in [("cuda", 5), ("auto", 0)] {
@@ -240,6 +242,7 @@ fn a_run_that_cannot_be_what_it_is_asked_is_refused() {
         );
     }
     refused(train(folder.path(), &data).args(["--weights", "absent.h5"]), 4, &["absent.h5"]);
+    assert!(!folder.path().join("runs").exists(), "nothing is left that a second attempt would stumble over");
     for (flag, value) in [
         ("--lr", "0"),
         ("--warmup-epochs", "nan"),

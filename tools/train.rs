@@ -64,23 +64,29 @@ struct Run {
     folder: RunFolder,
     file: Arc<TensorFile>,
     checkpoint: Option<Checkpoint>,
+    /// What a new run starts from, if not from random numbers.
+    weights: Option<import::Weights>,
 }
 
 impl Run {
-    /// A new run and its device. The device is opened and, with data, everything is checked before a folder is made.
+    /// A new run and its device. The device is opened, weights are read and, with data, everything is checked before a
+    /// folder is made.
     fn begin(args: &Args, console: Console) -> anyhow::Result<(Run, Opened)> {
         let name = args.run.clone().unwrap_or_else(|| PathBuf::from(args.default_run_name()));
         let path = folder_of(&name);
-        let (config, folder, file, device) = match &args.data {
+        let (config, folder, file, device, weights) = match &args.data {
             Some(data) => {
                 let file = TensorFile::open(data)?;
                 let config = args.config(Some(&file))?;
                 trainer::check(&config, &file)?;
+                let weights = read_weights(&config, file.genres().len())?;
                 let device = device::open(config.device, config.precision)?;
-                (config.clone(), RunFolder::create(&path, &config).map_err(TrainingError::from)?, file, device)
+                let folder = RunFolder::create(&path, &config).map_err(TrainingError::from)?;
+                (config, folder, file, device, weights)
             }
             None => {
                 let config = args.config(None)?;
+                let weights = read_weights(&config, synthetic::GENRES.len())?;
                 let device = device::open(config.device, config.precision)?;
                 let folder = RunFolder::create(&path, &config).map_err(TrainingError::from)?;
                 let posters = synthetic_posters(&path);
@@ -89,10 +95,10 @@ impl Run {
                 synthetic::write(&posters, SYNTHETIC_POSTERS, config.image_size, config.seed)?;
                 let file = TensorFile::open(&posters)?;
                 trainer::check(&config, &file)?;
-                (config, folder, file, device)
+                (config, folder, file, device, weights)
             }
         };
-        Ok((Run { config, folder, file: Arc::new(file), checkpoint: None }, device))
+        Ok((Run { config, folder, file: Arc::new(file), checkpoint: None, weights }, device))
     }
 
     /// A run that was stopped, and the device it goes on with.
@@ -105,21 +111,21 @@ impl Run {
         let file = TensorFile::open(&posters)?;
         let device = device::open(config.device, config.precision)?;
         folder.cut_back(metadata.progress.total_steps).map_err(TrainingError::from)?;
-        Ok((Run { config, folder, file: Arc::new(file), checkpoint: Some(checkpoint) }, device))
+        Ok((Run { config, folder, file: Arc::new(file), checkpoint: Some(checkpoint), weights: None }, device))
     }
 }
 
 /// Trains on `device`, chosen for the reason `why` if there was a choice.
 fn train<D: Device>(device: Rc<D>, why: &str, run: Run, console: Console, json: bool) -> anyhow::Result<()> {
-    let Run { config, mut folder, file, checkpoint } = run;
+    let Run { config, mut folder, file, checkpoint, weights } = run;
     let path = folder.path().to_path_buf();
     let extents = Extents::resnet50();
     let mut trainer = match &checkpoint {
         Some(checkpoint) => Trainer::resume(device, config, extents, Arc::clone(&file), checkpoint)?,
         None => {
-            let mut trainer = Trainer::new(device, config.clone(), extents, Arc::clone(&file))?;
-            if let Some(weights) = &config.weights {
-                import_weights(trainer.model_mut(), weights, console)?;
+            let mut trainer = Trainer::new(device, config, extents, Arc::clone(&file))?;
+            if let Some(weights) = &weights {
+                start_from(trainer.model_mut(), weights, console)?;
             }
             trainer
         }
@@ -142,15 +148,20 @@ fn train<D: Device>(device: Rc<D>, why: &str, run: Run, console: Console, json: 
     }
 }
 
-/// Copies the weights in `path` over the model's.
-fn import_weights<D: Device>(model: &mut Model<D>, path: &Path, console: Console) -> anyhow::Result<()> {
-    let tensors = model.architecture().tensors.clone();
-    let shapes: Vec<_> = tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
-    let weights = import::read(path, &shapes)?;
+/// The weights that the settings name.
+fn read_weights(config: &RunConfig, genres: usize) -> anyhow::Result<Option<import::Weights>> {
+    let Some(path) = &config.weights else { return Ok(None) };
+    let tensors = Architecture::new(&config.model(Extents::resnet50(), genres))?.tensors;
+    let shapes: Vec<_> = tensors.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect();
+    Ok(Some(import::read(path, &shapes)?))
+}
+
+/// Copies weights over the model's.
+fn start_from<D: Device>(model: &mut Model<D>, weights: &import::Weights, console: Console) -> anyhow::Result<()> {
     if let Some(caveat) = weights.source.caveat() {
         console.say(format_args!("note: {caveat}\n"));
     }
-    for tensor in &tensors {
+    for tensor in &model.architecture().tensors.clone() {
         // A foreign file has no head; ours may.
         if let Some(values) = weights.tensors.get(&tensor.name) {
             model.write(tensor, &values.data)?;
