@@ -1,13 +1,16 @@
 //! Rung 4 as a user meets it: `onesheet train` on CUDA has the losses of `onesheet train` on the processor, step by step, each
 //! from its own weights; on the simulated GPU, or with `ONESHEET_TEST_DEVICE=cuda` on a real one.
 //!
-//! With the settings that `train` has of itself. A start at the full learning rate, or at gamma 1 everywhere, as the paper's
-//! experiments have it, is chaotic: there the processor leaves itself as fast when the last bit of a few sums is flipped, and
-//! `cuda_training.rs` compares step by step from equal weights.
+//! With the start that `train` has of itself, whose rate still rises here: an epoch of these batches is a hundred steps. A start at
+//! the full rate, or at gamma 1 everywhere, as the paper's experiments have it, is chaotic: there the processor leaves itself as
+//! fast when the last bit of a few sums is flipped, and `cuda_training.rs` compares step by step from equal weights.
 
+#[path = "support/cuda.rs"]
+mod cuda;
 mod support;
 
 use onesheet::training::run_folder::StepRow;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use support::compare;
@@ -28,17 +31,15 @@ fn losses(folder: &Path, device: &str, precision: &str, steps: u64) -> Vec<f64> 
     let rows = csv::Reader::from_path(run.join("steps.csv")).unwrap().into_deserialize::<StepRow>();
     let losses: Vec<f64> = rows.map(|row| row.unwrap().loss).collect();
     assert_eq!(losses.len() as u64, steps);
+    // A checkpoint has 310 MB.
+    fs::remove_dir_all(&run).unwrap();
     losses
 }
 
 /// Runs each precision beside the processor and prints how far each loss is off.
 fn follow(steps: u64, tolerances: &[(&str, f64)]) {
     let folder = TempDir::new().unwrap();
-    let device = match std::env::var("ONESHEET_TEST_DEVICE").as_deref() {
-        Ok("cuda") => "cuda",
-        Err(_) | Ok("sim") => "sim",
-        Ok(other) => panic!("ONESHEET_TEST_DEVICE is {other}; it may be cuda or sim"),
-    };
+    let device = if cuda::is_real() { "cuda" } else { "sim" };
     eprintln!("these runs are on --device {device}");
     let expected = losses(folder.path(), "cpu", "f32", steps);
     let found: Vec<Vec<f64>> =
@@ -54,9 +55,10 @@ fn follow(steps: u64, tolerances: &[(&str, f64)]) {
     }
 }
 
+/// Measured: 1.2e-7, 1.8e-4 and 3.5e-4.
 #[test]
 fn train_begins_as_it_does_on_the_processor() {
-    follow(5, &[("f32", 1e-5), ("tf32", 2e-3), ("bf16", 5e-3)]);
+    follow(5, &[("f32", 1e-4), ("tf32", 2e-3), ("bf16", 5e-3)]);
 }
 
 #[test]

@@ -6,14 +6,18 @@ use onesheet::device::Memory;
 use onesheet::device::cuda::{Cuda, Precision, simulated};
 use std::sync::Once;
 
-/// Opens the device, and says once on which one these tests run.
-pub fn device(precision: Precision) -> Cuda {
-    let real = match std::env::var("ONESHEET_TEST_DEVICE").as_deref() {
+/// Whether it is a real one.
+pub fn is_real() -> bool {
+    match std::env::var("ONESHEET_TEST_DEVICE").as_deref() {
         Ok("cuda") => true,
         Err(_) | Ok("sim") => false,
         Ok(other) => panic!("ONESHEET_TEST_DEVICE is {other}; it may be cuda or sim"),
-    };
-    if !real {
+    }
+}
+
+/// Opens the device, and says once on which one these tests run.
+pub fn device(precision: Precision) -> Cuda {
+    if !is_real() {
         simulated::open().unwrap();
     }
     let device = Cuda::new(precision).unwrap();
