@@ -140,7 +140,13 @@ fn train<D: Device>(device: Rc<D>, why: &str, run: Run, console: Console, json: 
 
     let signals = Signals::catch().context("cannot catch Ctrl-C")?;
     let mut shown = Progress::new(console, json, trainer.config(), progress.total_steps, trainer.steps_per_epoch());
-    let ending = trainer.run(&mut folder, &signals.stop, &mut |event| shown.show(event))?;
+    let ending = match trainer.run(&mut folder, &signals.stop, &mut |event| shown.show(event)) {
+        Ok(ending) => ending,
+        Err(error) => {
+            shown.fail(&error, &path);
+            return Err(error.into());
+        }
+    };
     shown.close(ending, trainer.progress(), &path);
     match ending {
         Ending::Interrupted => Err(Interrupted(signals.caught.load(Ordering::Relaxed) as i32).into()),

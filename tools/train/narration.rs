@@ -8,9 +8,10 @@ use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
 use onesheet::model::Architecture;
 use onesheet::model::summary::thousands;
+use onesheet::training::TrainingError;
 use onesheet::training::checkpoint;
 use onesheet::training::config::{Pixels, RunConfig};
-use onesheet::training::run_folder::{EpochRow, best_checkpoint};
+use onesheet::training::run_folder::{EpochRow, best_checkpoint, last_checkpoint};
 use onesheet::training::trainer::{Ending, Event, Trainer};
 use serde_json::json;
 use std::path::Path;
@@ -161,6 +162,17 @@ impl Progress {
                     println!("{}", line(row, self.epochs, best));
                 }
             }),
+        }
+    }
+
+    /// Takes the bar away after an error, and says how the run goes on if that can help: its steps are the same each time, so
+    /// what came of them comes again.
+    pub fn fail(self, error: &TrainingError, run: &Path) {
+        self.bar.finish_and_clear();
+        if matches!(error, TrainingError::Device(_) | TrainingError::Loader(_)) && last_checkpoint(run).exists() {
+            let (program, run) = (program(), run.display());
+            self.console.say("the run can go on from its last checkpoint, on another --device if need be:");
+            self.console.say(format_args!("  {program} train --resume {run}"));
         }
     }
 
