@@ -8,10 +8,10 @@
 //! The shadow has two levels: the histories of whole lines, and those of the sectors of lines that were touched in part.
 //! See [`super::line_history`] and [`super::sector_history`].
 
+use super::clocks::Clocks;
 use super::launch_order::LaunchOrder;
 use super::line_history::{Held, LINE, Lines, SPLIT, WRITTEN};
 use super::sector_history::moves;
-use super::shared_race::Clocks;
 use super::{Arena, SECTOR};
 
 /// When a warp of some block did something.

@@ -3,10 +3,10 @@
 //! What a warp did is known to a warp of another block if four things came after it: a fence of device scope; an atomic or
 //! a strong store, by which the block releases; a look by the other block, an atomic or a strong load; and again a fence.
 //! Each may be done by another warp than the one before, if a barrier stands between them; so fences and looks are part of
-//! what warps tell each other there, and lie beside their clocks.
+//! what warps tell each other there, and lie beside their clocks: see [`Clocks`].
 
+use super::clocks::{ACQUIRED, Clocks, FENCED, LOOKED, WARPS};
 use super::global_race::Moment;
-use super::shared_race::{ACQUIRED, Clocks, FENCED, LOOKED, WARPS};
 use parking_lot::RwLock;
 use std::array;
 use std::collections::HashMap;
@@ -54,20 +54,5 @@ impl LaunchOrder {
             let within = |moment: Moment| moment.clock() < released.fenced[moment.warp() as usize];
             released.since < clocks.seen[ACQUIRED] && moment.is_none_or(within)
         })
-    }
-}
-
-impl Clocks {
-    /// The warp's next atomic or strong store may make known what it has seen so far, and what it did itself.
-    pub fn fence_before_release(&mut self) {
-        for warp in 0..WARPS {
-            let own = u32::from(warp == self.own as usize);
-            self.seen[FENCED + warp] = self.seen[FENCED + warp].max(self.seen[warp] + own);
-        }
-    }
-
-    /// What the warp does from now on comes after what it has looked at.
-    pub fn fence_after_look(&mut self) {
-        self.seen[ACQUIRED] = self.seen[ACQUIRED].max(self.seen[LOOKED]);
     }
 }

@@ -2,6 +2,7 @@
 
 mod allocations;
 mod arena;
+mod clocks;
 mod global_race;
 mod launch_order;
 mod line_history;
@@ -11,9 +12,10 @@ mod shared_race;
 
 pub use allocations::{Allocation, Allocations};
 pub use arena::{Arena, SECTOR};
+pub use clocks::Clocks;
+pub(crate) use clocks::{BULK, NOTHING, Seen, TENSOR};
 pub use global_race::{GlobalRace, Manner, Run, Touch};
 pub use launch_order::LaunchOrder;
 pub use line_history::LINE;
 pub use shared::Shared;
-pub(crate) use shared_race::{BULK, NOTHING, Seen, TENSOR};
-pub use shared_race::{Clash, Clocks, Stamp};
+pub use shared_race::{Clash, Stamp};

@@ -4,7 +4,8 @@
 //! of 16, whose four cells stay equal; so one cell stands for all four until a smaller access splits the granule, and
 //! again once they have become equal.
 
-use super::shared_race::{Cell, Clash, Clocks, Stamp};
+use super::clocks::Clocks;
+use super::shared_race::{Cell, Clash, Stamp};
 
 /// Bytes of a granule.
 const GRANULE: u32 = 16;

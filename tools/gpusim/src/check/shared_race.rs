@@ -1,87 +1,13 @@
 //! Races for shared memory, by vector clocks.
 //!
-//! Every warp has a clock, and knows how far it has seen the clocks of the others; a barrier makes its participants see
-//! each other (FastTrack: Flanagan and Freund, 2009). A cell shadows four bytes of shared memory with the last write and
-//! the last reads of two different warps. That misses a race only where three warps read between two barriers and the
-//! forgotten one is the only one unordered.
+//! A cell shadows four bytes of shared memory with the last write and the last reads of two different warps; each
+//! access asks its warp's [`Clocks`] whether they have seen those it could clash with. That misses a race only where three
+//! warps read between two barriers and the forgotten one is the only one unordered.
 
-use std::array;
-
-/// Who has a clock: the 32 warps of a block, its bulk copies ([`BULK`]), and the tensor core of each of eight warpgroups
-/// (from [`TENSOR`] on).
-pub(crate) const AGENTS: usize = 41;
-/// Bulk copies, which work beside the warps.
-pub(crate) const BULK: u32 = 32;
-/// Warpgroup products, which work beside their warps.
-pub(crate) const TENSOR: u32 = 33;
-
-/// Warps of a block, the first of the agents.
-pub(super) const WARPS: usize = 32;
-
-/// What a warp knows, all of it growing, so that barriers join it by maxima: how far the clocks of all agents have been
-/// seen, for each the first value that has *not*; and for [`super::LaunchOrder`] from [`FENCED`] on how far fences came after
-/// what each warp did, [`LOOKED`] and [`ACQUIRED`], when other blocks were looked at last, and when so with a fence behind.
-pub(crate) type Seen = [u32; ACQUIRED + 1];
-pub(super) const FENCED: usize = AGENTS;
-pub(super) const LOOKED: usize = FENCED + WARPS;
-pub(super) const ACQUIRED: usize = LOOKED + 1;
-
-/// What a warp knows that has met nobody.
-pub(crate) const NOTHING: Seen = [0; ACQUIRED + 1];
+use super::clocks::Clocks;
 
 /// Lanes: one of 32, or several at once.
 const MANY: u32 = 32;
-
-/// What a warp has seen of the warps of its block: for each, the first clock value it has *not* seen.
-#[derive(Clone)]
-pub struct Clocks {
-    pub(super) seen: Seen,
-    pub(super) own: u32,
-}
-
-impl Clocks {
-    /// Of warp `own`, before any barrier.
-    #[must_use]
-    pub fn new(own: u32) -> Self {
-        let mut seen = NOTHING;
-        seen[own as usize] = 1;
-        Self { seen, own }
-    }
-
-    /// The clock of this warp.
-    #[inline]
-    #[must_use]
-    pub fn now(&self, own: u32) -> u32 {
-        self.seen[own as usize]
-    }
-
-    /// Has this warp seen what `warp` did when its clock was `clock`?
-    #[inline]
-    #[must_use]
-    pub fn saw(&self, warp: u32, clock: u32) -> bool {
-        clock < self.seen[warp as usize]
-    }
-
-    /// What this warp has seen.
-    pub(crate) fn seen(&self) -> Seen {
-        self.seen
-    }
-
-    /// The lanes of this warp have met.
-    pub fn tick(&mut self) {
-        self.seen[self.own as usize] += 1;
-    }
-
-    /// What all of these have seen together.
-    pub(crate) fn join<'a>(all: impl Iterator<Item = &'a Self>) -> Seen {
-        all.fold(NOTHING, |joined, clocks| array::from_fn(|i| joined[i].max(clocks.seen[i])))
-    }
-
-    /// Sees what `joined` has seen.
-    pub(crate) fn see(&mut self, joined: &Seen) {
-        self.seen = array::from_fn(|i| self.seen[i].max(joined[i]));
-    }
-}
 
 /// An access, in 64 bits: clock 24, instruction 24, lane 6, warp (or another agent) 6, bytes 4.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
