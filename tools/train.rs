@@ -124,8 +124,9 @@ fn train<D: Device>(device: Rc<D>, why: &str, run: Run, console: Console, json: 
         Some(checkpoint) => Trainer::resume(device, config, extents, Arc::clone(&file), checkpoint)?,
         None => {
             let mut trainer = Trainer::new(device, config, extents, Arc::clone(&file))?;
-            if let Some(weights) = &weights {
-                start_from(trainer.model_mut(), weights, console)?;
+            // Taken, so that their hundred megabytes go before the training begins.
+            if let Some(weights) = weights {
+                start_from(trainer.model_mut(), &weights, console)?;
             }
             trainer
         }
