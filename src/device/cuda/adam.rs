@@ -1,10 +1,10 @@
 //! Adam: one launch over the arena.
 
 use super::Cuda;
-use super::kernels::{Launch, Module, Work};
+use super::kernels::{Launch, Module};
 use super::memory::{View, ViewMut};
 use crate::device::adam::check_adam;
-use crate::device::{AdamConstants, AdamKernels, DeviceError};
+use crate::device::{AdamConstants, AdamKernels, DeviceError, Work};
 use cudarc::driver::DeviceRepr;
 
 /// Arguments of `adam` in `kernels/adam.cu`.

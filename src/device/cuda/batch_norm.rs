@@ -1,10 +1,10 @@
 //! Batch norm and the junction: launches of `kernels/batch_norm.cu`.
 
-use super::kernels::{Launch, Module, Work};
+use super::kernels::{Launch, Module};
 use super::memory::{View, ViewMut};
 use super::rows::{Extents, Walk};
 use super::{Cuda, TICKETS};
-use crate::device::{BatchNormConstants, BatchNormKernels, DeviceError, ReduceEpilogue, Rows, check_channels};
+use crate::device::{BatchNormConstants, BatchNormKernels, DeviceError, ReduceEpilogue, Rows, Work, check_channels};
 use cudarc::driver::DeviceRepr;
 
 /// Blocks a multiprocessor of a pass that only streams.

@@ -1,9 +1,9 @@
 //! Dense layers: three products of one shape, and the gradient of their ReLU.
 
-use super::kernels::{Launch, Module, Work};
+use super::kernels::{Launch, Module};
 use super::memory::{View, ViewMut};
 use super::{Cuda, TICKETS};
-use crate::device::{DenseKernels, DenseShape, DeviceError, check_lengths};
+use crate::device::{DenseKernels, DenseShape, DeviceError, Work, check_lengths};
 use cudarc::driver::DeviceRepr;
 
 /// Rows and columns of a block's result.

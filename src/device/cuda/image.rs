@@ -1,11 +1,11 @@
 //! From stored bytes to the network's input: the launch of `kernels/image.cu`.
 
 use super::conv::Divisor;
-use super::kernels::{Launch, Module, Work};
+use super::kernels::{Launch, Module};
 use super::memory::{Element, ViewMut};
 use super::pixels::Pixels;
 use super::{Cuda, Precision};
-use crate::device::{DeviceError, ImageKernels, ImageShape, PixelFormat, Placement};
+use crate::device::{DeviceError, ImageKernels, ImageShape, PixelFormat, Placement, Work};
 use cudarc::driver::DeviceRepr;
 
 const KERNEL: &str = "image_forward";

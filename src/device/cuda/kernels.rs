@@ -1,7 +1,7 @@
 //! The kernels' PTX, a module a layer family, and the one place that launches them.
 
 use super::{Cuda, Precision};
-use crate::device::DeviceError;
+use crate::device::{DeviceError, Work};
 use cudarc::driver::sys::CUfunction_attribute;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, DeviceRepr, DriverError, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
@@ -83,18 +83,6 @@ pub struct Launch {
     pub shared: u32,
     /// What the launch must do at least.
     pub work: Work,
-}
-
-/// What a launch must do at least: its floors. The launches of a step are its plan, and benches and tests hold the plan to
-/// what is counted while it runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Work {
-    /// Bytes it reads from device memory, each counted once: operands, and partial results that earlier launches left.
-    pub reads: u64,
-    /// Bytes it writes to device memory, each counted once, workspaces included.
-    pub writes: u64,
-    /// Multiplications and additions of its formula; none that padding, tails or masks add.
-    pub flops: u64,
 }
 
 /// A launch as it was planned.

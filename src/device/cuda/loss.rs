@@ -1,9 +1,9 @@
 //! The loss and the probabilities.
 
 use super::Cuda;
-use super::kernels::{Launch, Module, Work};
+use super::kernels::{Launch, Module};
 use super::memory::{View, ViewMut};
-use crate::device::{DeviceError, LossKernels, LossShape, check_lengths};
+use crate::device::{DeviceError, LossKernels, LossShape, Work, check_lengths};
 use cudarc::driver::DeviceRepr;
 
 /// Arguments of `bce_forward_backward` in `kernels/loss.cu`.

@@ -1,9 +1,9 @@
 //! Device memory: a pool whose addresses repeat, views that know what they hold, and the moves between host and device.
 
-use super::kernels::{Launch, Module, Work};
+use super::kernels::{Launch, Module};
 use super::pixels::Pixels;
 use super::{Cuda, Precision, replay, words};
-use crate::device::{DeviceError, Memory, Placement, Storage, check_lengths};
+use crate::device::{DeviceError, Memory, Placement, Storage, Work, check_lengths};
 use cudarc::driver::sys::{CUdeviceptr, CUresult};
 use cudarc::driver::{CudaContext, CudaStream, DeviceRepr, DriverError, result};
 use std::cell::{Cell, RefCell};

@@ -2,10 +2,10 @@
 
 use super::Cuda;
 use super::conv::{Divisor, extent};
-use super::kernels::{Launch, Module, Work};
+use super::kernels::{Launch, Module};
 use super::memory::{Element, View, ViewMut};
 use super::rows::{Extents, Walk};
-use crate::device::{DeviceError, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, check_lengths};
+use crate::device::{DeviceError, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, Work, check_lengths};
 use cudarc::driver::DeviceRepr;
 
 /// Blocks a multiprocessor.

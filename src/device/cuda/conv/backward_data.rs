@@ -4,9 +4,9 @@ use super::geometry::{Divisor, Geometry};
 use super::tensor::Operands;
 use super::tiles::Tiling;
 use crate::device::cuda::Cuda;
-use crate::device::cuda::kernels::{Module, Work};
+use crate::device::cuda::kernels::Module;
 use crate::device::cuda::memory::{View, ViewMut};
-use crate::device::{ConvShape, DeviceError, ReduceEpilogue};
+use crate::device::{ConvShape, DeviceError, ReduceEpilogue, Work};
 use cudarc::driver::DeviceRepr;
 
 const KERNEL: &str = "conv_backward_data";

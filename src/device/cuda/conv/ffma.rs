@@ -2,10 +2,10 @@
 //! do not take.
 
 use super::geometry::{Divisor, Geometry, extent, seen};
-use crate::device::cuda::kernels::{Launch, Module, Work};
+use crate::device::cuda::kernels::{Launch, Module};
 use crate::device::cuda::memory::{View, ViewMut};
 use crate::device::cuda::{Cuda, Precision, TICKETS};
-use crate::device::{ConvShape, DeviceError, InputTransform, ReduceEpilogue};
+use crate::device::{ConvShape, DeviceError, InputTransform, ReduceEpilogue, Work};
 use cudarc::driver::DeviceRepr;
 
 /// Argument of the kernels `conv_ffma_forward_*`.

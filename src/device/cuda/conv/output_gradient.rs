@@ -2,10 +2,10 @@
 //! (`kernels/conv_output_gradient.cuh`).
 
 use super::geometry::extent;
-use crate::device::cuda::kernels::{Launch, Module, Work};
+use crate::device::cuda::kernels::{Launch, Module};
 use crate::device::cuda::memory::{Buffer, View, ViewMut};
 use crate::device::cuda::{Cuda, Precision, TICKETS};
-use crate::device::{ConvShape, DeviceError, Memory, OutputGradient, Storage};
+use crate::device::{ConvShape, DeviceError, Memory, OutputGradient, Storage, Work};
 use cudarc::driver::DeviceRepr;
 
 /// Argument of the kernels `conv_form_gradient`.

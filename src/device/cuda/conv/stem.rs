@@ -1,10 +1,10 @@
 //! The stem's own path (`conv_stem_*` in `kernels/conv.cu`): 7×7 taps over three channels, stride 2, padding 3, on tensor cores.
 
 use super::geometry::{Geometry, extent};
-use crate::device::cuda::kernels::{Launch, Module, Work};
+use crate::device::cuda::kernels::{Launch, Module};
 use crate::device::cuda::memory::{View, ViewMut};
 use crate::device::cuda::{Cuda, Precision, TICKETS};
-use crate::device::{ConvShape, DeviceError};
+use crate::device::{ConvShape, DeviceError, Work};
 use cudarc::driver::DeviceRepr;
 
 /// Argument of `conv_stem_forward`.
