@@ -1,6 +1,6 @@
 //! Adam in Keras's form, over the arenas.
 
-use crate::device::{AdamConstants, Device, DeviceError, Real, Storage};
+use crate::device::{AdamConstants, Device, DeviceError, Pass, Real, Storage};
 use crate::parameters::{Arena, Layout, Parameters};
 use crate::tensor::Tensor;
 
@@ -48,6 +48,7 @@ impl<D: Device> Adam<D> {
     /// The device's.
     pub fn step(&mut self, device: &D, parameters: &mut Parameters<D>, loss: D::View<'_>) -> Result<(), DeviceError> {
         let from = parameters.trainable_from;
+        device.enter("adam", Pass::Update);
         device.adam(
             parameters.weights.from_offset_mut(from),
             self.m.from_offset_mut(from),

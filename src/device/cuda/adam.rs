@@ -3,7 +3,7 @@
 use super::Cuda;
 use super::kernels::{Launch, Module};
 use super::memory::{View, ViewMut};
-use crate::device::adam::check_adam;
+use crate::device::adam::{ADAM_FLOPS, check_adam};
 use crate::device::{AdamConstants, AdamKernels, DeviceError, Work};
 use cudarc::driver::DeviceRepr;
 
@@ -77,7 +77,8 @@ impl AdamKernels for Cuda {
             epsilon: constants.epsilon as f32,
         };
         let (parameters, copy) = (count as u64, if w.narrow().is_some() { 2 } else { 0 });
-        let work = Work { reads: 16 * parameters + 8, writes: (12 + copy) * parameters, flops: 11 * parameters };
+        let work =
+            Work { reads: 16 * parameters + 8, writes: (12 + copy) * parameters, flops: ADAM_FLOPS * parameters };
         let launch = Launch { grid: [threads.div_ceil(256), 1, 1], block: 256, shared: 0, work };
         self.launch(Module::Adam, "adam", launch, &arguments)
     }

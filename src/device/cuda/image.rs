@@ -75,7 +75,7 @@ impl ImageKernels for Cuda {
         let work = Work {
             reads: (len + shape.n * size_of::<Placement>()) as u64,
             writes: (len * element.bytes()) as u64,
-            flops: 2 * len as u64,
+            flops: shape.flops(),
         };
         let shared = (rows * (SEGMENT + 4 * pitch)) as u32;
         let launch = Launch { grid: [len.div_ceil(elements) as u32, 1, 1], block: 256, shared, work };

@@ -150,7 +150,7 @@ impl Cuda {
         launch: Launch,
         arguments: &A,
     ) -> Result<(), DeviceError> {
-        let Launch { grid: [x, y, z], block, shared, work: _ } = launch;
+        let Launch { grid: [x, y, z], block, shared, work } = launch;
         if x == 0 || y == 0 || z == 0 || y > 65535 || z > 65535 || x > i32::MAX as u32 || block == 0 || block > 1024 {
             return Err(DeviceError::Shape { kernel, reason: format!("no GPU runs {launch:?}, for {arguments:?}") });
         }
@@ -165,7 +165,7 @@ impl Cuda {
         builder.arg(arguments);
         // SAFETY: the struct is the one the kernel declares, and its addresses come from live views of the lengths that the
         // caller has checked against its geometry.
-        unsafe { builder.launch(config) }.map_err(failed)?;
+        self.timed(kernel, work, || unsafe { builder.launch(config) }.map(drop)).map_err(failed)?;
         if let Some(plan) = &mut *self.inner.kernels.plan.borrow_mut() {
             plan.push(Planned { kernel, launch });
         }

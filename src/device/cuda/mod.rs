@@ -6,6 +6,7 @@
 //! - [`memory`]: the buffer pool, whose addresses repeat from step to step; views; copies; what a view's elements are.
 //! - [`pixels`]: the next batch, on its way while a step runs.
 //! - [`kernels`]: the PTX of each layer family, its functions, and the one place that launches them.
+//! - `clock` and `rates`: how long launches take, and how long they must.
 //! - [`replay`]: a training step captured once as a CUDA graph, and replayed.
 //! - `rows`: the grid of the passes over activations, a row a pixel.
 //! - one file a layer family, as in every device: geometry and arguments of its launches.
@@ -14,6 +15,7 @@
 
 mod adam;
 mod batch_norm;
+mod clock;
 mod conv;
 mod dense;
 mod image;
@@ -22,11 +24,13 @@ mod loss;
 pub mod memory;
 pub mod pixels;
 mod pool;
+mod rates;
 pub mod replay;
 mod rows;
 pub mod simulated;
 
 use super::DeviceError;
+use clock::Clocks;
 use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaStream, DriverError};
 use kernels::Kernels;
@@ -69,6 +73,7 @@ struct Inner {
     pool: Rc<Pool>,
     tickets: Block,
     lanes: Rc<Lanes>,
+    clocks: Clocks,
 }
 
 impl Drop for Inner {
@@ -129,7 +134,9 @@ impl Cuda {
         })?;
         memory::clear(&compute, &tickets).map_err(failed)?;
         let lanes = Rc::default();
-        let inner = Inner { name, precision, multiprocessors, context, compute, copies, kernels, pool, tickets, lanes };
+        let clocks = Clocks::default();
+        let inner =
+            Inner { name, precision, multiprocessors, context, compute, copies, kernels, pool, tickets, lanes, clocks };
         Ok(Cuda { inner: Rc::new(inner) })
     }
 

@@ -153,7 +153,7 @@ impl Cuda {
         let work = Work {
             reads: (shape.input_len() * x.element().bytes() + norm) as u64,
             writes: if winners == 0 { walk.bytes } else { outputs },
-            flops: outputs * (shape.window * shape.window - 1) as u64,
+            flops: shape.flops(),
         };
         self.launch(Module::Pool, kernel, walk.launch(walk.blocks(self, BLOCKS), work), &arguments)
     }

@@ -86,7 +86,7 @@ impl Cuda {
         let work = Work {
             reads: ((operand_len + read + masks) * operands.bytes + channels * size_of::<f32>()) as u64,
             writes: (written * operands.bytes + results * size_of::<f32>()) as u64,
-            flops: 2 * shape.macs() as u64,
+            flops: shape.flops(),
         };
         self.launch(Module::Conv, tiling.tile.backward_data, tiling.launch(work), &arguments)
     }

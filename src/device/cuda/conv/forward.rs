@@ -68,14 +68,12 @@ impl Cuda {
             column_tiles: tiling.column_tiles,
             group: tiling.group,
         };
-        // A stride that is longer than the filter skips lines and pixels.
-        let seen = shape.n * shape.h.min(shape.p * shape.r) * shape.w.min(shape.q * shape.s) * shape.c;
         let channels = transform.map_or(0, |_| 2 * shape.c) + bias.map_or(0, |_| shape.k);
         let results = partials + stats.map_or(0, |_| 2 * shape.k);
         let work = Work {
-            reads: ((seen + shape.weights_len()) * operands.bytes + channels * size_of::<f32>()) as u64,
+            reads: ((shape.seen() + shape.weights_len()) * operands.bytes + channels * size_of::<f32>()) as u64,
             writes: (shape.output_len() * operands.bytes + results * size_of::<f32>()) as u64,
-            flops: 2 * shape.macs() as u64,
+            flops: shape.flops(),
         };
         let kernel = if transform.is_some() { tiling.tile.transformed } else { tiling.tile.forward };
         self.launch(Module::Conv, kernel, tiling.launch(work), &arguments)

@@ -135,7 +135,7 @@ impl Cuda {
         let work = Work {
             reads: (shape.input_len() * x.element().bytes() + floats * size_of::<f32>()) as u64,
             writes: (shape.output_len() * y.element().bytes() + results * size_of::<f32>() + partials) as u64,
-            flops: 2 * shape.macs() as u64,
+            flops: shape.flops(),
         };
         let grid = [blocks as u32, plan.groups as u32, 1];
         let launch = Launch { grid, block: 128, shared: plan.forward_shared as u32, work };
@@ -168,7 +168,7 @@ impl Cuda {
         let work = Work {
             reads: (shape.output_len() * dy.element().bytes() + shape.input_len() * x.element().bytes()) as u64,
             writes: partials as u64,
-            flops: 2 * shape.macs() as u64,
+            flops: shape.flops(),
         };
         let grid = [blocks as u32, plan.groups as u32, 1];
         let launch = Launch { grid, block: 224, shared: plan.backward_shared as u32, work };
