@@ -18,8 +18,9 @@ use onesheet::model::{Architecture, Extents, Model, import};
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::RunConfig;
+use onesheet::training::profiling::Profiling;
 use onesheet::training::run_folder::{RunFolder, folder_of, last_checkpoint, synthetic_posters};
-use onesheet::training::trainer::{self, Ending, Trainer};
+use onesheet::training::trainer::{self, Ending, Event, Trainer};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::path::{Path, PathBuf};
@@ -41,8 +42,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         None => Run::begin(args, console)?,
     };
     match device {
-        Opened::Cpu(device, why) => train(Rc::new(device), &why, run, console, args.json),
-        Opened::Cuda(device) => train(Rc::new(device), "", run, console, args.json),
+        Opened::Cpu(device, why) => train(Rc::new(device), &why, run, console, args),
+        Opened::Cuda(device) => train(Rc::new(device), "", run, console, args),
     }
 }
 
@@ -106,7 +107,7 @@ impl Run {
         let mut folder = RunFolder::resume(path).map_err(TrainingError::from)?;
         let checkpoint = Checkpoint::open(&last_checkpoint(path))?;
         let metadata = checkpoint.metadata();
-        let config = args.resumed(metadata.config.clone());
+        let config = args.resumed(metadata.config.clone(), metadata.progress.total_steps);
         let posters = config.data.clone().unwrap_or_else(|| synthetic_posters(path));
         let file = TensorFile::open(&posters)?;
         let device = device::open(config.device, config.precision)?;
@@ -116,7 +117,7 @@ impl Run {
 }
 
 /// Trains on `device`, chosen for the reason `why` if there was a choice.
-fn train<D: Device>(device: Rc<D>, why: &str, run: Run, console: Console, json: bool) -> anyhow::Result<()> {
+fn train<D: Device>(device: Rc<D>, why: &str, run: Run, console: Console, args: &Args) -> anyhow::Result<()> {
     let Run { config, mut folder, file, checkpoint, weights } = run;
     let path = folder.path().to_path_buf();
     let extents = Extents::resnet50();
@@ -140,8 +141,17 @@ fn train<D: Device>(device: Rc<D>, why: &str, run: Run, console: Console, json: 
     }
 
     let signals = Signals::catch().context("cannot catch Ctrl-C")?;
-    let mut shown = Progress::new(console, json, trainer.config(), progress.total_steps, trainer.steps_per_epoch());
-    let ending = match trainer.run(&mut folder, &signals.stop, &mut |event| shown.show(event)) {
+    let step = format!("a training step of {} posters", trainer.config().batch);
+    let mut profiling = args.profile.map(|_| Profiling::new(Rc::clone(trainer.model().device())));
+    let mut shown =
+        Progress::new(console, args.json, trainer.config(), progress.total_steps, trainer.steps_per_epoch());
+    let mut watch = |event: Event<'_>| {
+        if let Some(profiling) = &mut profiling {
+            profiling.watch(&event);
+        }
+        shown.show(event);
+    };
+    let ending = match trainer.run(&mut folder, &signals.stop, &mut watch) {
         Ok(ending) => ending,
         Err(error) => {
             shown.fail(&error, &path);
@@ -149,6 +159,9 @@ fn train<D: Device>(device: Rc<D>, why: &str, run: Run, console: Console, json: 
         }
     };
     shown.close(ending, trainer.progress(), &path);
+    if let Some(profiling) = profiling {
+        narration::profile(&profiling.end(step)?, console, args.json, &path)?;
+    }
     match ending {
         Ending::Interrupted => Err(Interrupted(signals.caught.load(Ordering::Relaxed) as i32).into()),
         Ending::Finished | Ending::StepLimit => Ok(()),
