@@ -187,20 +187,20 @@ impl Profile {
         let width = totals.iter().map(|total| total.name.chars().count()).max().unwrap_or_default().max(16);
         writeln!(
             f,
-            "\n{name:width$}  {:>8}  {:>10}  {:>6}  {:>8}  {:>8}  {:>7}",
-            "launches", "ms", "time", "TB/s", "TFLOP/s", "floor"
+            "\n{name:width$}  {:>8}  {:>10}  {:>7}  {:>8}  {:>8}  {:>7}",
+            "launches", "ms", "share", "TB/s", "TFLOP/s", "floor"
         )?;
         for total in totals.iter().take(most).chain([&all]) {
             let floor = total.floor.map_or("-".into(), |floor| format!("{:.1} %", 100.0 * floor / total.seconds));
             writeln!(
                 f,
-                "{:width$}  {:>8}  {:>10.3}  {:>4.1} %  {:>8.4}  {:>8.4}  {floor:>7}",
+                "{:width$}  {:>8}  {:>10.3}  {:>5.1} %  {:>8}  {:>8}  {floor:>7}",
                 total.name,
                 total.launches,
                 1e3 * total.seconds,
                 100.0 * total.seconds / all.seconds,
-                total.work.bytes() as f64 / total.seconds / 1e12,
-                total.work.flops as f64 / total.seconds / 1e12,
+                three_digits(total.work.bytes() as f64 / total.seconds / 1e12),
+                three_digits(total.work.flops as f64 / total.seconds / 1e12),
             )?;
         }
         match totals.len().saturating_sub(most) {
@@ -219,10 +219,10 @@ impl fmt::Display for Profile {
         writeln!(f, "{count} launches, each measured {times}; the median counts")?;
         match &self.rates {
             Ok(Rates { bytes, flops, source }) => {
-                let (bytes, flops) = (bytes / 1e12, flops / 1e12);
+                let [bytes, flops] = [bytes, flops].map(|rate| three_digits(rate / 1e12));
                 writeln!(
                     f,
-                    "floor: the share of the time that its bytes at {bytes:.4} TB/s or its FLOPs at {flops:.4} TFLOP/s"
+                    "floor: the share of the time that its bytes at {bytes} TB/s or its FLOPs at {flops} TFLOP/s"
                 )?;
                 writeln!(f, "need, the slower of the two ({source});")?;
                 writeln!(f, "above 100 % where operands are found in a cache")?;
@@ -234,6 +234,12 @@ impl fmt::Display for Profile {
         self.table(f, "layer and pass", &self.by(layer), TOP)?;
         self.table(f, "pass", &self.by(|launch| launch.place.pass.name().into()), usize::MAX)
     }
+}
+
+/// A rate in a table: three significant digits, but none behind the sixth after the point.
+fn three_digits(x: f64) -> String {
+    let before = if x > 0.0 { x.log10().floor() as i32 + 1 } else { 3 };
+    format!("{x:.*}", (3 - before).clamp(0, 6) as usize)
 }
 
 /// To six significant digits.
@@ -307,7 +313,11 @@ mod tests {
     }
 
     #[test]
-    fn figures_keep_six_digits() {
+    fn figures_keep_six_digits_and_tables_three() {
+        assert_eq!(
+            [1234.5, 98.76, 1.0, 0.04567, 1.234e-6, 0.0].map(three_digits),
+            ["1234", "98.8", "1.00", "0.0457", "0.000001", "0"]
+        );
         assert_eq!([1234567.0, 1.0 / 3.0, 1.234567e-9, 0.0].map(figure), [1234570.0, 0.333333, 1.23457e-9, 0.0]);
     }
 }
