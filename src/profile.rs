@@ -43,7 +43,7 @@ pub struct Profile {
 /// A launch as the CSV has it. What follows from a device's rates is empty where nobody knows them.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row<'a> {
-    /// What was measured, such as a training step of so many posters.
+    /// What was measured, such as a training step at some batch.
     pub step: &'a str,
     /// On which device.
     pub device: &'a str,
@@ -214,9 +214,9 @@ impl Profile {
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Profile { step, device, steps, launches, .. } = self;
-        let (count, times) = (launches.len(), if *steps == 1 { "once".into() } else { format!("{steps} times") });
+        let times = if *steps == 1 { "once".into() } else { format!("{steps} times; the median counts") };
         writeln!(f, "{step} on {device}")?;
-        writeln!(f, "{count} launches, each measured {times}; the median counts")?;
+        writeln!(f, "{} launches, each measured {times}", launches.len())?;
         match &self.rates {
             Ok(Rates { bytes, flops, source }) => {
                 let [bytes, flops] = [bytes, flops].map(|rate| three_digits(rate / 1e12));

@@ -349,7 +349,7 @@ fn a_profile_names_the_layers_and_ends_the_run_as_a_step_limit_does() {
     let (code, stdout, stderr) = run(onesheet().current_dir(&folder).args(resume).arg("--profile=2"));
     assert_eq!(code, 0, "{stderr}");
     assert!(stderr.contains("after step 7, everything saved") && stderr.contains("runs/run/profile.csv"), "{stderr}");
-    for part in ["a training step of 4 posters on CPU", "each measured 2 times", "conv_backward_weights", "\npass "] {
+    for part in ["a training step at batch 4 on CPU", "each measured 2 times", "conv_backward_weights", "\npass "] {
         assert!(stdout.contains(part), "{part}: {stdout}");
     }
     let path = folder.path().join("runs/run/profile.csv");

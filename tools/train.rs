@@ -141,7 +141,7 @@ fn train<D: Device>(device: Rc<D>, why: &str, run: Run, console: Console, args: 
     }
 
     let signals = Signals::catch().context("cannot catch Ctrl-C")?;
-    let step = format!("a training step of {} posters", trainer.config().batch);
+    let step = format!("a training step at batch {}", trainer.config().batch);
     let mut profiling = args.profile.map(|_| Profiling::new(Rc::clone(trainer.model().device())));
     let mut shown =
         Progress::new(console, args.json, trainer.config(), progress.total_steps, trainer.steps_per_epoch());

@@ -27,7 +27,7 @@ pub fn write(work: &mut Work, path: &Path, steps: usize) -> anyhow::Result<()> {
     profiler.stop();
     let mut file = File::create(path).with_context(|| format!("--profile {}", path.display()))?;
     for (step, launches, headed) in [("a training step", train, true), ("inference", infer, false)] {
-        let profile = Profile::new(&*device, format!("{step} of {posters} posters"), &launches)?;
+        let profile = Profile::new(&*device, format!("{step} at batch {posters}"), &launches)?;
         eprintln!("\n{profile}");
         profile.write(&mut file, headed)?;
     }
