@@ -1,8 +1,9 @@
 //! Adam: one launch over the arena.
 
 use super::Cuda;
-use super::kernels::{Launch, Module, Work};
+use super::kernels::{Launch, Work};
 use super::memory::{View, ViewMut};
+use super::modules::Module;
 use crate::device::adam::check_adam;
 use crate::device::{AdamConstants, AdamKernels, DeviceError};
 use cudarc::driver::DeviceRepr;

@@ -1,7 +1,8 @@
 //! Batch norm and the junction: launches of `kernels/batch_norm.cu`.
 
-use super::kernels::{Launch, Module, Work};
+use super::kernels::{Launch, Work};
 use super::memory::{View, ViewMut};
+use super::modules::Module;
 use super::rows::{Extents, Walk};
 use super::{Cuda, TICKETS};
 use crate::device::{BatchNormConstants, BatchNormKernels, DeviceError, ReduceEpilogue, Rows, check_channels};

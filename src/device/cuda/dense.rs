@@ -1,7 +1,8 @@
 //! Dense layers: three products of one shape, and the gradient of their ReLU.
 
-use super::kernels::{Launch, Module, Work};
+use super::kernels::{Launch, Work};
 use super::memory::{View, ViewMut};
+use super::modules::Module;
 use super::{Cuda, TICKETS};
 use crate::device::{DenseKernels, DenseShape, DeviceError, check_lengths};
 use cudarc::driver::DeviceRepr;

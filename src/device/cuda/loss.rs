@@ -1,8 +1,9 @@
 //! The loss and the probabilities.
 
 use super::Cuda;
-use super::kernels::{Launch, Module, Work};
+use super::kernels::{Launch, Work};
 use super::memory::{View, ViewMut};
+use super::modules::Module;
 use crate::device::{DeviceError, LossKernels, LossShape, check_lengths};
 use cudarc::driver::DeviceRepr;
 

@@ -1,6 +1,7 @@
 //! Device memory: a pool whose addresses repeat, views that know what they hold, and the moves between host and device.
 
-use super::kernels::{Launch, Module, Work};
+use super::kernels::{Launch, Work};
+use super::modules::Module;
 use super::pixels::Pixels;
 use super::{Cuda, Precision, replay, words};
 use crate::device::{DeviceError, Memory, Placement, Storage, check_lengths};
@@ -280,7 +281,7 @@ impl Cuda {
 
     fn copy_to_device(&self, to: u64, bytes: &[u8]) -> Result<(), DeviceError> {
         let failed = |error| self.driver_error(format!("copying {} bytes to the device", bytes.len()), error);
-        self.inner.context.bind_to_thread().map_err(failed)?;
+        self.inner.gpu.context.bind_to_thread().map_err(failed)?;
         let stream = &self.inner.compute;
         // SAFETY: the view's memory is live, and `bytes` outlives the copy, which is waited for: CUDA leaves open whether
         // pageable memory has been read when the call returns.
@@ -352,7 +353,7 @@ impl Memory for Cuda {
         let stream = &self.inner.compute;
         let mut bytes = vec![0u8; from.bytes()];
         let failed = |error| self.driver_error("waiting for the kernels launched so far", error);
-        self.inner.context.bind_to_thread().map_err(failed)?;
+        self.inner.gpu.context.bind_to_thread().map_err(failed)?;
         if !bytes.is_empty() {
             // SAFETY: the view's memory is live, and `bytes` outlives the copy, which is waited for.
             unsafe { result::memcpy_dtoh_async(&mut bytes, from.address(), stream.cu_stream()) }.map_err(failed)?;
@@ -385,7 +386,7 @@ impl Memory for Cuda {
     fn fill(&self, to: ViewMut<'_>, value: f32) -> Result<(), DeviceError> {
         let failed = |error| self.driver_error(format!("filling {} elements", to.len()), error);
         if value.to_bits() == 0 {
-            self.inner.context.bind_to_thread().map_err(failed)?;
+            self.inner.gpu.context.bind_to_thread().map_err(failed)?;
             let stream = self.inner.compute.cu_stream();
             for (address, bytes) in [(Some(to.address()), to.bytes()), (to.narrow(), 2 * to.len())] {
                 if let (Some(address), 1..) = (address, bytes) {
@@ -412,7 +413,7 @@ impl Memory for Cuda {
             _ if to.len() == 0 => {}
             _ => {
                 let failed = |error| self.driver_error(format!("copying {} elements", to.len()), error);
-                self.inner.context.bind_to_thread().map_err(failed)?;
+                self.inner.gpu.context.bind_to_thread().map_err(failed)?;
                 let stream = self.inner.compute.cu_stream();
                 // SAFETY: both views are live, of one length, and the target is exclusive.
                 unsafe { result::memcpy_dtod_async(to.address(), from.address(), to.bytes(), stream) }

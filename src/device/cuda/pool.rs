@@ -2,8 +2,9 @@
 
 use super::Cuda;
 use super::conv::{Divisor, extent};
-use super::kernels::{Launch, Module, Work};
+use super::kernels::{Launch, Work};
 use super::memory::{Element, View, ViewMut};
+use super::modules::Module;
 use super::rows::{Extents, Walk};
 use crate::device::{DeviceError, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, check_lengths};
 use cudarc::driver::DeviceRepr;

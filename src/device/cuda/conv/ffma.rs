@@ -2,8 +2,9 @@
 //! do not take.
 
 use super::geometry::{Divisor, Geometry, extent, seen};
-use crate::device::cuda::kernels::{Launch, Module, Work};
+use crate::device::cuda::kernels::{Launch, Work};
 use crate::device::cuda::memory::{View, ViewMut};
+use crate::device::cuda::modules::Module;
 use crate::device::cuda::{Cuda, Precision, TICKETS};
 use crate::device::{ConvShape, DeviceError, InputTransform, ReduceEpilogue};
 use cudarc::driver::DeviceRepr;

@@ -4,8 +4,9 @@ use super::geometry::{Divisor, Geometry};
 use super::tensor::Operands;
 use super::tiles::Tiling;
 use crate::device::cuda::Cuda;
-use crate::device::cuda::kernels::{Module, Work};
+use crate::device::cuda::kernels::Work;
 use crate::device::cuda::memory::{View, ViewMut};
+use crate::device::cuda::modules::Module;
 use crate::device::{ConvShape, DeviceError, InputTransform};
 use cudarc::driver::DeviceRepr;
 

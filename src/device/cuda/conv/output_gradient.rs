@@ -2,8 +2,9 @@
 //! (`kernels/conv_output_gradient.cuh`).
 
 use super::geometry::extent;
-use crate::device::cuda::kernels::{Launch, Module, Work};
+use crate::device::cuda::kernels::{Launch, Work};
 use crate::device::cuda::memory::{Buffer, View, ViewMut};
+use crate::device::cuda::modules::Module;
 use crate::device::cuda::{Cuda, Precision, TICKETS};
 use crate::device::{ConvShape, DeviceError, Memory, OutputGradient, Storage};
 use cudarc::driver::DeviceRepr;

@@ -1,8 +1,9 @@
 //! The stem's own path (`conv_stem_*` in `kernels/conv.cu`): 7×7 taps over three channels, stride 2, padding 3, on tensor cores.
 
 use super::geometry::{Geometry, extent};
-use crate::device::cuda::kernels::{Launch, Module, Work};
+use crate::device::cuda::kernels::{Launch, Work};
 use crate::device::cuda::memory::{View, ViewMut};
+use crate::device::cuda::modules::Module;
 use crate::device::cuda::{Cuda, Precision, TICKETS};
 use crate::device::{ConvShape, DeviceError};
 use cudarc::driver::DeviceRepr;
