@@ -102,6 +102,7 @@ impl Memory for Rounded {
     type Buffer = Buffer;
     type View<'a> = View<'a>;
     type ViewMut<'a> = ViewMut<'a>;
+    type Arriving = Vec<f32>;
     type Pixels = HostPixels;
     type Plan = ();
 
@@ -140,6 +141,19 @@ impl Memory for Rounded {
 
     fn download(&self, from: View<'_>) -> Result<Vec<f32>, DeviceError> {
         self.inner.download(from.data)
+    }
+
+    fn fetch(&self, from: View<'_>) -> Result<Vec<f32>, DeviceError> {
+        self.inner.fetch(from.data)
+    }
+
+    /// As late as it may be: whoever can go on without them does.
+    fn is_here(&self, _: &Vec<f32>) -> bool {
+        false
+    }
+
+    fn receive(&self, arriving: Vec<f32>) -> Result<Vec<f32>, DeviceError> {
+        self.inner.receive(arriving)
     }
 
     fn upload_pixels(&self, pixels: &[u8], placements: &[Placement]) -> Result<HostPixels, DeviceError> {

@@ -3,6 +3,7 @@
 use super::kernels::{Launch, Work};
 use super::modules::Module;
 use super::pixels::Pixels;
+use super::slots::{Arriving, SLOT};
 use super::{Cuda, Precision, replay, words};
 use crate::device::{DeviceError, Memory, Placement, Storage, check_lengths};
 use cudarc::driver::sys::{CUdeviceptr, CUresult};
@@ -29,6 +30,16 @@ impl Element {
         match self {
             Element::F32 => 4,
             Element::Bf16 => 2,
+        }
+    }
+
+    /// Numbers from their bytes.
+    pub(super) fn numbers(self, bytes: &[u8]) -> Vec<f32> {
+        match self {
+            Element::F32 => bytemuck::pod_collect_to_vec(bytes),
+            Element::Bf16 => {
+                bytemuck::pod_collect_to_vec::<u8, half::bf16>(bytes).into_iter().map(half::bf16::to_f32).collect()
+            }
         }
     }
 }
@@ -218,7 +229,8 @@ macro_rules! access {
                 self.at.narrow
             }
 
-            fn bytes(&self) -> usize {
+            /// Bytes of all elements.
+            pub(super) fn bytes(&self) -> usize {
                 self.at.len * self.at.element.bytes()
             }
         }
@@ -282,6 +294,9 @@ impl Cuda {
     fn copy_to_device(&self, to: u64, bytes: &[u8]) -> Result<(), DeviceError> {
         let failed = |error| self.driver_error(format!("copying {} bytes to the device", bytes.len()), error);
         self.inner.gpu.context.bind_to_thread().map_err(failed)?;
+        if bytes.len() <= SLOT {
+            return self.inner.slots.send(self, to, bytes).map_err(failed);
+        }
         let stream = &self.inner.compute;
         // SAFETY: the view's memory is live, and `bytes` outlives the copy, which is waited for: CUDA leaves open whether
         // pageable memory has been read when the call returns.
@@ -295,6 +310,7 @@ impl Memory for Cuda {
     type Buffer = Buffer;
     type View<'a> = View<'a>;
     type ViewMut<'a> = ViewMut<'a>;
+    type Arriving = Arriving;
     type Pixels = Pixels;
     type Plan = replay::Plan;
 
@@ -359,12 +375,19 @@ impl Memory for Cuda {
             unsafe { result::memcpy_dtoh_async(&mut bytes, from.address(), stream.cu_stream()) }.map_err(failed)?;
         }
         stream.synchronize().map_err(failed)?;
-        Ok(match from.element() {
-            Element::F32 => bytemuck::pod_collect_to_vec(&bytes),
-            Element::Bf16 => {
-                bytemuck::pod_collect_to_vec::<u8, half::bf16>(&bytes).into_iter().map(half::bf16::to_f32).collect()
-            }
-        })
+        Ok(from.element().numbers(&bytes))
+    }
+
+    fn fetch(&self, from: View<'_>) -> Result<Arriving, DeviceError> {
+        Arriving::new(self, &from)
+    }
+
+    fn is_here(&self, arriving: &Arriving) -> bool {
+        arriving.is_here()
+    }
+
+    fn receive(&self, arriving: Arriving) -> Result<Vec<f32>, DeviceError> {
+        arriving.wait(self)
     }
 
     fn upload_pixels(&self, pixels: &[u8], placements: &[Placement]) -> Result<Pixels, DeviceError> {

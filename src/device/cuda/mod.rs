@@ -8,6 +8,7 @@
 //! - [`gpu`]: the GPU as a process sees it, one context for all devices on it; [`driver`]: whether the library can be called.
 //! - [`modules`]: the PTX of each layer family, what the driver's compiler makes of it, and what that takes.
 //! - [`kernels`]: the one place that launches.
+//! - [`slots`]: small transfers that the host does not wait for.
 //! - [`replay`]: a training step captured once as a CUDA graph, and replayed.
 //! - `rows`: the grid of the passes over activations, a row a pixel.
 //! - one file a layer family, as in every device: geometry and arguments of its launches.
@@ -30,6 +31,7 @@ mod pool;
 pub mod replay;
 mod rows;
 pub mod simulated;
+pub mod slots;
 
 use super::DeviceError;
 use cudarc::driver::sys::CUresult;
@@ -38,6 +40,7 @@ use gpu::{Gpu, Progress};
 use kernels::Kernels;
 use memory::{Block, Pool};
 use pixels::Lanes;
+use slots::Slots;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -88,6 +91,7 @@ struct Inner {
     pool: Rc<Pool>,
     tickets: Block,
     lanes: Rc<Lanes>,
+    slots: Rc<Slots>,
 }
 
 impl Drop for Inner {
@@ -127,8 +131,8 @@ impl Cuda {
             })
         })?;
         memory::clear(&compute, &tickets).map_err(driver::no_device)?;
-        let (gpu, lanes) = (Arc::clone(gpu), Rc::default());
-        let inner = Inner { name, precision, gpu, compute, copies, kernels, pool, tickets, lanes };
+        let (gpu, lanes, slots) = (Arc::clone(gpu), Rc::default(), Rc::default());
+        let inner = Inner { name, precision, gpu, compute, copies, kernels, pool, tickets, lanes, slots };
         Ok(Cuda { inner: Rc::new(inner) })
     }
 
