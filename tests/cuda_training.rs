@@ -85,7 +85,7 @@ fn losses<D: Device>(device: Rc<D>, config: &ModelConfig, images: usize, steps: 
 
 /// The processor, rounding as CUDA does.
 fn oracle(precision: Precision) -> Rc<Rounded> {
-    Rc::new(Rounded { inner: Cpu::new(), precision })
+    Rc::new(Rounded { inner: Cpu::new(), precision, late: false })
 }
 
 fn check_losses(config: &ModelConfig, images: usize, steps: u64, rate: f64, tolerances: [f64; 3]) {

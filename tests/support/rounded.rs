@@ -14,6 +14,8 @@ use std::ops::Range;
 pub struct Rounded {
     pub inner: Cpu,
     pub precision: Precision,
+    /// Whether numbers come back as late as they may: whoever can go on without them must.
+    pub late: bool,
 }
 
 /// A buffer that knows what it holds.
@@ -147,9 +149,8 @@ impl Memory for Rounded {
         self.inner.fetch(from.data)
     }
 
-    /// As late as it may be: whoever can go on without them does.
     fn is_here(&self, _: &Vec<f32>) -> bool {
-        false
+        !self.late
     }
 
     fn receive(&self, arriving: Vec<f32>) -> Result<Vec<f32>, DeviceError> {

@@ -90,6 +90,11 @@ pub(super) fn check() -> Result<i32, DeviceError> {
     }
 }
 
+/// The oldest driver that takes the kernels, in words.
+pub fn needed() -> String {
+    format!("{} (driver {OLDEST_DRIVER})", dotted(OLDEST))
+}
+
 /// A version of CUDA as people write it: 12040 is 12.4.
 pub(super) fn dotted(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
