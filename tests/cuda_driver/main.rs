@@ -138,7 +138,7 @@ fn without_a_library_there_is_no_driver() {
 fn a_run() {
     let genres = 7;
     let config = ModelConfig { extents: Extents::miniature(), image_size: 21, ..ModelConfig::resnet50(genres) };
-    cuda::gpu();
+    assert!(cuda::gpu().memory().unwrap() > 0);
     let device = Rc::new(Cuda::new(Precision::F32).unwrap());
     let mut learner = Learner::new(Rc::clone(&device), config, 5).unwrap();
     let format = PixelFormat { order: [2, 1, 0], scale: 1.0, shift: [0.0; 3] };

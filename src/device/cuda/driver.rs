@@ -13,7 +13,7 @@ const OLDEST: i32 = 11080;
 pub(super) const OLDEST_DRIVER: &str = "520";
 
 /// All that this crate and cudarc's wrappers call. `tests/cuda_driver.rs` compares it with what a run asks the library for.
-pub const SYMBOLS: [&str; 41] = [
+pub const SYMBOLS: [&str; 44] = [
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
     "cuDeviceGet",
@@ -55,6 +55,9 @@ pub const SYMBOLS: [&str; 41] = [
     "cuStreamCreate",
     "cuStreamDestroy_v2",
     "cuStreamEndCapture",
+    "cuStreamIsCapturing",
+    "cuStreamSynchronize",
+    "cuStreamWaitEvent",
 ];
 
 /// Whether the driver can be called, and is new enough: its CUDA version, 12.4 as 12040.

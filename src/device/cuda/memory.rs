@@ -167,6 +167,12 @@ pub struct Buffer {
 }
 
 impl Buffer {
+    /// So many bytes.
+    pub(super) fn scratch(pool: &Rc<Pool>, bytes: usize) -> Result<Self, DeviceError> {
+        let wide = Loan::new(pool, bytes)?;
+        Ok(Buffer { wide, narrow: None, len: bytes.div_ceil(4), element: Element::F32 })
+    }
+
     /// Where it begins.
     pub(super) fn address(&self) -> u64 {
         self.wide.address()
@@ -260,12 +266,6 @@ struct Elements {
 unsafe impl DeviceRepr for Elements {}
 
 impl Cuda {
-    /// Scratch memory for one launch, which may be dropped as soon as the launch is on its stream.
-    pub(super) fn workspace(&self, bytes: usize) -> Result<Buffer, DeviceError> {
-        let wide = Loan::new(&self.inner.pool, bytes)?;
-        Ok(Buffer { wide, narrow: None, len: bytes.div_ceil(4), element: Element::F32 })
-    }
-
     /// A kernel over `len` elements, in blocks of 256 threads with up to 16 elements each.
     fn elementwise(&self, kernel: &'static str, elements: Elements) -> Result<(), DeviceError> {
         if elements.len == 0 {

@@ -10,6 +10,7 @@
 //! - [`kernels`]: the one place that launches.
 //! - [`slots`]: small transfers that the host does not wait for.
 //! - [`replay`]: a training step captured once as a CUDA graph, and replayed.
+//! - [`scratch`]: tickets and workspaces, and what they assume of the order of launches.
 //! - `rows`: the grid of the passes over activations, a row a pixel.
 //! - one file a layer family, as in every device: geometry and arguments of its launches.
 //!
@@ -30,6 +31,7 @@ pub mod pixels;
 mod pool;
 pub mod replay;
 mod rows;
+pub mod scratch;
 pub mod simulated;
 pub mod slots;
 
@@ -38,8 +40,9 @@ use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaStream, DriverError};
 use gpu::{Gpu, Progress};
 use kernels::Kernels;
-use memory::{Block, Pool};
+use memory::Pool;
 use pixels::Lanes;
+use scratch::Tickets;
 use slots::Slots;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -69,10 +72,6 @@ impl Precision {
     }
 }
 
-/// Counters that kernels draw tickets from, to find out which of their blocks is the last. A launch uses the first few of
-/// them and leaves them zero.
-pub const TICKETS: usize = 4096;
-
 /// One NVIDIA GPU, or the simulated one. Clones share its memory.
 #[derive(Clone)]
 pub struct Cuda {
@@ -89,7 +88,7 @@ struct Inner {
     copies: Arc<CudaStream>,
     kernels: Kernels,
     pool: Rc<Pool>,
-    tickets: Block,
+    tickets: Tickets,
     lanes: Rc<Lanes>,
     slots: Rc<Slots>,
 }
@@ -124,13 +123,13 @@ impl Cuda {
         let stream = || gpu.context.new_stream().map_err(driver::no_device);
         let (compute, copies) = (stream()?, stream()?);
         let pool = Rc::new(Pool::new(&name, &gpu.context));
-        let tickets = pool.block(TICKETS * size_of::<u32>()).map_err(|error| {
+        let tickets = Tickets::new(&pool).map_err(|error| {
             DeviceError::Unavailable(match error {
                 DeviceError::OutOfMemory { .. } => format!("{name} has no memory left for us"),
                 error => error.to_string(),
             })
         })?;
-        memory::clear(&compute, &tickets).map_err(driver::no_device)?;
+        tickets.clear(&compute).map_err(driver::no_device)?;
         let (gpu, lanes, slots) = (Arc::clone(gpu), Rc::default(), Rc::default());
         let inner = Inner { name, precision, gpu, compute, copies, kernels, pool, tickets, lanes, slots };
         Ok(Cuda { inner: Rc::new(inner) })
@@ -144,11 +143,6 @@ impl Cuda {
     /// Streaming multiprocessors: blocks of a launch are best a multiple of what these hold.
     fn multiprocessors(&self) -> u32 {
         self.inner.gpu.multiprocessors()
-    }
-
-    /// The address of [`TICKETS`] counters, all zero between launches.
-    fn tickets(&self) -> u64 {
-        self.inner.tickets.address()
     }
 
     /// An error of the driver's, with what was asked of it.

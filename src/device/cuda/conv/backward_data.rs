@@ -70,7 +70,7 @@ impl Cuda {
             norm: of(|epilogue| epilogue.norm.address()),
             sums: of(|epilogue| epilogue.sums.address()),
             partials: workspace.address(),
-            tickets: self.tickets(),
+            tickets: self.tickets(KERNEL, tiling.tickets)?,
             shape: Geometry::new(KERNEL, shape)?,
             image: Divisor::new((height * width) as u32),
             line: Divisor::new(width as u32),

@@ -61,7 +61,7 @@ impl Cuda {
             bias: bias.as_ref().map_or(0, View::address),
             stats: stats.as_ref().map_or(0, ViewMut::address),
             partials: workspace.address(),
-            tickets: self.tickets(),
+            tickets: self.tickets(KERNEL, tiling.tickets)?,
             shape: Geometry::new(KERNEL, shape)?,
             image: Divisor::new((shape.p * shape.q) as u32),
             line: Divisor::new(shape.q as u32),

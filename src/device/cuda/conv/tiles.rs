@@ -3,8 +3,8 @@
 
 use super::geometry::extent;
 use crate::device::DeviceError;
-use crate::device::cuda::TICKETS;
 use crate::device::cuda::kernels::{Launch, Work};
+use crate::device::cuda::scratch::TICKETS;
 
 /// One of the tiles that `kernels/conv.cu` instantiates: pixels × columns, which are filters or, in the data gradient,
 /// channels.
@@ -75,6 +75,8 @@ pub(super) struct Tiling {
     pub(super) group: i32,
     /// `f32`s of the reduction's workspace.
     pub(super) partials: usize,
+    /// Tickets that it draws.
+    pub(super) tickets: usize,
     blocks: i32,
 }
 
@@ -100,10 +102,6 @@ impl Tiling {
             group *= 2;
         }
         let groups = tiles.div_ceil(group);
-        if column_tiles * (groups + 1) > TICKETS {
-            let reason = format!("{columns} columns are more than {TICKETS} tickets reach");
-            return Err(DeviceError::Shape { kernel, reason });
-        }
         let partials = (tiles + groups) * 2 * columns;
         // Pixels are counted past the last one, to the end of a tile.
         extent(kernel, pixels + tile.pixels)?;
@@ -114,6 +112,7 @@ impl Tiling {
             column_tiles: extent(kernel, column_tiles)?,
             group: extent(kernel, group)?,
             partials,
+            tickets: column_tiles * (groups + 1),
             blocks: extent(kernel, tiles * column_tiles)?,
         })
     }
