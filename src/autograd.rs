@@ -8,7 +8,7 @@
 //! tape, from the consumer that fills one until the producer that takes it. A value whose gradient nobody needs (the
 //! images, everything behind a frozen prefix, everything at inference) has no slot, and nothing is recorded for it.
 
-use crate::device::{Device, DeviceError};
+use crate::device::{Device, DeviceError, Pass, Place, Profiler};
 use crate::ops::{batch_norm, conv, dense, pool, residual};
 use crate::parameters::Parameters;
 use crate::tensor::{Shape, Tensor};
@@ -126,7 +126,8 @@ pub enum Node<D: Device> {
 pub struct Tape<D: Device> {
     device: Rc<D>,
     recording: bool,
-    nodes: Vec<Node<D>>,
+    /// With the layer each belongs to, if somebody measures the layers.
+    nodes: Vec<(Node<D>, Option<Place>)>,
     gradients: Vec<Option<Gradient<D>>>,
 }
 
@@ -161,9 +162,15 @@ impl<D: Device> Tape<D> {
         Some(Slot(self.gradients.len() - 1))
     }
 
+    /// Says which layer the next op is of, for whoever measures the layers.
+    pub(crate) fn enter(&self, layer: &str) {
+        self.device.enter(layer, Pass::Forward);
+    }
+
     /// Records an operation.
     pub(crate) fn push(&mut self, node: Node<D>) {
-        self.nodes.push(node);
+        let place = self.device.profiler().and_then(Profiler::place);
+        self.nodes.push((node, place));
     }
 
     /// Takes the gradient that has arrived for a value, if one has.
@@ -207,7 +214,10 @@ impl<D: Device> Tape<D> {
         parameters: &mut Parameters<D>,
     ) -> Result<(), DeviceError> {
         self.put(output, Gradient::Ready(seed));
-        while let Some(node) = self.nodes.pop() {
+        while let Some((node, place)) = self.nodes.pop() {
+            if let Some(Place { layer, .. }) = place {
+                self.device.enter(&layer, Pass::Backward);
+            }
             match node {
                 Node::Conv { y, x, layer } => conv::backward(self, parameters, y, x, layer)?,
                 Node::BatchNorm { z, y, raw, norm, trained } => {

@@ -8,6 +8,7 @@ pub mod model;
 pub mod ops;
 pub mod optim;
 pub mod parameters;
+pub mod profile;
 pub mod random;
 pub mod tensor;
 pub mod training;

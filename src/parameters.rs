@@ -3,7 +3,7 @@
 //! A parameter is a span of an arena. So one kernel updates everything, one buffer is exchanged between GPUs, and
 //! freezing the first layers of the network is taking a suffix.
 
-use crate::device::{Device, DeviceError, Storage};
+use crate::device::{Device, DeviceError, Pass, Storage};
 use std::ops::Range;
 
 /// Where a tensor lies in an arena. A parameter's weights, gradient and Adam moments lie at the same span of their arenas.
@@ -119,6 +119,7 @@ impl<D: Device> Parameters<D> {
 
     /// Sets every gradient to zero; what follows accumulates.
     pub fn clear_gradients(&mut self, device: &D) -> Result<(), DeviceError> {
+        device.enter("gradients", Pass::Backward);
         device.fill(self.gradients.from_offset_mut(self.trainable_from), D::Real::default())
     }
 }

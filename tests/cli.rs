@@ -335,6 +335,39 @@ fn a_step_limit_stops_and_resume_goes_on() {
     assert!(stderr.contains("going on after step 1") && stdout.contains("1/1"), "{stderr}{stdout}");
 }
 
+#[test]
+fn a_profile_names_the_layers_and_ends_the_run_as_a_step_limit_does() {
+    let folder = TempDir::new().unwrap();
+    let data = posters(folder.path());
+    let short = train(folder.path(), &data).args(["--max-steps", "2", "--profile"]).output().unwrap();
+    let stderr = String::from_utf8(short.stderr).unwrap();
+    assert_eq!(short.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("no step was measured") && stderr.contains("after step 2, everything saved"), "{stderr}");
+
+    // It goes on behind the end of the first epoch, which has four steps.
+    let resume = ["train", "--resume", "run", "--epochs", "3"];
+    let (code, stdout, stderr) = run(onesheet().current_dir(&folder).args(resume).arg("--profile=2"));
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("after step 7, everything saved") && stderr.contains("runs/run/profile.csv"), "{stderr}");
+    for part in ["a training step of 4 posters on CPU", "each measured 2 times", "conv_backward_weights", "\npass "] {
+        assert!(stdout.contains(part), "{part}: {stdout}");
+    }
+    let path = folder.path().join("runs/run/profile.csv");
+    let rows: Vec<csv::StringRecord> =
+        csv::Reader::from_path(&path).unwrap().into_records().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 316, "the launches of a step");
+    assert!(
+        rows.iter().any(|row| [&row[3], &row[4], &row[5]] == ["conv3_block1_0_bn", "forward", "batch_norm_finalise"])
+    );
+
+    let (code, stdout, stderr) = run(onesheet().current_dir(&folder).args(resume).args(["--profile=1", "--json"]));
+    assert_eq!(code, 0, "{stderr}");
+    let objects: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let launches: Vec<_> = objects.iter().filter(|object| object["kind"] == "launch").collect();
+    assert_eq!(launches.len(), 316);
+    assert_eq!(launches[315]["row"]["layer"], "adam");
+}
+
 /// Waits until the child's log has `rows` rows.
 fn wait_for_steps(child: &mut Child, log: &Path, rows: usize) {
     let began = Instant::now();

@@ -18,8 +18,9 @@ use onesheet::model::{Architecture, Extents, Model, import};
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::RunConfig;
+use onesheet::training::profiling::Profiling;
 use onesheet::training::run_folder::{RunFolder, folder_of, last_checkpoint, synthetic_posters};
-use onesheet::training::trainer::{self, Ending, Trainer};
+use onesheet::training::trainer::{self, Ending, Event, Trainer};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::path::{Path, PathBuf};
@@ -41,8 +42,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         None => Run::begin(args, console)?,
     };
     match device {
-        Opened::Cpu(device, why) => train(Rc::new(device), Some(&why), run, console, args.json),
-        Opened::Cuda(device) => train(Rc::new(device), None, run, console, args.json),
+        Opened::Cpu(device, why) => train(Rc::new(device), Some(&why), run, console, args),
+        Opened::Cuda(device) => train(Rc::new(device), None, run, console, args),
     }
 }
 
@@ -106,7 +107,7 @@ impl Run {
         let mut folder = RunFolder::resume(path).map_err(TrainingError::from)?;
         let checkpoint = Checkpoint::open(&last_checkpoint(path))?;
         let metadata = checkpoint.metadata();
-        let config = args.resumed(metadata.config.clone());
+        let config = args.resumed(metadata.config.clone(), metadata.progress.total_steps);
         let posters = config.data.clone().unwrap_or_else(|| synthetic_posters(path));
         let file = TensorFile::open(&posters)?;
         let device = device::open(config.device, config.precision, console)?;
@@ -116,7 +117,7 @@ impl Run {
 }
 
 /// Trains on `device`: on the processor for the reason `why`, or without one on a GPU.
-fn train<D: Device>(device: Rc<D>, why: Option<&str>, run: Run, console: Console, json: bool) -> anyhow::Result<()> {
+fn train<D: Device>(device: Rc<D>, why: Option<&str>, run: Run, console: Console, args: &Args) -> anyhow::Result<()> {
     let Run { config, mut folder, file, checkpoint, weights } = run;
     let path = folder.path().to_path_buf();
     let extents = Extents::resnet50();
@@ -133,18 +134,30 @@ fn train<D: Device>(device: Rc<D>, why: Option<&str>, run: Run, console: Console
     };
     drop(checkpoint);
     narration::open(console, &trainer, why.unwrap_or_default(), &file, &path);
-    let progress = trainer.progress();
+    let progress = *trainer.progress();
     if progress.total_steps > 0 {
         let (epoch, step) = (progress.epoch + 1, progress.step);
         console.say(format_args!("going on after step {step} of epoch {epoch}, {} in all\n", progress.total_steps));
     }
 
     let signals = Signals::catch().context("cannot catch Ctrl-C")?;
-    let mut shown = Progress::new(console, json, trainer.config(), progress.total_steps, trainer.steps_per_epoch());
+    let step = format!("a training step of {} posters", trainer.config().batch);
+    let mut profiling = args.profile.map(|_| Profiling::new(Rc::clone(trainer.model().device())));
+    if profiling.is_some() {
+        trainer.ask_at_once();
+    }
+    let mut shown =
+        Progress::new(console, args.json, trainer.config(), progress.total_steps, trainer.steps_per_epoch());
     if why.is_none() {
         shown.tell_first_step();
     }
-    let ending = match trainer.run(&mut folder, &signals.stop, &mut |event| shown.show(event)) {
+    let mut watch = |event: Event<'_>| {
+        if let Some(profiling) = &mut profiling {
+            profiling.watch(&event);
+        }
+        shown.show(event);
+    };
+    let ending = match trainer.run(&mut folder, &signals.stop, &mut watch) {
         Ok(ending) => ending,
         Err(error) => {
             shown.fail(&error, &path);
@@ -152,6 +165,9 @@ fn train<D: Device>(device: Rc<D>, why: Option<&str>, run: Run, console: Console
         }
     };
     shown.close(ending, trainer.progress(), &path);
+    if let Some(profiling) = profiling {
+        narration::profile(&profiling.end(step)?, console, args.json, &path)?;
+    }
     match ending {
         Ending::Interrupted => Err(Interrupted(signals.caught.load(Ordering::Relaxed) as i32).into()),
         Ending::Finished | Ending::StepLimit => Ok(()),

@@ -6,11 +6,21 @@
 //! cargo bench --bench step -- --device sim [--precision …] [--batch 1] [--image-size 150]
 //! ```
 //!
+//! With `--profile FILE` it measures a few more steps launch by launch, uncaptured, and writes FILE; on standard error it sums the
+//! times by kernel, by layer and pass. On the simulated GPU they are the simulation's own.
+//!
+//! `--once` takes one training step as it is, uncaptured, and ends. Nsight Compute then sees that step's kernels and no others:
+//!
+//! ```text
+//! ncu --profile-from-start off --set full --export step target/release/deps/step-… --once [--precision …] [--batch 128]
+//! ```
+//!
 //! CSV on standard output. A time is the median of the steps after the first few, of which the second is captured as a graph;
 //! it includes the way of the posters to the GPU, of the loss or the probabilities back, and the optimiser.
 
 #[path = "../gpu/mod.rs"]
 mod gpu;
+mod profile;
 mod pytorch;
 
 use anyhow::Context;
@@ -33,6 +43,8 @@ const GENRES: usize = 7;
 const FORMAT: PixelFormat = PixelFormat { order: [2, 1, 0], scale: 1.0, shift: [-103.939, -116.779, -123.68] };
 /// Steps before the first that is timed.
 const WARM_UP: usize = 5;
+/// Steps that are measured launch by launch.
+const PROFILED: usize = 10;
 
 #[derive(Parser)]
 struct Arguments {
@@ -44,6 +56,12 @@ struct Arguments {
     /// Steps timed
     #[arg(long, default_value_t = 30)]
     steps: usize,
+    /// Measure a few more steps launch by launch, and keep the table in this file
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
+    /// Take one training step, uncaptured and marked for a profiler, and end
+    #[arg(long)]
+    once: bool,
     /// A Python with PyTorch, to run the same network on the same GPU
     #[arg(long)]
     python: Option<PathBuf>,
@@ -152,9 +170,22 @@ fn main() -> anyhow::Result<()> {
     let config = ModelConfig { image_size: arguments.image_size, ..ModelConfig::resnet50(GENRES) };
     let learner = Learner::new(Rc::clone(&device), config, 1)?;
     let mut work = Work { device, learner, data: Data::new(arguments.gpu.batch(), arguments.image_size) };
-    match counters {
-        Some(counters) => count(&mut work, &counters),
-        None => measure(&mut work, &arguments),
+    if arguments.once {
+        return profile::once(&mut work);
+    }
+    let profiled = match &counters {
+        Some(counters) => {
+            count(&mut work, counters)?;
+            1
+        }
+        None => {
+            measure(&mut work, &arguments)?;
+            PROFILED
+        }
+    };
+    match &arguments.profile {
+        Some(path) => profile::write(&mut work, path, profiled),
+        None => Ok(()),
     }
 }
 

@@ -30,6 +30,9 @@ impl AdamConstants {
     }
 }
 
+/// Multiplications and additions of a step, for each parameter.
+pub const ADAM_FLOPS: u64 = 11;
+
 /// Refuses operands of [`AdamKernels::adam`], given by their lengths, that contradict one another.
 pub fn check_adam(w: usize, m: usize, v: usize, gradients: usize, loss: usize, rate: usize) -> Result<(), DeviceError> {
     check_lengths(

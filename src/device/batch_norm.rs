@@ -59,6 +59,29 @@ pub fn check_channels(
     check_lengths(if stats.is_some() { "batch_norm_finalise" } else { "batch_norm_fold" }, &operands)
 }
 
+/// Multiplications and additions, a count for each kernel that goes over an activation.
+impl Rows {
+    /// Of [`BatchNormKernels::batch_norm_apply`].
+    pub fn apply_flops(&self) -> u64 {
+        2 * self.len() as u64
+    }
+
+    /// Of [`BatchNormKernels::batch_norm_backward_reduce`].
+    pub fn backward_reduce_flops(&self) -> u64 {
+        6 * self.len() as u64
+    }
+
+    /// Of [`BatchNormKernels::residual_forward`].
+    pub fn residual_forward_flops(&self, projected: bool) -> u64 {
+        (if projected { 5 } else { 3 }) * self.len() as u64
+    }
+
+    /// Of [`BatchNormKernels::residual_backward`].
+    pub fn residual_backward_flops(&self, projected: bool) -> u64 {
+        (if projected { 7 } else { 4 }) * self.len() as u64
+    }
+}
+
 /// One check a kernel, of the operands' lengths in the order of its signature.
 impl Rows {
     /// Refuses operands of [`BatchNormKernels::batch_norm_apply`] that contradict this shape.

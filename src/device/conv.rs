@@ -69,9 +69,19 @@ impl ConvShape {
         self.k * self.r * self.s * self.c
     }
 
+    /// Elements of `x` that the filters see: a stride that is longer than they are skips rows and pixels.
+    pub fn seen(&self) -> usize {
+        self.n * self.h.min(self.p * self.r) * self.w.min(self.q * self.s) * self.c
+    }
+
     /// Multiply-adds of one pass.
     pub fn macs(&self) -> usize {
         self.output_len() * self.r * self.s * self.c
+    }
+
+    /// Multiplications and additions of one pass.
+    pub fn flops(&self) -> u64 {
+        2 * self.macs() as u64
     }
 
     /// Refuses operands of [`ConvKernels::conv_forward`], given by their lengths, that contradict this geometry.

@@ -14,6 +14,13 @@ pub struct DenseShape {
     pub outputs: usize,
 }
 
+impl DenseShape {
+    /// Multiplications and additions of one pass.
+    pub fn flops(&self) -> u64 {
+        2 * (self.n * self.inputs * self.outputs) as u64
+    }
+}
+
 /// The dense layer's passes. Everything here is at full width: the head is small and decides the answer.
 pub trait DenseKernels: Memory {
     /// `y = x·wᵀ + b`, then `max(0, y)` with `relu`.

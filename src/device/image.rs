@@ -52,6 +52,11 @@ impl ImageShape {
         self.n * self.size * self.size * 3
     }
 
+    /// Multiplications and additions that make numbers of the bytes.
+    pub fn flops(&self) -> u64 {
+        2 * self.len() as u64
+    }
+
     /// Whether the batch has no pixel.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

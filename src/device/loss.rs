@@ -12,6 +12,16 @@ pub struct LossShape {
     pub classes: usize,
 }
 
+impl LossShape {
+    /// Multiplications, additions and functions of the loss and its gradient.
+    pub fn flops(&self) -> u64 {
+        12 * (self.n * self.classes) as u64
+    }
+}
+
+/// Those of a sigmoid, for each element.
+pub const SIGMOID_FLOPS: u64 = 2;
+
 /// The loss and the probabilities.
 pub trait LossKernels: Memory {
     /// `loss[0] = 1/(N·C) Σ weight[c]·(max(z,0) − z·t + ln(1 + e^−|z|))` and its gradient

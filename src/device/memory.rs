@@ -1,6 +1,6 @@
 //! Memory: buffers from a pool, views of them, and the moves between host and device.
 
-use super::{DeviceError, Placement};
+use super::{DeviceError, Measured, Pass, Placement, Profiler, Rates};
 use std::fmt::Debug;
 use std::ops::Range;
 
@@ -112,4 +112,26 @@ pub trait Memory: Sized + 'static {
 
     /// `to += from`: the fan-in of a gradient whose second part comes from no kernel that could add while storing.
     fn add(&self, to: Self::ViewMut<'_>, from: Self::View<'_>) -> Result<(), DeviceError>;
+
+    /// The switch for timing launches, if this device can. While it is on, [`repeat`](Self::repeat) does all work as it is.
+    fn profiler(&self) -> Option<&Profiler> {
+        None
+    }
+
+    /// Says to which layer and pass the next launches belong. Of no consequence while they are not timed.
+    fn enter(&self, layer: &str, pass: Pass) {
+        if let Some(profiler) = self.profiler() {
+            profiler.enter(layer, pass);
+        }
+    }
+
+    /// The launches timed since the last call, in their order; waits for them.
+    fn measured(&self) -> Result<Vec<Measured>, DeviceError> {
+        Ok(Vec::new())
+    }
+
+    /// How fast this device can be at most, or why nobody knows.
+    fn rates(&self) -> Result<Rates, DeviceError> {
+        Err(DeviceError::Unavailable(format!("{} is not made for speed", self.name())))
+    }
 }

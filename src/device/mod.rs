@@ -26,6 +26,7 @@ pub mod image;
 pub mod loss;
 pub mod memory;
 pub mod pool;
+pub mod profiler;
 pub mod reference;
 
 pub use adam::{AdamConstants, AdamKernels};
@@ -36,6 +37,7 @@ pub use image::{ImageKernels, ImageShape, PixelFormat, Placement};
 pub use loss::{LossKernels, LossShape};
 pub use memory::{Memory, Real, Storage};
 pub use pool::{GlobalPoolShape, PoolKernels, PoolShape};
+pub use profiler::{Measured, Pass, Place, Profiler, Rates, Work};
 
 /// Everything the engine asks of a machine: memory and the kernels of every layer family.
 pub trait Device:

@@ -54,6 +54,11 @@ impl PoolShape {
     pub fn output_len(&self) -> usize {
         self.n * self.p * self.q * self.c
     }
+
+    /// Comparisons that find the largest of every window.
+    pub fn flops(&self) -> u64 {
+        (self.output_len() * (self.window * self.window - 1)) as u64
+    }
 }
 
 /// The geometry of a global pooling: `[n, pixels, c] → [n, c]`.

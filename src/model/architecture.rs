@@ -88,6 +88,8 @@ pub struct ConvNorm {
     pub conv: Conv,
     /// The batch norm, which knows of the bias.
     pub norm: BatchNorm,
+    /// Where the two stand in [`Architecture::layers`].
+    pub layers: [usize; 2],
 }
 
 /// A bottleneck block: 1×1, 3×3, 1×1, and a way around.
@@ -101,6 +103,8 @@ pub struct Block {
     pub expand: ConvNorm,
     /// The 1×1 of the way around, in a stage's first block.
     pub projection: Option<ConvNorm>,
+    /// Where its output stands in [`Architecture::layers`].
+    pub output: usize,
 }
 
 /// One of Keras's layers, as `train --summary` prints it.
@@ -145,6 +149,8 @@ pub struct NamedTensor {
 pub struct Architecture {
     /// The 7×7 convolution.
     pub stem: ConvNorm,
+    /// Where the max pool behind it stands in `layers`.
+    pub max_pool: usize,
     /// The bottleneck blocks of all stages.
     pub blocks: Vec<Block>,
     /// The dense layers; the last one gives the logits.
@@ -153,7 +159,7 @@ pub struct Architecture {
     pub layers: Vec<Layer>,
     /// Every tensor, in the same order.
     pub tensors: Vec<NamedTensor>,
-    /// How many of `layers` are the base's.
+    /// How many of `layers` are the base's: the last of them is the global pooling, and the head's follow.
     pub base_layers: usize,
     /// The parameters' arena.
     pub weights: Layout,
@@ -171,6 +177,7 @@ impl Architecture {
     pub fn new(config: &ModelConfig) -> Result<Self, DeviceError> {
         let mut builder = Builder::new(config);
         let stem = builder.stem(config.extents.stem)?;
+        let max_pool = builder.last();
         let mut blocks = Vec::new();
         for (stage, &(filters, count)) in config.extents.stages.iter().enumerate() {
             for block in 0..count {
@@ -205,7 +212,18 @@ impl Architecture {
             }
         };
         let Builder { layers, tensors, weights, averages, .. } = builder;
-        Ok(Architecture { stem, blocks, head, layers, tensors, base_layers, weights, averages, trainable_from })
+        Ok(Architecture {
+            stem,
+            max_pool,
+            blocks,
+            head,
+            layers,
+            tensors,
+            base_layers,
+            weights,
+            averages,
+            trainable_from,
+        })
     }
 
     /// All parameters, the running averages among them: Keras's "total params".

@@ -14,6 +14,17 @@ const EPSILON: f64 = 1.001e-5;
 /// Height, width and channels of one image.
 type Image = [usize; 3];
 
+/// A convolution that waits for its batch norm.
+struct Convolved {
+    conv: Conv,
+    /// For the batch norm to know.
+    bias: Span,
+    /// The output.
+    image: Image,
+    /// Where it stands among the layers.
+    layer: usize,
+}
+
 /// The walk so far.
 pub(super) struct Builder {
     momentum: f64,
@@ -50,15 +61,15 @@ impl Builder {
     pub fn stem(&mut self, filters: usize) -> Result<ConvNorm, DeviceError> {
         let [h, w, c] = self.image;
         self.push("conv1_pad", "ZeroPadding2D", vec![h + 6, w + 6, c]);
-        let (conv, bias, image) = self.conv("conv1_conv", self.image, filters, 7, 2, 3)?;
-        let norm = self.norm("conv1_bn", image, bias, Initialiser::Ones);
-        self.push("conv1_relu", "Activation", image.to_vec());
-        let [h, w, c] = image;
+        let conv = self.conv("conv1_conv", self.image, filters, 7, 2, 3)?;
+        let [h, w, c] = conv.image;
+        let stem = self.norm("conv1_bn", conv, Initialiser::Ones);
+        self.push("conv1_relu", "Activation", vec![h, w, c]);
         self.push("pool1_pad", "ZeroPadding2D", vec![h + 2, w + 2, c]);
         let pool = PoolShape::new([1, h, w, c], 3, 2, 1)?;
         self.image = [pool.p, pool.q, c];
         self.push("pool1_pool", "MaxPooling2D", self.image.to_vec());
-        Ok(ConvNorm { conv, norm })
+        Ok(stem)
     }
 
     /// A bottleneck block. Keras lists the two ways of a projecting block side by side.
@@ -66,32 +77,27 @@ impl Builder {
         let input = self.image;
         let part = |suffix: &str| format!("{name}_{suffix}");
 
-        let (conv, bias, image) = self.conv(&part("1_conv"), input, filters, 1, stride, 0)?;
-        let norm = self.norm(&part("1_bn"), image, bias, Initialiser::Ones);
+        let conv = self.conv(&part("1_conv"), input, filters, 1, stride, 0)?;
+        let image = conv.image;
+        let reduce = self.norm(&part("1_bn"), conv, Initialiser::Ones);
         self.push(&part("1_relu"), "Activation", image.to_vec());
-        let reduce = ConvNorm { conv, norm };
 
-        let (conv, bias, image) = self.conv(&part("2_conv"), image, filters, 3, 1, 1)?;
-        let norm = self.norm(&part("2_bn"), image, bias, Initialiser::Ones);
+        let conv = self.conv(&part("2_conv"), image, filters, 3, 1, 1)?;
+        let spatial = self.norm(&part("2_bn"), conv, Initialiser::Ones);
         self.push(&part("2_relu"), "Activation", image.to_vec());
-        let spatial = ConvNorm { conv, norm };
 
         let around = match project {
             true => Some(self.conv(&part("0_conv"), input, 4 * filters, 1, stride, 0)?),
             false => None,
         };
-        let (conv, bias, image) = self.conv(&part("3_conv"), image, 4 * filters, 1, 1, 0)?;
-        let projection = around.map(|(conv, bias, image)| {
-            let norm = self.norm(&part("0_bn"), image, bias, Initialiser::Ones);
-            ConvNorm { conv, norm }
-        });
-        let norm = self.norm(&part("3_bn"), image, bias, self.residual_gamma);
-        let expand = ConvNorm { conv, norm };
+        let conv = self.conv(&part("3_conv"), image, 4 * filters, 1, 1, 0)?;
+        self.image = conv.image;
+        let projection = around.map(|conv| self.norm(&part("0_bn"), conv, Initialiser::Ones));
+        let expand = self.norm(&part("3_bn"), conv, self.residual_gamma);
 
-        self.push(&part("add"), "Add", image.to_vec());
-        self.push(&part("out"), "Activation", image.to_vec());
-        self.image = image;
-        Ok(Block { reduce, spatial, expand, projection })
+        self.push(&part("add"), "Add", self.image.to_vec());
+        self.push(&part("out"), "Activation", self.image.to_vec());
+        Ok(Block { reduce, spatial, expand, projection, output: self.last() })
     }
 
     /// A dense layer with Keras's default initialisers.
@@ -108,7 +114,12 @@ impl Builder {
         self.layers.push(Layer { name: name.to_string(), kind, output, weights: 0, averages: 0 });
     }
 
-    /// A convolution, its bias (for the batch norm behind it to know) and its output.
+    /// Where the layer pushed last stands.
+    pub fn last(&self) -> usize {
+        self.layers.len() - 1
+    }
+
+    /// A convolution.
     fn conv(
         &mut self,
         name: &str,
@@ -117,7 +128,7 @@ impl Builder {
         window: usize,
         stride: usize,
         pad: usize,
-    ) -> Result<(Conv, Span, Image), DeviceError> {
+    ) -> Result<Convolved, DeviceError> {
         let shape = ConvShape::new([1, h, w, c], filters, [window; 2], stride, pad)?;
         let image = [shape.p, shape.q, filters];
         self.push(name, "Conv2D", image.to_vec());
@@ -125,21 +136,24 @@ impl Builder {
         let glorot = Initialiser::glorot(taps * c, taps * filters);
         let kernel = self.weight("kernel", &[filters, window, window, c], glorot);
         let bias = self.weight("bias", &[filters], Initialiser::Zeros);
-        Ok((Conv { kernel, filters, window: [window; 2], stride, pad }, bias, image))
+        let conv = Conv { kernel, filters, window: [window; 2], stride, pad };
+        Ok(Convolved { conv, bias, image, layer: self.last() })
     }
 
-    /// The batch norm behind a convolution with that bias.
-    fn norm(&mut self, name: &str, image: Image, bias: Span, gamma: Initialiser) -> BatchNorm {
+    /// A convolution with the batch norm behind it.
+    fn norm(&mut self, name: &str, convolved: Convolved, gamma: Initialiser) -> ConvNorm {
+        let Convolved { conv, bias, image, layer } = convolved;
         let c = image[2];
         self.push(name, "BatchNormalization", image.to_vec());
-        BatchNorm {
+        let norm = BatchNorm {
             gamma: self.weight("gamma", &[c], gamma),
             beta: self.weight("beta", &[c], Initialiser::Zeros),
             mean: self.average("moving_mean", c, Initialiser::Zeros),
             variance: self.average("moving_variance", c, Initialiser::Ones),
             bias: Some(bias),
             constants: BatchNormConstants { momentum: self.momentum, epsilon: EPSILON },
-        }
+        };
+        ConvNorm { conv, norm, layers: [layer, self.last()] }
     }
 
     /// A parameter of the layer pushed last.

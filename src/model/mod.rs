@@ -12,7 +12,7 @@ pub use architecture::{Architecture, Extents, ModelConfig, NamedTensor, Trainabl
 pub use batch::Batch;
 
 use crate::autograd::Tape;
-use crate::device::{Device, DeviceError, ImageShape, PixelFormat, Placement, Real, Storage};
+use crate::device::{Device, DeviceError, ImageShape, Pass, PixelFormat, Placement, Real, Storage};
 use crate::ops::conv::Activation;
 use crate::ops::loss;
 use crate::parameters::Parameters;
@@ -171,12 +171,15 @@ impl<D: Device> Model<D> {
 
     fn images(&self, pixels: &D::Pixels, n: usize, format: &PixelFormat) -> Result<Activation<D>, DeviceError> {
         let shape = ImageShape { n, size: self.config.image_size };
+        self.device.enter(&self.architecture.layers[0].name, Pass::Forward);
         let mut images = Tensor::new(&*self.device, [shape.n, shape.size, shape.size, 3], Storage::Activation)?;
         self.device.image_forward(images.view_mut(), pixels, format, &shape)?;
         Ok(Activation::input(images, None))
     }
 
     fn probabilities(&self, logits: &Tensor<D>) -> Result<Vec<f32>, DeviceError> {
+        let genres = &self.architecture.layers[self.architecture.layers.len() - 1];
+        self.device.enter(&genres.name, Pass::Forward);
         let probabilities = loss::sigmoid(&*self.device, logits)?.to_host(&self.device)?;
         Ok(probabilities.into_iter().map(|p| p.into() as f32).collect())
     }

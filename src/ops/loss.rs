@@ -1,6 +1,6 @@
 //! Class-weighted binary cross-entropy, where the backward pass begins.
 
-use crate::device::{Device, DeviceError, LossShape, Storage};
+use crate::device::{Device, DeviceError, LossShape, Pass, Storage};
 use crate::tensor::Tensor;
 
 /// Writes the mean loss over batch and classes to `loss [1]`, and returns its gradient with respect to the logits `[N, C]`,
@@ -21,6 +21,7 @@ pub fn binary_cross_entropy<D: Device>(
         return Err(DeviceError::Shape { kernel: "binary cross-entropy", reason });
     };
     let shape = LossShape { n, classes };
+    device.enter("loss", Pass::Forward);
     let mut dlogits = Tensor::new(device, [shape.n, shape.classes], Storage::Full)?;
     device.bce_forward_backward(loss.view_mut(), dlogits.view_mut(), logits.view(), targets, class_weights, &shape)?;
     Ok(dlogits)

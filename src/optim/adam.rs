@@ -1,6 +1,6 @@
 //! Adam in Keras's form, over the arenas.
 
-use crate::device::{AdamConstants, Device, DeviceError, Storage};
+use crate::device::{AdamConstants, Device, DeviceError, Pass, Storage};
 use crate::parameters::{Arena, Layout, Parameters};
 
 /// Both moments of every parameter, and the number of steps taken.
@@ -46,6 +46,7 @@ impl<D: Device> Adam<D> {
         rate: D::View<'_>,
     ) -> Result<(), DeviceError> {
         let from = parameters.trainable_from;
+        device.enter("adam", Pass::Update);
         device.adam(
             parameters.weights.from_offset_mut(from),
             self.m.from_offset_mut(from),

@@ -5,6 +5,7 @@
 //!   config.toml         every setting, enough to repeat the run
 //!   log.csv             a row an epoch
 //!   steps.csv           a row a step
+//!   profile.csv         a row a launch of a step, if the run was asked for it
 //!   checkpoints/        last.safetensors, best.safetensors
 //!   model.safetensors   the best weights alone, to hand on
 //!   lock                held by the trainer at work, with its process id in it
@@ -126,6 +127,11 @@ pub fn best_checkpoint(run: &Path) -> PathBuf {
 /// The best weights without the optimiser's state.
 pub fn exported_model(run: &Path) -> PathBuf {
     run.join("model.safetensors")
+}
+
+/// The launches of a training step and their times.
+pub fn profile_table(run: &Path) -> PathBuf {
+    run.join("profile.csv")
 }
 
 /// The posters that a run without data drew for itself.

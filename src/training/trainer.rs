@@ -34,6 +34,7 @@ pub struct Trainer<D: Device> {
     warmup: Warmup,
     learner: Learner<D>,
     progress: Progress,
+    asks_at_once: bool,
 }
 
 /// What happens in a run, for whoever watches.
@@ -98,7 +99,17 @@ impl<D: Device> Trainer<D> {
         let warmup_steps = config.warmup_epochs * (train.len() / config.batch) as f64;
         let warmup = Warmup { rate: config.learning_rate, steps: warmup_steps.ceil() as u64 };
         let (train, validation) = (train.into(), validation.into());
-        Ok(Trainer { config, file, train, validation, class_weights, warmup, learner, progress: Progress::default() })
+        Ok(Trainer {
+            config,
+            file,
+            train,
+            validation,
+            class_weights,
+            warmup,
+            learner,
+            progress: Progress::default(),
+            asks_at_once: false,
+        })
     }
 
     /// A run as `checkpoint` left it. `config` is the checkpoint's, but for what may differ: device, epochs, step limit.
@@ -141,6 +152,11 @@ impl<D: Device> Trainer<D> {
     /// The network, to put imported weights into it.
     pub fn model_mut(&mut self) -> &mut Model<D> {
         self.learner.model_mut()
+    }
+
+    /// Has each step be told of before the next one is submitted: for who measures steps one by one.
+    pub fn ask_at_once(&mut self) {
+        self.asks_at_once = true;
     }
 
     /// How far the run has come.
@@ -214,9 +230,10 @@ impl<D: Device> Trainer<D> {
                 // The next batch travels while the device works on this one.
                 staged = self.stage(&mut batches)?;
             }
-            // A loss is read while the next step runs, so that the device never waits for the host; unless it is here already, or
-            // no step follows.
-            while !under_way.is_empty() && (is_last || under_way.len() > 1 || self.learner.has_loss()) {
+            // A loss is read while the next step runs, so that the device never waits for the host; unless it is here already, no
+            // step follows, or somebody asks.
+            let at_once = is_last || self.asks_at_once;
+            while !under_way.is_empty() && (at_once || under_way.len() > 1 || self.learner.has_loss()) {
                 let loss = self.learner.loss()?;
                 let learning_rate = under_way.pop_front().unwrap_or_default();
                 self.progress.step += 1;

@@ -142,13 +142,19 @@ fn a_run() {
     let device = Rc::new(Cuda::new(Precision::F32).unwrap());
     let mut learner = Learner::new(Rc::clone(&device), config, 5).unwrap();
     let format = PixelFormat { order: [2, 1, 0], scale: 1.0, shift: [0.0; 3] };
-    for _ in 0..4 {
+    for step in 0..4 {
+        // The last one's launches are timed.
+        let profiler = device.profiler().unwrap();
+        if step == 3 {
+            profiler.start();
+        }
         let pixels = device.upload_pixels(&[9; 3 * 21 * 21 * 3], &[Placement::default(); 3]).unwrap();
         learner.submit(pixels, 3, &format, &[1; 21], &[1.0; 7], 1e-5).unwrap();
         while learner.has_loss() {
             learner.loss().unwrap();
         }
     }
+    assert!(!device.measured().unwrap().is_empty());
     assert!(device.allocate(1 << 44, onesheet::device::Storage::Full).is_err());
 }
 

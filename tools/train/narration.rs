@@ -8,10 +8,12 @@ use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
 use onesheet::model::Architecture;
 use onesheet::model::summary::thousands;
+use onesheet::profile::Profile;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint;
 use onesheet::training::config::{Pixels, RunConfig};
-use onesheet::training::run_folder::{EpochRow, best_checkpoint, last_checkpoint};
+use onesheet::training::files::{Disk, replace};
+use onesheet::training::run_folder::{EpochRow, best_checkpoint, last_checkpoint, profile_table};
 use onesheet::training::trainer::{Ending, Event, Trainer};
 use serde_json::json;
 use std::path::Path;
@@ -227,6 +229,21 @@ impl Progress {
         console.say(format_args!("type     {} evaluate --run {run}", program()));
         console.say(format_args!("         {} infer --model {} poster.jpg", program(), model.display()));
     }
+}
+
+/// Keeps a profile in the run's folder, and prints its tables.
+pub fn profile(profile: &Profile, console: Console, json: bool, run: &Path) -> anyhow::Result<()> {
+    let (path, mut csv) = (profile_table(run), Vec::new());
+    profile.write(&mut csv, true)?;
+    replace(&Disk, &path, &csv)?;
+    match json {
+        true => {
+            profile.rows().for_each(|row| println!("{}", json!({ "schema": SCHEMA, "kind": "launch", "row": row })))
+        }
+        false => println!("\n{profile}"),
+    }
+    console.say(format_args!("launch by launch: {}", path.display()));
+    Ok(())
 }
 
 /// A row of the table, a star behind the best so far; within 80 columns.

@@ -6,6 +6,7 @@ use onesheet::data::tensor_file::TensorFile;
 use onesheet::model::Trainable;
 use onesheet::ops::pool::Pooling;
 use onesheet::training::config::{ClassWeights, DeviceChoice, Experiment, Pixels, Precision, RunConfig};
+use onesheet::training::profiling::WARM_UP;
 use std::path::{Path, PathBuf, absolute};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -67,6 +68,10 @@ pub struct Args {
     /// Stop after so many steps in all, with a checkpoint to go on from
     #[arg(long, value_name = "N")]
     pub max_steps: Option<u64>,
+    /// Measure so many steps launch by launch, after three that warm up; then stop as with --max-steps, everything saved
+    #[arg(long, value_name = "STEPS", num_args = 0..=1, require_equals = true, default_missing_value = "10",
+          value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub profile: Option<u64>,
     /// Adam's learning rate [default: 0.001]
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub lr: Option<f64>,
@@ -106,7 +111,7 @@ pub struct Args {
     /// Print the layers with their shapes and parameters, and stop
     #[arg(long)]
     pub summary: bool,
-    /// Print JSON, one object an epoch
+    /// Print JSON, one object an epoch, or with --profile a launch
     #[arg(long)]
     pub json: bool,
     /// Print results only
@@ -148,7 +153,7 @@ impl Args {
         }
         config.data = self.data.as_deref().map(whole);
         config.weights = self.weights.as_deref().map(whole);
-        config.max_steps = self.max_steps;
+        config.max_steps = self.step_limit(0);
         config.augment |= self.augment;
         set(&mut config.device, self.device);
         set(&mut config.precision, self.precision);
@@ -168,12 +173,18 @@ impl Args {
         Ok(config)
     }
 
-    /// The settings of a run resumed: its own, but for what may change.
-    pub fn resumed(&self, mut config: RunConfig) -> RunConfig {
+    /// The settings of a run resumed after `done` steps: its own, but for what may change.
+    pub fn resumed(&self, mut config: RunConfig, done: u64) -> RunConfig {
         set(&mut config.device, self.device);
         set(&mut config.epochs, self.epochs);
-        config.max_steps = self.max_steps;
+        config.max_steps = self.step_limit(done);
         config
+    }
+
+    /// Steps in all, `done` of them already, after which the run stops.
+    fn step_limit(&self, done: u64) -> Option<u64> {
+        let profiled = self.profile.map(|steps| done + WARM_UP + steps);
+        self.max_steps.into_iter().chain(profiled).min()
     }
 
     fn refuse_what_cannot_start(&self) -> Result<(), Usage> {

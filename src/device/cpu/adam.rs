@@ -2,7 +2,7 @@
 
 use super::memory::{CHUNK, Cpu};
 use super::simd::simd;
-use crate::device::adam::check_adam;
+use crate::device::adam::{ADAM_FLOPS, check_adam};
 use crate::device::{AdamConstants, AdamKernels, DeviceError};
 use rayon::prelude::*;
 
@@ -18,6 +18,7 @@ impl AdamKernels for Cpu {
         constants: &AdamConstants,
     ) -> Result<(), DeviceError> {
         check_adam(w.len(), m.len(), v.len(), gradients.len(), loss.len(), rate.len())?;
+        let _clock = self.clock("adam", ADAM_FLOPS * w.len() as u64, 4 * w.len() + 2, 3 * w.len());
         if !loss[0].is_finite() {
             return Ok(());
         }

@@ -30,6 +30,8 @@ impl BatchNormKernels for Cpu {
             bias.map(<[f32]>::len),
             channels,
         )?;
+        let rows = 6 + usize::from(bias.is_some());
+        let _clock = self.clock("batch_norm_finalise", 0, rows * channels, 6 * channels);
         let BatchNormConstants { momentum, epsilon } = constants;
         let average = |running: &mut f32, batch: f64| {
             *running = (momentum * f64::from(*running) + (1.0 - momentum) * batch) as f32;
@@ -65,6 +67,8 @@ impl BatchNormKernels for Cpu {
             bias.map(<[f32]>::len),
             channels,
         )?;
+        let rows = 4 + usize::from(bias.is_some());
+        let _clock = self.clock("batch_norm_fold", 0, rows * channels, 4 * channels);
         for c in 0..channels {
             let mean = f64::from(running_mean[c]) - bias.map_or(0.0, |bias| f64::from(bias[c]));
             store_norm(norm, c, mean, f64::from(running_variance[c]), epsilon, gamma[c], beta[c]);
@@ -75,6 +79,7 @@ impl BatchNormKernels for Cpu {
     fn batch_norm_apply(&self, a: &mut [f32], y: &[f32], norm: &[f32], shape: Rows) -> Result<(), DeviceError> {
         shape.check_apply(a.len(), y.len(), norm.len())?;
         let channels = shape.channels;
+        let _clock = self.clock("batch_norm_apply", shape.apply_flops(), y.len() + 2 * channels, a.len());
         let [scale, shift] = channel_rows(norm, channels);
         let chunk = Tiles::streaming(shape.rows, channels).tile * channels;
         a.par_chunks_mut(chunk)
@@ -94,6 +99,8 @@ impl BatchNormKernels for Cpu {
     ) -> Result<(), DeviceError> {
         shape.check_backward_reduce(dz.len(), sums.len(), da.len(), y.len(), norm.len())?;
         let channels = shape.channels;
+        let (reads, writes) = (da.len() + y.len() + 3 * channels, dz.len() + sums.len());
+        let _clock = self.clock("batch_norm_backward_reduce", shape.backward_reduce_flops(), reads, writes);
         let [scale, shift, mean] = channel_rows(norm, channels);
         let tiles = Tiles::streaming(shape.rows, channels);
         let chunk = tiles.tile * channels;
@@ -122,6 +129,7 @@ impl BatchNormKernels for Cpu {
     ) -> Result<(), DeviceError> {
         shape.check_backward_finalise(k.len(), dgamma.len(), dbeta.len(), sums.len(), gamma.len(), norm.len())?;
         let channels = shape.channels;
+        let _clock = self.clock("batch_norm_backward_finalise", 0, 7 * channels, 5 * channels);
         let pixels = shape.rows as f64;
         for c in 0..channels {
             let [plain, centred] = [0, 1].map(|row| f64::from(sums[row * channels + c]));
@@ -154,6 +162,11 @@ impl BatchNormKernels for Cpu {
             shortcut_norm.map(<[f32]>::len),
         )?;
         let channels = shape.channels;
+        let (flops, rows) = match shortcut_norm {
+            None => (shape.residual_forward_flops(false), 2),
+            Some(_) => (shape.residual_forward_flops(true), 4),
+        };
+        let _clock = self.clock("residual_forward", flops, y.len() + shortcut.len() + rows * channels, out.len());
         let branch = channel_rows(norm, channels);
         let chunk = Tiles::streaming(shape.rows, channels).tile * channels;
         (out.par_chunks_mut(chunk), y.par_chunks(chunk), shortcut.par_chunks(chunk)).into_par_iter().for_each(
@@ -186,6 +199,11 @@ impl BatchNormKernels for Cpu {
             projection.as_ref().map(|projection| projection.lengths(|v| v.len(), |v| v.len())),
         )?;
         let channels = shape.channels;
+        // A branch has its values, its mean and its sums.
+        let branches = 1 + usize::from(projection.is_some());
+        let (reads, writes) = ((2 + branches) * shape.len() + branches * channels, dz.len() + branches * sums.len());
+        let flops = shape.residual_backward_flops(projection.is_some());
+        let _clock = self.clock("residual_backward", flops, reads, writes);
         let tiles = Tiles::streaming(shape.rows, channels);
         let chunk = tiles.tile * channels;
         let mut partials = Partials::new(tiles.count(), channels);

@@ -42,6 +42,9 @@ impl ConvKernels for Cpu {
             w.len(),
             bias.map(<[f32]>::len),
         )?;
+        let reads = shape.seen() + owed_to_input(transform, shape) + w.len() + bias.map_or(0, <[f32]>::len);
+        let writes = y.len() + stats.as_ref().map_or(0, |stats| stats.len());
+        let _clock = self.clock("conv_forward", shape.flops(), reads, writes);
         let patches = Patches::of_input(Source::input(x, transform, shape.c), shape);
         let mut by_column = self.allocate(w.len(), Storage::Full)?;
         weights::by_column(by_column.as_mut_slice(), w, shape);
@@ -77,6 +80,13 @@ impl ConvKernels for Cpu {
             dy.map(<[f32]>::len),
             w.len(),
         )?;
+        // Without an epilogue, pixels that no tap reaches stay as they are.
+        let touched = if accumulate && epilogue.is_none() { shape.seen() } else { dx.len() };
+        let old = if accumulate { touched } else { 0 };
+        let masks = epilogue.as_ref().map_or(0, |epilogue| epilogue.y.len() + 3 * shape.c);
+        let sums = epilogue.as_ref().map_or(0, |epilogue| epilogue.sums.len());
+        let reads = gradient_len(&dy) + w.len() + old + masks;
+        let _clock = self.clock("conv_backward_data", shape.flops(), reads, touched + sums);
         // The batch norm in front, and where its sums go.
         let (front, sums) = match epilogue {
             Some(ReduceEpilogue { sums, y, norm }) => (Some((y, norm)), Some(sums)),
@@ -125,6 +135,8 @@ impl ConvKernels for Cpu {
             x.len(),
             transform.map(|transform| transform.map(<[f32]>::len)),
         )?;
+        let reads = gradient_len(&dy) + shape.seen() + owed_to_input(transform, shape) + dw.len();
+        let _clock = self.clock("conv_backward_weights", shape.flops(), reads, dw.len());
         let patches = Patches::of_input(Source::input(x, transform, shape.c), shape);
         weights::backward(self, dw, &Source::gradient(dy, shape.k), &patches, shape)
     }
@@ -136,6 +148,8 @@ impl ConvKernels for Cpu {
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
         shape.check_backward_bias(dbias.len(), dy.map(<[f32]>::len))?;
+        let flops = shape.output_len() as u64;
+        let _clock = self.clock("conv_backward_bias", flops, gradient_len(&dy) + dbias.len(), dbias.len());
         let gradient = Source::gradient(dy, shape.k);
         let tiles = Tiles::streaming(shape.n * shape.p * shape.q, shape.k);
         let mut partials = Partials::new(tiles.count(), shape.k);
@@ -148,6 +162,19 @@ impl ConvKernels for Cpu {
             *dbias += sum as f32;
         }
         Ok(())
+    }
+}
+
+/// Elements of the scale and the shift that the input owes.
+fn owed_to_input(transform: Option<InputTransform<&[f32]>>, shape: &ConvShape) -> usize {
+    transform.map_or(0, |_| 2 * shape.c)
+}
+
+/// Elements that a gradient is read from.
+fn gradient_len(dy: &OutputGradient<&[f32]>) -> usize {
+    match dy {
+        OutputGradient::Ready(dy) => dy.len(),
+        OutputGradient::Owed { dz, y, k } => dz.len() + y.len() + k.len(),
     }
 }
 

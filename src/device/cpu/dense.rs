@@ -26,6 +26,7 @@ impl DenseKernels for Cpu {
                 ("b", b.len(), outputs),
             ],
         )?;
+        let _clock = self.clock("dense_forward", shape.flops(), x.len() + w.len() + b.len(), y.len());
         let weights = Matrix::new(w, outputs, inputs, inputs).transposed();
         matmul(y, false, Matrix::new(x, n, inputs, inputs), weights, Threads::All);
         rows::add_bias(y, b);
@@ -47,6 +48,7 @@ impl DenseKernels for Cpu {
             "dense_backward_data",
             &[("dx", dx.len(), n * inputs), ("dz", dz.len(), n * outputs), ("w", w.len(), outputs * inputs)],
         )?;
+        let _clock = self.clock("dense_backward_data", shape.flops(), dz.len() + w.len(), dx.len());
         let weights = Matrix::new(w, outputs, inputs, inputs);
         matmul(dx, false, Matrix::new(dz, n, outputs, outputs), weights, Threads::All);
         Ok(())
@@ -70,6 +72,8 @@ impl DenseKernels for Cpu {
                 ("x", x.len(), n * inputs),
             ],
         )?;
+        let gradients = dw.len() + db.len();
+        let _clock = self.clock("dense_backward_weights", shape.flops(), dz.len() + x.len() + gradients, gradients);
         let gradient = Matrix::new(dz, n, outputs, outputs).transposed();
         matmul(dw, true, gradient, Matrix::new(x, n, inputs, inputs), Threads::All);
         let mut sums = vec![0.0; outputs];
@@ -82,6 +86,7 @@ impl DenseKernels for Cpu {
 
     fn relu_backward(&self, dz: &mut [f32], dy: &[f32], y: &[f32]) -> Result<(), DeviceError> {
         check_lengths("relu_backward", &[("dy", dy.len(), dz.len()), ("y", y.len(), dz.len())])?;
+        let _clock = self.clock("relu_backward", 0, 2 * dz.len(), dz.len());
         rectify_all(dz, dy, y);
         Ok(())
     }

@@ -15,6 +15,8 @@ impl ImageKernels for Cpu {
     ) -> Result<(), DeviceError> {
         let HostPixels { pixels, placements } = pixels;
         shape.check(x.len(), pixels.len(), placements.len(), format)?;
+        // A pixel is a byte in front, a float behind.
+        let _clock = self.clock("image_forward", shape.flops(), shape.len() / 4, shape.len());
         let image = shape.size * shape.size * 3;
         let values = format
             .shift

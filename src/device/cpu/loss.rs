@@ -1,6 +1,7 @@
 //! The loss: a few hundred logits, in `f64`.
 
 use super::memory::Cpu;
+use crate::device::loss::SIGMOID_FLOPS;
 use crate::device::{DeviceError, LossKernels, LossShape, check_lengths};
 
 impl LossKernels for Cpu {
@@ -24,6 +25,8 @@ impl LossKernels for Cpu {
                 ("weights", weights.len(), shape.classes),
             ],
         )?;
+        let reads = 2 * count + shape.classes;
+        let _clock = self.clock("bce_forward_backward", shape.flops(), reads, count + 1);
         let mut total = 0.0;
         let weights = weights.iter().cycle();
         for (((dlogit, logit), target), weight) in dlogits.iter_mut().zip(logits).zip(targets).zip(weights) {
@@ -39,6 +42,7 @@ impl LossKernels for Cpu {
 
     fn sigmoid(&self, p: &mut [f32], z: &[f32]) -> Result<(), DeviceError> {
         check_lengths("sigmoid", &[("z", z.len(), p.len())])?;
+        let _clock = self.clock("sigmoid", SIGMOID_FLOPS * p.len() as u64, z.len(), p.len());
         for (p, z) in p.iter_mut().zip(z) {
             *p = logistic(f64::from(*z)) as f32;
         }

@@ -1,8 +1,9 @@
 //! Buffers that return to a pool, so that a training step finds the addresses of the one before it.
 
-use super::{rows, simd};
+use super::clock::Clocks;
+use super::{rates, rows, simd};
 use crate::device::image::HostPixels;
-use crate::device::{DeviceError, Memory, Placement, Storage, check_lengths};
+use crate::device::{DeviceError, Measured, Memory, Placement, Profiler, Rates, Storage, check_lengths};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,10 +13,11 @@ use std::rc::Rc;
 /// Elements a task of an elementwise kernel covers: 64 KiB, large against the cost of a task.
 pub(super) const CHUNK: usize = 16 * 1024;
 
-/// This machine's processor. Clones share one pool of buffers.
+/// This machine's processor. Clones share one pool of buffers, and the times of their kernels.
 #[derive(Clone, Debug, Default)]
 pub struct Cpu {
     pool: Rc<Pool>,
+    pub(super) clocks: Rc<Clocks>,
 }
 
 /// Buffers at rest, by length.
@@ -60,7 +62,7 @@ impl Cpu {
 
     /// A device whose buffers, fresh or recycled, are full of NaN, so that an element which no kernel wrote shows.
     pub fn poisoned() -> Self {
-        Cpu { pool: Rc::new(Pool { poisoned: true, ..Pool::default() }) }
+        Cpu { pool: Rc::new(Pool { poisoned: true, ..Pool::default() }), ..Cpu::default() }
     }
 }
 
@@ -148,19 +150,34 @@ impl Memory for Cpu {
     }
 
     fn fill(&self, to: &mut [f32], value: f32) -> Result<(), DeviceError> {
+        let _clock = self.clock("fill", 0, 0, to.len());
         to.par_chunks_mut(CHUNK).for_each(|to| to.fill(value));
         Ok(())
     }
 
     fn copy(&self, to: &mut [f32], from: &[f32]) -> Result<(), DeviceError> {
         check_lengths("copy", &[("from", from.len(), to.len())])?;
+        let _clock = self.clock("copy", 0, from.len(), to.len());
         to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
         Ok(())
     }
 
     fn add(&self, to: &mut [f32], from: &[f32]) -> Result<(), DeviceError> {
         check_lengths("add", &[("from", from.len(), to.len())])?;
+        let _clock = self.clock("add", 0, 2 * to.len(), to.len());
         to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| rows::add(to, from));
         Ok(())
+    }
+
+    fn profiler(&self) -> Option<&Profiler> {
+        Some(self.clocks.profiler())
+    }
+
+    fn measured(&self) -> Result<Vec<Measured>, DeviceError> {
+        Ok(self.clocks.take())
+    }
+
+    fn rates(&self) -> Result<Rates, DeviceError> {
+        Ok(rates::measure())
     }
 }

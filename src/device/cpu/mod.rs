@@ -10,6 +10,7 @@
 
 mod adam;
 mod batch_norm;
+mod clock;
 mod conv;
 mod dense;
 mod image;
@@ -17,6 +18,7 @@ mod loss;
 mod matmul;
 mod memory;
 mod pool;
+mod rates;
 mod reduce;
 mod rows;
 mod scratch;

@@ -23,6 +23,8 @@ impl PoolKernels for Cpu {
                 ("transform", transform.map_or(4 * shape.c, |transform| transform.norm.len()), 4 * shape.c),
             ],
         )?;
+        let owed = transform.map_or(0, |_| 2 * shape.c);
+        let _clock = self.clock("max_pool_forward", shape.flops(), x.len() + owed, y.len());
         let norm = transform.map(|transform| channel_rows(transform.norm, shape.c));
         let image = shape.h * shape.w * shape.c;
         y.par_chunks_mut(shape.q * shape.c).enumerate().for_each(|(row, y)| {
@@ -49,6 +51,9 @@ impl PoolKernels for Cpu {
                 ("transform", transform.map_or(4 * shape.c, |transform| transform.norm.len()), 4 * shape.c),
             ],
         )?;
+        let owed = transform.map_or(0, |_| 2 * shape.c);
+        let flops = shape.flops() + dy.len() as u64;
+        let _clock = self.clock("max_pool_backward", flops, x.len() + dy.len() + owed, dx.len());
         let norm = transform.map(|transform| channel_rows(transform.norm, shape.c));
         let (inputs, outputs) = (shape.h * shape.w * shape.c, shape.p * shape.q * shape.c);
         // Windows overlap, so a task owns a whole image.
@@ -65,6 +70,7 @@ impl PoolKernels for Cpu {
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
         check_global("global_average_pool_forward", ("y", y), ("x", x), shape)?;
+        let _clock = self.clock("global_average_pool_forward", x.len() as u64, x.len(), y.len());
         y.par_chunks_mut(shape.c).zip(x.par_chunks(shape.pixels * shape.c)).for_each(|(y, x)| {
             let mut sums = vec![0.0; shape.c];
             rows::column_sums(x, &mut sums);
@@ -82,6 +88,7 @@ impl PoolKernels for Cpu {
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
         check_global("global_average_pool_backward", ("dy", dy), ("dx", dx), shape)?;
+        let _clock = self.clock("global_average_pool_backward", dy.len() as u64, dy.len(), dx.len());
         dx.par_chunks_mut(shape.pixels * shape.c).zip(dy.par_chunks(shape.c)).for_each(|(dx, dy)| {
             for dx in dx.chunks_exact_mut(shape.c) {
                 for (dx, dy) in dx.iter_mut().zip(dy) {
@@ -94,6 +101,7 @@ impl PoolKernels for Cpu {
 
     fn global_max_pool_forward(&self, y: &mut [f32], x: &[f32], shape: &GlobalPoolShape) -> Result<(), DeviceError> {
         check_global("global_max_pool_forward", ("y", y), ("x", x), shape)?;
+        let _clock = self.clock("global_max_pool_forward", x.len() as u64, x.len(), y.len());
         y.par_chunks_mut(shape.c).zip(x.par_chunks(shape.pixels * shape.c)).for_each(|(y, x)| {
             let mut winner = vec![0; shape.c];
             for (pixel, x) in x.chunks_exact(shape.c).enumerate() {
@@ -112,6 +120,7 @@ impl PoolKernels for Cpu {
     ) -> Result<(), DeviceError> {
         check_global("global_max_pool_backward", ("dy", dy), ("dx", dx), shape)?;
         check_lengths("global_max_pool_backward", &[("x", x.len(), shape.input_len())])?;
+        let _clock = self.clock("global_max_pool_backward", x.len() as u64, x.len() + dy.len(), dx.len());
         let image = shape.pixels * shape.c;
         (dx.par_chunks_mut(image), dy.par_chunks(shape.c), x.par_chunks(image)).into_par_iter().for_each(
             |(dx, dy, x)| {

@@ -1,11 +1,11 @@
 //! Adam: one launch over the arena.
 
 use super::Cuda;
-use super::kernels::{Launch, Work};
+use super::kernels::Launch;
 use super::memory::{View, ViewMut};
 use super::modules::Module;
-use crate::device::adam::check_adam;
-use crate::device::{AdamConstants, AdamKernels, DeviceError};
+use crate::device::adam::{ADAM_FLOPS, check_adam};
+use crate::device::{AdamConstants, AdamKernels, DeviceError, Work};
 use cudarc::driver::DeviceRepr;
 
 /// Arguments of `adam` in `kernels/adam.cu`.
@@ -78,7 +78,8 @@ impl AdamKernels for Cuda {
             epsilon: constants.epsilon as f32,
         };
         let (parameters, copy) = (count as u64, if w.narrow().is_some() { 2 } else { 0 });
-        let work = Work { reads: 16 * parameters + 8, writes: (12 + copy) * parameters, flops: 11 * parameters };
+        let work =
+            Work { reads: 16 * parameters + 8, writes: (12 + copy) * parameters, flops: ADAM_FLOPS * parameters };
         let launch = Launch { grid: [threads.div_ceil(256), 1, 1], block: 256, shared: 0, work };
         self.launch(Module::Adam, "adam", launch, &arguments)
     }

@@ -1,11 +1,11 @@
 //! Batch norm and the junction: launches of `kernels/batch_norm.cu`.
 
 use super::Cuda;
-use super::kernels::{Launch, Work};
+use super::kernels::Launch;
 use super::memory::{View, ViewMut};
 use super::modules::Module;
 use super::rows::{Extents, Walk};
-use crate::device::{BatchNormConstants, BatchNormKernels, DeviceError, ReduceEpilogue, Rows, check_channels};
+use crate::device::{BatchNormConstants, BatchNormKernels, DeviceError, ReduceEpilogue, Rows, Work, check_channels};
 use cudarc::driver::DeviceRepr;
 
 /// Blocks a multiprocessor of a pass that only streams.
@@ -227,7 +227,7 @@ impl BatchNormKernels for Cuda {
         let walk = Walk::new(self, KERNEL, shape.rows, shape.channels, &activations)?;
         let arguments = BatchNormApply { a: a.address(), y: y.address(), norm: norm.address(), shape: walk.extents };
         let reads = walk.bytes + floats(2, shape.channels);
-        let work = Work { reads, writes: walk.bytes, flops: 2 * shape.len() as u64 };
+        let work = Work { reads, writes: walk.bytes, flops: shape.apply_flops() };
         self.launch(Module::BatchNorm, KERNEL, walk.launch(walk.blocks(self, STREAMING), work), &arguments)
     }
 
@@ -261,7 +261,7 @@ impl BatchNormKernels for Cuda {
         let work = Work {
             reads: 2 * walk.bytes + floats(3, channels),
             writes: walk.bytes + partials + floats(2, channels),
-            flops: 6 * shape.len() as u64,
+            flops: shape.backward_reduce_flops(),
         };
         self.launch(Module::BatchNorm, KERNEL, walk.launch(blocks, work), &arguments)
     }
@@ -302,9 +302,9 @@ impl BatchNormKernels for Cuda {
     ) -> Result<(), DeviceError> {
         let norm_len = shortcut_norm.map(|norm| norm.len());
         shape.check_residual_forward(out.len(), y.len(), norm.len(), shortcut.len(), norm_len)?;
-        let (kernel, constants, flops) = match shortcut_norm {
-            None => ("residual_forward", 2, 3),
-            Some(_) => ("residual_forward_projected", 4, 5),
+        let (kernel, constants) = match shortcut_norm {
+            None => ("residual_forward", 2),
+            Some(_) => ("residual_forward_projected", 4),
         };
         let activations =
             [(out.address(), out.element()), (y.address(), y.element()), (shortcut.address(), shortcut.element())];
@@ -318,7 +318,8 @@ impl BatchNormKernels for Cuda {
             shape: walk.extents,
         };
         let reads = 2 * walk.bytes + floats(constants, shape.channels);
-        let work = Work { reads, writes: walk.bytes, flops: flops * shape.len() as u64 };
+        let flops = shape.residual_forward_flops(shortcut_norm.is_some());
+        let work = Work { reads, writes: walk.bytes, flops };
         self.launch(Module::BatchNorm, kernel, walk.launch(walk.blocks(self, STREAMING), work), &arguments)
     }
 
@@ -359,6 +360,7 @@ impl BatchNormKernels for Cuda {
         let blocks = walk.blocks(self, REDUCING);
         let partials = floats(terms * blocks, channels);
         let workspace = self.workspace(partials as usize)?;
+        let projected = projection.is_some();
         let projection =
             projection.map(|projection| (projection.sums.address(), projection.y.address(), projection.norm.address()));
         let (projection_sums, projection_y, projection_norm) = projection.unwrap_or_default();
@@ -379,7 +381,7 @@ impl BatchNormKernels for Cuda {
         let work = Work {
             reads: (activations.len() as u64 - 1) * walk.bytes + floats(terms - 1, channels),
             writes: walk.bytes + partials + floats(2 * (terms - 1), channels),
-            flops: (3 * terms as u64 - 2) * shape.len() as u64,
+            flops: shape.residual_backward_flops(projected),
         };
         self.launch(Module::BatchNorm, kernel, walk.launch(blocks, work), &arguments)
     }

@@ -1,11 +1,11 @@
 //! Dense layers: three products of one shape, and the gradient of their ReLU.
 
 use super::Cuda;
-use super::kernels::{Launch, Work};
+use super::kernels::Launch;
 use super::memory::{View, ViewMut};
 use super::modules::Module;
 use super::scratch::TICKETS;
-use crate::device::{DenseKernels, DenseShape, DeviceError, check_lengths};
+use crate::device::{DenseKernels, DenseShape, DeviceError, Work, check_lengths};
 use cudarc::driver::DeviceRepr;
 
 /// Rows and columns of a block's result.
@@ -86,6 +86,7 @@ impl Cuda {
     fn dense_product(
         &self,
         kernel: &'static str,
+        flops: u64,
         extents: Extents,
         (span, splits): (usize, usize),
         extra: [usize; 2],
@@ -102,7 +103,7 @@ impl Cuda {
         let work = Work {
             reads: 4 * (rows * depth + columns * depth + extra[0]) as u64,
             writes: 4 * (rows * columns + partials + extra[1]) as u64,
-            flops: 2 * (rows * columns * depth) as u64,
+            flops,
         };
         let arguments = DenseProduct {
             workspace: workspace.as_ref().map_or(0, |workspace| workspace.address()),
@@ -150,7 +151,14 @@ impl DenseKernels for Cuda {
             wide_out: wide(y.address(), outputs),
             ..DenseProduct::default()
         };
-        self.dense_product("dense_forward", extents, extents.splits(self.multiprocessors()), [outputs, 0], operands)
+        self.dense_product(
+            "dense_forward",
+            shape.flops(),
+            extents,
+            extents.splits(self.multiprocessors()),
+            [outputs, 0],
+            operands,
+        )
     }
 
     fn dense_backward_data(
@@ -175,7 +183,14 @@ impl DenseKernels for Cuda {
             wide_out: wide(dx.address(), inputs),
             ..DenseProduct::default()
         };
-        self.dense_product("dense_backward_data", extents, extents.splits(self.multiprocessors()), [0, 0], operands)
+        self.dense_product(
+            "dense_backward_data",
+            shape.flops(),
+            extents,
+            extents.splits(self.multiprocessors()),
+            [0, 0],
+            operands,
+        )
     }
 
     fn dense_backward_weights(
@@ -208,7 +223,14 @@ impl DenseKernels for Cuda {
             ..DenseProduct::default()
         };
         // The bias's gradient is the sum of one block over the whole depth; both gradients grow, so they are read, too.
-        self.dense_product("dense_backward_weights", extents, (n, 1), [outputs * inputs + outputs, outputs], operands)
+        self.dense_product(
+            "dense_backward_weights",
+            shape.flops(),
+            extents,
+            (n, 1),
+            [outputs * inputs + outputs, outputs],
+            operands,
+        )
     }
 
     fn relu_backward(&self, dz: ViewMut<'_>, dy: View<'_>, y: View<'_>) -> Result<(), DeviceError> {

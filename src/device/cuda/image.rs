@@ -1,12 +1,12 @@
 //! From stored bytes to the network's input: the launch of `kernels/image.cu`.
 
 use super::conv::Divisor;
-use super::kernels::{Launch, Work};
+use super::kernels::Launch;
 use super::memory::{Element, ViewMut};
 use super::modules::Module;
 use super::pixels::Pixels;
 use super::{Cuda, Precision};
-use crate::device::{DeviceError, ImageKernels, ImageShape, PixelFormat, Placement};
+use crate::device::{DeviceError, ImageKernels, ImageShape, PixelFormat, Placement, Work};
 use cudarc::driver::DeviceRepr;
 
 const KERNEL: &str = "image_forward";
@@ -76,7 +76,7 @@ impl ImageKernels for Cuda {
         let work = Work {
             reads: (len + shape.n * size_of::<Placement>()) as u64,
             writes: (len * element.bytes()) as u64,
-            flops: 2 * len as u64,
+            flops: shape.flops(),
         };
         let shared = (rows * (SEGMENT + 4 * pitch)) as u32;
         let launch = Launch { grid: [len.div_ceil(elements) as u32, 1, 1], block: 256, shared, work };

@@ -3,7 +3,7 @@
 use super::gpu::{Gpu, Progress};
 use super::modules::{Compiled, Module};
 use super::{Cuda, Precision};
-use crate::device::DeviceError;
+use crate::device::{DeviceError, Work};
 use cudarc::driver::{DeviceRepr, result};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -22,18 +22,6 @@ pub struct Launch {
     pub shared: u32,
     /// What the launch must do at least.
     pub work: Work,
-}
-
-/// What a launch must do at least: its floors. The launches of a step are its plan, and benches and tests hold the plan to
-/// what is counted while it runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Work {
-    /// Bytes it reads from device memory, each counted once: operands, and partial results that earlier launches left.
-    pub reads: u64,
-    /// Bytes it writes to device memory, each counted once, workspaces included.
-    pub writes: u64,
-    /// Multiplications and additions of its formula; none that padding, tails or masks add.
-    pub flops: u64,
 }
 
 /// A launch as it was planned.
@@ -75,7 +63,7 @@ impl Cuda {
         launch: Launch,
         arguments: &A,
     ) -> Result<(), DeviceError> {
-        let Launch { grid: [x, y, z], block, shared, work: _ } = launch;
+        let Launch { grid: [x, y, z], block, shared, work } = launch;
         if x == 0 || y == 0 || z == 0 || y > 65535 || z > 65535 || x > i32::MAX as u32 || block == 0 || block > 1024 {
             return Err(DeviceError::Shape { kernel, reason: format!("no GPU runs {launch:?}, for {arguments:?}") });
         }
@@ -89,8 +77,9 @@ impl Cuda {
         let (stream, handle) = (self.inner.compute.cu_stream(), function.handle);
         // SAFETY: the struct is the one the kernel declares, and its addresses come from live views of the lengths that the
         // caller has checked against its geometry. The module is loaded for as long as `Kernels` holds it.
-        unsafe { result::launch_kernel(handle, (x, y, z), (block, 1, 1), shared, stream, &mut parameters) }
-            .map_err(failed)?;
+        let launched =
+            || unsafe { result::launch_kernel(handle, (x, y, z), (block, 1, 1), shared, stream, &mut parameters) };
+        self.timed(kernel, work, launched).map_err(failed)?;
         if let Some(plan) = &mut *self.inner.kernels.plan.borrow_mut() {
             plan.push(Planned { kernel, launch });
         }

@@ -1,10 +1,11 @@
 //! The loss and the probabilities.
 
 use super::Cuda;
-use super::kernels::{Launch, Work};
+use super::kernels::Launch;
 use super::memory::{View, ViewMut};
 use super::modules::Module;
-use crate::device::{DeviceError, LossKernels, LossShape, check_lengths};
+use crate::device::loss::SIGMOID_FLOPS;
+use crate::device::{DeviceError, LossKernels, LossShape, Work, check_lengths};
 use cudarc::driver::DeviceRepr;
 
 /// Arguments of `bce_forward_backward` in `kernels/loss.cu`.
@@ -72,7 +73,7 @@ impl LossKernels for Cuda {
         let work = Work {
             reads: 4 * (2 * terms + shape.classes) as u64,
             writes: 4 * (terms + 1) as u64,
-            flops: 12 * terms as u64,
+            flops: shape.flops(),
         };
         let launch = Launch { grid: [1, 1, 1], block: 256, shared: 0, work };
         self.launch(Module::Loss, "bce_forward_backward", launch, &arguments)
@@ -84,7 +85,7 @@ impl LossKernels for Cuda {
         if count == 0 {
             return Ok(());
         }
-        let work = Work { reads: 4 * count as u64, writes: 4 * count as u64, flops: 2 * count as u64 };
+        let work = Work { reads: 4 * count as u64, writes: 4 * count as u64, flops: SIGMOID_FLOPS * count as u64 };
         let launch = Launch { grid: [(count as u32).div_ceil(256), 1, 1], block: 256, shared: 0, work };
         self.launch(Module::Loss, "sigmoid", launch, &Sigmoid { p: p.address(), z: z.address(), count })
     }

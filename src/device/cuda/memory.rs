@@ -1,11 +1,11 @@
 //! Device memory: a pool whose addresses repeat, views that know what they hold, and the moves between host and device.
 
-use super::kernels::{Launch, Work};
+use super::kernels::Launch;
 use super::modules::Module;
 use super::pixels::Pixels;
 use super::slots::{Arriving, SLOT};
 use super::{Cuda, Precision, replay, words};
-use crate::device::{DeviceError, Memory, Placement, Storage, check_lengths};
+use crate::device::{DeviceError, Measured, Memory, Placement, Profiler, Rates, Storage, Work, check_lengths};
 use cudarc::driver::sys::{CUdeviceptr, CUresult};
 use cudarc::driver::{CudaContext, CudaStream, DeviceRepr, DriverError, result};
 use std::cell::{Cell, RefCell};
@@ -413,8 +413,10 @@ impl Memory for Cuda {
             let stream = self.inner.compute.cu_stream();
             for (address, bytes) in [(Some(to.address()), to.bytes()), (to.narrow(), 2 * to.len())] {
                 if let (Some(address), 1..) = (address, bytes) {
+                    let work = Work { writes: bytes as u64, ..Work::default() };
                     // SAFETY: the view is exclusive and its memory live.
-                    unsafe { result::memset_d8_async(address, 0, bytes, stream) }.map_err(failed)?;
+                    self.timed("memset", work, || unsafe { result::memset_d8_async(address, 0, bytes, stream) })
+                        .map_err(failed)?;
                 }
             }
             return Ok(());
@@ -438,8 +440,10 @@ impl Memory for Cuda {
                 let failed = |error| self.driver_error(format!("copying {} elements", to.len()), error);
                 self.inner.gpu.context.bind_to_thread().map_err(failed)?;
                 let stream = self.inner.compute.cu_stream();
+                let (bytes, [to, from]) = (to.bytes(), [to.address(), from.address()]);
+                let work = Work { reads: bytes as u64, writes: bytes as u64, flops: 0 };
                 // SAFETY: both views are live, of one length, and the target is exclusive.
-                unsafe { result::memcpy_dtod_async(to.address(), from.address(), to.bytes(), stream) }
+                self.timed("memcpy", work, || unsafe { result::memcpy_dtod_async(to, from, bytes, stream) })
                     .map_err(failed)?;
             }
         }
@@ -461,5 +465,17 @@ impl Memory for Cuda {
             Elements { to: to.address(), from: from.address(), len: to.len() as u64, value: 0.0 },
         )?;
         self.renew_narrow(&to)
+    }
+
+    fn profiler(&self) -> Option<&Profiler> {
+        Some(self.inner.clocks.profiler())
+    }
+
+    fn measured(&self) -> Result<Vec<Measured>, DeviceError> {
+        self.read_clocks()
+    }
+
+    fn rates(&self) -> Result<Rates, DeviceError> {
+        self.data_sheet()
     }
 }

@@ -8,6 +8,7 @@
 //! - [`gpu`]: the GPU as a process sees it, one context for all devices on it; [`driver`]: whether the library can be called.
 //! - [`modules`]: the PTX of each layer family, what the driver's compiler makes of it, and what that takes.
 //! - [`kernels`]: the one place that launches.
+//! - `clock` and `rates`: how long launches take, and how long they must.
 //! - [`slots`]: small transfers that the host does not wait for.
 //! - [`replay`]: a training step captured once as a CUDA graph, and replayed.
 //! - [`scratch`]: tickets and workspaces, and what they assume of the order of launches.
@@ -18,6 +19,7 @@
 
 mod adam;
 mod batch_norm;
+mod clock;
 mod conv;
 mod dense;
 pub mod driver;
@@ -29,6 +31,7 @@ pub mod memory;
 pub mod modules;
 pub mod pixels;
 mod pool;
+mod rates;
 pub mod replay;
 mod rows;
 pub mod scratch;
@@ -36,6 +39,7 @@ pub mod simulated;
 pub mod slots;
 
 use super::DeviceError;
+use clock::Clocks;
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaStream, DriverError};
 use gpu::{Gpu, Progress};
@@ -91,6 +95,7 @@ struct Inner {
     tickets: Tickets,
     lanes: Rc<Lanes>,
     slots: Rc<Slots>,
+    clocks: Clocks,
 }
 
 impl Drop for Inner {
@@ -130,8 +135,8 @@ impl Cuda {
             })
         })?;
         tickets.clear(&compute).map_err(driver::no_device)?;
-        let (gpu, lanes, slots) = (Arc::clone(gpu), Rc::default(), Rc::default());
-        let inner = Inner { name, precision, gpu, compute, copies, kernels, pool, tickets, lanes, slots };
+        let (gpu, lanes, slots, clocks) = (Arc::clone(gpu), Rc::default(), Rc::default(), Clocks::default());
+        let inner = Inner { name, precision, gpu, compute, copies, kernels, pool, tickets, lanes, slots, clocks };
         Ok(Cuda { inner: Rc::new(inner) })
     }
 

@@ -2,11 +2,11 @@
 
 use super::Cuda;
 use super::conv::{Divisor, extent};
-use super::kernels::{Launch, Work};
+use super::kernels::Launch;
 use super::memory::{Element, View, ViewMut};
 use super::modules::Module;
 use super::rows::{Extents, Walk};
-use crate::device::{DeviceError, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, check_lengths};
+use crate::device::{DeviceError, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, Work, check_lengths};
 use cudarc::driver::DeviceRepr;
 
 /// Blocks a multiprocessor.
@@ -154,7 +154,7 @@ impl Cuda {
         let work = Work {
             reads: (shape.input_len() * x.element().bytes() + norm) as u64,
             writes: if winners == 0 { walk.bytes } else { outputs },
-            flops: outputs * (shape.window * shape.window - 1) as u64,
+            flops: shape.flops(),
         };
         self.launch(Module::Pool, kernel, walk.launch(walk.blocks(self, BLOCKS), work), &arguments)
     }

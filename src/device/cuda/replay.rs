@@ -25,13 +25,16 @@ struct Captured {
 }
 
 impl Plan {
-    /// Does the work: as it is the first time, captured the second, replayed from then on.
+    /// Does the work: as it is the first time, captured the second, replayed from then on; but as it is while its launches are timed.
     pub(super) fn run<E: From<DeviceError>>(
         &mut self,
         device: &Cuda,
         work: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), E> {
         let failed = |call: &str, error| E::from(device.driver_error(call, error));
+        if device.inner.clocks.profiler().is_on() {
+            return self.with_own_buffers(device, work);
+        }
         if self.captured.is_none() {
             if self.warm {
                 let graph = self.capture(device, work)?;

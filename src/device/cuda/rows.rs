@@ -1,9 +1,9 @@
 //! A matrix of rows of channels, and the grid that walks it (`kernels/rows.cuh`).
 
-use super::kernels::{Launch, Work};
+use super::kernels::Launch;
 use super::memory::Element;
 use super::{Cuda, Precision};
-use crate::device::DeviceError;
+use crate::device::{DeviceError, Work};
 
 /// Threads a block.
 const THREADS: usize = 256;

@@ -4,10 +4,9 @@ use super::geometry::{Divisor, Geometry};
 use super::tensor::Operands;
 use super::tiles::Tiling;
 use crate::device::cuda::Cuda;
-use crate::device::cuda::kernels::Work;
 use crate::device::cuda::memory::{View, ViewMut};
 use crate::device::cuda::modules::Module;
-use crate::device::{ConvShape, DeviceError, ReduceEpilogue};
+use crate::device::{ConvShape, DeviceError, ReduceEpilogue, Work};
 use cudarc::driver::DeviceRepr;
 
 const KERNEL: &str = "conv_backward_data";
@@ -87,7 +86,7 @@ impl Cuda {
         let work = Work {
             reads: ((operand_len + read + masks) * operands.bytes + channels * size_of::<f32>()) as u64,
             writes: (written * operands.bytes + results * size_of::<f32>()) as u64,
-            flops: 2 * shape.macs() as u64,
+            flops: shape.flops(),
         };
         self.launch(Module::Conv, tiling.tile.backward_data, tiling.launch(work), &arguments)
     }

@@ -1,11 +1,11 @@
 //! The weight gradient on tensor cores: which tile, how many splits, and the launches (`kernels/conv_weights.cuh`).
 
-use super::geometry::{Divisor, Geometry, extent, seen};
-use crate::device::cuda::kernels::{Launch, Work};
+use super::geometry::{Divisor, Geometry, extent};
+use crate::device::cuda::kernels::Launch;
 use crate::device::cuda::memory::{Buffer, View, ViewMut};
 use crate::device::cuda::modules::Module;
 use crate::device::cuda::{Cuda, Precision};
-use crate::device::{ConvShape, DeviceError, InputTransform};
+use crate::device::{ConvShape, DeviceError, InputTransform, Work};
 use cudarc::driver::DeviceRepr;
 
 const KERNEL: &str = "conv_backward_weights";
@@ -229,11 +229,11 @@ impl Cuda {
         let tiles = [sum.columns.div_ceil(tile.columns), sum.filters.div_ceil(tile.filters), splits];
         let parts = 4 * (splits * shape.weights_len()) as u64;
         let work = Work {
-            reads: ((shape.output_len() + seen(shape)) * sum.bytes) as u64
+            reads: ((shape.output_len() + shape.seen()) * sum.bytes) as u64
                 + 4 * transform.map_or(0, |_| 2 * shape.c as u64)
                 + if splits == 1 { parts } else { 0 },
             writes: parts,
-            flops: 2 * shape.macs() as u64,
+            flops: shape.flops(),
         };
         let shared = tile.shared(sum.slice());
         let launch = Launch { grid: tiles.map(|n| n as u32), block: tile.threads(), shared, work };

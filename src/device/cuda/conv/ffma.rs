@@ -1,13 +1,13 @@
 //! Convolution on CUDA cores (`conv_ffma_*` in `kernels/conv.cu`): all of `f32`, and of the other precisions what tensor cores
 //! do not take.
 
-use super::geometry::{Divisor, Geometry, extent, seen};
-use crate::device::cuda::kernels::{Launch, Work};
+use super::geometry::{Divisor, Geometry, extent};
+use crate::device::cuda::kernels::Launch;
 use crate::device::cuda::memory::{View, ViewMut};
 use crate::device::cuda::modules::Module;
 use crate::device::cuda::scratch::TICKETS;
 use crate::device::cuda::{Cuda, Precision};
-use crate::device::{ConvShape, DeviceError, InputTransform, ReduceEpilogue};
+use crate::device::{ConvShape, DeviceError, InputTransform, ReduceEpilogue, Work};
 use cudarc::driver::DeviceRepr;
 
 /// Argument of the kernels `conv_ffma_forward_*`.
@@ -215,9 +215,9 @@ impl Cuda {
         let channels = transform.map_or(0, |_| 2 * shape.c) + bias.map_or(0, |_| shape.k);
         let results = stats.map_or(0, |_| 2 * shape.k);
         let work = Work {
-            reads: (seen(shape) * x.element().bytes() + (shape.weights_len() + channels) * size_of::<f32>()) as u64,
+            reads: (shape.seen() * x.element().bytes() + (shape.weights_len() + channels) * size_of::<f32>()) as u64,
             writes: (shape.output_len() * y.element().bytes() + results * size_of::<f32>() + partials) as u64,
-            flops: 2 * shape.macs() as u64,
+            flops: shape.flops(),
         };
         self.launch(Module::Conv, tile.forward, tile.launch(tile.count(pixels, shape.k), work), &arguments)
     }
@@ -263,7 +263,7 @@ impl Cuda {
             accumulate: accumulate.into(),
         };
         // Without an epilogue, pixels that no tap reaches stay as they are, or get zeros.
-        let touched = if accumulate && epilogue.is_none() { seen(shape) } else { shape.input_len() };
+        let touched = if accumulate && epilogue.is_none() { shape.seen() } else { shape.input_len() };
         let masked = epilogue.as_ref().map_or(0, |_| shape.input_len());
         let channels = epilogue.as_ref().map_or(0, |_| shape.c);
         let (input, output) = (dx.element().bytes(), dy.element().bytes());
@@ -273,7 +273,7 @@ impl Cuda {
                 + (shape.weights_len() + 3 * channels) * size_of::<f32>()
                 + (old + masked) * input) as u64,
             writes: (touched * input + 2 * channels * size_of::<f32>() + partials) as u64,
-            flops: 2 * shape.macs() as u64,
+            flops: shape.flops(),
         };
         let blocks = tiles * shape.c.div_ceil(tile.columns);
         self.launch(Module::Conv, tile.backward_data, tile.launch(blocks, work), &arguments)
@@ -319,11 +319,11 @@ impl Cuda {
         let weights = shape.weights_len() * size_of::<f32>();
         let work = Work {
             reads: (shape.output_len() * dy.element().bytes()
-                + seen(shape) * x.element().bytes()
+                + shape.seen() * x.element().bytes()
                 + channels * size_of::<f32>()
                 + weights) as u64,
             writes: (weights + partials) as u64,
-            flops: 2 * shape.macs() as u64,
+            flops: shape.flops(),
         };
         self.launch(Module::Conv, tile.backward_weights, tile.launch(tiles * splits, work), &arguments)
     }

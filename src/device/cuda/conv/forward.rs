@@ -4,10 +4,9 @@ use super::geometry::{Divisor, Geometry};
 use super::tensor::Operands;
 use super::tiles::Tiling;
 use crate::device::cuda::Cuda;
-use crate::device::cuda::kernels::Work;
 use crate::device::cuda::memory::{View, ViewMut};
 use crate::device::cuda::modules::Module;
-use crate::device::{ConvShape, DeviceError, InputTransform};
+use crate::device::{ConvShape, DeviceError, InputTransform, Work};
 use cudarc::driver::DeviceRepr;
 
 const KERNEL: &str = "conv_forward";
@@ -69,14 +68,12 @@ impl Cuda {
             column_tiles: tiling.column_tiles,
             group: tiling.group,
         };
-        // A stride that is longer than the filter skips lines and pixels.
-        let seen = shape.n * shape.h.min(shape.p * shape.r) * shape.w.min(shape.q * shape.s) * shape.c;
         let channels = transform.map_or(0, |_| 2 * shape.c) + bias.map_or(0, |_| shape.k);
         let results = partials + stats.map_or(0, |_| 2 * shape.k);
         let work = Work {
-            reads: ((seen + shape.weights_len()) * operands.bytes + channels * size_of::<f32>()) as u64,
+            reads: ((shape.seen() + shape.weights_len()) * operands.bytes + channels * size_of::<f32>()) as u64,
             writes: (shape.output_len() * operands.bytes + results * size_of::<f32>()) as u64,
-            flops: 2 * shape.macs() as u64,
+            flops: shape.flops(),
         };
         let kernel = if transform.is_some() { tiling.tile.transformed } else { tiling.tile.forward };
         self.launch(Module::Conv, kernel, tiling.launch(work), &arguments)

@@ -11,11 +11,6 @@ pub(in crate::device::cuda) fn extent(kernel: &'static str, count: usize) -> Res
         .map_err(|_| DeviceError::Shape { kernel, reason: format!("{count} is more than its indices reach") })
 }
 
-/// Elements of the input that the filters see: a stride that is longer than they are skips rows and pixels.
-pub(super) fn seen(shape: &ConvShape) -> usize {
-    shape.n * shape.h.min(shape.p * shape.r) * shape.w.min(shape.q * shape.s) * shape.c
-}
-
 /// Mirror of `ConvGeometry`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

@@ -2,11 +2,11 @@
 //! (`kernels/conv_output_gradient.cuh`).
 
 use super::geometry::extent;
-use crate::device::cuda::kernels::{Launch, Work};
+use crate::device::cuda::kernels::Launch;
 use crate::device::cuda::memory::{Buffer, View, ViewMut};
 use crate::device::cuda::modules::Module;
 use crate::device::cuda::{Cuda, Precision};
-use crate::device::{ConvShape, DeviceError, Memory, OutputGradient, Storage};
+use crate::device::{ConvShape, DeviceError, Memory, OutputGradient, Storage, Work};
 use cudarc::driver::DeviceRepr;
 
 /// Argument of the kernels `conv_form_gradient`.

@@ -1,11 +1,11 @@
 //! The stem's own path (`conv_stem_*` in `kernels/conv.cu`): 7×7 taps over three channels, stride 2, padding 3, on tensor cores.
 
 use super::geometry::{Geometry, extent};
-use crate::device::cuda::kernels::{Launch, Work};
+use crate::device::cuda::kernels::Launch;
 use crate::device::cuda::memory::{View, ViewMut};
 use crate::device::cuda::modules::Module;
 use crate::device::cuda::{Cuda, Precision};
-use crate::device::{ConvShape, DeviceError};
+use crate::device::{ConvShape, DeviceError, Work};
 use cudarc::driver::DeviceRepr;
 
 /// Argument of `conv_stem_forward`.
@@ -131,7 +131,7 @@ impl Cuda {
         let work = Work {
             reads: (shape.input_len() * x.element().bytes() + floats * size_of::<f32>()) as u64,
             writes: (shape.output_len() * y.element().bytes() + results * size_of::<f32>() + partials) as u64,
-            flops: 2 * shape.macs() as u64,
+            flops: shape.flops(),
         };
         let grid = [blocks as u32, plan.groups as u32, 1];
         let launch = Launch { grid, block: 128, shared: plan.forward_shared as u32, work };
@@ -164,7 +164,7 @@ impl Cuda {
         let work = Work {
             reads: (shape.output_len() * dy.element().bytes() + shape.input_len() * x.element().bytes()) as u64,
             writes: partials as u64,
-            flops: 2 * shape.macs() as u64,
+            flops: shape.flops(),
         };
         let grid = [blocks as u32, plan.groups as u32, 1];
         let launch = Launch { grid, block: 224, shared: plan.backward_shared as u32, work };

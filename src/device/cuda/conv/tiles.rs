@@ -2,9 +2,9 @@
 //! (`kernels/conv_tensor.cuh`).
 
 use super::geometry::extent;
-use crate::device::DeviceError;
-use crate::device::cuda::kernels::{Launch, Work};
+use crate::device::cuda::kernels::Launch;
 use crate::device::cuda::scratch::TICKETS;
+use crate::device::{DeviceError, Work};
 
 /// One of the tiles that `kernels/conv.cu` instantiates: pixels × columns, which are filters or, in the data gradient,
 /// channels.

@@ -1,0 +1,51 @@
+//! Clocks of kernels: each method of the vocabulary runs one, if somebody asked for times.
+
+use super::memory::Cpu;
+use crate::device::{Measured, Place, Profiler, Work};
+use std::cell::RefCell;
+use std::time::Instant;
+
+/// The times so far.
+#[derive(Debug, Default)]
+pub(super) struct Clocks {
+    profiler: Profiler,
+    measured: RefCell<Vec<Measured>>,
+}
+
+impl Clocks {
+    pub(super) fn profiler(&self) -> &Profiler {
+        &self.profiler
+    }
+
+    /// The times since the last call.
+    pub(super) fn take(&self) -> Vec<Measured> {
+        self.measured.take()
+    }
+}
+
+/// Runs until it is dropped.
+pub(super) struct Clock<'a> {
+    clocks: &'a Clocks,
+    place: Place,
+    kernel: &'static str,
+    work: Work,
+    start: Instant,
+}
+
+impl Cpu {
+    /// Starts the clock of a kernel, if somebody asked for times. It reads and writes so many elements, each counted once.
+    pub(super) fn clock(&self, kernel: &'static str, flops: u64, reads: usize, writes: usize) -> Option<Clock<'_>> {
+        let place = self.clocks.profiler.place()?;
+        let bytes = |elements: usize| (elements * size_of::<f32>()) as u64;
+        let work = Work { reads: bytes(reads), writes: bytes(writes), flops };
+        Some(Clock { clocks: &self.clocks, place, kernel, work, start: Instant::now() })
+    }
+}
+
+impl Drop for Clock<'_> {
+    fn drop(&mut self) {
+        let seconds = self.start.elapsed().as_secs_f64();
+        let Clock { clocks, place, kernel, work, .. } = self;
+        clocks.measured.borrow_mut().push(Measured { place: place.clone(), kernel, work: *work, seconds });
+    }
+}
