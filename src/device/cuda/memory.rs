@@ -476,6 +476,6 @@ impl Memory for Cuda {
     }
 
     fn rates(&self) -> Result<Rates, DeviceError> {
-        self.data_sheet()
+        self.best_rates()
     }
 }

@@ -39,40 +39,53 @@ impl MultiplyAdds {
     }
 }
 
+/// The rates of a GPU at its highest clocks, in kHz, with a memory bus of so many bits.
+fn rates(
+    gpu: &str,
+    capability: (i32, i32),
+    precision: Precision,
+    multiprocessors: u32,
+    [clock, memory_clock, bus]: [i32; 3],
+) -> Result<Rates, DeviceError> {
+    let unknown = |reason: String| Err(DeviceError::Unavailable(reason));
+    if gpu.starts_with("gpusim") {
+        return unknown("the times are the simulation's own, not a GPU's".into());
+    }
+    let Some(multiply_adds) = MultiplyAdds::of(capability, gpu.contains("GeForce")) else {
+        let (major, minor) = capability;
+        return unknown(format!("the rates of sm_{major}{minor} are not known here"));
+    };
+    if clock <= 0 || memory_clock <= 0 || bus <= 0 {
+        return unknown("the driver does not say how fast the device's clocks are".into());
+    }
+    let each = multiply_adds.at(precision);
+    let [clock, memory_clock] = [clock, memory_clock].map(|khz| f64::from(khz) * 1e3);
+    Ok(Rates {
+        // Both edges of a clock carry a bit on each line of the bus.
+        bytes: 2.0 * memory_clock * f64::from(bus) / 8.0,
+        flops: 2.0 * f64::from(each) * f64::from(multiprocessors) * clock,
+        source: format!(
+            "memory at {:.0} MHz on {bus} bits; {multiprocessors} multiprocessors at {:.0} MHz, {each} multiply-adds a \
+             clock each",
+            memory_clock / 1e6,
+            clock / 1e6
+        ),
+    })
+}
+
 impl Cuda {
-    /// The device's rates, of arithmetic in its precision.
-    pub(super) fn data_sheet(&self) -> Result<Rates, DeviceError> {
-        let failed = |error| self.driver_error("asking for the device's clocks", error);
-        let attribute = |attribute| self.inner.gpu.context.attribute(attribute).map_err(failed);
-        let name = self.inner.gpu.context.name().map_err(failed)?;
-        if name.starts_with("gpusim") {
-            let reason = "times are the simulation's own, not a GPU's, so there are no floors to hold them to";
-            return Err(DeviceError::Unavailable(reason.into()));
-        }
-        let capability = self.inner.gpu.context.compute_capability().map_err(failed)?;
-        let Some(multiply_adds) = MultiplyAdds::of(capability, name.contains("GeForce")) else {
-            let (major, minor) = capability;
-            return Err(DeviceError::Unavailable(format!("the rates of sm_{major}{minor} are not known here")));
-        };
-        let [clock, memory_clock, bus] = [
-            Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE,
-            Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE,
-            Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH,
-        ]
-        .map(attribute);
-        let (clock, memory_clock, bus) = (f64::from(clock?) * 1e3, f64::from(memory_clock?) * 1e3, f64::from(bus?));
-        let (multiprocessors, each) = (self.multiprocessors(), multiply_adds.at(self.precision()));
-        Ok(Rates {
-            // Both edges of a clock carry a bit on each line of the bus.
-            bytes: 2.0 * memory_clock * bus / 8.0,
-            flops: 2.0 * f64::from(each) * f64::from(multiprocessors) * clock,
-            source: format!(
-                "data sheet: memory at {:.0} MHz on {bus} bits; {multiprocessors} multiprocessors at {:.0} MHz, {each} \
-                 multiply-adds a clock each",
-                memory_clock / 1e6,
-                clock / 1e6
-            ),
-        })
+    /// The rates of arithmetic in the device's precision, and of its memory.
+    pub(super) fn best_rates(&self) -> Result<Rates, DeviceError> {
+        let context = &self.inner.gpu.context;
+        let failed = |error| self.driver_error("asking how fast the device is", error);
+        let attribute = |attribute| context.attribute(attribute).map_err(failed);
+        let clocks = [
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?,
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?,
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?,
+        ];
+        let (name, capability) = (context.name().map_err(failed)?, context.compute_capability().map_err(failed)?);
+        rates(&name, capability, self.precision(), self.multiprocessors(), clocks)
     }
 }
 
@@ -102,6 +115,23 @@ mod tests {
                 );
             }
         }
-        assert_eq!(MultiplyAdds::of((7, 5), false), None);
+    }
+
+    #[test]
+    fn a_gpu_has_the_rates_of_its_clocks_or_a_reason() {
+        // An A100 of 80 GB, and what its driver says.
+        let a100 = [1_410_000, 1_593_000, 5120];
+        let of = |name: &str, capability, clocks| rates(name, capability, Precision::Bf16, 108, clocks);
+        let found = of("NVIDIA A100-SXM4-80GB", (8, 0), a100).unwrap();
+        assert!((found.bytes / 2.039e12 - 1.0).abs() < 1e-3 && (found.flops / 312e12 - 1.0).abs() < 1e-3, "{found:?}");
+        assert!(found.source.contains("1593 MHz on 5120 bits; 108 multiprocessors at 1410 MHz, 1024 "), "{found:?}");
+        for (name, capability, clocks, word) in [
+            ("gpusim A100 (in software)", (8, 0), a100, "simulation"),
+            ("NVIDIA Orin", (8, 7), a100, "sm_87"),
+            ("NVIDIA A100-SXM4-80GB", (8, 0), [1_410_000, 0, 5120], "driver"),
+        ] {
+            let reason = of(name, capability, clocks).unwrap_err().to_string();
+            assert!(reason.contains(word), "{reason}");
+        }
     }
 }
