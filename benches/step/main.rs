@@ -194,7 +194,7 @@ fn main() -> anyhow::Result<()> {
         }
         None => {
             measure(&mut work, &arguments)?;
-            PROFILED.min(arguments.steps)
+            arguments.steps.clamp(1, PROFILED)
         }
     };
     match &arguments.profile {
