@@ -16,7 +16,7 @@
 //! ```
 //!
 //! CSV on standard output. A time is the median of the steps after the first few, of which the second is captured as a graph;
-//! it includes the way of the posters to the GPU, of the loss or the probabilities back, and the optimiser. `--anchors` adds
+//! it includes the way of the posters to the GPU, of the probabilities back, or of the loss while the next step runs, and the optimiser. `--anchors` adds
 //! what this GPU can do at best: a copy within its memory, and a large matrix product by the kernels of the 1×1 convolutions.
 
 mod anchors;
@@ -272,14 +272,18 @@ impl Table<'_> {
 fn measure(work: &mut Work, arguments: &Arguments) -> anyhow::Result<()> {
     let mut table = Table { arguments, device: work.device.name(), rows: csv::Writer::from_writer(io::stdout()) };
     let steps = WARM_UP + arguments.steps.max(1);
-    let mut next = Some(work.upload()?);
+    let (mut next, mut is_first) = (Some(work.upload()?), true);
     let train = median(steps, || {
         let pixels = next.take().context("a batch is always on its way")?;
         work.submit(pixels)?;
         next = Some(work.upload()?);
-        work.learner.loss()?;
+        // As in training: the loss of the step before, while this one runs.
+        if !std::mem::take(&mut is_first) {
+            work.learner.loss()?;
+        }
         Ok(())
     })?;
+    work.learner.loss()?;
     table.step("onesheet", "train", train)?;
     let infer = median(steps, || work.infer().map(drop))?;
     table.step("onesheet", "infer", infer)?;
