@@ -85,7 +85,7 @@ fn losses<D: Device>(device: Rc<D>, config: &ModelConfig, images: usize, steps: 
 
 /// The processor, rounding as CUDA does.
 fn oracle(precision: Precision) -> Rc<Rounded> {
-    Rc::new(Rounded { inner: Cpu::new(), precision })
+    Rc::new(Rounded { inner: Cpu::new(), precision, late: false })
 }
 
 fn check_losses(config: &ModelConfig, images: usize, steps: u64, rate: f64, tolerances: [f64; 3]) {
@@ -318,8 +318,10 @@ fn complaints() -> String {
 #[test]
 fn a_captured_step_goes_before_its_kernels() {
     let config = config(Extents::miniature(), 21);
-    // As in a run, nobody but the learner has the device.
-    let mut learner = Learner::new(Rc::new(cuda::device(Precision::F32)), config.clone(), 5).unwrap();
+    // As in a run, nobody but the learner has the device, nor the kernels that were compiled for it.
+    cuda::gpu();
+    let device = Cuda::new(Precision::F32).unwrap();
+    let mut learner = Learner::new(Rc::new(device), config.clone(), 5).unwrap();
     for step in 0..3 {
         let data = Data::draw(step, 3, config.image_size);
         let pixels = learner.model().device().upload_pixels(&data.pixels, &data.placements).unwrap();

@@ -298,9 +298,9 @@ impl<D: Device> Subject<D> {
         let rate = self.golden.facts.learning_rate;
         let mut losses = Vec::new();
         for step in 0..3 {
-            let batch = if step == 0 { self.check_first_step() } else { self.gradients_without_biases(step) };
-            adam.prepare(&device, rate).unwrap();
-            adam.step(&device, self.model.parameters_mut(), batch.loss_view()).unwrap();
+            let mut batch = if step == 0 { self.check_first_step() } else { self.gradients_without_biases(step) };
+            batch.set_rate(&device, adam.begin_step(rate)).unwrap();
+            adam.step(&device, self.model.parameters_mut(), batch.loss_view(), batch.rate()).unwrap();
             losses.push(batch.loss(&device).unwrap());
         }
         assert_close("losses", &losses, &self.golden.values["training.losses"], self.tolerance.loss, 0.0);

@@ -1,14 +1,19 @@
 //! Whole runs of a miniature network: what is stopped goes on to the same bits, and what cannot go on says why.
 
+#[path = "support/rounded.rs"]
+mod rounded;
+
 use onesheet::data::synthetic;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::cpu::Cpu;
+use onesheet::device::cuda::Precision;
 use onesheet::model::{Extents, Trainable};
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::{Checkpoint, CheckpointError};
 use onesheet::training::config::RunConfig;
 use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint, last_checkpoint};
 use onesheet::training::trainer::{Ending, Event, Trainer};
+use rounded::Rounded;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -133,6 +138,44 @@ fn an_interruption_at_any_moment_is_clean() {
         drop(run);
         assert_eq!(go_on(&whole, &path), Ending::Finished);
         assert!(remains(&path) == remains(&straight), "interrupted at event {moment}");
+    }
+}
+
+/// On a GPU a step's loss is read while the next one runs. What is logged, saved and told is the same as if it were there at once,
+/// wherever the run ends.
+#[test]
+fn losses_that_arrive_late_change_nothing() {
+    let folder = TempDir::new().unwrap();
+    let whole = config(&posters(&folder));
+    let file = Arc::new(TensorFile::open(whole.data.as_deref().unwrap()).unwrap());
+    let run = |late: bool, max_steps: Option<u64>, interrupt_at: Option<u64>| {
+        let path = folder.path().join(format!("{late}-{max_steps:?}-{interrupt_at:?}"));
+        let config = RunConfig { max_steps, ..whole.clone() };
+        let device = Rc::new(Rounded { inner: Cpu::new(), precision: Precision::F32, late });
+        let mut trainer = Trainer::new(device, config.clone(), Extents::miniature(), Arc::clone(&file)).unwrap();
+        let (stop, mut told) = (AtomicBool::new(false), Vec::new());
+        let mut folder = RunFolder::create(&path, &config).unwrap();
+        let ending = trainer.run(&mut folder, &stop, &mut |event| {
+            if let Event::Step { row, done, .. } = event {
+                told.push((row.step, row.loss.to_bits(), row.learning_rate, done));
+                stop.store(Some(row.step) == interrupt_at, Ordering::Relaxed);
+            }
+        });
+        (ending.unwrap(), told, trainer.progress().total_steps, path)
+    };
+    let (ending, told, _, path) = run(false, None, None);
+    assert_eq!((ending, told.len()), (Ending::Finished, 16));
+    let (ending, late, _, late_path) = run(true, None, None);
+    assert_eq!((ending, &late), (Ending::Finished, &told));
+    assert!(remains(&late_path) == remains(&path));
+    for limit in [1, 7, 8, 9] {
+        let (ending, late, steps, _) = run(true, Some(limit), None);
+        assert_eq!((ending, steps, &late[..]), (Ending::StepLimit, limit, &told[..limit as usize]));
+    }
+    // One more step is under way when the wish to stop is heard, and is not lost.
+    for moment in [1, 3, 12] {
+        let (ending, late, steps, _) = run(true, None, Some(moment));
+        assert_eq!((ending, steps, &late[..]), (Ending::Interrupted, moment + 1, &told[..moment as usize + 1]));
     }
 }
 

@@ -3,7 +3,8 @@
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Display;
 use std::io::{IsTerminal, stderr};
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// Narration, which goes to stderr and can be switched off; results go to stdout.
 #[derive(Clone, Copy)]
@@ -35,6 +36,19 @@ impl Console {
         bar.enable_steady_tick(Duration::from_millis(500));
         bar
     }
+}
+
+/// When the program started.
+static STARTED: OnceLock<Instant> = OnceLock::new();
+
+/// Remembers the start of the program; the first thing that it does.
+pub fn start_clock() {
+    STARTED.get_or_init(Instant::now);
+}
+
+/// Time since the start of the program.
+pub fn since_start() -> Duration {
+    STARTED.get_or_init(Instant::now).elapsed()
 }
 
 /// This program as it was called, so that the commands it suggests can be typed as they stand: `onesheet` where it is on the

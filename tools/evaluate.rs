@@ -102,7 +102,7 @@ impl Part {
 
 /// Runs the tool.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    match device::open(args.device, args.precision)? {
+    match device::open(args.device, args.precision, Console { quiet: args.quiet })? {
         Opened::Cpu(device, why) => evaluate(Rc::new(device), &why, args),
         Opened::Cuda(device) => evaluate(Rc::new(device), "", args),
     }

@@ -50,16 +50,22 @@ pub struct Args {
     quiet: bool,
 }
 
+impl Args {
+    fn console(&self) -> Console {
+        Console { quiet: self.quiet || self.json }
+    }
+}
+
 /// Runs the tool.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    match device::open(args.device, args.precision)? {
+    match device::open(args.device, args.precision, args.console())? {
         Opened::Cpu(device, why) => infer(Rc::new(device), &why, args),
         Opened::Cuda(device) => infer(Rc::new(device), "", args),
     }
 }
 
 fn infer<D: Device>(device: Rc<D>, why: &str, args: &Args) -> anyhow::Result<()> {
-    let console = Console { quiet: args.quiet || args.json };
+    let console = args.console();
     let checkpoint = Checkpoint::open(&args.model)?;
     let model = learner::load(device, &checkpoint, Extents::resnet50())?;
     console.say(described(&**model.device(), why));

@@ -2,6 +2,7 @@
 
 mod console;
 mod device;
+mod doctor;
 mod evaluate;
 mod exit;
 mod infer;
@@ -24,14 +25,17 @@ enum Tool {
     Train(Box<train::Args>),
     Evaluate(evaluate::Args),
     Infer(infer::Args),
+    Doctor(doctor::Args),
 }
 
 fn main() -> ExitCode {
+    console::start_clock();
     let result = match Tool::parse() {
         Tool::Prepare(args) => prepare::run(args),
         Tool::Train(args) => train::run(&args),
         Tool::Evaluate(args) => evaluate::run(&args),
         Tool::Infer(args) => infer::run(&args),
+        Tool::Doctor(args) => doctor::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -38,12 +38,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         return summary(args);
     }
     let (run, device) = match &args.resume {
-        Some(run) => Run::resume(args, &folder_of(run))?,
+        Some(run) => Run::resume(args, &folder_of(run), console)?,
         None => Run::begin(args, console)?,
     };
     match device {
-        Opened::Cpu(device, why) => train(Rc::new(device), &why, run, console, args),
-        Opened::Cuda(device) => train(Rc::new(device), "", run, console, args),
+        Opened::Cpu(device, why) => train(Rc::new(device), Some(&why), run, console, args),
+        Opened::Cuda(device) => train(Rc::new(device), None, run, console, args),
     }
 }
 
@@ -81,14 +81,14 @@ impl Run {
                 let config = args.config(Some(&file))?;
                 trainer::check(&config, &file)?;
                 let weights = read_weights(&config, file.genres().len())?;
-                let device = device::open(config.device, config.precision)?;
+                let device = device::open(config.device, config.precision, console)?;
                 let folder = RunFolder::create(&path, &config).map_err(TrainingError::from)?;
                 (config, folder, file, device, weights)
             }
             None => {
                 let config = args.config(None)?;
                 let weights = read_weights(&config, synthetic::GENRES.len())?;
-                let device = device::open(config.device, config.precision)?;
+                let device = device::open(config.device, config.precision, console)?;
                 let folder = RunFolder::create(&path, &config).map_err(TrainingError::from)?;
                 let posters = synthetic_posters(&path);
                 console
@@ -103,21 +103,21 @@ impl Run {
     }
 
     /// A run that was stopped, and the device it goes on with.
-    fn resume(args: &Args, path: &Path) -> anyhow::Result<(Run, Opened)> {
+    fn resume(args: &Args, path: &Path, console: Console) -> anyhow::Result<(Run, Opened)> {
         let mut folder = RunFolder::resume(path).map_err(TrainingError::from)?;
         let checkpoint = Checkpoint::open(&last_checkpoint(path))?;
         let metadata = checkpoint.metadata();
         let config = args.resumed(metadata.config.clone(), metadata.progress.total_steps);
         let posters = config.data.clone().unwrap_or_else(|| synthetic_posters(path));
         let file = TensorFile::open(&posters)?;
-        let device = device::open(config.device, config.precision)?;
+        let device = device::open(config.device, config.precision, console)?;
         folder.cut_back(metadata.progress.total_steps).map_err(TrainingError::from)?;
         Ok((Run { config, folder, file: Arc::new(file), checkpoint: Some(checkpoint), weights: None }, device))
     }
 }
 
-/// Trains on `device`, chosen for the reason `why` if there was a choice.
-fn train<D: Device>(device: Rc<D>, why: &str, run: Run, console: Console, args: &Args) -> anyhow::Result<()> {
+/// Trains on `device`: on the processor for the reason `why`, or without one on a GPU.
+fn train<D: Device>(device: Rc<D>, why: Option<&str>, run: Run, console: Console, args: &Args) -> anyhow::Result<()> {
     let Run { config, mut folder, file, checkpoint, weights } = run;
     let path = folder.path().to_path_buf();
     let extents = Extents::resnet50();
@@ -133,8 +133,8 @@ fn train<D: Device>(device: Rc<D>, why: &str, run: Run, console: Console, args: 
         }
     };
     drop(checkpoint);
-    narration::open(console, &trainer, why, &file, &path);
-    let progress = trainer.progress();
+    narration::open(console, &trainer, why.unwrap_or_default(), &file, &path);
+    let progress = *trainer.progress();
     if progress.total_steps > 0 {
         let (epoch, step) = (progress.epoch + 1, progress.step);
         console.say(format_args!("going on after step {step} of epoch {epoch}, {} in all\n", progress.total_steps));
@@ -143,8 +143,14 @@ fn train<D: Device>(device: Rc<D>, why: &str, run: Run, console: Console, args: 
     let signals = Signals::catch().context("cannot catch Ctrl-C")?;
     let step = format!("a training step at batch {}", trainer.config().batch);
     let mut profiling = args.profile.map(|_| Profiling::new(Rc::clone(trainer.model().device())));
+    if profiling.is_some() {
+        trainer.ask_at_once();
+    }
     let mut shown =
         Progress::new(console, args.json, trainer.config(), progress.total_steps, trainer.steps_per_epoch());
+    if why.is_none() {
+        shown.tell_first_step();
+    }
     let mut watch = |event: Event<'_>| {
         if let Some(profiling) = &mut profiling {
             profiling.watch(&event);

@@ -2,7 +2,7 @@
 //! has it is named; on the simulated GPU what every kernel of the step moves, beside its floor.
 //!
 //! ```text
-//! cargo bench --bench step -- [--precision bf16|tf32|f32] [--batch 128] [--image-size 150] [--steps 30] [--python PATH]
+//! cargo bench --bench step -- [--precision bf16|tf32|f32] [--batch 128] [--image-size 150] [--steps 30] [--anchors] [--python PATH]
 //! cargo bench --bench step -- --device sim [--precision …] [--batch 1] [--image-size 150]
 //! ```
 //!
@@ -16,8 +16,10 @@
 //! ```
 //!
 //! CSV on standard output. A time is the median of the steps after the first few, of which the second is captured as a graph;
-//! it includes the way of the posters to the GPU, of the loss or the probabilities back, and the optimiser.
+//! it includes the way of the posters to the GPU, of the probabilities back, or of the loss while the next step runs, and the optimiser. `--anchors` adds
+//! what this GPU can do at best: a copy within its memory, and a large matrix product by the kernels of the 1×1 convolutions.
 
+mod anchors;
 #[path = "../gpu/mod.rs"]
 mod gpu;
 mod profile;
@@ -31,19 +33,20 @@ use onesheet::device::cuda::Cuda;
 use onesheet::device::{Memory, PixelFormat, Placement};
 use onesheet::model::{ModelConfig, Posters};
 use onesheet::training::learner::Learner;
+use pytorch::Way;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, Stdout};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const GENRES: usize = 7;
 /// The network's input as its ImageNet weights want it.
 const FORMAT: PixelFormat = PixelFormat { order: [2, 1, 0], scale: 1.0, shift: [-103.939, -116.779, -123.68] };
 /// Steps before the first that is timed.
 const WARM_UP: usize = 5;
-/// Steps that are measured launch by launch.
+/// Steps that are measured launch by launch, where no fewer are timed.
 const PROFILED: usize = 10;
 
 #[derive(Parser)]
@@ -62,12 +65,21 @@ struct Arguments {
     /// Take one training step, uncaptured and marked for a profiler, and end
     #[arg(long)]
     once: bool,
+    /// Measure a copy within the GPU's memory and a large matrix product, too
+    #[arg(long)]
+    anchors: bool,
     /// A Python with PyTorch, to run the same network on the same GPU
     #[arg(long)]
     python: Option<PathBuf>,
+    /// How PyTorch runs it; compiling takes a minute or two
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["eager", "compiled", "reduce-overhead"])]
+    pytorch: Vec<Way>,
+    /// Seconds that PyTorch has for each
+    #[arg(long, default_value_t = 300)]
+    pytorch_seconds: u64,
 }
 
-/// A line about a whole step.
+/// A line about a whole step, or about an anchor.
 #[derive(Serialize)]
 struct Row {
     engine: String,
@@ -75,10 +87,12 @@ struct Row {
     precision: String,
     batch: usize,
     image_size: usize,
-    /// `train` or `infer`.
+    /// `train`, `infer`, or an anchor's name.
     work: String,
     ms: f64,
-    images_per_s: f64,
+    images_per_s: Option<f64>,
+    gb_per_s: Option<f64>,
+    tflop_per_s: Option<f64>,
 }
 
 /// A line about a kernel's launches in one step.
@@ -180,7 +194,7 @@ fn main() -> anyhow::Result<()> {
         }
         None => {
             measure(&mut work, &arguments)?;
-            PROFILED
+            arguments.steps.clamp(1, PROFILED)
         }
     };
     match &arguments.profile {
@@ -213,38 +227,98 @@ fn count(work: &mut Work, counters: &Counters) -> anyhow::Result<()> {
     table("infer", counters.take(&plan)?)
 }
 
-/// Images a second of both engines.
+/// The table of [`Row`]s, on its way to standard output.
+struct Table<'a> {
+    arguments: &'a Arguments,
+    device: String,
+    rows: csv::Writer<Stdout>,
+}
+
+impl Table<'_> {
+    fn step(&mut self, engine: &str, work: &str, ms: f64) -> anyhow::Result<()> {
+        let images_per_s = Some(figure(1e3 * self.arguments.gpu.batch() as f64 / ms));
+        self.write(Row { images_per_s, ..self.row(engine, work, ms) })
+    }
+
+    fn anchor(&mut self, work: &str, ms: f64, bytes: usize, flops: usize) -> anyhow::Result<()> {
+        let rate = |of: usize, unit: f64| (of > 0).then(|| figure(of as f64 / unit / (ms / 1e3)));
+        let (gb_per_s, tflop_per_s) = (rate(bytes, 1e9), rate(flops, 1e12));
+        self.write(Row { gb_per_s, tflop_per_s, ..self.row("onesheet", work, ms) })
+    }
+
+    fn row(&self, engine: &str, work: &str, ms: f64) -> Row {
+        let Arguments { gpu, image_size, .. } = self.arguments;
+        Row {
+            engine: engine.into(),
+            device: self.device.clone(),
+            precision: format!("{:?}", gpu.precision).to_lowercase(),
+            batch: gpu.batch(),
+            image_size: *image_size,
+            work: work.into(),
+            ms: figure(ms),
+            images_per_s: None,
+            gb_per_s: None,
+            tflop_per_s: None,
+        }
+    }
+
+    fn write(&mut self, row: Row) -> anyhow::Result<()> {
+        self.rows.serialize(row)?;
+        Ok(self.rows.flush()?)
+    }
+}
+
+/// Images a second of both engines, and the anchors.
 fn measure(work: &mut Work, arguments: &Arguments) -> anyhow::Result<()> {
-    let (batch, image_size) = (work.data.placements.len(), arguments.image_size);
-    let device = work.device.name();
-    let mut rows = csv::Writer::from_writer(io::stdout());
-    let mut report = |engine: String, name: String, ms: f64| -> anyhow::Result<()> {
-        let (device, precision) = (device.clone(), format!("{:?}", arguments.gpu.precision).to_lowercase());
-        let (images_per_s, ms) = (figure(1e3 * batch as f64 / ms), figure(ms));
-        rows.serialize(Row { engine, device, precision, batch, image_size, work: name, ms, images_per_s })?;
-        Ok(rows.flush()?)
-    };
+    let mut table = Table { arguments, device: work.device.name(), rows: csv::Writer::from_writer(io::stdout()) };
     let steps = WARM_UP + arguments.steps.max(1);
-    let mut next = Some(work.upload()?);
+    let (mut next, mut is_first) = (Some(work.upload()?), true);
     let train = median(steps, || {
         let pixels = next.take().context("a batch is always on its way")?;
         work.submit(pixels)?;
         next = Some(work.upload()?);
-        work.learner.loss()?;
+        // As in training: the loss of the step before, while this one runs.
+        if !std::mem::take(&mut is_first) {
+            work.learner.loss()?;
+        }
         Ok(())
     })?;
-    report("onesheet".into(), "train".into(), train)?;
+    work.learner.loss()?;
+    table.step("onesheet", "train", train)?;
     let infer = median(steps, || work.infer().map(drop))?;
-    report("onesheet".into(), "infer".into(), infer)?;
-    match &arguments.python {
-        Some(python) => {
-            let precision = arguments.gpu.precision;
-            pytorch::run(python, precision, batch, image_size, steps, |pytorch::Time { engine, work, ms }| {
-                report(engine, work, ms)
-            })?;
+    table.step("onesheet", "infer", infer)?;
+    if arguments.anchors {
+        for mut anchor in anchors::all(&work.device, arguments.gpu.batch())? {
+            let ms = median(steps, || Ok((anchor.run)()?))? / anchors::LAUNCHES as f64;
+            table.anchor(&anchor.name, ms, anchor.bytes, anchor.flops)?;
         }
-        None => eprintln!("PyTorch NOT COMPARED: --python names a Python that has it"),
     }
+    match &arguments.python {
+        Some(python) => beside_pytorch(&mut table, python, steps),
+        None => {
+            eprintln!("PyTorch NOT COMPARED: --python names a Python that has it");
+            Ok(())
+        }
+    }
+}
+
+/// Images a second of PyTorch, in each way that was asked for and works.
+///
+/// # Errors
+/// If one does not work, after the others.
+fn beside_pytorch(table: &mut Table<'_>, python: &Path, steps: usize) -> anyhow::Result<()> {
+    let Arguments { gpu, image_size, pytorch, pytorch_seconds, .. } = table.arguments;
+    let step = pytorch::Step { precision: gpu.precision, batch: gpu.batch(), image_size: *image_size, steps };
+    let limit = Duration::from_secs(*pytorch_seconds);
+    let mut failures = 0;
+    for &way in pytorch {
+        let done = pytorch::run(python, way, step, limit, |time| table.step(&time.engine, &time.work, time.ms));
+        if let Err(error) = done {
+            eprintln!("PyTorch NOT COMPARED: {error:#}");
+            failures += 1;
+        }
+    }
+    anyhow::ensure!(failures == 0, "ways of PyTorch that were not compared: {failures}; see above");
     Ok(())
 }
 

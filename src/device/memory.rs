@@ -45,6 +45,8 @@ pub trait Memory: Sized + 'static {
     type View<'a>: Copy;
     /// An exclusive view of part of a buffer.
     type ViewMut<'a>;
+    /// A few numbers on their way to the host.
+    type Arriving;
     /// A batch of `u8` pixels on the device, and how each image of it is placed.
     type Pixels;
     /// What [`repeat`](Self::repeat) remembers of a piece of work.
@@ -68,11 +70,22 @@ pub trait Memory: Sized + 'static {
     where
         Self: 'a;
 
-    /// Host to device; the lengths must agree.
+    /// Host to device; the lengths must agree. `from` has been read when this returns; the device may still be at work, and
+    /// kernels launched later see what it wrote.
     fn upload(&self, to: Self::ViewMut<'_>, from: &[Self::Real]) -> Result<(), DeviceError>;
 
     /// Device to host; waits for the kernels that write `from`.
     fn download(&self, from: Self::View<'_>) -> Result<Vec<Self::Real>, DeviceError>;
+
+    /// Starts a copy of a few numbers to the host, behind the kernels launched so far: whatever later ones write to `from`, those
+    /// numbers are what arrives.
+    fn fetch(&self, from: Self::View<'_>) -> Result<Self::Arriving, DeviceError>;
+
+    /// Whether the host would get them now without waiting.
+    fn is_here(&self, arriving: &Self::Arriving) -> bool;
+
+    /// The numbers, once they are here.
+    fn receive(&self, arriving: Self::Arriving) -> Result<Vec<Self::Real>, DeviceError>;
 
     /// Host to device for a batch of pixels, NHWC, with one placement an image. May still be under way when this returns,
     /// beside whatever the device computes; the kernels that read the pixels wait for it.

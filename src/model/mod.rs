@@ -120,8 +120,7 @@ impl<D: Device> Model<D> {
         let mut statistics = Statistics::Batch(&mut self.parameters);
         let (logits, slot) = resnet::forward(&mut tape, &mut statistics, &self.architecture, pooling, &images)?;
         drop(images);
-        let Batch { targets, class_weights, loss, .. } = batch;
-        let dlogits = loss::binary_cross_entropy(&*self.device, loss, &logits, targets, class_weights)?;
+        let dlogits = batch.cross_entropy(&*self.device, &logits)?;
         let slot = slot.expect("the head always trains, so the logits have a gradient");
         tape.backward(slot, dlogits, &mut self.parameters)
     }
@@ -148,8 +147,7 @@ impl<D: Device> Model<D> {
         let pixels = self.device.upload_pixels(pixels, placements)?;
         let mut batch = Batch::new(&*self.device, pixels, placements.len(), format, labels, class_weights)?;
         let logits = self.infer(&batch.pixels, batch.images, &batch.format)?;
-        let Batch { targets, class_weights, loss, .. } = &mut batch;
-        loss::binary_cross_entropy(&*self.device, loss, &logits, targets, class_weights)?;
+        batch.cross_entropy(&*self.device, &logits)?;
         Ok((batch.loss(&self.device)?, self.probabilities(&logits)?))
     }
 

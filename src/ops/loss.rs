@@ -4,37 +4,26 @@ use crate::device::{Device, DeviceError, LossShape, Pass, Storage};
 use crate::tensor::Tensor;
 
 /// Writes the mean loss over batch and classes to `loss [1]`, and returns its gradient with respect to the logits `[N, C]`,
-/// the seed of [`Tape::backward`](crate::autograd::Tape::backward). The two come from one pass over the logits.
+/// the seed of [`Tape::backward`](crate::autograd::Tape::backward). The two come from one pass over the logits. `targets [N, C]` are
+/// 0 or 1, `class_weights [C]` weigh a genre's term.
 ///
 /// # Errors
-/// The device's, and [`DeviceError::Shape`] if the operands' shapes disagree.
+/// The device's, and [`DeviceError::Shape`] if the logits are no matrix.
 pub fn binary_cross_entropy<D: Device>(
     device: &D,
     loss: &mut Tensor<D>,
     logits: &Tensor<D>,
-    targets: &Tensor<D>,
-    class_weights: &Tensor<D>,
+    targets: D::View<'_>,
+    class_weights: D::View<'_>,
 ) -> Result<Tensor<D>, DeviceError> {
-    let shape = match (logits.shape().extents(), class_weights.shape().extents()) {
-        (&[n, classes], &[weights]) if targets.shape() == logits.shape() && weights == classes => {
-            LossShape { n, classes }
-        }
-        _ => {
-            let (z, t, w) = (logits.shape(), targets.shape(), class_weights.shape());
-            let reason = format!("logits {z:?}, targets {t:?} and class weights {w:?} do not match");
-            return Err(DeviceError::Shape { kernel: "binary cross-entropy", reason });
-        }
+    let &[n, classes] = logits.shape().extents() else {
+        let reason = format!("logits are [N, C], and these are {:?}", logits.shape());
+        return Err(DeviceError::Shape { kernel: "binary cross-entropy", reason });
     };
+    let shape = LossShape { n, classes };
     device.enter("loss", Pass::Forward);
     let mut dlogits = Tensor::new(device, [shape.n, shape.classes], Storage::Full)?;
-    device.bce_forward_backward(
-        loss.view_mut(),
-        dlogits.view_mut(),
-        logits.view(),
-        targets.view(),
-        class_weights.view(),
-        &shape,
-    )?;
+    device.bce_forward_backward(loss.view_mut(), dlogits.view_mut(), logits.view(), targets, class_weights, &shape)?;
     Ok(dlogits)
 }
 

@@ -1,8 +1,7 @@
 //! Adam in Keras's form, over the arenas.
 
-use crate::device::{AdamConstants, Device, DeviceError, Pass, Real, Storage};
+use crate::device::{AdamConstants, Device, DeviceError, Pass, Storage};
 use crate::parameters::{Arena, Layout, Parameters};
-use crate::tensor::Tensor;
 
 /// Both moments of every parameter, and the number of steps taken.
 pub struct Adam<D: Device> {
@@ -13,8 +12,6 @@ pub struct Adam<D: Device> {
     pub v: Arena<D>,
     /// Steps taken, which the bias corrections count.
     pub t: u64,
-    /// The next step's corrected rate, where the kernel finds it.
-    rate: Tensor<D>,
 }
 
 impl<D: Device> Adam<D> {
@@ -28,25 +25,26 @@ impl<D: Device> Adam<D> {
             m: Arena::zeros(device, layout, Storage::Full)?,
             v: Arena::zeros(device, layout, Storage::Full)?,
             t: 0,
-            rate: Tensor::new(device, [1], Storage::Full)?,
         })
     }
 
-    /// Counts a step and tells the device its rate, before [`step`](Self::step).
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn prepare(&mut self, device: &D, rate: f64) -> Result<(), DeviceError> {
+    /// Counts a step at learning rate `rate`, and returns the corrected rate that [`step`](Self::step) is to find on the device.
+    pub fn begin_step(&mut self, rate: f64) -> f64 {
         self.t += 1;
-        let rate = self.constants.corrected_rate(rate, self.t);
-        device.upload(self.rate.view_mut(), &[D::Real::from_f64(rate)])
+        self.constants.corrected_rate(rate, self.t)
     }
 
-    /// Moves the trainable weights against their gradients, unless `loss [1]` is no number.
+    /// Moves the trainable weights against their gradients by the corrected `rate [1]`, unless `loss [1]` is no number.
     ///
     /// # Errors
     /// The device's.
-    pub fn step(&mut self, device: &D, parameters: &mut Parameters<D>, loss: D::View<'_>) -> Result<(), DeviceError> {
+    pub fn step(
+        &mut self,
+        device: &D,
+        parameters: &mut Parameters<D>,
+        loss: D::View<'_>,
+        rate: D::View<'_>,
+    ) -> Result<(), DeviceError> {
         let from = parameters.trainable_from;
         device.enter("adam", Pass::Update);
         device.adam(
@@ -55,7 +53,7 @@ impl<D: Device> Adam<D> {
             self.v.from_offset_mut(from),
             parameters.gradients.from_offset(from),
             loss,
-            self.rate.view(),
+            rate,
             &self.constants,
         )
     }

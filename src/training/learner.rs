@@ -8,7 +8,7 @@ use crate::model::architecture::Place;
 use crate::model::{Batch, Extents, Model, ModelConfig, NamedTensor};
 use crate::optim::Adam;
 use crate::parameters::{Arena, Span};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -27,6 +27,8 @@ pub struct Learner<D: Device> {
     adam: Adam<D>,
     /// The batch that steps read, and the step as the device remembers it.
     current: Option<(Batch<D>, D::Plan)>,
+    /// Steps whose loss nobody has asked for yet, the oldest first: their numbers and their losses.
+    submitted: VecDeque<(u64, D::Arriving)>,
 }
 
 /// Where a checkpoint's tensor lives in memory.
@@ -45,7 +47,7 @@ impl<D: Device> Learner<D> {
     pub fn new(device: Rc<D>, config: ModelConfig, seed: u64) -> Result<Self, TrainingError> {
         let model = Model::new(Rc::clone(&device), config, seed)?;
         let adam = Adam::new(&*device, model.architecture().weights)?;
-        Ok(Learner { model, adam, current: None })
+        Ok(Learner { model, adam, current: None, submitted: VecDeque::new() })
     }
 
     /// The model.
@@ -59,7 +61,7 @@ impl<D: Device> Learner<D> {
     }
 
     /// Starts a step on a batch of `images` at learning rate `rate`. [`loss`](Self::loss) waits for its end; until then the
-    /// next batch's pixels may be uploaded.
+    /// next batch's pixels may be uploaded, and the next step submitted.
     ///
     /// # Errors
     /// The device's.
@@ -73,35 +75,42 @@ impl<D: Device> Learner<D> {
         rate: f64,
     ) -> Result<(), TrainingError> {
         let device = Rc::clone(self.model.device());
-        self.adam.prepare(&device, rate)?;
+        let rate = self.adam.begin_step(rate);
         let fits = |batch: &Batch<D>| batch.images() == images && batch.format() == format;
         let (batch, plan) = match self.current.take_if(|(batch, _)| fits(batch)) {
             Some((mut batch, plan)) => {
-                batch.replace(&device, pixels, labels, class_weights)?;
+                batch.replace(&device, pixels, labels, class_weights, rate)?;
                 self.current.insert((batch, plan))
             }
             None => {
-                let batch = Batch::new(&*device, pixels, images, format, labels, class_weights)?;
+                let mut batch = Batch::new(&*device, pixels, images, format, labels, class_weights)?;
+                batch.set_rate(&device, rate)?;
                 self.current.insert((batch, D::Plan::default()))
             }
         };
         let (model, adam) = (&mut self.model, &mut self.adam);
         device.repeat(plan, || -> Result<(), DeviceError> {
             model.gradients(batch)?;
-            adam.step(&device, model.parameters_mut(), batch.loss_view())
+            adam.step(&device, model.parameters_mut(), batch.loss_view(), batch.rate())
         })?;
+        self.submitted.push_back((adam.t, device.fetch(batch.loss_view())?));
         Ok(())
     }
 
-    /// The loss of the step that was submitted last, once it is done.
+    /// Whether [`loss`](Self::loss) would answer without waiting.
+    pub fn has_loss(&self) -> bool {
+        self.submitted.front().is_some_and(|(_, loss)| self.model.device().is_here(loss))
+    }
+
+    /// The loss of the oldest step that was submitted and not yet asked for, once it is done; not a number if there is none.
     ///
     /// # Errors
-    /// The device's, and [`TrainingError::Diverged`] if the loss is no number; the weights are then as before the step.
-    pub fn loss(&self) -> Result<f64, TrainingError> {
-        let Some((batch, _)) = &self.current else { return Ok(f64::NAN) };
-        let loss = batch.loss(self.model.device())?;
+    /// The device's, and [`TrainingError::Diverged`] if the loss is no number; that step has then left the weights alone.
+    pub fn loss(&mut self) -> Result<f64, TrainingError> {
+        let Some((step, loss)) = self.submitted.pop_front() else { return Ok(f64::NAN) };
+        let loss = self.model.device().receive(loss)?[0].into();
         if !loss.is_finite() {
-            return Err(TrainingError::Diverged { what: format!("the loss of step {}", self.adam.t), loss });
+            return Err(TrainingError::Diverged { what: format!("the loss of step {step}"), loss });
         }
         Ok(loss)
     }

@@ -17,6 +17,7 @@ use crate::device::Device;
 use crate::metrics::Scores;
 use crate::model::{Extents, Model};
 use crate::optim::Warmup;
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub struct Trainer<D: Device> {
     warmup: Warmup,
     learner: Learner<D>,
     progress: Progress,
+    asks_at_once: bool,
 }
 
 /// What happens in a run, for whoever watches.
@@ -97,7 +99,17 @@ impl<D: Device> Trainer<D> {
         let warmup_steps = config.warmup_epochs * (train.len() / config.batch) as f64;
         let warmup = Warmup { rate: config.learning_rate, steps: warmup_steps.ceil() as u64 };
         let (train, validation) = (train.into(), validation.into());
-        Ok(Trainer { config, file, train, validation, class_weights, warmup, learner, progress: Progress::default() })
+        Ok(Trainer {
+            config,
+            file,
+            train,
+            validation,
+            class_weights,
+            warmup,
+            learner,
+            progress: Progress::default(),
+            asks_at_once: false,
+        })
     }
 
     /// A run as `checkpoint` left it. `config` is the checkpoint's, but for what may differ: device, epochs, step limit.
@@ -140,6 +152,11 @@ impl<D: Device> Trainer<D> {
     /// The network, to put imported weights into it.
     pub fn model_mut(&mut self) -> &mut Model<D> {
         self.learner.model_mut()
+    }
+
+    /// Has each step be told of before the next one is submitted: for who measures steps one by one.
+    pub fn ask_at_once(&mut self) {
+        self.asks_at_once = true;
     }
 
     /// How far the run has come.
@@ -192,30 +209,45 @@ impl<D: Device> Trainer<D> {
         let format = self.config.pixels.format();
         let mut clock = Instant::now();
         let mut staged = self.stage(&mut batches)?;
+        // Learning rates of the steps that the device is at.
+        let mut under_way = VecDeque::new();
         loop {
-            if self.config.max_steps.is_some_and(|limit| self.progress.total_steps >= limit) {
-                return Ok(Some(Ending::StepLimit));
+            let submitted = self.progress.total_steps + under_way.len() as u64;
+            let ending = if self.config.max_steps.is_some_and(|limit| submitted >= limit) {
+                Some(Ending::StepLimit)
+            } else if stop.load(Ordering::Relaxed) {
+                Some(Ending::Interrupted)
+            } else {
+                None
+            };
+            let next = if ending.is_none() { staged.take() } else { None };
+            let is_last = next.is_none();
+            if let Some((loaded, pixels)) = next {
+                let learning_rate = self.warmup.rate_at(submitted + 1);
+                self.learner.submit(pixels, batch, &format, &loaded.labels, &self.class_weights, learning_rate)?;
+                under_way.push_back(learning_rate);
+                batches.recycle(loaded);
+                // The next batch travels while the device works on this one.
+                staged = self.stage(&mut batches)?;
             }
-            if stop.load(Ordering::Relaxed) {
-                return Ok(Some(Ending::Interrupted));
+            // A loss is read while the next step runs, so that the device never waits for the host; unless it is here already, no
+            // step follows, or somebody asks.
+            let at_once = is_last || self.asks_at_once;
+            while !under_way.is_empty() && (at_once || under_way.len() > 1 || self.learner.has_loss()) {
+                let loss = self.learner.loss()?;
+                let learning_rate = under_way.pop_front().unwrap_or_default();
+                self.progress.step += 1;
+                self.progress.total_steps += 1;
+                self.progress.loss_sum += loss;
+                let images_per_second = batch as f64 / clock.elapsed().as_secs_f64();
+                clock = Instant::now();
+                let row = StepRow { step: self.progress.total_steps, loss, learning_rate, images_per_second };
+                folder.log_step(&row)?;
+                watch(Event::Step { row: &row, epoch, done: self.progress.step, steps: self.steps_per_epoch() });
             }
-            let Some((batch, pixels)) = staged.take() else { return Ok(None) };
-            let images = batch.indices.len();
-            let learning_rate = self.warmup.rate_at(self.progress.total_steps + 1);
-            self.learner.submit(pixels, images, &format, &batch.labels, &self.class_weights, learning_rate)?;
-            // The next batch travels while the device works on this one.
-            staged = self.stage(&mut batches)?;
-            let loss = self.learner.loss()?;
-            self.progress.step += 1;
-            self.progress.total_steps += 1;
-            self.progress.loss_sum += loss;
-
-            let images_per_second = images as f64 / clock.elapsed().as_secs_f64();
-            clock = Instant::now();
-            batches.recycle(batch);
-            let row = StepRow { step: self.progress.total_steps, loss, learning_rate, images_per_second };
-            folder.log_step(&row)?;
-            watch(Event::Step { row: &row, epoch, done: self.progress.step, steps: self.steps_per_epoch() });
+            if is_last {
+                return Ok(ending);
+            }
         }
     }
 

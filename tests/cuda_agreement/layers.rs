@@ -3,6 +3,7 @@
 use super::conv::{Conv, FUSED, Fusions, PLAIN};
 use super::{Array, Case, Output, agree, compare, cuda, grid, grid_norm, narrow, sum_tolerance};
 use onesheet::device::cuda::Precision;
+use onesheet::device::cuda::scratch::TICKETS;
 use onesheet::device::{ConvKernels, ConvShape, Device, InputTransform, Memory, OutputGradient, ReduceEpilogue};
 
 fn check(input: [usize; 4], k: usize, filter: usize, stride: usize, pad: usize, seed: u64) {
@@ -163,6 +164,22 @@ fn tiles_for_every_multiprocessor() {
             let case = Conv { shape, fusions, seed: 7 };
             assert_eq!(compare(&case, &[Precision::F32]), Ok(()));
         }
+    }
+}
+
+/// Blocks that find out which is the last of them draw tickets, and a device has so many.
+#[test]
+fn more_tickets_than_there_are_are_refused() {
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+        let device = cuda::device(precision);
+        let shape = ConvShape::new([1, 1, 1, 8], 64 * (TICKETS + 1), [1, 1], 1, 0).unwrap();
+        let x = Array::activation(&device, &narrow(1, shape.input_len()));
+        let w = Array::weights(&device, &vec![0.0; shape.weights_len()]);
+        let mut y = Array::blank_activation(&device, shape.output_len());
+        let mut stats = Array::blank(&device, 2 * shape.k);
+        let wanted = Some(stats.view_mut());
+        let refused = device.conv_forward(y.view_mut(), wanted, x.view(), None, w.view(), None, &shape).unwrap_err();
+        assert!(refused.to_string().contains("tickets"), "{refused} on {}", device.name());
     }
 }
 

@@ -5,12 +5,27 @@ use super::batch_norm::Passes;
 use super::pool::{Global, MaxPool};
 use super::{Array, agree, cuda, grid, grid_norm, narrow};
 use onesheet::device::cuda::Precision;
+use onesheet::device::cuda::modules::Module;
 use onesheet::device::{
     BatchNormKernels, Device, DeviceError, GlobalPoolShape, InputTransform, Memory, PoolKernels, PoolShape,
     ReduceEpilogue, Rows,
 };
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
+
+/// A spill would cost every step its traffic, in silence; and a kernel of which no block fits would fail only when launched.
+#[test]
+fn no_kernel_spills_and_each_fits() {
+    for precision in PRECISIONS {
+        for module in Module::ALL {
+            let file = cuda::gpu().module(module, precision).unwrap();
+            for (kernel, resources) in file.kernels() {
+                assert_eq!(resources.local_bytes, 0, "{kernel} of {}: {resources:?}", file.name);
+                assert!(resources.resident_blocks > 0, "{kernel} of {}: {resources:?}", file.name);
+            }
+        }
+    }
+}
 
 #[test]
 fn rows_around_the_edges_of_blocks() {

@@ -14,6 +14,8 @@ use std::ops::Range;
 pub struct Rounded {
     pub inner: Cpu,
     pub precision: Precision,
+    /// Whether numbers come back as late as they may: whoever can go on without them must.
+    pub late: bool,
 }
 
 /// A buffer that knows what it holds.
@@ -102,6 +104,7 @@ impl Memory for Rounded {
     type Buffer = Buffer;
     type View<'a> = View<'a>;
     type ViewMut<'a> = ViewMut<'a>;
+    type Arriving = Vec<f32>;
     type Pixels = HostPixels;
     type Plan = ();
 
@@ -140,6 +143,18 @@ impl Memory for Rounded {
 
     fn download(&self, from: View<'_>) -> Result<Vec<f32>, DeviceError> {
         self.inner.download(from.data)
+    }
+
+    fn fetch(&self, from: View<'_>) -> Result<Vec<f32>, DeviceError> {
+        self.inner.fetch(from.data)
+    }
+
+    fn is_here(&self, _: &Vec<f32>) -> bool {
+        !self.late
+    }
+
+    fn receive(&self, arriving: Vec<f32>) -> Result<Vec<f32>, DeviceError> {
+        self.inner.receive(arriving)
     }
 
     fn upload_pixels(&self, pixels: &[u8], placements: &[Placement]) -> Result<HostPixels, DeviceError> {

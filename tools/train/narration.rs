@@ -1,6 +1,6 @@
 //! What a run looks like while it runs: the table it opens with, the bar, a line an epoch, and how it ends.
 
-use crate::console::{Console, clock, program};
+use crate::console::{Console, clock, program, since_start};
 use crate::device::described;
 use indicatif::ProgressBar;
 use onesheet::data::Split;
@@ -114,6 +114,8 @@ pub struct Progress {
     /// When the last plain line was printed.
     spoke: Instant,
     began: Instant,
+    /// Whether the first step is still to come that is worth a line.
+    awaits_first_step: bool,
     best: Option<EpochRow>,
 }
 
@@ -130,13 +132,35 @@ impl Progress {
         let bar = console.bar(total, "{prefix:>5}  {wide_bar} {pos}/{len}  {msg}");
         bar.set_position(done);
         let (epochs, batch, now) = (config.epochs, config.batch, Instant::now());
-        Progress { console, json, bar, epochs, total, rate: 0.0, batch, spoke: now, began: now, best: None }
+        Progress {
+            console,
+            json,
+            bar,
+            epochs,
+            total,
+            rate: 0.0,
+            batch,
+            spoke: now,
+            began: now,
+            awaits_first_step: false,
+            best: None,
+        }
+    }
+
+    /// Has the first step say when it was done: on a GPU, compilation and memory come before it.
+    pub fn tell_first_step(&mut self) {
+        self.awaits_first_step = true;
     }
 
     /// Shows what happened.
     pub fn show(&mut self, event: Event<'_>) {
         match event {
             Event::Step { row, epoch, .. } => {
+                if std::mem::take(&mut self.awaits_first_step) {
+                    let seconds = since_start().as_secs_f64();
+                    let told = format!("first step done {seconds:.1} s after the start of the program");
+                    self.bar.suspend(|| self.console.say(told));
+                }
                 let rate = row.images_per_second;
                 self.rate = if self.rate == 0.0 { rate } else { 0.9 * self.rate + 0.1 * rate };
                 let left = clock((self.total.saturating_sub(row.step) * self.batch as u64) as f64 / self.rate);

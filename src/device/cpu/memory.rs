@@ -71,6 +71,7 @@ impl Memory for Cpu {
     type Buffer = Buffer;
     type View<'a> = &'a [f32];
     type ViewMut<'a> = &'a mut [f32];
+    type Arriving = Vec<f32>;
     type Pixels = HostPixels;
     type Plan = ();
 
@@ -121,6 +122,18 @@ impl Memory for Cpu {
 
     fn download(&self, from: &[f32]) -> Result<Vec<f32>, DeviceError> {
         Ok(from.to_vec())
+    }
+
+    fn fetch(&self, from: &[f32]) -> Result<Vec<f32>, DeviceError> {
+        self.download(from)
+    }
+
+    fn is_here(&self, _: &Vec<f32>) -> bool {
+        true
+    }
+
+    fn receive(&self, arriving: Vec<f32>) -> Result<Vec<f32>, DeviceError> {
+        Ok(arriving)
     }
 
     fn upload_pixels(&self, pixels: &[u8], placements: &[Placement]) -> Result<HostPixels, DeviceError> {

@@ -1,8 +1,9 @@
 //! Adam: one launch over the arena.
 
 use super::Cuda;
-use super::kernels::{Launch, Module};
+use super::kernels::Launch;
 use super::memory::{View, ViewMut};
+use super::modules::Module;
 use crate::device::adam::{ADAM_FLOPS, check_adam};
 use crate::device::{AdamConstants, AdamKernels, DeviceError, Work};
 use cudarc::driver::DeviceRepr;

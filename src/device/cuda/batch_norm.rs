@@ -1,9 +1,10 @@
 //! Batch norm and the junction: launches of `kernels/batch_norm.cu`.
 
-use super::kernels::{Launch, Module};
+use super::Cuda;
+use super::kernels::Launch;
 use super::memory::{View, ViewMut};
+use super::modules::Module;
 use super::rows::{Extents, Walk};
-use super::{Cuda, TICKETS};
 use crate::device::{BatchNormConstants, BatchNormKernels, DeviceError, ReduceEpilogue, Rows, Work, check_channels};
 use cudarc::driver::DeviceRepr;
 
@@ -143,15 +144,6 @@ fn per_channel(channels: usize, reads: usize, writes: usize) -> Launch {
     Launch { grid: [channels.div_ceil(256) as u32, 1, 1], block: 256, shared: 0, work }
 }
 
-/// Refuses shapes with more slices of channels than there are tickets.
-fn check_tickets(kernel: &'static str, walk: &Walk) -> Result<(), DeviceError> {
-    if walk.slices() > TICKETS {
-        let reason = format!("{} slices of channels are more than the {TICKETS} tickets reach", walk.slices());
-        return Err(DeviceError::Shape { kernel, reason });
-    }
-    Ok(())
-}
-
 impl BatchNormKernels for Cuda {
     fn batch_norm_finalise(
         &self,
@@ -253,7 +245,6 @@ impl BatchNormKernels for Cuda {
         let channels = shape.channels;
         let activations = [(dz.address(), dz.element()), (da.address(), da.element()), (y.address(), y.element())];
         let walk = Walk::new(self, KERNEL, shape.rows, channels, &activations)?;
-        check_tickets(KERNEL, &walk)?;
         let blocks = walk.blocks(self, REDUCING);
         let partials = floats(2 * blocks, channels);
         let workspace = self.workspace(partials as usize)?;
@@ -264,7 +255,7 @@ impl BatchNormKernels for Cuda {
             y: y.address(),
             norm: norm.address(),
             partials: workspace.address(),
-            tickets: self.tickets(),
+            tickets: self.tickets(KERNEL, walk.slices())?,
             shape: walk.extents,
         };
         let work = Work {
@@ -366,7 +357,6 @@ impl BatchNormKernels for Cuda {
             Some(_) => ("residual_backward_projected", 3),
         };
         let walk = Walk::new(self, kernel, shape.rows, channels, &activations)?;
-        check_tickets(kernel, &walk)?;
         let blocks = walk.blocks(self, REDUCING);
         let partials = floats(terms * blocks, channels);
         let workspace = self.workspace(partials as usize)?;
@@ -385,7 +375,7 @@ impl BatchNormKernels for Cuda {
             projection_y,
             projection_norm,
             partials: workspace.address(),
-            tickets: self.tickets(),
+            tickets: self.tickets(kernel, walk.slices())?,
             shape: walk.extents,
         };
         let work = Work {

@@ -54,7 +54,7 @@ impl Cuda {
         let idle = self.inner.clocks.idle.borrow_mut().pop();
         let event = match idle {
             Some(event) => event,
-            None => self.inner.context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT))?,
+            None => self.inner.gpu.context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT))?,
         };
         event.record(&self.inner.compute)?;
         Ok(event)

@@ -1,8 +1,10 @@
 //! Dense layers: three products of one shape, and the gradient of their ReLU.
 
-use super::kernels::{Launch, Module};
+use super::Cuda;
+use super::kernels::Launch;
 use super::memory::{View, ViewMut};
-use super::{Cuda, TICKETS};
+use super::modules::Module;
+use super::scratch::TICKETS;
 use crate::device::{DenseKernels, DenseShape, DeviceError, Work, check_lengths};
 use cudarc::driver::DeviceRepr;
 
@@ -105,7 +107,7 @@ impl Cuda {
         };
         let arguments = DenseProduct {
             workspace: workspace.as_ref().map_or(0, |workspace| workspace.address()),
-            tickets: self.tickets(),
+            tickets: self.tickets(kernel, if splits == 1 { 0 } else { extents.tiles() })?,
             rows: rows as i32,
             columns: columns as i32,
             depth: depth as i32,

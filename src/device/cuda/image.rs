@@ -1,8 +1,9 @@
 //! From stored bytes to the network's input: the launch of `kernels/image.cu`.
 
 use super::conv::Divisor;
-use super::kernels::{Launch, Module};
+use super::kernels::Launch;
 use super::memory::{Element, ViewMut};
+use super::modules::Module;
 use super::pixels::Pixels;
 use super::{Cuda, Precision};
 use crate::device::{DeviceError, ImageKernels, ImageShape, PixelFormat, Placement, Work};

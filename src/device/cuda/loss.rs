@@ -1,8 +1,9 @@
 //! The loss and the probabilities.
 
 use super::Cuda;
-use super::kernels::{Launch, Module};
+use super::kernels::Launch;
 use super::memory::{View, ViewMut};
+use super::modules::Module;
 use crate::device::loss::SIGMOID_FLOPS;
 use crate::device::{DeviceError, LossKernels, LossShape, Work, check_lengths};
 use cudarc::driver::DeviceRepr;

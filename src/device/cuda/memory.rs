@@ -1,7 +1,9 @@
 //! Device memory: a pool whose addresses repeat, views that know what they hold, and the moves between host and device.
 
-use super::kernels::{Launch, Module};
+use super::kernels::Launch;
+use super::modules::Module;
 use super::pixels::Pixels;
+use super::slots::{Arriving, SLOT};
 use super::{Cuda, Precision, replay, words};
 use crate::device::{DeviceError, Measured, Memory, Placement, Profiler, Rates, Storage, Work, check_lengths};
 use cudarc::driver::sys::{CUdeviceptr, CUresult};
@@ -28,6 +30,16 @@ impl Element {
         match self {
             Element::F32 => 4,
             Element::Bf16 => 2,
+        }
+    }
+
+    /// Numbers from their bytes.
+    pub(super) fn numbers(self, bytes: &[u8]) -> Vec<f32> {
+        match self {
+            Element::F32 => bytemuck::pod_collect_to_vec(bytes),
+            Element::Bf16 => {
+                bytemuck::pod_collect_to_vec::<u8, half::bf16>(bytes).into_iter().map(half::bf16::to_f32).collect()
+            }
         }
     }
 }
@@ -155,6 +167,12 @@ pub struct Buffer {
 }
 
 impl Buffer {
+    /// So many bytes.
+    pub(super) fn scratch(pool: &Rc<Pool>, bytes: usize) -> Result<Self, DeviceError> {
+        let wide = Loan::new(pool, bytes)?;
+        Ok(Buffer { wide, narrow: None, len: bytes.div_ceil(4), element: Element::F32 })
+    }
+
     /// Where it begins.
     pub(super) fn address(&self) -> u64 {
         self.wide.address()
@@ -217,7 +235,8 @@ macro_rules! access {
                 self.at.narrow
             }
 
-            fn bytes(&self) -> usize {
+            /// Bytes of all elements.
+            pub(super) fn bytes(&self) -> usize {
                 self.at.len * self.at.element.bytes()
             }
         }
@@ -247,12 +266,6 @@ struct Elements {
 unsafe impl DeviceRepr for Elements {}
 
 impl Cuda {
-    /// Scratch memory for one launch, which may be dropped as soon as the launch is on its stream.
-    pub(super) fn workspace(&self, bytes: usize) -> Result<Buffer, DeviceError> {
-        let wide = Loan::new(&self.inner.pool, bytes)?;
-        Ok(Buffer { wide, narrow: None, len: bytes.div_ceil(4), element: Element::F32 })
-    }
-
     /// A kernel over `len` elements, in blocks of 256 threads with up to 16 elements each.
     fn elementwise(&self, kernel: &'static str, elements: Elements) -> Result<(), DeviceError> {
         if elements.len == 0 {
@@ -280,7 +293,10 @@ impl Cuda {
 
     fn copy_to_device(&self, to: u64, bytes: &[u8]) -> Result<(), DeviceError> {
         let failed = |error| self.driver_error(format!("copying {} bytes to the device", bytes.len()), error);
-        self.inner.context.bind_to_thread().map_err(failed)?;
+        self.inner.gpu.context.bind_to_thread().map_err(failed)?;
+        if bytes.len() <= SLOT {
+            return self.inner.slots.send(self, to, bytes).map_err(failed);
+        }
         let stream = &self.inner.compute;
         // SAFETY: the view's memory is live, and `bytes` outlives the copy, which is waited for: CUDA leaves open whether
         // pageable memory has been read when the call returns.
@@ -294,6 +310,7 @@ impl Memory for Cuda {
     type Buffer = Buffer;
     type View<'a> = View<'a>;
     type ViewMut<'a> = ViewMut<'a>;
+    type Arriving = Arriving;
     type Pixels = Pixels;
     type Plan = replay::Plan;
 
@@ -352,18 +369,25 @@ impl Memory for Cuda {
         let stream = &self.inner.compute;
         let mut bytes = vec![0u8; from.bytes()];
         let failed = |error| self.driver_error("waiting for the kernels launched so far", error);
-        self.inner.context.bind_to_thread().map_err(failed)?;
+        self.inner.gpu.context.bind_to_thread().map_err(failed)?;
         if !bytes.is_empty() {
             // SAFETY: the view's memory is live, and `bytes` outlives the copy, which is waited for.
             unsafe { result::memcpy_dtoh_async(&mut bytes, from.address(), stream.cu_stream()) }.map_err(failed)?;
         }
         stream.synchronize().map_err(failed)?;
-        Ok(match from.element() {
-            Element::F32 => bytemuck::pod_collect_to_vec(&bytes),
-            Element::Bf16 => {
-                bytemuck::pod_collect_to_vec::<u8, half::bf16>(&bytes).into_iter().map(half::bf16::to_f32).collect()
-            }
-        })
+        Ok(from.element().numbers(&bytes))
+    }
+
+    fn fetch(&self, from: View<'_>) -> Result<Arriving, DeviceError> {
+        Arriving::new(self, &from)
+    }
+
+    fn is_here(&self, arriving: &Arriving) -> bool {
+        arriving.is_here()
+    }
+
+    fn receive(&self, arriving: Arriving) -> Result<Vec<f32>, DeviceError> {
+        arriving.wait(self)
     }
 
     fn upload_pixels(&self, pixels: &[u8], placements: &[Placement]) -> Result<Pixels, DeviceError> {
@@ -385,7 +409,7 @@ impl Memory for Cuda {
     fn fill(&self, to: ViewMut<'_>, value: f32) -> Result<(), DeviceError> {
         let failed = |error| self.driver_error(format!("filling {} elements", to.len()), error);
         if value.to_bits() == 0 {
-            self.inner.context.bind_to_thread().map_err(failed)?;
+            self.inner.gpu.context.bind_to_thread().map_err(failed)?;
             let stream = self.inner.compute.cu_stream();
             for (address, bytes) in [(Some(to.address()), to.bytes()), (to.narrow(), 2 * to.len())] {
                 if let (Some(address), 1..) = (address, bytes) {
@@ -414,7 +438,7 @@ impl Memory for Cuda {
             _ if to.len() == 0 => {}
             _ => {
                 let failed = |error| self.driver_error(format!("copying {} elements", to.len()), error);
-                self.inner.context.bind_to_thread().map_err(failed)?;
+                self.inner.gpu.context.bind_to_thread().map_err(failed)?;
                 let stream = self.inner.compute.cu_stream();
                 let (bytes, [to, from]) = (to.bytes(), [to.address(), from.address()]);
                 let work = Work { reads: bytes as u64, writes: bytes as u64, flops: 0 };

@@ -5,9 +5,13 @@
 //!
 //! - [`memory`]: the buffer pool, whose addresses repeat from step to step; views; copies; what a view's elements are.
 //! - [`pixels`]: the next batch, on its way while a step runs.
-//! - [`kernels`]: the PTX of each layer family, its functions, and the one place that launches them.
+//! - [`gpu`]: the GPU as a process sees it, one context for all devices on it; [`driver`]: whether the library can be called.
+//! - [`modules`]: the PTX of each layer family, what the driver's compiler makes of it, and what that takes.
+//! - [`kernels`]: the one place that launches.
 //! - `clock` and `rates`: how long launches take, and how long they must.
+//! - [`slots`]: small transfers that the host does not wait for.
 //! - [`replay`]: a training step captured once as a CUDA graph, and replayed.
+//! - [`scratch`]: tickets and workspaces, and what they assume of the order of launches.
 //! - `rows`: the grid of the passes over activations, a row a pixel.
 //! - one file a layer family, as in every device: geometry and arguments of its launches.
 //!
@@ -18,24 +22,32 @@ mod batch_norm;
 mod clock;
 mod conv;
 mod dense;
+pub mod driver;
+pub mod gpu;
 mod image;
 pub mod kernels;
 mod loss;
 pub mod memory;
+pub mod modules;
 pub mod pixels;
 mod pool;
 mod rates;
 pub mod replay;
 mod rows;
+pub mod scratch;
 pub mod simulated;
+pub mod slots;
 
 use super::DeviceError;
 use clock::Clocks;
-use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUresult};
-use cudarc::driver::{CudaContext, CudaStream, DriverError};
+use cudarc::driver::sys::CUresult;
+use cudarc::driver::{CudaStream, DriverError};
+use gpu::{Gpu, Progress};
 use kernels::Kernels;
-use memory::{Block, Pool};
+use memory::Pool;
 use pixels::Lanes;
+use scratch::Tickets;
+use slots::Slots;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -50,9 +62,19 @@ pub enum Precision {
     Bf16,
 }
 
-/// Counters that kernels draw tickets from, to find out which of their blocks is the last. A launch uses the first few of
-/// them and leaves them zero.
-pub const TICKETS: usize = 4096;
+impl Precision {
+    /// Every precision.
+    pub const ALL: [Precision; 3] = [Precision::Bf16, Precision::Tf32, Precision::F32];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Tf32 => "tf32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+}
 
 /// One NVIDIA GPU, or the simulated one. Clones share its memory.
 #[derive(Clone)]
@@ -63,16 +85,16 @@ pub struct Cuda {
 struct Inner {
     name: String,
     precision: Precision,
-    multiprocessors: u32,
-    context: Arc<CudaContext>,
+    gpu: Arc<Gpu>,
     /// Where kernels run.
     compute: Arc<CudaStream>,
     /// Where pixels travel.
     copies: Arc<CudaStream>,
     kernels: Kernels,
     pool: Rc<Pool>,
-    tickets: Block,
+    tickets: Tickets,
     lanes: Rc<Lanes>,
+    slots: Rc<Slots>,
     clocks: Clocks,
 }
 
@@ -90,53 +112,31 @@ impl Cuda {
     /// The first CUDA device.
     ///
     /// # Errors
-    /// [`DeviceError::Unavailable`] if there is no driver, no device, an older one of either than the kernels need, or no room
-    /// on it.
+    /// As for [`Gpu::open`] and [`on`](Self::on).
     pub fn new(precision: Precision) -> Result<Self, DeviceError> {
-        let unavailable = |reason: String| DeviceError::Unavailable(reason);
-        // SAFETY: asks only whether the library can be opened.
-        if !unsafe { cudarc::driver::sys::is_culib_present() } {
-            return Err(unavailable("no NVIDIA driver here (libcuda.so was not found)".into()));
-        }
-        let failed = |error| unavailable(format!("the NVIDIA driver has no device for us: {}", words(error)));
-        let context = CudaContext::new(0).map_err(failed)?;
-        // SAFETY: buffers come from our own pool, and the two streams are ordered by events of our own.
-        unsafe { context.disable_event_tracking() };
-        let (major, minor) = context.compute_capability().map_err(failed)?;
-        let gpu = context.name().map_err(failed)?;
-        if major < 8 {
-            let reason =
-                format!("{gpu} has compute capability {major}.{minor}; the kernels need 8.0 (Ampere) or newer");
-            return Err(unavailable(reason));
-        }
-        let precision_name = match precision {
-            Precision::F32 => "f32",
-            Precision::Tf32 => "tf32",
-            Precision::Bf16 => "bf16",
-        };
-        let name = format!("{gpu} (sm_{major}{minor}, {precision_name})");
-        let attribute = |attribute| context.attribute(attribute).map_err(failed);
-        let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32;
-        let (compute, copies) = (context.new_stream().map_err(failed)?, context.new_stream().map_err(failed)?);
-        let kernels = Kernels::new(&context, precision);
-        let full = || unavailable(format!("{name} has no memory left for us"));
-        kernels.try_out().map_err(|error| match error.0 {
-            CUresult::CUDA_ERROR_OUT_OF_MEMORY => full(),
-            _ => unavailable(format!(
-                "the NVIDIA driver does not take our kernels, which need version 520 or newer: {}",
-                words(error)
-            )),
+        Cuda::on(&Arc::new(Gpu::open()?), precision, &mut |_| {})
+    }
+
+    /// A device on a GPU, with streams and memory of its own; it may not leave its thread. Its kernels are compiled now if they
+    /// are not yet, which takes seconds where the driver's cache has no result: `watch` is told how far that has come.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unavailable`] if the driver does not take the kernels, or the GPU has no room.
+    pub fn on(gpu: &Arc<Gpu>, precision: Precision, watch: &mut dyn FnMut(Progress)) -> Result<Self, DeviceError> {
+        let kernels = Kernels::new(gpu, precision, watch)?;
+        let name = gpu.name_with(precision.name());
+        let stream = || gpu.context.new_stream().map_err(driver::no_device);
+        let (compute, copies) = (stream()?, stream()?);
+        let pool = Rc::new(Pool::new(&name, &gpu.context));
+        let tickets = Tickets::new(&pool).map_err(|error| {
+            DeviceError::Unavailable(match error {
+                DeviceError::OutOfMemory { .. } => format!("{name} has no memory left for us"),
+                error => error.to_string(),
+            })
         })?;
-        let pool = Rc::new(Pool::new(&name, &context));
-        let tickets = pool.block(TICKETS * size_of::<u32>()).map_err(|error| match error {
-            DeviceError::OutOfMemory { .. } => full(),
-            error => unavailable(error.to_string()),
-        })?;
-        memory::clear(&compute, &tickets).map_err(failed)?;
-        let lanes = Rc::default();
-        let clocks = Clocks::default();
-        let inner =
-            Inner { name, precision, multiprocessors, context, compute, copies, kernels, pool, tickets, lanes, clocks };
+        tickets.clear(&compute).map_err(driver::no_device)?;
+        let (gpu, lanes, slots, clocks) = (Arc::clone(gpu), Rc::default(), Rc::default(), Clocks::default());
+        let inner = Inner { name, precision, gpu, compute, copies, kernels, pool, tickets, lanes, slots, clocks };
         Ok(Cuda { inner: Rc::new(inner) })
     }
 
@@ -147,12 +147,7 @@ impl Cuda {
 
     /// Streaming multiprocessors: blocks of a launch are best a multiple of what these hold.
     fn multiprocessors(&self) -> u32 {
-        self.inner.multiprocessors
-    }
-
-    /// The address of [`TICKETS`] counters, all zero between launches.
-    fn tickets(&self) -> u64 {
-        self.inner.tickets.address()
+        self.inner.gpu.multiprocessors()
     }
 
     /// An error of the driver's, with what was asked of it.

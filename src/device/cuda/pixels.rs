@@ -124,7 +124,7 @@ impl Lane {
         }
         let failed = |error| device.driver_error(format!("page-locking {bytes} bytes"), error);
         // SAFETY: `upload` writes what it sends.
-        let staging = unsafe { inner.context.alloc_pinned::<u8>(bytes) }.map_err(failed)?;
+        let staging = unsafe { inner.gpu.context.alloc_pinned::<u8>(bytes) }.map_err(failed)?;
         Ok(Lane { staging, block: inner.pool.block(bytes)?, bytes, sent: None, read: None })
     }
 }

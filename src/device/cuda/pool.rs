@@ -2,8 +2,9 @@
 
 use super::Cuda;
 use super::conv::{Divisor, extent};
-use super::kernels::{Launch, Module};
+use super::kernels::Launch;
 use super::memory::{Element, View, ViewMut};
+use super::modules::Module;
 use super::rows::{Extents, Walk};
 use crate::device::{DeviceError, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, Work, check_lengths};
 use cudarc::driver::DeviceRepr;

@@ -76,7 +76,7 @@ fn rates(
 impl Cuda {
     /// The rates of arithmetic in the device's precision, and of its memory.
     pub(super) fn best_rates(&self) -> Result<Rates, DeviceError> {
-        let context = &self.inner.context;
+        let context = &self.inner.gpu.context;
         let failed = |error| self.driver_error("asking how fast the device is", error);
         let attribute = |attribute| context.attribute(attribute).map_err(failed);
         let clocks = [

@@ -4,7 +4,7 @@ use super::Cuda;
 use super::memory::Idle;
 use crate::device::DeviceError;
 use cudarc::driver::CudaGraph;
-use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode, CUstreamCaptureStatus};
 use std::rc::Rc;
 
 /// What the device knows of a piece of work that repeats.
@@ -63,8 +63,16 @@ impl Plan {
         stream.begin_capture(mode).map_err(|error| failed("capturing a step", error))?;
         let done = self.with_own_buffers(device, work);
         let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+        // Tickets and workspaces assume that the captured launches come one after the other (`scratch`).
+        let joined = device.inner.copies.capture_status();
         let graph = stream.end_capture(flags);
         done?;
+        let alone = CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+        if joined.map_err(|error| failed("ending the capture of a step", error))? != alone {
+            let reason =
+                "another stream has joined the capture of a step, whose launches must come one after the other";
+            return Err(DeviceError::Shape { kernel: "replay", reason: reason.into() }.into());
+        }
         let graph = graph.map_err(|error| failed("ending the capture of a step", error))?;
         let nothing = || DeviceError::Shape { kernel: "replay", reason: "the step launched no kernel".into() };
         graph.ok_or_else(|| nothing().into())

@@ -25,6 +25,7 @@ impl Memory for Reference {
     type Buffer = Vec<f64>;
     type View<'a> = &'a [f64];
     type ViewMut<'a> = &'a mut [f64];
+    type Arriving = Vec<f64>;
     type Pixels = HostPixels;
     type Plan = ();
 
@@ -59,6 +60,18 @@ impl Memory for Reference {
 
     fn download(&self, from: &[f64]) -> Result<Vec<f64>, DeviceError> {
         Ok(from.to_vec())
+    }
+
+    fn fetch(&self, from: &[f64]) -> Result<Vec<f64>, DeviceError> {
+        self.download(from)
+    }
+
+    fn is_here(&self, _: &Vec<f64>) -> bool {
+        true
+    }
+
+    fn receive(&self, arriving: Vec<f64>) -> Result<Vec<f64>, DeviceError> {
+        Ok(arriving)
     }
 
     fn upload_pixels(&self, pixels: &[u8], placements: &[Placement]) -> Result<HostPixels, DeviceError> {

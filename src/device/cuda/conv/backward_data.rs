@@ -4,8 +4,8 @@ use super::geometry::{Divisor, Geometry};
 use super::tensor::Operands;
 use super::tiles::Tiling;
 use crate::device::cuda::Cuda;
-use crate::device::cuda::kernels::Module;
 use crate::device::cuda::memory::{View, ViewMut};
+use crate::device::cuda::modules::Module;
 use crate::device::{ConvShape, DeviceError, ReduceEpilogue, Work};
 use cudarc::driver::DeviceRepr;
 
@@ -69,7 +69,7 @@ impl Cuda {
             norm: of(|epilogue| epilogue.norm.address()),
             sums: of(|epilogue| epilogue.sums.address()),
             partials: workspace.address(),
-            tickets: self.tickets(),
+            tickets: self.tickets(KERNEL, tiling.tickets)?,
             shape: Geometry::new(KERNEL, shape)?,
             image: Divisor::new((height * width) as u32),
             line: Divisor::new(width as u32),

@@ -1,8 +1,9 @@
 //! The weight gradient on tensor cores: which tile, how many splits, and the launches (`kernels/conv_weights.cuh`).
 
 use super::geometry::{Divisor, Geometry, extent};
-use crate::device::cuda::kernels::{Launch, Module};
+use crate::device::cuda::kernels::Launch;
 use crate::device::cuda::memory::{Buffer, View, ViewMut};
+use crate::device::cuda::modules::Module;
 use crate::device::cuda::{Cuda, Precision};
 use crate::device::{ConvShape, DeviceError, InputTransform, Work};
 use cudarc::driver::DeviceRepr;

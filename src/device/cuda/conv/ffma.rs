@@ -2,9 +2,11 @@
 //! do not take.
 
 use super::geometry::{Divisor, Geometry, extent};
-use crate::device::cuda::kernels::{Launch, Module};
+use crate::device::cuda::kernels::Launch;
 use crate::device::cuda::memory::{View, ViewMut};
-use crate::device::cuda::{Cuda, Precision, TICKETS};
+use crate::device::cuda::modules::Module;
+use crate::device::cuda::scratch::TICKETS;
+use crate::device::cuda::{Cuda, Precision};
 use crate::device::{ConvShape, DeviceError, InputTransform, ReduceEpilogue, Work};
 use cudarc::driver::DeviceRepr;
 
@@ -172,15 +174,6 @@ fn check(kernel: &'static str, shape: &ConvShape) -> Result<(), DeviceError> {
     Ok(())
 }
 
-/// Refuses a reduction of more column tiles than there are tickets.
-fn check_tickets(kernel: &'static str, columns: usize, tile: &Tile) -> Result<(), DeviceError> {
-    if columns.div_ceil(tile.columns) > TICKETS {
-        let reason = format!("{columns} channels are more than its {TICKETS} tickets reach");
-        return Err(DeviceError::Shape { kernel, reason });
-    }
-    Ok(())
-}
-
 impl Cuda {
     /// `y = conv(transform(x), w) + bias` and its `stats`.
     ///
@@ -204,7 +197,6 @@ impl Cuda {
         let addresses = [y.address(), x.address(), norm, w.address(), bias_address];
         let multiprocessors = Some(self.multiprocessors());
         let tile = Tile::choose(self.precision(), shape, &addresses, pixels, shape.k, multiprocessors);
-        check_tickets(KERNEL, shape.k, tile)?;
         let partials = if stats.is_some() { pixels.div_ceil(tile.rows) * 2 * shape.k * size_of::<f32>() } else { 0 };
         let workspace = self.workspace(partials)?;
         let arguments = ConvFfmaForward {
@@ -215,7 +207,7 @@ impl Cuda {
             w: w.address(),
             bias: bias_address,
             partials: workspace.address(),
-            tickets: self.tickets(),
+            tickets: self.tickets(KERNEL, shape.k.div_ceil(tile.columns))?,
             shape: Geometry::new(KERNEL, shape)?,
             p: Divisor::new(shape.p as u32),
             q: Divisor::new(shape.q as u32),
@@ -253,7 +245,6 @@ impl Cuda {
         let addresses = [dx.address(), y, norm, dy.address(), w.address()];
         let multiprocessors = Some(self.multiprocessors());
         let tile = Tile::choose(self.precision(), shape, &addresses, classes * pixels, shape.c, multiprocessors);
-        check_tickets(KERNEL, shape.c, tile)?;
         let tiles = classes * pixels.div_ceil(tile.rows);
         let partials = if epilogue.is_some() { tiles * 2 * shape.c * size_of::<f32>() } else { 0 };
         let workspace = self.workspace(partials)?;
@@ -265,7 +256,7 @@ impl Cuda {
             dy: dy.address(),
             w: w.address(),
             partials: workspace.address(),
-            tickets: self.tickets(),
+            tickets: self.tickets(KERNEL, shape.c.div_ceil(tile.columns))?,
             shape: Geometry::new(KERNEL, shape)?,
             class_height: Divisor::new(height as u32),
             class_width: Divisor::new(width as u32),
@@ -318,7 +309,7 @@ impl Cuda {
             x: x.address(),
             norm,
             partials: workspace.address(),
-            tickets: self.tickets(),
+            tickets: self.tickets(KERNEL, if splits > 1 { tiles } else { 0 })?,
             shape: Geometry::new(KERNEL, shape)?,
             p: Divisor::new(shape.p as u32),
             q: Divisor::new(shape.q as u32),

@@ -4,8 +4,8 @@ use super::geometry::{Divisor, Geometry};
 use super::tensor::Operands;
 use super::tiles::Tiling;
 use crate::device::cuda::Cuda;
-use crate::device::cuda::kernels::Module;
 use crate::device::cuda::memory::{View, ViewMut};
+use crate::device::cuda::modules::Module;
 use crate::device::{ConvShape, DeviceError, InputTransform, Work};
 use cudarc::driver::DeviceRepr;
 
@@ -60,7 +60,7 @@ impl Cuda {
             bias: bias.as_ref().map_or(0, View::address),
             stats: stats.as_ref().map_or(0, ViewMut::address),
             partials: workspace.address(),
-            tickets: self.tickets(),
+            tickets: self.tickets(KERNEL, tiling.tickets)?,
             shape: Geometry::new(KERNEL, shape)?,
             image: Divisor::new((shape.p * shape.q) as u32),
             line: Divisor::new(shape.q as u32),

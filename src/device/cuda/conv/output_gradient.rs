@@ -2,9 +2,10 @@
 //! (`kernels/conv_output_gradient.cuh`).
 
 use super::geometry::extent;
-use crate::device::cuda::kernels::{Launch, Module};
+use crate::device::cuda::kernels::Launch;
 use crate::device::cuda::memory::{Buffer, View, ViewMut};
-use crate::device::cuda::{Cuda, Precision, TICKETS};
+use crate::device::cuda::modules::Module;
+use crate::device::cuda::{Cuda, Precision};
 use crate::device::{ConvShape, DeviceError, Memory, OutputGradient, Storage, Work};
 use cudarc::driver::DeviceRepr;
 
@@ -114,16 +115,12 @@ impl Cuda {
         const KERNEL: &str = "conv_backward_bias";
         let walk = Walk::new(self, shape, &[dy.address()]);
         let grid = walk.grid(8, self.multiprocessors() as usize);
-        if grid[1] as usize > TICKETS {
-            let reason = format!("{} filters are more than its {TICKETS} tickets reach", walk.channels);
-            return Err(DeviceError::Shape { kernel: KERNEL, reason });
-        }
         let workspace = self.workspace(grid[0] as usize * walk.channels * size_of::<f32>())?;
         let arguments = ConvBackwardBias {
             dbias: dbias.address(),
             dy: dy.address(),
             partials: workspace.address(),
-            tickets: self.tickets(),
+            tickets: self.tickets(KERNEL, grid[1] as usize)?,
             rows: extent(KERNEL, walk.rows)?,
             channels: extent(KERNEL, walk.channels)?,
         };

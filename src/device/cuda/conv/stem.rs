@@ -1,9 +1,10 @@
 //! The stem's own path (`conv_stem_*` in `kernels/conv.cu`): 7×7 taps over three channels, stride 2, padding 3, on tensor cores.
 
 use super::geometry::{Geometry, extent};
-use crate::device::cuda::kernels::{Launch, Module};
+use crate::device::cuda::kernels::Launch;
 use crate::device::cuda::memory::{View, ViewMut};
-use crate::device::cuda::{Cuda, Precision, TICKETS};
+use crate::device::cuda::modules::Module;
+use crate::device::cuda::{Cuda, Precision};
 use crate::device::{ConvShape, DeviceError, Work};
 use cudarc::driver::DeviceRepr;
 
@@ -83,13 +84,8 @@ impl Plan {
     }
 }
 
-/// Refuses tensors whose indices, or those computed a patch past their ends, leave 31 bits, and more filters than the tickets
-/// of the statistics reach.
+/// Refuses tensors whose indices, or those computed a patch past their ends, leave 31 bits.
 fn check(kernel: &'static str, shape: &ConvShape) -> Result<(), DeviceError> {
-    if shape.k.div_ceil(64) > TICKETS {
-        let reason = format!("{} filters are more than its {TICKETS} tickets reach", shape.k);
-        return Err(DeviceError::Shape { kernel, reason });
-    }
     extent(kernel, (shape.n + 1) * (shape.h + 32) * (shape.w + 64) * 3)?;
     extent(kernel, (shape.n + 1) * (shape.p + 8) * (shape.q + 16) * (shape.k + 64))?;
     Ok(())
@@ -127,7 +123,7 @@ impl Cuda {
             w: w.address(),
             bias: bias.map_or(0, |bias| bias.address()),
             partials: workspace.address(),
-            tickets: self.tickets(),
+            tickets: self.tickets(KERNEL, shape.k.div_ceil(64))?,
             shape: Geometry::new(KERNEL, shape)?,
         };
         let results = stats.map_or(0, |_| 2 * shape.k);

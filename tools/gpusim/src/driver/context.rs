@@ -5,10 +5,12 @@ use super::{Answer, Code, Handle, api, driver, give, ready, report};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
+use std::mem::ManuallyDrop;
 
 thread_local! {
-    /// The thread's stack of contexts; the last is current.
-    static STACK: RefCell<Vec<Handle>> = const { RefCell::new(Vec::new()) };
+    /// The thread's stack of contexts; the last is current. Never dropped: a program may call the driver from the destructors
+    /// of its own thread-locals, in whatever order a thread's end runs them.
+    static STACK: RefCell<ManuallyDrop<Vec<Handle>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
 /// The thread's current context.
@@ -189,7 +191,7 @@ api! {
 
     fn cuCtxPopCurrent_v2(context: *mut Handle) {
         drop(driver()?);
-        let popped = STACK.with_borrow_mut(Vec::pop).ok_or(Code::INVALID_CONTEXT)?;
+        let popped = STACK.with_borrow_mut(|stack| stack.pop()).ok_or(Code::INVALID_CONTEXT)?;
         if context.is_null() {
             return Ok(());
         }

@@ -1,0 +1,128 @@
+//! `onesheet doctor`: what this machine has to compute with, and whether its driver takes the kernels.
+
+use crate::console::Console;
+use crate::device::Compiling;
+use anyhow::Context;
+use clap::Args as ClapArgs;
+use onesheet::device::DeviceError;
+use onesheet::device::cpu::Cpu;
+use onesheet::device::cuda::gpu::Gpu;
+use onesheet::device::cuda::modules::{Compiled, Module};
+use onesheet::device::cuda::{Precision, modules, simulated};
+use onesheet::device::{Memory, cuda};
+use onesheet::training::config::DeviceChoice;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+const EXAMPLES: &str = "Examples:
+  onesheet doctor
+  onesheet doctor --device cuda --kernels kernels.csv          # registers, memory and resident blocks of each kernel
+  CUDA_CACHE_DISABLE=1 onesheet doctor                         # what a first start costs: the driver compiles everything";
+
+/// Say what this machine computes with, and what its driver makes of the kernels.
+#[derive(Debug, ClapArgs)]
+#[command(before_help = EXAMPLES)]
+pub struct Args {
+    /// Where to compute
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceChoice,
+    /// Write a row a kernel to this CSV file
+    #[arg(long, value_name = "FILE")]
+    kernels: Option<PathBuf>,
+    /// Print results only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// A kernel as the driver compiled it.
+#[derive(Serialize)]
+struct Row {
+    file: &'static str,
+    file_compiled_s: f64,
+    kernel: &'static str,
+    threads: u32,
+    registers: u32,
+    local_bytes: u32,
+    shared_bytes: u32,
+    resident_blocks: u32,
+}
+
+/// Runs the tool.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    row("processor", Cpu::new().name());
+    let opened = match args.device {
+        DeviceChoice::Cpu => return Ok(()),
+        DeviceChoice::Sim => simulated::open().and_then(|()| Gpu::open()),
+        DeviceChoice::Cuda | DeviceChoice::Auto => Gpu::open(),
+    };
+    match opened {
+        Ok(gpu) => examine(&gpu, args),
+        Err(DeviceError::Unavailable(reason)) if args.device == DeviceChoice::Auto => {
+            row("GPU", format!("none that the kernels run on: {reason}"));
+            Ok(())
+        }
+        Err(error) if args.device == DeviceChoice::Sim => Err(error).context("--device sim"),
+        Err(error) => Err(error).context("--device cuda"),
+    }
+}
+
+fn row(name: &str, value: String) {
+    println!("{name:<10} {value}");
+}
+
+fn examine(gpu: &Gpu, args: &Args) -> anyhow::Result<()> {
+    let memory = gpu.memory()? as f64 / (1u64 << 30) as f64;
+    row("GPU", format!("{}, {} multiprocessors, {memory:.1} GiB", gpu.name(), gpu.multiprocessors()));
+    row("driver", format!("for CUDA {}; the kernels need {} or newer", gpu.driver(), cuda::driver::needed()));
+    let cache = modules::cache().map_or("none".into(), |folder| folder.display().to_string());
+    row("JIT cache", cache);
+    let mut compiling = Compiling::new(Console { quiet: args.quiet }, args.device == DeviceChoice::Sim);
+    gpu.compile(&Precision::ALL, &mut |progress| compiling.show(gpu, progress))?;
+
+    let mut files: BTreeMap<&str, Arc<Compiled>> = BTreeMap::new();
+    for precision in Precision::ALL {
+        let compiled = Module::ALL.map(|module| gpu.module(module, precision));
+        let compiled = compiled.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let (all, kernels) = (compiled.iter().map(|file| file.took).sum::<Duration>(), compiled.iter());
+        let kernels = kernels.map(|file| file.kernels().count()).sum::<usize>();
+        let longest = compiled.iter().max_by_key(|file| file.took).context("every precision has files")?;
+        let (sum, longest, name) = (all.as_secs_f64(), longest.took.as_secs_f64(), longest.name);
+        row(precision.name(), format!("{kernels} kernels, compiled in {sum:.2} s, of which {name} {longest:.2} s"));
+        files.extend(compiled.into_iter().map(|file| (file.name, file)));
+    }
+    let spilling: Vec<_> = kernels(&files).filter(|kernel| kernel.local_bytes > 0).collect();
+    for kernel in &spilling {
+        let Row { file, kernel, local_bytes, .. } = kernel;
+        row("spills", format!("{kernel} of {file} has {local_bytes} bytes of local memory a thread"));
+    }
+    if spilling.is_empty() {
+        row("spills", "none: no kernel has local memory".into());
+    }
+    for file in files.values().filter(|file| !file.remarks.is_empty()) {
+        row("compiler", format!("{}: {}", file.name, file.remarks));
+    }
+    if let Some(path) = &args.kernels {
+        let mut rows = csv::Writer::from_path(path).with_context(|| format!("--kernels {}", path.display()))?;
+        kernels(&files).try_for_each(|kernel| rows.serialize(kernel))?;
+        rows.flush()?;
+    }
+    Ok(())
+}
+
+fn kernels<'a>(files: &'a BTreeMap<&str, Arc<Compiled>>) -> impl Iterator<Item = Row> + 'a {
+    files.values().flat_map(|file| {
+        file.kernels().map(|(kernel, taken)| Row {
+            file: file.name,
+            file_compiled_s: (file.took.as_secs_f64() * 1e3).round() / 1e3,
+            kernel,
+            threads: taken.threads,
+            registers: taken.registers,
+            local_bytes: taken.local_bytes,
+            shared_bytes: taken.shared_bytes,
+            resident_blocks: taken.resident_blocks,
+        })
+    })
+}
