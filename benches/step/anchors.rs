@@ -31,7 +31,7 @@ pub fn all(device: &Cuda, batch: usize) -> Result<[Anchor<'_>; 2], DeviceError> 
     Ok([copy(device, COPIED * batch)?, product(device, batch)?])
 }
 
-/// Numbers in −1..1 without a pattern: how much power a product takes depends on them.
+/// Numbers from all over −1..1: how much power a product takes depends on them.
 fn numbers(device: &Cuda, len: usize, storage: Storage) -> Result<Tensor<Cuda>, DeviceError> {
     let number = |i: usize| ((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as i8 as f32 / 128.0;
     let mut tensor = Tensor::new(device, [len], storage)?;
@@ -41,7 +41,8 @@ fn numbers(device: &Cuda, len: usize, storage: Storage) -> Result<Tensor<Cuda>, 
 
 /// The driver's copy from device memory to device memory.
 fn copy(device: &Cuda, bytes: usize) -> Result<Anchor<'_>, DeviceError> {
-    let from = numbers(device, bytes / size_of::<f32>(), Storage::Full)?;
+    let mut from = Tensor::new(device, [bytes / size_of::<f32>()], Storage::Full)?;
+    device.fill(from.view_mut(), 1.0)?;
     let mut to = Tensor::new(device, [bytes / size_of::<f32>()], Storage::Full)?;
     let run = move || {
         (0..LAUNCHES).try_for_each(|_| device.copy(to.view_mut(), from.view()))?;
