@@ -8,7 +8,7 @@
 //! tape, from the consumer that fills one until the producer that takes it. A value whose gradient nobody needs (the
 //! images, everything behind a frozen prefix, everything at inference) has no slot, and nothing is recorded for it.
 
-use crate::device::{Device, DeviceError, Pass, Place, Profiler};
+use crate::device::{Device, DeviceError, Pass, Profiler, Scope};
 use crate::ops::{batch_norm, conv, dense, pool, residual};
 use crate::parameters::Parameters;
 use crate::tensor::{Shape, Tensor};
@@ -127,7 +127,7 @@ pub struct Tape<D: Device> {
     device: Rc<D>,
     recording: bool,
     /// With the layer each belongs to, if somebody measures the layers.
-    nodes: Vec<(Node<D>, Option<Place>)>,
+    nodes: Vec<(Node<D>, Option<Scope>)>,
     gradients: Vec<Option<Gradient<D>>>,
 }
 
@@ -169,8 +169,8 @@ impl<D: Device> Tape<D> {
 
     /// Records an operation.
     pub(crate) fn push(&mut self, node: Node<D>) {
-        let place = self.device.profiler().and_then(Profiler::place);
-        self.nodes.push((node, place));
+        let scope = self.device.profiler().and_then(Profiler::scope);
+        self.nodes.push((node, scope));
     }
 
     /// Takes the gradient that has arrived for a value, if one has.
@@ -214,8 +214,8 @@ impl<D: Device> Tape<D> {
         parameters: &mut Parameters<D>,
     ) -> Result<(), DeviceError> {
         self.put(output, Gradient::Ready(seed));
-        while let Some((node, place)) = self.nodes.pop() {
-            if let Some(Place { layer, .. }) = place {
+        while let Some((node, scope)) = self.nodes.pop() {
+            if let Some(Scope { layer, .. }) = scope {
                 self.device.enter(&layer, Pass::Backward);
             }
             match node {

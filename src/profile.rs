@@ -47,7 +47,7 @@ pub struct Row<'a> {
     pub step: &'a str,
     /// On which device.
     pub device: &'a str,
-    /// The launch's place in the step, from 1.
+    /// The launch's number in the step, from 1.
     pub launch: usize,
     /// The layer, by Keras's name; or `loss`, `gradients` (set to zero), `adam`.
     pub layer: &'a str,
@@ -95,7 +95,7 @@ impl Profile {
     /// [`ProfileError::Empty`] without a step, [`ProfileError::Unequal`] for steps that differ.
     pub fn new<D: Device>(device: &D, step: String, steps: &[Vec<Measured>]) -> Result<Self, ProfileError> {
         let first = steps.first().filter(|launches| !launches.is_empty()).ok_or(ProfileError::Empty)?;
-        let alike = |a: &Measured, b: &Measured| (&a.place, a.kernel, a.work) == (&b.place, b.kernel, b.work);
+        let alike = |a: &Measured, b: &Measured| (&a.scope, a.kernel, a.work) == (&b.scope, b.kernel, b.work);
         let differs = |launches: &Vec<Measured>| {
             launches.len() != first.len() || launches.iter().zip(first).any(|(a, b)| !alike(a, b))
         };
@@ -121,14 +121,14 @@ impl Profile {
 
     /// The launches in their order, as the CSV has them.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        self.launches.iter().enumerate().map(|(number, Measured { place, kernel, work, seconds })| {
+        self.launches.iter().enumerate().map(|(number, Measured { scope, kernel, work, seconds })| {
             let floor = self.rates.as_ref().ok().map(|rates| rates.floor(work));
             Row {
                 step: &self.step,
                 device: &self.device,
                 launch: number + 1,
-                layer: &place.layer,
-                pass: place.pass.name(),
+                layer: &scope.layer,
+                pass: scope.pass.name(),
                 kernel,
                 bytes_read: work.reads,
                 bytes_written: work.writes,
@@ -230,9 +230,9 @@ impl fmt::Display for Profile {
             Err(reason) => writeln!(f, "no floors: {reason}")?,
         }
         self.table(f, "kernel", &self.by(|launch| launch.kernel.into()), usize::MAX)?;
-        let layer = |launch: &Measured| format!("{} {}", launch.place.layer, launch.place.pass.name());
+        let layer = |launch: &Measured| format!("{} {}", launch.scope.layer, launch.scope.pass.name());
         self.table(f, "layer and pass", &self.by(layer), TOP)?;
-        self.table(f, "pass", &self.by(|launch| launch.place.pass.name().into()), usize::MAX)
+        self.table(f, "pass", &self.by(|launch| launch.scope.pass.name().into()), usize::MAX)
     }
 }
 
@@ -255,11 +255,11 @@ fn figure(x: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::device::reference::Reference;
-    use crate::device::{Pass, Place};
+    use crate::device::{Pass, Scope};
 
     fn launch(layer: &str, kernel: &'static str, bytes: u64, seconds: f64) -> Measured {
-        let place = Place { layer: layer.into(), pass: Pass::Forward };
-        Measured { place, kernel, work: Work { reads: bytes, writes: bytes, flops: 3 * bytes }, seconds }
+        let scope = Scope { layer: layer.into(), pass: Pass::Forward };
+        Measured { scope, kernel, work: Work { reads: bytes, writes: bytes, flops: 3 * bytes }, seconds }
     }
 
     fn profile(steps: &[Vec<Measured>]) -> Result<Profile, ProfileError> {
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!((total.launches, total.work.bytes(), total.work.flops, total.seconds), (2, 300, 450, 1.5));
         assert_eq!(total.floor, Some(0.1 + 0.2));
         assert_eq!(
-            profile.by(|launch| launch.place.layer.to_string()).iter().map(|total| &*total.name).collect::<Vec<_>>(),
+            profile.by(|launch| launch.scope.layer.to_string()).iter().map(|total| &*total.name).collect::<Vec<_>>(),
             ["b", "a"]
         );
         let row = profile.rows().next().unwrap();

@@ -38,8 +38,8 @@ fn extents() -> Extents {
 /// What a profile of a training step of this network must have, whatever the device: every layer that computes, under its own
 /// name, forward and backward; each launch with a time.
 fn check_places(launches: &[Measured], architecture: &Architecture) {
-    let places = |pass| launches.iter().filter(move |launch| launch.place.pass == pass);
-    let names = |pass| places(pass).map(|launch| &*launch.place.layer).collect::<BTreeSet<_>>();
+    let scopes = |pass| launches.iter().filter(move |launch| launch.scope.pass == pass);
+    let names = |pass| scopes(pass).map(|launch| &*launch.scope.layer).collect::<BTreeSet<_>>();
     // Paddings, ReLUs and sums are parts of other launches; a block's output is the junction.
     let computes = |layer: &str| {
         let kinds = ["_conv", "_bn", "_out", "_pool", "head_24", "genres"];
@@ -133,7 +133,7 @@ fn a_run_on_the_processor_is_measured_and_stays_the_same() {
 
     let bytes = |layer: &str, kernel: &str| {
         let mut launches =
-            profile.launches().iter().filter(|launch| (&*launch.place.layer, launch.kernel) == (layer, kernel));
+            profile.launches().iter().filter(|launch| (&*launch.scope.layer, launch.kernel) == (layer, kernel));
         let work = launches.next().unwrap_or_else(|| panic!("{layer} {kernel}")).work;
         assert!(launches.next().is_none(), "{layer} {kernel}");
         [work.reads, work.writes]
@@ -204,7 +204,7 @@ fn steps_on_cuda_are_measured_as_planned_and_stay_the_same() {
             let measured = device.measured().unwrap();
             let sets = measured.iter().filter(|launch| launch.kernel == "memset");
             let sets: Vec<_> =
-                sets.map(|launch| (&*launch.place.layer, launch.work.reads, launch.work.writes)).collect();
+                sets.map(|launch| (&*launch.scope.layer, launch.work.reads, launch.work.writes)).collect();
             assert_eq!(sets, [("gradients", 0, 4 * profiled.learner.model().architecture().weights.len() as u64)]);
             let launches = measured.iter().filter(|launch| launch.kernel != "memset");
             let launches: Vec<_> = launches.map(|launch| (launch.kernel, launch.work)).collect();
@@ -224,8 +224,8 @@ fn steps_on_cuda_are_measured_as_planned_and_stay_the_same() {
         assert_eq!(profile.rows().all(|row| row.floor_us.is_none()), !cuda::is_real(), "{profile}");
         let forward = forward_flops(profiled.learner.model().architecture());
         let products = profile.launches().iter().filter(|launch| {
-            launch.place.pass == Pass::Forward
-                && (launch.place.layer.ends_with("_conv") || launch.kernel == "dense_forward")
+            launch.scope.pass == Pass::Forward
+                && (launch.scope.layer.ends_with("_conv") || launch.kernel == "dense_forward")
         });
         assert_eq!(products.map(|launch| launch.work.flops).sum::<u64>(), forward);
     }
@@ -244,9 +244,9 @@ fn inference_is_measured_on_the_processor() {
     device.profiler().unwrap().start();
     model.predict(Posters { pixels: &pixels, placements: &[Placement::default(); BATCH], format: &format }).unwrap();
     let measured = device.measured().unwrap();
-    assert!(measured.iter().all(|launch| launch.place.pass == Pass::Forward));
+    assert!(measured.iter().all(|launch| launch.scope.pass == Pass::Forward));
     let of = |layer: &str| {
-        measured.iter().filter(|launch| &*launch.place.layer == layer).map(|launch| launch.kernel).collect::<Vec<_>>()
+        measured.iter().filter(|launch| &*launch.scope.layer == layer).map(|launch| launch.kernel).collect::<Vec<_>>()
     };
     assert_eq!(of("input_layer"), ["image_forward"]);
     assert_eq!(of("conv1_bn"), ["batch_norm_fold"]);

@@ -37,7 +37,7 @@ pub use image::{ImageKernels, ImageShape, PixelFormat, Placement};
 pub use loss::{LossKernels, LossShape};
 pub use memory::{Memory, Real, Storage};
 pub use pool::{GlobalPoolShape, PoolKernels, PoolShape};
-pub use profiler::{Measured, Pass, Place, Profiler, Rates, Work};
+pub use profiler::{Measured, Pass, Profiler, Rates, Scope, Work};
 
 /// Everything the engine asks of a machine: memory and the kernels of every layer family.
 pub trait Device:

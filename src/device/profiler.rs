@@ -50,7 +50,7 @@ impl Pass {
 
 /// Where in the network a launch belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Scope {
     /// The layer, by its name; or what else a step does: `loss`, `gradients` (set to zero), `adam`.
     pub layer: Rc<str>,
     /// The pass.
@@ -61,7 +61,7 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
     /// Where it belongs.
-    pub place: Place,
+    pub scope: Scope,
     /// The kernel.
     pub kernel: &'static str,
     /// What it had to do.
@@ -74,34 +74,34 @@ pub struct Measured {
 #[derive(Debug, Default)]
 pub struct Profiler {
     /// `None` while it is off.
-    place: RefCell<Option<Place>>,
+    scope: RefCell<Option<Scope>>,
 }
 
 impl Profiler {
     /// Launches are timed from here on.
     pub fn start(&self) {
-        *self.place.borrow_mut() = Some(Place { layer: "no layer".into(), pass: Pass::Forward });
+        *self.scope.borrow_mut() = Some(Scope { layer: "no layer".into(), pass: Pass::Forward });
     }
 
     /// Launches are no longer timed.
     pub fn stop(&self) {
-        *self.place.borrow_mut() = None;
+        *self.scope.borrow_mut() = None;
     }
 
     /// Whether launches are timed.
     pub fn is_on(&self) -> bool {
-        self.place.borrow().is_some()
+        self.scope.borrow().is_some()
     }
 
     /// Where the next launch belongs; `None` while launches are not timed.
-    pub fn place(&self) -> Option<Place> {
-        self.place.borrow().clone()
+    pub fn scope(&self) -> Option<Scope> {
+        self.scope.borrow().clone()
     }
 
     /// The next launches belong to a pass of `layer`.
     pub(super) fn enter(&self, layer: &str, pass: Pass) {
-        if let Some(place) = &mut *self.place.borrow_mut() {
-            *place = Place { layer: layer.into(), pass };
+        if let Some(scope) = &mut *self.scope.borrow_mut() {
+            *scope = Scope { layer: layer.into(), pass };
         }
     }
 }
@@ -132,14 +132,14 @@ mod tests {
     fn places_are_kept_only_while_it_is_on() {
         let profiler = Profiler::default();
         profiler.enter("conv1_conv", Pass::Backward);
-        assert_eq!(profiler.place(), None);
+        assert_eq!(profiler.scope(), None);
         profiler.start();
         profiler.enter("conv1_conv", Pass::Backward);
-        assert_eq!(profiler.place(), Some(Place { layer: "conv1_conv".into(), pass: Pass::Backward }));
+        assert_eq!(profiler.scope(), Some(Scope { layer: "conv1_conv".into(), pass: Pass::Backward }));
         profiler.stop();
         assert!(!profiler.is_on());
         profiler.start();
-        assert_eq!(profiler.place().map(|place| place.pass), Some(Pass::Forward), "it begins anew");
+        assert_eq!(profiler.scope().map(|scope| scope.pass), Some(Pass::Forward), "it begins anew");
     }
 
     #[test]

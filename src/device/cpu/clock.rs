@@ -1,7 +1,7 @@
 //! Clocks of kernels: each method of the vocabulary runs one, if somebody asked for times.
 
 use super::memory::Cpu;
-use crate::device::{Measured, Place, Profiler, Work};
+use crate::device::{Measured, Profiler, Scope, Work};
 use std::cell::RefCell;
 use std::time::Instant;
 
@@ -26,7 +26,7 @@ impl Clocks {
 /// Runs until it is dropped.
 pub(super) struct Clock<'a> {
     clocks: &'a Clocks,
-    place: Place,
+    scope: Scope,
     kernel: &'static str,
     work: Work,
     start: Instant,
@@ -35,17 +35,17 @@ pub(super) struct Clock<'a> {
 impl Cpu {
     /// Starts the clock of a kernel, if somebody asked for times. It reads and writes so many elements, each counted once.
     pub(super) fn clock(&self, kernel: &'static str, flops: u64, reads: usize, writes: usize) -> Option<Clock<'_>> {
-        let place = self.clocks.profiler.place()?;
+        let scope = self.clocks.profiler.scope()?;
         let bytes = |elements: usize| (elements * size_of::<f32>()) as u64;
         let work = Work { reads: bytes(reads), writes: bytes(writes), flops };
-        Some(Clock { clocks: &self.clocks, place, kernel, work, start: Instant::now() })
+        Some(Clock { clocks: &self.clocks, scope, kernel, work, start: Instant::now() })
     }
 }
 
 impl Drop for Clock<'_> {
     fn drop(&mut self) {
         let seconds = self.start.elapsed().as_secs_f64();
-        let Clock { clocks, place, kernel, work, .. } = self;
-        clocks.measured.borrow_mut().push(Measured { place: place.clone(), kernel, work: *work, seconds });
+        let Clock { clocks, scope, kernel, work, .. } = self;
+        clocks.measured.borrow_mut().push(Measured { scope: scope.clone(), kernel, work: *work, seconds });
     }
 }

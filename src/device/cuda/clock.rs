@@ -4,7 +4,7 @@
 //! shorter than that.
 
 use super::Cuda;
-use crate::device::{DeviceError, Measured, Place, Profiler, Work};
+use crate::device::{DeviceError, Measured, Profiler, Scope, Work};
 use cudarc::driver::sys::CUevent_flags;
 use cudarc::driver::{CudaEvent, DriverError};
 use std::cell::RefCell;
@@ -20,7 +20,7 @@ pub(super) struct Clocks {
 
 /// A launch between its events.
 struct Running {
-    place: Place,
+    scope: Scope,
     kernel: &'static str,
     work: Work,
     start: CudaEvent,
@@ -41,11 +41,11 @@ impl Cuda {
         work: Work,
         launch: impl FnOnce() -> Result<(), DriverError>,
     ) -> Result<(), DriverError> {
-        let Some(place) = self.inner.clocks.profiler.place() else { return launch() };
+        let Some(scope) = self.inner.clocks.profiler.scope() else { return launch() };
         let start = self.mark()?;
         launch()?;
         let end = self.mark()?;
-        self.inner.clocks.running.borrow_mut().push(Running { place, kernel, work, start, end });
+        self.inner.clocks.running.borrow_mut().push(Running { scope, kernel, work, start, end });
         Ok(())
     }
 
@@ -63,9 +63,9 @@ impl Cuda {
     /// The times of all launches since the last call, once they are done.
     pub(super) fn read_clocks(&self) -> Result<Vec<Measured>, DeviceError> {
         let mut measured = Vec::new();
-        for Running { place, kernel, work, start, end } in self.inner.clocks.running.take() {
+        for Running { scope, kernel, work, start, end } in self.inner.clocks.running.take() {
             let ms = start.elapsed_ms(&end).map_err(|error| self.driver_error(format!("timing {kernel}"), error))?;
-            measured.push(Measured { place, kernel, work, seconds: f64::from(ms) / 1e3 });
+            measured.push(Measured { scope, kernel, work, seconds: f64::from(ms) / 1e3 });
             self.inner.clocks.idle.borrow_mut().extend([start, end]);
         }
         Ok(measured)
