@@ -13,6 +13,7 @@ mod events;
 mod function;
 mod graph;
 mod graph_memory;
+mod jit;
 mod launch;
 mod library;
 mod link;
