@@ -73,6 +73,9 @@ impl Driver {
 
     /// Forgets a module, its functions and variables.
     pub fn unload(&mut self, module: Handle) -> Answer {
+        let context = self.modules.get(&module).ok_or(Code::INVALID_HANDLE)?.context;
+        // An error is said, and every later call gives it.
+        let _ = self.run_context(context);
         let loaded = self.modules.remove(&module).ok_or(Code::INVALID_HANDLE)?;
         let launched = self.executables.values().flat_map(Graph::functions);
         if let Some(function) = launched.filter_map(|f| self.functions.get(&f)).find(|f| f.module == module) {
