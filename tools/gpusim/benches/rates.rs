@@ -2,6 +2,7 @@
 //!
 //! Rates are a core: work over processor time, so that other programs on the machine matter little.
 
+use gpusim::exec::TensorSums;
 use gpusim::program::Module;
 use gpusim::simulator::{Arguments, Simulator};
 
@@ -29,8 +30,9 @@ fn fastest(mut run: impl FnMut()) -> f64 {
 }
 
 /// C = A·B of matrices of ones, in tiles of `tile`², `threads` a block.
-fn product(ptx: &str, kernel: &str, one: &[u8], tile: usize, threads: u32) -> f64 {
+fn product(ptx: &str, kernel: &str, one: &[u8], tile: usize, threads: u32, sums: TensorSums) -> f64 {
     let mut gpu = Simulator::new(ptx).unwrap();
+    gpu.sums = sums;
     let ones = one.repeat(N * N);
     let (a, b) = (gpu.upload(&ones).unwrap(), gpu.upload(&ones).unwrap());
     let c = gpu.allocate(4 * N * N).unwrap();
@@ -89,10 +91,13 @@ fn main() {
     let (single, half) = (1f32.to_le_bytes(), half::f16::ONE.to_le_bytes());
     let brain = half::bf16::ONE.to_le_bytes();
     let a_core = "GFLOP/s a core";
-    rate("FFMA GEMM 512³, gemm_4", gflop, a_core, &|| product(PROGRAMS, "gemm_4", &single, 64, 256));
-    rate("FFMA GEMM 512³, gemm_8", gflop, a_core, &|| product(PROGRAMS, "gemm_8", &single, 128, 256));
-    rate("mma.sync GEMM 512³, gemm_bf16", gflop, a_core, &|| product(tensor, "gemm_bf16", &brain, 64, 128));
-    rate("mma.sync GEMM 512³, gemm_f16", gflop, a_core, &|| product(tensor, "gemm_f16", &half, 64, 128));
+    let (in_order, truncated) = (TensorSums::InOrder, TensorSums::of_hardware((8, 0)));
+    rate("FFMA GEMM 512³, gemm_4", gflop, a_core, &|| product(PROGRAMS, "gemm_4", &single, 64, 256, in_order));
+    rate("FFMA GEMM 512³, gemm_8", gflop, a_core, &|| product(PROGRAMS, "gemm_8", &single, 128, 256, in_order));
+    rate("mma.sync GEMM 512³, gemm_bf16", gflop, a_core, &|| product(tensor, "gemm_bf16", &brain, 64, 128, in_order));
+    rate("mma.sync GEMM 512³, gemm_f16", gflop, a_core, &|| product(tensor, "gemm_f16", &half, 64, 128, in_order));
+    let cut_off = || product(tensor, "gemm_bf16", &brain, 64, 128, truncated);
+    rate("mma.sync GEMM 512³, gemm_bf16, truncated sums", gflop, a_core, &cut_off);
     let bytes = 32 << 20;
     rate("streaming, affine_relu in bf16, 64 MiB", 2e-9 * bytes as f64, "GB/s a core", &|| stream(bytes));
     rate("launches of one block of 256 threads", 1e-3, "thousand/s", &|| launches(1000) / 1000.0);

@@ -2,7 +2,7 @@
 
 use crate::check::{Allocations, Arena};
 use crate::count::{Gpu, Registers, Summary, Tally};
-use crate::exec::{Launch, Setup};
+use crate::exec::{BlockOrder, Launch, Setup, TensorSums};
 use crate::fault::Fault;
 use crate::program::{DecodeError, Kernel, Module};
 use crate::ptx::ParseError;
@@ -38,6 +38,10 @@ pub struct Simulator {
     allocations: Allocations,
     module: Module,
     launches: u32,
+    /// How tensor cores add.
+    pub sums: TensorSums,
+    /// The order in which blocks begin.
+    pub order: BlockOrder,
 }
 
 /// A kernel's arguments, packed as its parameters are.
@@ -94,7 +98,8 @@ impl Simulator {
     pub fn new(ptx: &str) -> Result<Self, Error> {
         let arena = Arena::of(MEMORY)?;
         let allocations = Allocations::new(arena.base(), arena.bytes() as u64);
-        let mut simulator = Self { arena, allocations, module: Module::parse(ptx)?, launches: 0 };
+        let (module, sums, order) = (Module::parse(ptx)?, TensorSums::default(), BlockOrder::default());
+        let mut simulator = Self { arena, allocations, module, launches: 0, sums, order };
         let variables: Vec<_> = simulator.module.variables().cloned().collect();
         for variable in &variables {
             let address = simulator.allocate(variable.bytes().max(1))?;
@@ -208,7 +213,8 @@ impl Simulator {
     ) -> Result<T, Error> {
         let kernel = self.kernel(name)?;
         self.launches += 1;
-        let setup = Setup { grid, block, dynamic_shared, multiprocessors: 108 };
+        let (sums, order) = (self.sums, self.order);
+        let setup = Setup { grid, block, dynamic_shared, multiprocessors: 108, sums, order };
         let mut buffer = arguments.0.clone();
         buffer.resize(kernel.parameter_bytes.max(buffer.len()), 0);
         let launch = Launch::new(&kernel, setup, &buffer, &self.arena, &self.allocations, self.launches);

@@ -125,6 +125,15 @@ impl Resources {
         // Architecture-specific code has a letter behind.
         ["", "a", "f"].iter().find_map(|letter| self.0.get(&(kernel.to_owned(), format!("{target}{letter}")))).copied()
     }
+
+    /// Registers and bytes of stack of a kernel on a GPU of this capability: as the table says, or else as PTX declares.
+    #[must_use]
+    pub fn used(&self, kernel: &Kernel, capability: (u32, u32)) -> (Registers, u32) {
+        match self.of(&kernel.name, capability) {
+            Some(used) => (Registers { each: used.registers, source: Source::Ptxas }, used.stack_bytes),
+            None => (Registers::declared(kernel), kernel.local_bytes as u32),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ impl Driver {
 
     /// Ends a context: what it still owns is freed, and named as leaked.
     fn end_context(&mut self, context: Handle) -> Answer {
+        // An error is said, and goes with the context.
+        let _ = self.run_context(context);
         let ended = self.contexts.remove(&context).ok_or(Code::INVALID_CONTEXT)?;
         if ended.primary {
             self.primary = None;
@@ -230,7 +232,9 @@ api! {
 
     fn cuCtxSynchronize() {
         let mut driver = ready()?;
-        driver.allow_waiting(current().ok_or(Code::INVALID_CONTEXT)?)
+        let context = current().ok_or(Code::INVALID_CONTEXT)?;
+        driver.allow_waiting(context)?;
+        driver.run_context(context)
     }
 
     fn cuCtxGetStreamPriorityRange(least: *mut c_int, greatest: *mut c_int) {

@@ -42,7 +42,8 @@ const FROM_DEVICE: Ends = Ends { from_device: true, to_device: false };
 const WITHIN_DEVICE: Ends = Ends { from_device: true, to_device: true };
 
 impl Driver {
-    pub fn copy(&mut self, rows: &Rows) -> Answer {
+    /// The device ends of a copy are inside of allocations.
+    pub fn check_copy(&self, rows: &Rows) -> Answer {
         let Rows { to, to_pitch, from, from_pitch, width, height, ends } = *rows;
         let span = |pitch: usize| {
             if height == 0 || width == 0 { 0 } else { (height - 1) * pitch + width }
@@ -53,6 +54,12 @@ impl Driver {
         if ends.to_device {
             self.check_range(to, span(to_pitch))?;
         }
+        Ok(())
+    }
+
+    pub fn copy(&mut self, rows: &Rows) -> Answer {
+        self.check_copy(rows)?;
+        let Rows { to, to_pitch, from, from_pitch, width, height, ends } = *rows;
         for row in 0..height {
             let (to, from) = (to + (row * to_pitch) as u64, from + (row * from_pitch) as u64);
             // SAFETY: device ends were checked; the caller answers for host ends. The ranges may overlap.
@@ -66,8 +73,9 @@ impl Driver {
         Ok(())
     }
 
-    pub fn fill(&mut self, fill: &Fill) -> Answer {
-        let Fill { to, pitch, value, size, width, height } = *fill;
+    /// What is filled is inside of an allocation.
+    pub fn check_fill(&self, fill: &Fill) -> Answer {
+        let Fill { to, pitch, size, width, height, .. } = *fill;
         let bytes = width * size;
         if height == 0 || bytes == 0 {
             return Ok(());
@@ -75,7 +83,13 @@ impl Driver {
         if !to.is_multiple_of(size as u64) {
             return Err(Code::INVALID_VALUE);
         }
-        self.check_range(to, (height - 1) * pitch + bytes)?;
+        self.check_range(to, (height - 1) * pitch + bytes)
+    }
+
+    pub fn fill(&mut self, fill: &Fill) -> Answer {
+        self.check_fill(fill)?;
+        let Fill { to, pitch, value, size, width, height } = *fill;
+        let bytes = width * size;
         for row in 0..height {
             let to = to + (row * pitch) as u64;
             // SAFETY: the range is inside a live allocation, and aligned to the element.
@@ -92,9 +106,27 @@ impl Driver {
     }
 }
 
-fn line(to: u64, from: u64, bytes: usize, ends: Ends, stream: Handle) -> Answer {
-    let rows = Rows { to, to_pitch: bytes, from, from_pitch: bytes, width: bytes, height: 1, ends };
-    ready()?.submit(stream, Operation::Copy(rows))
+/// How a copy is called for.
+#[derive(Clone, Copy)]
+enum Call {
+    /// The host waits for it.
+    Synchronous,
+    /// On this stream.
+    On(Handle),
+}
+
+impl Call {
+    fn copy(self, rows: Rows) -> Answer {
+        let mut driver = ready()?;
+        match self {
+            Self::Synchronous => driver.copy_synchronously(&rows),
+            Self::On(stream) => driver.submit(stream, Operation::Copy(rows)),
+        }
+    }
+}
+
+fn line(to: u64, from: u64, bytes: usize, ends: Ends, call: Call) -> Answer {
+    call.copy(Rows { to, to_pitch: bytes, from, from_pitch: bytes, width: bytes, height: 1, ends })
 }
 
 fn fill(to: u64, value: u32, size: usize, count: usize, stream: Handle) -> Answer {
@@ -107,13 +139,13 @@ fn fill_rows(to: u64, pitch: usize, value: u32, size: usize, width: usize, heigh
 }
 
 /// A copy between any two places: those in the device's range are the device's.
-fn unified(to: u64, from: u64, bytes: usize, stream: Handle) -> Answer {
+fn unified(to: u64, from: u64, bytes: usize, call: Call) -> Answer {
     let ends = {
         let driver = ready()?;
         let inside = |address| driver.arena.holds(address, 1);
         Ends { from_device: inside(from), to_device: inside(to) }
     };
-    line(to, from, bytes, ends, stream)
+    line(to, from, bytes, ends, call)
 }
 
 /// `CUDA_MEMCPY2D`.
@@ -137,7 +169,7 @@ pub struct Copy2d {
     height: usize,
 }
 
-fn rows(copy: *const Copy2d, stream: Handle) -> Answer {
+fn rows(copy: *const Copy2d, call: Call) -> Answer {
     if copy.is_null() {
         return Err(Code::INVALID_VALUE);
     }
@@ -153,7 +185,7 @@ fn rows(copy: *const Copy2d, stream: Handle) -> Answer {
     };
     let (from, from_device) = end(copy.src_kind, copy.src_host as u64, copy.src_device)?;
     let (to, to_device) = end(copy.dst_kind, copy.dst_host as u64, copy.dst_device)?;
-    let rows = Rows {
+    call.copy(Rows {
         to: to + (copy.dst_y * copy.dst_pitch + copy.dst_x) as u64,
         to_pitch: copy.dst_pitch,
         from: from + (copy.src_y * copy.src_pitch + copy.src_x) as u64,
@@ -161,45 +193,44 @@ fn rows(copy: *const Copy2d, stream: Handle) -> Answer {
         width: copy.width,
         height: copy.height,
         ends: Ends { from_device, to_device },
-    };
-    ready()?.submit(stream, Operation::Copy(rows))
+    })
 }
 
 api! {
     fn cuMemcpyHtoD_v2(to: u64, from: *const c_void, bytes: usize) {
-        line(to, from as u64, bytes, TO_DEVICE, 0)
+        line(to, from as u64, bytes, TO_DEVICE, Call::Synchronous)
     }
 
     fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usize) {
-        line(to as u64, from, bytes, FROM_DEVICE, 0)
+        line(to as u64, from, bytes, FROM_DEVICE, Call::Synchronous)
     }
 
     fn cuMemcpyDtoD_v2(to: u64, from: u64, bytes: usize) {
-        line(to, from, bytes, WITHIN_DEVICE, 0)
+        line(to, from, bytes, WITHIN_DEVICE, Call::Synchronous)
     }
 
     fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usize, stream: Handle) {
-        line(to, from as u64, bytes, TO_DEVICE, stream)
+        line(to, from as u64, bytes, TO_DEVICE, Call::On(stream))
     }
 
     fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: u64, bytes: usize, stream: Handle) {
-        line(to as u64, from, bytes, FROM_DEVICE, stream)
+        line(to as u64, from, bytes, FROM_DEVICE, Call::On(stream))
     }
 
     fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: Handle) {
-        line(to, from, bytes, WITHIN_DEVICE, stream)
+        line(to, from, bytes, WITHIN_DEVICE, Call::On(stream))
     }
 
     fn cuMemcpy(to: u64, from: u64, bytes: usize) {
-        unified(to, from, bytes, 0)
+        unified(to, from, bytes, Call::Synchronous)
     }
 
     fn cuMemcpyAsync(to: u64, from: u64, bytes: usize, stream: Handle) {
-        unified(to, from, bytes, stream)
+        unified(to, from, bytes, Call::On(stream))
     }
 
     fn cuMemcpyPeer(to: u64, _to_context: Handle, from: u64, _from_context: Handle, bytes: usize) {
-        line(to, from, bytes, WITHIN_DEVICE, 0)
+        line(to, from, bytes, WITHIN_DEVICE, Call::Synchronous)
     }
 
     fn cuMemcpyPeerAsync(
@@ -210,19 +241,19 @@ api! {
         bytes: usize,
         stream: Handle,
     ) {
-        line(to, from, bytes, WITHIN_DEVICE, stream)
+        line(to, from, bytes, WITHIN_DEVICE, Call::On(stream))
     }
 
     fn cuMemcpy2D_v2(copy: *const Copy2d) {
-        rows(copy, 0)
+        rows(copy, Call::Synchronous)
     }
 
     fn cuMemcpy2DUnaligned_v2(copy: *const Copy2d) {
-        rows(copy, 0)
+        rows(copy, Call::Synchronous)
     }
 
     fn cuMemcpy2DAsync_v2(copy: *const Copy2d, stream: Handle) {
-        rows(copy, stream)
+        rows(copy, Call::On(stream))
     }
 
     fn cuMemsetD8_v2(to: u64, value: c_uchar, count: usize) {

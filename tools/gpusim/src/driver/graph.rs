@@ -2,6 +2,7 @@
 
 use super::context::current;
 use super::graph_memory::Reserved;
+use super::late::Work;
 use super::state::Driver;
 use super::{Answer, Code, Handle, api, driver, give, ready, report};
 use crate::exec::Setup;
@@ -52,14 +53,28 @@ impl Graph {
 }
 
 impl Driver {
-    /// Does a piece of work now, or notes it if its stream is captured.
+    /// Does a piece of work now, or notes it if its stream is captured or runs late.
     pub fn submit(&mut self, stream: Handle, operation: Operation) -> Answer {
         if let Some(capture) = self.capture_of(stream)? {
             capture.operations.push(operation);
             return Ok(());
         }
+        if self.late.is_some() {
+            return self.defer(stream, operation);
+        }
         let context = current().ok_or(Code::INVALID_CONTEXT)?;
         self.perform(context, &operation)
+    }
+
+    /// Does several pieces of work, as far as they go well.
+    pub fn perform_all(&mut self, context: Handle, operations: &[Operation]) -> Answer {
+        for operation in operations {
+            self.perform(context, operation)?;
+            if self.healthy(context).is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     pub fn perform(&mut self, context: Handle, operation: &Operation) -> Answer {
@@ -147,17 +162,15 @@ api! {
             capture.operations.extend(graph.operations);
             return Ok(());
         }
-        let context = current().ok_or(Code::INVALID_CONTEXT)?;
+        if driver.late.is_some() && graph.reserved.is_empty() {
+            return driver.enqueue(stream, Work::Graph(graph.operations), None).map(|_| ());
+        }
+        driver.run_stream(stream)?;
         if graph.frees_first {
             driver.free_left(&graph)?;
         }
-        for operation in &graph.operations {
-            driver.perform(context, operation)?;
-            if driver.healthy(context).is_err() {
-                break;
-            }
-        }
-        Ok(())
+        let context = current().ok_or(Code::INVALID_CONTEXT)?;
+        driver.perform_all(context, &graph.operations)
     }
 
     fn cuGraphExecDestroy(executable: Handle) {

@@ -142,6 +142,8 @@ unsafe fn launch(request: &Request, pointers: *mut *mut c_void, extra: *mut *mut
         block: request.block,
         dynamic_shared: request.dynamic_shared,
         multiprocessors: driver.device.gpu.multiprocessors,
+        sums: driver.modes.sums,
+        order: driver.modes.order,
     };
     driver.check_launch(request.function, &setup, request.cooperative)?;
     // SAFETY: the caller's promise.

@@ -1,24 +1,23 @@
 //! Libraries and kernels: the newer names of modules and functions. Here a library is its module, a kernel its function.
 
-use super::module::{give_global, source};
-use super::{Code, Handle, api, driver, give, ready, text};
+use super::module::give_global;
+use super::{Code, Handle, api, driver, give, jit, ready, text};
 use std::ffi::{c_char, c_int, c_void};
 
 api! {
     fn cuLibraryLoadData(
         library: *mut Handle,
         code: *const c_void,
-        _options: *mut u32,
-        _values: *mut *mut c_void,
-        _count: u32,
+        options: *mut u32,
+        values: *mut *mut c_void,
+        count: u32,
         _library_options: *mut u32,
         _library_values: *mut *mut c_void,
         _library_count: u32,
     ) {
-        // The options tell a compiler how to optimise and when to load; there is none, and now.
-        let handle = ready()?.load(source(code)?)?;
+        // The library's own options say when to load: now.
         // SAFETY: the caller's promise.
-        unsafe { give(library, handle) }
+        unsafe { give(library, jit::load(code, count, options, values)?) }
     }
 
     fn cuLibraryUnload(library: Handle) {

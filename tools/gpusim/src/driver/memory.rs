@@ -2,6 +2,7 @@
 
 use super::context::current;
 use super::graph_memory::on_stream;
+use super::late::Work;
 use super::state::Driver;
 use super::{Answer, Code, Handle, api, driver, give, ready, report};
 use std::ffi::{c_int, c_void};
@@ -31,7 +32,11 @@ impl Driver {
         }
         let context = current().ok_or(Code::INVALID_CONTEXT)?;
         let bytes = bytes as u64;
-        self.check_room(bytes)?;
+        if self.check_room(bytes).is_err() {
+            // Streams may have memory to free.
+            self.run_context(context)?;
+            self.check_room(bytes)?;
+        }
         let address = self.allocations.allocate(bytes, what).ok_or(Code::OUT_OF_MEMORY)?;
         // The host writes pinned and managed memory without a word to the driver.
         if matches!(kind, Kind::Pinned | Kind::Managed) {
@@ -47,12 +52,19 @@ impl Driver {
         if fits { Ok(()) } else { Err(Code::OUT_OF_MEMORY) }
     }
 
-    fn release(&mut self, address: u64, host: bool) -> Answer {
-        let owned = self.owned.get(&address).ok_or(Code::INVALID_VALUE)?;
-        match (host, owned.kind) {
-            (true, Kind::Pinned) | (false, Kind::Device | Kind::Managed | Kind::Graph) => self.give_back(address),
+    /// The kind of an allocation that a caller may free, as one of the host or of the device.
+    fn freed_kind(&self, address: u64, host: bool) -> Answer<Kind> {
+        let kind = self.owned.get(&address).ok_or(Code::INVALID_VALUE)?.kind;
+        match (host, kind) {
+            (true, Kind::Pinned) | (false, Kind::Device | Kind::Managed | Kind::Graph) => Ok(kind),
             _ => Err(Code::INVALID_VALUE),
         }
+    }
+
+    /// Is this memory that the host reads and writes, too, without a copy?
+    pub fn is_host_memory(&self, address: u64) -> bool {
+        let found = self.allocations.find(address, 0).and_then(|allocation| self.owned.get(&allocation.address));
+        found.is_some_and(|owned| matches!(owned.kind, Kind::Pinned | Kind::Managed))
     }
 
     /// Frees an allocation of any kind.
@@ -108,11 +120,13 @@ fn allocate_unseen(bytes: usize, kind: Kind, what: &str) -> Answer<u64> {
     driver.allocate(bytes, kind, what)
 }
 
-/// Frees outside of any stream's order.
+/// Frees outside of any stream's order: waits for all of them.
 fn release_unseen(address: u64, host: bool) -> Answer {
     let mut driver = ready()?;
     driver.allow_unseen()?;
-    driver.release(address, host)
+    driver.freed_kind(address, host)?;
+    driver.run_context(current().ok_or(Code::INVALID_CONTEXT)?)?;
+    driver.give_back(address)
 }
 
 api! {
@@ -163,7 +177,15 @@ api! {
             return Ok(());
         }
         let mut driver = ready()?;
-        if driver.capture_free(address, stream)? { Ok(()) } else { driver.release(address, false) }
+        if driver.capture_free(address, stream)? {
+            return Ok(());
+        }
+        let kind = driver.freed_kind(address, false)?;
+        if driver.late.is_some() && kind != Kind::Graph {
+            return driver.enqueue(stream, Work::Free(address), None).map(|_| ());
+        }
+        driver.run_stream(stream)?;
+        driver.give_back(address)
     }
 
     fn cuMemAllocManaged(address: *mut u64, bytes: usize, flags: u32) {

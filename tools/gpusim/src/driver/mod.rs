@@ -1,8 +1,9 @@
 //! The CUDA driver API: what `libcuda.so` exports.
 //!
-//! Calls take one lock and do their work at once, launches too: streams are in order because everything is. A fault of
-//! a kernel is reported on standard error when it happens, and reaches the caller as hardware would have it: the launch
-//! succeeds, and the next call that looks gets the error, as does every call after it until the context is gone.
+//! Calls take one lock and do their work at once, launches too: streams are in order because everything is, unless they
+//! are to run as late as they may (`late`). A fault of a kernel is reported on standard error when it happens, and reaches
+//! the caller as hardware would have it: the launch succeeds, and the next call that looks gets the error, as does every
+//! call after it until the context is gone.
 
 mod code;
 mod context;
@@ -13,10 +14,13 @@ mod events;
 mod function;
 mod graph;
 mod graph_memory;
+mod jit;
+mod late;
 mod launch;
 mod library;
 mod link;
 mod memory;
+mod modes;
 mod module;
 mod report;
 mod state;

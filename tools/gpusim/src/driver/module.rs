@@ -2,9 +2,10 @@
 
 use super::context::current;
 use super::graph::Graph;
+use super::jit::Refusal;
 use super::memory::Kind;
 use super::state::Driver;
-use super::{Answer, Code, Handle, api, driver, give, ready, report, text};
+use super::{Answer, Code, Handle, api, driver, give, jit, ready, report, text};
 use crate::count::{Registers, Source};
 use crate::program::{Kernel, Module};
 use std::ffi::{c_char, c_int, c_void};
@@ -34,22 +35,22 @@ pub(super) struct Function {
 }
 
 impl Driver {
-    pub fn load(&mut self, source: &str) -> Answer<Handle> {
+    pub fn load(&mut self, source: &str) -> Result<Handle, Refusal> {
         let context = current().ok_or(Code::INVALID_CONTEXT)?;
         let mut module = Module::parse(source).map_err(|error| {
             report::say(&error.to_string());
-            Code::INVALID_PTX
+            Refusal::syntax(&error)
         })?;
         if let Some(newest) = self.device.newest_ptx.filter(|newest| module.version() > *newest) {
             let ((major, minor), (takes, until)) = (module.version(), newest);
             report::say(&format!("the module is PTX {major}.{minor}, and GPUSIM_PTX takes up to {takes}.{until}"));
-            return Err(Code::UNSUPPORTED_PTX_VERSION);
+            return Err(Refusal::version(source, module.version(), newest));
         }
         let capability = self.device.gpu.capability;
         let target = module.target();
         if target > capability.0 * 10 + capability.1 {
             report::say(&format!("the module is for sm_{target}, the device is sm_{}{}", capability.0, capability.1));
-            return Err(Code::NO_BINARY_FOR_GPU);
+            return Err(Refusal::target(source));
         }
         let mut placed = Vec::new();
         for variable in module.variables().cloned().collect::<Vec<_>>() {
@@ -72,6 +73,9 @@ impl Driver {
 
     /// Forgets a module, its functions and variables.
     pub fn unload(&mut self, module: Handle) -> Answer {
+        let context = self.modules.get(&module).ok_or(Code::INVALID_HANDLE)?.context;
+        // An error is said, and every later call gives it.
+        let _ = self.run_context(context);
         let loaded = self.modules.remove(&module).ok_or(Code::INVALID_HANDLE)?;
         let launched = self.executables.values().flat_map(Graph::functions);
         if let Some(function) = launched.filter_map(|f| self.functions.get(&f)).find(|f| f.module == module) {
@@ -101,10 +105,7 @@ impl Driver {
         })?;
         let kernel = kernel.ok_or(Code::NOT_FOUND)?;
         let capability = self.device.gpu.capability;
-        let (registers, stack_bytes) = match self.device.resources.of(name, capability) {
-            Some(used) => (Registers { each: used.registers, source: Source::Ptxas }, used.stack_bytes),
-            None => (Registers::declared(&kernel), kernel.local_bytes as u32),
-        };
+        let (registers, stack_bytes) = self.device.resources.used(&kernel, capability);
         if registers.source == Source::Declarations && !self.device.resources.is_empty() {
             let (major, minor) = capability;
             report::say(&format!(
@@ -167,14 +168,12 @@ api! {
     fn cuModuleLoadDataEx(
         module: *mut Handle,
         image: *const c_void,
-        _count: u32,
-        _options: *mut u32,
-        _values: *mut *mut c_void,
+        count: u32,
+        options: *mut u32,
+        values: *mut *mut c_void,
     ) {
-        // The options tell a compiler how to optimise and where to log; there is none.
-        let handle = ready()?.load(source(image)?)?;
         // SAFETY: the caller's promise.
-        unsafe { give(module, handle) }
+        unsafe { give(module, jit::load(image, count, options, values)?) }
     }
 
     fn cuModuleLoad(module: *mut Handle, path: *const c_char) {

@@ -3,7 +3,9 @@
 use super::device::Device;
 use super::events::Event;
 use super::graph::Graph;
+use super::late::Late;
 use super::memory::Owned;
+use super::modes::Modes;
 use super::module::{Function, Loaded};
 use super::stream::{Capture, Stream};
 use super::{Answer, Code, Handle, report};
@@ -26,6 +28,7 @@ pub(super) struct Context {
 /// The driver.
 pub(super) struct Driver {
     pub device: Device,
+    pub modes: Modes,
     pub arena: &'static Arena,
     pub allocations: Allocations,
     pub owned: HashMap<u64, Owned>,
@@ -41,6 +44,8 @@ pub(super) struct Driver {
     pub links: HashMap<Handle, Vec<u8>>,
     /// Addresses that graphs have taken for their memory.
     pub reserved: HashSet<u64>,
+    /// What streams have not done yet, if they run late.
+    pub late: Option<Late>,
     /// Launches so far.
     pub launches: u32,
     next: Handle,
@@ -65,9 +70,12 @@ pub(super) fn initialise() -> Answer {
         }
     };
     let device = Device::chosen()?;
+    let modes = Modes::chosen(device.gpu.capability)?;
+    let late = modes.late.then(Late::default);
     DRIVER.get_or_init(|| {
         Mutex::new(Driver {
             device,
+            modes,
             arena,
             allocations: Allocations::new(arena.base(), arena.bytes() as u64),
             owned: HashMap::new(),
@@ -82,6 +90,7 @@ pub(super) fn initialise() -> Answer {
             captures: HashMap::new(),
             links: HashMap::new(),
             reserved: HashSet::new(),
+            late,
             launches: 0,
             next: 0x1000,
         })
@@ -92,6 +101,11 @@ pub(super) fn initialise() -> Answer {
 /// The driver, locked.
 pub(super) fn get() -> Answer<MutexGuard<'static, Driver>> {
     DRIVER.get().map(|driver| driver.lock()).ok_or(Code::NOT_INITIALIZED)
+}
+
+/// The driver, locked, if there is one and nobody has it.
+pub(super) fn try_get() -> Option<MutexGuard<'static, Driver>> {
+    DRIVER.get()?.try_lock()
 }
 
 impl Driver {

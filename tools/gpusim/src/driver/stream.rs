@@ -1,8 +1,8 @@
 //! Streams and their capture.
 
 use super::context::current;
-use super::events::Event;
 use super::graph::{Graph, Operation};
+use super::late::Work;
 use super::state::Driver;
 use super::{Answer, Code, Handle, api, driver, give, ready};
 use std::ffi::{c_int, c_void};
@@ -126,11 +126,15 @@ api! {
     }
 
     fn cuStreamSynchronize(stream: Handle) {
-        ready()?.wait_for(stream)
+        let mut driver = ready()?;
+        driver.wait_for(stream)?;
+        driver.run_stream(stream)
     }
 
     fn cuStreamQuery(stream: Handle) {
-        ready()?.wait_for(stream)
+        let mut driver = ready()?;
+        driver.wait_for(stream)?;
+        driver.query_stream(stream)
     }
 
     fn cuStreamGetFlags(stream: Handle, flags: *mut u32) {
@@ -154,8 +158,8 @@ api! {
 
     fn cuStreamWaitEvent(stream: Handle, event: Handle, _flags: u32) {
         let mut driver = ready()?;
-        let Event { capture, time, .. } = driver.events.get(&event).ok_or(Code::INVALID_HANDLE)?;
-        let (capture, recorded) = (*capture, time.is_some());
+        let event = driver.events.get(&event).ok_or(Code::INVALID_HANDLE)?;
+        let (capture, recorded, mark) = (event.capture, event.is_recorded(), event.mark);
         let mine = driver.stream(stream)?.and_then(|stream| stream.capture);
         match (mine, capture) {
             (None, Some(id)) => {
@@ -166,6 +170,10 @@ api! {
             }
             (Some(_), None) if recorded => Err(Code::STREAM_CAPTURE_ISOLATION),
             (Some(mine), Some(other)) if mine != other => Err(Code::STREAM_CAPTURE_MERGE),
+            (None, None) => match mark.filter(|&mark| driver.is_pending(mark)) {
+                Some(mark) => driver.enqueue(stream, Work::Nothing, Some(mark)).map(|_| ()),
+                None => Ok(()),
+            },
             _ => Ok(()),
         }
     }
@@ -181,7 +189,10 @@ api! {
         _flags: u32,
     ) {
         let callback = callback.ok_or(Code::INVALID_VALUE)?;
-        ready()?.wait_for(stream)?;
+        let mut driver = ready()?;
+        driver.wait_for(stream)?;
+        driver.run_stream(stream)?;
+        drop(driver);
         // SAFETY: the caller gave a function for this data.
         unsafe { callback(stream, 0, data) };
         Ok(())

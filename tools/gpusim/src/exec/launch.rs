@@ -2,6 +2,8 @@
 
 use super::Stop;
 use super::block::{Block, Turn};
+use super::block_order::{BlockOrder, Turns};
+use super::tensor_sums::TensorSums;
 use crate::check::{Allocations, Arena, LaunchOrder};
 use crate::count::Tally;
 use crate::fault::Fault;
@@ -24,6 +26,10 @@ pub struct Setup {
     pub dynamic_shared: u32,
     /// Multiprocessors of the device, as the kernel sees them.
     pub multiprocessors: u32,
+    /// How tensor cores add.
+    pub sums: TensorSums,
+    /// The order in which blocks begin.
+    pub order: BlockOrder,
 }
 
 /// A kernel with its arguments, about to run.
@@ -114,9 +120,10 @@ impl<'a> Launch<'a> {
         let total = Mutex::new(Tally::new(self.kernel.code.len()));
         let fault = Mutex::new(None);
         let (next, failed) = (AtomicU32::new(0), AtomicBool::new(false));
+        let turns = self.setup.order.turns(self.blocks(), self.serial);
         let work = || {
             let mut tally = Tally::new(self.kernel.code.len());
-            if let Err(Stop::Fault(found)) = self.work(&next, &failed, &mut tally) {
+            if let Err(Stop::Fault(found)) = self.work(&turns, &next, &failed, &mut tally) {
                 failed.store(true, Ordering::Relaxed);
                 fault.lock().get_or_insert(found);
             }
@@ -136,14 +143,14 @@ impl<'a> Launch<'a> {
 
     /// A worker's share: it takes the next block when its own are done, or have run long without an end (they may wait
     /// for a block that hasn't begun).
-    fn work(&self, next: &AtomicU32, failed: &AtomicBool, tally: &mut Tally) -> Result<(), Stop> {
+    fn work(&self, turns: &Turns, next: &AtomicU32, failed: &AtomicBool, tally: &mut Tally) -> Result<(), Stop> {
         let mut flying: VecDeque<Block> = VecDeque::new();
         let mut idle: Vec<Block> = Vec::new();
         while !failed.load(Ordering::Relaxed) {
-            let linear = next.fetch_add(1, Ordering::Relaxed);
-            if linear < self.blocks() {
+            let turn = next.fetch_add(1, Ordering::Relaxed);
+            if turn < self.blocks() {
                 let mut block = idle.pop().unwrap_or_else(|| Block::new(self));
-                block.start(self, linear, tally);
+                block.start(self, turns.block(turn), tally);
                 flying.push_front(block);
             } else {
                 next.fetch_sub(1, Ordering::Relaxed);

@@ -8,6 +8,7 @@ mod banks;
 mod barrier;
 mod bits;
 mod block;
+mod block_order;
 mod builtin;
 mod bulk_copy;
 mod bulk_memory;
@@ -31,10 +32,13 @@ mod product_avx512;
 mod rounding;
 mod shuffle;
 mod tensor_copy;
+mod tensor_sums;
 mod warp;
 mod wgmma;
 
+pub use block_order::BlockOrder;
 pub use launch::{Launch, Setup};
+pub use tensor_sums::TensorSums;
 
 use crate::fault::{Fault, Kind};
 use crate::program::{DecodeError, Decoder, Inst, Kernel};

@@ -6,6 +6,7 @@
 
 use super::matrix::whole_warp;
 use super::processor::{Body, best};
+use super::tensor_sums::{TensorSums, Truncated};
 use super::{Core, Done, Exec};
 use crate::program::{Act, Class, DecodeError, Decoder, Inst};
 use crate::ptx::ast::{Instruction, Type};
@@ -31,6 +32,13 @@ pub(super) enum Kind {
     Bf16,
     F16,
     Tf32,
+}
+
+impl Kind {
+    /// The smallest exponent of a normal number.
+    pub fn least_exponent(self) -> i32 {
+        if matches!(self, Self::F16) { -14 } else { -126 }
+    }
 }
 
 /// Elements that are floats, and become singles.
@@ -121,14 +129,14 @@ impl Elements for U8 {
 }
 
 /// The operands of a product as dense matrices.
-struct Operands<V, const K: usize> {
-    a: [[V; K]; 16],
-    b: [[V; 8]; K],
+pub(super) struct Operands<V, const K: usize> {
+    pub a: [[V; K]; 16],
+    pub b: [[V; 8]; K],
 }
 
 /// The 16×K matrix that the rows of A hold, and the K×8 matrix of B's.
 #[inline(always)]
-unsafe fn gather<A: Elements, B: Elements<Value = A::Value>, const K: usize>(
+pub(super) unsafe fn gather<A: Elements, B: Elements<Value = A::Value>, const K: usize>(
     core: &Core<'_>,
     inst: &Inst,
     first: usize,
@@ -237,6 +245,21 @@ impl<E: Float, const K: usize, const HALF: bool> Body for FloatProduct<E, K, HAL
 
 /// The float product for this processor.
 fn float<E: Float, const K: usize, const HALF: bool>() -> Exec {
+    if HALF { in_order::<E, K, HALF>() } else { product::<E, K> }
+}
+
+/// A product whose sums are taken as its launch says.
+unsafe fn product<E: Float, const K: usize>(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
+    let exec = match core.launch.setup.sums {
+        TensorSums::InOrder => in_order::<E, K, false>(),
+        TensorSums::Truncated(_) => best::<Truncated<E, K>>(),
+    };
+    // SAFETY: the caller's promise, and the processor was asked.
+    unsafe { exec(core, inst, mask) }
+}
+
+/// The product whose sums are taken in order.
+fn in_order<E: Float, const K: usize, const HALF: bool>() -> Exec {
     #[cfg(target_arch = "x86_64")]
     if super::processor::has_avx512() {
         return super::product_avx512::product::<E, K, HALF>;

@@ -13,6 +13,7 @@
 use super::bulk_copy::seen_until;
 use super::matrix::whole_warp;
 use super::processor::{Body, best};
+use super::tensor_sums::{Factors, TensorSums};
 use super::{Core, Done, Exec, Stop};
 use crate::check::TENSOR;
 use crate::fault::Kind;
@@ -155,6 +156,8 @@ impl Matrix {
 /// An element as it lies in memory.
 trait Element: 'static {
     const BYTES: usize;
+    /// The smallest exponent of a normal number.
+    const LEAST: i32;
     fn value(bytes: &[u8]) -> f32;
 }
 
@@ -162,6 +165,7 @@ struct Tf32;
 
 impl Element for f16 {
     const BYTES: usize = 2;
+    const LEAST: i32 = -14;
     #[inline(always)]
     fn value(bytes: &[u8]) -> f32 {
         Self::from_le_bytes([bytes[0], bytes[1]]).to_f32()
@@ -170,6 +174,7 @@ impl Element for f16 {
 
 impl Element for bf16 {
     const BYTES: usize = 2;
+    const LEAST: i32 = -126;
     #[inline(always)]
     fn value(bytes: &[u8]) -> f32 {
         Self::from_le_bytes([bytes[0], bytes[1]]).to_f32()
@@ -178,6 +183,7 @@ impl Element for bf16 {
 
 impl Element for Tf32 {
     const BYTES: usize = 4;
+    const LEAST: i32 = -126;
     #[inline(always)]
     fn value(bytes: &[u8]) -> f32 {
         // The tensor core reads 19 bits and ignores the others.
@@ -234,12 +240,29 @@ impl<E: Element> Body for Product<E> {
                     }
                 }
             }
-            for (line, sum) in sums.iter_mut().enumerate() {
-                let sum = &mut sum[..columns];
-                for k in 0..depth {
-                    let factor = if negative { -a[line][k] } else { a[line][k] };
-                    for (sum, &value) in sum.iter_mut().zip(&b[k]) {
-                        *sum = factor.mul_add(value, *sum);
+            if negative {
+                a = a.map(|line| line.map(|value| -value));
+            }
+            match core.launch.setup.sums {
+                TensorSums::InOrder => {
+                    for (sum, a) in sums.iter_mut().zip(&a) {
+                        let sum = &mut sum[..columns];
+                        for (factor, b) in a[..depth].iter().zip(&b) {
+                            for (sum, &value) in sum.iter_mut().zip(b) {
+                                *sum = factor.mul_add(value, *sum);
+                            }
+                        }
+                    }
+                }
+                TensorSums::Truncated(truncation) => {
+                    let a = a.map(|line| Factors::new(&line, E::LEAST));
+                    for column in (0..columns).step_by(8) {
+                        let b = b.map(|b| Factors::new(b[column..].first_chunk().unwrap_or(&[0.0; 8]), E::LEAST));
+                        for (sum, a) in sums.iter_mut().zip(&a) {
+                            if let Some(sum) = sum[column..].first_chunk_mut() {
+                                truncation.add(sum, a, &b[..depth], truncation.group(E::BYTES));
+                            }
+                        }
                     }
                 }
             }

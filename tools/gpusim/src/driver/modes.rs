@@ -1,0 +1,39 @@
+//! What hardware does in its own way or leaves open, and the simulation can do in several: chosen by the environment.
+
+use super::{Answer, Code, report};
+use crate::exec::{BlockOrder, TensorSums};
+
+/// The ways that were chosen.
+pub(super) struct Modes {
+    pub sums: TensorSums,
+    pub order: BlockOrder,
+    /// Do streams run as late as they may?
+    pub late: bool,
+}
+
+impl Modes {
+    /// Those that the environment names, for a GPU of this capability.
+    pub fn chosen(capability: (u32, u32)) -> Answer<Self> {
+        let sums = choice("GPUSIM_TENSOR_SUMS", "truncated", |word| {
+            (word == "truncated").then(|| TensorSums::of_hardware(capability))
+        })?;
+        let order = choice("GPUSIM_BLOCK_ORDER", "reversed, or a number: the seed of a shuffle", |word| match word {
+            "reversed" => Some(BlockOrder::Descending),
+            seed => seed.parse().ok().map(BlockOrder::Shuffled),
+        })?;
+        let late = choice("GPUSIM_STREAMS", "late", |word| (word == "late").then_some(true))?;
+        Ok(Self { late: late.unwrap_or_default(), sums: sums.unwrap_or_default(), order: order.unwrap_or_default() })
+    }
+}
+
+/// What a variable of the environment says, if it is set; a value that it can't have is said and refused.
+fn choice<T>(name: &str, known: &str, parse: impl FnOnce(&str) -> Option<T>) -> Answer<Option<T>> {
+    let Some(value) = std::env::var_os(name).filter(|value| !value.is_empty()) else { return Ok(None) };
+    match value.to_str().and_then(parse) {
+        Some(chosen) => Ok(Some(chosen)),
+        None => {
+            report::say(&format!("{name}={} is unknown; it may be {known}", value.display()));
+            Err(Code::INVALID_VALUE)
+        }
+    }
+}
