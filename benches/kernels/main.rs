@@ -10,12 +10,15 @@
 //! while loading or ahead.
 //!
 //! On an NVIDIA GPU a time is that of many launches replayed as one graph, divided by their number. They take turns with so
-//! many `copies` of the operands and results that these are twice what the L2 cache holds, or with 32 of them; in the
-//! network, too, a layer's operands were pushed out of the cache since they were last used. cuDNN's `cudnn_plain_ms` is that of the plain pass, on the same numbers and by the same clock, in
-//! the `plain` line and in the `fused` one, where our kernel does more in its time; `cudnn_plain_over_ours` above one says
-//! that ours is the faster. The algorithms that its heuristics name first are held to our answer before they are timed, and
-//! the fastest of the first three that agree counts: `cudnn_algorithm`, and `off_cudnn`, the largest difference of an element beside its own size and the root mean
-//! square of all. Where none agrees, the columns are empty, standard error has why, and the bench fails in the end.
+//! many `copies` of the operands and results that these are twice what the L2 cache holds, or with 32 of them: in the
+//! network, too, other layers have come in between.
+//!
+//! cuDNN's `cudnn_plain_ms` is that of the plain pass, on the same numbers and by the same clock, in the `plain` line and in
+//! the `fused` one, where our kernel does more in its time; `cudnn_plain_over_ours` above one says that ours is the faster.
+//! The algorithms that its heuristics name first are held to our answer before they are timed, and the fastest of the first
+//! three that agree counts: `cudnn_algorithm`, and `off_cudnn`, the largest difference of an element beside its own size and
+//! the root mean square of all. Where none agrees, the columns are empty, standard error has why, and the bench fails in the
+//! end.
 //!
 //! Our weights' gradient is f32 and added to what is there, in one order; cuDNN's is as wide as its operands, replaces what
 //! is there, and may come of atomic additions.
