@@ -142,20 +142,23 @@ class Nvrtc:
 
 
 def resources(ptxas, path, target):
-    """What ptxas says of each kernel of a PTX file: name -> (registers, static shared bytes, bytes of local memory: stack and spills)."""
+    """What ptxas says of each kernel of a PTX file: name -> (registers, static shared bytes, local bytes: stack, spills)."""
     command = [ptxas, "--verbose", f"--gpu-name={target}", path, "--output-file", "/dev/null"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"ptxas refuses {path.name} for {target}:\n{done.stderr}")
-    kernels, name = {}, None
+    kernels, name, stack = {}, None, 0
     for line in done.stderr.splitlines():
         if found := re.search(r"Compiling entry function '(\w+)'", line):
             name, stack = found[1], 0
         elif found := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line):
-            stack += sum(map(int, found.groups()))
+            stack = sum(map(int, found.groups()))
         elif found := re.search(r"Used (\d+) registers", line):
             shared = re.search(r"(\d+) bytes smem", line)
-            kernels[name] = (int(found[1]), int(shared[1]) if shared else 0, stack)
+            # With those of the functions that it calls.
+            stacks = re.search(r"(\d+) bytes cumulative stack size", line)
+            local = max(stack, int(stacks[1]) if stacks else 0)
+            kernels[name] = (int(found[1]), int(shared[1]) if shared else 0, local)
     return kernels
 
 
