@@ -22,6 +22,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import typing
 import venv
 from concurrent.futures import ThreadPoolExecutor
 
@@ -39,15 +40,29 @@ FAMILIES = {
     "memory": [""],
     "pool": ["bf16", "f32"],
 }
-# Registers and shared memory of a multiprocessor, and threads and blocks that it can hold.
+
+
+class Target(typing.NamedTuple):
+    """What a multiprocessor holds, from the table "Technical Specifications per Compute Capability" of the CUDA C++
+    Programming Guide."""
+
+    shared: int  # bytes of shared memory, for the blocks on it together
+    block_shared: int  # bytes of it that one block may ask for
+    threads: int
+    blocks: int
+    registers: int = 65536
+
+
 TARGETS = {
-    "sm_80": (65536, 163 * 1024, 2048, 32),
-    "sm_86": (65536, 99 * 1024, 1536, 16),
-    "sm_89": (65536, 99 * 1024, 1536, 24),
-    "sm_90": (65536, 227 * 1024, 2048, 32),
-    "sm_100": (65536, 227 * 1024, 2048, 32),
-    "sm_120": (65536, 99 * 1024, 1536, 24),
+    "sm_80": Target(164 * 1024, 163 * 1024, 2048, 32),
+    "sm_86": Target(100 * 1024, 99 * 1024, 1536, 16),
+    "sm_89": Target(100 * 1024, 99 * 1024, 1536, 24),
+    "sm_90": Target(228 * 1024, 227 * 1024, 2048, 32),
+    "sm_100": Target(228 * 1024, 227 * 1024, 2048, 32),
+    "sm_120": Target(100 * 1024, 99 * 1024, 1536, 24),
 }
+# Bytes of shared memory that a block takes beside its own: the driver's, on every target here.
+RESERVED = 1024
 
 
 def install():
@@ -127,12 +142,12 @@ class Nvrtc:
 
 
 def resources(ptxas, path, target):
-    """What ptxas says of each kernel of a PTX file: name -> (registers, static shared bytes, stack and spill bytes)."""
+    """What ptxas says of each kernel of a PTX file: name -> (registers, static shared bytes, local bytes: stack, spills)."""
     command = [ptxas, "--verbose", f"--gpu-name={target}", path, "--output-file", "/dev/null"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"ptxas refuses {path.name} for {target}:\n{done.stderr}")
-    kernels, name = {}, None
+    kernels, name, stack = {}, None, 0
     for line in done.stderr.splitlines():
         if found := re.search(r"Compiling entry function '(\w+)'", line):
             name, stack = found[1], 0
@@ -140,7 +155,10 @@ def resources(ptxas, path, target):
             stack = sum(map(int, found.groups()))
         elif found := re.search(r"Used (\d+) registers", line):
             shared = re.search(r"(\d+) bytes smem", line)
-            kernels[name] = (int(found[1]), int(shared[1]) if shared else 0, stack)
+            # With those of the functions that it calls.
+            stacks = re.search(r"(\d+) bytes cumulative stack size", line)
+            local = max(stack, int(stacks[1]) if stacks else 0)
+            kernels[name] = (int(found[1]), int(shared[1]) if shared else 0, local)
     return kernels
 
 
@@ -156,11 +174,12 @@ def dynamic_shared(ptx):
 
 
 def blocks(target, registers, shared, size):
-    """Blocks of a kernel that a multiprocessor holds at once."""
-    all_registers, all_shared, all_threads, most = TARGETS[target]
+    """Blocks of a kernel that a multiprocessor holds at once; 0 if it can't hold one."""
+    if shared > target.block_shared:
+        return 0
     warps = -(-size // 32)
-    by_registers = all_registers // (-(-registers * 32 // 256) * 256 * warps)
-    return min(by_registers, all_shared // (shared + 1024), all_threads // (warps * 32), most)
+    by_registers = target.registers // (-(-registers * 32 // 256) * 256 * warps)
+    return min(by_registers, target.shared // (shared + RESERVED), target.threads // (warps * 32), target.blocks)
 
 
 def table(ptxas, files):
@@ -172,30 +191,31 @@ def table(ptxas, files):
         "# What the kernels take of a multiprocessor",
         "",
         "Made by `python3 kernels/build.py`, from ptxas 12.9; do not edit. For each target registers a thread, and blocks that a",
-        "multiprocessor holds at once (threads of these in percent of what it can hold). Shared memory is static plus dynamic bytes a block. No kernel spills or has a",
-        "stack: the script refuses one that does.",
+        "multiprocessor holds at once (threads of these in percent of what it can hold). Shared memory is static plus dynamic bytes a block;",
+        "a multiprocessor takes 1 KB more for each. No kernel has local memory, be it a stack or spills, and none asks for more shared memory",
+        "than a block may have: the script refuses one that does, on any target.",
         "",
         "| PTX | kernel | threads | shared | " + " | ".join(TARGETS) + " |",
         "| --- | --- | ---: | ---: |" + " ---: |" * len(TARGETS),
     ]
-    spilling = []
+    refused = []
     for file in files:
         ptx = file.read_text(encoding="utf-8")
         size, dynamic = threads(ptx), dynamic_shared(ptx)
         for name in sorted(size):
             cells = []
-            for target in TARGETS:
-                registers, static, stack = found[file, target][name]
+            for name_of, target in TARGETS.items():
+                registers, static, stack = found[file, name_of][name]
                 shared = static + dynamic.get(name, 0)
                 if stack:
-                    spilling.append(f"{file.name}: {name} has {stack} bytes of stack or spills on {target}")
+                    refused.append(f"{file.name}: {name} has {stack} bytes of local memory, stack or spills, on {name_of}")
                 count = blocks(target, registers, shared, size[name])
-                cells.append(f"{registers}, {count} ({100 * count * size[name] // TARGETS[target][2]} %)")
+                cells.append(f"{registers}, {count} ({100 * count * size[name] // target.threads} %)")
                 if count == 0:
-                    spilling.append(f"{file.name}: {name} does not fit {target}")
+                    refused.append(f"{file.name}: {name} does not fit {name_of}")
             lines.append(f"| {file.stem} | `{name}` | {size[name]} | {shared} | " + " | ".join(cells) + " |")
-    if spilling:
-        raise SystemExit("\n".join(spilling))
+    if refused:
+        raise SystemExit("\n".join(refused))
     return "\n".join(lines) + "\n"
 
 

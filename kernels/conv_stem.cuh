@@ -21,7 +21,9 @@
 
 namespace stem {
 
-// Starts a copy of `bytes` of 16 bytes from global to shared memory, and of zeros for the rest.
+// Starts a copy of `bytes` of 16 bytes from global to shared memory, and of zeros for the rest. `from` lies inside its
+// operand even if nothing is read (see copy_async). The 16 bytes may end behind it: they are aligned, so the whole of them
+// is on the page of the first.
 __device__ __forceinline__ void copy_async_part(unsigned to, const void* from, int bytes) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes));
 }

@@ -119,7 +119,8 @@ template <typename T> struct PixelCopies {
         int step = (at.r * shape.w + at.s) * shape.c + at.channel;
 #pragma unroll
         for (int i = 0; i < T::PIXEL_COPIES; ++i) {
-            copy_async_cached(stage + to + i * APART, source + (offset[i] + step), (tap & ~taps[i]) == 0);
+            bool inside = (tap & ~taps[i]) == 0;
+            copy_async_cached(stage + to + i * APART, source + (inside ? offset[i] + step : 0), inside);
         }
         return tap;
     }
@@ -127,29 +128,34 @@ template <typename T> struct PixelCopies {
 
 // B of the forward pass: w[column][tap][c], a row of the tile a filter.
 template <typename T> struct FilterRows {
+    static constexpr int ROWS = T::THREADS / CHUNKS;  // from one copy of a thread to its next
+
     const ConvGeometry& shape;
     const element* w;
     unsigned to;
     int channel, columns_here;
+    int offset[T::COLUMN_COPIES];  // where each of the thread's rows begins in `w`; 0 where there is no such filter
 
     __device__ __forceinline__ FilterRows(const ConvGeometry& shape, const element* weights, int first_column)
-        : shape(shape) {
+        : shape(shape), w(weights) {
         int row = copied_row(), chunk = copied_chunk();
         to = T::COLUMN_BYTES + swizzled(row, chunk);
         channel = chunk * LANE;
         columns_here = shape.k - first_column - row;
-        w = weights + ((first_column + row) * shape.r * shape.s * shape.c + channel);
+        int filter = shape.r * shape.s * shape.c;
+#pragma unroll
+        for (int i = 0; i < T::COLUMN_COPIES; ++i) {
+            offset[i] = i * ROWS < columns_here ? (first_column + row + i * ROWS) * filter : 0;
+        }
     }
 
     __device__ __forceinline__ void start(unsigned stage, const Position& at) const {
         bool in_channels = at.channel + channel < shape.c;
-        int filter = shape.r * shape.s * shape.c;
-        int step = at.tap * shape.c + at.channel;
+        int step = in_channels ? at.tap * shape.c + at.channel + channel : 0;
 #pragma unroll
         for (int i = 0; i < T::COLUMN_COPIES; ++i) {
-            constexpr int ROWS = T::THREADS / CHUNKS;
             bool inside = in_channels && i * ROWS < columns_here;
-            copy_async(stage + to + i * (ROWS * 64), w + (i * ROWS * filter + step), inside);
+            copy_async(stage + to + i * (ROWS * 64), w + (offset[i] + step), inside);
         }
     }
 
@@ -189,21 +195,22 @@ template <typename T> struct ChannelRows {
     const element* w;
     int row, chunk;
     bool in_columns;
+    int first;  // where the thread's first row of channels lies in `w`, of its first tap
 
     __device__ __forceinline__ ChannelRows(const ConvGeometry& shape, const element* weights, int first_column)
-        : shape(shape), row(threadIdx.x / ROW_CHUNKS), chunk(threadIdx.x % ROW_CHUNKS) {
+        : shape(shape), w(weights), row(threadIdx.x / ROW_CHUNKS), chunk(threadIdx.x % ROW_CHUNKS) {
         in_columns = first_column + chunk * LANE < shape.k;
-        w = weights + (row * shape.r * shape.s * shape.k + first_column + chunk * LANE);
+        first = row * shape.r * shape.s * shape.k + first_column + chunk * LANE;
     }
 
     __device__ __forceinline__ void start(unsigned stage, const Position& at) const {
         int taps = shape.r * shape.s;
-        int step = (at.channel * taps + taps - 1 - at.tap) * shape.k;
+        int step = first + (at.channel * taps + taps - 1 - at.tap) * shape.k;
 #pragma unroll
         for (int i = 0; i < T::COLUMN_COPIES; ++i) {
             bool inside = in_columns && at.channel + row + i * ROWS < shape.c;
             unsigned to = T::COLUMN_BYTES + place(row + i * ROWS, chunk);
-            copy_async(stage + to, w + (i * ROWS * taps * shape.k + step), inside);
+            copy_async(stage + to, w + (inside ? i * ROWS * taps * shape.k + step : 0), inside);
         }
     }
 

@@ -186,7 +186,7 @@ template <typename T> __device__ __forceinline__ void backward(const ConvBackwar
     const int dy_row = threadIdx.x / DyShare::CHUNKS, dy_chunk = threadIdx.x % DyShare::CHUNKS;
     const int filter = blockIdx.y * T::FILTERS + dy_chunk * LANE;
     int dy_left = filter < shape.k ? end - first - dy_row : 0;
-    const element* dy_from = a.dy + (long long)(first + dy_row) * shape.k + filter;
+    int dy_at = (first + dy_row) * shape.k + filter;
 
     // And of u: LANE channels of tap (r, s).
     const int u_row = threadIdx.x / UShare::CHUNKS, u_chunk = threadIdx.x % UShare::CHUNKS;
@@ -196,8 +196,8 @@ template <typename T> __device__ __forceinline__ void backward(const ConvBackwar
     const unsigned taps = column < columns ? 1u << r | 1u << (16 + s) : NEVER;
     // In bytes, so that an address is one multiply-add.
     const int row_bytes = shape.c * sizeof(element);
-    const char* u_from =
-        reinterpret_cast<const char*>(a.x + ((r - shape.pad) * shape.w + s - shape.pad) * shape.c + channel);
+    const int moved = (r - shape.pad) * shape.w + s - shape.pad;
+    const char* u_from = reinterpret_cast<const char*>(a.x + moved * shape.c + channel);
 
     float scale[LANE], shift[LANE];
     if (a.norm != nullptr && column < columns) {
@@ -224,18 +224,20 @@ template <typename T> __device__ __forceinline__ void backward(const ConvBackwar
 #pragma unroll
             for (int i = 0; i < DyShare::COPIES; ++i) {
                 const int row = i * DyShare::ROWS;
+                const bool valid = row < dy_left;
                 copy_async(stage + chunk_at<DyShare::ROW_BYTES>(dy_row + row, dy_chunk),
-                           dy_from + (long long)(row * shape.k), row < dy_left);
+                           a.dy + (valid ? dy_at + row * shape.k : 0), valid);
             }
-            dy_from += (long long)(PIXELS * shape.k);
+            dy_at += PIXELS * shape.k;
             dy_left -= PIXELS;
 #pragma unroll
             for (int i = 0; i < UShare::COPIES; ++i) {
                 const int row = u_row + i * UShare::ROWS;
                 const Pixel pixel = located[slice % 4][row];
                 const bool valid = (pixel.taps & taps) == taps;
+                // What isn't in the image is copied from x's first pixel, which is `moved` before u_from.
                 copy_async(stage + T::DY_BYTES + chunk_at<UShare::ROW_BYTES>(row, u_chunk),
-                           u_from + (long long)pixel.first * row_bytes, valid);
+                           u_from + (long long)(valid ? pixel.first : -moved) * row_bytes, valid);
                 in_image |= valid ? 1u << i : 0;
             }
         }

@@ -44,20 +44,22 @@ __device__ __forceinline__ void copy_tile(unsigned tile, const Operand& from, in
     int length = ALONG_DEPTH ? from.depth : from.sides;
     int row0 = ALONG_DEPTH ? side : k, column0 = ALONG_DEPTH ? k : side;
     int rows = ALONG_DEPTH ? from.sides : end, columns = ALONG_DEPTH ? end : from.sides;
-    const float* origin = from.data + static_cast<long long>(row0) * length + column0;
+    int origin = row0 * length + column0;
     if (from.wide) {
         int row = threadIdx.x / (ROW / 4), column = threadIdx.x % (ROW / 4) * 4;
 #pragma unroll
         for (int i = 0; i < TILE * STEP / 1024; ++i, row += 1024 / ROW) {
             bool valid = row0 + row < rows && column0 + column < columns;
-            copy_async(tile + (row * PITCH + column) * 4, origin + row * length + column, valid);
+            const float* four = from.data + (valid ? origin + row * length + column : 0);
+            copy_async(tile + (row * PITCH + column) * 4, four, valid);
         }
     } else {
 #pragma unroll 1
         for (int i = threadIdx.x; i < TILE * STEP; i += 256) {
             int row = i / ROW, column = i % ROW;
             bool valid = row0 + row < rows && column0 + column < columns;
-            copy_async_word(tile + (row * PITCH + column) * 4, origin + row * length + column, valid);
+            const float* word = from.data + (valid ? origin + row * length + column : 0);
+            copy_async_word(tile + (row * PITCH + column) * 4, word, valid);
         }
     }
 }

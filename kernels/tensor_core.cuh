@@ -8,7 +8,9 @@ __device__ __forceinline__ unsigned shared_address(const void* pointer) {
     return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
 }
 
-// Starts a copy of 16 bytes from global to shared memory past the L1 cache; of zeros if not `valid`, and then nothing is read.
+// Starts a copy of 16 bytes from global to shared memory past the L1 cache; of zeros if not `valid`. `from` lies inside its
+// operand in either case: whether the address of a copy that reads nothing is used all the same is up to the driver's
+// assembler, and an access outside every allocation is a fault.
 __device__ __forceinline__ void copy_async(unsigned to, const void* from, bool valid) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0));
 }

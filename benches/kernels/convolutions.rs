@@ -1,5 +1,7 @@
 //! The 53 convolutions: forward, data gradient, weights' gradient, plain and as the network fuses them.
 
+use super::Measurement;
+use super::copies::{Copies, copied};
 #[cfg(feature = "cudnn")]
 use super::cudnn;
 use super::layers::{Layer, layers};
@@ -9,6 +11,7 @@ use onesheet::device::{
     ConvKernels, ConvShape, DeviceError, InputTransform, Memory, OutputGradient, ReduceEpilogue, Storage,
 };
 use onesheet::tensor::Tensor;
+use rayon::prelude::*;
 
 /// One of the three products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +50,7 @@ pub fn numbers(seed: u64, len: usize) -> Vec<f32> {
         let mixed = (i as u64 ^ seed << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed >> 56) as i8 as f32 / 128.0
     };
-    (0..len).map(number).collect()
+    (0..len).into_par_iter().map(number).collect()
 }
 
 /// A tensor with these values.
@@ -85,26 +88,52 @@ struct OnDevice {
 impl OnDevice {
     fn new(device: &Cuda, layer: &Layer, operands: &Operands) -> Result<Self, DeviceError> {
         let shape = layer.shape;
-        let filled = |seed, len, storage| tensor(device, &numbers(seed, len), storage);
+        let filled = |seed, len| tensor(device, &numbers(seed, len), Storage::Full);
+        let x = tensor(device, &operands.x, Storage::Activation)?;
+        let dy = tensor(device, &operands.dy, Storage::Activation)?;
+        let mut dw = Tensor::new(device, [shape.weights_len()], Storage::Full)?;
+        device.fill(dw.view_mut(), 0.0)?;
         let mut operands = OnDevice {
             shape,
             normed: layer.normed,
             accumulates: layer.accumulates,
-            x: tensor(device, &operands.x, Storage::Activation)?,
             w: tensor(device, &operands.w, Storage::Weights)?,
-            dy: tensor(device, &operands.dy, Storage::Activation)?,
-            raw: filled(4, shape.output_len(), Storage::Activation)?,
-            k: filled(5, 3 * shape.k, Storage::Full)?,
-            norm: filled(6, 4 * shape.c, Storage::Full)?,
+            // What these are is no matter to the clock.
+            raw: copied(device, &dy)?,
+            dx: copied(device, &x)?,
+            k: filled(5, 3 * shape.k)?,
+            norm: filled(6, 4 * shape.c)?,
             formed: None,
             y: Tensor::new(device, [shape.output_len()], Storage::Activation)?,
-            dx: filled(7, shape.input_len(), Storage::Activation)?,
-            dw: tensor(device, &vec![0.0; shape.weights_len()], Storage::Full)?,
             stats: Tensor::new(device, [2 * shape.k], Storage::Full)?,
             sums: Tensor::new(device, [2 * shape.c], Storage::Full)?,
+            x,
+            dy,
+            dw,
         };
         operands.formed = operands.form(device)?;
         Ok(operands)
+    }
+
+    fn copied(device: &Cuda, from: &Self) -> Result<Self, DeviceError> {
+        let again = |tensor| copied(device, tensor);
+        let mut copy = OnDevice {
+            x: again(&from.x)?,
+            w: again(&from.w)?,
+            dy: again(&from.dy)?,
+            raw: again(&from.raw)?,
+            k: again(&from.k)?,
+            norm: again(&from.norm)?,
+            formed: None,
+            y: Tensor::new(device, from.y.shape(), Storage::Activation)?,
+            dx: again(&from.dx)?,
+            dw: again(&from.dw)?,
+            stats: Tensor::new(device, from.stats.shape(), Storage::Full)?,
+            sums: Tensor::new(device, from.sums.shape(), Storage::Full)?,
+            ..*from
+        };
+        copy.formed = copy.form(device)?;
+        Ok(copy)
     }
 
     fn form(&self, device: &Cuda) -> Result<Option<<Cuda as Memory>::Buffer>, DeviceError> {
@@ -157,57 +186,62 @@ impl OnDevice {
     }
 }
 
-/// Measures all of them.
-pub fn all(report: &mut Report, batch: usize, image_size: usize) -> anyhow::Result<()> {
-    #[cfg(feature = "cudnn")]
-    let peer = cudnn::open(report);
-    #[cfg(not(feature = "cudnn"))]
-    if !report.is_simulated() {
-        eprintln!("cuDNN NOT COMPARED: this bench was built without --features cudnn");
-    }
+/// A measurement for each layer that differs from those before it.
+pub fn all(batch: usize, image_size: usize) -> Vec<Measurement> {
+    let measurement = |layer: Layer| Measurement {
+        name: layer.name.clone(),
+        measure: Box::new(move |report| measure(report, &layer)),
+    };
+    layers(batch, image_size).into_iter().map(measurement).collect()
+}
+
+fn measure(report: &mut Report, layer: &Layer) -> anyhow::Result<()> {
     let device = report.device();
-    for layer in layers(batch, image_size) {
-        if !report.wants(&layer.name) {
+    let ConvShape { n, h, w, c, k, r, s, stride, .. } = layer.shape;
+    let subject = |pass| Subject {
+        layer: layer.name.clone(),
+        count: layer.count,
+        pass,
+        shape: format!("{n}x{h}x{w}x{c} {k}x{r}x{s}/{stride}"),
+    };
+    let operands = Operands::new(&layer.shape);
+    let first = OnDevice::new(&device, layer, &operands)?;
+    let formed_ahead = first.formed.is_some();
+    let mut on_device = Copies::new(first, OnDevice::copied);
+    #[cfg(feature = "cudnn")]
+    let mut peer = cudnn::Layer::new(report, &layer.shape, &operands)?;
+    #[cfg(not(feature = "cudnn"))]
+    report.without_cudnn();
+    // The host needs its memory for the answers now.
+    drop(operands);
+    if formed_ahead {
+        report.line(subject("form gradient"), None, &mut on_device, |device, layer| layer.form(device))?;
+    }
+    for (pass, plain, fused) in [
+        (Pass::Forward, "forward plain", "forward fused"),
+        (Pass::BackwardData, "backward_data plain", "backward_data fused"),
+        (Pass::BackwardWeights, "backward_weights plain", "backward_weights fused"),
+    ] {
+        // Nobody asks for the gradient of the posters.
+        if pass == Pass::BackwardData && c == 3 {
             continue;
         }
-        let ConvShape { n, h, w, c, k, r, s, stride, .. } = layer.shape;
-        let subject = |pass| Subject {
-            layer: layer.name.clone(),
-            count: layer.count,
-            pass,
-            shape: format!("{n}x{h}x{w}x{c} {k}x{r}x{s}/{stride}"),
+        #[cfg(feature = "cudnn")]
+        let cudnn = match &mut peer {
+            Some(peer) => {
+                let ours = on_device.first().answer(&device, pass)?;
+                let answer = peer.compare(pass, &ours);
+                answer.inspect_err(|error| report.not_compared(&subject(plain), error)).ok()
+            }
+            None => None,
         };
-        let operands = Operands::new(&layer.shape);
-        let mut on_device = OnDevice::new(&device, &layer, &operands)?;
-        if on_device.formed.is_some() {
-            report.line(subject("form gradient"), None, |device| on_device.form(device).map(drop))?;
+        #[cfg(not(feature = "cudnn"))]
+        let cudnn = None;
+        // The simulated GPU has nothing to compare with.
+        if !report.is_simulated() {
+            report.line(subject(plain), cudnn.as_ref(), &mut on_device, |device, layer| layer.plain(device, pass))?;
         }
-        for (pass, plain, fused) in [
-            (Pass::Forward, "forward plain", "forward fused"),
-            (Pass::BackwardData, "backward_data plain", "backward_data fused"),
-            (Pass::BackwardWeights, "backward_weights plain", "backward_weights fused"),
-        ] {
-            // Nobody asks for the gradient of the posters.
-            if pass == Pass::BackwardData && c == 3 {
-                continue;
-            }
-            #[cfg(feature = "cudnn")]
-            let cudnn = match &peer {
-                Some(peer) => {
-                    let ours = on_device.answer(&device, pass)?;
-                    let answer = peer.compare(pass, &layer.shape, &operands, &ours);
-                    answer.inspect_err(|error| report.not_compared(&subject(plain), error)).ok()
-                }
-                None => None,
-            };
-            #[cfg(not(feature = "cudnn"))]
-            let cudnn = None;
-            // The simulated GPU has nothing to compare with.
-            if !report.is_simulated() {
-                report.line(subject(plain), cudnn.as_ref(), |device| on_device.plain(device, pass))?;
-            }
-            report.line(subject(fused), cudnn.as_ref(), |device| on_device.fused(device, pass))?;
-        }
+        report.line(subject(fused), cudnn.as_ref(), &mut on_device, |device, layer| layer.fused(device, pass))?;
     }
     Ok(())
 }

@@ -1,13 +1,22 @@
 //! A line of the table, and how it is come by.
 
+use super::copies::{self, Copies};
+#[cfg(feature = "cudnn")]
+use super::cudnn;
 use super::gpu::counters::Counted;
 use super::gpu::{Gpu, figure};
 use super::time;
+use anyhow::Context;
+use cudarc::driver::CudaContext;
+use cudarc::driver::sys::CUdevice_attribute;
 use onesheet::device::cuda::Cuda;
 use onesheet::device::cuda::kernels::Planned;
 use onesheet::device::{DeviceError, Memory};
 use serde::Serialize;
+use std::cell::OnceCell;
 use std::io::{self, Stdout};
+#[cfg(feature = "cudnn")]
+use std::rc::Rc;
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -34,8 +43,12 @@ pub struct Peer {
 }
 
 /// A line. What a device does not know is empty.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Row {
+    #[serde(skip)]
+    bytes: u64,
+    #[serde(skip)]
+    flops: u64,
     layer: String,
     count: usize,
     pass: &'static str,
@@ -45,6 +58,7 @@ struct Row {
     planned_mb: f64,
     gflop: f64,
     ms: Option<f64>,
+    copies: Option<usize>,
     tflop_per_s: Option<f64>,
     gb_per_s: Option<f64>,
     cudnn_plain_ms: Option<f64>,
@@ -61,18 +75,65 @@ struct Row {
     modelled_us_b200: Option<f64>,
 }
 
+impl Row {
+    fn new(subject: Subject, device: String, plan: &[Planned]) -> Self {
+        let Subject { layer, count, pass, shape } = subject;
+        let bytes: u64 = plan.iter().map(|planned| planned.launch.work.reads + planned.launch.work.writes).sum();
+        let flops: u64 = plan.iter().map(|planned| planned.launch.work.flops).sum();
+        let kernels: Vec<&str> = plan.iter().map(|planned| planned.kernel).collect();
+        let (planned_mb, gflop) = (figure(bytes as f64 / 1e6), figure(flops as f64 / 1e9));
+        let kernels = kernels.join(" ");
+        Row { bytes, flops, layer, count, pass, shape, kernels, device, planned_mb, gflop, ..Row::default() }
+    }
+
+    /// With what a real GPU took.
+    fn timed(&mut self, ms: f64, copies: usize, cudnn: Option<&Peer>) {
+        self.ms = Some(figure(ms));
+        self.copies = Some(copies);
+        self.tflop_per_s = Some(figure(self.flops as f64 / ms / 1e9));
+        self.gb_per_s = Some(figure(self.bytes as f64 / ms / 1e6));
+        self.cudnn_plain_ms = cudnn.map(|cudnn| figure(cudnn.ms));
+        self.cudnn_plain_over_ours = cudnn.map(|cudnn| figure(cudnn.ms / ms));
+        self.cudnn_algorithm = cudnn.map(|cudnn| cudnn.algorithm.clone());
+        self.off_cudnn = cudnn.map(|cudnn| format!("{:.1e}", cudnn.off));
+    }
+
+    /// With what the simulated GPU counted.
+    fn counted(&mut self, counted: &Counted) {
+        let us = |gpu: &str| counted.modelled_us.get(gpu).copied().map(figure);
+        self.dram_mb = Some(figure(counted.dram_bytes as f64 / 1e6));
+        self.coalesced_percent = Some(figure(counted.coalesced()));
+        self.bank_conflicts = Some(counted.bank_conflicts);
+        self.tensor_gflop = Some(figure(counted.tensor_flops as f64 / 1e9));
+        self.modelled_us_a100 = us("A100");
+        self.modelled_us_rtx_4090 = us("RTX 4090");
+        self.modelled_us_h100 = us("H100");
+        self.modelled_us_b200 = us("B200");
+    }
+}
+
 /// The table, on its way to standard output.
 pub struct Report {
     gpu: Gpu,
-    only: String,
+    l2_bytes: u64,
+    /// Found, or missed, when the first convolution is measured.
+    #[cfg(feature = "cudnn")]
+    cudnn: OnceCell<Option<Rc<cudnn::Peer>>>,
+    #[cfg(not(feature = "cudnn"))]
+    cudnn: OnceCell<()>,
     not_compared: usize,
     rows: csv::Writer<Stdout>,
 }
 
 impl Report {
-    /// A table of the layers whose name contains `only`.
-    pub fn new(gpu: Gpu, only: String) -> Self {
-        Report { gpu, only, not_compared: 0, rows: csv::Writer::from_writer(io::stdout()) }
+    /// An empty table of what is measured on `gpu`.
+    pub fn new(gpu: Gpu) -> anyhow::Result<Self> {
+        let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE;
+        let l2_bytes = CudaContext::new(0)
+            .and_then(|context| context.attribute(attribute))
+            .context("asking the driver how large the L2 cache is")?;
+        let (cudnn, rows) = (OnceCell::new(), csv::Writer::from_writer(io::stdout()));
+        Ok(Report { gpu, l2_bytes: l2_bytes as u64, cudnn, not_compared: 0, rows })
     }
 
     /// The device's name.
@@ -90,9 +151,23 @@ impl Report {
         self.gpu.counters.is_some()
     }
 
-    /// Whether a layer was asked for.
-    pub fn wants(&self, layer: &str) -> bool {
-        layer.contains(&self.only)
+    /// Copies of the operands for launches that move so many bytes each. The simulated GPU has no cache to fill.
+    pub fn copies(&self, bytes: u64) -> usize {
+        if self.is_simulated() { 1 } else { copies::count(bytes, self.l2_bytes) }
+    }
+
+    /// cuDNN, if it is here.
+    #[cfg(feature = "cudnn")]
+    pub fn cudnn(&self) -> Option<Rc<cudnn::Peer>> {
+        self.cudnn.get_or_init(|| cudnn::open(self)).clone()
+    }
+
+    /// Says once that there is no cuDNN in this bench.
+    #[cfg(not(feature = "cudnn"))]
+    pub fn without_cudnn(&self) {
+        if !self.is_simulated() && self.cudnn.set(()).is_ok() {
+            eprintln!("cuDNN NOT COMPARED: this bench was built without --features cudnn");
+        }
     }
 
     /// Says why a pass has no figures of cuDNN's.
@@ -113,17 +188,18 @@ impl Report {
     }
 
     /// Measures `run` and writes its line. `cudnn` is what cuDNN says about the plain pass.
-    pub fn line(
+    pub fn line<T, R>(
         &mut self,
         subject: Subject,
         cudnn: Option<&Peer>,
-        mut run: impl FnMut(&Cuda) -> Result<(), DeviceError>,
+        operands: &mut Copies<T>,
+        run: impl Fn(&Cuda, &mut T) -> Result<R, DeviceError>,
     ) -> anyhow::Result<()> {
         let device = self.device();
         if let Some(counters) = &self.gpu.counters {
             counters.forget()?;
         }
-        let (done, plan) = device.planned(|| run(&device));
+        let (done, plan) = device.planned(|| run(&device, operands.first()));
         done?;
         let counted = match &self.gpu.counters {
             Some(counters) => Some(counters.take(&plan)?.values().fold(Counted::default(), |mut total, counted| {
@@ -132,49 +208,15 @@ impl Report {
             })),
             None => None,
         };
-        let ms = if counted.is_none() { Some(time::of(&device, run)?) } else { None };
-        self.write(subject, &plan, ms, cudnn, counted)
-    }
-
-    fn write(
-        &mut self,
-        subject: Subject,
-        plan: &[Planned],
-        ms: Option<f64>,
-        cudnn: Option<&Peer>,
-        counted: Option<Counted>,
-    ) -> anyhow::Result<()> {
-        let Subject { layer, count, pass, shape } = subject;
-        let bytes: u64 = plan.iter().map(|planned| planned.launch.work.reads + planned.launch.work.writes).sum();
-        let flops: u64 = plan.iter().map(|planned| planned.launch.work.flops).sum();
-        let kernels: Vec<&str> = plan.iter().map(|planned| planned.kernel).collect();
-        let counted = counted.as_ref();
-        let us = |gpu: &str| counted.and_then(|counted| counted.modelled_us.get(gpu).copied().map(figure));
-        self.rows.serialize(Row {
-            layer,
-            count,
-            pass,
-            shape,
-            kernels: kernels.join(" "),
-            device: self.name(),
-            planned_mb: figure(bytes as f64 / 1e6),
-            gflop: figure(flops as f64 / 1e9),
-            ms: ms.map(figure),
-            tflop_per_s: ms.map(|ms| figure(flops as f64 / ms / 1e9)),
-            gb_per_s: ms.map(|ms| figure(bytes as f64 / ms / 1e6)),
-            cudnn_plain_ms: cudnn.map(|cudnn| figure(cudnn.ms)),
-            cudnn_plain_over_ours: ms.zip(cudnn).map(|(ours, cudnn)| figure(cudnn.ms / ours)),
-            cudnn_algorithm: cudnn.map(|cudnn| cudnn.algorithm.clone()),
-            off_cudnn: cudnn.map(|cudnn| format!("{:.1e}", cudnn.off)),
-            dram_mb: counted.map(|counted| figure(counted.dram_bytes as f64 / 1e6)),
-            coalesced_percent: counted.map(|counted| figure(counted.coalesced())),
-            bank_conflicts: counted.map(|counted| counted.bank_conflicts),
-            tensor_gflop: counted.map(|counted| figure(counted.tensor_flops as f64 / 1e9)),
-            modelled_us_a100: us("A100"),
-            modelled_us_rtx_4090: us("RTX 4090"),
-            modelled_us_h100: us("H100"),
-            modelled_us_b200: us("B200"),
-        })?;
+        let mut row = Row::new(subject, self.name(), &plan);
+        match &counted {
+            Some(counted) => row.counted(counted),
+            None => {
+                let copies = self.copies(row.bytes);
+                row.timed(time::of(&device, operands.take(&device, copies)?, run)?, copies, cudnn);
+            }
+        }
+        self.rows.serialize(row)?;
         Ok(self.rows.flush()?)
     }
 }

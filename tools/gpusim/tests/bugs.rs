@@ -124,6 +124,47 @@ fn a_ticket_without_its_fences() {
     races("ticket_without_second_fence", Space::Global, 8, 64);
 }
 
+/// The sum by the last block where thread 0 releases and acquires for all; without the barrier before it, its release or
+/// its acquire.
+#[test]
+fn a_ticket_whose_thread_does_not_speak_for_its_block() {
+    let mut bench = Bench::new();
+    let arguments = Arguments::new().pointer(bench.out).pointer(bench.input);
+    for _ in 0..2 {
+        bench.gpu.launch("released_ticket", [8, 1, 1], [64, 1, 1], 0, &arguments).unwrap();
+    }
+    races("released_ticket_without_barrier", Space::Global, 8, 64);
+    races("released_ticket_without_release", Space::Global, 8, 64);
+    races("released_ticket_without_acquire", Space::Global, 8, 64);
+}
+
+/// A copy of nothing may name memory without a value, but not the place behind the end of an allocation; what lies
+/// there behind the bytes that a copy does read is no matter.
+#[test]
+fn a_copy_of_zeros_from_nowhere() {
+    let mut bench = Bench::new();
+    let source = bench.gpu.upload(&[0; 4100]).unwrap();
+    let never = bench.gpu.allocate(16).unwrap();
+    let (out, behind) = (bench.out, source + 4112);
+    let arguments = |from: u64, first, size| Arguments::new().pointer(out).pointer(from).int(first).int(size);
+    for (from, first, size) in [(source, 1020, 16), (source, 1024, 4), (source, 1024, 0), (never, 0, 0)] {
+        bench.gpu.launch("async_source", [1, 1, 1], [32, 1, 1], 0, &arguments(from, first, size)).unwrap();
+    }
+    let fault = bench.fault("async_source", 1, 32, 0, &arguments(source, 1024, 8));
+    let Kind::OutOfBounds { address, bytes: 1, space: Space::Global, write: false, .. } = fault.kind else {
+        panic!("{fault}")
+    };
+    assert_eq!(address, source + 4100);
+    let fault = bench.fault("async_source", 1, 32, 0, &arguments(source, 1028, 0));
+    let Kind::OutOfBounds { address, bytes: 0, space: Space::Global, write: false, .. } = fault.kind else {
+        panic!("{fault}")
+    };
+    assert_eq!(address, behind);
+    bench.gpu.free(never);
+    let fault = bench.fault("async_source", 1, 32, 0, &arguments(never, 0, 0));
+    assert!(matches!(fault.kind, Kind::UseAfterFree { bytes: 0, write: false, .. }), "{fault}");
+}
+
 #[test]
 fn barriers_that_not_everybody_reaches() {
     let mut bench = Bench::new();

@@ -110,6 +110,7 @@ impl Body for CopyLanes {
         if full != mask {
             // Whatever is read: machine code has the number of zeros in the low bits of the address.
             core.check_aligned(&from, mask, bytes, Mode::Read)?;
+            core.check_source(&from, lanes(mask & !full).filter(|&lane| source[lane] == 0))?;
             filled = [[0u8; 16]; 32];
             for lane in lanes(mask & !full) {
                 for byte in 0..source[lane] {
@@ -177,6 +178,24 @@ unsafe fn wait(core: &mut Core<'_>, inst: &Inst, _: u32) -> Done {
 }
 
 impl Core<'_> {
+    /// Lanes that copy nothing must still name memory that is there: whether the address is used is up to the assembler,
+    /// and for some GPUs it makes a load of it whose result it throws away. Its first byte is what counts. The rest of
+    /// an aligned chunk is on the same page, so hardware can't fault there, and a lane that reads a part of its chunk
+    /// may leave the allocation with what it doesn't read.
+    fn check_source(&self, from: &[u64; 32], unread: impl Iterator<Item = usize>) -> Done {
+        let mut known = 0..0;
+        for lane in unread {
+            let address = from[lane];
+            if !known.contains(&address) {
+                let Some(found) = self.launch.allocations.find(address, 1) else {
+                    return Err(self.missed(Space::Global, lane as u32, address, 0, Mode::Read));
+                };
+                known = found.address..found.address + found.bytes;
+            }
+        }
+        Ok(())
+    }
+
     /// All copies of the warp have arrived, those that it hasn't committed too.
     pub(super) fn deliver_all(&mut self) {
         while let Some(group) = self.warp.copies.committed.pop_front() {

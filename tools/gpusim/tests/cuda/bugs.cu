@@ -132,6 +132,53 @@ extern "C" __global__ void ticket_without_second_fence(float *total, float *part
     sum_by_ticket<true, false>(total, partial);
 }
 
+// The same as kernels do it that pay for one fence a block: thread 0 releases after a barrier what all have written, and
+// acquires before the next what others have. One part of that may be missing.
+enum Missing { NOTHING, BARRIER, RELEASE, ACQUIRE };
+template <Missing MISSING> __device__ void sum_by_released_ticket(float *total, float *partial) {
+    __shared__ bool last;
+    unsigned *ticket = (unsigned *)(partial + gridDim.x * 64);
+    partial[blockIdx.x * 64 + threadIdx.x] = 1;
+    if (MISSING != BARRIER) __syncthreads();
+    if (threadIdx.x == 0) {
+        unsigned before;
+        if (MISSING != RELEASE) {
+            asm volatile("atom.release.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(ticket) : "memory");
+        } else {
+            asm volatile("atom.relaxed.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(ticket) : "memory");
+        }
+        last = before == gridDim.x - 1;
+        if (last && MISSING != ACQUIRE) asm volatile("fence.acq_rel.gpu;" ::: "memory");
+        if (last) *ticket = 0;
+    }
+    __syncthreads();
+    if (!last) return;
+    float sum = 0;
+    for (int i = 0; i < gridDim.x; i++) sum += partial[i * 64 + threadIdx.x];
+    total[threadIdx.x] = sum;
+}
+extern "C" __global__ void released_ticket(float *total, float *partial) {
+    sum_by_released_ticket<NOTHING>(total, partial);
+}
+extern "C" __global__ void released_ticket_without_barrier(float *total, float *partial) {
+    sum_by_released_ticket<BARRIER>(total, partial);
+}
+extern "C" __global__ void released_ticket_without_release(float *total, float *partial) {
+    sum_by_released_ticket<RELEASE>(total, partial);
+}
+extern "C" __global__ void released_ticket_without_acquire(float *total, float *partial) {
+    sum_by_released_ticket<ACQUIRE>(total, partial);
+}
+
+// Copies of 16 bytes, of which so many come from memory, from an address in it or behind it.
+extern "C" __global__ void async_source(float *out, const float *in, int first, int size) {
+    __shared__ __align__(16) float values[128];
+    unsigned to = (unsigned)__cvta_generic_to_shared(&values[threadIdx.x * 4]);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(in + first), "r"(size));
+    asm volatile("cp.async.commit_group;\n cp.async.wait_group 0;" ::: "memory");
+    out[threadIdx.x] = values[threadIdx.x * 4];
+}
+
 // A copy of nothing from an address that no copy of 16 bytes may have.
 extern "C" __global__ void async_misaligned(float *out, const float *in) {
     __shared__ __align__(16) float values[128];
