@@ -28,7 +28,7 @@ impl BlockOrder {
     pub(super) fn turns(self, blocks: u32, serial: u32) -> Turns {
         match self {
             Self::Ascending => Turns::Ascending,
-            Self::Descending => Turns::Descending { last: blocks - 1 },
+            Self::Descending => Turns::Descending { last: blocks.saturating_sub(1) },
             Self::Shuffled(seed) => {
                 let mut order: Vec<u32> = (0..blocks).collect();
                 let mut state = seed ^ u64::from(serial) << 32;
