@@ -14,6 +14,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How often to look whether the script has ended.
+const GLANCE: Duration = Duration::from_millis(200);
+
 /// How PyTorch runs the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Way {
@@ -65,15 +68,17 @@ pub fn run(
     let mut child = start(python, name.get_name(), step)?;
     let stdout = child.stdout.take().context("its output is piped")?;
     let (sender, lines) = mpsc::channel();
-    // Ends with the script, whose output ends then, or with the receiver.
     thread::spawn(move || BufReader::new(stdout).lines().try_for_each(|line| sender.send(line)));
     loop {
-        match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        match lines.recv_timeout(GLANCE) {
             Ok(line) => {
                 let line = line?;
                 report(serde_json::from_str(&line).with_context(|| format!("PyTorch said {line:?}"))?)?;
             }
             Err(RecvTimeoutError::Disconnected) => break,
+            // Its output may stay open: compilers that it started have it, too.
+            Err(RecvTimeoutError::Timeout) if child.try_wait()?.is_some() => break,
+            Err(RecvTimeoutError::Timeout) if Instant::now() < end => {}
             Err(RecvTimeoutError::Timeout) => {
                 child.kill()?;
                 child.wait()?;
