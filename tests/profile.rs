@@ -90,6 +90,9 @@ fn run(path: &Path, config: &RunConfig, profiled: bool) -> (Vec<u8>, Vec<f64>, O
     let mut trainer = Trainer::new(Rc::clone(&device), config.clone(), extents(), file).unwrap();
     let mut folder = RunFolder::create(path, config).unwrap();
     let mut profiling = profiled.then(|| Profiling::new(device));
+    if profiled {
+        trainer.ask_at_once();
+    }
     let mut watch = |event: Event<'_>| {
         if let Some(profiling) = &mut profiling {
             profiling.watch(&event);

@@ -10,7 +10,9 @@ pub const WARM_UP: u64 = 3;
 
 /// Watches a run and has its device time the launches of each training step after the first few.
 ///
-/// The run takes the same steps to the same bits as without, but a device that replays captured steps does each as it is.
+/// The trainer must tell of each step before it submits the next
+/// ([`Trainer::ask_at_once`](super::trainer::Trainer::ask_at_once)): what is timed between two such events is then one step. The
+/// run takes the same steps to the same bits as without, but a device that replays captured steps does each as it is.
 pub struct Profiling<D: Device> {
     device: Rc<D>,
     /// Steps seen.
