@@ -339,6 +339,19 @@ fn freeing_waits_or_keeps_its_place() {
 }
 
 #[test]
+fn late_work_that_goes_wrong_fails_its_context() {
+    let gpu = gpu();
+    let a = gpu.memory();
+    // SAFETY: freed twice, which the driver can only tell when it does it.
+    unsafe {
+        result::free_async(a, gpu.first.cu_stream()).unwrap();
+        result::free_async(a, gpu.first.cu_stream()).unwrap();
+    }
+    assert_eq!(code(gpu.first.synchronize()), CUresult::CUDA_ERROR_INVALID_VALUE);
+    assert_eq!(code(gpu.second.synchronize()), CUresult::CUDA_ERROR_INVALID_VALUE);
+}
+
+#[test]
 #[ignore = "a minute, for 30 GiB twice"]
 fn memory_that_streams_have_yet_to_free_is_no_reason_to_refuse() {
     let gpu = gpu();
