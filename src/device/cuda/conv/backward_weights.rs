@@ -197,7 +197,7 @@ impl Cuda {
     /// `dw += Σ dy ⊗ transform(x)`, of operands that [`Cuda::takes_backward_weights`].
     ///
     /// # Errors
-    /// [`DeviceError::Shape`] for more pixels or weights than 32 bits count.
+    /// [`DeviceError::Shape`] for more pixels, elements of `dy` or weights than 32 bits count.
     pub(super) fn backward_weights(
         &self,
         dw: ViewMut<'_>,
@@ -209,7 +209,7 @@ impl Cuda {
         let sum = Sum::of(shape, self.precision());
         let Plan { tile, splits, pixels_per_split, .. } = sum.plan(self.multiprocessors() as usize);
         // The last slices of a split may look for pixels a little past its end.
-        extent(KERNEL, sum.pixels + 8 * SLICE_BYTES)?;
+        extent(KERNEL, (sum.pixels + 8 * SLICE_BYTES) * shape.k)?;
         extent(KERNEL, shape.n * shape.h * shape.w)?;
         extent(KERNEL, shape.weights_len())?;
 
