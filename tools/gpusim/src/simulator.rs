@@ -42,6 +42,8 @@ pub struct Simulator {
     pub sums: TensorSums,
     /// The order in which blocks begin.
     pub order: BlockOrder,
+    /// May a `cp.async` of nothing but zeros name memory that isn't there?
+    pub masked_anywhere: bool,
 }
 
 /// A kernel's arguments, packed as its parameters are.
@@ -99,7 +101,7 @@ impl Simulator {
         let arena = Arena::of(MEMORY)?;
         let allocations = Allocations::new(arena.base(), arena.bytes() as u64);
         let (module, sums, order) = (Module::parse(ptx)?, TensorSums::default(), BlockOrder::default());
-        let mut simulator = Self { arena, allocations, module, launches: 0, sums, order };
+        let mut simulator = Self { arena, allocations, module, launches: 0, sums, order, masked_anywhere: false };
         let variables: Vec<_> = simulator.module.variables().cloned().collect();
         for variable in &variables {
             let address = simulator.allocate(variable.bytes().max(1))?;
@@ -213,8 +215,8 @@ impl Simulator {
     ) -> Result<T, Error> {
         let kernel = self.kernel(name)?;
         self.launches += 1;
-        let (sums, order) = (self.sums, self.order);
-        let setup = Setup { grid, block, dynamic_shared, multiprocessors: 108, sums, order };
+        let (sums, order, masked_anywhere) = (self.sums, self.order, self.masked_anywhere);
+        let setup = Setup { grid, block, dynamic_shared, multiprocessors: 108, sums, order, masked_anywhere };
         let mut buffer = arguments.0.clone();
         buffer.resize(kernel.parameter_bytes.max(buffer.len()), 0);
         let launch = Launch::new(&kernel, setup, &buffer, &self.arena, &self.allocations, self.launches);

@@ -1,4 +1,5 @@
-//! Sums and order of blocks that the environment chooses, through the driver; and a kernel that depends on the order.
+//! Sums, order of blocks and freedom of masked copies that the environment chooses, through the driver; and a kernel that
+//! depends on the order.
 
 mod driver;
 
@@ -8,6 +9,7 @@ use gpusim::exec::BlockOrder;
 use gpusim::simulator::{Arguments, Simulator};
 
 /// `first`: the block that draws number 0 writes its index, as a kernel does that takes the first to begin for block 0.
+/// `masked`: copies nothing but zeros, from address 16.
 /// `sums`: C += A·B where A holds 2⁻¹² in the first two columns, B is like it, and C is 1.
 const PTX: &str = "
 .version 8.0
@@ -21,6 +23,15 @@ const PTX: &str = "
     setp.eq.u32 %p, %drawn, 0;
     mov.u32 %block, %ctaid.x;
     @%p st.global.u32 [%out], %block;
+    ret;
+}
+
+.visible .entry masked() {
+    .shared .align 16 .b8 room[16];
+    .reg .b64 %nowhere; .reg .b32 %to, %none;
+    mov.u64 %nowhere, 16; mov.u32 %to, room; mov.u32 %none, 0;
+    cp.async.cg.shared.global [%to], [%nowhere], 16, %none;
+    cp.async.wait_all;
     ret;
 }
 
@@ -66,6 +77,7 @@ fn the_environment_chooses() {
         unsafe {
             std::env::set_var("GPUSIM_TENSOR_SUMS", "truncated");
             std::env::set_var("GPUSIM_BLOCK_ORDER", "reversed");
+            std::env::set_var("GPUSIM_MASKED_COPIES", "anywhere");
         }
     });
     let stream = CudaContext::new(0).unwrap().default_stream();
@@ -83,4 +95,8 @@ fn the_environment_chooses() {
     // SAFETY: as above.
     unsafe { stream.launch_builder(&first).arg(&mut out).arg(&mut tickets).launch(config(BLOCKS, 1)) }.unwrap();
     assert!((3072..BLOCKS).contains(&stream.clone_dtoh(&out).unwrap()[0]));
+    let masked = module.load_function("masked").unwrap();
+    // SAFETY: it has no arguments.
+    unsafe { stream.launch_builder(&masked).launch(config(1, 1)) }.unwrap();
+    stream.synchronize().unwrap();
 }

@@ -144,6 +144,7 @@ unsafe fn launch(request: &Request, pointers: *mut *mut c_void, extra: *mut *mut
         multiprocessors: driver.device.gpu.multiprocessors,
         sums: driver.modes.sums,
         order: driver.modes.order,
+        masked_anywhere: driver.modes.masked_anywhere,
     };
     driver.check_launch(request.function, &setup, request.cooperative)?;
     // SAFETY: the caller's promise.

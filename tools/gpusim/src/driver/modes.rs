@@ -9,6 +9,8 @@ pub(super) struct Modes {
     pub order: BlockOrder,
     /// Do streams run as late as they may?
     pub late: bool,
+    /// May a `cp.async` of nothing but zeros name memory that isn't there?
+    pub masked_anywhere: bool,
 }
 
 impl Modes {
@@ -22,7 +24,9 @@ impl Modes {
             seed => seed.parse().ok().map(BlockOrder::Shuffled),
         })?;
         let late = choice("GPUSIM_STREAMS", "late", |word| (word == "late").then_some(true))?;
-        Ok(Self { late: late.unwrap_or_default(), sums: sums.unwrap_or_default(), order: order.unwrap_or_default() })
+        let masked = choice("GPUSIM_MASKED_COPIES", "anywhere", |word| (word == "anywhere").then_some(true))?;
+        let (sums, order) = (sums.unwrap_or_default(), order.unwrap_or_default());
+        Ok(Self { sums, order, late: late.unwrap_or_default(), masked_anywhere: masked.unwrap_or_default() })
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Setup {
     pub sums: TensorSums,
     /// The order in which blocks begin.
     pub order: BlockOrder,
+    /// May a `cp.async` of nothing but zeros name memory that isn't there?
+    pub masked_anywhere: bool,
 }
 
 /// A kernel with its arguments, about to run.
