@@ -4,6 +4,7 @@
 mod cuda;
 
 use onesheet::device::cuda::driver::SYMBOLS;
+use onesheet::device::cuda::modules::{Module, Resources};
 use onesheet::device::cuda::{Cuda, Precision};
 use onesheet::device::{Memory, PixelFormat, Placement};
 use onesheet::model::{Extents, ModelConfig};
@@ -130,6 +131,38 @@ fn without_a_library_there_is_no_driver() {
         return;
     }
     refused(empty.path(), &settings, &["libcuda.so was not found"]);
+}
+
+/// On the simulated GPU, whose library is beside the tool: a row a kernel, with what the driver made of it.
+#[test]
+fn doctor_knows_every_kernel() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("kernels.csv");
+    let run = Command::new(env!("CARGO_BIN_EXE_onesheet"))
+        .args(["doctor", "--device", "sim", "--quiet", "--kernels"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert!(run.status.success() && run.stderr.is_empty(), "{}", String::from_utf8_lossy(&run.stderr));
+    let told = String::from_utf8_lossy(&run.stdout).into_owned();
+    for row in ["processor ", "GPU ", "driver ", "JIT cache ", "bf16 ", "tf32 ", "f32 ", "spills     none"] {
+        assert!(told.lines().any(|line| line.starts_with(row)), "no {row:?} in {told}");
+    }
+    type Row = (String, f64, String, u32, u32, u32, u32, u32);
+    let rows: Vec<Row> = csv::Reader::from_path(&path).unwrap().deserialize().map(Result::unwrap).collect();
+    let mut expected: BTreeMap<(&str, &str), [u32; 5]> = BTreeMap::new();
+    for precision in Precision::ALL {
+        for module in Module::ALL {
+            let file = cuda::gpu().module(module, precision).unwrap();
+            expected.extend(file.kernels().map(|(kernel, found)| {
+                let Resources { threads, registers, local_bytes, shared_bytes, resident_blocks } = found;
+                ((file.name, kernel), [threads, registers, local_bytes, shared_bytes, resident_blocks])
+            }));
+        }
+    }
+    let found: BTreeMap<(&str, &str), [u32; 5]> =
+        rows.iter().map(|row| ((&*row.0, &*row.2), [row.3, row.4, row.5, row.6, row.7])).collect();
+    assert_eq!(found, expected);
 }
 
 /// All that a training run calls, in a process whose loader says so.

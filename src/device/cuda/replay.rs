@@ -96,3 +96,34 @@ impl Plan {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::cuda::{Precision, simulated};
+    use crate::device::{Memory, Storage};
+
+    #[test]
+    fn a_captured_step_on_two_streams_is_refused() {
+        simulated::open().unwrap();
+        let device = Cuda::new(Precision::F32).unwrap();
+        let mut x = device.allocate(1, Storage::Full).unwrap();
+        let mut plan = Plan::default();
+        let mut step = |second: bool| {
+            plan.run(&device, || -> Result<(), DeviceError> {
+                device.fill(Cuda::view_mut(&mut x, 0..1), 1.0)?;
+                if second {
+                    let so_far = device.inner.compute.record_event(None).unwrap();
+                    device.inner.copies.wait(&so_far).unwrap();
+                }
+                Ok(())
+            })
+        };
+        step(true).unwrap();
+        let refused = step(true).unwrap_err().to_string();
+        assert!(refused.contains("another stream has joined"), "{refused}");
+        // Nothing is left of it.
+        step(false).unwrap();
+        step(false).unwrap();
+    }
+}
