@@ -3,7 +3,7 @@
 use super::driver::OLDEST_DRIVER;
 use super::{Precision, words};
 use crate::device::DeviceError;
-use cudarc::driver::sys::{self, CUfunction_attribute as Attribute, CUjit_option as Option, CUresult};
+use cudarc::driver::sys::{self, CUfunction_attribute as Attribute, CUjit_option as JitOption, CUresult};
 use cudarc::driver::{CudaContext, DriverError, result};
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_void};
@@ -179,7 +179,7 @@ impl Compiled {
         self.functions.iter().map(|(name, function)| (*name, function.resources))
     }
 
-    pub(super) fn function(&self, kernel: &str) -> std::option::Option<Function> {
+    pub(super) fn function(&self, kernel: &str) -> Option<Function> {
         self.functions.get(kernel).copied()
     }
 }
@@ -245,10 +245,10 @@ fn load(ptx: &str) -> Result<(sys::CUmodule, String), (DriverError, String)> {
     let ptx = CString::new(ptx).expect("PTX has no zero");
     let (mut remarks, mut complaints) = ([0u8; LOG], [0u8; LOG]);
     let mut options = [
-        Option::CU_JIT_INFO_LOG_BUFFER,
-        Option::CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES,
-        Option::CU_JIT_ERROR_LOG_BUFFER,
-        Option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
+        JitOption::CU_JIT_INFO_LOG_BUFFER,
+        JitOption::CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES,
+        JitOption::CU_JIT_ERROR_LOG_BUFFER,
+        JitOption::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
     ];
     // A size is given as the pointer's own value.
     let mut values: [*mut c_void; 4] = [
@@ -274,7 +274,7 @@ fn load(ptx: &str) -> Result<(sys::CUmodule, String), (DriverError, String)> {
 }
 
 /// The folder in which the driver keeps what it has compiled, so that the next start need not; none if it is told not to.
-pub fn cache() -> std::option::Option<PathBuf> {
+pub fn cache() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     if variable("CUDA_CACHE_DISABLE").is_some_and(|value| value == "1") {
         return None;
