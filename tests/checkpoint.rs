@@ -1,8 +1,8 @@
 //! Checkpoints: what is written comes back, what was damaged is refused, and a disk that fails harms nothing.
 
+use onesheet::files::{Disk, Files, SaveError};
 use onesheet::training::checkpoint::{self, Checkpoint, CheckpointError, Metadata, NamedShape, Progress};
 use onesheet::training::config::{Experiment, RunConfig};
-use onesheet::training::files::{Disk, Files, SaveError};
 use proptest::prelude::*;
 use std::cell::Cell;
 use std::fs::{self, File};

@@ -304,7 +304,7 @@ fn checkpoints_that_are_foreign_damaged_or_of_another_shape_are_refused() {
     metadata.genres.pop();
     metadata.thresholds.pop();
     let values = |name: &str| checkpoint.values(name);
-    write(&onesheet::training::files::Disk, &model, &metadata, checkpoint.tensors(), values)
+    write(&onesheet::files::Disk, &model, &metadata, checkpoint.tensors(), values)
         .unwrap_or_else(|error: CheckpointError| panic!("{error}"));
     refused(&mut infer(&model), 4, &["genres/kernel", "[7, 128]", "[6, 128]"]);
 }

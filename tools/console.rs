@@ -1,8 +1,10 @@
 //! What every tool says on stderr, and how numbers look.
 
 use indicatif::{ProgressBar, ProgressStyle};
+use onesheet::files::quoted;
 use std::fmt::Display;
-use std::io::{IsTerminal, stderr};
+use std::io::{self, IsTerminal, Write, stderr, stdout};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -17,7 +19,7 @@ impl Console {
     /// Prints a line of narration.
     pub fn say(self, line: impl Display) {
         if !self.quiet {
-            eprintln!("{line}");
+            tell(line);
         }
     }
 
@@ -38,6 +40,59 @@ impl Console {
     }
 }
 
+/// Prints a line to stderr, narration or an error. Where nobody can read it, nothing else is lost with it.
+pub fn tell(line: impl Display) {
+    let _ = writeln!(stderr().lock(), "{}", harmless(&line.to_string()));
+}
+
+/// Results could not be printed.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// Who read them has read enough.
+    #[error("standard output is closed")]
+    Closed,
+    /// The system refuses.
+    #[error("cannot write to standard output: {0}")]
+    Failed(io::Error),
+}
+
+/// Prints results to stdout, all of them before it returns.
+///
+/// # Errors
+/// [`OutputError`]. A tool whose work is in its files goes on without; for one that only answers it is the end.
+pub fn print(text: impl Display) -> Result<(), OutputError> {
+    let mut stdout = stdout().lock();
+    let written = stdout.write_all(harmless(&text.to_string()).as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => OutputError::Closed,
+        _ => OutputError::Failed(error),
+    })
+}
+
+/// `text` with control characters written out, so that no name or cell from outside moves the cursor or changes colours.
+/// The form is JSON's, which therefore stays what it was.
+fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\n' => shown.push('\n'),
+            // The marks that turn the direction of what follows count as well.
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => shown += &format!("\\u{:04x}", u32::from(letter)),
+            _ if letter.is_control() => shown += &format!("\\u{:04x}", u32::from(letter)),
+            _ => shown.push(letter),
+        }
+    }
+    shown
+}
+
+/// Puts `path` into a JSON object under `key`; where it is no UTF-8, its bytes as well, under `{key}_bytes`.
+pub fn put_path(object: &mut serde_json::Value, key: &str, path: &Path) {
+    object[key] = path.to_string_lossy().into();
+    if path.to_str().is_none() {
+        object[format!("{key}_bytes")] = path.as_os_str().as_encoded_bytes().into();
+    }
+}
+
 /// When the program started.
 static STARTED: OnceLock<Instant> = OnceLock::new();
 
@@ -54,7 +109,7 @@ pub fn since_start() -> Duration {
 /// This program as it was called, so that the commands it suggests can be typed as they stand: `onesheet` where it is on the
 /// path, `target/release/onesheet` behind `cargo run`.
 pub fn program() -> String {
-    std::env::args().next().unwrap_or_else(|| "onesheet".into())
+    std::env::args_os().next().map_or("onesheet".into(), |name| quoted(Path::new(&name)))
 }
 
 /// 83 seconds as `1:23`, 3723 as `1:02:03`.
@@ -71,5 +126,12 @@ mod tests {
     #[test]
     fn numbers_read_well() {
         assert_eq!([0.4, 59.6, 83.0, 3723.0].map(clock), ["0:00", "1:00", "1:23", "1:02:03"]);
+    }
+
+    #[test]
+    fn nothing_from_outside_reaches_the_terminal() {
+        assert_eq!(harmless("a\x1b[31mb\u{9b}c\td\ne\u{202e}é▇"), "a\\u001b[31mb\\u009bc\\u0009d\ne\\u202eé▇");
+        let json = serde_json::json!({ "name": "a\u{9b}\x1b\u{7f}" });
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&harmless(&json.to_string())).unwrap(), json);
     }
 }

@@ -1,6 +1,6 @@
 //! `onesheet doctor`: what this machine has to compute with, and whether its driver takes the kernels.
 
-use crate::console::Console;
+use crate::console::{Console, OutputError, print};
 use crate::device::Compiling;
 use anyhow::Context;
 use clap::Args as ClapArgs;
@@ -51,7 +51,7 @@ struct Row {
 
 /// Runs the tool.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    row("processor", Cpu::new().name());
+    row("processor", Cpu::new().name())?;
     let opened = match args.device {
         DeviceChoice::Cpu => return Ok(()),
         DeviceChoice::Sim => simulated::open().and_then(|()| Gpu::open()),
@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     match opened {
         Ok(gpu) => examine(&gpu, args),
         Err(DeviceError::Unavailable(reason)) if args.device == DeviceChoice::Auto => {
-            row("GPU", format!("none that the kernels run on: {reason}"));
+            row("GPU", format!("none that the kernels run on: {reason}"))?;
             Ok(())
         }
         Err(error) if args.device == DeviceChoice::Sim => Err(error).context("--device sim"),
@@ -68,16 +68,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-fn row(name: &str, value: String) {
-    println!("{name:<10} {value}");
+fn row(name: &str, value: String) -> Result<(), OutputError> {
+    print(format_args!("{name:<10} {value}\n"))
 }
 
 fn examine(gpu: &Gpu, args: &Args) -> anyhow::Result<()> {
     let memory = gpu.memory()? as f64 / (1u64 << 30) as f64;
-    row("GPU", format!("{}, {} multiprocessors, {memory:.1} GiB", gpu.name(), gpu.multiprocessors()));
-    row("driver", format!("for CUDA {}; the kernels need {} or newer", gpu.driver(), cuda::driver::needed()));
+    row("GPU", format!("{}, {} multiprocessors, {memory:.1} GiB", gpu.name(), gpu.multiprocessors()))?;
+    row("driver", format!("for CUDA {}; the kernels need {} or newer", gpu.driver(), cuda::driver::needed()))?;
     let cache = modules::cache().map_or("none".into(), |folder| folder.display().to_string());
-    row("JIT cache", cache);
+    row("JIT cache", cache)?;
     let mut compiling = Compiling::new(Console { quiet: args.quiet }, args.device == DeviceChoice::Sim);
     gpu.compile(&Precision::ALL, &mut |progress| compiling.show(gpu, progress))?;
 
@@ -89,19 +89,19 @@ fn examine(gpu: &Gpu, args: &Args) -> anyhow::Result<()> {
         // The files are compiled beside each other, so a precision takes as long as the longest of its own.
         let longest = compiled.iter().max_by_key(|file| file.took).context("every precision has files")?;
         let (seconds, name) = (longest.took.as_secs_f64(), longest.name);
-        row(precision.name(), format!("{kernels} kernels, ready after {seconds:.2} s ({name})"));
+        row(precision.name(), format!("{kernels} kernels, ready after {seconds:.2} s ({name})"))?;
         files.extend(compiled.into_iter().map(|file| (file.name, file)));
     }
     let spilling: Vec<_> = kernels(&files).filter(|kernel| kernel.local_bytes > 0).collect();
     for kernel in &spilling {
         let Row { file, kernel, local_bytes, .. } = kernel;
-        row("spills", format!("{kernel} of {file} has {local_bytes} bytes of local memory a thread"));
+        row("spills", format!("{kernel} of {file} has {local_bytes} bytes of local memory a thread"))?;
     }
     if spilling.is_empty() {
-        row("spills", "none: no kernel has local memory".into());
+        row("spills", "none: no kernel has local memory".into())?;
     }
     for file in files.values().filter(|file| !file.remarks.is_empty()) {
-        row("compiler", format!("{}: {}", file.name, file.remarks));
+        row("compiler", format!("{}: {}", file.name, file.remarks))?;
     }
     if let Some(path) = &args.kernels {
         let mut rows = csv::Writer::from_path(path).with_context(|| format!("--kernels {}", path.display()))?;

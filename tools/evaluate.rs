@@ -1,6 +1,6 @@
 //! `onesheet evaluate`: a run's scores on posters held back, genre by genre.
 
-use crate::console::Console;
+use crate::console::{Console, print};
 use crate::device::{self, Opened, described};
 use crate::exit::BadData;
 use anyhow::Context;
@@ -153,10 +153,7 @@ fn evaluate<D: Device>(device: Rc<D>, why: &str, args: &Args) -> anyhow::Result<
         args.split.name(),
         data.display()
     ));
-    print!(
-        "{}",
-        if args.json { lines(metadata, &scores, answers.loss) } else { table(metadata, &scores, answers.loss) }
-    );
+    print(if args.json { lines(metadata, &scores, answers.loss) } else { table(metadata, &scores, answers.loss) })?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! From an error to an exit code, for every tool in one place.
 
+use crate::console::{OutputError, tell};
 #[cfg(feature = "fetch")]
 use onesheet::data::download::DownloadError;
 use onesheet::data::loader::LoaderError;
@@ -43,7 +44,10 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(Interrupted(signal)) = error.downcast_ref() {
         return ExitCode::from(128 + *signal as u8);
     }
-    eprintln!("error: {error:#}");
+    if let Some(OutputError::Closed) = error.downcast_ref() {
+        return ExitCode::SUCCESS;
+    }
+    tell(format_args!("error: {error:#}"));
     ExitCode::from(error.chain().find_map(code).unwrap_or(FAILED))
 }
 

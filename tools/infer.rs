@@ -1,6 +1,6 @@
 //! `onesheet infer`: the genres of posters nobody labelled.
 
-use crate::console::Console;
+use crate::console::{Console, print, put_path, tell};
 use crate::device::{self, Opened, described};
 use crate::exit::BadData;
 use clap::Args as ClapArgs;
@@ -78,7 +78,7 @@ fn infer<D: Device>(device: Rc<D>, why: &str, args: &Args) -> anyhow::Result<()>
             match square(path, metadata) {
                 Ok(pixels) => batch.push((path, pixels)),
                 Err(error) => {
-                    eprintln!("error: {}: {error:#}", path.display());
+                    tell(format_args!("error: {}: {error:#}", path.display()));
                     unreadable += 1;
                 }
             }
@@ -90,7 +90,7 @@ fn infer<D: Device>(device: Rc<D>, why: &str, args: &Args) -> anyhow::Result<()>
         let placements = vec![Placement::default(); batch.len()];
         let probabilities = model.predict(Posters { pixels: &pixels, placements: &placements, format: &format })?;
         for ((path, _), row) in batch.iter().zip(probabilities.chunks_exact(metadata.genres.len())) {
-            print!("{}", if args.json { line(path, metadata, row) } else { list(path, metadata, row) });
+            print(if args.json { line(path, metadata, row) } else { list(path, metadata, row) })?;
         }
     }
     if unreadable > 0 {
@@ -135,5 +135,7 @@ fn line(path: &Path, metadata: &Metadata, row: &[f32]) -> String {
             json!({ "genre": genre, "probability": probability, "named": named })
         })
         .collect();
-    format!("{}\n", json!({ "schema": SCHEMA, "poster": path.display().to_string(), "genres": genres }))
+    let mut line = json!({ "schema": SCHEMA, "genres": genres });
+    put_path(&mut line, "poster", path);
+    format!("{line}\n")
 }

@@ -1,7 +1,6 @@
 //! `onesheet prepare`: a label table and a folder of posters become one tensor file.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -16,9 +15,10 @@ use onesheet::data::posters::PosterFolder;
 use onesheet::data::prepare::{self, Plan, PrepareError, Shape, Stage};
 use onesheet::data::skipped::{self, SkippedRow};
 use onesheet::data::split::SplitRule;
+use onesheet::files::quoted;
 use serde_json::json;
 
-use crate::console::{Console, program};
+use crate::console::{Console, OutputError, print, program, put_path};
 
 /// The version of the lines that `--json` prints.
 const SCHEMA: u32 = 1;
@@ -125,12 +125,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     console.say(format_args!("{}: {}, {} {what}", args.labels.display(), plan.dialect, plan.films.len()));
     if args.labels_only {
         let counted = Counted { what, counts: plan.counts(), skipped: &plan.skipped, file: None };
-        counted.print(plan.classes.names(), args.json)?;
+        let printed = counted.print(plan.classes.names(), args.json);
         let paper = if matches!(args.split, SplitName::Paper) { " --split paper" } else { "" };
-        let (labels, out) = (args.labels.display(), args.out.display());
+        let (labels, out) = (quoted(&args.labels), quoted(&args.out));
         let program = program();
         console.say(format_args!("next: {program} prepare --labels {labels} --posters DIR --out {out}{paper}"));
-        return strict(&args, &plan.skipped);
+        strict(&args, &plan.skipped)?;
+        return Ok(printed?);
     }
 
     let mut progress = Progress::new(console);
@@ -145,10 +146,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     skipped::write(&list, &prepared.skipped).with_context(|| format!("cannot write {}", list.display()))?;
     let file = Some((&*args.out, &*list));
     let counted = Counted { what: "posters", counts: prepared.counts, skipped: &prepared.skipped, file };
-    counted.print(plan.classes.names(), args.json)?;
+    // The files are written: whether the table can be read as well decides nothing else.
+    let printed = counted.print(plan.classes.names(), args.json);
     counted.warn(plan.classes.names(), console);
-    console.say(format_args!("next: {} train --data {}", program(), args.out.display()));
-    strict(&args, &prepared.skipped)
+    console.say(format_args!("next: {} train --data {}", program(), quoted(&args.out)));
+    strict(&args, &prepared.skipped)?;
+    Ok(printed?)
 }
 
 /// The folder the posters are in, and why some that should be there are not.
@@ -205,9 +208,8 @@ struct Counted<'a> {
 
 impl Counted<'_> {
     /// Prints the table, or its JSON, to stdout.
-    fn print(&self, names: &[String], json: bool) -> io::Result<()> {
-        let text = if json { self.json(names) } else { self.table(names) };
-        io::stdout().lock().write_all(text.as_bytes())
+    fn print(&self, names: &[String], json: bool) -> Result<(), OutputError> {
+        print(if json { self.json(names) } else { self.table(names) })
     }
 
     /// A row a genre, a row for all films; then why rows were skipped.
@@ -253,7 +255,10 @@ impl Counted<'_> {
             lines.push(json!({ "schema": SCHEMA, "kind": "skipped", "name": reason, "total": rows }));
         }
         if let Some((out, list)) = self.file {
-            lines.push(json!({ "schema": SCHEMA, "kind": "file", "out": out, "skipped": list }));
+            let mut line = json!({ "schema": SCHEMA, "kind": "file" });
+            put_path(&mut line, "out", out);
+            put_path(&mut line, "skipped", list);
+            lines.push(line);
         }
         lines.iter().map(|line| format!("{line}\n")).collect()
     }

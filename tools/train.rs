@@ -5,7 +5,7 @@ mod settings;
 
 pub use settings::Args;
 
-use crate::console::Console;
+use crate::console::{Console, print};
 use crate::device::{self, Opened};
 use crate::exit::Interrupted;
 use anyhow::Context;
@@ -55,7 +55,7 @@ fn summary(args: &Args) -> anyhow::Result<()> {
     if file.is_none() && args.image_size.is_none() {
         config.image_size = RunConfig::default().image_size;
     }
-    println!("{}", Summary(&Architecture::new(&config.model(Extents::resnet50(), genres))?));
+    print(format_args!("{}\n", Summary(&Architecture::new(&config.model(Extents::resnet50(), genres))?)))?;
     Ok(())
 }
 

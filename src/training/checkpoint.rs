@@ -18,7 +18,7 @@ pub use reader::Checkpoint;
 pub use writer::write;
 
 use super::config::RunConfig;
-use super::files::SaveError;
+use crate::files::SaveError;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;

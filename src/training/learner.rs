@@ -2,8 +2,8 @@
 
 use super::TrainingError;
 use super::checkpoint::{self, Checkpoint, Metadata, NamedShape, first_moment, second_moment};
-use super::files::Disk;
 use crate::device::{Device, DeviceError, PixelFormat, Real};
+use crate::files::Disk;
 use crate::model::architecture::Place;
 use crate::model::{Batch, Extents, Model, ModelConfig, NamedTensor};
 use crate::optim::Adam;

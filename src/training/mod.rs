@@ -1,13 +1,12 @@
 //! Training as a whole: what a run is, where it is kept, and how it survives being stopped.
 //!
 //! A run is a [`config`] (everything needed to repeat it) and a [`run_folder`] that holds it: logs, and [`checkpoint`]s
-//! written through the small I/O trait of [`files`]. The [`trainer`] takes a [`learner`], a model with its optimiser, through
+//! written through the small I/O trait of [`files`](crate::files). The [`trainer`] takes a [`learner`], a model with its optimiser, through
 //! the epochs; [`evaluation`] asks the model about posters it did not learn from, and [`profiling`] measures steps.
 
 pub mod checkpoint;
 pub mod config;
 pub mod evaluation;
-pub mod files;
 pub mod learner;
 pub mod profiling;
 pub mod run_folder;

@@ -15,7 +15,7 @@
 //! stale. What follows a checkpoint in the logs is cut off when a run goes on from it, so that each step has one row.
 
 use super::config::RunConfig;
-use super::files::{Disk, SaveError, replace};
+use crate::files::{Disk, SaveError, quoted, replace};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -74,7 +74,7 @@ pub enum RunFolderError {
         cause: io::Error,
     },
     /// A new run was to go where there is one already.
-    #[error("{0} already holds a run; go on with it by `onesheet train --resume {0}`, or choose another --run", path.display())]
+    #[error("{} already holds a run; go on with it by `onesheet train --resume {}`, or choose another --run", path.display(), quoted(path))]
     Taken {
         /// The folder.
         path: PathBuf,

@@ -1,21 +1,22 @@
 //! What a run looks like while it runs: the table it opens with, the bar, a line an epoch, and how it ends.
 
-use crate::console::{Console, clock, program, since_start};
+use crate::console::{Console, clock, print, program, since_start};
 use crate::device::described;
 use indicatif::ProgressBar;
 use onesheet::data::Split;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
+use onesheet::files::{Disk, quoted, replace};
 use onesheet::model::Architecture;
 use onesheet::model::summary::thousands;
 use onesheet::profile::Profile;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint;
 use onesheet::training::config::{Pixels, RunConfig};
-use onesheet::training::files::{Disk, replace};
 use onesheet::training::run_folder::{EpochRow, best_checkpoint, last_checkpoint, profile_table};
 use onesheet::training::trainer::{Ending, Event, Trainer};
 use serde_json::json;
+use std::fmt::Display;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -123,10 +124,10 @@ impl Progress {
     /// Prints the head of the table. `done` steps lie before a resumption, an epoch has `steps`.
     pub fn new(console: Console, json: bool, config: &RunConfig, done: u64, steps: u64) -> Self {
         if !json {
-            println!(
+            show(format_args!(
                 "{:>5}  {:>10}  {:>9}  {:>8}  {:>11}  {:>8}  {:>6}  {:>6}",
                 "epoch", "train loss", "val. loss", "accuracy", "weighted F1", "baseline", "mAP", "time"
-            );
+            ));
         }
         let total = (u64::from(config.epochs) * steps).min(config.max_steps.unwrap_or(u64::MAX));
         let bar = console.bar(total, "{prefix:>5}  {wide_bar} {pos}/{len}  {msg}");
@@ -183,9 +184,9 @@ impl Progress {
                     self.best = Some(*row);
                 }
                 if self.json {
-                    println!("{}", json!({ "schema": SCHEMA, "kind": "epoch", "best": best, "row": row }));
+                    show(json!({ "schema": SCHEMA, "kind": "epoch", "best": best, "row": row }));
                 } else {
-                    println!("{}", line(row, self.epochs, best));
+                    show(line(row, self.epochs, best));
                 }
             }),
         }
@@ -196,7 +197,7 @@ impl Progress {
     pub fn fail(self, error: &TrainingError, run: &Path) {
         self.bar.finish_and_clear();
         if matches!(error, TrainingError::Device(_) | TrainingError::Loader(_)) && last_checkpoint(run).exists() {
-            let (program, run) = (program(), run.display());
+            let (program, run) = (program(), quoted(run));
             self.console.say("the run can go on from its last checkpoint, on another --device if need be:");
             self.console.say(format_args!("  {program} train --resume {run}"));
         }
@@ -208,7 +209,7 @@ impl Progress {
         let Progress { console, epochs, best, .. } = self;
         let (time, steps) = (clock(self.began.elapsed().as_secs_f64()), progress.total_steps);
         let model = best_checkpoint(run);
-        let run = run.display();
+        let (log, run) = (run.join("log.csv"), quoted(run));
         console.say("");
         if ending != Ending::Finished {
             let why = if ending == Ending::Interrupted { "interrupted" } else { "stopped as asked" };
@@ -225,9 +226,9 @@ impl Progress {
                 best.epoch, best.weighted_f1, best.coin_f1, best.always_yes_f1, best.mean_average_precision
             ));
         }
-        console.say(format_args!("\nlook at  {run}/log.csv and steps.csv"));
+        console.say(format_args!("\nlook at  {} and steps.csv", log.display()));
         console.say(format_args!("type     {} evaluate --run {run}", program()));
-        console.say(format_args!("         {} infer --model {} poster.jpg", program(), model.display()));
+        console.say(format_args!("         {} infer --model {} poster.jpg", program(), quoted(&model)));
     }
 }
 
@@ -237,13 +238,16 @@ pub fn profile(profile: &Profile, console: Console, json: bool, run: &Path) -> a
     profile.write(&mut csv, true)?;
     replace(&Disk, &path, &csv)?;
     match json {
-        true => {
-            profile.rows().for_each(|row| println!("{}", json!({ "schema": SCHEMA, "kind": "launch", "row": row })))
-        }
-        false => println!("\n{profile}"),
+        true => profile.rows().for_each(|row| show(json!({ "schema": SCHEMA, "kind": "launch", "row": row }))),
+        false => show(format_args!("\n{profile}")),
     }
     console.say(format_args!("launch by launch: {}", path.display()));
     Ok(())
+}
+
+/// Prints a line of results. That nobody can read it is no reason to end a run: what it says is in the run's files as well.
+fn show(line: impl Display) {
+    let _ = print(format_args!("{line}\n"));
 }
 
 /// A row of the table, a star behind the best so far; within 80 columns.

@@ -1,7 +1,7 @@
 //! Writing a checkpoint as a stream.
 
 use super::{CheckpointError, DIGESTS, METADATA_KEY, Metadata, NamedShape, VERSION};
-use crate::training::files::{Files, Replacement};
+use crate::files::{Files, Replacement};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use std::collections::HashMap;

@@ -1,11 +1,42 @@
-//! Replacing a file so that whatever happens, the old one or the new one is there, whole.
+//! Files, opened and replaced with care: once, for everybody.
 //!
-//! Write beside, sync, rename, sync the folder. The few calls this takes are a trait, [`Files`], so that tests can make
-//! each of them fail in turn; [`Disk`] is the real thing.
+//! [`open`] reads nothing but regular files. A [`Replacement`] takes a file's place so that whatever happens, the old one or
+//! the new one is there, whole: write beside, sync, rename, sync the folder. The few calls this takes are a trait, [`Files`],
+//! so that tests can make each of them fail in turn; [`Disk`] is the real thing.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+
+/// Opens a regular file for reading; anything else is refused with its kind, and without waiting for it: a pipe would
+/// be waited for until somebody writes into it.
+///
+/// # Errors
+/// The system's, and [`io::ErrorKind::InvalidInput`] for what is no file.
+pub fn open(path: &Path) -> io::Result<File> {
+    // Before opening, because opening a device can do something; and after it, because a name can change hands meanwhile.
+    refuse_what_is_no_file(fs::metadata(path)?)?;
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits() as i32);
+    let file = options.open(path)?;
+    refuse_what_is_no_file(file.metadata()?)?;
+    Ok(file)
+}
+
+fn refuse_what_is_no_file(metadata: fs::Metadata) -> io::Result<()> {
+    match metadata {
+        metadata if metadata.is_file() => Ok(()),
+        metadata if metadata.is_dir() => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a folder, not a file")),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a pipe or a device, not a file")),
+    }
+}
+
+/// `path` as a shell takes it, for commands that are suggested.
+pub fn quoted(path: &Path) -> String {
+    shell_words::quote(&path.to_string_lossy()).into_owned()
+}
 
 /// The file system calls that saving takes.
 pub trait Files {
@@ -171,4 +202,30 @@ pub fn replace<F: Files>(files: &F, path: &Path, bytes: &[u8]) -> Result<(), Sav
     let mut file = Replacement::create(files, path)?;
     file.write(bytes)?;
     file.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "x").unwrap();
+        assert!(open(&file).is_ok());
+        assert!(open(folder.path()).unwrap_err().to_string().contains("folder"));
+        assert_eq!(open(&folder.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(open(&pipe).unwrap_err().to_string().contains("pipe"));
+        assert!(open(Path::new("/dev/zero")).unwrap_err().to_string().contains("device"));
+    }
+
+    #[test]
+    fn suggested_paths_can_be_typed() {
+        for (path, typed) in [("runs/a", "runs/a"), ("a b", "'a b'"), ("$(x)", "'$(x)'"), ("it's", "'it'\\''s'")] {
+            assert_eq!(quoted(Path::new(path)), typed);
+        }
+    }
 }
