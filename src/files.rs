@@ -4,6 +4,8 @@
 //! the new one is there, whole: write beside, sync, rename, sync the folder. The few calls this takes are a trait, [`Files`],
 //! so that tests can make each of them fail in turn; [`Disk`] is the real thing.
 
+pub mod mapped;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};

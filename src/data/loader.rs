@@ -121,7 +121,9 @@ impl Loader {
         if feed.batch == 0 {
             return Err(LoaderError::EmptyBatch);
         }
-        feed.file.check_length()?;
+        // What was sound in the last epoch need not be so in this one.
+        feed.file.check_unchanged()?;
+        feed.file.forget_checks();
         let remaining = feed.order.len().div_ceil(feed.batch);
         let (sender, batches) = mpsc::sync_channel(AHEAD);
         let (spare, spares) = mpsc::channel();
@@ -211,11 +213,12 @@ impl Feed {
         pixels.reserve_exact(indices.len() * self.file.image_bytes());
         labels.clear();
         placements.clear();
+        self.file.check_unchanged()?;
         for &index in indices {
             if stop.load(Ordering::Relaxed) {
                 return Ok(false);
             }
-            pixels.extend_from_slice(self.file.image_checked(index as usize)?);
+            pixels.extend_from_slice(&self.file.image_checked(index as usize)?);
             labels.extend_from_slice(self.file.labels(index as usize));
             placements.push(self.augmentation.place(self.seed, self.epoch, index, self.file.size()));
         }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use onesheet::data::tensor_file::{BLOCK, TensorFile, TensorFileError};
+use onesheet::data::tensor_file::{Access, BLOCK, TensorFile, TensorFileError};
 
 use crate::{IMAGE, refusal, sample};
 
@@ -29,7 +29,7 @@ fn a_file_cut_while_open_is_noticed_at_the_next_epoch() {
     let file = TensorFile::open(&path).unwrap();
     let length = fs::metadata(&path).unwrap().len();
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length - 1).unwrap();
-    let error = file.check_length().unwrap_err();
+    let error = file.check_unchanged().unwrap_err();
     assert!(
         matches!(error, TensorFileError::Length { expected, found, .. } if (expected, found) == (length, length - 1))
     );
@@ -72,4 +72,39 @@ fn flipped_bits_are_found() {
     assert_eq!(fs::read(&path).unwrap(), bytes);
     let file = TensorFile::open(&path).unwrap();
     assert!((0..130).all(|i| file.image_checked(i).is_ok()));
+}
+
+#[test]
+fn what_another_program_writes_into_an_open_file_is_found() {
+    for access in [Access::Map, Access::Read] {
+        let (_folder, path) = sample(130);
+        let file = TensorFile::open_for(&path, access).unwrap();
+        assert!((0..130).all(|i| file.image_checked(i).is_ok()));
+        let labels: Vec<_> = (0..130).map(|i| file.labels(i).to_vec()).collect();
+        let mut bytes = fs::read(&path).unwrap();
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        bytes[header..].iter_mut().for_each(|byte| *byte ^= 0xff);
+        // So that the time differs where it is kept in coarse steps.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::OpenOptions::new().write(true).open(&path).unwrap().write_all(&bytes).unwrap();
+        file.check_unchanged().unwrap();
+        for (i, labels) in labels.iter().enumerate() {
+            assert!(matches!(file.image_checked(i), Err(TensorFileError::Damaged { .. })), "{access:?}, image {i}");
+            assert_eq!(file.labels(i), labels, "labels are in memory");
+        }
+        bytes[header..].iter_mut().for_each(|byte| *byte ^= 0xff);
+        fs::OpenOptions::new().write(true).open(&path).unwrap().write_all(&bytes).unwrap();
+        file.forget_checks();
+        assert!((0..130).all(|i| file.image_checked(i).is_ok()), "{access:?}: mended");
+    }
+}
+
+#[test]
+fn read_by_calls_a_cut_file_is_an_error() {
+    let (_folder, path) = sample(130);
+    let file = TensorFile::open_for(&path, Access::Read).unwrap();
+    assert_eq!(*file.image_checked(0).unwrap(), *crate::image(0));
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(100).unwrap();
+    let error = file.image_checked(129).unwrap_err();
+    assert!(matches!(error, TensorFileError::Length { found: 100, .. }), "{error}");
 }

@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(Split::ALL.map(|split| file.indices(split).len()), [120, 15, 15]);
         for i in [0, 63, 64, 149] {
             let (pixels, labels) = draw(6, i as u32, 8);
-            assert_eq!((file.image_checked(i).unwrap(), file.labels(i)), (&pixels[..], &labels[..]));
+            assert_eq!((&*file.image_checked(i).unwrap(), file.labels(i)), (&pixels[..], &labels[..]));
         }
         assert!(matches!(write(&path, 0, 8, 6), Err(TensorFileError::NoImages { .. })));
     }

@@ -27,7 +27,7 @@ mod writer;
 use std::collections::BTreeMap;
 
 pub use error::TensorFileError;
-pub use reader::TensorFile;
+pub use reader::{Access, TensorFile};
 pub use writer::TensorFileWriter;
 
 /// Images that share a digest.

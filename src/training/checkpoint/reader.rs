@@ -1,16 +1,15 @@
 //! Opening a checkpoint: everything is verified before anything is used.
 
 use super::{CheckpointError, DIGESTS, METADATA_KEY, Metadata, NamedShape, VERSION, is_moment};
-use memmap2::Mmap;
+use crate::files::mapped::Mapped;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::Deserialize;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// A checkpoint whose head, length and every digest have been found right.
 pub struct Checkpoint {
     path: PathBuf,
-    map: Mmap,
+    map: Mapped,
     metadata: Metadata,
     /// In file order.
     tensors: Vec<NamedShape>,
@@ -27,16 +26,7 @@ impl Checkpoint {
     /// Each way a file can be wrong is a [`CheckpointError`] of its own, and none is met later.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let io = |cause| CheckpointError::Open { path: path.into(), cause };
-        let file = File::open(path).map_err(io)?;
-        if !file.metadata().map_err(io)?.is_file() {
-            return Err(CheckpointError::NotSafetensors {
-                path: path.into(),
-                reason: "it is not a regular file".into(),
-            });
-        }
-        // SAFETY: the map is read-only and lives in `Checkpoint`. Checkpoints are replaced by renaming, which leaves the
-        // mapped file as it is; one that another program cuts short meanwhile would end this one with SIGBUS.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        let map = Mapped::open(path).map_err(io)?;
         let (length, head) = SafeTensors::read_metadata(&map).map_err(|error| refusal(path, &map, error))?;
         let data = length + 8;
         let (metadata, tensors) = verify(path, &head, &map[data..])?;
