@@ -40,6 +40,22 @@ pub fn quoted(path: &Path) -> String {
     shell_words::quote(&path.to_string_lossy()).into_owned()
 }
 
+/// Bytes that are free for this user on the file system of `folder`.
+///
+/// # Errors
+/// The system's.
+#[cfg(unix)]
+pub fn free_space(folder: &Path) -> io::Result<u64> {
+    let status = rustix::fs::statvfs(folder)?;
+    Ok(status.f_bavail.saturating_mul(status.f_frsize))
+}
+
+/// Where the system is not asked, there is always enough.
+#[cfg(not(unix))]
+pub fn free_space(_folder: &Path) -> io::Result<u64> {
+    Ok(u64::MAX)
+}
+
 /// The file system calls that saving takes.
 pub trait Files {
     /// A file open for writing.
@@ -57,8 +73,14 @@ pub trait Files {
     /// Waits until the folder's names are on the disk, a rename among them.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
 
+    /// Gives the file a second name, which nothing may have yet.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Removes the file.
     fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes a folder in one that is there.
+    fn create_folder(&self, path: &Path) -> io::Result<()>;
 }
 
 /// The operating system's own calls.
@@ -85,9 +107,35 @@ impl Files for Disk {
         if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
+
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir(path)
+    }
+}
+
+/// Makes the folder at `path` and those on the way to it that are not there yet, each made to last by syncing the one it is in.
+///
+/// # Errors
+/// The system's.
+pub fn create_folder<F: Files>(files: &F, path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(Path::new(""));
+    create_folder(files, parent)?;
+    match files.create_folder(path) {
+        // Somebody else made it in this moment.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        result => result?,
+    }
+    files.sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
 }
 
 /// Why a file was not saved, and in which state that leaves it.

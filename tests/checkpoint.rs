@@ -16,7 +16,14 @@ fn metadata() -> Metadata {
         thresholds: vec![0.3, 0.1 + 0.2, 1e-300],
         resize: "area".into(),
         data_digest: "5e".repeat(32),
-        progress: Progress { epoch: 3, step: 17, total_steps: 210, loss_sum: 0.1 + 0.7, best: Some(1.0 / 3.0) },
+        progress: Progress {
+            epoch: 3,
+            step: 17,
+            total_steps: 210,
+            loss_sum: 0.1 + 0.7,
+            left_out: 2,
+            best: Some(1.0 / 3.0),
+        },
         config: RunConfig::preset(Experiment::ResnetTl),
     }
 }
@@ -180,7 +187,7 @@ fn foreign_files_are_told_apart() {
     let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]).unwrap();
     fs::write(&path, safetensors::serialize([("w", view)], None).unwrap()).unwrap();
     assert!(matches!(refused(&path), CheckpointError::Foreign { .. }));
-    assert!(matches!(refused(folder.path()), CheckpointError::NotSafetensors { .. }), "a folder");
+    assert!(matches!(refused(folder.path()), CheckpointError::Open { .. }), "a folder");
     assert!(matches!(refused(&folder.path().join("absent")), CheckpointError::Open { .. }));
 }
 
@@ -278,8 +285,18 @@ impl<'a> Files for &'a FaultyDisk {
         Disk.sync_folder(folder)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.call()?;
+        Disk.link(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         Disk.remove(path)
+    }
+
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        self.call()?;
+        Disk.create_folder(path)
     }
 }
 

@@ -2,6 +2,8 @@
 
 #[path = "support/rounded.rs"]
 mod rounded;
+#[path = "support/runs.rs"]
+mod runs;
 
 use onesheet::data::synthetic;
 use onesheet::data::tensor_file::TensorFile;
@@ -14,77 +16,17 @@ use onesheet::training::config::RunConfig;
 use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint, last_checkpoint};
 use onesheet::training::trainer::{Ending, Event, Trainer};
 use rounded::Rounded;
+use runs::{begin, config, go_on, posters, remains, resumed, rows, trainer};
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
 
-/// 80 posters, 64 of them to train on: 8 steps an epoch.
-fn posters(folder: &TempDir) -> PathBuf {
-    let path = folder.path().join("posters.safetensors");
-    synthetic::write(&path, 80, 32, 7).unwrap();
-    path
-}
-
-fn config(posters: &Path) -> RunConfig {
-    RunConfig {
-        data: Some(posters.into()),
-        batch: 8,
-        epochs: 2,
-        image_size: 32,
-        augment: true,
-        momentum: 0.9,
-        seed: 3,
-        ..RunConfig::default()
-    }
-}
-
-fn trainer(config: &RunConfig, extents: Extents) -> Result<Trainer<Cpu>, TrainingError> {
-    let file = TensorFile::open(config.data.as_deref().unwrap()).unwrap();
-    Trainer::new(Rc::new(Cpu::new()), config.clone(), extents, Arc::new(file))
-}
-
-/// The run in `path` taken up again with `config`.
-fn resumed(config: &RunConfig, path: &Path) -> Result<(Trainer<Cpu>, RunFolder), TrainingError> {
-    let checkpoint = Checkpoint::open(&last_checkpoint(path)).unwrap();
-    let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
-    let trainer = Trainer::resume(Rc::new(Cpu::new()), config.clone(), Extents::miniature(), file, &checkpoint)?;
-    let mut folder = RunFolder::resume(path).unwrap();
-    folder.cut_back(checkpoint.metadata().progress.total_steps).unwrap();
-    Ok((trainer, folder))
-}
-
-/// A run from beginning to end, or to its step limit.
-fn begin(config: &RunConfig, path: &Path) -> Ending {
-    let mut folder = RunFolder::create(path, config).unwrap();
-    let mut trainer = trainer(config, Extents::miniature()).unwrap();
-    trainer.run(&mut folder, &AtomicBool::new(false), &mut |_| {}).unwrap()
-}
-
-fn go_on(config: &RunConfig, path: &Path) -> Ending {
-    let (mut trainer, mut folder) = resumed(config, path).unwrap();
-    trainer.run(&mut folder, &AtomicBool::new(false), &mut |_| {}).unwrap()
-}
-
-fn rows<R: serde::de::DeserializeOwned>(path: &Path) -> Vec<R> {
-    csv::Reader::from_path(path).unwrap().deserialize().collect::<Result<_, _>>().unwrap()
-}
-
-/// Everything a run leaves behind but the time it took.
-fn remains(path: &Path) -> (Vec<u8>, Vec<u8>, Vec<StepRow>, Vec<EpochRow>) {
-    let mut steps: Vec<StepRow> = rows(&path.join("steps.csv"));
-    steps.iter_mut().for_each(|row| row.images_per_second = 0.0);
-    let mut epochs: Vec<EpochRow> = rows(&path.join("log.csv"));
-    epochs.iter_mut().for_each(|row| row.seconds = 0.0);
-    (fs::read(last_checkpoint(path)).unwrap(), fs::read(best_checkpoint(path)).unwrap(), steps, epochs)
-}
-
 #[test]
 fn a_run_stopped_at_any_step_goes_on_to_the_same_bits() {
     let folder = TempDir::new().unwrap();
-    let whole = config(&posters(&folder));
+    let whole = config(&posters(folder.path()));
     let straight = folder.path().join("straight");
     assert_eq!(begin(&whole, &straight), Ending::Finished);
     let expected = remains(&straight);
@@ -103,7 +45,7 @@ fn a_run_stopped_at_any_step_goes_on_to_the_same_bits() {
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     let folder = TempDir::new().unwrap();
-    let whole = config(&posters(&folder));
+    let whole = config(&posters(folder.path()));
     let run = |threads: usize, name: &str| {
         let (path, config) = (folder.path().join(name), whole.clone());
         let limited = RunConfig { max_steps: Some(5), ..config.clone() };
@@ -119,7 +61,7 @@ fn the_number_of_threads_changes_no_bit() {
 #[test]
 fn an_interruption_at_any_moment_is_clean() {
     let folder = TempDir::new().unwrap();
-    let whole = config(&posters(&folder));
+    let whole = config(&posters(folder.path()));
     let straight = folder.path().join("straight");
     begin(&whole, &straight);
 
@@ -146,7 +88,7 @@ fn an_interruption_at_any_moment_is_clean() {
 #[test]
 fn losses_that_arrive_late_change_nothing() {
     let folder = TempDir::new().unwrap();
-    let whole = config(&posters(&folder));
+    let whole = config(&posters(folder.path()));
     let file = Arc::new(TensorFile::open(whole.data.as_deref().unwrap()).unwrap());
     let run = |late: bool, max_steps: Option<u64>, interrupt_at: Option<u64>| {
         let path = folder.path().join(format!("{late}-{max_steps:?}-{interrupt_at:?}"));
@@ -183,7 +125,7 @@ fn losses_that_arrive_late_change_nothing() {
 #[test]
 fn a_validation_that_fails_keeps_the_epochs_steps() {
     let folder = TempDir::new().unwrap();
-    let whole = config(&posters(&folder));
+    let whole = config(&posters(folder.path()));
     let straight = folder.path().join("straight");
     begin(&whole, &straight);
 
@@ -207,7 +149,7 @@ fn a_validation_that_fails_keeps_the_epochs_steps() {
 #[test]
 fn the_logs_tell_what_happened() {
     let folder = TempDir::new().unwrap();
-    let config = RunConfig { epochs: 4, ..config(&posters(&folder)) };
+    let config = RunConfig { epochs: 4, ..config(&posters(folder.path())) };
     let path = folder.path().join("run");
     let mut run = RunFolder::create(&path, &config).unwrap();
     let (mut steps, mut epochs, mut improved) = (Vec::new(), Vec::new(), Vec::new());
@@ -217,6 +159,7 @@ fn the_logs_tell_what_happened() {
             steps.push(*row);
         }
         Event::Validation { done, posters } => assert!(done <= posters && posters == 8),
+        Event::LeftOut { .. } | Event::RolledBack { .. } => panic!("all numbers are good"),
         Event::Epoch { row, scores, best } => {
             assert_eq!(scores.posters, 8);
             assert_eq!(row.weighted_f1, scores.weighted.f1);
@@ -254,7 +197,7 @@ fn the_logs_tell_what_happened() {
 #[test]
 fn a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoint() {
     let folder = TempDir::new().unwrap();
-    let sound = RunConfig { epochs: 1, ..config(&posters(&folder)) };
+    let sound = RunConfig { epochs: 1, ..config(&posters(folder.path())) };
     let path = folder.path().join("run");
     begin(&sound, &path);
     let before = fs::read(last_checkpoint(&path)).unwrap();
@@ -271,7 +214,7 @@ fn a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoint() {
 #[test]
 fn frozen_layers_stay_and_have_no_moments() {
     let folder = TempDir::new().unwrap();
-    let config = RunConfig { trainable: Trainable::Last(10), epochs: 1, ..config(&posters(&folder)) };
+    let config = RunConfig { trainable: Trainable::Last(10), epochs: 1, ..config(&posters(folder.path())) };
     let path = folder.path().join("run");
     let fresh = trainer(&config, Extents::miniature()).unwrap();
     begin(&config, &path);
@@ -291,7 +234,7 @@ fn frozen_layers_stay_and_have_no_moments() {
 #[test]
 fn what_does_not_fit_is_refused_by_name() {
     let folder = TempDir::new().unwrap();
-    let sound = config(&posters(&folder));
+    let sound = config(&posters(folder.path()));
     let refusal = |config: &RunConfig| trainer(config, Extents::miniature()).err().unwrap().to_string();
     let error = refusal(&RunConfig { batch: 65, ..sound.clone() });
     assert!(error.contains("65") && error.contains("64"), "{error}");

@@ -10,12 +10,13 @@ use onesheet::device::DeviceError;
 use onesheet::model::import::ImportError;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::CheckpointError;
+use onesheet::training::run_folder::RunFolderError;
 use std::error::Error;
 use std::process::ExitCode;
 
 /// What `--help` says about them.
 pub const CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 bad data, 4 bad weights or checkpoint, 5 device or memory, \
-6 diverged, 130 or 143 interrupted after saving";
+6 diverged, 129, 130 or 143 interrupted after saving";
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -65,7 +66,7 @@ fn code(error: &(dyn Error + 'static)) -> Option<u8> {
             TrainingError::Loader(error) => loader(error),
             TrainingError::TensorFile(error) => tensor_file(error),
             TrainingError::Checkpoint(error) => checkpoint(error),
-            TrainingError::RunFolder(_) => FAILED,
+            TrainingError::RunFolder(error) => run_folder(error),
             TrainingError::Diverged { .. } => DIVERGED,
             TrainingError::EmptySplit { .. } | TrainingError::OtherPosters { .. } => DATA,
             TrainingError::ImageSize { .. } => USAGE,
@@ -92,6 +93,13 @@ fn code(error: &(dyn Error + 'static)) -> Option<u8> {
         return Some(WEIGHTS);
     }
     error.is::<DeviceError>().then_some(DEVICE)
+}
+
+fn run_folder(error: &RunFolderError) -> u8 {
+    match error {
+        RunFolderError::AllDamaged { .. } | RunFolderError::Checkpoint(_) => WEIGHTS,
+        _ => FAILED,
+    }
 }
 
 fn loader(error: &LoaderError) -> u8 {

@@ -2,11 +2,12 @@
 
 mod narration;
 mod settings;
+mod signals;
 
 pub use settings::Args;
 
 use crate::console::{Console, print};
-use crate::device::{self, Opened};
+use crate::device::{self, Opened, described};
 use crate::exit::Interrupted;
 use anyhow::Context;
 use narration::Progress;
@@ -18,15 +19,14 @@ use onesheet::model::{Architecture, Extents, Model, import};
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::RunConfig;
+use onesheet::training::history::Entry;
 use onesheet::training::profiling::Profiling;
-use onesheet::training::run_folder::{RunFolder, folder_of, last_checkpoint, synthetic_posters};
+use onesheet::training::run_folder::{Resumed, RunFolder, folder_of, synthetic_posters};
 use onesheet::training::trainer::{self, Ending, Event, Trainer};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signals::Signals;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Synthetic posters of a first run: four fifths of them make 50 steps of 16 an epoch.
 const SYNTHETIC_POSTERS: usize = 1000;
@@ -37,13 +37,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.summary {
         return summary(args);
     }
+    // Before anything else, so that from the first moment on a signal finds somebody to hear it.
+    let signals = Signals::catch().context("cannot catch Ctrl-C")?;
     let (run, device) = match &args.resume {
         Some(run) => Run::resume(args, &folder_of(run), console)?,
         None => Run::begin(args, console)?,
     };
     match device {
-        Opened::Cpu(device, why) => train(Rc::new(device), Some(&why), run, console, args),
-        Opened::Cuda(device) => train(Rc::new(device), None, run, console, args),
+        Opened::Cpu(device, why) => train(Rc::new(device), Some(&why), run, &signals, console, args),
+        Opened::Cuda(device) => train(Rc::new(device), None, run, &signals, console, args),
     }
 }
 
@@ -62,6 +64,8 @@ fn summary(args: &Args) -> anyhow::Result<()> {
 /// A run about to start or to go on: its folder held, its posters open, its settings checked.
 struct Run {
     config: RunConfig,
+    /// The settings that it had before, if it goes on.
+    before: Option<RunConfig>,
     folder: RunFolder,
     file: Arc<TensorFile>,
     checkpoint: Option<Checkpoint>,
@@ -75,50 +79,99 @@ impl Run {
     fn begin(args: &Args, console: Console) -> anyhow::Result<(Run, Opened)> {
         let name = args.run.clone().unwrap_or_else(|| PathBuf::from(args.default_run_name()));
         let path = folder_of(&name);
-        let (config, folder, file, device, weights) = match &args.data {
-            Some(data) => {
-                let file = TensorFile::open(data)?;
-                let config = args.config(Some(&file))?;
-                trainer::check(&config, &file)?;
-                let weights = read_weights(&config, file.genres().len())?;
-                let device = device::open(config.device, config.precision, console)?;
-                let folder = RunFolder::create(&path, &config).map_err(TrainingError::from)?;
-                (config, folder, file, device, weights)
-            }
-            None => {
-                let config = args.config(None)?;
-                let weights = read_weights(&config, synthetic::GENRES.len())?;
-                let device = device::open(config.device, config.precision, console)?;
-                let folder = RunFolder::create(&path, &config).map_err(TrainingError::from)?;
-                let posters = synthetic_posters(&path);
-                console
-                    .say(format_args!("no --data: drawing {SYNTHETIC_POSTERS} posters into {}\n", posters.display()));
-                synthetic::write(&posters, SYNTHETIC_POSTERS, config.image_size, config.seed)?;
-                let file = TensorFile::open(&posters)?;
-                trainer::check(&config, &file)?;
-                (config, folder, file, device, weights)
-            }
-        };
-        Ok((Run { config, folder, file: Arc::new(file), checkpoint: None, weights }, device))
+        let file =
+            args.data.as_deref().map(|data| TensorFile::open_for(data, args.io.unwrap_or_default())).transpose()?;
+        let config = args.config(file.as_ref())?;
+        if let Some(file) = &file {
+            trainer::check(&config, file)?;
+        }
+        let (weights, device) = Run::means(&config, file.as_ref(), console)?;
+        let folder = RunFolder::create(&path, &config).map_err(TrainingError::from)?;
+        if folder.begins_anew() {
+            console.say(format_args!("{} had saved nothing yet: it begins anew\n", path.display()));
+        }
+        let file = Run::posters(file, &config, &path, console)?;
+        Ok((Run { config, before: None, folder, file, checkpoint: None, weights }, device))
     }
 
-    /// A run that was stopped, and the device it goes on with.
+    /// A run that was stopped, and the device it goes on with. One that had saved nothing begins anew.
     fn resume(args: &Args, path: &Path, console: Console) -> anyhow::Result<(Run, Opened)> {
-        let mut folder = RunFolder::resume(path).map_err(TrainingError::from)?;
-        let checkpoint = Checkpoint::open(&last_checkpoint(path))?;
-        let metadata = checkpoint.metadata();
-        let config = args.resumed(metadata.config.clone(), metadata.progress.total_steps);
+        let Resumed { mut folder, checkpoint, damaged, config } =
+            RunFolder::resume(path).map_err(TrainingError::from)?;
+        for error in damaged {
+            console.say(format_args!("note: {error}"));
+        }
+        let Some(checkpoint) = checkpoint else {
+            let before = config.context("a run without a checkpoint has settings")?;
+            let config = args.resumed(&before, 0);
+            let file = config.data.as_deref().map(|data| open_posters(data, &config)).transpose()?;
+            if let Some(file) = &file {
+                trainer::check(&config, file)?;
+            }
+            let (weights, device) = Run::means(&config, file.as_ref(), console)?;
+            console.say(format_args!("{} had saved nothing yet: it begins anew\n", path.display()));
+            folder.cut_back(0).map_err(TrainingError::from)?;
+            let file = Run::posters(file, &config, path, console)?;
+            return Ok((Run { config, before: Some(before), folder, file, checkpoint: None, weights }, device));
+        };
+        let before = checkpoint.metadata().config.clone();
+        let steps = checkpoint.metadata().progress.total_steps;
+        let config = args.resumed(&before, steps);
         let posters = config.data.clone().unwrap_or_else(|| synthetic_posters(path));
-        let file = TensorFile::open(&posters)?;
+        let file = Arc::new(open_posters(&posters, &config)?);
         let device = device::open(config.device, config.precision, console)?;
-        folder.cut_back(metadata.progress.total_steps).map_err(TrainingError::from)?;
-        Ok((Run { config, folder, file: Arc::new(file), checkpoint: Some(checkpoint), weights: None }, device))
+        folder.cut_back(steps).map_err(TrainingError::from)?;
+        Ok((Run { config, before: Some(before), folder, file, checkpoint: Some(checkpoint), weights: None }, device))
+    }
+
+    /// The weights and the device that the settings ask for; without a file, for posters drawn in code.
+    fn means(
+        config: &RunConfig,
+        file: Option<&TensorFile>,
+        console: Console,
+    ) -> anyhow::Result<(Option<import::Weights>, Opened)> {
+        let weights = read_weights(config, file.map_or(synthetic::GENRES.len(), |file| file.genres().len()))?;
+        Ok((weights, device::open(config.device, config.precision, console)?))
+    }
+
+    /// The posters of a run at its beginning: the `file` it was given, or such as are drawn into its folder.
+    fn posters(
+        file: Option<TensorFile>,
+        config: &RunConfig,
+        run: &Path,
+        console: Console,
+    ) -> anyhow::Result<Arc<TensorFile>> {
+        if let Some(file) = file {
+            return Ok(Arc::new(file));
+        }
+        let posters = synthetic_posters(run);
+        console.say(format_args!("no --data: drawing {SYNTHETIC_POSTERS} posters into {}\n", posters.display()));
+        synthetic::write(&posters, SYNTHETIC_POSTERS, config.image_size, config.seed)?;
+        let file = TensorFile::open_for(&posters, config.io)?;
+        trainer::check(config, &file)?;
+        Ok(Arc::new(file))
     }
 }
 
+/// The posters of a run that goes on.
+fn open_posters(posters: &Path, config: &RunConfig) -> anyhow::Result<TensorFile> {
+    let file = TensorFile::open_for(posters, config.io);
+    if !posters.exists() {
+        return file.context("the run's posters are not where they were; add --data FILE if they are elsewhere now");
+    }
+    Ok(file?)
+}
+
 /// Trains on `device`: on the processor for the reason `why`, or without one on a GPU.
-fn train<D: Device>(device: Rc<D>, why: Option<&str>, run: Run, console: Console, args: &Args) -> anyhow::Result<()> {
-    let Run { config, mut folder, file, checkpoint, weights } = run;
+fn train<D: Device>(
+    device: Rc<D>,
+    why: Option<&str>,
+    run: Run,
+    signals: &Signals,
+    console: Console,
+    args: &Args,
+) -> anyhow::Result<()> {
+    let Run { config, before, mut folder, file, checkpoint, weights } = run;
     let path = folder.path().to_path_buf();
     let extents = Extents::resnet50();
     let mut trainer = match &checkpoint {
@@ -135,19 +188,25 @@ fn train<D: Device>(device: Rc<D>, why: Option<&str>, run: Run, console: Console
     drop(checkpoint);
     narration::open(console, &trainer, why.unwrap_or_default(), &file, &path);
     let progress = *trainer.progress();
+    let told = described(&**trainer.model().device(), why.unwrap_or_default());
+    let entry =
+        Entry::new(progress.total_steps, told.clone(), before.as_ref().unwrap_or(trainer.config()), trainer.config());
+    for change in &entry.changed {
+        console.say(format_args!("changed from here on: {change}"));
+    }
+    folder.note(trainer.config(), entry).map_err(TrainingError::from)?;
     if progress.total_steps > 0 {
         let (epoch, step) = (progress.epoch + 1, progress.step);
         console.say(format_args!("going on after step {step} of epoch {epoch}, {} in all\n", progress.total_steps));
     }
 
-    let signals = Signals::catch().context("cannot catch Ctrl-C")?;
     let step = format!("a training step at batch {}", trainer.config().batch);
     let mut profiling = args.profile.map(|_| Profiling::new(Rc::clone(trainer.model().device())));
     if profiling.is_some() {
         trainer.ask_at_once();
     }
     let mut shown =
-        Progress::new(console, args.json, trainer.config(), progress.total_steps, trainer.steps_per_epoch());
+        Progress::new(console, args.json, told, trainer.config(), progress.total_steps, trainer.steps_per_epoch());
     if why.is_none() {
         shown.tell_first_step();
     }
@@ -160,7 +219,7 @@ fn train<D: Device>(device: Rc<D>, why: Option<&str>, run: Run, console: Console
     let ending = match trainer.run(&mut folder, &signals.stop, &mut watch) {
         Ok(ending) => ending,
         Err(error) => {
-            shown.fail(&error, &path);
+            shown.fail(&error, &path, folder.saved_step(), trainer.config());
             return Err(error.into());
         }
     };
@@ -169,7 +228,7 @@ fn train<D: Device>(device: Rc<D>, why: Option<&str>, run: Run, console: Console
         narration::profile(&profiling.end(step)?, console, args.json, &path)?;
     }
     match ending {
-        Ending::Interrupted => Err(Interrupted(signals.caught.load(Ordering::Relaxed) as i32).into()),
+        Ending::Interrupted => Err(Interrupted(signals.caught()).into()),
         Ending::Finished | Ending::StepLimit => Ok(()),
     }
 }
@@ -194,23 +253,4 @@ fn start_from<D: Device>(model: &mut Model<D>, weights: &import::Weights, consol
         }
     }
     Ok(())
-}
-
-/// Ctrl-C and TERM: the first asks for a clean end, the second ends at once.
-struct Signals {
-    stop: Arc<AtomicBool>,
-    caught: Arc<AtomicUsize>,
-}
-
-impl Signals {
-    fn catch() -> std::io::Result<Signals> {
-        let signals = Signals { stop: Arc::default(), caught: Arc::default() };
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: what is registered first runs first, and must not yet see the flag that its own signal sets.
-            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&signals.stop))?;
-            flag::register_usize(signal, Arc::clone(&signals.caught), signal as usize)?;
-            flag::register(signal, Arc::clone(&signals.stop))?;
-        }
-        Ok(signals)
-    }
 }

@@ -62,9 +62,16 @@ pub struct Progress {
     pub total_steps: u64,
     /// Sum of this epoch's losses so far.
     pub loss_sum: f64,
+    /// Steps of this epoch that were left out because of a bad number.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u64,
     /// The best validation mAP so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best: Option<f64>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What a checkpoint knows besides its tensors.

@@ -1,5 +1,7 @@
 //! What a run is: every setting that it takes to repeat it, and the presets that fill them in.
 
+use super::history::Entry;
+use crate::data::tensor_file::Access;
 use crate::device::PixelFormat;
 use crate::model::{Extents, ModelConfig, Trainable};
 use crate::ops::pool::Pooling;
@@ -62,6 +64,26 @@ pub struct RunConfig {
     pub augment: bool,
     /// A genre is named where its probability is at least this.
     pub threshold: f64,
+    /// Minutes between two checkpoints within an epoch.
+    #[serde(default = "default_save_every")]
+    pub save_every: f64,
+    /// What happens when a loss or a gradient is no number.
+    #[serde(default)]
+    pub on_bad_numbers: OnBadNumbers,
+    /// Whether the step of a bad number is computed once more to find the layer where it begins.
+    #[serde(default)]
+    pub check_numerics: bool,
+    /// How posters are read from the tensor file.
+    #[serde(default)]
+    pub io: Access,
+    /// Who worked on the run, and what they changed. In `config.toml` only: a checkpoint is the same whoever wrote it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Entry>,
+}
+
+/// Ten minutes: what a kill may cost, against a few seconds of writing.
+fn default_save_every() -> f64 {
+    10.0
 }
 
 impl Default for RunConfig {
@@ -90,6 +112,11 @@ impl Default for RunConfig {
             momentum: 0.99,
             augment: false,
             threshold: 0.3,
+            save_every: default_save_every(),
+            on_bad_numbers: OnBadNumbers::Stop,
+            check_numerics: false,
+            io: Access::Map,
+            history: Vec::new(),
         }
     }
 }
@@ -184,6 +211,19 @@ pub enum Precision {
     Tf32,
     /// Activations and a copy of the weights in bfloat16; sums, statistics and the weights themselves in 32 bits
     Bf16,
+}
+
+/// What happens when a loss or a gradient is no number. The step that has it leaves the weights alone in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnBadNumbers {
+    /// The run ends, with the last checkpoint to go on from
+    #[default]
+    Stop,
+    /// The step is left out, and the run goes on; ten of them one after the other end it
+    Skip,
+    /// The run goes back to its newest checkpoint and on at half the learning rate, three times at most
+    Rollback,
 }
 
 /// How much a genre's errors count.

@@ -115,6 +115,20 @@ impl<D: Device> Learner<D> {
         Ok(loss)
     }
 
+    /// Forgets the steps whose loss nobody has asked for: the weights are about to be replaced.
+    pub fn forget_submitted(&mut self) {
+        self.submitted.clear();
+    }
+
+    /// About how many bytes a checkpoint has.
+    pub fn saved_bytes(&self, keep: Keep) -> u64 {
+        let architecture = self.model.architecture();
+        let sources = sources(&architecture.tensors, architecture.trainable_from, keep);
+        let values: usize = sources.iter().map(|(_, shape, _)| shape.iter().product::<usize>()).sum();
+        // A digest, a name and extents a tensor; and the settings.
+        (4 * values + 256 * sources.len() + 8192) as u64
+    }
+
     /// Writes a checkpoint to `path`, one tensor in host memory at a time.
     ///
     /// # Errors

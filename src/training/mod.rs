@@ -7,6 +7,7 @@
 pub mod checkpoint;
 pub mod config;
 pub mod evaluation;
+pub mod history;
 pub mod learner;
 pub mod profiling;
 pub mod run_folder;
@@ -39,7 +40,7 @@ pub enum TrainingError {
     #[error(transparent)]
     RunFolder(#[from] RunFolderError),
     /// A loss that is no number.
-    #[error("{what} is {loss}: the weights have diverged; the last checkpoint is sound, try a smaller --lr")]
+    #[error("{what} is {loss}: the weights have diverged")]
     Diverged {
         /// Which loss, and when.
         what: String,

@@ -45,7 +45,7 @@ impl<D: Device> Profiling<D> {
             }
             // No training step's.
             Event::Validation { .. } => drop(self.take()),
-            Event::Epoch { .. } => {}
+            Event::Epoch { .. } | Event::LeftOut { .. } | Event::RolledBack { .. } => {}
         }
     }
 

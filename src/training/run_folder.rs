@@ -2,65 +2,33 @@
 //!
 //! ```text
 //! runs/NAME/
-//!   config.toml         every setting, enough to repeat the run
+//!   config.toml         every setting, enough to repeat the run, and who worked on it
 //!   log.csv             a row an epoch
 //!   steps.csv           a row a step
 //!   profile.csv         a row a launch of a step, if the run was asked for it
-//!   checkpoints/        last.safetensors, best.safetensors
-//!   model.safetensors   the best weights alone, to hand on
+//!   checkpoints/        last.safetensors and the two before it, best.safetensors
 //!   lock                held by the trainer at work, with its process id in it
 //! ```
 //!
 //! The lock is the operating system's, on the open file: it goes with the process however that ends, so none is ever
 //! stale. What follows a checkpoint in the logs is cut off when a run goes on from it, so that each step has one row.
 
+mod checkpoints;
+mod logs;
+
+pub use checkpoints::{KEPT, best_checkpoint, last_checkpoint, step_checkpoint};
+pub use logs::{EpochRow, StepRow};
+
+use super::checkpoint::{Checkpoint, CheckpointError, Progress};
 use super::config::RunConfig;
-use crate::files::{Disk, SaveError, quoted, replace};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use super::history::Entry;
+use crate::files::{self, Disk, SaveError, quoted, replace};
+use logs::Log;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-
-/// A row of `steps.csv`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StepRow {
-    /// Steps done in all, this one included.
-    pub step: u64,
-    /// The batch's loss.
-    pub loss: f64,
-    /// Adam's learning rate in this step.
-    pub learning_rate: f64,
-    /// Posters per second.
-    pub images_per_second: f64,
-}
-
-/// A row of `log.csv`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EpochRow {
-    /// Epochs done, this one included.
-    pub epoch: u32,
-    /// Steps done in all.
-    pub step: u64,
-    /// Mean loss of the epoch's training batches.
-    pub train_loss: f64,
-    /// Mean loss over the validation posters.
-    pub validation_loss: f64,
-    /// Share of decisions that are right.
-    pub binary_accuracy: f64,
-    /// F1 averaged over genres by support.
-    pub weighted_f1: f64,
-    /// The fair coin's weighted F1.
-    pub coin_f1: f64,
-    /// Always-yes's weighted F1.
-    pub always_yes_f1: f64,
-    /// Mean average precision.
-    pub mean_average_precision: f64,
-    /// Adam's learning rate in the epoch's last step.
-    pub learning_rate: f64,
-    /// Seconds since the epoch began, or was resumed.
-    pub seconds: f64,
-}
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Why a run folder could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +63,35 @@ pub enum RunFolderError {
         /// The file looked for.
         missing: PathBuf,
     },
+    /// No checkpoint of the run is whole.
+    #[error("no checkpoint of {} is whole: {}", path.display(), damaged.iter().map(CheckpointError::to_string).collect::<Vec<_>>().join("; "))]
+    AllDamaged {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with each.
+        damaged: Vec<CheckpointError>,
+    },
+    /// The run has no checkpoint, and its settings cannot be read.
+    #[error("{} has no checkpoint yet, and its settings cannot be read to begin anew: {cause}; remove the folder, or choose another --run", path.display())]
+    Settings {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with `config.toml`.
+        cause: String,
+    },
+    /// The disk has no room for the checkpoints.
+    #[error("{} has {} MB free, and the run needs {} MB more for its checkpoints; free some, or choose another --run", path.display(), free.div_ceil(1_000_000), needed.div_ceil(1_000_000))]
+    NoSpace {
+        /// The folder.
+        path: PathBuf,
+        /// Bytes there are.
+        free: u64,
+        /// Bytes it takes.
+        needed: u64,
+    },
+    /// A checkpoint that a later release wrote.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// A log cannot be read back.
     #[error("cannot read {}: {cause}; move it away and the run goes on with a new one", path.display())]
     Log {
@@ -114,21 +111,6 @@ pub fn folder_of(name: &Path) -> PathBuf {
     if bare { Path::new("runs").join(name) } else { name.to_path_buf() }
 }
 
-/// The checkpoint that a run goes on from.
-pub fn last_checkpoint(run: &Path) -> PathBuf {
-    run.join("checkpoints").join("last.safetensors")
-}
-
-/// The checkpoint with the best validation mAP.
-pub fn best_checkpoint(run: &Path) -> PathBuf {
-    run.join("checkpoints").join("best.safetensors")
-}
-
-/// The best weights without the optimiser's state.
-pub fn exported_model(run: &Path) -> PathBuf {
-    run.join("model.safetensors")
-}
-
 /// The launches of a training step and their times.
 pub fn profile_table(run: &Path) -> PathBuf {
     run.join("profile.csv")
@@ -144,44 +126,96 @@ pub fn synthetic_posters(run: &Path) -> PathBuf {
 pub struct RunFolder {
     path: PathBuf,
     /// Open as long as the lock is held.
-    _lock: File,
-    steps: File,
-    epochs: File,
+    lock: File,
+    steps: Log,
+    epochs: Log,
+    history: Vec<Entry>,
+    /// The step that `last.safetensors` holds, if it is known to be whole.
+    last: Option<u64>,
+    /// The state that this process saved last, and when; at first when it took the folder.
+    saved: Option<Progress>,
+    saved_at: Instant,
+    /// Whether there was a run here that had not saved anything.
+    begins_anew: bool,
+}
+
+/// A run folder to go on in.
+#[derive(Debug)]
+pub struct Resumed {
+    /// The folder, held.
+    pub folder: RunFolder,
+    /// The newest checkpoint that is whole. None before the first was saved: the run begins anew.
+    pub checkpoint: Option<Checkpoint>,
+    /// What is wrong with newer ones.
+    pub damaged: Vec<CheckpointError>,
+    /// The settings in `config.toml`, if they can be read.
+    pub config: Option<RunConfig>,
 }
 
 impl RunFolder {
-    /// Makes the folder of a new run, locks it and writes `config.toml`.
+    /// Makes the folder of a new run, locks it and writes `config.toml`. A run that was there and has no checkpoint yet has nothing to
+    /// lose: it begins anew.
     ///
     /// # Errors
     /// [`RunFolderError::Taken`], [`RunFolderError::Locked`] or [`RunFolderError::Unwritable`].
     pub fn create(path: &Path, config: &RunConfig) -> Result<Self, RunFolderError> {
-        let checkpoints = path.join("checkpoints");
-        fs::create_dir_all(&checkpoints).map_err(|cause| unwritable(path, cause))?;
+        let folder = checkpoints::folder(path);
+        files::create_folder(&Disk, &folder).map_err(|cause| unwritable(path, cause))?;
         let lock = lock(path)?;
-        if last_checkpoint(path).exists() || path.join("config.toml").exists() {
+        if !checkpoints::all(path).is_empty() {
             return Err(RunFolderError::Taken { path: path.into() });
         }
-        let text = config.to_toml().map_err(|error| unwritable(&path.join("config.toml"), io::Error::other(error)))?;
-        replace(&Disk, &path.join("config.toml"), text.as_bytes())?;
-        RunFolder::open(path, lock)
+        let mut folder = RunFolder::open(path, lock)?;
+        folder.begins_anew = config_file(path).exists();
+        folder.cut_back(0)?;
+        folder.write_config(config)?;
+        Ok(folder)
     }
 
-    /// Locks the folder of a run that has a checkpoint to go on from.
+    /// Locks the folder of a run and looks for the checkpoint to go on from.
     ///
     /// # Errors
-    /// [`RunFolderError::NoRun`], [`RunFolderError::Locked`] or [`RunFolderError::Unwritable`].
-    pub fn resume(path: &Path) -> Result<Self, RunFolderError> {
-        let missing = last_checkpoint(path);
-        if !missing.exists() {
-            return Err(RunFolderError::NoRun { path: path.into(), missing });
+    /// [`RunFolderError::NoRun`], [`RunFolderError::AllDamaged`], [`RunFolderError::Settings`], [`RunFolderError::Locked`] or
+    /// [`RunFolderError::Unwritable`].
+    pub fn resume(path: &Path) -> Result<Resumed, RunFolderError> {
+        let missing = config_file(path);
+        if !missing.exists() && checkpoints::all(path).is_empty() {
+            return Err(RunFolderError::NoRun { path: path.into(), missing: last_checkpoint(path) });
         }
         let lock = lock(path)?;
-        RunFolder::open(path, lock)
+        let text = fs::read_to_string(&missing).map_err(|error| error.to_string());
+        let config = text.and_then(|text| toml::from_str::<RunConfig>(&text).map_err(|error| error.to_string()));
+        let (checkpoint, damaged) = match checkpoints::newest(path)? {
+            Some((checkpoint, damaged)) => (Some(checkpoint), damaged),
+            None => (None, Vec::new()),
+        };
+        let mut config = match config {
+            Ok(config) => Some(config),
+            // The checkpoint has the settings as well; all that is lost is the history.
+            Err(_) if checkpoint.is_some() => None,
+            Err(cause) => return Err(RunFolderError::Settings { path: path.into(), cause }),
+        };
+        let mut folder = RunFolder::open(path, lock)?;
+        folder.history = config.as_mut().map_or(Vec::new(), |config| std::mem::take(&mut config.history));
+        let is_last = |checkpoint: &&Checkpoint| checkpoint.path() == last_checkpoint(path);
+        folder.last = checkpoint.as_ref().filter(is_last).map(|last| last.metadata().progress.total_steps);
+        Ok(Resumed { folder, checkpoint, damaged, config })
     }
 
     fn open(path: &Path, lock: File) -> Result<Self, RunFolderError> {
-        let (steps, epochs) = (append(&path.join("steps.csv"))?, append(&path.join("log.csv"))?);
-        Ok(RunFolder { path: path.into(), _lock: lock, steps, epochs })
+        let (steps, epochs) = (Log::open(path.join("steps.csv"))?, Log::open(path.join("log.csv"))?);
+        let (history, saved_at) = (Vec::new(), Instant::now());
+        Ok(RunFolder {
+            path: path.into(),
+            lock,
+            steps,
+            epochs,
+            history,
+            last: None,
+            saved: None,
+            saved_at,
+            begins_anew: false,
+        })
     }
 
     /// Where it is.
@@ -189,16 +223,91 @@ impl RunFolder {
         &self.path
     }
 
+    /// Whether there was a run here before, stopped before it had saved anything, that this one takes the place of.
+    pub fn begins_anew(&self) -> bool {
+        self.begins_anew
+    }
+
+    /// Notes in `config.toml` that a trainer begins, or changes a setting.
+    ///
+    /// # Errors
+    /// [`RunFolderError::Save`].
+    pub fn note(&mut self, config: &RunConfig, entry: Entry) -> Result<(), RunFolderError> {
+        self.history.push(entry);
+        self.write_config(config)
+    }
+
+    fn write_config(&self, config: &RunConfig) -> Result<(), RunFolderError> {
+        let (path, config) = (config_file(&self.path), RunConfig { history: self.history.clone(), ..config.clone() });
+        let text = config.to_toml().map_err(|error| unwritable(&path, io::Error::other(error)))?;
+        Ok(replace(&Disk, &path, text.as_bytes())?)
+    }
+
+    /// Whether the disk has room for all checkpoints that the run keeps and the one being written, of `full` bytes, and for the best
+    /// and the one that replaces it, of `weights` bytes.
+    ///
+    /// # Errors
+    /// [`RunFolderError::NoSpace`], and [`RunFolderError::Unwritable`] where the system does not say.
+    pub fn check_space(&self, full: u64, weights: u64) -> Result<(), RunFolderError> {
+        let free = files::free_space(&self.path).map_err(|cause| unwritable(&self.path, cause))?;
+        let size = |path: PathBuf| fs::metadata(path).map_or(0, |file| file.len());
+        let there: u64 = checkpoints::all(&self.path).into_iter().map(size).sum();
+        let best = size(best_checkpoint(&self.path));
+        let needed = ((KEPT as u64 + 1) * full).saturating_sub(there) + (2 * weights).saturating_sub(best);
+        if needed <= free { Ok(()) } else { Err(RunFolderError::NoSpace { path: self.path.clone(), free, needed }) }
+    }
+
+    /// How long ago this process saved, or took the folder.
+    pub fn since_save(&self) -> Duration {
+        self.saved_at.elapsed()
+    }
+
+    /// The step of the newest checkpoint that is known to be whole.
+    pub fn saved_step(&self) -> Option<u64> {
+        self.last
+    }
+
+    /// Has `write` replace `last.safetensors` by the state at `progress`; what it held becomes the first of the older ones. Does nothing
+    /// if it was just that state that was saved last.
+    ///
+    /// # Errors
+    /// Those of `write`; the checkpoints are then as they were.
+    pub fn save<E>(&mut self, progress: &Progress, write: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
+        if self.saved.as_ref() == Some(progress) {
+            return Ok(());
+        }
+        let steps = progress.total_steps;
+        if let Some(before) = self.last.filter(|&before| before != steps) {
+            checkpoints::keep(&Disk, &self.path, before);
+        }
+        write(&last_checkpoint(&self.path))?;
+        checkpoints::prune(&Disk, &self.path, steps);
+        (self.last, self.saved, self.saved_at) = (Some(steps), Some(*progress), Instant::now());
+        Ok(())
+    }
+
+    /// Has the next [`save`](Self::save) write even the state that was saved last, since its settings have changed.
+    pub fn save_again(&mut self) {
+        self.saved = None;
+    }
+
+    /// The newest checkpoint that is whole, to go back to.
+    ///
+    /// # Errors
+    /// [`RunFolderError::AllDamaged`], and [`RunFolderError::NoRun`] if there is none.
+    pub fn newest(&mut self) -> Result<Checkpoint, RunFolderError> {
+        let newest = checkpoints::newest(&self.path)?;
+        let missing = || RunFolderError::NoRun { path: self.path.clone(), missing: last_checkpoint(&self.path) };
+        Ok(newest.ok_or_else(missing)?.0)
+    }
+
     /// Cuts both logs back to the first `steps` steps, where the checkpoint stands.
     ///
     /// # Errors
     /// [`RunFolderError::Log`] for a log that is not ours, [`RunFolderError::Save`] when it cannot be replaced.
     pub fn cut_back(&mut self, steps: u64) -> Result<(), RunFolderError> {
-        let (step_log, epoch_log) = (self.path.join("steps.csv"), self.path.join("log.csv"));
-        keep_rows(&step_log, |row: &StepRow| row.step <= steps)?;
-        keep_rows(&epoch_log, |row: &EpochRow| row.step <= steps)?;
-        (self.steps, self.epochs) = (append(&step_log)?, append(&epoch_log)?);
-        Ok(())
+        self.steps.keep(|row: &StepRow| row.step <= steps)?;
+        self.epochs.keep(|row: &EpochRow| row.step <= steps)
     }
 
     /// Adds a row to `steps.csv`.
@@ -206,7 +315,7 @@ impl RunFolder {
     /// # Errors
     /// [`RunFolderError::Unwritable`].
     pub fn log_step(&mut self, row: &StepRow) -> Result<(), RunFolderError> {
-        log(&mut self.steps, row).map_err(|cause| unwritable(&self.path.join("steps.csv"), cause))
+        self.steps.add(row)
     }
 
     /// Adds a row to `log.csv`.
@@ -214,8 +323,31 @@ impl RunFolder {
     /// # Errors
     /// [`RunFolderError::Unwritable`].
     pub fn log_epoch(&mut self, row: &EpochRow) -> Result<(), RunFolderError> {
-        log(&mut self.epochs, row).map_err(|cause| unwritable(&self.path.join("log.csv"), cause))
+        self.epochs.add(row)
     }
+}
+
+#[cfg(test)]
+impl RunFolder {
+    /// Has the log `name` fail once it has got so many steps.
+    pub(super) fn fill_disk_for(&mut self, name: &str, steps: u64) {
+        match name {
+            "steps.csv" => self.steps.rows_left = Some(steps - 1),
+            _ => self.epochs.rows_left = Some(0),
+        }
+    }
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        // So that who takes the lock next is not mistaken for this process in the moment before it has written its own id.
+        let _ = self.lock.set_len(0);
+    }
+}
+
+/// The settings of a run.
+fn config_file(run: &Path) -> PathBuf {
+    run.join("config.toml")
 }
 
 fn unwritable(path: &Path, cause: io::Error) -> RunFolderError {
@@ -236,43 +368,20 @@ fn lock(folder: &Path) -> Result<File, RunFolderError> {
             Ok(file)
         }
         Err(TryLockError::Error(cause)) => Err(failed(cause)),
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // Empty for the moment between the other's locking and its writing.
-            let written = file.read_to_string(&mut holder).is_ok_and(|length| length > 0);
-            let holder = if written { holder } else { "unknown".into() };
-            Err(RunFolderError::Locked { path: folder.into(), holder })
-        }
+        Err(TryLockError::WouldBlock) => Err(RunFolderError::Locked { path: folder.into(), holder: holder(&mut file) }),
     }
 }
 
-/// Opens a log at its end.
-fn append(path: &Path) -> Result<File, RunFolderError> {
-    OpenOptions::new().append(true).create(true).open(path).map_err(|cause| unwritable(path, cause))
-}
-
-/// Writes one row, in one call so that a kill leaves whole rows, and the header before the first.
-fn log(file: &mut File, row: &impl Serialize) -> io::Result<()> {
-    let empty = file.metadata()?.len() == 0;
-    let mut line = csv::WriterBuilder::new().has_headers(empty).from_writer(Vec::new());
-    line.serialize(row).map_err(io::Error::other)?;
-    file.write_all(&line.into_inner().map_err(|error| error.into_error())?)
-}
-
-/// Rewrites a log with the rows that `keep` accepts. A power cut may have torn the last row: without its line end it goes.
-fn keep_rows<R: Serialize + DeserializeOwned>(path: &Path, keep: impl Fn(&R) -> bool) -> Result<(), RunFolderError> {
-    let unreadable = |cause: csv::Error| RunFolderError::Log { path: path.into(), cause };
-    let text = fs::read(path).map_err(|error| unreadable(error.into()))?;
-    let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-    let mut kept = csv::Writer::from_writer(Vec::new());
-    for row in csv::Reader::from_reader(&text[..whole]).deserialize() {
-        let row: R = row.map_err(unreadable)?;
-        if keep(&row) {
-            kept.serialize(row).map_err(unreadable)?;
+/// The id that the holder of the lock has written into it. Between its locking and its writing there is a moment without.
+fn holder(file: &mut File) -> String {
+    for _ in 0..100 {
+        let mut holder = String::new();
+        if file.rewind().and_then(|()| file.read_to_string(&mut holder)).is_ok_and(|length| length > 0) {
+            return holder;
         }
+        thread::sleep(Duration::from_millis(5));
     }
-    let kept = kept.into_inner().map_err(|error| unreadable(error.into_error().into()))?;
-    Ok(replace(&Disk, path, &kept)?)
+    "unknown".into()
 }
 
 #[cfg(test)]
@@ -308,7 +417,7 @@ mod tests {
         }
         run.log_epoch(&epoch(1, 2)).unwrap();
         run.log_epoch(&epoch(2, 4)).unwrap();
-        run.steps.write_all(b"6,0.1").unwrap();
+        fs::OpenOptions::new().append(true).open(folder.path().join("steps.csv")).unwrap().write_all(b"6,0.1").unwrap();
         run.cut_back(3).unwrap();
         run.log_step(&step(4)).unwrap();
         run.log_epoch(&epoch(2, 4)).unwrap();
@@ -334,8 +443,82 @@ mod tests {
         let error = RunFolder::create(folder.path(), &RunConfig::default()).unwrap_err().to_string();
         assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
         drop(run);
-        let error = RunFolder::create(folder.path(), &RunConfig::default()).unwrap_err();
-        assert!(matches!(error, RunFolderError::Taken { .. }), "{error}");
+        // Killed before it had saved anything, it has nothing to lose.
+        assert!(RunFolder::create(folder.path(), &RunConfig::default()).unwrap().begins_anew());
+        for checkpoint in [last_checkpoint(folder.path()), step_checkpoint(folder.path(), 7)] {
+            fs::write(&checkpoint, "one").unwrap();
+            let error = RunFolder::create(folder.path(), &RunConfig::default()).unwrap_err();
+            assert!(matches!(error, RunFolderError::Taken { .. }), "{error}");
+            fs::remove_file(&checkpoint).unwrap();
+        }
+    }
+
+    /// The moment between the holder's locking and its writing, drawn out.
+    #[test]
+    fn the_loser_waits_for_the_winners_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = File::create(folder.path().join("lock")).unwrap();
+        lock.try_lock().unwrap();
+        let writer = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            (&lock).write_all(b"4711").unwrap();
+            lock
+        });
+        let error = RunFolder::create(folder.path(), &RunConfig::default()).unwrap_err().to_string();
+        assert!(error.contains("in use by process 4711"), "{error}");
+        drop(writer.join().unwrap());
+        drop(RunFolder::create(folder.path(), &RunConfig::default()).unwrap());
+        assert_eq!(fs::read_to_string(folder.path().join("lock")).unwrap(), "", "nobody holds it");
+    }
+
+    #[test]
+    fn the_newest_three_checkpoints_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = RunFolder::create(folder.path(), &RunConfig::default()).unwrap();
+        let saves = std::cell::Cell::new(0);
+        let save = |run: &mut RunFolder, step: u64, total_steps: u64| {
+            let progress = Progress { step, total_steps, ..Progress::default() };
+            run.save(&progress, |path| {
+                saves.set(saves.get() + 1);
+                replace(&Disk, path, total_steps.to_string().as_bytes())
+            })
+            .unwrap();
+        };
+        for steps in [3, 8, 12, 20] {
+            save(&mut run, steps, steps);
+            // The same state is not written twice; another at the same step, such as the epoch's end, is.
+            save(&mut run, steps, steps);
+            save(&mut run, 0, steps);
+        }
+        assert_eq!(saves.get(), 8);
+        let held: Vec<(PathBuf, String)> = checkpoints::all(folder.path())
+            .into_iter()
+            .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
+            .collect();
+        let expected = [(last_checkpoint(folder.path()), 20), (step_checkpoint(folder.path(), 12), 12)];
+        let expected = expected.into_iter().chain([(step_checkpoint(folder.path(), 8), 8)]);
+        assert_eq!(held, expected.map(|(path, step)| (path, step.to_string())).collect::<Vec<_>>());
+        // Gone back to step 8, because 20 and 12 were damaged: what is newer than the run goes with the next save.
+        run.last = None;
+        save(&mut run, 9, 9);
+        let held = checkpoints::all(folder.path());
+        assert_eq!(held, [last_checkpoint(folder.path()), step_checkpoint(folder.path(), 8)]);
+    }
+
+    #[test]
+    fn a_disk_without_room_is_refused_before_the_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunFolder::create(folder.path(), &RunConfig::default()).unwrap();
+        run.check_space(1000, 100).unwrap();
+        let free = files::free_space(folder.path()).unwrap();
+        let error = run.check_space(free / 3, 0).unwrap_err();
+        assert!(matches!(&error, RunFolderError::NoSpace { needed, .. } if *needed == free / 3 * 4), "{error}");
+        assert!(error.to_string().contains("--run"), "{error}");
+        // What is there already need not be found once more.
+        fs::write(last_checkpoint(folder.path()), [0; 900]).unwrap();
+        fs::write(best_checkpoint(folder.path()), [0; 50]).unwrap();
+        let RunFolderError::NoSpace { needed, .. } = run.check_space(1 << 60, 1 << 50).unwrap_err() else { panic!() };
+        assert_eq!(needed, (4 << 60) - 900 + (2 << 50) - 50);
     }
 
     #[test]

@@ -3,26 +3,27 @@
 //! Everything random is a pure function of seed, epoch and poster, so a checkpoint holds two numbers, epoch and step, where
 //! others keep the state of generators; a run resumed at any step goes on to the same bits as one left alone.
 
+mod bad_numbers;
+mod epoch;
+mod validation;
+
 use super::TrainingError;
 use super::checkpoint::{Checkpoint, Metadata, Progress};
 use super::config::RunConfig;
-use super::evaluation::Answers;
 use super::learner::{Keep, Learner};
-use super::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint, last_checkpoint};
+use super::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint};
 use crate::data::Split;
-use crate::data::augmentation::Augmentation;
-use crate::data::loader::{Batch, Loader, LoaderError};
+use crate::data::loader::LoaderError;
 use crate::data::tensor_file::TensorFile;
 use crate::device::Device;
 use crate::metrics::Scores;
 use crate::model::{Extents, Model};
 use crate::optim::Warmup;
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 /// A run in memory.
 pub struct Trainer<D: Device> {
@@ -31,10 +32,17 @@ pub struct Trainer<D: Device> {
     train: Arc<[u32]>,
     validation: Arc<[u32]>,
     class_weights: Vec<f32>,
-    warmup: Warmup,
     learner: Learner<D>,
     progress: Progress,
     asks_at_once: bool,
+    /// Learning rates of the steps that the device is at.
+    under_way: VecDeque<f64>,
+    /// When the step before was done.
+    clock: Instant,
+    /// Steps with a bad number, one after the other.
+    bad_in_a_row: u32,
+    /// How often the run went back because of a bad number.
+    rollbacks: u32,
 }
 
 /// What happens in a run, for whoever watches.
@@ -50,6 +58,20 @@ pub enum Event<'a> {
         done: u64,
         /// Steps in an epoch.
         steps: u64,
+    },
+    /// A step was left out: it had a bad number.
+    LeftOut {
+        /// What was no number.
+        why: &'a str,
+    },
+    /// The run went back to a checkpoint: it met a bad number.
+    RolledBack {
+        /// What was no number.
+        why: &'a str,
+        /// Steps done at the checkpoint.
+        step: u64,
+        /// The learning rate from there on.
+        learning_rate: f64,
     },
     /// Some validation posters were scored.
     Validation {
@@ -96,8 +118,6 @@ impl<D: Device> Trainer<D> {
         let counts = file.class_counts(&train);
         let class_weights = config.class_weights.weights(&counts, train.len());
         let learner = Learner::new(device, config.model(extents, file.genres().len()), config.seed)?;
-        let warmup_steps = config.warmup_epochs * (train.len() / config.batch) as f64;
-        let warmup = Warmup { rate: config.learning_rate, steps: warmup_steps.ceil() as u64 };
         let (train, validation) = (train.into(), validation.into());
         Ok(Trainer {
             config,
@@ -105,14 +125,18 @@ impl<D: Device> Trainer<D> {
             train,
             validation,
             class_weights,
-            warmup,
             learner,
             progress: Progress::default(),
             asks_at_once: false,
+            under_way: VecDeque::new(),
+            clock: Instant::now(),
+            bad_in_a_row: 0,
+            rollbacks: 0,
         })
     }
 
-    /// A run as `checkpoint` left it. `config` is the checkpoint's, but for what may differ: device, epochs, step limit.
+    /// A run as `checkpoint` left it. `config` is the checkpoint's, but for what changes nothing that was: device, data file, epochs,
+    /// learning rate and so on.
     ///
     /// # Errors
     /// As for [`new`](Self::new), and [`TrainingError::OtherPosters`] or the checkpoint's if the two do not belong together.
@@ -173,150 +197,57 @@ impl<D: Device> Trainer<D> {
     /// checkpoints into `folder` and tells `watch` what happens.
     ///
     /// # Errors
-    /// [`TrainingError`]; `last.safetensors`, if an epoch has come to its end, is then a state to go on from.
+    /// [`TrainingError`]. Unless it is that of a bad number or a device that is lost, everything up to it is saved first.
     pub fn run(
         &mut self,
         folder: &mut RunFolder,
         stop: &AtomicBool,
         watch: &mut dyn FnMut(Event<'_>),
     ) -> Result<Ending, TrainingError> {
+        folder.check_space(self.learner.saved_bytes(Keep::Everything), self.learner.saved_bytes(Keep::Weights))?;
+        self.save_what_to_go_back_to(folder)?;
         while self.progress.epoch < self.config.epochs {
             let began = Instant::now();
-            let ending = match self.epoch(folder, stop, watch)? {
-                Some(ending) => Some(ending),
-                None => self.validate(folder, stop, watch, began)?,
+            let result = match self.epoch(folder, stop, watch) {
+                Ok(None) => self.validate(folder, stop, watch, began),
+                ended => ended,
             };
-            if let Some(ending) = ending {
-                self.save_last(folder)?;
-                return Ok(ending);
+            match result {
+                Ok(None) => {}
+                Ok(Some(ending)) => {
+                    self.save(folder)?;
+                    return Ok(ending);
+                }
+                Err(error) if is_bad_number(&error) => self.go_back(error, folder, watch)?,
+                Err(error) => {
+                    // On a device that is lost or a disk that is full this fails as well, and the first error is the one to hear of.
+                    let _ = self.settle(folder, watch).and_then(|()| self.save(folder));
+                    return Err(error);
+                }
             }
         }
         Ok(Ending::Finished)
     }
 
-    /// The training steps left in this epoch.
-    fn epoch(
-        &mut self,
-        folder: &mut RunFolder,
-        stop: &AtomicBool,
-        watch: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Option<Ending>, TrainingError> {
-        let RunConfig { seed, batch, .. } = self.config;
-        let Progress { epoch, step: first, .. } = self.progress;
-        let augmentation = if self.config.augment { Augmentation::FlipShift } else { Augmentation::None };
-        let (file, train) = (Arc::clone(&self.file), Arc::clone(&self.train));
-        let mut batches = Loader::train(file, train, batch, seed, epoch, first as usize, augmentation)?;
-        let format = self.config.pixels.format();
-        let mut clock = Instant::now();
-        let mut staged = self.stage(&mut batches)?;
-        // Learning rates of the steps that the device is at.
-        let mut under_way = VecDeque::new();
-        loop {
-            let submitted = self.progress.total_steps + under_way.len() as u64;
-            let ending = if self.config.max_steps.is_some_and(|limit| submitted >= limit) {
-                Some(Ending::StepLimit)
-            } else if stop.load(Ordering::Relaxed) {
-                Some(Ending::Interrupted)
-            } else {
-                None
-            };
-            let next = if ending.is_none() { staged.take() } else { None };
-            let is_last = next.is_none();
-            if let Some((loaded, pixels)) = next {
-                let learning_rate = self.warmup.rate_at(submitted + 1);
-                self.learner.submit(pixels, batch, &format, &loaded.labels, &self.class_weights, learning_rate)?;
-                under_way.push_back(learning_rate);
-                batches.recycle(loaded);
-                // The next batch travels while the device works on this one.
-                staged = self.stage(&mut batches)?;
-            }
-            // A loss is read while the next step runs, so that the device never waits for the host; unless it is here already, no
-            // step follows, or somebody asks.
-            let at_once = is_last || self.asks_at_once;
-            while !under_way.is_empty() && (at_once || under_way.len() > 1 || self.learner.has_loss()) {
-                let loss = self.learner.loss()?;
-                let learning_rate = under_way.pop_front().unwrap_or_default();
-                self.progress.step += 1;
-                self.progress.total_steps += 1;
-                self.progress.loss_sum += loss;
-                let images_per_second = batch as f64 / clock.elapsed().as_secs_f64();
-                clock = Instant::now();
-                let row = StepRow { step: self.progress.total_steps, loss, learning_rate, images_per_second };
-                folder.log_step(&row)?;
-                watch(Event::Step { row: &row, epoch, done: self.progress.step, steps: self.steps_per_epoch() });
-            }
-            if is_last {
-                return Ok(ending);
-            }
-        }
+    /// The learning rate of a step, counted from 1 over the whole run.
+    fn rate_at(&self, step: u64) -> f64 {
+        let steps = self.config.warmup_epochs * self.steps_per_epoch() as f64;
+        Warmup { rate: self.config.learning_rate, steps: steps.ceil() as u64 }.rate_at(step)
     }
 
-    /// The next batch, its pixels on their way to the device.
-    fn stage(&self, batches: &mut Loader) -> Result<Option<(Batch, D::Pixels)>, TrainingError> {
-        let Some(batch) = batches.next().transpose()? else { return Ok(None) };
-        let pixels = self.model().device().upload_pixels(&batch.pixels, &batch.placements)?;
-        Ok(Some((batch, pixels)))
+    /// Saves everything.
+    fn save(&self, folder: &mut RunFolder) -> Result<(), TrainingError> {
+        let write = |path: &std::path::Path| self.learner.save(path, &self.metadata(), Keep::Everything);
+        folder.save(&self.progress, write)
     }
 
-    /// The end of an epoch: scores, log row, checkpoints.
-    fn validate(
-        &mut self,
-        folder: &mut RunFolder,
-        stop: &AtomicBool,
-        watch: &mut dyn FnMut(Event<'_>),
-        began: Instant,
-    ) -> Result<Option<Ending>, TrainingError> {
-        let posters = self.validation.len();
-        let answers = Answers::collect(
-            self.learner.model(),
-            &self.file,
-            Arc::clone(&self.validation),
-            self.config.batch,
-            &self.config.pixels.format(),
-            &self.class_weights,
-            |done| {
-                watch(Event::Validation { done, posters });
-                if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            },
-        );
-        if let Err(TrainingError::Device(_) | TrainingError::Loader(_)) = &answers {
-            // The epoch's steps are kept: with --resume the processor can validate them, or a device with more room. On
-            // a device that is lost this fails as well, and the first error is the one to hear of.
-            let _ = self.save_last(folder);
-        }
-        let Some(answers) = answers? else { return Ok(Some(Ending::Interrupted)) };
-        let scores = answers.scores(&self.thresholds());
-        let score = scores.mean_average_precision();
-        let best = self.progress.best.is_none_or(|best| score > best);
-        let Progress { epoch, total_steps, loss_sum, .. } = self.progress;
-        let row = EpochRow {
-            epoch: epoch + 1,
-            step: total_steps,
-            train_loss: loss_sum / self.steps_per_epoch() as f64,
-            validation_loss: answers.loss,
-            binary_accuracy: scores.binary_accuracy(),
-            weighted_f1: scores.weighted.f1,
-            coin_f1: scores.weighted.coin_f1,
-            always_yes_f1: scores.weighted.always_yes_f1,
-            mean_average_precision: score,
-            learning_rate: self.warmup.rate_at(total_steps),
-            seconds: began.elapsed().as_secs_f64(),
-        };
-        folder.log_epoch(&row)?;
-
-        let best_score = if best { Some(score) } else { self.progress.best };
-        self.progress = Progress { epoch: epoch + 1, step: 0, total_steps, loss_sum: 0.0, best: best_score };
-        // The best one first: killed between the two, the run goes on from before this epoch's end and writes it again.
-        if best {
-            self.learner.save(&best_checkpoint(folder.path()), &self.metadata(), Keep::Weights)?;
-        }
-        self.save_last(folder)?;
-        watch(Event::Epoch { row: &row, scores: &scores, best });
-        Ok(None)
+    /// Whether it is time for a checkpoint within an epoch.
+    fn is_save_due(&self, folder: &RunFolder) -> bool {
+        folder.since_save() >= Duration::try_from_secs_f64(60.0 * self.config.save_every).unwrap_or(Duration::MAX)
     }
 
-    fn save_last(&self, folder: &RunFolder) -> Result<(), TrainingError> {
-        self.learner.save(&last_checkpoint(folder.path()), &self.metadata(), Keep::Everything)
+    fn save_best(&self, folder: &RunFolder) -> Result<(), TrainingError> {
+        self.learner.save(&best_checkpoint(folder.path()), &self.metadata(), Keep::Weights)
     }
 
     fn thresholds(&self) -> Vec<f64> {
@@ -334,6 +265,12 @@ impl<D: Device> Trainer<D> {
             config: self.config.clone(),
         }
     }
+}
+
+/// Whether the run met a number that is none, rather than a device, a disk or a file that failed.
+pub fn is_bad_number(error: &TrainingError) -> bool {
+    use super::checkpoint::CheckpointError::NotFinite;
+    matches!(error, TrainingError::Diverged { .. } | TrainingError::Checkpoint(NotFinite { .. }))
 }
 
 /// Refuses settings that the posters cannot serve, before anything is allocated.

@@ -13,8 +13,8 @@ use onesheet::profile::Profile;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint;
 use onesheet::training::config::{Pixels, RunConfig};
-use onesheet::training::run_folder::{EpochRow, best_checkpoint, last_checkpoint, profile_table};
-use onesheet::training::trainer::{Ending, Event, Trainer};
+use onesheet::training::run_folder::{EpochRow, best_checkpoint, profile_table};
+use onesheet::training::trainer::{Ending, Event, Trainer, is_bad_number};
 use serde_json::json;
 use std::fmt::Display;
 use std::path::Path;
@@ -23,8 +23,11 @@ use std::time::{Duration, Instant};
 /// The version of the lines that `--json` prints.
 const SCHEMA: u32 = 1;
 
-/// Off a terminal, a line at least so far from the one before.
-const PLAIN_PAUSE: Duration = Duration::from_secs(15);
+/// Off a terminal, the pause before the next line of progress of a run that has lasted so long: a few lines in the first minutes, a
+/// few an hour after days.
+fn plain_pause(lasted: Duration) -> Duration {
+    (lasted / 20).clamp(Duration::from_secs(15), Duration::from_secs(900))
+}
 
 /// Says what is about to happen: settings, posters, and the memory of the main buffers.
 pub fn open<D: Device>(console: Console, trainer: &Trainer<D>, why: &str, file: &TensorFile, run: &Path) {
@@ -105,6 +108,8 @@ pub struct Progress {
     console: Console,
     /// Whether the epochs are objects instead of rows.
     json: bool,
+    /// What computes.
+    device: String,
     bar: ProgressBar,
     epochs: u32,
     /// Steps until the end, those before a resumption included.
@@ -122,7 +127,7 @@ pub struct Progress {
 
 impl Progress {
     /// Prints the head of the table. `done` steps lie before a resumption, an epoch has `steps`.
-    pub fn new(console: Console, json: bool, config: &RunConfig, done: u64, steps: u64) -> Self {
+    pub fn new(console: Console, json: bool, device: String, config: &RunConfig, done: u64, steps: u64) -> Self {
         if !json {
             show(format_args!(
                 "{:>5}  {:>10}  {:>9}  {:>8}  {:>11}  {:>8}  {:>6}  {:>6}",
@@ -136,6 +141,7 @@ impl Progress {
         Progress {
             console,
             json,
+            device,
             bar,
             epochs,
             total,
@@ -169,13 +175,21 @@ impl Progress {
                 self.bar.set_prefix(format!("{}/{}", epoch + 1, self.epochs));
                 self.bar.set_position(row.step);
                 self.bar.set_message(message);
-                if !self.console.is_live() && self.spoke.elapsed() >= PLAIN_PAUSE {
+                if !self.console.is_live() && self.spoke.elapsed() >= plain_pause(self.began.elapsed()) {
                     self.spoke = Instant::now();
                     let (loss, rate) = (row.loss, self.rate);
                     let place = format!("epoch {} of {}, step {} of {}", epoch + 1, self.epochs, row.step, self.total);
                     self.console.say(format_args!("{place}: loss {loss:.4}, {rate:.1} images/s, {left} left"));
                 }
             }
+            Event::LeftOut { why } => {
+                self.bar.suspend(|| self.console.say(format_args!("note: {why}; the step is left out")))
+            }
+            Event::RolledBack { why, step, learning_rate } => self.bar.suspend(|| {
+                self.console.say(format_args!(
+                    "note: {why}; the run goes back to step {step}, and on at a learning rate of {learning_rate}"
+                ));
+            }),
             Event::Validation { done, posters } => {
                 self.bar.set_message(format!("validation, {done} of {posters} posters"));
             }
@@ -184,7 +198,7 @@ impl Progress {
                     self.best = Some(*row);
                 }
                 if self.json {
-                    show(json!({ "schema": SCHEMA, "kind": "epoch", "best": best, "row": row }));
+                    show(json!({ "schema": SCHEMA, "kind": "epoch", "best": best, "device": self.device, "row": row }));
                 } else {
                     show(line(row, self.epochs, best));
                 }
@@ -192,15 +206,23 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away after an error, and says how the run goes on if that can help: its steps are the same each time, so
-    /// what came of them comes again.
-    pub fn fail(self, error: &TrainingError, run: &Path) {
+    /// Takes the bar away after an error, and says what is saved and how the run goes on.
+    pub fn fail(self, error: &TrainingError, run: &Path, saved: Option<u64>, config: &RunConfig) {
         self.bar.finish_and_clear();
-        if matches!(error, TrainingError::Device(_) | TrainingError::Loader(_)) && last_checkpoint(run).exists() {
-            let (program, run) = (program(), quoted(run));
-            self.console.say("the run can go on from its last checkpoint, on another --device if need be:");
-            self.console.say(format_args!("  {program} train --resume {run}"));
-        }
+        let (program, run) = (program(), quoted(run));
+        let saved = match saved {
+            Some(step) => format!("everything up to step {step} is saved"),
+            None => "nothing was saved yet".into(),
+        };
+        let (how, flag) = match error {
+            error if is_bad_number(error) => {
+                ("from there, at a lower rate", format!(" --lr {}", config.learning_rate / 10.0))
+            }
+            TrainingError::Device(_) => ("on another --device if need be", String::new()),
+            _ => ("once that is mended", String::new()),
+        };
+        self.console.say(format_args!("{saved}; the run goes on {how}, with"));
+        self.console.say(format_args!("  {program} train --resume {run}{flag}"));
     }
 
     /// Takes the bar away and says where to look and what to type next.

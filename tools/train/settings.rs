@@ -2,10 +2,11 @@
 
 use crate::exit::Usage;
 use clap::Args as ClapArgs;
-use onesheet::data::tensor_file::TensorFile;
+use onesheet::data::tensor_file::{Access, TensorFile};
+use onesheet::files::quoted;
 use onesheet::model::Trainable;
 use onesheet::ops::pool::Pooling;
-use onesheet::training::config::{ClassWeights, DeviceChoice, Experiment, Pixels, Precision, RunConfig};
+use onesheet::training::config::{ClassWeights, DeviceChoice, Experiment, OnBadNumbers, Pixels, Precision, RunConfig};
 use onesheet::training::profiling::WARM_UP;
 use std::path::{Path, PathBuf, absolute};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,14 +17,11 @@ const EXAMPLES: &str = "Examples:
   onesheet train --resume runs/NAME                             # go on with a run that was stopped";
 
 /// Flags that a run being resumed has settled already.
-const SETTLED: [&str; 18] = [
-    "data",
+const SETTLED: [&str; 15] = [
     "experiment",
     "weights",
-    "precision",
     "seed",
     "batch",
-    "lr",
     "warmup_epochs",
     "zero_init_residual",
     "image_size",
@@ -63,11 +61,11 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
     /// Passes over the training posters [default: 20]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub epochs: Option<u32>,
-    /// Stop after so many steps in all, with a checkpoint to go on from
-    #[arg(long, value_name = "N")]
-    pub max_steps: Option<u64>,
+    /// Stop after so many steps in all, with a checkpoint to go on from; `none` takes the limit away from a run that goes on
+    #[arg(long, value_name = "N|none", value_parser = step_limit)]
+    pub max_steps: Option<StepLimit>,
     /// Measure so many steps launch by launch, after three that warm up; then stop as with --max-steps, everything saved
     #[arg(long, value_name = "STEPS", num_args = 0..=1, require_equals = true, default_missing_value = "10",
           value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -105,7 +103,20 @@ pub struct Args {
     /// Where the run is kept: a name under runs/, or a path [default: date and experiment]
     #[arg(long, value_name = "NAME")]
     pub run: Option<PathBuf>,
-    /// Go on with a run that was stopped; only --device, --epochs and --max-steps may change
+    /// Minutes between two checkpoints within an epoch: what a kill may cost [default: 10]
+    #[arg(long, value_name = "MINUTES", value_parser = minutes)]
+    pub save_every: Option<f64>,
+    /// What to do when a loss or a gradient is no number [default: stop]
+    #[arg(long, value_enum)]
+    pub on_bad_numbers: Option<OnBadNumbers>,
+    /// When that happens, compute the step once more and name the layer where it begins
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub check_numerics: Option<bool>,
+    /// How posters are read from the file [default: map]
+    #[arg(long, value_enum)]
+    pub io: Option<Access>,
+    /// Go on with a run that was stopped. What does not change the past may change: --data (the same file elsewhere), --device,
+    /// --precision, --lr, --epochs, --max-steps, --save-every, --on-bad-numbers, --check-numerics, --io
     #[arg(long, value_name = "RUN", conflicts_with_all = SETTLED)]
     pub resume: Option<PathBuf>,
     /// Print the layers with their shapes and parameters, and stop
@@ -140,6 +151,30 @@ fn momentum(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Where `--max-steps` ends a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum StepLimit {
+    /// Nowhere
+    None,
+    /// After so many steps in all
+    Steps(u64),
+}
+
+fn step_limit(text: &str) -> Result<StepLimit, String> {
+    match text.parse() {
+        Ok(steps) => Ok(StepLimit::Steps(steps)),
+        Err(_) if text == "none" => Ok(StepLimit::None),
+        Err(_) => Err("a limit is a number of steps, or `none`".into()),
+    }
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(minutes) if (0.0..1e6).contains(&minutes) => Ok(minutes),
+        _ => Err("an interval is a number of minutes from 0 on, such as 0.5".into()),
+    }
+}
+
 impl Args {
     /// The settings of a new run: the preset's, what `file` dictates, and then each flag.
     pub fn config(&self, file: Option<&TensorFile>) -> Result<RunConfig, Usage> {
@@ -153,14 +188,10 @@ impl Args {
         }
         config.data = self.data.as_deref().map(whole);
         config.weights = self.weights.as_deref().map(whole);
-        config.max_steps = self.step_limit(0);
+        self.set_what_may_change(&mut config, 0);
         config.augment |= self.augment;
-        set(&mut config.device, self.device);
-        set(&mut config.precision, self.precision);
         set(&mut config.seed, self.seed);
         set(&mut config.batch, self.batch);
-        set(&mut config.epochs, self.epochs);
-        set(&mut config.learning_rate, self.lr);
         set(&mut config.warmup_epochs, self.warmup_epochs);
         set(&mut config.zero_init_residual, self.zero_init_residual);
         set(&mut config.image_size, self.image_size.map(usize::from));
@@ -173,24 +204,43 @@ impl Args {
         Ok(config)
     }
 
-    /// The settings of a run resumed after `done` steps: its own, but for what may change.
-    pub fn resumed(&self, mut config: RunConfig, done: u64) -> RunConfig {
-        set(&mut config.device, self.device);
-        set(&mut config.epochs, self.epochs);
-        config.max_steps = self.step_limit(done);
+    /// The settings of a run resumed after `done` steps: its own, but for what may change. A step limit that it has reached is done
+    /// with.
+    pub fn resumed(&self, config: &RunConfig, done: u64) -> RunConfig {
+        let mut config = config.clone();
+        config.max_steps = config.max_steps.filter(|&limit| limit > done);
+        if let Some(data) = &self.data {
+            config.data = Some(whole(data));
+        }
+        self.set_what_may_change(&mut config, done);
         config
     }
 
-    /// Steps in all, `done` of them already, after which the run stops.
-    fn step_limit(&self, done: u64) -> Option<u64> {
-        let profiled = self.profile.map(|steps| done + WARM_UP + steps);
-        self.max_steps.into_iter().chain(profiled).min()
+    /// The flags that change nothing of what a run has done, `done` steps of it.
+    fn set_what_may_change(&self, config: &mut RunConfig, done: u64) {
+        set(&mut config.device, self.device);
+        set(&mut config.precision, self.precision);
+        set(&mut config.epochs, self.epochs);
+        set(&mut config.learning_rate, self.lr);
+        set(&mut config.save_every, self.save_every);
+        set(&mut config.on_bad_numbers, self.on_bad_numbers);
+        set(&mut config.check_numerics, self.check_numerics);
+        set(&mut config.io, self.io);
+        match self.max_steps {
+            Some(StepLimit::None) => config.max_steps = None,
+            Some(StepLimit::Steps(limit)) => config.max_steps = Some(limit),
+            None => {}
+        }
+        if let Some(steps) = self.profile {
+            let profiled = done + WARM_UP + steps;
+            config.max_steps = Some(config.max_steps.map_or(profiled, |limit| limit.min(profiled)));
+        }
     }
 
     fn refuse_what_cannot_start(&self) -> Result<(), Usage> {
         let Some(experiment) = self.experiment.filter(|_| !self.summary) else { return Ok(()) };
         let name = experiment.name();
-        let data = self.data.as_ref().map_or("posters.safetensors".into(), |data| data.display().to_string());
+        let data = quoted(self.data.as_deref().unwrap_or(Path::new("posters.safetensors")));
         if experiment.needs_weights() && self.weights.is_none() {
             return Err(Usage(format!(
                 "{name} starts from ImageNet weights: onesheet train --data {data} --experiment {name} --weights FILE, where \

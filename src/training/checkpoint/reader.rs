@@ -7,6 +7,7 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
 /// A checkpoint whose head, length and every digest have been found right.
+#[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
     map: Mapped,

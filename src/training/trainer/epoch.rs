@@ -1,0 +1,156 @@
+//! The training steps of an epoch.
+
+use super::{Ending, Event, Trainer};
+use crate::data::augmentation::Augmentation;
+use crate::data::loader::{Batch, Loader};
+use crate::device::Device;
+use crate::training::TrainingError;
+use crate::training::checkpoint::Progress;
+use crate::training::config::RunConfig;
+use crate::training::run_folder::{RunFolder, StepRow};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+impl<D: Device> Trainer<D> {
+    /// The training steps left in this epoch.
+    pub(super) fn epoch(
+        &mut self,
+        folder: &mut RunFolder,
+        stop: &AtomicBool,
+        watch: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Option<Ending>, TrainingError> {
+        let RunConfig { batch, .. } = self.config;
+        let mut batches = self.batches(self.progress.step)?;
+        let format = self.config.pixels.format();
+        self.clock = Instant::now();
+        let mut staged = self.stage(&mut batches)?;
+        loop {
+            let submitted = self.progress.total_steps + self.under_way.len() as u64;
+            let ending = if self.config.max_steps.is_some_and(|limit| submitted >= limit) {
+                Some(Ending::StepLimit)
+            } else if stop.load(Ordering::Relaxed) {
+                Some(Ending::Interrupted)
+            } else {
+                None
+            };
+            let next = if ending.is_none() { staged.take() } else { None };
+            let is_last = next.is_none();
+            if let Some((loaded, pixels)) = next {
+                let learning_rate = self.rate_at(submitted + 1);
+                self.learner.submit(pixels, batch, &format, &loaded.labels, &self.class_weights, learning_rate)?;
+                self.under_way.push_back(learning_rate);
+                batches.recycle(loaded);
+                // The next batch travels while the device works on this one.
+                staged = self.stage(&mut batches)?;
+            }
+            // A loss is read while the next step runs, so that the device never waits for the host; unless it is here already, no
+            // step follows, a checkpoint is due, or somebody asks.
+            let is_due = !is_last && self.is_save_due(folder);
+            let at_once = is_last || is_due || self.asks_at_once;
+            while !self.under_way.is_empty() && (at_once || self.under_way.len() > 1 || self.learner.has_loss()) {
+                self.finish_step(folder, watch)?;
+            }
+            if is_last {
+                return Ok(ending);
+            }
+            if is_due {
+                self.save(folder)?;
+                self.clock = Instant::now();
+            }
+        }
+    }
+
+    /// The training batches of this epoch from `step` on.
+    pub(super) fn batches(&self, step: u64) -> Result<Loader, TrainingError> {
+        let RunConfig { seed, batch, augment, .. } = self.config;
+        let augmentation = if augment { Augmentation::FlipShift } else { Augmentation::None };
+        let (file, train) = (Arc::clone(&self.file), Arc::clone(&self.train));
+        Ok(Loader::train(file, train, batch, seed, self.progress.epoch, step as usize, augmentation)?)
+    }
+
+    /// The next batch, its pixels on their way to the device.
+    fn stage(&self, batches: &mut Loader) -> Result<Option<(Batch, D::Pixels)>, TrainingError> {
+        let Some(batch) = batches.next().transpose()? else { return Ok(None) };
+        let pixels = self.model().device().upload_pixels(&batch.pixels, &batch.placements)?;
+        Ok(Some((batch, pixels)))
+    }
+
+    /// Waits for the oldest step under way, counts it and writes its row: the loss of one that was left out is not a number.
+    fn finish_step(&mut self, folder: &mut RunFolder, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), TrainingError> {
+        let loss = self.learner.loss();
+        let learning_rate = self.under_way.pop_front().unwrap_or_default();
+        let loss = match loss {
+            Ok(loss) => {
+                self.bad_in_a_row = 0;
+                self.progress.loss_sum += loss;
+                loss
+            }
+            Err(error) => {
+                self.leave_out(error, watch)?;
+                f64::NAN
+            }
+        };
+        self.progress.step += 1;
+        self.progress.total_steps += 1;
+        let images_per_second = self.config.batch as f64 / self.clock.elapsed().as_secs_f64();
+        self.clock = Instant::now();
+        let Progress { epoch, step: done, total_steps: step, .. } = self.progress;
+        let row = StepRow { step, loss, learning_rate, images_per_second };
+        folder.log_step(&row)?;
+        watch(Event::Step { row: &row, epoch, done, steps: self.steps_per_epoch() });
+        Ok(())
+    }
+
+    /// Waits for all steps under way, so that what the device holds is what [`Progress`] says.
+    ///
+    /// # Errors
+    /// Those of a step. A log that cannot be written is none here: better a gap in it than steps that are lost.
+    pub(super) fn settle(
+        &mut self,
+        folder: &mut RunFolder,
+        watch: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), TrainingError> {
+        while !self.under_way.is_empty() {
+            match self.finish_step(folder, watch) {
+                Ok(()) | Err(TrainingError::RunFolder(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::synthetic;
+    use crate::data::tensor_file::TensorFile;
+    use crate::device::cpu::Cpu;
+    use crate::model::Extents;
+    use crate::training::checkpoint::Checkpoint;
+    use crate::training::run_folder::{RunFolderError, last_checkpoint};
+    use std::rc::Rc;
+
+    /// A full disk, met by a log: what was done up to it is saved first.
+    #[test]
+    fn a_log_that_cannot_be_written_ends_the_run_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let posters = folder.path().join("posters.safetensors");
+        synthetic::write(&posters, 20, 32, 7).unwrap();
+        let config = RunConfig { batch: 4, epochs: 2, image_size: 32, ..RunConfig::default() };
+        for (log, steps) in [("steps.csv", 3), ("log.csv", 4)] {
+            let path = folder.path().join(log);
+            let mut run = RunFolder::create(&path, &config).unwrap();
+            let file = Arc::new(TensorFile::open(&posters).unwrap());
+            let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), Extents::miniature(), file).unwrap();
+            run.fill_disk_for(log, steps);
+            let error = trainer.run(&mut run, &AtomicBool::new(false), &mut |_| {}).unwrap_err();
+            assert!(matches!(error, TrainingError::RunFolder(RunFolderError::Unwritable { .. })), "{error}");
+            assert!(error.to_string().contains(log), "{error}");
+            assert_eq!(run.saved_step(), Some(steps), "{log}");
+            let saved = Checkpoint::open(&last_checkpoint(&path)).unwrap().metadata().progress;
+            assert_eq!((saved.total_steps, saved.epoch), (steps, 0), "{log}");
+        }
+    }
+}

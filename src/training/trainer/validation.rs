@@ -1,0 +1,78 @@
+//! The end of an epoch: scores, log row, checkpoints.
+
+use super::{Ending, Event, Trainer};
+use crate::device::Device;
+use crate::training::TrainingError;
+use crate::training::checkpoint::Progress;
+use crate::training::evaluation::Answers;
+use crate::training::run_folder::{EpochRow, RunFolder};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+impl<D: Device> Trainer<D> {
+    /// Scores the validation posters and ends the epoch.
+    pub(super) fn validate(
+        &mut self,
+        folder: &mut RunFolder,
+        stop: &AtomicBool,
+        watch: &mut dyn FnMut(Event<'_>),
+        began: Instant,
+    ) -> Result<Option<Ending>, TrainingError> {
+        let posters = self.validation.len();
+        let mut unsaved = None;
+        let answers = Answers::collect(
+            self.learner.model(),
+            &self.file,
+            Arc::clone(&self.validation),
+            self.config.batch,
+            &self.config.pixels.format(),
+            &self.class_weights,
+            |done| {
+                watch(Event::Validation { done, posters });
+                // On a slow device a validation is longer than what a kill may cost.
+                if self.is_save_due(folder) {
+                    unsaved = self.save(folder).err();
+                }
+                let goes_on = !stop.load(Ordering::Relaxed) && unsaved.is_none();
+                if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            },
+        )?;
+        if let Some(error) = unsaved {
+            return Err(error);
+        }
+        let Some(answers) = answers else { return Ok(Some(Ending::Interrupted)) };
+        let scores = answers.scores(&self.thresholds());
+        let score = scores.mean_average_precision();
+        let best = self.progress.best.is_none_or(|best| score > best);
+        let Progress { epoch, total_steps, loss_sum, left_out, .. } = self.progress;
+        let row = EpochRow {
+            epoch: epoch + 1,
+            step: total_steps,
+            train_loss: loss_sum / (self.steps_per_epoch() - left_out) as f64,
+            validation_loss: answers.loss,
+            binary_accuracy: scores.binary_accuracy(),
+            weighted_f1: scores.weighted.f1,
+            coin_f1: scores.weighted.coin_f1,
+            always_yes_f1: scores.weighted.always_yes_f1,
+            mean_average_precision: score,
+            learning_rate: self.rate_at(total_steps),
+            seconds: began.elapsed().as_secs_f64(),
+        };
+        // Before anything is saved that says the epoch is over: where the row cannot be written, the run goes on from here and does
+        // so again.
+        folder.log_epoch(&row)?;
+
+        let best_score = if best { Some(score) } else { self.progress.best };
+        let done = Progress { epoch: epoch + 1, step: 0, loss_sum: 0.0, left_out: 0, best: best_score, total_steps };
+        self.progress = done;
+        // The best one first: killed between the two, the run goes on from before this epoch's end and writes it again.
+        if best {
+            self.save_best(folder)?;
+        }
+        self.save(folder)?;
+        watch(Event::Epoch { row: &row, scores: &scores, best });
+        Ok(None)
+    }
+}

@@ -1,0 +1,164 @@
+//! Runs that are cut off: by a kill at any moment, by a disk, a data file or a checkpoint that fails. Nothing older than the save
+//! interval is lost, and what goes on ends in the bits of a run that was left alone.
+
+#[path = "support/runs.rs"]
+mod runs;
+
+use onesheet::data::loader::LoaderError;
+use onesheet::data::tensor_file::TensorFileError;
+use onesheet::model::Extents;
+use onesheet::training::TrainingError;
+use onesheet::training::checkpoint::Checkpoint;
+use onesheet::training::config::RunConfig;
+use onesheet::training::run_folder::{Resumed, RunFolder, RunFolderError, StepRow, last_checkpoint, step_checkpoint};
+use onesheet::training::trainer::{Ending, Event};
+use runs::{begin, config, go_on, posters, remains, rows, trainer};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use tempfile::TempDir;
+
+/// Copies a run as it lies on the disk at this moment.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (path, copied) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &copied);
+        } else {
+            fs::copy(path, copied).unwrap();
+        }
+    }
+}
+
+#[test]
+fn cut_off_at_any_event_a_run_loses_one_interval_and_no_bit() {
+    let folder = TempDir::new().unwrap();
+    // An interval of nothing is a checkpoint a step.
+    let whole = RunConfig { save_every: 0.0, ..config(&posters(folder.path())) };
+    let straight = folder.path().join("straight");
+    let (mut moments, mut done) = (Vec::new(), 0);
+    let mut run = RunFolder::create(&straight, &whole).unwrap();
+    let ending = trainer(&whole, Extents::miniature()).unwrap().run(&mut run, &AtomicBool::new(false), &mut |event| {
+        if let Event::Step { row, .. } = event {
+            done = row.step;
+        }
+        let path = folder.path().join(format!("moment-{}", moments.len()));
+        copy(&straight, &path);
+        moments.push((path, done));
+    });
+    assert_eq!(ending.unwrap(), Ending::Finished);
+    drop(run);
+    assert_eq!(moments.len(), 2 * (8 + 1 + 1), "an event a step, one a validation, one an epoch");
+    let expected = remains(&straight);
+    for (path, done) in moments {
+        let Resumed { folder, checkpoint, damaged, .. } = RunFolder::resume(&path).unwrap();
+        assert!(damaged.is_empty());
+        drop(folder);
+        // The first event comes before the first checkpoint.
+        let Some(checkpoint) = checkpoint else {
+            assert_eq!(done, 1, "nothing is saved after step {done}");
+            assert_eq!(begin(&whole, &path), Ending::Finished);
+            assert!(remains(&path) == expected, "begun anew");
+            continue;
+        };
+        let saved = checkpoint.metadata().progress.total_steps;
+        assert!(saved + 1 >= done, "step {saved} is saved, {done} were done");
+        assert_eq!(go_on(&whole, &path), Ending::Finished);
+        assert!(remains(&path) == expected, "cut off after step {done}");
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_the_one_before_taken() {
+    let folder = TempDir::new().unwrap();
+    let whole = RunConfig { save_every: 0.0, ..config(&posters(folder.path())) };
+    let straight = folder.path().join("straight");
+    begin(&whole, &straight);
+    let path = folder.path().join("run");
+    begin(&RunConfig { max_steps: Some(6), ..whole.clone() }, &path);
+    let names = [last_checkpoint(&path), step_checkpoint(&path, 5), step_checkpoint(&path, 4)];
+    for (index, name) in names.iter().enumerate() {
+        assert_eq!(Checkpoint::open(name).unwrap().metadata().progress.total_steps, 6 - index as u64);
+    }
+    let harm = |name: &Path, cut: bool| {
+        let mut bytes = fs::read(name).unwrap();
+        let middle = bytes.len() / 2;
+        if cut {
+            bytes.truncate(middle);
+        } else {
+            bytes[middle] ^= 1;
+        }
+        fs::remove_file(name).unwrap();
+        fs::write(name, bytes).unwrap();
+    };
+    harm(&names[0], false);
+    harm(&names[1], true);
+    let Resumed { folder: held, checkpoint, damaged, .. } = RunFolder::resume(&path).unwrap();
+    assert_eq!(checkpoint.unwrap().metadata().progress.total_steps, 4);
+    assert_eq!(damaged.len(), 2);
+    for (error, name) in damaged.iter().zip(&names) {
+        assert!(error.to_string().contains(&name.display().to_string()), "{error}");
+    }
+    drop(held);
+
+    // All three of them: the run says so, and does not begin anew over what could be mended.
+    let lost = folder.path().join("lost");
+    copy(&path, &lost);
+    harm(&step_checkpoint(&lost, 4), true);
+    let error = RunFolder::resume(&lost).unwrap_err();
+    assert!(matches!(&error, RunFolderError::AllDamaged { damaged, .. } if damaged.len() == 3), "{error}");
+    assert!(matches!(RunFolder::create(&lost, &whole), Err(RunFolderError::Taken { .. })));
+
+    assert_eq!(go_on(&whole, &path), Ending::Finished);
+    assert!(remains(&path) == remains(&straight));
+    assert!(
+        Checkpoint::open(&step_checkpoint(&path, 15)).is_ok() && Checkpoint::open(&step_checkpoint(&path, 14)).is_ok()
+    );
+    assert!(!names[1].exists(), "the damaged ones are gone");
+}
+
+/// Whatever ends a run with an error, what it has done is saved first.
+#[test]
+fn a_data_file_changed_under_a_run_ends_it_saved() {
+    let folder = TempDir::new().unwrap();
+    let whole = config(&posters(folder.path()));
+    let straight = folder.path().join("straight");
+    begin(&whole, &straight);
+    let expected = remains(&straight);
+    let data = whole.data.as_deref().unwrap();
+    let sound = fs::read(data).unwrap();
+    let header = 8 + u64::from_le_bytes(*sound.first_chunk().unwrap()) as usize;
+    let flipped: Vec<u8> = sound.iter().enumerate().map(|(at, byte)| if at < header { *byte } else { !byte }).collect();
+    for (name, bytes) in [("flipped", &flipped[..]), ("cut", &sound[..sound.len() - 1])] {
+        let path = folder.path().join(name);
+        let mut run = RunFolder::create(&path, &whole).unwrap();
+        let mut trainer = trainer(&whole, Extents::miniature()).unwrap();
+        let error = trainer.run(&mut run, &AtomicBool::new(false), &mut |event| {
+            if matches!(event, Event::Step { row: StepRow { step: 2, .. }, .. }) {
+                // In place, as a careless copy does it.
+                let file = fs::OpenOptions::new().write(true).truncate(false).open(data).unwrap();
+                std::io::Write::write_all(&mut &file, bytes).unwrap();
+                file.set_len(bytes.len() as u64).unwrap();
+            }
+        });
+        let error = error.unwrap_err();
+        let found = match &error {
+            TrainingError::Loader(LoaderError::File(error)) => error,
+            error => panic!("{name}: {error}"),
+        };
+        let right = match name {
+            "cut" => matches!(found, TensorFileError::Length { .. }),
+            _ => matches!(found, TensorFileError::Damaged { .. }),
+        };
+        assert!(right, "{name}: {error}");
+        let steps = trainer.progress().total_steps;
+        assert!((2..8).contains(&steps), "{name}: noticed after step {steps}");
+        assert_eq!(run.saved_step(), Some(steps), "{name}");
+        drop(run);
+        fs::write(data, &sound).unwrap();
+        assert_eq!(rows::<StepRow>(&path.join("steps.csv")).len() as u64, steps);
+        assert_eq!(go_on(&whole, &path), Ending::Finished);
+        assert!(remains(&path) == expected, "{name}");
+    }
+}

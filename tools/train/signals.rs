@@ -1,0 +1,51 @@
+//! What ends a run from outside: Ctrl-C, TERM, and a terminal that is closed.
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Signals that ask for a clean end. A second Ctrl-C or TERM ends the run at once; a second hang-up does not, for shell and
+/// system may each send one when a terminal is closed.
+pub struct Signals {
+    /// Set once the run is to end.
+    pub stop: Arc<AtomicBool>,
+    caught: Arc<AtomicUsize>,
+}
+
+impl Signals {
+    /// Catches them from here on. One that is ignored stays so: that is what `nohup` asks for, and a shell for jobs in the background.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn catch() -> io::Result<Signals> {
+        let signals = Signals { stop: Arc::default(), caught: Arc::default() };
+        let ignored = ignored();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            if ignored & (1 << (signal - 1)) != 0 {
+                continue;
+            }
+            // In this order: what is registered first runs first, and must not yet see the flag that its own signal sets.
+            if signal != SIGHUP {
+                flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&signals.stop))?;
+            }
+            flag::register_usize(signal, Arc::clone(&signals.caught), signal as usize)?;
+            flag::register(signal, Arc::clone(&signals.stop))?;
+        }
+        Ok(signals)
+    }
+
+    /// The signal that came last.
+    pub fn caught(&self) -> i32 {
+        self.caught.load(Ordering::Relaxed) as i32
+    }
+}
+
+/// The signals that this process was started to ignore, the first in the lowest bit. Where the system does not say, none.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
