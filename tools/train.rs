@@ -110,7 +110,7 @@ impl Run {
             }
             let (weights, device) = Run::means(&config, file.as_ref(), console)?;
             console.say(format_args!("{} had saved nothing yet: it begins anew\n", path.display()));
-            folder.cut_back(0).map_err(TrainingError::from)?;
+            folder.cut_back(&Default::default()).map_err(TrainingError::from)?;
             let file = Run::posters(file, &config, path, console)?;
             return Ok((Run { config, before: Some(before), folder, file, checkpoint: None, weights }, device));
         };
@@ -120,7 +120,7 @@ impl Run {
         let posters = config.data.clone().unwrap_or_else(|| synthetic_posters(path));
         let file = Arc::new(open_posters(&posters, &config)?);
         let device = device::open(config.device, config.precision, console)?;
-        folder.cut_back(steps).map_err(TrainingError::from)?;
+        folder.cut_back(&checkpoint.metadata().progress).map_err(TrainingError::from)?;
         Ok((Run { config, before: Some(before), folder, file, checkpoint: Some(checkpoint), weights: None }, device))
     }
 

@@ -167,7 +167,7 @@ impl RunFolder {
         }
         let mut folder = RunFolder::open(path, lock)?;
         folder.begins_anew = config_file(path).exists();
-        folder.cut_back(0)?;
+        folder.cut_back(&Progress::default())?;
         folder.write_config(config)?;
         Ok(folder)
     }
@@ -301,13 +301,14 @@ impl RunFolder {
         Ok(newest.ok_or_else(missing)?.0)
     }
 
-    /// Cuts both logs back to the first `steps` steps, where the checkpoint stands.
+    /// Cuts both logs back to `progress`, where the checkpoint stands.
     ///
     /// # Errors
     /// [`RunFolderError::Log`] for a log that is not ours, [`RunFolderError::Save`] when it cannot be replaced.
-    pub fn cut_back(&mut self, steps: u64) -> Result<(), RunFolderError> {
-        self.steps.keep(|row: &StepRow| row.step <= steps)?;
-        self.epochs.keep(|row: &EpochRow| row.step <= steps)
+    pub fn cut_back(&mut self, progress: &Progress) -> Result<(), RunFolderError> {
+        self.steps.keep(|row: &StepRow| row.step <= progress.total_steps)?;
+        // By epochs and not by steps: after an epoch's last step the epoch may still have to be validated.
+        self.epochs.keep(|row: &EpochRow| row.epoch <= progress.epoch)
     }
 
     /// Adds a row to `steps.csv`.
@@ -418,7 +419,7 @@ mod tests {
         run.log_epoch(&epoch(1, 2)).unwrap();
         run.log_epoch(&epoch(2, 4)).unwrap();
         fs::OpenOptions::new().append(true).open(folder.path().join("steps.csv")).unwrap().write_all(b"6,0.1").unwrap();
-        run.cut_back(3).unwrap();
+        run.cut_back(&Progress { epoch: 1, step: 1, total_steps: 3, ..Progress::default() }).unwrap();
         run.log_step(&step(4)).unwrap();
         run.log_epoch(&epoch(2, 4)).unwrap();
 
@@ -429,7 +430,11 @@ mod tests {
         let epochs: Vec<EpochRow> = epochs.deserialize().collect::<Result<_, _>>().unwrap();
         assert_eq!(epochs, [epoch(1, 2), epoch(2, 4)]);
 
-        run.cut_back(0).unwrap();
+        run.cut_back(&Progress { epoch: 1, step: 2, total_steps: 4, ..Progress::default() }).unwrap();
+        let text = fs::read_to_string(folder.path().join("log.csv")).unwrap();
+        assert_eq!(text.lines().count(), 2, "the second epoch's last step is saved, its end is not");
+
+        run.cut_back(&Progress::default()).unwrap();
         run.log_step(&step(1)).unwrap();
         let text = fs::read_to_string(folder.path().join("steps.csv")).unwrap();
         assert_eq!(text.lines().next(), Some("step,loss,learning_rate,images_per_second"), "a header all the same");

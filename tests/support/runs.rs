@@ -47,7 +47,7 @@ pub fn resumed(config: &RunConfig, path: &Path) -> Result<(Trainer<Cpu>, RunFold
     let checkpoint = checkpoint.expect("a run that has saved");
     let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
     let trainer = Trainer::resume(Rc::new(Cpu::new()), config.clone(), Extents::miniature(), file, &checkpoint)?;
-    folder.cut_back(checkpoint.metadata().progress.total_steps)?;
+    folder.cut_back(&checkpoint.metadata().progress)?;
     Ok((trainer, folder))
 }
 

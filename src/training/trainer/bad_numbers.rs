@@ -64,7 +64,7 @@ impl<D: Device> Trainer<D> {
         let before = self.config.clone();
         self.config = RunConfig { learning_rate: before.learning_rate / 2.0, ..before.clone() };
         let step = self.progress.total_steps;
-        folder.cut_back(step)?;
+        folder.cut_back(&self.progress)?;
         let entry = Entry::new(step, self.model().device().name(), &before, &self.config);
         folder.note(&self.config, entry)?;
         // So that the lower rate is not forgotten with a kill before the next checkpoint.
