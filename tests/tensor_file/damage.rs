@@ -108,3 +108,31 @@ fn read_by_calls_a_cut_file_is_an_error() {
     let error = file.image_checked(129).unwrap_err();
     assert!(matches!(error, TensorFileError::Length { found: 100, .. }), "{error}");
 }
+
+/// The process that the test below watches; alone, it has nothing to do with a broken map.
+#[test]
+#[ignore = "ends its process with exit code 3 where the variable names a file; alone, it only reads one"]
+fn a_map_cut_short_while_it_is_read() {
+    onesheet::files::mapped::name_faults().unwrap();
+    let (_folder, own) = sample(130);
+    let path = std::env::var_os("ONESHEET_CUT_FILE").map_or_else(|| own.clone(), Into::into);
+    let file = TensorFile::open(&path).unwrap();
+    if path != own {
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(10).unwrap();
+    }
+    assert!(file.image_checked(129).is_ok());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_map_cut_short_names_its_file_and_ends_with_3() {
+    let (_folder, path) = sample(130);
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "damage::a_map_cut_short_while_it_is_read", "--ignored"])
+        .env("ONESHEET_CUT_FILE", &path)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains(&format!("{} was cut short", path.display())), "{stderr}");
+}
