@@ -211,17 +211,15 @@ impl Progress {
         self.bar.finish_and_clear();
         let (program, run) = (program(), quoted(run));
         let saved = match saved {
-            Some(step) => format!("everything up to step {step} is saved"),
-            None => "nothing was saved yet".into(),
+            Some(step) => format!("everything up to step {step} is saved; the run goes on"),
+            None => "nothing was saved yet; the run begins anew".into(),
         };
         let (how, flag) = match error {
-            error if is_bad_number(error) => {
-                ("from there, at a lower rate", format!(" --lr {}", config.learning_rate / 10.0))
-            }
-            TrainingError::Device(_) => ("on another --device if need be", String::new()),
-            _ => ("once that is mended", String::new()),
+            error if is_bad_number(error) => (", at a lower rate", format!(" --lr {}", config.learning_rate / 10.0)),
+            TrainingError::Device(_) => (", on another --device if need be", String::new()),
+            _ => (", once that is mended", String::new()),
         };
-        self.console.say(format_args!("{saved}; the run goes on {how}, with"));
+        self.console.say(format_args!("{saved}{how}, with"));
         self.console.say(format_args!("  {program} train --resume {run}{flag}"));
     }
 
@@ -249,8 +247,11 @@ impl Progress {
             ));
         }
         console.say(format_args!("\nlook at  {} and steps.csv", log.display()));
-        console.say(format_args!("type     {} evaluate --run {run}", program()));
-        console.say(format_args!("         {} infer --model {} poster.jpg", program(), quoted(&model)));
+        // Somebody may have moved it, or the run went on to no further epoch.
+        if model.exists() {
+            console.say(format_args!("type     {} evaluate --run {run}", program()));
+            console.say(format_args!("         {} infer --model {} poster.jpg", program(), quoted(&model)));
+        }
     }
 }
 
