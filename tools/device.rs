@@ -52,6 +52,12 @@ pub fn described<D: Device>(device: &D, why: &str) -> String {
     device.name() + if why.is_empty() { "" } else { "; " } + why
 }
 
+/// The same as the first line of `--json`.
+pub fn line_on<D: Device>(device: &D, why: &str) -> serde_json::Value {
+    let why = (!why.is_empty()).then_some(why);
+    serde_json::json!({ "schema": 1, "kind": "device", "device": device.name(), "why": why })
+}
+
 fn processor(precision: Precision, why: String) -> anyhow::Result<Opened> {
     match precision {
         Precision::Auto | Precision::F32 => Ok(Opened::Cpu(Cpu::new(), why)),

@@ -1,7 +1,7 @@
 //! `onesheet infer`: the genres of posters nobody labelled.
 
 use crate::console::{Console, print, put_path, tell};
-use crate::device::{self, Opened, described};
+use crate::device::{self, Opened, described, line_on};
 use crate::exit::BadData;
 use clap::Args as ClapArgs;
 use onesheet::data::pixels::{self, Resize};
@@ -42,7 +42,7 @@ pub struct Args {
     /// How wide its numbers are
     #[arg(long, value_enum, default_value = "auto")]
     precision: Precision,
-    /// Print JSON, one object a poster
+    /// Print JSON: an object that says what computed, then one a poster
     #[arg(long)]
     json: bool,
     /// Print results only
@@ -69,6 +69,9 @@ fn infer<D: Device>(device: Rc<D>, why: &str, args: &Args) -> anyhow::Result<()>
     let checkpoint = Checkpoint::open(&args.model)?;
     let model = learner::load(device, &checkpoint, Extents::resnet50())?;
     console.say(described(&**model.device(), why));
+    if args.json {
+        print(format_args!("{}\n", line_on(&**model.device(), why)))?;
+    }
     let metadata = checkpoint.metadata();
     let format = metadata.config.pixels.format();
     let mut unreadable = 0;
@@ -135,7 +138,7 @@ fn line(path: &Path, metadata: &Metadata, row: &[f32]) -> String {
             json!({ "genre": genre, "probability": probability, "named": named })
         })
         .collect();
-    let mut line = json!({ "schema": SCHEMA, "genres": genres });
+    let mut line = json!({ "schema": SCHEMA, "kind": "poster", "genres": genres });
     put_path(&mut line, "poster", path);
     format!("{line}\n")
 }
