@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use onesheet::model::import;
+use onesheet::model::import::{self, KERAS_PIXELS};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 use safetensors::tensor::{Dtype, TensorView};
@@ -116,7 +116,7 @@ fn mutated_files_never_panic_and_stay_within_memory() {
             let before = LIVE.load(Relaxed);
             PEAK.store(before, Relaxed);
             let start = Instant::now();
-            let outcome = std::panic::catch_unwind(|| import::read(&path, &expected).is_ok());
+            let outcome = std::panic::catch_unwind(|| import::read(&path, &expected, &KERAS_PIXELS).is_ok());
             slowest = slowest.max(start.elapsed());
             fs::remove_file(&path).unwrap();
             let taken = PEAK.load(Relaxed) - before;

@@ -65,6 +65,7 @@ fn code(error: &(dyn Error + 'static)) -> Option<u8> {
             TrainingError::Loader(error) => loader(error),
             TrainingError::TensorFile(error) => tensor_file(error),
             TrainingError::Checkpoint(error) => checkpoint(error),
+            TrainingError::Weights(_) => WEIGHTS,
             TrainingError::RunFolder(_) => FAILED,
             TrainingError::Diverged { .. } => DIVERGED,
             TrainingError::EmptySplit { .. } | TrainingError::OtherPosters { .. } => DATA,

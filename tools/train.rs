@@ -20,6 +20,7 @@ use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::RunConfig;
 use onesheet::training::profiling::Profiling;
 use onesheet::training::run_folder::{RunFolder, folder_of, last_checkpoint, synthetic_posters};
+use onesheet::training::start;
 use onesheet::training::trainer::{self, Ending, Event, Trainer};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -80,14 +81,14 @@ impl Run {
                 let file = TensorFile::open(data)?;
                 let config = args.config(Some(&file))?;
                 trainer::check(&config, &file)?;
-                let weights = read_weights(&config, file.genres().len())?;
+                let weights = read_weights(&config, file.genres())?;
                 let device = device::open(config.device, config.precision, console)?;
                 let folder = RunFolder::create(&path, &config).map_err(TrainingError::from)?;
                 (config, folder, file, device, weights)
             }
             None => {
                 let config = args.config(None)?;
-                let weights = read_weights(&config, synthetic::GENRES.len())?;
+                let weights = read_weights(&config, &synthetic::GENRES.map(String::from))?;
                 let device = device::open(config.device, config.precision, console)?;
                 let folder = RunFolder::create(&path, &config).map_err(TrainingError::from)?;
                 let posters = synthetic_posters(&path);
@@ -175,20 +176,18 @@ fn train<D: Device>(device: Rc<D>, why: Option<&str>, run: Run, console: Console
 }
 
 /// The weights that the settings name.
-fn read_weights(config: &RunConfig, genres: usize) -> anyhow::Result<Option<import::Weights>> {
+fn read_weights(config: &RunConfig, genres: &[String]) -> anyhow::Result<Option<import::Weights>> {
     let Some(path) = &config.weights else { return Ok(None) };
-    let tensors = Architecture::new(&config.model(Extents::resnet50(), genres))?.tensors;
-    let shapes: Vec<_> = tensors.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect();
-    Ok(Some(import::read(path, &shapes)?))
+    Ok(Some(start::read(path, config, Extents::resnet50(), genres)?))
 }
 
 /// Copies weights over the model's.
 fn start_from<D: Device>(model: &mut Model<D>, weights: &import::Weights, console: Console) -> anyhow::Result<()> {
-    if let Some(caveat) = weights.source.caveat() {
-        console.say(format_args!("note: {caveat}\n"));
+    for note in &weights.notes {
+        console.say(format_args!("note: {note}\n"));
     }
     for tensor in &model.architecture().tensors.clone() {
-        // A foreign file has no head; ours may.
+        // A foreign file has no head, and of ours it is taken where the genres are the same.
         if let Some(values) = weights.tensors.get(&tensor.name) {
             model.write(tensor, &values.data)?;
         }
