@@ -164,9 +164,10 @@ fn evaluate_prints_a_table_and_the_same_as_json() {
     let (code, lines, stderr) =
         run(in_trained().args(["evaluate", "--run", "run", "--split", "all", "--checkpoint", "last", "--json", "-q"]));
     assert_eq!((code, stderr.as_str()), (0, ""));
-    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 7 + 2 + 1);
+    let mut lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 1 + 7 + 2 + 1);
     assert!(lines.iter().all(|line| line["schema"] == 1));
+    assert_eq!(lines.remove(0)["kind"], "device");
     assert_eq!((&lines[0]["genre"], &lines[0]["threshold"]), (&"Action".into(), &0.3.into()));
     let counts = ["true_negatives", "false_positives", "false_negatives", "true_positives"];
     assert_eq!(counts.iter().map(|count| lines[3]["counts"][count].as_u64().unwrap()).sum::<u64>(), 20);
@@ -200,8 +201,8 @@ fn infer_names_genres_of_posters_of_any_size_and_of_all_formats() {
     assert_eq!(code, 3, "the readable ones are answered, and the exit code tells of the other");
     assert!(stderr.contains("broken.jpg"), "{stderr}");
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 4);
-    for line in lines {
+    assert_eq!((lines.len(), &lines[0]["kind"]), (1 + 4, &"device".into()));
+    for line in &lines[1..] {
         let genres = line["genres"].as_array().unwrap();
         let probabilities: Vec<f64> = genres.iter().map(|genre| genre["probability"].as_f64().unwrap()).collect();
         assert_eq!((genres.len(), &line["schema"]), (7, &1.into()));
