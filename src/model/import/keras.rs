@@ -65,7 +65,8 @@ pub(super) fn read(
     }
     ImportError::missing(path, missing, wanted.len(), walk.first)?;
     let mut held: Vec<&str> = walk.found.keys().map(String::as_str).collect();
-    held.sort_unstable();
+    // Block 7 before block 10, so that the first one too many is named.
+    held.sort_unstable_by_key(|name| (name.len(), *name));
     surplus::refuse(path, held.into_iter(), &ours, surplus::keras_block)?;
 
     let mut tensors = Tensors::new();

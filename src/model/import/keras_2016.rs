@@ -13,7 +13,8 @@
 //! The values are those of the original Caffe network, which adds 1e-5 to a variance, as this network does. Keras's batch
 //! norm of that time added its default, which changed over the years (1e-6 in early Keras 1, 1e-3 in Keras 2) while the file
 //! did not; so nothing is added here to make up for it. (keras-team/keras-applications issue 8 measured the difference on
-//! ImageNet: 25.07 % errors with 1e-3, 25.13 % with 1e-5.) Strides are where they are today, on the first 1×1.
+//! ImageNet: 25.07 % errors with 1e-3, 25.13 % with 1e-5.) Strides are where they are today, on the first 1×1; the padding
+//! before the max pool came to Keras in 2019 and is Caffe's again.
 
 /// Today's name, `conv3_block2_1_conv/kernel`, of the data set `dataset` in the group `layer`; `None` where either is not of
 /// that time.
