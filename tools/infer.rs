@@ -58,16 +58,17 @@ impl Args {
 
 /// Runs the tool.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    // Before the device: a GPU's kernels may have to be compiled first, which takes a while.
+    let checkpoint = Checkpoint::open(&args.model)?;
     match device::open(args.device, args.precision, args.console())? {
-        Opened::Cpu(device, why) => infer(Rc::new(device), &why, args),
-        Opened::Cuda(device) => infer(Rc::new(device), "", args),
+        Opened::Cpu(device, why) => infer(Rc::new(device), &why, &checkpoint, args),
+        Opened::Cuda(device) => infer(Rc::new(device), "", &checkpoint, args),
     }
 }
 
-fn infer<D: Device>(device: Rc<D>, why: &str, args: &Args) -> anyhow::Result<()> {
+fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, args: &Args) -> anyhow::Result<()> {
     let console = args.console();
-    let checkpoint = Checkpoint::open(&args.model)?;
-    let model = learner::load(device, &checkpoint, Extents::resnet50())?;
+    let model = learner::load(device, checkpoint, Extents::resnet50())?;
     console.say(described(&**model.device(), why));
     if args.json {
         print(format_args!("{}\n", line_on(&**model.device(), why)))?;
