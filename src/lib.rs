@@ -4,6 +4,7 @@ pub mod autograd;
 pub mod data;
 pub mod device;
 pub mod files;
+pub mod formats;
 pub mod metrics;
 pub mod model;
 pub mod ops;

@@ -5,8 +5,9 @@
 //! constant answer can win: average precision and the area under the ROC curve.
 //!
 //! Where a denominator is zero the ratio is 0, scikit-learn's default (`zero_division` without the warning): a genre never
-//! predicted has precision 0, a genre absent from the targets has recall, F1 and average precision 0. It still counts in
-//! the macro averages and weighs nothing in the weighted ones.
+//! predicted has precision 0, a genre absent from the targets has recall and F1 0. It still counts in the macro averages
+//! and weighs nothing in the weighted ones. Average precision and ROC-AUC judge a ranking, and where there is nothing to
+//! rank they do not exist: such a genre is left out of their means.
 
 mod ranking;
 
@@ -95,8 +96,8 @@ impl ConfusionCounts {
 pub struct GenreScores {
     /// The decisions at the threshold.
     pub counts: ConfusionCounts,
-    /// Area under the precision–recall steps; 0 where no poster is of this genre.
-    pub average_precision: f64,
+    /// Area under the precision–recall steps; `None` where no poster is of this genre.
+    pub average_precision: Option<f64>,
     /// Area under the ROC curve; `None` where every poster, or none, is of this genre.
     pub roc_auc: Option<f64>,
 }
@@ -110,10 +111,10 @@ pub struct Averages {
     pub recall: f64,
     /// Mean F1.
     pub f1: f64,
-    /// Mean average precision.
-    pub average_precision: f64,
-    /// Mean area under the ROC curve, over the genres that have one.
-    pub roc_auc: f64,
+    /// Mean average precision over the genres that have one; `None` where none has.
+    pub average_precision: Option<f64>,
+    /// Mean area under the ROC curve over the genres that have one; `None` where none has.
+    pub roc_auc: Option<f64>,
     /// The fair coin's mean F1.
     pub coin_f1: f64,
     /// Always-yes's mean F1.
@@ -123,24 +124,22 @@ pub struct Averages {
 impl Averages {
     /// The mean of `genres` weighed by `weight`.
     fn new(genres: &[GenreScores], weight: impl Fn(&GenreScores) -> f64) -> Self {
-        let mean = |score: &dyn Fn(&GenreScores) -> Option<f64>| {
-            let (mut sum, mut weights) = (0.0, 0.0);
-            for genre in genres {
-                if let Some(score) = score(genre) {
-                    sum += weight(genre) * score;
-                    weights += weight(genre);
-                }
-            }
-            ratio(sum, weights)
+        let mean_of_those_with = |score: &dyn Fn(&GenreScores) -> Option<f64>| {
+            let scored = || genres.iter().filter_map(|genre| Some((weight(genre), score(genre)?)));
+            let weights: f64 = scored().map(|(weight, _)| weight).sum();
+            (weights > 0.0).then(|| scored().map(|(weight, score)| weight * score).sum::<f64>() / weights)
+        };
+        let mean = |score: fn(&ConfusionCounts) -> f64| {
+            mean_of_those_with(&|genre| Some(score(&genre.counts))).unwrap_or_default()
         };
         Averages {
-            precision: mean(&|g| Some(g.counts.precision())),
-            recall: mean(&|g| Some(g.counts.recall())),
-            f1: mean(&|g| Some(g.counts.f1())),
-            average_precision: mean(&|g| Some(g.average_precision)),
-            roc_auc: mean(&|g| g.roc_auc),
-            coin_f1: mean(&|g| Some(g.counts.coin_f1())),
-            always_yes_f1: mean(&|g| Some(g.counts.always_yes_f1())),
+            precision: mean(ConfusionCounts::precision),
+            recall: mean(ConfusionCounts::recall),
+            f1: mean(ConfusionCounts::f1),
+            average_precision: mean_of_those_with(&|genre| genre.average_precision),
+            roc_auc: mean_of_those_with(&|genre| genre.roc_auc),
+            coin_f1: mean(ConfusionCounts::coin_f1),
+            always_yes_f1: mean(ConfusionCounts::always_yes_f1),
         }
     }
 
@@ -220,9 +219,16 @@ impl Scores {
         1.0 - self.hamming_loss
     }
 
-    /// mAP: the plain mean of the genres' average precisions. The best checkpoint is chosen by it.
+    /// mAP: the plain mean of the average precisions of the genres that have one. The best checkpoint is chosen by it.
+    ///
+    /// 0 where no genre has one: then no epoch is better than another, and the first one stays the best.
     pub fn mean_average_precision(&self) -> f64 {
-        self.unweighted.average_precision
+        self.unweighted.average_precision.unwrap_or_default()
+    }
+
+    /// How many genres have no average precision, since no poster is of them.
+    pub fn genres_without_positives(&self) -> usize {
+        self.genres.iter().filter(|genre| genre.average_precision.is_none()).count()
     }
 }
 
@@ -249,7 +255,7 @@ mod tests {
                 false_negatives: fne,
                 true_positives: tp,
             },
-            average_precision: 0.0,
+            average_precision: None,
             roc_auc: None,
         });
         Scores::from_genres(genres.to_vec(), 0)
@@ -286,14 +292,31 @@ mod tests {
     }
 
     #[test]
-    fn a_genre_nobody_has_scores_zero_and_has_no_roc_curve() {
+    fn a_genre_nobody_has_scores_zero_and_is_left_out_where_rankings_are_judged() {
         let scores = Scores::new(&[0.9, 0.2, 0.1, 0.8], &[1, 0, 0, 0], &[0.5, 0.5]);
         let absent = scores.genres[1];
         assert_eq!([absent.counts.precision(), absent.counts.recall(), absent.counts.f1()], [0.0; 3]);
-        assert_eq!((absent.average_precision, absent.roc_auc), (0.0, None));
+        assert_eq!((absent.average_precision, absent.roc_auc), (None, None));
         assert_eq!((scores.weighted.f1, scores.unweighted.f1), (1.0, 0.5));
-        assert_eq!((scores.unweighted.roc_auc, scores.mean_average_precision()), (1.0, 0.5));
+        assert_eq!((scores.unweighted.roc_auc, scores.mean_average_precision()), (Some(1.0), 1.0));
+        assert_eq!((scores.weighted.average_precision, scores.genres_without_positives()), (Some(1.0), 1));
         assert_eq!((scores.hamming_loss, scores.exact_match), (0.25, 0.5));
+    }
+
+    /// The trainer keeps the epoch with the highest mAP: no number of epochs without one may look like progress.
+    #[test]
+    fn where_no_genre_has_positives_no_epoch_is_better_than_another() {
+        let epochs = [[0.9, 0.2], [0.1, 0.8]].map(|answers| Scores::new(&answers, &[0, 0], &[0.5, 0.5]));
+        for scores in &epochs {
+            let unweighted = scores.unweighted;
+            assert_eq!(
+                (unweighted.average_precision, unweighted.roc_auc, scores.genres_without_positives()),
+                (None, None, 2)
+            );
+            assert_eq!(scores.weighted.average_precision, None);
+        }
+        assert_eq!(epochs[0].mean_average_precision(), epochs[1].mean_average_precision());
+        assert!(epochs[0].mean_average_precision() >= 0.0, "a number, which the log and the checkpoint can hold");
     }
 
     #[test]

@@ -185,7 +185,10 @@ fn a_run_that_saved_nothing_begins_anew_and_says_so() {
     }
     let config = settings(&folder);
     assert_eq!(config.learning_rate, 1e-3);
-    assert_eq!(config.history[1].changed, ["learning_rate: 100000000000000000000000000000000000000.0 -> 0.001", "max_steps: none -> 1"]);
+    assert_eq!(
+        config.history[1].changed,
+        ["learning_rate: 100000000000000000000000000000000000000.0 -> 0.001", "max_steps: none -> 1"]
+    );
     assert_eq!(fs::read_to_string(run_in(&folder).join("steps.csv")).unwrap().lines().count(), 4);
 
     // With --run it does so too; once there is a checkpoint it is refused.
@@ -216,8 +219,7 @@ fn what_does_not_change_the_past_may_change_on_resume() {
     let config = settings(&folder);
     assert_eq!((config.learning_rate, config.epochs, config.max_steps, config.save_every), (1e-4, 3, Some(6), 0.0));
     let changed = config.history.last().unwrap().changed.join("\n");
-    for words in ["learning_rate: 0.001 -> 0.0001", "epochs: 1 -> 3", "max_steps: 1 -> 6", "moved.safetensors", "io"]
-    {
+    for words in ["learning_rate: 0.001 -> 0.0001", "epochs: 1 -> 3", "max_steps: 1 -> 6", "moved.safetensors", "io"] {
         assert!(changed.contains(words) && stderr.contains(words), "`{words}` is missing: {changed}\n{stderr}");
     }
     let steps = fs::read_to_string(run_in(&folder).join("steps.csv")).unwrap();

@@ -2,14 +2,19 @@
 //!
 //! The Keras files are real ones, written by `weights_import/make_fixtures.py`; the others are made here.
 
+#[path = "weights_import/torch.rs"]
+mod torch;
+
 use std::collections::HashMap;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use onesheet::model::import::{self, ImportError, Source, Weights};
+use onesheet::model::import::{self, ImportError, KERAS_PIXELS, Source, Weights};
+use onesheet::training::config::Pixels;
 use safetensors::tensor::{Dtype, TensorView};
 use tempfile::TempDir;
+use torch::torch;
 
 const KINDS: [&str; 8] = [
     "conv1_conv/kernel",
@@ -58,23 +63,14 @@ fn ours() -> Vec<(String, Vec<usize>, Vec<f32>)> {
     expected().into_iter().enumerate().map(with_values).collect()
 }
 
-/// The same network as PyTorch would save it: KCRS, no bias, a counter and another head beside.
-fn torch() -> Vec<(String, Vec<usize>, Vec<f32>)> {
-    let vector = |name: &str, first: f32| (name.to_owned(), vec![K], (0..K).map(|i| first + i as f32).collect());
-    vec![
-        ("conv1.weight".to_owned(), vec![K, C, R, S], (0..K * C * R * S).map(|i| i as f32 / 8.0).collect()),
-        vector("bn1.weight", 10.0),
-        vector("bn1.bias", 20.0),
-        vector("bn1.running_mean", 30.0),
-        vector("bn1.running_var", 40.0),
-        ("bn1.num_batches_tracked".to_owned(), vec![], vec![7.0]),
-        ("fc.bias".to_owned(), vec![1000], vec![0.0; 1000]),
-    ]
+/// Weights for a model that is fed pixels as Keras's weights expect them.
+fn read(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<Weights, ImportError> {
+    import::read(path, expected, &KERAS_PIXELS)
 }
 
 /// The error of reading `path`, as its type and as the words a user sees (the causes included).
 fn refusal(path: &Path) -> (ImportError, String) {
-    let error = import::read(path, &expected()).expect_err("this file must be refused");
+    let error = read(path, &expected()).expect_err("this file must be refused");
     let mut words = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -96,8 +92,17 @@ fn base_shapes_are_right(weights: &Weights) {
 
 #[test]
 fn keras_files_of_every_arrangement_give_the_same_weights() {
-    for name in ["applications.h5", "whole_model.h5", "nested.h5", "keras3.weights.h5", "nested.weights.h5"] {
-        let weights = import::read(&fixture(name), &expected()).unwrap_or_else(|e| panic!("{e}"));
+    // keras1.h5 and keras2.h5 have the layers' names of 2016, and keras1.h5 the data sets' as well.
+    for name in [
+        "applications.h5",
+        "whole_model.h5",
+        "nested.h5",
+        "keras3.weights.h5",
+        "nested.weights.h5",
+        "keras1.h5",
+        "keras2.h5",
+    ] {
+        let weights = read(&fixture(name), &expected()).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(weights.source, Source::Keras);
         base_shapes_are_right(&weights);
         // The script's values: place of the tensor plus an eighth of the element's index in R S C K order.
@@ -114,12 +119,30 @@ fn keras_files_of_every_arrangement_give_the_same_weights() {
     }
 }
 
+/// Keras's ResNet-101 holds all that its ResNet-50 has.
+#[test]
+fn a_keras_file_of_a_deeper_network_is_refused() {
+    let (error, words) = refusal(&fixture("deeper.h5"));
+    assert!(matches!(error, ImportError::OtherNetwork { .. }), "{words}");
+    assert!(words.contains("conv2_block1_1_conv/kernel") && words.contains("deeper ResNet"), "{words}");
+}
+
+#[test]
+fn pixels_that_keras_weights_were_not_made_for_are_said() {
+    let notes =
+        |pixels: Pixels| import::read(&fixture("applications.h5"), &expected(), &pixels.format()).unwrap().notes;
+    assert!(notes(Pixels::Imagenet).is_empty());
+    for pixels in [Pixels::Raw, Pixels::Unit] {
+        assert!(notes(pixels).iter().any(|note| note.contains("--pixels imagenet")), "{pixels:?}");
+    }
+}
+
 #[test]
 fn our_own_files_come_back_whole() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("ours.safetensors");
     write(&path, &ours());
-    let weights = import::read(&path, &expected()).unwrap();
+    let weights = read(&path, &expected()).unwrap();
     assert_eq!(weights.source, Source::Onesheet);
     assert_eq!(weights.tensors.len(), ours().len());
     for (name, shape, data) in ours() {
@@ -132,77 +155,21 @@ fn our_own_files_may_lack_the_head_but_not_half_of_it() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("ours.safetensors");
     write(&path, &ours()[..6]);
-    base_shapes_are_right(&import::read(&path, &expected()).unwrap());
+    base_shapes_are_right(&read(&path, &expected()).unwrap());
+
+    // A head of other genres.
+    let mut other = ours();
+    (other[6].1, other[6].2) = (vec![6, K], vec![0.5; 6 * K]);
+    (other[7].1, other[7].2) = (vec![6], vec![0.5; 6]);
+    write(&path, &other);
+    let weights = read(&path, &expected()).unwrap();
+    base_shapes_are_right(&weights);
+    assert!(weights.notes.iter().any(|note| note.contains("head")), "{:?}", weights.notes);
 
     write(&path, &ours()[..7]);
     let (error, words) = refusal(&path);
     assert!(matches!(error, ImportError::Missing { count: 1, of: 8, .. }), "{words}");
     assert!(words.contains("genres/bias"), "{words}");
-}
-
-#[test]
-fn torch_kernels_are_transposed_and_biases_are_zero() {
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("torch.safetensors");
-    // A later layer: the stem's pixels are another test's.
-    let kernel: Vec<f32> = (0..K * C * R * S).map(|i| i as f32).collect();
-    let tensors: Vec<_> = torch()
-        .into_iter()
-        .chain([
-            ("layer2.3.conv2.weight".to_owned(), vec![K, C, R, S], kernel.clone()),
-            ("layer4.0.downsample.0.weight".to_owned(), vec![K, C, 1, 1], kernel[..K * C].to_vec()),
-            ("layer4.0.downsample.1.running_var".to_owned(), vec![K], vec![5.0; K]),
-        ])
-        .collect();
-    write(&path, &tensors);
-    let mut wanted = expected();
-    wanted.push(("conv3_block4_2_conv/kernel".to_owned(), vec![K, R, S, C]));
-    wanted.push(("conv3_block4_2_conv/bias".to_owned(), vec![K]));
-    wanted.push(("conv5_block1_0_conv/kernel".to_owned(), vec![K, 1, 1, C]));
-    wanted.push(("conv5_block1_0_bn/moving_variance".to_owned(), vec![K]));
-    let weights = import::read(&path, &wanted).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(weights.source, Source::Torch);
-    assert!(weights.source.caveat().is_some_and(|caveat| caveat.contains("v1.5")));
-    let imported = &weights.tensors["conv3_block4_2_conv/kernel"].data;
-    for k in 0..K {
-        for rs in 0..R * S {
-            for c in 0..C {
-                assert_eq!(imported[(k * R * S + rs) * C + c], kernel[(k * C + c) * R * S + rs], "{k} {rs} {c}");
-            }
-        }
-    }
-    assert_eq!(weights.tensors["conv3_block4_2_conv/bias"].data, vec![0.0; K]);
-    assert_eq!(weights.tensors["conv5_block1_0_conv/kernel"].data, kernel[..K * C]);
-    assert_eq!(weights.tensors["conv5_block1_0_bn/moving_variance"].data, vec![5.0; K]);
-    assert_eq!(weights.tensors["conv1_bn/gamma"].data, vec![10.0, 11.0, 12.0, 13.0]);
-    assert_eq!(weights.tensors["conv1_bn/beta"].data, vec![20.0, 21.0, 22.0, 23.0]);
-    assert_eq!(weights.tensors["conv1_bn/moving_mean"].data, vec![30.0, 31.0, 32.0, 33.0]);
-    assert_eq!(weights.tensors["conv1_bn/moving_variance"].data, vec![40.0, 41.0, 42.0, 43.0]);
-}
-
-/// A patch of raw pixels gives the same number through PyTorch's preprocessing and kernel as through ours.
-#[test]
-fn the_torch_stem_takes_our_pixels() {
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("torch.safetensors");
-    write(&path, &torch());
-    let weights = import::read(&path, &expected()).unwrap();
-    let theirs = &torch()[0].2;
-    let (kernel, bias) = (&weights.tensors["conv1_conv/kernel"].data, &weights.tensors["conv1_conv/bias"].data);
-
-    let rgb = |rs: usize, c: usize| ((rs * 89 + c * 151 + 17) % 256) as f64;
-    for k in 0..K {
-        let (mut by_torch, mut by_us) = (0.0, f64::from(bias[k]));
-        for rs in 0..R * S {
-            for c in 0..C {
-                let normalised = (rgb(rs, c) / 255.0 - [0.485, 0.456, 0.406][c]) / [0.229, 0.224, 0.225][c];
-                by_torch += normalised * f64::from(theirs[(k * C + c) * R * S + rs]);
-                let caffe = rgb(rs, 2 - c) - [103.939, 116.779, 123.68][c];
-                by_us += caffe * f64::from(kernel[(k * R * S + rs) * C + c]);
-            }
-        }
-        assert!((by_torch - by_us).abs() <= 1e-5 * by_torch.abs(), "filter {k}: {by_torch} by PyTorch, {by_us} by us");
-    }
 }
 
 #[test]
@@ -216,7 +183,7 @@ fn half_precision_is_widened() {
         ("conv1_bn/beta", TensorView::new(Dtype::BF16, vec![K], &bf16).unwrap()),
     ];
     fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
-    let weights = import::read(&path, &expected()[2..4]).unwrap();
+    let weights = read(&path, &expected()[2..4]).unwrap();
     assert_eq!(weights.tensors["conv1_bn/gamma"].data, [1.0, -2.5, 0.0, 65504.0]);
     assert_eq!(weights.tensors["conv1_bn/beta"].data, [1.0, -2.5, 0.0, 3.0]);
 }
@@ -225,7 +192,7 @@ fn half_precision_is_widened() {
 fn missing_tensors_are_counted_and_the_first_named() {
     let mut wanted = expected();
     wanted.extend((1..=9).map(|i| (format!("conv2_block{i}_1_bn/gamma"), vec![K])));
-    let words = import::read(&fixture("applications.h5"), &wanted).unwrap_err().to_string();
+    let words = read(&fixture("applications.h5"), &wanted).unwrap_err().to_string();
     for part in
         ["applications.h5", "lacks 9 of the model's 15", "conv2_block1_1_bn/gamma", "conv2_block4_1_bn/gamma, …"]
     {
@@ -235,7 +202,7 @@ fn missing_tensors_are_counted_and_the_first_named() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("torch.safetensors");
     write(&path, &torch());
-    let words = import::read(&path, &wanted).unwrap_err().to_string();
+    let words = read(&path, &wanted).unwrap_err().to_string();
     assert!(words.contains("layer1.0.bn1.weight"), "not in the file's own names: {words}");
 }
 
@@ -252,7 +219,7 @@ fn wrong_shapes_are_named_in_the_files_layout() {
         (ours_path, "conv1_conv/kernel", [64, 7, 7, 3], [K, R, S, C]),
         (torch_path, "conv1.weight", [64, 3, 7, 7], [K, C, R, S]),
     ] {
-        match import::read(&path, &wanted) {
+        match read(&path, &wanted) {
             Err(ImportError::Shape { tensor: name, expected, found, .. }) => {
                 assert_eq!(name, tensor);
                 assert_eq!(expected, needed);
@@ -276,7 +243,7 @@ fn keras_files_that_reach_outside_or_claim_too_much_are_refused() {
     // Not followed, so absent.
     let (error, words) = refusal(&fixture("external_link.h5"));
     assert!(matches!(error, ImportError::Missing { count: 4, .. }), "{words}");
-    for name in ["external_data.h5", "virtual_data.h5", "ring.h5", "twice.h5"] {
+    for name in ["external_data.h5", "virtual_data.h5", "ring.h5", "twice.h5", "old_and_new.h5"] {
         let (error, words) = refusal(&fixture(name));
         assert!(matches!(error, ImportError::Damaged { .. }), "{name}: {words}");
     }
@@ -364,6 +331,12 @@ fn other_files_are_named_for_what_they_are() {
     fs::write(&path, b"<!DOCTYPE html><title>404</title>").unwrap();
     assert!(matches!(refusal(&path).0, ImportError::Unrecognised { .. }));
     assert!(matches!(refusal(&folder.path().join("absent.h5")).0, ImportError::Io { .. }));
+    #[cfg(unix)]
+    {
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(refusal(&pipe).1.contains("not a file"), "and nobody waits for a writer");
+    }
     let (error, words) = refusal(folder.path());
-    assert!(matches!(error, ImportError::Io { .. }) && words.contains("not a regular file"), "{words}");
+    assert!(matches!(error, ImportError::Io { .. }) && words.contains("it is a folder"), "{words}");
 }

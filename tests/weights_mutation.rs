@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use onesheet::model::import;
+use onesheet::model::import::{self, KERAS_PIXELS};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 use safetensors::tensor::{Dtype, TensorView};
@@ -93,19 +93,28 @@ fn mutated_files_never_panic_and_stay_within_memory() {
     let ours: Vec<_> = expected.iter().map(|(name, shape)| (name.as_str(), shape.clone())).collect();
     let theirs = ["bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var"].map(|name| (name, vec![4]));
     let torch: Vec<_> = [("conv1.weight", vec![4, 3, 3, 2])].into_iter().chain(theirs).collect();
+    let behind: Vec<_> = torch.iter().map(|(name, shape)| (format!("module.{name}"), shape.clone())).collect();
+    // The mark by which a prefix is found.
+    let mark = [("module.layer1.0.conv1.weight", vec![4, 4, 1, 1])];
+    let behind: Vec<_> = behind.iter().map(|(name, shape)| (name.as_str(), shape.clone())).chain(mark).collect();
     let folder = tempfile::tempdir().unwrap();
 
+    let with_a_block: Vec<_> =
+        expected.iter().cloned().chain([("conv2_block1_1_conv/kernel".to_owned(), vec![4, 1, 1, 4])]).collect();
     for (seed, (format, original)) in [
         ("Keras Applications", fs::read(fixtures.join("applications.h5")).unwrap()),
         ("Keras 3", fs::read(fixtures.join("keras3.weights.h5")).unwrap()),
         ("HDF5's newer groups", fs::read(fixtures.join("nested.h5")).unwrap()),
         ("Onesheet", safetensors_bytes(&ours)),
         ("PyTorch", safetensors_bytes(&torch)),
+        ("PyTorch behind a prefix", safetensors_bytes(&behind)),
+        ("Keras 1", fs::read(fixtures.join("keras1.h5")).unwrap()),
     ]
     .into_iter()
     .enumerate()
     {
         let mut random = support::generator(seed as u64);
+        let expected = if format == "PyTorch behind a prefix" { &with_a_block } else { &expected };
         let (mut read, mut slowest, mut largest) = (0, Duration::ZERO, 0);
         for number in 0..MUTATIONS {
             let mut bytes = original.clone();
@@ -116,7 +125,7 @@ fn mutated_files_never_panic_and_stay_within_memory() {
             let before = LIVE.load(Relaxed);
             PEAK.store(before, Relaxed);
             let start = Instant::now();
-            let outcome = std::panic::catch_unwind(|| import::read(&path, &expected).is_ok());
+            let outcome = std::panic::catch_unwind(|| import::read(&path, expected, &KERAS_PIXELS).is_ok());
             slowest = slowest.max(start.elapsed());
             fs::remove_file(&path).unwrap();
             let taken = PEAK.load(Relaxed) - before;

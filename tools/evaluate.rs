@@ -3,7 +3,6 @@
 use crate::console::{Console, print};
 use crate::device::{self, Opened, described};
 use crate::exit::BadData;
-use anyhow::Context;
 use clap::{Args as ClapArgs, ValueEnum};
 use onesheet::data::Split;
 use onesheet::data::tensor_file::TensorFile;
@@ -11,14 +10,14 @@ use onesheet::device::Device;
 use onesheet::metrics::{Averages, Scores};
 use onesheet::model::Extents;
 use onesheet::training::TrainingError;
-use onesheet::training::checkpoint::{Checkpoint, Metadata};
+use onesheet::training::checkpoint::{Checkpoint, CheckpointError, Metadata};
 use onesheet::training::config::{DeviceChoice, Precision};
 use onesheet::training::evaluation::Answers;
 use onesheet::training::learner;
 use onesheet::training::run_folder::{best_checkpoint, folder_of, last_checkpoint, synthetic_posters};
 use serde_json::json;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -115,13 +114,7 @@ fn evaluate<D: Device>(device: Rc<D>, why: &str, args: &Args) -> anyhow::Result<
         Which::Best => best_checkpoint(&run),
         Which::Last => last_checkpoint(&run),
     };
-    let checkpoint =
-        Checkpoint::open(&path).with_context(|| match (args.checkpoint, last_checkpoint(&run).exists()) {
-            (Which::Best, true) => {
-                "the run has not ended an epoch; go on with it, or add --checkpoint last".to_string()
-            }
-            _ => format!("{} holds no trained run", run.display()),
-        })?;
+    let checkpoint = Checkpoint::open(&path).map_err(|error| without_checkpoint(error, args.checkpoint, &run))?;
     let metadata = checkpoint.metadata();
     let data = args.data.clone().or(metadata.config.data.clone()).unwrap_or_else(|| synthetic_posters(&run));
     let file = Arc::new(TensorFile::open(&data)?);
@@ -153,8 +146,27 @@ fn evaluate<D: Device>(device: Rc<D>, why: &str, args: &Args) -> anyhow::Result<
         args.split.name(),
         data.display()
     ));
-    print(if args.json { lines(metadata, &scores, answers.loss) } else { table(metadata, &scores, answers.loss) })?;
+    let computed_by = described(&**model.device(), why);
+    print(if args.json {
+        lines(metadata, &scores, answers.loss, &computed_by)
+    } else {
+        table(metadata, &scores, answers.loss)
+    })?;
     Ok(())
+}
+
+/// The error of opening a run's checkpoint; where there is none, with what is missing.
+fn without_checkpoint(error: CheckpointError, which: Which, run: &Path) -> anyhow::Error {
+    let is_absent =
+        matches!(&error, CheckpointError::Open { cause, .. } if cause.kind() == std::io::ErrorKind::NotFound);
+    let error = anyhow::Error::from(error);
+    match which {
+        _ if !is_absent => error,
+        Which::Best if last_checkpoint(run).exists() => {
+            error.context("the run has not ended an epoch; go on with it, or add --checkpoint last")
+        }
+        _ => error.context(format!("{} holds no trained run", run.display())),
+    }
 }
 
 /// Refuses posters that the model was not made for.
@@ -185,38 +197,31 @@ fn table(metadata: &Metadata, scores: &Scores, loss: f64) -> String {
     let rule = "─".repeat(head.chars().count() - 1) + "\n";
     let mut text = head + &rule;
     let number = |value: f64| format!("{value:.4}");
-    let mut row = |name: &str, support: String, [precision, recall, f1, ap, auc, coin, yes]: [String; 7]| {
-        text += &format!(
+    let ranking = |value: Option<f64>| value.map_or("–".into(), number);
+    let row = |name: &str, support: String, [precision, recall, f1, ap, auc, coin, yes]: [String; 7]| {
+        format!(
             "{name:wide$}  {support:>7}  {precision:>9}  {recall:>6}  {f1:>6}  {ap:>6}  {auc:>7}  {coin:>7}  {yes:>6}\n"
-        );
+        )
     };
     for (name, genre) in metadata.genres.iter().zip(&scores.genres) {
         let counts = genre.counts;
-        let auc = genre.roc_auc.map_or("–".into(), number);
+        let [ap, auc] = [genre.average_precision, genre.roc_auc].map(ranking);
         let [precision, recall, f1] = [counts.precision(), counts.recall(), counts.f1()].map(number);
         let [coin, yes] = [counts.coin_f1(), counts.always_yes_f1()].map(number);
-        row(
-            name,
-            counts.support().to_string(),
-            [precision, recall, f1, number(genre.average_precision), auc, coin, yes],
-        );
+        text += &row(name, counts.support().to_string(), [precision, recall, f1, ap, auc, coin, yes]);
     }
     text += &rule;
-    let mut row = |name: &str, averages: &Averages| {
+    for (name, averages) in [("weighted", &scores.weighted), ("macro", &scores.unweighted)] {
         let Averages { precision, recall, f1, average_precision, roc_auc, coin_f1, always_yes_f1 } = *averages;
-        text += &format!(
-            "{name:wide$}  {:>7}  {precision:>9.4}  {recall:>6.4}  {f1:>6.4}  {average_precision:>6.4}  {roc_auc:>7.4}  \
-             {coin_f1:>7.4}  {always_yes_f1:>6.4}\n",
-            ""
-        );
-    };
-    row("weighted", &scores.weighted);
-    row("macro", &scores.unweighted);
+        let [precision, recall, f1, coin, yes] = [precision, recall, f1, coin_f1, always_yes_f1].map(number);
+        let [ap, auc] = [average_precision, roc_auc].map(ranking);
+        text += &row(name, String::new(), [precision, recall, f1, ap, auc, coin, yes]);
+    }
     let percent = |value: f64| 100.0 * value;
     text += &format!("\nposters          {}\n", scores.posters);
     text += &format!("threshold        {}\n", thresholds(&metadata.thresholds));
     text += &format!("loss             {loss:.4}, all genres weighing alike\n");
-    text += &format!("mAP              {:.4}\n", scores.mean_average_precision());
+    text += &format!("mAP              {}\n", left_out(scores, ranking(scores.unweighted.average_precision)));
     text += &format!("hamming loss     {:.4}\n", scores.hamming_loss);
     text += &format!("exact match      {:.2} %\n", percent(scores.exact_match));
     text += &format!("binary accuracy  {:.2} %\n", percent(scores.binary_accuracy()));
@@ -224,6 +229,15 @@ fn table(metadata: &Metadata, scores: &Scores, loss: f64) -> String {
     let verdict = if scores.weighted.f1 > baseline { "above" } else { "not above" };
     text += &format!("\nweighted F1 {:.4} is {verdict} the better baseline, {baseline:.4}\n", scores.weighted.f1);
     text
+}
+
+/// The mAP, and how many genres it says nothing of.
+fn left_out(scores: &Scores, map: String) -> String {
+    match scores.genres_without_positives() {
+        0 => map,
+        1 => format!("{map}; 1 genre has no positives and is left out"),
+        absent => format!("{map}; {absent} genres have no positives and are left out"),
+    }
 }
 
 /// One number where all genres share it.
@@ -234,7 +248,7 @@ fn thresholds(thresholds: &[f64]) -> String {
 }
 
 /// The same as JSON, one object a line.
-fn lines(metadata: &Metadata, scores: &Scores, loss: f64) -> String {
+fn lines(metadata: &Metadata, scores: &Scores, loss: f64, device: &str) -> String {
     let mut lines = Vec::new();
     for ((name, genre), threshold) in metadata.genres.iter().zip(&scores.genres).zip(&metadata.thresholds) {
         let counts = genre.counts;
@@ -248,8 +262,9 @@ fn lines(metadata: &Metadata, scores: &Scores, loss: f64) -> String {
     lines.push(json!({ "schema": SCHEMA, "kind": "average", "over": "weighted", "scores": scores.weighted }));
     lines.push(json!({ "schema": SCHEMA, "kind": "average", "over": "macro", "scores": scores.unweighted }));
     lines.push(json!({
-        "schema": SCHEMA, "kind": "all", "posters": scores.posters, "loss": loss,
-        "map": scores.mean_average_precision(), "hamming_loss": scores.hamming_loss,
+        "schema": SCHEMA, "kind": "all", "device": device, "posters": scores.posters, "loss": loss,
+        "map": scores.unweighted.average_precision, "genres_without_positives": scores.genres_without_positives(),
+        "hamming_loss": scores.hamming_loss,
         "exact_match": scores.exact_match, "binary_accuracy": scores.binary_accuracy(),
     }));
     lines.iter().map(|line| format!("{line}\n")).collect()

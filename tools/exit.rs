@@ -66,10 +66,11 @@ fn code(error: &(dyn Error + 'static)) -> Option<u8> {
             TrainingError::Loader(error) => loader(error),
             TrainingError::TensorFile(error) => tensor_file(error),
             TrainingError::Checkpoint(error) => checkpoint(error),
+            TrainingError::Weights(_) => WEIGHTS,
             TrainingError::RunFolder(error) => run_folder(error),
             TrainingError::Diverged { .. } => DIVERGED,
             TrainingError::EmptySplit { .. } | TrainingError::OtherPosters { .. } => DATA,
-            TrainingError::ImageSize { .. } => USAGE,
+            TrainingError::ImageSize { .. } | TrainingError::Settings(_) => USAGE,
         });
     }
     if let Some(error) = error.downcast_ref() {

@@ -58,17 +58,19 @@ impl Args {
 
 /// Runs the tool.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    // Before the device: a GPU's kernels may have to be compiled first, which takes a while.
+    let checkpoint = Checkpoint::open(&args.model)?;
     match device::open(args.device, args.precision, args.console())? {
-        Opened::Cpu(device, why) => infer(Rc::new(device), &why, args),
-        Opened::Cuda(device) => infer(Rc::new(device), "", args),
+        Opened::Cpu(device, why) => infer(Rc::new(device), &why, &checkpoint, args),
+        Opened::Cuda(device) => infer(Rc::new(device), "", &checkpoint, args),
     }
 }
 
-fn infer<D: Device>(device: Rc<D>, why: &str, args: &Args) -> anyhow::Result<()> {
+fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, args: &Args) -> anyhow::Result<()> {
     let console = args.console();
-    let checkpoint = Checkpoint::open(&args.model)?;
-    let model = learner::load(device, &checkpoint, Extents::resnet50())?;
-    console.say(described(&**model.device(), why));
+    let model = learner::load(device, checkpoint, Extents::resnet50())?;
+    let computed_by = described(&**model.device(), why);
+    console.say(&computed_by);
     let metadata = checkpoint.metadata();
     let format = metadata.config.pixels.format();
     let mut unreadable = 0;
@@ -90,7 +92,7 @@ fn infer<D: Device>(device: Rc<D>, why: &str, args: &Args) -> anyhow::Result<()>
         let placements = vec![Placement::default(); batch.len()];
         let probabilities = model.predict(Posters { pixels: &pixels, placements: &placements, format: &format })?;
         for ((path, _), row) in batch.iter().zip(probabilities.chunks_exact(metadata.genres.len())) {
-            print(if args.json { line(path, metadata, row) } else { list(path, metadata, row) })?;
+            print(if args.json { line(path, metadata, row, &computed_by) } else { list(path, metadata, row) })?;
         }
     }
     if unreadable > 0 {
@@ -126,7 +128,7 @@ fn list(path: &Path, metadata: &Metadata, row: &[f32]) -> String {
     text + "\n"
 }
 
-fn line(path: &Path, metadata: &Metadata, row: &[f32]) -> String {
+fn line(path: &Path, metadata: &Metadata, row: &[f32], device: &str) -> String {
     let genres: Vec<_> = ranked(metadata, row)
         .into_iter()
         .map(|(genre, probability, named)| {
@@ -135,7 +137,7 @@ fn line(path: &Path, metadata: &Metadata, row: &[f32]) -> String {
             json!({ "genre": genre, "probability": probability, "named": named })
         })
         .collect();
-    let mut line = json!({ "schema": SCHEMA, "genres": genres });
+    let mut line = json!({ "schema": SCHEMA, "kind": "poster", "device": device, "genres": genres });
     put_path(&mut line, "poster", path);
     format!("{line}\n")
 }

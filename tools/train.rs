@@ -22,6 +22,7 @@ use onesheet::training::config::RunConfig;
 use onesheet::training::history::Entry;
 use onesheet::training::profiling::Profiling;
 use onesheet::training::run_folder::{Resumed, RunFolder, folder_of, synthetic_posters};
+use onesheet::training::start;
 use onesheet::training::trainer::{self, Ending, Event, Trainer};
 use signals::Signals;
 use std::path::{Path, PathBuf};
@@ -130,7 +131,10 @@ impl Run {
         file: Option<&TensorFile>,
         console: Console,
     ) -> anyhow::Result<(Option<import::Weights>, Opened)> {
-        let weights = read_weights(config, file.map_or(synthetic::GENRES.len(), |file| file.genres().len()))?;
+        let weights = match file {
+            Some(file) => read_weights(config, file.genres())?,
+            None => read_weights(config, &synthetic::GENRES.map(String::from))?,
+        };
         Ok((weights, device::open(config.device, config.precision, console)?))
     }
 
@@ -234,20 +238,18 @@ fn train<D: Device>(
 }
 
 /// The weights that the settings name.
-fn read_weights(config: &RunConfig, genres: usize) -> anyhow::Result<Option<import::Weights>> {
+fn read_weights(config: &RunConfig, genres: &[String]) -> anyhow::Result<Option<import::Weights>> {
     let Some(path) = &config.weights else { return Ok(None) };
-    let tensors = Architecture::new(&config.model(Extents::resnet50(), genres))?.tensors;
-    let shapes: Vec<_> = tensors.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect();
-    Ok(Some(import::read(path, &shapes)?))
+    Ok(Some(start::read(path, config, Extents::resnet50(), genres)?))
 }
 
 /// Copies weights over the model's.
 fn start_from<D: Device>(model: &mut Model<D>, weights: &import::Weights, console: Console) -> anyhow::Result<()> {
-    if let Some(caveat) = weights.source.caveat() {
-        console.say(format_args!("note: {caveat}\n"));
+    for note in &weights.notes {
+        console.say(format_args!("note: {note}\n"));
     }
     for tensor in &model.architecture().tensors.clone() {
-        // A foreign file has no head; ours may.
+        // A foreign file has no head, and of ours it is taken where the genres are the same.
         if let Some(values) = weights.tensors.get(&tensor.name) {
             model.write(tensor, &values.data)?;
         }

@@ -3,8 +3,8 @@
 //! A page of a map that lies behind the new end of its file cannot be read: the system sends SIGBUS, and the process ends without
 //! a word. [`name_faults`] has it say which file it was, and end with the exit code of bad data.
 
-use super::open;
 use memmap2::Mmap;
+use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Once;
@@ -23,15 +23,14 @@ pub struct Mapped {
 }
 
 impl Mapped {
-    /// Maps the file at `path`, all of it.
+    /// Maps all of `file`, which was opened at `path`.
     ///
     /// # Errors
-    /// As for [`open`].
-    pub fn open(path: &Path) -> io::Result<Mapped> {
-        let file = open(path)?;
+    /// The system's.
+    pub fn new(file: &File, path: &Path) -> io::Result<Mapped> {
         // SAFETY: the map is read-only and private to this value, which gives out plain bytes: whatever another program writes
         // into the file, each of them is a valid `u8`. What a file cut short means is said above.
-        let map = unsafe { Mmap::map(&file) }?;
+        let map = unsafe { Mmap::map(file) }?;
         let slot = SLOTS.iter().find(|slot| slot.take(&map, path));
         Ok(Mapped { map, slot })
     }
@@ -149,7 +148,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a\u{1b}[31m.bin");
         std::fs::write(&path, [7; 5000]).unwrap();
-        let map = Mapped::open(&path).unwrap();
+        let map = Mapped::new(&File::open(&path).unwrap(), &path).unwrap();
         assert_eq!(map[4999], 7);
         let (first, last) = (map.as_ptr() as usize, map.as_ptr() as usize + 4999);
         let line = |address| SLOTS.iter().find_map(|slot| slot.line_for(address));

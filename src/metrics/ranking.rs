@@ -18,8 +18,9 @@ fn tied_groups(mut posters: Vec<(f32, bool)>) -> Vec<(u64, u64)> {
 /// Average precision: `Σ (R_k − R_{k−1})·P_k` over the distinct probabilities, the area under the precision–recall steps
 /// without interpolation, as scikit-learn's `average_precision_score`.
 ///
-/// A genre with no positive scores 0, as there. `posters` are (probability, whether the genre is true).
-pub fn average_precision(posters: Vec<(f32, bool)>) -> f64 {
+/// `None` for a genre with no positive, for then there is nothing to find (scikit-learn gives 0 and warns). `posters` are
+/// (probability, whether the genre is true).
+pub fn average_precision(posters: Vec<(f32, bool)>) -> Option<f64> {
     let positives = posters.iter().filter(|(_, target)| *target).count() as u64;
     let (mut tp, mut fp, mut sum) = (0, 0, 0.0);
     for (up, down) in tied_groups(posters) {
@@ -27,7 +28,7 @@ pub fn average_precision(posters: Vec<(f32, bool)>) -> f64 {
         fp += down;
         sum += up as f64 * tp as f64 / (tp + fp) as f64;
     }
-    super::ratio(sum, positives as f64)
+    (positives > 0).then(|| sum / positives as f64)
 }
 
 /// Area under the receiver operating characteristic: the chance that a positive poster ranks above a negative one, where

@@ -17,8 +17,10 @@ mod writer;
 pub use reader::Checkpoint;
 pub use writer::write;
 
+use super::bounds::OutOfBounds;
 use super::config::RunConfig;
 use crate::files::SaveError;
+use crate::formats::pickle_conversion;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;
@@ -114,7 +116,7 @@ pub enum CheckpointError {
         /// What TOML said.
         cause: toml::ser::Error,
     },
-    /// The file could not be opened.
+    /// The file could not be opened, or is none.
     #[error("cannot open {}: {cause}", path.display())]
     Open {
         /// The file.
@@ -140,6 +142,16 @@ pub enum CheckpointError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A pickle, as `torch.save` writes it.
+    #[error(
+        "{} is a pickle, which can run code when it is loaded, so it is not read here, and no checkpoint of onesheet; if it \
+         is a ResNet-50 that you trust, convert it and start a run from it with `onesheet train --weights`:\n  {}",
+        path.display(), pickle_conversion(path)
+    )]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+    },
     /// Safetensors, but written by something else.
     #[error("{} is a safetensors file, but not a checkpoint of onesheet; ImageNet weights go to `onesheet train --weights`, posters to `--data`", path.display())]
     Foreign {
@@ -161,6 +173,26 @@ pub enum CheckpointError {
         path: PathBuf,
         /// What is wrong with them.
         reason: String,
+    },
+    /// A setting that no run can have.
+    #[error("the settings in {} cannot be used: {cause}", path.display())]
+    OutOfBounds {
+        /// The file.
+        path: PathBuf,
+        /// Which setting.
+        cause: OutOfBounds,
+    },
+    /// A value that is no number, or a negative one where squares are averaged.
+    #[error("in {} element {index} of {tensor} is {value}; such weights would poison every output, so use an earlier checkpoint", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Row-major.
+        index: usize,
+        /// What is there.
+        value: f32,
     },
     /// The content is not what was written.
     #[error("{part} in {} is damaged: its digest does not match; copy the file again, or use an earlier checkpoint", path.display())]

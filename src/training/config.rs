@@ -3,6 +3,7 @@
 use super::history::Entry;
 use crate::data::tensor_file::Access;
 use crate::device::PixelFormat;
+use crate::model::import::KERAS_PIXELS;
 use crate::model::{Extents, ModelConfig, Trainable};
 use crate::ops::pool::Pooling;
 use clap::ValueEnum;
@@ -263,11 +264,20 @@ pub enum Pixels {
 }
 
 impl Pixels {
+    /// The name as typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pixels::Raw => "raw",
+            Pixels::Imagenet => "imagenet",
+            Pixels::Unit => "unit",
+        }
+    }
+
     /// The same as numbers for the device.
     pub fn format(self) -> PixelFormat {
         match self {
             Pixels::Raw => PixelFormat { order: [0, 1, 2], scale: 1.0, shift: [0.0; 3] },
-            Pixels::Imagenet => PixelFormat { order: [2, 1, 0], scale: 1.0, shift: [-103.939, -116.779, -123.68] },
+            Pixels::Imagenet => KERAS_PIXELS,
             Pixels::Unit => PixelFormat { order: [0, 1, 2], scale: 1.0 / 255.0, shift: [0.0; 3] },
         }
     }

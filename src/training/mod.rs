@@ -2,8 +2,10 @@
 //!
 //! A run is a [`config`] (everything needed to repeat it) and a [`run_folder`] that holds it: logs, and [`checkpoint`]s
 //! written through the small I/O trait of [`files`](crate::files). The [`trainer`] takes a [`learner`], a model with its optimiser, through
-//! the epochs; [`evaluation`] asks the model about posters it did not learn from, and [`profiling`] measures steps.
+//! the epochs, from weights that [`start`] reads if there are any; [`evaluation`] asks the model about posters it did not learn from, and
+//! [`profiling`] measures steps.
 
+pub mod bounds;
 pub mod checkpoint;
 pub mod config;
 pub mod evaluation;
@@ -11,12 +13,15 @@ pub mod history;
 pub mod learner;
 pub mod profiling;
 pub mod run_folder;
+pub mod start;
 pub mod trainer;
 
 use crate::data::Split;
 use crate::data::loader::LoaderError;
 use crate::data::tensor_file::TensorFileError;
 use crate::device::DeviceError;
+use crate::model::import::ImportError;
+use bounds::OutOfBounds;
 use checkpoint::CheckpointError;
 use run_folder::RunFolderError;
 use std::path::PathBuf;
@@ -36,6 +41,12 @@ pub enum TrainingError {
     /// The checkpoint's.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// Those of the weights that a run is to start from.
+    #[error(transparent)]
+    Weights(#[from] ImportError),
+    /// A setting that no run can have, from a file.
+    #[error(transparent)]
+    Settings(#[from] OutOfBounds),
     /// The run folder's.
     #[error(transparent)]
     RunFolder(#[from] RunFolderError),

@@ -291,6 +291,6 @@ pub fn check(config: &RunConfig, file: &TensorFile) -> Result<(), TrainingError>
     match config.batch {
         0 => Err(LoaderError::EmptyBatch.into()),
         batch if batch > images => Err(LoaderError::BatchTooLarge { batch, images }.into()),
-        _ => Ok(()),
+        _ => Ok(config.check()?),
     }
 }

@@ -86,7 +86,25 @@ with file("nested.weights.h5") as f:
 with newer("unnamed.weights.h5") as f:
     numbered(f, names=False)
 
+# The names of 2016, in files of Keras 1 (conv1/conv1_W:0) and of Keras 2 (conv1/conv1/kernel:0).
+OLD_LAYERS = {"conv1_conv": "conv1", "conv1_bn": "bn_conv1", "predictions": "fc1000"}
+OLD_KINDS = {"kernel": "W", "bias": "b", "moving_mean": "running_mean", "moving_variance": "running_std"}
+with newer("keras1.h5") as f:
+    for layer, kind, values in tensors():
+        name = OLD_LAYERS[layer]
+        f.require_group(name).create_dataset(f"{name}_{OLD_KINDS.get(kind, kind)}:0", data=values)
+with newer("keras2.h5") as f:
+    for layer, kind, values in tensors():
+        name = OLD_LAYERS[layer]
+        f.create_dataset(f"{name}/{name}/{kind}:0", data=values)
+
 # Files that must be refused.
+with newer("deeper.h5") as f:
+    legacy(f, ":0")
+    f["conv2_block1_1_conv/conv2_block1_1_conv/kernel:0"] = np.zeros((1, 1, 4, 4), np.float32)
+with newer("old_and_new.h5") as f:
+    legacy(f, ":0")
+    f["conv1/conv1_W:0"] = np.zeros((3, 2, 3, 4), np.float32)
 with newer("integers.h5") as f:
     legacy(f, ":0")
     del f["conv1_conv/conv1_conv/bias:0"]

@@ -133,7 +133,7 @@ impl TensorFile {
             return Err(TensorFileError::Damaged { path: path.to_owned(), part: "labels, splits or metadata".into() });
         }
         let map = match access {
-            Access::Map => Some(Mapped::open(path).map_err(failed("map"))?),
+            Access::Map => Some(Mapped::new(&file, path).map_err(failed("map"))?),
             Access::Read => None,
         };
         if let Some(map) = &map

@@ -1,8 +1,10 @@
 //! What can be wrong with a weights file, in words for the person who has it.
 
-use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::files::quoted;
+use crate::formats::pickle_conversion;
 
 /// Why a weights file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -23,10 +25,8 @@ pub enum ImportError {
     },
     /// A pickle, or a zip archive around one, as `torch.save` writes it.
     #[error(
-        "{} is a pickle, which can run code when it is loaded, so it is not read here; if you trust it, convert it:\n  \
-         python -c \"import sys, torch, safetensors.torch as s; \
-         s.save_file(torch.load(sys.argv[1], map_location='cpu', weights_only=True), sys.argv[2])\" {} {}",
-        path.display(), shell_word(path), shell_word(&path.with_extension("safetensors"))
+        "{} is a pickle, which can run code when it is loaded, so it is not read here; if you trust it, convert it:\n  {}",
+        path.display(), pickle_conversion(path)
     )]
     Pickle {
         /// The file.
@@ -36,7 +36,7 @@ pub enum ImportError {
     #[error(
         "{} is a whole-model archive of Keras; save its weights alone:\n  \
          python -c \"import sys, keras; keras.models.load_model(sys.argv[1]).save_weights(sys.argv[2])\" {} {}",
-        path.display(), shell_word(path), shell_word(&path.with_extension("weights.h5"))
+        path.display(), quoted(path), quoted(&path.with_extension("weights.h5"))
     )]
     KerasArchive {
         /// The file.
@@ -58,8 +58,8 @@ pub enum ImportError {
     },
     /// Some tensors of the model are not in the file.
     #[error(
-        "{} lacks {count} of the model's {of} tensors: {}{}; is it a ResNet-50?",
-        path.display(), first.join(", "), if *count > first.len() { ", …" } else { "" }
+        "{} lacks {count} of the model's {of} tensors: {}{}; {}",
+        path.display(), first.join(", "), if *count > first.len() { ", …" } else { "" }, what_there_is(there.as_deref())
     )]
     Missing {
         /// The file.
@@ -70,9 +70,36 @@ pub enum ImportError {
         count: usize,
         /// How many were looked for.
         of: usize,
+        /// A tensor that the file has, where it has none of the model's.
+        there: Option<String>,
+    },
+    /// All of the model's tensors are there and others of the network beside them, or of the same name in another size.
+    #[error(
+        "{} holds another network's weights: it has {tensor}, which ResNet-50 does not have ({looks_like}); give the \
+         weights of a ResNet-50",
+        path.display()
+    )]
+    OtherNetwork {
+        /// The file.
+        path: PathBuf,
+        /// The first tensor too many, under the file's name for it.
+        tensor: String,
+        /// What has such a tensor.
+        looks_like: &'static str,
+    },
+    /// Several copies of the network under different prefixes.
+    #[error(
+        "{} holds several networks, under {}; there is no telling which is meant: save one of them alone",
+        path.display(), prefixes.join(", ")
+    )]
+    SeveralNetworks {
+        /// The file.
+        path: PathBuf,
+        /// The prefixes.
+        prefixes: Vec<String>,
     },
     /// A tensor has another shape than the model's.
-    #[error("in {} the tensor {tensor} has shape {found:?}, the model needs {expected:?}", path.display())]
+    #[error("in {} the tensor {tensor} has shape {found:?}, ResNet-50's has {expected:?}{}", path.display(), wider(expected, found))]
     Shape {
         /// The file.
         path: PathBuf,
@@ -108,24 +135,41 @@ pub enum ImportError {
 }
 
 impl ImportError {
-    /// `Missing` for these names, or nothing if there are none.
-    pub(super) fn missing(path: &Path, names: Vec<String>, of: usize) -> Result<(), ImportError> {
+    /// `Missing` for these names, or nothing if there are none; `there` is a tensor that the file does have.
+    pub(super) fn missing(
+        path: &Path,
+        names: Vec<String>,
+        of: usize,
+        there: Option<String>,
+    ) -> Result<(), ImportError> {
         match names.len() {
             0 => Ok(()),
             count => {
                 let first = names.into_iter().take(4).collect();
-                Err(ImportError::Missing { path: path.to_owned(), first, count, of })
+                let there = there.filter(|_| count == of);
+                Err(ImportError::Missing { path: path.to_owned(), first, count, of, there })
             }
         }
     }
 }
 
-/// A path as a shell takes it: quoted unless plain.
-fn shell_word(path: &Path) -> String {
-    let text: Cow<'_, str> = path.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.into_owned();
+/// What a file has that lacks what was looked for.
+fn what_there_is(there: Option<&str>) -> String {
+    match there {
+        Some(name) => {
+            format!("what it has is called like {name}: no names of Keras's, torchvision's or timm's ResNet-50")
+        }
+        None => "is it a ResNet-50?".to_owned(),
     }
-    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// A guess at the network whose tensor has more elements than ours along some axis.
+fn wider(expected: &[usize], found: &[u64]) -> &'static str {
+    let more = expected.iter().zip(found).any(|(&ours, &theirs)| theirs > ours as u64);
+    let same_rank = expected.len() == found.len();
+    if same_rank && more {
+        "; it is of a wider network, such as a Wide ResNet or a ResNeXt"
+    } else {
+        "; it is of another network"
+    }
 }

@@ -8,9 +8,11 @@
 //!
 //! and each may sit deeper when the base is nested in another model. So the file is walked instead of looked up: a data
 //! set's last two names are its layer and kind, except inside `vars`. That also spares the attribute `weight_names`, which
-//! is an empty list of *floats* on a layer without weights.
+//! is an empty list of *floats* on a layer without weights. Layers and data sets with the names of 2016 are found under
+//! today's: [`keras_2016`].
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +20,10 @@ use hdf5_reader::error::Error;
 use hdf5_reader::group::Group;
 use hdf5_reader::{Dataset, Datatype, FileStorage, Hdf5File, OpenOptions};
 
-use super::{ImportError, Tensors, Wanted, WeightTensor, transpose};
+use super::{
+    ImportError, KERAS_PIXELS, Source, Tensors, Wanted, WeightTensor, Weights, keras_2016, surplus, transpose,
+};
+use crate::device::PixelFormat;
 
 /// No tensor of the network is larger than 10 MB, nor is anything else in the file worth decoding.
 const MAX_READ: usize = 16 << 20;
@@ -27,9 +32,14 @@ const MAX_DEPTH: usize = 8;
 const MAX_GROUPS: usize = 10_000;
 
 /// Reads the base under Onesheet's names, in its layouts.
-pub(super) fn read(path: &Path, wanted: &[Wanted<'_>]) -> Result<Tensors, ImportError> {
+pub(super) fn read(
+    path: &Path,
+    file: File,
+    wanted: &[Wanted<'_>],
+    pixels: &PixelFormat,
+) -> Result<Weights, ImportError> {
     let damaged = |e: Error| ImportError::Damaged { path: path.to_owned(), reason: e.to_string() };
-    let storage = FileStorage::open(path).map_err(damaged)?;
+    let storage = FileStorage::from_file(file).map_err(damaged)?;
     // With no resolvers the reader opens no other file: linked groups are absent, external data is an error.
     let options = OpenOptions::default()
         .with_chunk_cache_bytes(0)
@@ -41,7 +51,8 @@ pub(super) fn read(path: &Path, wanted: &[Wanted<'_>]) -> Result<Tensors, Import
     // Beside model_weights a whole-model file keeps the optimiser's state.
     let top = root.group("model_weights").unwrap_or(root);
 
-    let mut walk = Walk { wanted: wanted.iter().map(|(name, _)| *name).collect(), ..Walk::default() };
+    let ours: HashSet<String> = wanted.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let mut walk = Walk::default();
     walk.visit(&top, "", 0).map_err(damaged)?;
     if let Some(name) = walk.twice {
         let reason = format!("it holds {name} twice, so there is no telling which is meant");
@@ -52,28 +63,40 @@ pub(super) fn read(path: &Path, wanted: &[Wanted<'_>]) -> Result<Tensors, Import
     if missing.len() == wanted.len() && walk.unnamed {
         return Err(ImportError::Unnamed { path: path.to_owned() });
     }
-    ImportError::missing(path, missing, wanted.len())?;
+    ImportError::missing(path, missing, wanted.len(), walk.first)?;
+    let mut held: Vec<&str> = walk.found.keys().map(String::as_str).collect();
+    // Block 7 before block 10, so that the first one too many is named.
+    held.sort_unstable_by_key(|name| (name.len(), *name));
+    surplus::refuse(path, held.into_iter(), &ours, surplus::keras_block)?;
 
-    wanted
-        .iter()
-        .map(|&(name, shape)| {
-            let data = read_tensor(path, name, shape, &walk.found[name])?;
-            Ok((name.to_owned(), WeightTensor { shape: shape.to_vec(), data }))
-        })
-        .collect()
+    let mut tensors = Tensors::new();
+    for &(name, shape) in wanted {
+        let data = read_tensor(path, name, shape, &walk.found[name])?;
+        tensors.insert(name.to_owned(), WeightTensor { shape: shape.to_vec(), data });
+    }
+    let mut notes = Vec::new();
+    if *pixels != KERAS_PIXELS {
+        notes.push(OTHER_PIXELS.to_owned());
+    }
+    Ok(Weights { tensors, source: Source::Keras, notes })
 }
 
-/// The search for the wanted data sets.
+/// Not made up for, since it is what the paper's experiments did: raw pixels into these weights.
+const OTHER_PIXELS: &str = "Keras's weights were trained on --pixels imagenet; this run feeds them other pixels";
+
+/// The search for the base's data sets.
 #[derive(Default)]
-struct Walk<'a> {
-    wanted: HashSet<&'a str>,
+struct Walk {
+    /// Under today's names.
     found: HashMap<String, Dataset>,
     twice: Option<String>,
+    /// Any data set at all, to name one where none is ours.
+    first: Option<String>,
     unnamed: bool,
     groups: usize,
 }
 
-impl Walk<'_> {
+impl Walk {
     fn visit(&mut self, group: &Group, name: &str, depth: usize) -> Result<(), Error> {
         self.groups += 1;
         if depth > MAX_DEPTH || self.groups > MAX_GROUPS {
@@ -92,8 +115,9 @@ impl Walk<'_> {
         for dataset in datasets {
             let kind =
                 if name == "vars" { numbered(dataset.name(), count) } else { dataset.name().trim_end_matches(":0") };
-            let tensor = format!("{layer}/{kind}");
-            if self.wanted.contains(tensor.as_str()) && self.found.insert(tensor.clone(), dataset).is_some() {
+            let tensor = keras_2016::today(&layer, kind).unwrap_or_else(|| format!("{layer}/{kind}"));
+            self.first.get_or_insert_with(|| format!("{layer}/{}", dataset.name()));
+            if surplus::is_keras_base(&tensor) && self.found.insert(tensor.clone(), dataset).is_some() {
                 self.twice = Some(tensor);
             }
         }

@@ -22,10 +22,10 @@ pub(super) struct SafetensorsFile {
 }
 
 impl SafetensorsFile {
-    pub(super) fn open(path: &Path) -> Result<SafetensorsFile, ImportError> {
+    pub(super) fn open(path: &Path, mut file: File) -> Result<SafetensorsFile, ImportError> {
         let io = |source| ImportError::Io { path: path.to_owned(), source };
         let damaged = |reason| ImportError::Damaged { path: path.to_owned(), reason };
-        let mut file = File::open(path).map_err(io)?;
+        file.rewind().map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
 
         let mut prefix = [0; 8];
@@ -55,11 +55,27 @@ impl SafetensorsFile {
         self.header.info(name).is_some()
     }
 
+    /// The names of all tensors, in the file's order.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
+    }
+
+    /// A tensor's shape.
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.header.info(name).map(|info| info.shape.as_slice())
+    }
+
     /// The elements of tensor `name`, which must be in the file and have this shape.
     pub(super) fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError> {
         let path = || self.path.clone();
         let Some(TensorInfo { dtype, shape: found, data_offsets: (start, end) }) = self.header.info(name) else {
-            return Err(ImportError::Missing { path: path(), first: vec![name.to_owned()], count: 1, of: 1 });
+            return Err(ImportError::Missing {
+                path: path(),
+                first: vec![name.to_owned()],
+                count: 1,
+                of: 1,
+                there: None,
+            });
         };
         if found != shape {
             return Err(ImportError::Shape {

@@ -1,12 +1,17 @@
 //! Opening a checkpoint: everything is verified before anything is used.
 
 use super::{CheckpointError, DIGESTS, METADATA_KEY, Metadata, NamedShape, VERSION, is_moment};
+use crate::files;
 use crate::files::mapped::Mapped;
+use crate::formats::{Format, recognise};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// A checkpoint whose head, length and every digest have been found right.
+/// The longest header read. A checkpoint's has about 100 KB; parsed, a header takes some ten times its length.
+const MAX_HEADER: u64 = 16 << 20;
+
+/// A checkpoint whose head, length, settings, values and every digest have been found right.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -27,7 +32,16 @@ impl Checkpoint {
     /// Each way a file can be wrong is a [`CheckpointError`] of its own, and none is met later.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let io = |cause| CheckpointError::Open { path: path.into(), cause };
-        let map = Mapped::open(path).map_err(io)?;
+        let mut file = files::open(path).map_err(io)?;
+        if recognise(&mut file).map_err(io)? == Format::Pickle {
+            return Err(CheckpointError::Pickle { path: path.into() });
+        }
+        let map = Mapped::new(&file, path).map_err(io)?;
+        let length = map.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
+        if (MAX_HEADER + 1..=map.len() as u64).contains(&length) {
+            let reason = format!("its header has {length} bytes, and a checkpoint's {MAX_HEADER} at most");
+            return Err(CheckpointError::NotSafetensors { path: path.into(), reason });
+        }
         let (length, head) = SafeTensors::read_metadata(&map).map_err(|error| refusal(path, &map, error))?;
         let data = length + 8;
         let (metadata, tensors) = verify(path, &head, &map[data..])?;
@@ -93,6 +107,17 @@ fn bytes_of<'a>(head: &safetensors::tensor::Metadata, data: &'a [u8], name: &str
     data.get(start..end)
 }
 
+/// The metadata as TOML, or why it is none.
+type Read = Result<toml::Table, toml::de::Error>;
+
+/// The first value that would spoil what is computed from the tensor `name`: one that is no number, or a negative mean of
+/// squares.
+fn first_poison(name: &str, bytes: &[u8]) -> Option<(usize, f32)> {
+    let is_mean_of_squares = name.ends_with("/moving_variance") || name.starts_with("adam.v/");
+    let values = bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
+    values.enumerate().find(|(_, value)| !value.is_finite() || is_mean_of_squares && *value < 0.0)
+}
+
 /// The metadata and tensors of a file, once every promise it makes is found kept.
 fn verify(
     path: &Path,
@@ -102,60 +127,59 @@ fn verify(
     let Some(text) = head.metadata().as_ref().and_then(|entries| entries.get(METADATA_KEY)) else {
         return Err(CheckpointError::Foreign { path: path.into() });
     };
-    let metadata = parse(path, text)?;
+    let table = newest_known(path, text.parse())?;
 
-    let wrong = |reason: String| CheckpointError::NotSafetensors { path: path.into(), reason };
-    let tensor = |name: &str| {
-        let parts = head.info(name).zip(bytes_of(head, data, name));
-        parts.ok_or_else(|| wrong(format!("it has no tensor {name}")))
-    };
+    // From here on the file is known as one of ours, so whatever does not fit is damage.
+    let damaged = |part: &str| CheckpointError::Damaged { path: path.into(), part: part.into() };
+    let tensor = |name: &str| head.info(name).zip(bytes_of(head, data, name)).ok_or_else(|| damaged(name));
     let mut names = head.offset_keys();
     if names.pop().as_deref() != Some(DIGESTS) {
-        return Err(wrong(format!("its last tensor is not {DIGESTS}")));
+        return Err(damaged("the table of digests"));
     }
     let (info, digests) = tensor(DIGESTS)?;
     if info.dtype != Dtype::U8 || info.shape != [names.len() + 1, 32] {
-        return Err(wrong(format!("{DIGESTS} is {:?}, {} tensors need one row more", info.shape, names.len())));
+        return Err(damaged("the table of digests"));
     }
 
-    let damaged = |part: &str| CheckpointError::Damaged { path: path.into(), part: part.into() };
     let mut rows = digests.chunks_exact(32);
     let mut tensors = Vec::with_capacity(names.len());
     for name in names {
         let (info, bytes) = tensor(&name)?;
-        if info.dtype != Dtype::F32 {
-            return Err(wrong(format!("{name} holds {:?}, not F32", info.dtype)));
-        }
-        if rows.next() != Some(blake3::hash(bytes).as_bytes()) {
+        if info.dtype != Dtype::F32 || rows.next() != Some(blake3::hash(bytes).as_bytes()) {
             return Err(damaged(&name));
+        }
+        if let Some((index, value)) = first_poison(&name, bytes) {
+            return Err(CheckpointError::Value { path: path.into(), tensor: name, index, value });
         }
         tensors.push((name, info.shape.clone()));
     }
     if rows.next() != Some(blake3::hash(text.as_bytes()).as_bytes()) {
         return Err(damaged("the metadata"));
     }
-    Ok((metadata, tensors))
+    Ok((parse(path, table)?, tensors))
 }
 
-/// Reads the version first, for a later one may have any form, and then the rest.
-fn parse(path: &Path, text: &str) -> Result<Metadata, CheckpointError> {
-    let unreadable = |reason: String| CheckpointError::Metadata { path: path.into(), reason };
-    let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| unreadable(error.to_string()))?;
-    match table.remove("version").and_then(|version| version.as_integer()) {
-        Some(version) if version == i64::from(VERSION) => {}
+/// What `text` was read as, if it is of no later version: that may have any form, its digests included. What is wrong with
+/// it otherwise is said once the digests have shown that it was written so.
+fn newest_known(path: &Path, read: Read) -> Result<Read, CheckpointError> {
+    let version = read.as_ref().ok().and_then(|table| table.get("version")?.as_integer());
+    match version {
         Some(version) if version > i64::from(VERSION) => {
-            return Err(CheckpointError::Newer {
-                path: path.into(),
-                found: u32::try_from(version).unwrap_or(u32::MAX),
-            });
+            Err(CheckpointError::Newer { path: path.into(), found: u32::try_from(version).unwrap_or(u32::MAX) })
         }
-        _ => return Err(unreadable("there is no version number".into())),
+        _ => Ok(read),
+    }
+}
+
+/// The settings, each of them one that a run can have.
+fn parse(path: &Path, read: Read) -> Result<Metadata, CheckpointError> {
+    let unreadable = |reason: String| CheckpointError::Metadata { path: path.into(), reason };
+    let mut table = read.map_err(|error| unreadable(error.to_string()))?;
+    if table.remove("version").and_then(|version| version.as_integer()) != Some(i64::from(VERSION)) {
+        return Err(unreadable("there is no version number".into()));
     }
     let metadata = Metadata::deserialize(table).map_err(|error| unreadable(error.to_string()))?;
-    if metadata.genres.is_empty() || metadata.genres.len() != metadata.thresholds.len() {
-        let (genres, thresholds) = (metadata.genres.len(), metadata.thresholds.len());
-        return Err(unreadable(format!("{genres} genres with {thresholds} thresholds")));
-    }
+    metadata.check().map_err(|cause| CheckpointError::OutOfBounds { path: path.into(), cause })?;
     Ok(metadata)
 }
 

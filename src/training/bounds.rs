@@ -1,0 +1,80 @@
+//! What the settings in a file may be. A checkpoint can come from anywhere, and a number in it decides how much memory is
+//! taken or how often a loop turns; so each is looked at before it is used.
+//!
+//! Nothing is refused that `train` can run with: the bounds are those of its flags and of `prepare`'s.
+
+use super::checkpoint::{Metadata, Progress};
+use super::config::RunConfig;
+use std::fmt::Debug;
+
+/// The sides that posters may have, in pixels: what `prepare --image-size` takes.
+const SIDES: std::ops::RangeInclusive<usize> = 8..=1024;
+/// More genres than any table names, and a longer name than any of them has, in bytes.
+const MOST_GENRES: usize = 10_000;
+const LONGEST_NAME: usize = 1000;
+/// Steps that no run comes to.
+const MOST_STEPS: u64 = 1 << 53;
+
+/// A setting that no run can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{setting} is {found}; it must be {allowed}")]
+pub struct OutOfBounds {
+    /// Its name in the file.
+    pub setting: &'static str,
+    /// Its value there.
+    pub found: String,
+    /// What it may be.
+    pub allowed: &'static str,
+}
+
+fn within(holds: bool, setting: &'static str, found: impl Debug, allowed: &'static str) -> Result<(), OutOfBounds> {
+    if holds { Ok(()) } else { Err(OutOfBounds { setting, found: format!("{found:?}"), allowed }) }
+}
+
+impl RunConfig {
+    /// Looks at every number. (`trainable` and `pooling` are looked at where they are read.)
+    ///
+    /// # Errors
+    /// The first that is out of bounds.
+    pub fn check(&self) -> Result<(), OutOfBounds> {
+        let RunConfig { image_size, batch, learning_rate, warmup_epochs, momentum, threshold, save_every, .. } = *self;
+        within(SIDES.contains(&image_size), "image_size", image_size, "from 8 to 1024")?;
+        within(batch > 0, "batch", batch, "1 or more")?;
+        within(learning_rate > 0.0 && learning_rate.is_finite(), "learning_rate", learning_rate, "a number above 0")?;
+        within((0.0..1e6).contains(&warmup_epochs), "warmup_epochs", warmup_epochs, "from 0 to below a million")?;
+        within((0.0..1.0).contains(&momentum), "momentum", momentum, "from 0 to below 1")?;
+        within((0.0..1e6).contains(&save_every), "save_every", save_every, "from 0 to below a million")?;
+        within((0.0..=1.0).contains(&threshold), "threshold", threshold, "from 0 to 1")
+    }
+}
+
+impl Progress {
+    /// Looks at every number, in a run of so many `epochs`.
+    fn check(&self, epochs: u32) -> Result<(), OutOfBounds> {
+        let Progress { epoch, step, total_steps, loss_sum, left_out, best } = *self;
+        within(epoch <= epochs, "progress.epoch", epoch, "at most the number of epochs")?;
+        within(total_steps <= MOST_STEPS, "progress.total_steps", total_steps, "at most 2^53")?;
+        within(step <= total_steps, "progress.step", step, "at most progress.total_steps")?;
+        within(left_out <= step, "progress.left_out", left_out, "at most progress.step")?;
+        within(loss_sum.is_finite() && loss_sum >= 0.0, "progress.loss_sum", loss_sum, "a number from 0 on")?;
+        within(best.is_none_or(|best| (0.0..=1.0).contains(&best)), "progress.best", best, "from 0 to 1")
+    }
+}
+
+impl Metadata {
+    /// Looks at every number and every list.
+    ///
+    /// # Errors
+    /// The first that is out of bounds.
+    pub fn check(&self) -> Result<(), OutOfBounds> {
+        let (genres, thresholds) = (self.genres.len(), self.thresholds.len());
+        within((1..=MOST_GENRES).contains(&genres), "the number of genres", genres, "from 1 to 10000")?;
+        within(thresholds == genres, "the number of thresholds", thresholds, "the number of genres")?;
+        let longest = self.genres.iter().map(String::len).max().unwrap_or_default();
+        within(longest <= LONGEST_NAME, "the longest genre's length", longest, "at most 1000 bytes")?;
+        let stray = self.thresholds.iter().find(|threshold| !(0.0..=1.0).contains(*threshold));
+        within(stray.is_none(), "a threshold", stray, "from 0 to 1")?;
+        self.progress.check(self.config.epochs)?;
+        self.config.check()
+    }
+}

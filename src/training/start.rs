@@ -1,0 +1,63 @@
+//! What a run starts from, where it is not random numbers: a checkpoint of this program, or weights from elsewhere.
+
+use super::TrainingError;
+use super::checkpoint::{Checkpoint, CheckpointError};
+use super::config::RunConfig;
+use crate::model::import::{self, Source, Tensors, WeightTensor, Weights};
+use crate::model::{Architecture, Extents};
+use std::path::Path;
+
+/// Reads the weights in `path` for a new run on these `genres`.
+///
+/// A checkpoint is verified to its last byte, and gives the base; it gives the head as well if it was trained for the same
+/// genres. Everything else is read by [`import::read`].
+///
+/// # Errors
+/// [`TrainingError::Checkpoint`] for a checkpoint, [`TrainingError::Weights`] for other files.
+pub fn read(path: &Path, config: &RunConfig, extents: Extents, genres: &[String]) -> Result<Weights, TrainingError> {
+    let tensors = Architecture::new(&config.model(extents, genres.len()))?.tensors;
+    let expected: Vec<_> = tensors.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect();
+    match Checkpoint::open(path) {
+        Ok(checkpoint) => from_checkpoint(&checkpoint, config, &expected, genres),
+        // None of ours: what it is the importer finds out, and says so if it is none of its kinds either.
+        Err(
+            CheckpointError::Open { .. }
+            | CheckpointError::Foreign { .. }
+            | CheckpointError::NotSafetensors { .. }
+            | CheckpointError::Truncated { .. }
+            | CheckpointError::Pickle { .. },
+        ) => Ok(import::read(path, &expected, &config.pixels.format())?),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn from_checkpoint(
+    checkpoint: &Checkpoint,
+    config: &RunConfig,
+    expected: &[(String, Vec<usize>)],
+    genres: &[String],
+) -> Result<Weights, TrainingError> {
+    let held = checkpoint.tensors().iter().map(|(name, _)| name.as_str());
+    import::refuse_another_network(checkpoint.path(), held, expected)?;
+    let metadata = checkpoint.metadata();
+    let has_same_genres = metadata.genres == genres;
+    let taken: Vec<_> = expected.iter().filter(|(name, _)| has_same_genres || import::in_base(name)).cloned().collect();
+    checkpoint.check(&taken)?;
+    let mut tensors = Tensors::new();
+    for (name, shape) in taken {
+        let data = checkpoint.values(&name)?;
+        tensors.insert(name, WeightTensor { shape, data });
+    }
+    let mut notes = Vec::new();
+    if !has_same_genres {
+        notes.push(format!(
+            "these weights name other genres ({}), so only their base is taken and the head starts new",
+            metadata.genres.join(", ")
+        ));
+    }
+    if metadata.config.pixels != config.pixels {
+        let [theirs, ours] = [metadata.config.pixels, config.pixels].map(|pixels| pixels.name());
+        notes.push(format!("these weights were trained on --pixels {theirs}; this run feeds them {ours} ones"));
+    }
+    Ok(Weights { tensors, source: Source::Onesheet, notes })
+}

@@ -1,0 +1,122 @@
+//! What a run starts from: its own kind of checkpoints, verified, with or without their heads.
+
+use onesheet::device::cpu::Cpu;
+use onesheet::model::import::ImportError;
+use onesheet::model::{Extents, ModelConfig};
+use onesheet::training::TrainingError;
+use onesheet::training::checkpoint::{Checkpoint, CheckpointError, Metadata, Progress};
+use onesheet::training::config::{Pixels, RunConfig};
+use onesheet::training::learner::{Keep, Learner};
+use onesheet::training::start;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use tempfile::TempDir;
+
+fn config() -> RunConfig {
+    RunConfig { image_size: 32, ..RunConfig::default() }
+}
+
+fn genres(names: &str) -> Vec<String> {
+    names.split(' ').map(str::to_owned).collect()
+}
+
+/// A checkpoint of a small network for these genres.
+fn saved(folder: &Path, extents: Extents, names: &str) -> PathBuf {
+    let genres = genres(names);
+    let config = config();
+    let metadata = Metadata {
+        thresholds: vec![0.3; genres.len()],
+        genres,
+        resize: "area".into(),
+        data_digest: String::new(),
+        progress: Progress::default(),
+        config: config.clone(),
+    };
+    let model: ModelConfig = config.model(extents, metadata.genres.len());
+    let path = folder.join("checkpoint.safetensors");
+    Learner::new(Rc::new(Cpu::new()), model, 7).unwrap().save(&path, &metadata, Keep::Everything).unwrap();
+    path
+}
+
+fn read(path: &Path, names: &str) -> Result<onesheet::model::import::Weights, TrainingError> {
+    start::read(path, &config(), Extents::miniature(), &genres(names))
+}
+
+#[test]
+fn the_head_is_taken_only_for_the_same_genres_in_the_same_order() {
+    let folder = TempDir::new().unwrap();
+    let path = saved(folder.path(), Extents::miniature(), "Action Drama Other");
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    for (names, has_head) in [
+        ("Action Drama Other", true),
+        ("Drama Action Other", false),
+        ("Action Comedy Other", false),
+        ("Action Other", false),
+        ("Action Comedy Drama Other", false),
+    ] {
+        let weights = read(&path, names).unwrap_or_else(|error| panic!("{names}: {error}"));
+        for tensor in ["head_6/kernel", "head_6/bias", "genres/kernel", "genres/bias"] {
+            assert_eq!(weights.tensors.contains_key(tensor), has_head, "{names}: {tensor}");
+        }
+        assert_eq!(weights.tensors["conv1_conv/kernel"].data, checkpoint.values("conv1_conv/kernel").unwrap());
+        let is_said = weights.notes.iter().any(|note| note.contains("Action, Drama, Other") && note.contains("head"));
+        assert_eq!(is_said, !has_head, "{names}: {:?}", weights.notes);
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_a_checkpoint_is_found() {
+    let folder = TempDir::new().unwrap();
+    let path = saved(folder.path(), Extents::miniature(), "Action Other");
+    let whole = fs::read(&path).unwrap();
+    let (header, head) = safetensors::SafeTensors::read_metadata(&whole).unwrap();
+    let inside = |name: &str| header + 8 + head.info(name).unwrap().data_offsets.0 + 5;
+    let word = |word: &str| whole.windows(word.len()).position(|bytes| bytes == word.as_bytes()).unwrap();
+    for (what, at) in [
+        ("a weight of the base", inside("conv2_block1_2_conv/kernel")),
+        ("a weight of the head", inside("head_6/kernel")),
+        ("a moment", inside("adam.v/conv1_conv/kernel")),
+        ("the digests", inside("digests")),
+        ("the settings", word("momentum = ") + 11),
+        ("the name of the settings", word("\"onesheet\"") + 3),
+        ("the name of the digests", word("\"digests\"") + 3),
+    ] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let error = read(&path, "Action Other").expect_err(what);
+        let is_damage = matches!(
+            error,
+            TrainingError::Checkpoint(CheckpointError::Damaged { .. })
+                | TrainingError::Weights(ImportError::Damaged { .. })
+        );
+        assert!(is_damage && error.to_string().contains("checkpoint.safetensors"), "{what}: {error}");
+    }
+    for end in [20, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..end]).unwrap();
+        let error = read(&path, "Action Other").expect_err("cut off");
+        assert!(matches!(error, TrainingError::Weights(ImportError::Damaged { .. })), "{end}: {error}");
+    }
+}
+
+#[test]
+fn a_checkpoint_of_a_deeper_network_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let mut deeper = Extents::miniature();
+    deeper.stages[0].1 += 1;
+    let path = saved(folder.path(), deeper, "Action Other");
+    let error = read(&path, "Action Other").expect_err("it has a block too many");
+    assert!(matches!(error, TrainingError::Weights(ImportError::OtherNetwork { .. })), "{error}");
+    assert!(error.to_string().contains("conv2_block3_1_conv/kernel"), "{error}");
+}
+
+#[test]
+fn other_pixels_than_a_checkpoint_was_trained_on_are_said() {
+    let folder = TempDir::new().unwrap();
+    let path = saved(folder.path(), Extents::miniature(), "Action Other");
+    assert_eq!(read(&path, "Action Other").unwrap().notes, [""; 0]);
+    let raw = RunConfig { pixels: Pixels::Raw, ..config() };
+    let notes = start::read(&path, &raw, Extents::miniature(), &genres("Action Other")).unwrap().notes;
+    assert!(notes.len() == 1 && notes[0].contains("--pixels imagenet") && notes[0].contains("raw"), "{notes:?}");
+}
