@@ -184,7 +184,11 @@ impl RunFolder {
         }
         let lock = lock(path)?;
         let text = fs::read_to_string(&missing).map_err(|error| error.to_string());
-        let config = text.and_then(|text| toml::from_str::<RunConfig>(&text).map_err(|error| error.to_string()));
+        let config = text.and_then(|text| {
+            let config = toml::from_str::<RunConfig>(&text).map_err(|error| error.to_string())?;
+            config.check().map_err(|error| error.to_string())?;
+            Ok(config)
+        });
         let (checkpoint, damaged) = match checkpoints::newest(path)? {
             Some((checkpoint, damaged)) => (Some(checkpoint), damaged),
             None => (None, Vec::new()),
