@@ -81,7 +81,7 @@ fn merged_spellings_are_warned_of_in_words_and_in_json() {
     let arguments = ["--labels", "labels.csv", "--labels-only", "--genres", "sci fi", "--json"];
     let (code, stdout, stderr) = prepare(&folder, &arguments);
     assert_eq!(code, 0, "{stderr}");
-    let warning = "spellings of one genre are merged: `SciFi` (1 rows) into `Sci-Fi`";
+    let warning = "spellings of one genre are merged: `SciFi` (1 row) into `Sci-Fi`";
     assert!(stderr.contains(&format!("warning: {warning}\n")), "{stderr}");
     let lines: Vec<serde_json::Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines[0]["total"], 3, "the class is found in any spelling: {stdout}");

@@ -106,8 +106,8 @@ fn spellings_of_one_genre_are_merged_with_a_warning() {
     let [warning] = &*table.warnings else { panic!("{:?}", table.warnings) };
     assert_eq!(
         warning.to_string(),
-        "spellings of one genre are merged: `SciFi` (1 rows), `sci fi` (1 rows) into `Sci-Fi`, `comedy` (1 rows), `COMEDY` (1 rows) \
-         into `Comedy`, `Film Noir` (1 rows) into `Film-Noir`"
+        "spellings of one genre are merged: `SciFi` (1 row), `sci fi` (1 row) into `Sci-Fi`, `comedy` (1 row), `COMEDY` (1 row) \
+         into `Comedy`, `Film Noir` (1 row) into `Film-Noir`"
     );
 }
 

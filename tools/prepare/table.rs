@@ -13,7 +13,6 @@ use crate::exit::Usage;
 
 /// How the label table is read, where it does not say so itself.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "The label table")]
 pub struct TableArgs {
     /// The column of the ids; else imdbId, tconst, Id, filename or the like.
     #[arg(long, value_name = "NAME")]

@@ -71,7 +71,9 @@ impl Aliases {
                 return Err(format!("line {line} makes `{alias}` `{genre}`, but line {first_line} makes it `{first}`"));
             }
         }
-        for (genre, line) in genres.values() {
+        let mut named: Vec<&(String, u64)> = genres.values().collect();
+        named.sort_by_key(|(_, line)| *line);
+        for (genre, line) in named {
             if let Some((other, _)) = genres.get(&spelling_key(genre)).filter(|(other, _)| other != genre) {
                 return Err(format!(
                     "`{genre}` on line {line} is itself an alias, of `{other}`; name that genre there"

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::LARGEST_TABLE;
+use super::separator::GenreSeparator;
 use crate::data::skipped::SkippedRow;
 
 /// Why no films came out of a label table.
@@ -54,18 +55,17 @@ pub enum LabelError {
     /// It cannot be told what stands between two genres of a film.
     #[error(
         "cannot tell whether {separator} separates genres in the column `{column}` of {}: on line {line}, `{example}` may be one \
-         genre or several; say --genre-separator {flag} if it is several, --genre-separator none if it is one",
-        path.display()
+         genre or several; say --genre-separator {} if it is several, --genre-separator none if it is one",
+        path.display(),
+        separator.flag()
     )]
     Separator {
         /// The table.
         path: PathBuf,
         /// The column of the genres.
         column: String,
-        /// What may separate them, for reading.
-        separator: String,
-        /// The same, for typing.
-        flag: String,
+        /// What may separate them.
+        separator: GenreSeparator,
         /// A cell with it.
         example: String,
         /// The cell's line.

@@ -53,9 +53,11 @@ pub(super) struct Header {
 impl Header {
     /// Reads the first line of `table`.
     pub(super) fn read(path: &Path, table: &[u8], options: &Options) -> Result<Header, LabelError> {
-        let headers = SEPARATORS.map(|separator| (separator, names(head(table), separator)));
+        let line = head(table);
         let find = |genre_needed: bool| {
-            headers.iter().find_map(|(separator, names)| Header::find(*separator, names, genre_needed, options))
+            SEPARATORS
+                .iter()
+                .find_map(|&separator| Header::find(separator, names(line, separator), genre_needed, options))
         };
         if let Some(header) = find(true) {
             return Ok(header);
@@ -66,7 +68,8 @@ impl Header {
             return Ok(header);
         }
         // The widest header is the likeliest to be what was meant.
-        let columns = headers.into_iter().map(|(_, names)| names).rev().max_by_key(Vec::len).unwrap_or_default();
+        let headers = SEPARATORS.iter().rev().map(|&separator| names(line, separator));
+        let columns = headers.max_by_key(Vec::len).unwrap_or_default();
         for wanted in [&options.id_column, &options.genre_column].into_iter().flatten() {
             if named(&columns, wanted).is_none() {
                 return Err(LabelError::Column { path: path.to_owned(), wanted: wanted.clone(), columns });
@@ -75,9 +78,9 @@ impl Header {
         Err(not_understood(path, table))
     }
 
-    fn find(separator: u8, names: &[String], genre_needed: bool, options: &Options) -> Option<Header> {
+    fn find(separator: u8, names: Vec<String>, genre_needed: bool, options: &Options) -> Option<Header> {
         let column = |wanted: &Option<String>, known: &[&str]| match wanted {
-            Some(name) => named(names, name),
+            Some(name) => named(&names, name),
             None => known.iter().find_map(|key| names.iter().position(|name| spelling_key(name) == *key)),
         };
         let id = column(&options.id_column, &IDS)?;
@@ -87,7 +90,7 @@ impl Header {
             return None;
         }
         let poster = column(&None, &POSTERS).filter(|&poster| poster != id && Some(poster) != genre);
-        Some(Header { separator, names: names.to_vec(), id, genre, poster })
+        Some(Header { separator, names, id, genre, poster })
     }
 }
 

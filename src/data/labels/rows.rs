@@ -123,8 +123,7 @@ pub(super) fn read(
             let decision = separator_of(&films).map_err(|undecided| LabelError::Separator {
                 path: path.to_owned(),
                 column: header.names[genre].clone(),
-                flag: undecided.separator.flag(),
-                separator: undecided.separator.to_string(),
+                separator: undecided.separator,
                 example: undecided.example,
                 line: undecided.line,
             })?;

@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::separator::GenreSeparator;
 
-/// The most examples that a warning names.
-const EXAMPLES: usize = 5;
+/// The most genres that a warning names.
+const MOST: usize = 30;
 
 /// Spellings of one genre.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,14 +55,14 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Warning::Merged(genres) => {
-                let spelling = |(spelling, rows): &(String, usize)| format!("`{spelling}` ({rows} rows)");
+                let spelling = |(spelling, rows): &(String, usize)| format!("`{spelling}` ({})", number_of(*rows));
                 let genre = |merged: &Merged| {
                     format!("{} into `{}`", list(merged.spellings.iter().map(spelling)), merged.genre)
                 };
                 write!(f, "spellings of one genre are merged: {}", list(genres.iter().map(genre)))
             }
             Warning::MayBeSeveral(genres) => {
-                let genre = |(genre, rows): &(String, usize)| format!("`{genre}` ({rows} rows)");
+                let genre = |(genre, rows): &(String, usize)| format!("`{genre}` ({})", number_of(*rows));
                 let genres = list(genres.iter().map(genre));
                 write!(
                     f,
@@ -78,17 +78,23 @@ impl fmt::Display for Warning {
             ),
             Warning::MoreCells { rows, line } => write!(
                 f,
-                "{rows} rows, line {line} first, have more cells than the header; what is too much is passed over (a cell with a \
-                 separator in it needs quotes)"
+                "{} with more cells than the header has, line {line} first; those too many are passed over (a cell with a separator \
+                 in it needs quotes)",
+                number_of(*rows)
             ),
         }
     }
 }
 
+/// `1 row`, `2 rows`.
+fn number_of(rows: usize) -> String {
+    if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }
+}
+
 /// The first of `items`, with commas between, and how many more there are.
 fn list(items: impl ExactSizeIterator<Item = String>) -> String {
-    let more = items.len().saturating_sub(EXAMPLES);
-    let mut text = items.take(EXAMPLES).collect::<Vec<_>>().join(", ");
+    let more = items.len().saturating_sub(MOST);
+    let mut text = items.take(MOST).collect::<Vec<_>>().join(", ");
     if more > 0 {
         text += &format!(" and {more} more");
     }
