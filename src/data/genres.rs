@@ -249,6 +249,7 @@ mod tests {
         assert_eq!(names("Drama,SciFi", &films).unwrap(), "Drama SciFi Other");
         let classes = Classes::choose(&"Drama".parse().unwrap(), &films).unwrap();
         assert_eq!(classes.multi_hot(&films[0].genres), [1, 1]);
+        assert_eq!(classes.multi_hot(&["Dram".to_owned()]), [0, 1], "a part of a name is another name");
         assert_eq!("scifi,Sci-Fi".parse::<GenreChoice>(), Err(GenreError::NamedTwice("Sci-Fi".to_owned())));
         assert_eq!("Drama,other".parse(), Ok(GenreChoice::Named(vec!["Drama".to_owned()])));
     }

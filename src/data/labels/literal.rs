@@ -123,7 +123,10 @@ mod tests {
                 r#"[{"id": 18, "name": "Drama"}, {"name": "War", "adult": false, "x": null}]"#,
                 strings(&["Drama", "War"]),
             ),
-            ("[{'id': 18, 'name': 'Drama'}, {'name': \"D'Art\", 'adult': False, }]", strings(&["Drama", "D'Art"])),
+            (
+                "[{'id': 18, 'name': 'Drama'}, {'name': \"D'Art\", 'x': False, 'y': 'z', }]",
+                strings(&["Drama", "D'Art"]),
+            ),
         ] {
             assert_eq!(read(cell), expected, "{cell}");
         }
