@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use onesheet::data::films::Film;
-use onesheet::data::labels::{self, Dialect, LabelError, LabelTable};
+use onesheet::data::labels::{self, LabelError, LabelTable, Options};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 fn parse(table: impl AsRef<[u8]>) -> Result<LabelTable, LabelError> {
-    labels::parse(Path::new("table.csv"), table.as_ref())
+    Options::default().parse(Path::new("table.csv"), table.as_ref())
 }
 
 /// `id: genres` of every usable row, and `line: kind of reason` of every other.
@@ -26,7 +26,6 @@ fn kaggles_table() {
         114709,http://www.imdb.com/title/tt114709,\"Toy Story, The (1995)\",8.3,Animation|Comedy,http://host/a.jpg\r\n\
         245429,http://www.imdb.com/title/tt245429,Am\xe9lie (2001),8.3,Comedy|Romance,\r\n";
     let table = parse(table).unwrap();
-    assert_eq!(table.dialect, Dialect::Kaggle);
     let urls: Vec<_> = table.rows.iter().map(|film| film.poster_url.as_deref()).collect();
     assert_eq!(urls, [Some("http://host/a.jpg"), None]);
     assert_eq!(table.rows[1].id.as_str(), "tt0245429");
@@ -37,9 +36,7 @@ fn kaggles_table() {
 #[test]
 fn the_papers_table_and_the_plain_one() {
     let paper = parse("imdbId,Genre\n114709.0,\"['Animation', 'Comedy']\"\n").unwrap();
-    assert_eq!(paper.dialect, Dialect::Paper);
     let plain = parse("Id,Genre\r\ntt0114709,\"['Animation', 'Comedy']\"\r\n").unwrap();
-    assert_eq!(plain.dialect, Dialect::Plain);
     assert_eq!(paper.rows, plain.rows);
 }
 
@@ -60,6 +57,8 @@ fn each_bad_row_is_put_aside_and_no_other() {
         (&*format!("1,{long_cell}"), "bad row"),
         (&*format!("1,\"{long_cell}"), "bad row"),
         (",Drama", "bad id"),
+        ("a b.jpg,Drama", "bad id"),
+        ("1.gif,Drama", "bad id"),
         ("1 2,Drama", "bad id"),
         ("1.5,Drama", "bad id"),
         ("../../etc/passwd,Drama", "bad id"),
@@ -74,6 +73,11 @@ fn each_bad_row_is_put_aside_and_no_other() {
         ("1,['N/A']", "no genre"),
         ("1,nan", "no genre"),
         ("1,|", "no genre"),
+        ("1,\\N", "no genre"),
+        ("1,(no genres listed)", "no genre"),
+        ("1,\"('Drama'\"", "bad genres"),
+        ("1,{Drama}", "bad genres"),
+        ("1,[{'id': 1}]", "bad genres"),
         ("1,[Drama]", "bad genres"),
         ("1,['Drama'", "bad genres"),
         ("1,['Drama", "bad genres"),
@@ -123,11 +127,11 @@ fn repeated_and_conflicting_rows_stay_until_they_are_merged() {
 
 #[test]
 fn a_table_without_the_columns_is_refused_with_its_header() {
-    for header in ["", "a,b", "Id", "Genre", "Title,Genre", "\"Id,Genre", "\u{fffe}I\0d\0"] {
+    for header in ["", "a,b", "Id", "Genre", "Title,Genre", "\"Id,Genre", "\u{fffe}I\0d\0", "Id,Gen\u{1b}[31mre"] {
         let error = parse(format!("{header}\n1,Drama\n")).unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, LabelError::Header { .. }), "{message}");
-        for part in ["table.csv", header, "imdbId,Genre", "Id,Genre", "MovieGenre.csv"] {
+        for part in ["table.csv", header, "imdbId,Genre", "Id,Genre", "MovieGenre.csv", "--genre-column NAME"] {
             assert!(message.contains(part), "{part:?} in {message}");
         }
     }

@@ -1,5 +1,7 @@
 //! `onesheet prepare`: a label table and a folder of posters become one tensor file.
 
+mod table;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,7 @@ use onesheet::data::Split;
 use onesheet::data::counts::Counts;
 use onesheet::data::films::FilmId;
 use onesheet::data::genres::GenreChoice;
+use onesheet::data::labels::{Options, Warning};
 use onesheet::data::pixels::Resize;
 use onesheet::data::posters::PosterFolder;
 use onesheet::data::prepare::{self, Plan, PrepareError, Shape, Stage};
@@ -18,7 +21,9 @@ use onesheet::data::split::SplitRule;
 use onesheet::files::quoted;
 use serde_json::json;
 
+use self::table::TableArgs;
 use crate::console::{Console, OutputError, print, program, put_path};
+use crate::exit::Usage;
 
 /// The version of the lines that `--json` prints.
 const SCHEMA: u32 = 1;
@@ -32,11 +37,15 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, ClapArgs)]
 #[command(before_help = EXAMPLES)]
 pub struct Args {
-    /// The label table: Kaggle's MovieGenre.csv, or a table `imdbId,Genre` or `Id,Genre` with Python lists.
+    /// The label table: ids and genres, as Kaggle, IMDb, TMDb and the paper have them; or a folder with a folder of posters
+    /// for each genre.
     #[arg(long, value_name = "FILE")]
     labels: PathBuf,
-    /// The folder with the posters: {id}.jpg, .jpeg, .png or .webp, in any spelling of the id.
-    #[arg(long, value_name = "DIR", required_unless_present_any = SOURCES)]
+    #[command(flatten)]
+    table: TableArgs,
+    /// The folder with the posters: {id}.jpg, .jpeg, .png or .webp, in any spelling of the id. Where --labels is a folder, that
+    /// one unless told otherwise.
+    #[arg(long, value_name = "DIR")]
     posters: Option<PathBuf>,
     #[cfg(feature = "fetch")]
     #[command(flatten)]
@@ -45,7 +54,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", default_value = "posters.safetensors")]
     out: PathBuf,
     /// Count genres and splits, and stop: needs no posters, writes nothing.
-    #[arg(long, conflicts_with_all = SOURCES_BUT_THIS)]
+    #[arg(long, conflicts_with_all = SOURCES)]
     labels_only: bool,
     /// The genres that become classes: `top:6`, or names, `Action,Comedy,Drama`. All others are Other.
     #[arg(long, value_name = "CHOICE", default_value = "top:6", conflicts_with = "min_per_genre")]
@@ -76,15 +85,11 @@ pub struct Args {
     quiet: bool,
 }
 
-/// What can stand in for `--posters`, and what makes no sense beside `--labels-only`.
+/// What makes no sense beside `--labels-only`.
 #[cfg(feature = "fetch")]
-const SOURCES: [&str; 2] = ["download", "labels_only"];
+const SOURCES: [&str; 2] = ["posters", "download"];
 #[cfg(not(feature = "fetch"))]
-const SOURCES: [&str; 1] = ["labels_only"];
-#[cfg(feature = "fetch")]
-const SOURCES_BUT_THIS: [&str; 2] = ["posters", "download"];
-#[cfg(not(feature = "fetch"))]
-const SOURCES_BUT_THIS: [&str; 1] = ["posters"];
+const SOURCES: [&str; 1] = ["posters"];
 
 /// Where posters come from when they are not on the disk.
 #[cfg(feature = "fetch")]
@@ -120,24 +125,31 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         SplitName::Id => SplitRule::ById,
         SplitName::Paper => SplitRule::Paper { seed: args.seed },
     };
-    let plan = Plan::read(&args.labels, &choice, split)?;
+    let posters_at = posters_at(&args)?;
+    let options = args.table.options(&args.labels, posters_at)?;
+    let plan = Plan::read(&args.labels, &options, &choice, split)?;
     let what = if matches!(split, SplitRule::ById) { "films" } else { "rows" };
     console.say(format_args!("{}: {}, {} {what}", args.labels.display(), plan.dialect, plan.films.len()));
+    for warning in &plan.warnings {
+        console.say(format_args!("warning: {warning}"));
+    }
     if args.labels_only {
-        let counted = Counted { what, counts: plan.counts(), skipped: &plan.skipped, file: None };
+        let counted =
+            Counted { what, counts: plan.counts(), skipped: &plan.skipped, warnings: &plan.warnings, file: None };
         let printed = counted.print(plan.classes.names(), args.json);
         let paper = if matches!(args.split, SplitName::Paper) { " --split paper" } else { "" };
         let (labels, out) = (quoted(&args.labels), quoted(&args.out));
-        let program = program();
-        console.say(format_args!("next: {program} prepare --labels {labels} --posters DIR --out {out}{paper}"));
+        let (program, table) = (program(), args.table.typed());
+        let posters = if args.labels.is_dir() { "" } else { " --posters DIR" };
+        console.say(format_args!("next: {program} prepare --labels {labels}{table}{posters} --out {out}{paper}"));
         strict(&args, &plan.skipped)?;
         return Ok(printed?);
     }
 
     let mut progress = Progress::new(console);
-    let (folder, undelivered) = posters(&args, &plan, &mut progress)?;
+    let (folder, undelivered) = posters(&args, posters_at, &plan, &mut progress)?;
     let folder = PosterFolder::index(&folder).map_err(|source| PrepareError::Folder { folder, source })?;
-    let shape = shape(&args, &plan)?;
+    let shape = shape(&args, &options, &plan);
     let prepared = prepare::write(&plan, &folder, &undelivered, &args.out, &shape, &mut |stage, done, of| {
         progress.show(if stage == Stage::Compare { "comparing posters" } else { "writing posters" }, done, of);
     })?;
@@ -145,7 +157,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let list = args.out.with_file_name("skipped.csv");
     skipped::write(&list, &prepared.skipped).with_context(|| format!("cannot write {}", list.display()))?;
     let file = Some((&*args.out, &*list));
-    let counted = Counted { what: "posters", counts: prepared.counts, skipped: &prepared.skipped, file };
+    let counts = prepared.counts;
+    let counted = Counted { what: "posters", counts, skipped: &prepared.skipped, warnings: &plan.warnings, file };
     // The files are written: whether the table can be read as well decides nothing else.
     let printed = counted.print(plan.classes.names(), args.json);
     counted.warn(plan.classes.names(), console);
@@ -154,8 +167,29 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(printed?)
 }
 
+/// The folder of posters on this disk; none where they are fetched, or not needed.
+fn posters_at(args: &Args) -> Result<Option<&Path>, Usage> {
+    #[cfg(feature = "fetch")]
+    if args.fetch.download.is_some() {
+        return Ok(None);
+    }
+    match &args.posters {
+        Some(folder) => Ok(Some(folder)),
+        None if args.labels_only => Ok(None),
+        None if args.labels.is_dir() => Ok(Some(&args.labels)),
+        None => {
+            Err(Usage("say where the posters are with --posters DIR, or count without them with --labels-only".into()))
+        }
+    }
+}
+
 /// The folder the posters are in, and why some that should be there are not.
-fn posters(args: &Args, plan: &Plan, progress: &mut Progress) -> anyhow::Result<(PathBuf, HashMap<FilmId, String>)> {
+fn posters(
+    args: &Args,
+    posters_at: Option<&Path>,
+    plan: &Plan,
+    progress: &mut Progress,
+) -> anyhow::Result<(PathBuf, HashMap<FilmId, String>)> {
     #[cfg(feature = "fetch")]
     if let Some(folder) = &args.fetch.download {
         let films: Vec<_> = plan.films.iter().map(|planned| &planned.film).collect();
@@ -165,27 +199,29 @@ fn posters(args: &Args, plan: &Plan, progress: &mut Progress) -> anyhow::Result<
             downloader.fetch_missing(&films, folder, &mut |done, of| progress.show("fetching posters", done, of))?;
         return Ok((folder.clone(), undelivered));
     }
-    let _ = (plan, progress);
-    Ok((args.posters.clone().expect("clap asks for one of the sources"), HashMap::new()))
+    let _ = (args, plan, progress);
+    Ok((posters_at.expect("posters are on this disk or fetched").to_owned(), HashMap::new()))
 }
 
 /// Size and filter of the squares, and what the file says about its origin. No dates and no folders: the same posters make the
 /// same file, byte for byte.
-fn shape(args: &Args, plan: &Plan) -> anyhow::Result<Shape> {
+fn shape(args: &Args, options: &Options, plan: &Plan) -> Shape {
     let resize = match args.resize {
         ResizeName::Area => Resize::Area,
         ResizeName::Nearest => Resize::Nearest,
     };
-    let table = std::fs::read(&args.labels).with_context(|| format!("cannot read {}", args.labels.display()))?;
     let name = args.labels.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let provenance = BTreeMap::from([
+    let mut provenance = BTreeMap::from([
         ("tool".to_owned(), concat!("onesheet ", env!("CARGO_PKG_VERSION")).to_owned()),
         ("labels".to_owned(), name),
-        ("labels_blake3".to_owned(), blake3::hash(&table).to_hex().to_string()),
+        ("labels_blake3".to_owned(), plan.digest.to_hex().to_string()),
         ("split".to_owned(), plan.split.describe()),
         ("resize".to_owned(), resize.name().to_owned()),
     ]);
-    Ok(Shape { size: args.image_size.into(), resize, provenance })
+    if let Some(aliases) = &options.aliases {
+        provenance.insert("aliases_blake3".to_owned(), aliases.digest().to_hex().to_string());
+    }
+    Shape { size: args.image_size.into(), resize, provenance }
 }
 
 /// In a strict run a skipped row is an error.
@@ -202,6 +238,8 @@ struct Counted<'a> {
     what: &'static str,
     counts: Counts,
     skipped: &'a [SkippedRow],
+    /// What in the table may be meant otherwise.
+    warnings: &'a [Warning],
     /// The tensor file and the list of skipped rows.
     file: Option<(&'a Path, &'a Path)>,
 }
@@ -254,6 +292,7 @@ impl Counted<'_> {
         for (reason, rows) in skipped::count_by_reason(self.skipped) {
             lines.push(json!({ "schema": SCHEMA, "kind": "skipped", "name": reason, "total": rows }));
         }
+        lines.extend(table::json_lines(self.warnings, SCHEMA));
         if let Some((out, list)) = self.file {
             let mut line = json!({ "schema": SCHEMA, "kind": "file" });
             put_path(&mut line, "out", out);

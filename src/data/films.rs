@@ -1,8 +1,10 @@
 //! A film as the label table names it: its canonical id, and one row of the table.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use super::genres::each_once;
+use super::posters::EXTENSIONS;
 use super::skipped::{Reason, SkippedRow};
 
 /// The longest id, in bytes. It becomes a file name, so it stays well below every file system's limit.
@@ -32,6 +34,21 @@ impl FilmId {
         };
         let safe = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         ((1..=LONGEST).contains(&id.len()) && id.bytes().all(safe)).then_some(FilmId(id))
+    }
+
+    /// The id in the name of a poster's file, whatever path is before it; `None` where `text` is no such name.
+    ///
+    /// No id ends in `.jpg`, `.jpeg`, `.png` or `.webp`, so a file name is never taken for an id, nor an id for a file name.
+    ///
+    /// ```
+    /// use onesheet::data::films::FilmId;
+    /// assert_eq!(FilmId::of_file("posters/1013.jpg"), FilmId::parse("1013"));
+    /// assert_eq!(FilmId::of_file("1013"), None);
+    /// ```
+    pub fn of_file(text: &str) -> Option<FilmId> {
+        let name = text.rsplit(['/', '\\']).next().unwrap_or_default();
+        let (stem, extension) = name.rsplit_once('.')?;
+        EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension)).then(|| FilmId::parse(stem))?
     }
 
     /// The canonical spelling.
@@ -78,6 +95,7 @@ pub struct Film {
 /// rows are returned as skipped, each naming the line that stands for it.
 pub fn merge_duplicates(rows: Vec<Film>) -> (Vec<Film>, Vec<SkippedRow>) {
     let mut first: HashMap<FilmId, usize> = HashMap::new();
+    let mut repeated: HashSet<usize> = HashSet::new();
     let mut films: Vec<Film> = Vec::with_capacity(rows.len());
     let mut skipped = Vec::new();
     for row in rows {
@@ -88,12 +106,13 @@ pub fn merge_duplicates(rows: Vec<Film>) -> (Vec<Film>, Vec<SkippedRow>) {
         };
         let film = &mut films[kept];
         skipped.push(SkippedRow::new(row.line, row.id.as_str(), Reason::Duplicate { first_line: film.line }));
-        for genre in row.genres {
-            if !film.genres.contains(&genre) {
-                film.genres.push(genre);
-            }
-        }
+        film.genres.extend(row.genres);
         film.poster_url = film.poster_url.take().or(row.poster_url);
+        repeated.insert(kept);
+    }
+    // At the end and not row by row, which would take quadratic time for a film of many rows.
+    for film in repeated {
+        each_once(&mut films[film].genres);
     }
     (films, skipped)
 }
@@ -121,6 +140,16 @@ mod tests {
             ["", " ", "..", "a/b", "a\\b", "114709.5", "tt1.0", "1 2", "a\0b", "naïve", "=1+1", &long, &"a".repeat(65)]
         {
             assert_eq!(FilmId::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_file_is_its_stem() {
+        for name in ["1013.jpg", "a/b c/1013.JPEG", "..\\x\\tt1013.png", "/1013.0.webp", "./1013.jpg"] {
+            assert_eq!(FilmId::of_file(name).unwrap().as_str(), "tt0001013", "{name:?}");
+        }
+        for name in ["1013", "1013.0", "1013.gif", "a.b.jpg", ".jpg", "a/.jpg", "1013.jpg/", "jpg", "é.jpg", ""] {
+            assert_eq!(FilmId::of_file(name), None, "{name:?}");
         }
     }
 

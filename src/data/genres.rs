@@ -1,6 +1,6 @@
 //! Choosing the classes: a few genres by name, and "Other" for all the rest.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
 use super::films::Film;
@@ -11,9 +11,30 @@ pub const OTHER: &str = "Other";
 /// The paper's genres, in the order of its tables.
 pub const PAPER_GENRES: [&str; 6] = ["Action", "Comedy", "Drama", "Romance", "Crime", "Thriller"];
 
+/// What spellings of one genre have in common: `Sci-Fi`, `sci fi`, `SCI_FI` and `SciFi` are all `scifi`.
+pub(super) fn spelling_key(genre: &str) -> String {
+    let matters = |letter: &char| !letter.is_whitespace() && *letter != '-' && *letter != '_';
+    let key: String = genre.chars().filter(matters).flat_map(char::to_lowercase).collect();
+    // Of "-" nothing would be left.
+    if key.is_empty() { genre.to_owned() } else { key }
+}
+
+/// Leaves each genre once, where it came first.
+pub(super) fn each_once(genres: &mut Vec<String>) {
+    let mut seen = HashSet::with_capacity(genres.len());
+    let is_first: Vec<bool> = genres.iter().map(|genre| seen.insert(genre.as_str())).collect();
+    let mut is_first = is_first.into_iter();
+    genres.retain(|_| is_first.next() == Some(true));
+}
+
+/// Whether the genre is [`OTHER`], however it is spelled.
+fn is_other(genre: &str) -> bool {
+    spelling_key(genre) == spelling_key(OTHER)
+}
+
 /// Which genres become classes.
 ///
-/// From text: `top:6`, or names with commas between, `Action,Comedy,Drama`.
+/// From text: `top:6`, or names with commas between, `Action,Comedy,Drama`, in any spelling: `scifi` finds `Sci-Fi`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GenreChoice {
     /// The most common ones; of equally common ones the first by name.
@@ -77,16 +98,16 @@ impl FromStr for GenreChoice {
             if name.is_empty() {
                 return Err(not_a_choice());
             }
-            if names.iter().any(|known| known == name) {
+            if names.iter().any(|known| spelling_key(known) == spelling_key(name)) {
                 return Err(GenreError::NamedTwice(name.to_owned()));
             }
             names.push(name.to_owned());
         }
         // "Other" is always there, and always last: naming it there changes nothing.
-        if names.last().is_some_and(|name| name == OTHER) {
+        if names.last().is_some_and(|name| is_other(name)) {
             names.pop();
         }
-        if names.is_empty() || names.iter().any(|name| name == OTHER) {
+        if names.is_empty() || names.iter().any(|name| is_other(name)) {
             return Err(not_a_choice());
         }
         Ok(GenreChoice::Named(names))
@@ -97,6 +118,8 @@ impl FromStr for GenreChoice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Classes {
     names: Vec<String>,
+    /// Their [`spelling_key`]s.
+    keys: Vec<String>,
 }
 
 impl Classes {
@@ -106,12 +129,14 @@ impl Classes {
     /// paper's six in the paper's order, then the rest from common to rare. So the same set of genres gives the same outputs
     /// in the same places, whichever genre happens to lead in a table, and `top:6` of the paper's table is the paper's.
     pub fn choose(choice: &GenreChoice, films: &[Film]) -> Result<Classes, GenreError> {
-        let mut counts: HashMap<&str, usize> = HashMap::new();
+        // By key, with the spelling met first: where a table was read, it has but one.
+        let mut counts: HashMap<String, (&str, usize)> = HashMap::new();
         for genre in films.iter().flat_map(|film| &film.genres) {
-            *counts.entry(genre).or_default() += 1;
+            counts.entry(spelling_key(genre)).or_insert((genre, 0)).1 += 1;
         }
-        let had_other = counts.remove(OTHER).is_some();
-        let mut common: Vec<(&str, usize)> = counts.into_iter().collect();
+        let had_other = counts.remove(&spelling_key(OTHER)).is_some();
+        let known: HashSet<String> = counts.keys().cloned().collect();
+        let mut common: Vec<(&str, usize)> = counts.into_values().collect();
         common.sort_by_key(|&(name, films)| (std::cmp::Reverse(films), name));
 
         let mut names: Vec<String> = match *choice {
@@ -128,7 +153,7 @@ impl Classes {
                 reached => in_fixed_order(&common[..reached]),
             },
         };
-        if let Some(class) = names.iter().find(|name| !common.iter().any(|(known, _)| known == name)) {
+        if let Some(class) = names.iter().find(|name| !known.contains(&spelling_key(name))) {
             let known: Vec<&str> = common.iter().map(|&(name, _)| name).collect();
             return Err(GenreError::EmptyClass {
                 class: class.clone(),
@@ -140,7 +165,8 @@ impl Classes {
             return Err(GenreError::EmptyClass { class: OTHER.to_owned(), hint });
         }
         names.push(OTHER.to_owned());
-        Ok(Classes { names })
+        let keys = names.iter().map(|name| spelling_key(name)).collect();
+        Ok(Classes { names, keys })
     }
 
     /// The names, [`OTHER`] last.
@@ -153,7 +179,8 @@ impl Classes {
         let mut labels = vec![0; self.names.len()];
         let other = labels.len() - 1;
         for genre in genres {
-            labels[self.names.iter().position(|name| name == genre).unwrap_or(other)] = 1;
+            let genre = spelling_key(genre);
+            labels[self.keys.iter().position(|key| *key == genre).unwrap_or(other)] = 1;
         }
         labels
     }
@@ -162,7 +189,9 @@ impl Classes {
 /// The paper's genres first and as the paper has them, then the others as they come.
 fn in_fixed_order(common: &[(&str, usize)]) -> Vec<String> {
     let mut names: Vec<String> = common.iter().map(|&(name, _)| name.to_owned()).collect();
-    names.sort_by_key(|name| PAPER_GENRES.iter().position(|paper| paper == name).unwrap_or(PAPER_GENRES.len()));
+    names.sort_by_key(|name| {
+        PAPER_GENRES.iter().position(|paper| spelling_key(paper) == spelling_key(name)).unwrap_or(PAPER_GENRES.len())
+    });
     names
 }
 
@@ -212,6 +241,25 @@ mod tests {
         assert_eq!(message("top:3"), "the table has 2 genres, not 3; say `top:1` or less");
         let rare = Classes::choose(&GenreChoice::AtLeast(3), &films).unwrap_err();
         assert_eq!(rare.to_string(), "no genre has 3 films; the most common, War, has 2");
+    }
+
+    #[test]
+    fn classes_are_found_in_any_spelling() {
+        let films = films(&["sci-fi drama", "drama other"]);
+        assert_eq!(names("Drama,SciFi", &films).unwrap(), "Drama SciFi Other");
+        let classes = Classes::choose(&"Drama".parse().unwrap(), &films).unwrap();
+        assert_eq!(classes.multi_hot(&films[0].genres), [1, 1]);
+        assert_eq!(classes.multi_hot(&["Dram".to_owned()]), [0, 1], "a part of a name is another name");
+        assert_eq!("scifi,Sci-Fi".parse::<GenreChoice>(), Err(GenreError::NamedTwice("Sci-Fi".to_owned())));
+        assert_eq!("Drama,other".parse(), Ok(GenreChoice::Named(vec!["Drama".to_owned()])));
+    }
+
+    #[test]
+    fn spellings_of_one_genre_have_one_key() {
+        for genre in ["Sci-Fi", "sci fi", "SCI_FI", "SciFi"] {
+            assert_eq!(spelling_key(genre), "scifi");
+        }
+        assert_eq!(spelling_key("-"), "-");
     }
 
     #[test]

@@ -48,6 +48,11 @@ impl PosterFolder {
         &self.root
     }
 
+    /// The films that have a poster, in no order.
+    pub fn ids(&self) -> impl Iterator<Item = &FilmId> {
+        self.files.keys()
+    }
+
     /// The poster of the film `id`.
     pub fn find(&self, id: &FilmId) -> Option<&Path> {
         self.files.get(id).map(PathBuf::as_path)

@@ -14,7 +14,7 @@ use super::Split;
 use super::counts::Counts;
 use super::films::{self, Film, FilmId};
 use super::genres::{Classes, GenreChoice, GenreError};
-use super::labels::{self, Dialect, LabelError};
+use super::labels::{self, Dialect, LabelError, Warning};
 use super::pixels::{self, Resize};
 use super::posters::{self, PosterFolder};
 use super::skipped::{Reason, SkippedRow};
@@ -104,8 +104,12 @@ pub struct PlannedFilm {
 /// All that is known before looking at a poster.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Whose table it was.
+    /// How the table was read.
     pub dialect: Dialect,
+    /// What in it may be meant otherwise.
+    pub warnings: Vec<Warning>,
+    /// A digest of the table's bytes; of a folder's names.
+    pub digest: blake3::Hash,
     /// The classes.
     pub classes: Classes,
     /// The films, in the table's order.
@@ -120,9 +124,14 @@ impl Plan {
     /// Reads the label table and settles the classes and splits.
     ///
     /// Rows of one film become one film, except under [`SplitRule::Paper`], which deals the table's rows as they stand.
-    pub fn read(table: &Path, choice: &GenreChoice, split: SplitRule) -> Result<Plan, PrepareError> {
-        let table = labels::read(table)?;
-        let (dialect, mut skipped) = (table.dialect, table.skipped);
+    pub fn read(
+        table: &Path,
+        options: &labels::Options,
+        choice: &GenreChoice,
+        split: SplitRule,
+    ) -> Result<Plan, PrepareError> {
+        let table = options.read(table)?;
+        let (dialect, warnings, digest, mut skipped) = (table.dialect, table.warnings, table.digest, table.skipped);
         let films = match split {
             SplitRule::Paper { .. } => table.rows,
             SplitRule::ById => {
@@ -136,7 +145,7 @@ impl Plan {
         let splits = split.assign(&films);
         let plan = |(film, split): (Film, Split)| PlannedFilm { labels: classes.multi_hot(&film.genres), film, split };
         let films = films.into_iter().zip(splits).map(plan).collect();
-        Ok(Plan { dialect, classes, films, skipped, split })
+        Ok(Plan { dialect, warnings, digest, classes, films, skipped, split })
     }
 
     /// The films per class and split.

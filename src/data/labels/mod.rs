@@ -1,301 +1,210 @@
 //! Label tables: which films there are, and their genres.
 //!
-//! Three dialects are understood, told apart by their header:
+//! A table has a column with the films' ids and either one with their genres or one for each genre; or it is a folder that has a
+//! folder for each genre. Everything else is found:
 //!
-//! | dialect | columns | id | genres |
-//! | --- | --- | --- | --- |
-//! | Kaggle's `MovieGenre.csv` | `imdbId`, `Genre`, `Poster` and others | `114709` | `Animation\|Comedy` |
-//! | the paper's `cleaned_data.csv` | `imdbId`, `Genre` | `114709.0` | `['Animation', 'Comedy']` |
-//! | plain | `Id`, `Genre` | `tt0114709` | `['Animation', 'Comedy']` |
+//! | what | how |
+//! | --- | --- |
+//! | the encoding | UTF-16 by its byte order mark, else UTF-8; what is neither is Latin-1 |
+//! | what separates columns | `,` `;` a tab or a bar, whichever makes the header name the columns |
+//! | the columns | by name: `imdbId`, `tconst`, `Id`, `filename`, …; `Genre`, `genres`, `labels`, …; `Poster` (addresses) |
+//! | an id | `114709.0`, `tt0114709`, `my-film_3`, or a poster's file name with any path before it |
+//! | genres in a cell | a list of Python's or JSON's, also of objects with a `name`; or separated as the whole column shows |
 //!
-//! A table comes from the internet and is treated so: bytes that are not UTF-8 are Latin-1, the Python list is read by a
-//! parser of nothing else, and a row that makes no sense is put aside with its line and the reason, never an end of the run.
-//! A row is one line. A quote left open therefore costs its own line and not the rest of the table, which is worth more here
-//! than line breaks inside a cell.
+//! So Kaggle's `MovieGenre.csv`, the paper's `cleaned_data.csv`, `Id,Genre`, IMDb's `title.basics.tsv`, TMDb's and MovieLens's
+//! tables are read as they come. [`Options`] say what the names in the header do not.
+//!
+//! A table comes from the internet and is treated so: a list is read by a parser of nothing else, and a row that makes no
+//! sense is put aside with its line and the reason, never an end of the run. What could be read in two ways is refused or
+//! becomes a [`Warning`].
 
-mod python_list;
+mod aliases;
+mod encoding;
+mod error;
+mod folder;
+mod genre_cell;
+mod header;
+mod large;
+mod literal;
+mod one_hot;
+mod records;
+mod rows;
+mod separator;
+mod spelling;
+mod warning;
 
-use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::Path;
 
 use super::films::{Film, FilmId};
-use super::skipped::{Reason, SkippedRow};
+use super::skipped::SkippedRow;
+use crate::files;
+use header::Header;
 
-/// The longest line that is read, in bytes; longer ones are skipped.
-const LONGEST_LINE: usize = 64 << 10;
-/// The largest table, in bytes. Kaggle's has 7 MB.
+pub use aliases::Aliases;
+pub use error::LabelError;
+pub use separator::{GenreSeparator, NoSeparator};
+pub use warning::{Merged, Warning};
+
+/// The largest table that is read whole, in bytes. Kaggle's has 7 MB.
 const LARGEST_TABLE: u64 = 256 << 20;
-/// The longest name of a genre, in characters.
-const LONGEST_GENRE: usize = 40;
 
-/// Why no films came out of a label table.
-#[derive(Debug, thiserror::Error)]
-pub enum LabelError {
-    /// The file cannot be read.
-    #[error("cannot read the label table {}", path.display())]
-    Read {
-        /// The table.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The file is too large to be a label table.
-    #[error("the label table {} is larger than {} MB; is it the right file?", path.display(), LARGEST_TABLE >> 20)]
-    TooLarge {
-        /// The table.
-        path: PathBuf,
-    },
-    /// The first line names no columns that are known.
-    #[error(
-        "the header of {} is `{found}`; understood are `imdbId,…,Genre,…,Poster` (Kaggle's MovieGenre.csv), `imdbId,Genre` and \
-         `Id,Genre`",
-        path.display()
-    )]
-    Header {
-        /// The table.
-        path: PathBuf,
-        /// Its first line, shortened.
-        found: String,
-    },
-    /// Not one row could be used.
-    #[error("{} has no usable row among {skipped}{}", path.display(), first_skipped(.first))]
-    NoFilm {
-        /// The table.
-        path: PathBuf,
-        /// How many rows were skipped.
-        skipped: usize,
-        /// The first of them.
-        first: Option<SkippedRow>,
-    },
-}
-
-/// `; line 2: bad id`, for the message of [`LabelError::NoFilm`].
-fn first_skipped(row: &Option<SkippedRow>) -> String {
-    let say = |row: &SkippedRow| format!("; line {}: {} {}", row.line, row.reason.kind(), row.reason.detail());
-    row.as_ref().map(say).unwrap_or_default()
-}
-
-/// Whose table it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a table was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// Kaggle's `MovieGenre.csv`, with the addresses of the posters.
-    Kaggle,
-    /// The paper's `cleaned_data.csv`.
-    Paper,
-    /// `Id,Genre`.
-    Plain,
+    /// A column of ids and one of genres.
+    Column {
+        /// What separates columns.
+        columns: char,
+        /// The name of the column of ids.
+        id: String,
+        /// The name of the column of genres.
+        genre: String,
+        /// What separates genres, in cells that are no lists.
+        separator: GenreSeparator,
+    },
+    /// A column of ids and one for each genre.
+    OneHot {
+        /// The name of the column of ids.
+        id: String,
+        /// The names of the columns of genres.
+        genres: Vec<String>,
+        /// The names of the other columns.
+        others: Vec<String>,
+    },
+    /// A folder for each of these genres.
+    Folders(Vec<String>),
 }
 
 impl fmt::Display for Dialect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Dialect::Kaggle => "Kaggle's table",
-            Dialect::Paper => "the paper's table",
-            Dialect::Plain => "an Id,Genre table",
-        })
+        match self {
+            Dialect::Column { columns, id, genre, separator } => {
+                match columns {
+                    ',' => {}
+                    '\t' => write!(f, "columns separated by tabs, ")?,
+                    _ => write!(f, "columns separated by `{columns}`, ")?,
+                }
+                write!(f, "ids from `{id}`, genres from `{genre}`")?;
+                if separator.is_none() { Ok(()) } else { write!(f, " separated by {separator}") }
+            }
+            Dialect::OneHot { id, genres, others } => {
+                write!(f, "ids from `{id}`, a column for each genre: {}", genres.join(", "))?;
+                if others.is_empty() { Ok(()) } else { write!(f, " (and none of these: {})", others.join(", ")) }
+            }
+            Dialect::Folders(genres) => write!(f, "a folder for each genre: {}", genres.join(", ")),
+        }
     }
 }
 
 /// A label table as it stands, repeated films included.
 #[derive(Clone, Debug)]
 pub struct LabelTable {
-    /// Whose table it is.
+    /// How it was read.
     pub dialect: Dialect,
     /// The usable rows, in the table's order; at least one.
     pub rows: Vec<Film>,
     /// The others.
     pub skipped: Vec<SkippedRow>,
+    /// What may be meant otherwise.
+    pub warnings: Vec<Warning>,
+    /// A digest of the table's bytes; of a folder's names.
+    pub digest: blake3::Hash,
 }
 
-/// Reads the label table at `path`.
-pub fn read(path: &Path) -> Result<LabelTable, LabelError> {
-    let failed = |source| LabelError::Read { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    File::open(path).map_err(failed)?.take(LARGEST_TABLE + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LARGEST_TABLE {
-        return Err(LabelError::TooLarge { path: path.to_owned() });
-    }
-    parse(path, &bytes)
-}
-
-/// Reads the label table `bytes`; `path` is for the messages.
-pub fn parse(path: &Path, bytes: &[u8]) -> Result<LabelTable, LabelError> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut lines = (1..).zip(bytes.split(|&byte| byte == b'\n'));
-    let header = lines.next().map_or(&b""[..], |(_, line)| line);
-    let mut cutter = Cutter::new();
-    let columns = Columns::find(cutter.cut(header)).ok_or_else(|| LabelError::Header {
-        path: path.to_owned(),
-        found: text(header).trim_end().chars().take(120).collect(),
-    })?;
-    let mut table = LabelTable { dialect: columns.dialect, rows: Vec::new(), skipped: Vec::new() };
-    for (number, line) in lines {
-        let cells = cutter.cut(line);
-        match columns.film(number, cells) {
-            Some(Ok(film)) => table.rows.push(film),
-            Some(Err(row)) => table.skipped.push(row),
-            None => {}
-        }
-    }
-    if table.rows.is_empty() {
-        let (skipped, first) = (table.skipped.len(), table.skipped.into_iter().next());
-        return Err(LabelError::NoFilm { path: path.to_owned(), skipped, first });
-    }
-    Ok(table)
-}
-
-/// Which column holds what, counted from 0.
-struct Columns {
+/// The rows of a table, and how they were found.
+struct Found {
     dialect: Dialect,
-    id: usize,
-    genre: usize,
-    poster: Option<usize>,
+    rows: Vec<Film>,
+    skipped: Vec<SkippedRow>,
+    warnings: Vec<Warning>,
 }
 
-impl Columns {
-    fn find(header: Result<Vec<&[u8]>, String>) -> Option<Columns> {
-        let names = header.ok()?;
-        let column = |name: &str| names.iter().position(|cell| text(cell).trim().eq_ignore_ascii_case(name));
-        let genre = column("Genre")?;
-        let poster = column("Poster").or_else(|| column("Poster URL"));
-        let (id, dialect) = match (column("imdbId"), column("Id"), poster) {
-            (Some(id), _, Some(_)) => (id, Dialect::Kaggle),
-            (Some(id), _, None) => (id, Dialect::Paper),
-            (None, Some(id), _) => (id, Dialect::Plain),
-            (None, None, _) => return None,
+/// What a table does not say itself.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The name of the column of ids, instead of a known one.
+    pub id_column: Option<String>,
+    /// The name of the column of genres, instead of a known one.
+    pub genre_column: Option<String>,
+    /// What separates genres in a cell, instead of what the column shows.
+    pub genre_separator: Option<GenreSeparator>,
+    /// Other names of genres.
+    pub aliases: Option<Aliases>,
+    /// The films that matter in a table that [is too large](is_large) to be read whole.
+    pub wanted: Option<HashSet<FilmId>>,
+}
+
+/// Reads the label table at `path`, which says all by itself.
+///
+/// # Errors
+/// As [`Options::read`].
+pub fn read(path: &Path) -> Result<LabelTable, LabelError> {
+    Options::default().read(path)
+}
+
+/// Whether the table at `path` is too large to be read whole.
+pub fn is_large(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > LARGEST_TABLE)
+}
+
+impl Options {
+    /// Reads the label table at `path`, a file or a folder that has a folder for each genre.
+    ///
+    /// # Errors
+    /// [`LabelError`].
+    pub fn read(&self, path: &Path) -> Result<LabelTable, LabelError> {
+        let failed = |source| LabelError::Read { path: path.to_owned(), source };
+        if path.is_dir() {
+            let (found, digest) = folder::read(path)?;
+            return self.finish(path, found, digest);
+        }
+        let file = files::open(path).map_err(failed)?;
+        let too_large = || LabelError::TooLarge { path: path.to_owned() };
+        if file.metadata().map_err(failed)?.len() > LARGEST_TABLE {
+            let wanted = self.wanted.as_ref().ok_or_else(too_large)?;
+            let (table, digest) = large::read_wanted(path, file, self, wanted)?.ok_or_else(too_large)?;
+            return self.parse_as(path, &table, digest);
+        }
+        let mut bytes = Vec::new();
+        // The file may grow meanwhile.
+        file.take(LARGEST_TABLE + 1).read_to_end(&mut bytes).map_err(failed)?;
+        self.parse(path, &bytes)
+    }
+
+    /// Reads the label table `bytes`; `path` is for the messages.
+    ///
+    /// # Errors
+    /// [`LabelError`].
+    pub fn parse(&self, path: &Path, bytes: &[u8]) -> Result<LabelTable, LabelError> {
+        self.parse_as(path, bytes, blake3::hash(bytes))
+    }
+
+    fn parse_as(&self, path: &Path, bytes: &[u8], digest: blake3::Hash) -> Result<LabelTable, LabelError> {
+        let table = encoding::decode(bytes);
+        let header = Header::read(path, &table, self)?;
+        let found = match header.genre {
+            Some(genre) => rows::read(path, &table, &header, genre, self)?,
+            None => one_hot::read(path, &table, &header)?,
         };
-        Some(Columns { dialect, id, genre, poster })
+        self.finish(path, found, digest)
     }
 
-    /// The film on line `number`, which has these cells; `None` where the line is blank.
-    fn film(&self, number: u64, cells: Result<Vec<&[u8]>, String>) -> Option<Result<Film, SkippedRow>> {
-        let bad_row = |why| Some(Err(SkippedRow::new(number, "", Reason::BadRow(why))));
-        let cells = match cells {
-            Ok(cells) => cells,
-            Err(why) => return bad_row(why),
-        };
-        if cells.iter().all(|cell| cell.trim_ascii().is_empty()) {
-            return None;
+    /// What every kind of table goes through: one name for each genre, and no table without films.
+    fn finish(&self, path: &Path, found: Found, digest: blake3::Hash) -> Result<LabelTable, LabelError> {
+        let Found { dialect, mut rows, mut skipped, mut warnings } = found;
+        skipped.sort_by_key(|row| row.line);
+        if rows.is_empty() {
+            let (count, first) = (skipped.len(), skipped.into_iter().next());
+            return Err(LabelError::NoFilm { path: path.to_owned(), skipped: count, first });
         }
-        let (Some(raw_id), Some(genres)) = (cells.get(self.id), cells.get(self.genre)) else {
-            return bad_row(format!("{} cells, fewer than the header names", cells.len()));
-        };
-        let raw_id = text(raw_id);
-        let Some(id) = FilmId::parse(&raw_id) else {
-            return Some(Err(SkippedRow::new(number, &raw_id, Reason::BadId)));
-        };
-        let url = self.poster.and_then(|column| cells.get(column)).map(|url| text(url).trim().to_owned());
-        let poster_url = url.filter(|url| !url.is_empty());
-        Some(match read_genres(&text(genres)) {
-            Ok(genres) => Ok(Film { line: number, id, genres, poster_url }),
-            Err(reason) => Err(SkippedRow::new(number, id.as_str(), reason)),
-        })
-    }
-}
-
-/// Cuts lines into cells; one for a whole table, because its making costs more than its use.
-struct Cutter {
-    core: csv_core::Reader,
-    /// The line, with the line break back on.
-    input: Vec<u8>,
-    /// The cells without their quotes, one after the other, and where each ends.
-    cells: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Cutter {
-    fn new() -> Cutter {
-        let core = csv_core::ReaderBuilder::new().terminator(csv_core::Terminator::Any(b'\n')).build();
-        Cutter { core, input: Vec::new(), cells: Vec::new(), ends: Vec::new() }
-    }
-
-    /// The cells of one line, its line break already cut off.
-    fn cut(&mut self, line: &[u8]) -> Result<Vec<&[u8]>, String> {
-        if line.len() > LONGEST_LINE {
-            return Err(format!("{} bytes long; a row has {LONGEST_LINE} at most", line.len()));
+        if let Some(aliases) = &self.aliases {
+            spelling::rename(&mut rows, |genre| aliases.genre(genre));
         }
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.input.clear();
-        self.input.extend_from_slice(line);
-        self.input.push(b'\n');
-        // Quotes only shorten, and two cells have a comma between them: there is always room.
-        self.cells.resize(self.input.len(), 0);
-        self.ends.resize(self.input.len() + 1, 0);
-        self.core.reset();
-        let (result, _, _, count) = self.core.read_record(&self.input, &mut self.cells, &mut self.ends);
-        if result != csv_core::ReadRecordResult::Record {
-            return Err("a quote that is never closed".to_owned());
-        }
-        let begins = std::iter::once(0).chain(self.ends[..count].iter().copied());
-        Ok(begins.zip(&self.ends[..count]).map(|(begin, &end)| &self.cells[begin..end]).collect())
-    }
-}
-
-/// `bytes` as text: UTF-8 where it is that, else Latin-1, in which every byte is a character.
-fn text(bytes: &[u8]) -> Cow<'_, str> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => Cow::Owned(bytes.iter().map(|&byte| char::from(byte)).collect()),
-    }
-}
-
-/// The genres in a cell, which is a Python list or has bars between: each once, "N/A" and its like left out.
-fn read_genres(cell: &str) -> Result<Vec<String>, Reason> {
-    let cell = cell.trim();
-    let names = match cell.starts_with('[') {
-        true => python_list::parse(cell).map_err(Reason::BadGenres)?,
-        false => cell.split('|').map(str::to_owned).collect(),
-    };
-    let mut genres: Vec<String> = Vec::with_capacity(names.len());
-    for name in &names {
-        let name = name.trim();
-        if ["", "N/A", "nan", "None"].iter().any(|nothing| name.eq_ignore_ascii_case(nothing)) {
-            continue;
-        }
-        if name.chars().count() > LONGEST_GENRE || name.chars().any(char::is_control) {
-            return Err(Reason::BadGenres(format!("a genre is up to {LONGEST_GENRE} printable characters")));
-        }
-        if !genres.iter().any(|genre| genre == name) {
-            genres.push(name.to_owned());
-        }
-    }
-    if genres.is_empty() { Err(Reason::NoGenre) } else { Ok(genres) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn genres_are_trimmed_and_come_once() {
-        assert_eq!(read_genres(" Drama|Crime | Drama|N/A|"), Ok(vec!["Drama".to_owned(), "Crime".to_owned()]));
-        for nothing in ["", "[]", "['N/A']", "nan", "||", "['']"] {
-            assert_eq!(read_genres(nothing), Err(Reason::NoGenre), "{nothing:?}");
-        }
-        for bad in ["Dra\0ma", &"x".repeat(41)] {
-            assert!(matches!(read_genres(bad), Err(Reason::BadGenres(_))), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn an_open_quote_costs_one_line() {
-        let mut cutter = Cutter::new();
-        let mut cut = |line: &str| {
-            let cells = cutter.cut(line.as_bytes()).ok()?;
-            Some(cells.iter().map(|cell| text(cell).into_owned()).collect::<Vec<_>>())
-        };
-        assert_eq!(cut("1,\"['A', 'B']"), None);
-        assert_eq!(cut("1,2\r").unwrap(), ["1", "2"]);
-        assert_eq!(cut("\""), None);
-        assert_eq!(cut("1,\"a \"\"b\"\"\",c\"d").unwrap(), ["1", "a \"b\"", "c\"d"]);
-        assert_eq!(cut(",").unwrap(), ["", ""]);
-        assert_eq!(cut("\"\"").unwrap(), [""]);
-        assert_eq!(cut("").unwrap(), [""; 0]);
+        warnings.extend(spelling::merge(&mut rows));
+        warnings.extend(spelling::may_be_several(&rows));
+        Ok(LabelTable { dialect, rows, skipped, warnings, digest })
     }
 }
