@@ -33,6 +33,23 @@ fn refuse_what_is_no_file(metadata: fs::Metadata) -> io::Result<()> {
     }
 }
 
+/// The bytes that may still be written into `folder` by whoever asks.
+///
+/// # Errors
+/// The system's.
+pub fn free_space(folder: &Path) -> io::Result<u64> {
+    #[cfg(unix)]
+    {
+        let system = rustix::fs::statvfs(folder)?;
+        Ok(system.f_bavail.saturating_mul(system.f_frsize))
+    }
+    // Nobody else is asked; there a disk says so when it is full.
+    #[cfg(not(unix))]
+    {
+        fs::metadata(folder).map(|_| u64::MAX)
+    }
+}
+
 /// `path` as a shell takes it, for commands that are suggested.
 pub fn quoted(path: &Path) -> String {
     shell_words::quote(&path.to_string_lossy()).into_owned()
@@ -220,6 +237,18 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         assert!(open(&pipe).unwrap_err().to_string().contains("pipe"));
         assert!(open(Path::new("/dev/zero")).unwrap_err().to_string().contains("device"));
+    }
+
+    #[test]
+    fn the_free_space_is_the_systems() {
+        let folder = tempfile::tempdir().unwrap();
+        let answer = std::process::Command::new("df").args(["-P", "-k"]).arg(folder.path()).output().unwrap();
+        let text = String::from_utf8(answer.stdout).unwrap();
+        let kilobytes: u64 = text.lines().nth(1).unwrap().split_whitespace().nth(3).unwrap().parse().unwrap();
+        // Others write to the same disk meanwhile.
+        let free = free_space(folder.path()).unwrap();
+        assert!(free.abs_diff(kilobytes * 1024) <= 1 << 30, "{free} bytes, or {kilobytes} kB by df");
+        assert_eq!(free_space(&folder.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
