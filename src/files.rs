@@ -33,6 +33,11 @@ fn refuse_what_is_no_file(metadata: fs::Metadata) -> io::Result<()> {
     }
 }
 
+/// The folder that the file at `path` is in.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// The bytes that may still be written into `folder` by whoever asks.
 ///
 /// # Errors
@@ -41,6 +46,10 @@ pub fn free_space(folder: &Path) -> io::Result<u64> {
     #[cfg(unix)]
     {
         let system = rustix::fs::statvfs(folder)?;
+        // A file system that does not know its own size says 0.
+        if system.f_blocks == 0 {
+            return Ok(u64::MAX);
+        }
         Ok(system.f_bavail.saturating_mul(system.f_frsize))
     }
     // Nobody else is asked; there a disk says so when it is full.
@@ -185,11 +194,9 @@ impl<'a, F: Files> Replacement<'a, F> {
             self.discard();
             return Err(error);
         }
-        let folder = match self.path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        self.files.sync_folder(folder).map_err(|cause| SaveError::NotDurable { path: self.path.clone(), cause })
+        self.files
+            .sync_folder(folder_of(&self.path))
+            .map_err(|cause| SaveError::NotDurable { path: self.path.clone(), cause })
     }
 
     fn untouched(&self, doing: &'static str, cause: io::Error) -> SaveError {
