@@ -35,25 +35,35 @@ fn refuse_what_is_no_file(metadata: fs::Metadata) -> io::Result<()> {
     }
 }
 
-/// `path` as a shell takes it, for commands that are suggested.
-pub fn quoted(path: &Path) -> String {
-    shell_words::quote(&path.to_string_lossy()).into_owned()
+/// The folder that the file at `path` is in.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Bytes that are free for this user on the file system of `folder`.
+/// The bytes that may still be written into `folder` by whoever asks.
 ///
 /// # Errors
 /// The system's.
-#[cfg(unix)]
 pub fn free_space(folder: &Path) -> io::Result<u64> {
-    let status = rustix::fs::statvfs(folder)?;
-    Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    #[cfg(unix)]
+    {
+        let system = rustix::fs::statvfs(folder)?;
+        // A file system that does not know its own size says 0.
+        if system.f_blocks == 0 {
+            return Ok(u64::MAX);
+        }
+        Ok(system.f_bavail.saturating_mul(system.f_frsize))
+    }
+    // Nobody else is asked; there a disk says so when it is full.
+    #[cfg(not(unix))]
+    {
+        fs::metadata(folder).map(|_| u64::MAX)
+    }
 }
 
-/// Where the system is not asked, there is always enough.
-#[cfg(not(unix))]
-pub fn free_space(_folder: &Path) -> io::Result<u64> {
-    Ok(u64::MAX)
+/// `path` as a shell takes it, for commands that are suggested.
+pub fn quoted(path: &Path) -> String {
+    shell_words::quote(&path.to_string_lossy()).into_owned()
 }
 
 /// The file system calls that saving takes.
@@ -218,11 +228,9 @@ impl<'a, F: Files> Replacement<'a, F> {
             self.discard();
             return Err(error);
         }
-        let folder = match self.path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        self.files.sync_folder(folder).map_err(|cause| SaveError::NotDurable { path: self.path.clone(), cause })
+        self.files
+            .sync_folder(folder_of(&self.path))
+            .map_err(|cause| SaveError::NotDurable { path: self.path.clone(), cause })
     }
 
     fn untouched(&self, doing: &'static str, cause: io::Error) -> SaveError {
@@ -270,6 +278,18 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         assert!(open(&pipe).unwrap_err().to_string().contains("pipe"));
         assert!(open(Path::new("/dev/zero")).unwrap_err().to_string().contains("device"));
+    }
+
+    #[test]
+    fn the_free_space_is_the_systems() {
+        let folder = tempfile::tempdir().unwrap();
+        let answer = std::process::Command::new("df").args(["-P", "-k"]).arg(folder.path()).output().unwrap();
+        let text = String::from_utf8(answer.stdout).unwrap();
+        let kilobytes: u64 = text.lines().nth(1).unwrap().split_whitespace().nth(3).unwrap().parse().unwrap();
+        // Others write to the same disk meanwhile.
+        let free = free_space(folder.path()).unwrap();
+        assert!(free.abs_diff(kilobytes * 1024) <= 1 << 30, "{free} bytes, or {kilobytes} kB by df");
+        assert_eq!(free_space(&folder.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

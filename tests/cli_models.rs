@@ -32,6 +32,8 @@ fn settings() -> Metadata {
         genres: synthetic::GENRES.map(String::from).to_vec(),
         thresholds: vec![0.3; 7],
         resize: "area".into(),
+        exif: "apply".into(),
+        alpha: "drop".into(),
         data_digest: String::new(),
         progress: Progress::default(),
         config: RunConfig { image_size: 32, ..RunConfig::default() },

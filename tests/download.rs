@@ -14,6 +14,7 @@ use assert_cmd::Command;
 use image::{ImageFormat, RgbImage};
 use onesheet::data::download::{DownloadError, Downloader};
 use onesheet::data::films::{Film, FilmId};
+use onesheet::data::posters::Links;
 
 /// A server on this machine, in the background until the test ends.
 struct Server {
@@ -70,6 +71,18 @@ fn reply(to: &mut TcpStream, status: &str, more: &str, body: &[u8]) -> std::io::
     to.write_all(body)
 }
 
+/// An answer that is over when the server hangs up.
+fn reply_without_length(to: &mut TcpStream, body: &[u8]) -> std::io::Result<()> {
+    write!(to, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+    to.write_all(body)
+}
+
+fn large_poster() -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    RgbImage::new(4097, 1).write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
 fn redirect(to: &mut TcpStream, location: &str) -> std::io::Result<()> {
     reply(to, "302 Found", &format!("Location: {location}\r\n"), b"")
 }
@@ -108,6 +121,14 @@ fn misbehave(to: &mut TcpStream, path: &str, before: usize, other_port: u16) -> 
             to.write_all(&jpeg[..100])
         }
         "/busy" | "/shaky" | "/torn" => reply(to, "200 OK", "", &jpeg),
+        "/torn-unseen" if before < 1 => reply_without_length(to, &jpeg[..jpeg.len() - 9]),
+        "/torn-unseen" => reply_without_length(to, &jpeg),
+        "/always-torn" => reply_without_length(to, &jpeg[..jpeg.len() - 9]),
+        "/too-short" => {
+            write!(to, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", jpeg.len() + 1)?;
+            to.write_all(&jpeg)
+        }
+        "/too-large" => reply(to, "200 OK", "", &large_poster()),
 
         "/404" => reply(to, "404 Not Found", "", &jpeg),
         "/503" => reply(to, "503 Service Unavailable", "Retry-After: 0\r\n", b""),
@@ -193,7 +214,11 @@ fn every_manner_ends_in_time_and_in_the_right_words() {
         ("/busy", ""),
         ("/shaky", ""),
         ("/torn", ""),
+        ("/torn-unseen", ""),
         ("/404", "the server answered 404"),
+        ("/always-torn", "what came is damaged: it is cut off"),
+        ("/too-short", "download failed"),
+        ("/too-large", "what came is too large: 4097×1 pixels"),
         ("/503", "the server answered 503"),
         ("/later", "the server answered 429"),
         ("/much-later", "the server answered 429"),
@@ -229,13 +254,15 @@ fn every_manner_ends_in_time_and_in_the_right_words() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("902.jpg"), "fetched before").unwrap();
 
-    let downloader = Downloader { connections: 36, attempts: 3, deadline: Duration::from_secs(6) };
+    let downloader = Downloader { connections: 40, attempts: 3, deadline: Duration::from_secs(6) };
     let start = Instant::now();
     let mut heard = Vec::new();
     let wanted: Vec<&Film> = films.iter().collect();
-    let failures = downloader.fetch_missing(&wanted, folder.path(), &mut |done, of| heard.push((done, of))).unwrap();
+    let failures = downloader
+        .fetch_missing(&wanted, folder.path(), Links::Inside, &mut |done, of| heard.push((done, of)))
+        .unwrap();
     assert!(start.elapsed() <= Duration::from_secs(12), "{:?}", start.elapsed());
-    assert_eq!(heard, (1..=34).map(|done| (done, 34)).collect::<Vec<_>>());
+    assert_eq!(heard, (1..=38).map(|done| (done, 38)).collect::<Vec<_>>());
 
     let mut expected_files = vec!["902.jpg".to_owned()];
     for (film, (path, words)) in films.iter().zip(manners) {
@@ -253,8 +280,8 @@ fn every_manner_ends_in_time_and_in_the_right_words() {
             assert!(failure.contains(words), "{path}: {failure}");
         }
     }
-    assert!(failures[&films[32].id].contains("`file:///etc/passwd` is no http"));
-    assert!(failures[&films[33].id].contains("`not an address` is no http"));
+    assert!(failures[&films[36].id].contains("`file:///etc/passwd` is no http"));
+    assert!(failures[&films[37].id].contains("`not an address` is no http"));
     expected_files.sort();
     assert_eq!(names(folder.path()), expected_files, "nothing half fetched stays");
     assert_eq!(neighbour.hits("/secret"), 0, "the neighbour was asked");
@@ -264,8 +291,8 @@ fn every_manner_ends_in_time_and_in_the_right_words() {
     assert_eq!(server.hits("/ok"), 3);
 
     // Again: only what failed is asked for.
-    let failed: Vec<&Film> = films.iter().take(9).collect();
-    let failures = downloader.fetch_missing(&failed, folder.path(), &mut |_, _| {}).unwrap();
+    let failed: Vec<&Film> = films.iter().take(10).collect();
+    let failures = downloader.fetch_missing(&failed, folder.path(), Links::Inside, &mut |_, _| {}).unwrap();
     assert_eq!(failures.len(), 1);
     assert_eq!([server.hits("/ok"), server.hits("/404")], [3, 2]);
 }
@@ -278,7 +305,8 @@ fn a_dead_network_ends_the_run() {
     let downloader = Downloader { attempts: 1, ..Downloader::default() };
     let mut asked = 0;
     let wanted: Vec<&Film> = films.iter().collect();
-    let error = downloader.fetch_missing(&wanted, folder.path(), &mut |done, _| asked = done).unwrap_err();
+    let error =
+        downloader.fetch_missing(&wanted, folder.path(), Links::Inside, &mut |done, _| asked = done).unwrap_err();
     assert!(matches!(error, DownloadError::Unreachable { .. }), "{error}");
     assert_eq!(asked, 99);
 }
@@ -287,10 +315,11 @@ fn a_dead_network_ends_the_run() {
 fn no_addresses_and_no_folder_are_said() {
     let mut one = film(1, "http://127.0.0.1:1/".to_owned());
     let file = tempfile::NamedTempFile::new().unwrap();
-    let error = Downloader::default().fetch_missing(&[&one], file.path(), &mut |_, _| {}).unwrap_err();
+    let error = Downloader::default().fetch_missing(&[&one], file.path(), Links::Inside, &mut |_, _| {}).unwrap_err();
     assert!(matches!(error, DownloadError::Folder { .. }), "{error}");
     one.poster_url = None;
-    let error = Downloader::default().fetch_missing(&[&one], Path::new("unused"), &mut |_, _| {}).unwrap_err();
+    let error =
+        Downloader::default().fetch_missing(&[&one], Path::new("unused"), Links::Inside, &mut |_, _| {}).unwrap_err();
     assert!(error.to_string().contains("MovieGenre.csv"), "{error}");
 }
 
@@ -311,9 +340,20 @@ fn the_tool_fetches_and_prepares_in_one_go() {
     };
     run();
     assert_eq!(names(&folder.path().join("fetched")), ["tt0000001.jpg", "tt0000002.jpg"]);
-    let skipped = fs::read_to_string(folder.path().join("skipped.csv")).unwrap();
+    let skipped = fs::read_to_string(folder.path().join("posters.skipped.csv")).unwrap();
     let expected = "line,id,reason,detail\n4,tt0000003,no poster,download failed: the server answered 404\n5,tt0000004,no poster,\n";
     assert_eq!(skipped, expected);
     run();
     assert_eq!([server.hits("/1"), server.hits("/2"), server.hits("/gone")], [1, 1, 2]);
+
+    // Not one arrives: the list says why.
+    fs::write(folder.path().join("gone.csv"), format!("imdbId,Genre,Poster\n3,Drama,{at}/gone\n4,War,{at}/gone\n"))
+        .unwrap();
+    let arguments = "prepare --labels gone.csv --download none --genres Drama --out none.safetensors";
+    let mut command = Command::cargo_bin("onesheet").unwrap();
+    let output = command.current_dir(folder.path()).args(arguments.split(' ')).assert().code(3);
+    let stderr = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(stderr.contains("listed with their reasons in none.skipped.csv"), "{stderr}");
+    let skipped = fs::read_to_string(folder.path().join("none.skipped.csv")).unwrap();
+    assert_eq!(skipped.matches("no poster,download failed: the server answered 404").count(), 2, "{skipped}");
 }

@@ -177,6 +177,8 @@ fn save<F: Files>(files: &F, path: &Path, step: u64) {
         genres: vec!["Drama".into()],
         thresholds: vec![0.3],
         resize: "area".into(),
+        exif: "apply".into(),
+        alpha: "drop".into(),
         data_digest: "5e".repeat(32),
         progress: Progress { total_steps: step, ..Progress::default() },
         config: RunConfig::default(),

@@ -29,6 +29,8 @@ fn saved(folder: &Path, extents: Extents, names: &str) -> PathBuf {
         thresholds: vec![0.3; genres.len()],
         genres,
         resize: "area".into(),
+        exif: "apply".into(),
+        alpha: "drop".into(),
         data_digest: String::new(),
         progress: Progress::default(),
         config: config.clone(),

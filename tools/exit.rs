@@ -4,6 +4,7 @@ use crate::console::{OutputError, tell};
 #[cfg(feature = "fetch")]
 use onesheet::data::download::DownloadError;
 use onesheet::data::loader::LoaderError;
+use onesheet::data::outputs::Refused;
 use onesheet::data::prepare::PrepareError;
 use onesheet::data::tensor_file::TensorFileError;
 use onesheet::device::DeviceError;
@@ -54,7 +55,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 
 /// The code of an error whose type says enough.
 fn code(error: &(dyn Error + 'static)) -> Option<u8> {
-    if error.is::<Usage>() {
+    if error.is::<Usage>() || error.is::<Refused>() {
         return Some(USAGE);
     }
     if error.is::<BadData>() {
@@ -114,7 +115,7 @@ fn loader(error: &LoaderError) -> u8 {
 
 fn tensor_file(error: &TensorFileError) -> u8 {
     match error {
-        TensorFileError::Io { .. } => FAILED,
+        TensorFileError::Io { .. } | TensorFileError::NoSpace { .. } => FAILED,
         _ => DATA,
     }
 }

@@ -4,14 +4,16 @@ use crate::console::{Console, print, put_path, tell};
 use crate::device::{self, Opened, described};
 use crate::exit::BadData;
 use clap::Args as ClapArgs;
-use onesheet::data::pixels::{self, Resize};
+use onesheet::data::pixels;
 use onesheet::data::posters;
+use onesheet::data::squaring::Squaring;
 use onesheet::device::{Device, Placement};
 use onesheet::model::{Extents, Posters};
 use onesheet::training::checkpoint::{Checkpoint, Metadata};
 use onesheet::training::config::{DeviceChoice, Precision};
 use onesheet::training::learner;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -73,11 +75,12 @@ fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, args: &Ar
     console.say(&computed_by);
     let metadata = checkpoint.metadata();
     let format = metadata.config.pixels.format();
+    let squaring = squaring(metadata)?;
     let mut unreadable = 0;
     for paths in args.posters.chunks(BATCH) {
         let mut batch: Vec<(&Path, Vec<u8>)> = Vec::new();
         for path in paths {
-            match square(path, metadata) {
+            match square(path, &squaring) {
                 Ok(pixels) => batch.push((path, pixels)),
                 Err(error) => {
                     tell(format_args!("error: {}: {error:#}", path.display()));
@@ -102,10 +105,16 @@ fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, args: &Ar
     Ok(())
 }
 
-/// The poster as the network wants it, made square as the training posters were.
-fn square(path: &Path, metadata: &Metadata) -> anyhow::Result<Vec<u8>> {
-    let resize = if metadata.resize == Resize::Nearest.name() { Resize::Nearest } else { Resize::Area };
-    Ok(pixels::square(&posters::read(path)?, metadata.config.image_size, resize)?)
+/// How the training posters were made square.
+fn squaring(metadata: &Metadata) -> anyhow::Result<Squaring> {
+    let made = [("resize", &metadata.resize), ("exif", &metadata.exif), ("alpha", &metadata.alpha)];
+    let recorded: BTreeMap<_, _> = made.into_iter().map(|(key, name)| (key.to_owned(), name.clone())).collect();
+    Ok(Squaring::from_provenance(metadata.config.image_size, &recorded)?)
+}
+
+/// The poster as the network wants it.
+fn square(path: &Path, squaring: &Squaring) -> anyhow::Result<Vec<u8>> {
+    Ok(pixels::square(&posters::read(path)?, squaring)?)
 }
 
 /// Genres, probabilities and whether each is named, the most probable first.

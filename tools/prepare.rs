@@ -13,12 +13,13 @@ use onesheet::data::counts::Counts;
 use onesheet::data::films::FilmId;
 use onesheet::data::genres::GenreChoice;
 use onesheet::data::labels::{Options, Warning};
-use onesheet::data::pixels::Resize;
-use onesheet::data::posters::PosterFolder;
+use onesheet::data::outputs::Outputs;
+use onesheet::data::posters::{Links, PosterFolder};
 use onesheet::data::prepare::{self, Plan, PrepareError, Shape, Stage};
 use onesheet::data::skipped::{self, SkippedRow};
 use onesheet::data::split::SplitRule;
-use onesheet::files::quoted;
+use onesheet::data::squaring::{Alpha, Exif, Resize, Squaring};
+use onesheet::files::{self, quoted};
 use serde_json::json;
 
 use self::table::TableArgs;
@@ -47,10 +48,13 @@ pub struct Args {
     /// one unless told otherwise.
     #[arg(long, value_name = "DIR")]
     posters: Option<PathBuf>,
+    /// Follow links out of that folder, and links to folders.
+    #[arg(long)]
+    follow_links: bool,
     #[cfg(feature = "fetch")]
     #[command(flatten)]
     fetch: FetchArgs,
-    /// The tensor file to write; the rows left out are listed in skipped.csv beside it.
+    /// The tensor file to write; the rows left out are listed beside it, in posters.skipped.csv for posters.safetensors.
     #[arg(long, value_name = "FILE", default_value = "posters.safetensors")]
     out: PathBuf,
     /// Count genres and splits, and stop: needs no posters, writes nothing.
@@ -72,8 +76,14 @@ pub struct Args {
     #[arg(long, value_name = "PIXELS", default_value_t = 150, value_parser = clap::value_parser!(u16).range(8..=1024))]
     image_size: u16,
     /// How: averaging over areas, or picking the nearest pixel as the paper's Keras did.
-    #[arg(long, value_enum, default_value = "area")]
-    resize: ResizeName,
+    #[arg(long, value_name = "area|nearest", default_value = "area")]
+    resize: Resize,
+    /// Turn posters as their EXIF data say, or leave them as they are stored, as the paper's Keras did.
+    #[arg(long, value_name = "apply|ignore", default_value = "apply")]
+    exif: Exif,
+    /// Drop transparency, as the paper's Keras did, or lay it over white.
+    #[arg(long, value_name = "drop|white", default_value = "drop")]
+    alpha: Alpha,
     /// End with exit code 3 if any row was skipped.
     #[arg(long)]
     strict: bool,
@@ -111,12 +121,6 @@ enum SplitName {
     Paper,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ResizeName {
-    Area,
-    Nearest,
-}
-
 /// Runs the tool.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let console = Console { quiet: args.quiet };
@@ -126,7 +130,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         SplitName::Paper => SplitRule::Paper { seed: args.seed },
     };
     let posters_at = posters_at(&args)?;
-    let options = args.table.options(&args.labels, posters_at)?;
+    let links = if args.follow_links { Links::All } else { Links::Inside };
+    let options = args.table.options(&args.labels, posters_at, links)?;
     let plan = Plan::read(&args.labels, &options, &choice, split)?;
     let what = if matches!(split, SplitRule::ById) { "films" } else { "rows" };
     console.say(format_args!("{}: {}, {} {what}", args.labels.display(), plan.dialect, plan.films.len()));
@@ -146,17 +151,30 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return Ok(printed?);
     }
 
+    files::free_space(files::folder_of(&args.out)).with_context(|| format!("cannot write {}", args.out.display()))?;
+    let outputs = Outputs::new(&args.out);
+    outputs.check(&args.labels)?;
     let mut progress = Progress::new(console);
-    let (folder, undelivered) = posters(&args, posters_at, &plan, &mut progress)?;
-    let folder = PosterFolder::index(&folder).map_err(|source| PrepareError::Folder { folder, source })?;
+    let (folder, undelivered) = posters(&args, posters_at, &plan, links, &mut progress)?;
+    let folder = PosterFolder::index(&folder, links).map_err(|source| PrepareError::Folder { folder, source })?;
+    notes(folder.notes(), console);
     let shape = shape(&args, &options, &plan);
     let prepared = prepare::write(&plan, &folder, &undelivered, &args.out, &shape, &mut |stage, done, of| {
         progress.show(if stage == Stage::Compare { "comparing posters" } else { "writing posters" }, done, of);
-    })?;
-
-    let list = args.out.with_file_name("skipped.csv");
-    skipped::write(&list, &prepared.skipped).with_context(|| format!("cannot write {}", list.display()))?;
-    let file = Some((&*args.out, &*list));
+    });
+    let list = &outputs.skipped;
+    if let Some(skipped) = prepared.as_ref().err().and_then(PrepareError::skipped) {
+        skipped::write(list, skipped)?;
+        console.say(format_args!(
+            "{} rows were skipped, listed with their reasons in {}",
+            skipped.len(),
+            list.display()
+        ));
+    }
+    let prepared = prepared?;
+    skipped::write(list, &prepared.skipped)?;
+    notes(&prepared.notes, console);
+    let file = Some((&*args.out, &**list));
     let counts = prepared.counts;
     let counted = Counted { what: "posters", counts, skipped: &prepared.skipped, warnings: &plan.warnings, file };
     // The files are written: whether the table can be read as well decides nothing else.
@@ -188,6 +206,7 @@ fn posters(
     args: &Args,
     posters_at: Option<&Path>,
     plan: &Plan,
+    links: Links,
     progress: &mut Progress,
 ) -> anyhow::Result<(PathBuf, HashMap<FilmId, String>)> {
     #[cfg(feature = "fetch")]
@@ -195,33 +214,43 @@ fn posters(
         let films: Vec<_> = plan.films.iter().map(|planned| &planned.film).collect();
         let downloader =
             onesheet::data::download::Downloader { connections: args.fetch.connections.into(), ..Default::default() };
-        let undelivered =
-            downloader.fetch_missing(&films, folder, &mut |done, of| progress.show("fetching posters", done, of))?;
+        let mut progress = |done, of| progress.show("fetching posters", done, of);
+        let undelivered = downloader.fetch_missing(&films, folder, links, &mut progress)?;
         return Ok((folder.clone(), undelivered));
     }
-    let _ = (args, plan, progress);
+    let _ = (args, plan, links, progress);
     Ok((posters_at.expect("posters are on this disk or fetched").to_owned(), HashMap::new()))
 }
 
-/// Size and filter of the squares, and what the file says about its origin. No dates and no folders: the same posters make the
+/// The most notes that are printed one by one.
+const MOST_NOTES: usize = 20;
+
+/// Prints what was noticed about the posters.
+fn notes(notes: &[String], console: Console) {
+    for note in notes.iter().take(MOST_NOTES) {
+        console.say(format_args!("note: {note}"));
+    }
+    if notes.len() > MOST_NOTES {
+        console.say(format_args!("note: and so in {} more cases", notes.len() - MOST_NOTES));
+    }
+}
+
+/// How posters become squares, and what the file says about its origin. No dates and no folders: the same posters make the
 /// same file, byte for byte.
 fn shape(args: &Args, options: &Options, plan: &Plan) -> Shape {
-    let resize = match args.resize {
-        ResizeName::Area => Resize::Area,
-        ResizeName::Nearest => Resize::Nearest,
-    };
+    let size = args.image_size.into();
+    let squaring = Squaring { size, resize: args.resize, exif: args.exif, alpha: args.alpha };
     let name = args.labels.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut provenance = BTreeMap::from([
         ("tool".to_owned(), concat!("onesheet ", env!("CARGO_PKG_VERSION")).to_owned()),
         ("labels".to_owned(), name),
         ("labels_blake3".to_owned(), plan.digest.to_hex().to_string()),
         ("split".to_owned(), plan.split.describe()),
-        ("resize".to_owned(), resize.name().to_owned()),
     ]);
     if let Some(aliases) = &options.aliases {
         provenance.insert("aliases_blake3".to_owned(), aliases.digest().to_hex().to_string());
     }
-    Shape { size: args.image_size.into(), resize, provenance }
+    Shape { squaring, provenance }
 }
 
 /// In a strict run a skipped row is an error.

@@ -10,13 +10,16 @@ pub mod counts;
 pub mod download;
 pub mod films;
 pub mod genres;
+pub mod jpeg;
 pub mod labels;
 pub mod loader;
+pub mod outputs;
 pub mod pixels;
 pub mod posters;
 pub mod prepare;
 pub mod skipped;
 pub mod split;
+pub mod squaring;
 pub mod synthetic;
 pub mod tensor_file;
 

@@ -3,36 +3,21 @@
 use std::io::Cursor;
 use std::panic::{self, AssertUnwindSafe};
 
+use image::error::ImageError;
 use image::imageops::{self, FilterType};
-use image::{ImageReader, Limits, RgbImage};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+
+use super::jpeg;
+use super::squaring::{Alpha, Exif, Resize, Squaring};
 
 /// The widest and the highest poster, in pixels.
 pub const LARGEST_SIDE: u32 = 4096;
-/// The most memory a decoder may take, in bytes.
-const DECODER_MEMORY: u64 = 64 << 20;
-
-/// How a poster becomes a square. The whole poster is kept: its sides are scaled each by its own factor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resize {
-    /// Every pixel is a weighted mean over the area it covers in the poster.
-    ///
-    /// The weights fall off in a triangle two target pixels wide (Pillow's `BILINEAR` when shrinking). A plain box would be
-    /// the obvious choice, but at these small factors (182 to 150 pixels) it takes one source pixel here and two there,
-    /// which breaks fine lines such as the small print of a poster.
-    Area,
-    /// Every pixel is one pixel of the poster, as in Keras's `load_img`, which is what the paper's network saw.
-    Nearest,
-}
-
-impl Resize {
-    /// `area` or `nearest`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Resize::Area => "area",
-            Resize::Nearest => "nearest",
-        }
-    }
-}
+/// The most memory that a decoded poster may take, in bytes: room for the largest one with transparency.
+pub const LARGEST_IMAGE: u64 = 64 << 20;
+/// The most memory for what a PNG file carries besides: texts, and a colour profile, which unpack to a thousand times their
+/// size.
+const SIDE_DATA: u64 = 4 << 20;
 
 /// Why there are no pixels.
 #[derive(Debug, thiserror::Error)]
@@ -40,53 +25,154 @@ pub enum PixelError {
     /// The bytes are no image of a known kind.
     #[error("not a JPEG, PNG or WebP image")]
     UnknownFormat,
+    /// An image of a kind that is known and not read.
+    #[error("{} {} image; convert it to PNG", if .0.starts_with(['A', 'E', 'I', 'O']) { "an" } else { "a" }, .0)]
+    OtherFormat(String),
     /// The image is larger than posters are; it was not decoded.
-    #[error("{width}×{height} pixels; a poster has {LARGEST_SIDE}×{LARGEST_SIDE} at most")]
+    #[error("too large: {width}×{height} pixels; a poster has {LARGEST_SIDE}×{LARGEST_SIDE} at most")]
     TooLarge {
         /// Its width.
         width: u32,
         /// Its height.
         height: u32,
     },
+    /// The image takes too much memory; it was not decoded.
+    #[error(
+        "too large: {width}×{height} pixels of {} bytes each take more than {} MB; store it with 8 bits a channel, or make it smaller",
+        bytes / (u64::from(*width) * u64::from(*height)),
+        LARGEST_IMAGE >> 20
+    )]
+    TooDeep {
+        /// Its width.
+        width: u32,
+        /// Its height.
+        height: u32,
+        /// What its pixels take.
+        bytes: u64,
+    },
+    /// The decoder needs more memory for this image than it may have.
+    #[error("too large: {0}")]
+    Limits(ImageError),
     /// The decoder refuses.
     #[error("damaged: {0}")]
-    Damaged(image::ImageError),
+    Damaged(ImageError),
+    /// A JPEG file that is not all there.
+    #[error("damaged: {0}")]
+    Jpeg(jpeg::Flaw),
+    /// A WebP file that is not all there.
+    #[error("damaged: it is cut off at {found} of {expected} bytes")]
+    WebP {
+        /// Bytes that are there.
+        found: usize,
+        /// Bytes that it says it has.
+        expected: usize,
+    },
     /// The decoder panicked. That is a bug in the decoder, and this image's doing.
     #[error("damaged: its decoder gave up")]
     Panicked,
 }
 
-/// Decodes the poster in `bytes` and makes it a square: RGB pixels [size, size, 3].
+impl PixelError {
+    fn decoding(error: ImageError) -> PixelError {
+        if matches!(error, ImageError::Limits(_)) { PixelError::Limits(error) } else { PixelError::Damaged(error) }
+    }
+}
+
+/// Decodes the poster in `bytes` and makes it a square: RGB pixels [size, size, 3]. Grey images become RGB.
 ///
-/// Grey images become RGB, transparency is dropped, and an orientation noted beside the pixels is not applied, all as Keras
-/// does it.
-pub fn square(bytes: &[u8], size: usize, resize: Resize) -> Result<Vec<u8>, PixelError> {
+/// # Errors
+/// [`PixelError`]; a file that is cut off is damaged, however much of its image is there.
+pub fn square(bytes: &[u8], squaring: &Squaring) -> Result<Vec<u8>, PixelError> {
     // Decoders are fed what the internet calls a poster, and are known to panic on some of it.
-    let image = panic::catch_unwind(AssertUnwindSafe(|| decode(bytes))).map_err(|_| PixelError::Panicked)??;
-    Ok(match resize {
-        Resize::Area => area(&image, size),
-        Resize::Nearest => nearest(&image, size),
+    let image = panic::catch_unwind(AssertUnwindSafe(|| decode(bytes, squaring)));
+    let image = image.map_err(|_| PixelError::Panicked)??;
+    Ok(match squaring.resize {
+        Resize::Area => area(&image, squaring.size),
+        Resize::Nearest => nearest(&image, squaring.size),
     })
 }
 
-fn decode(bytes: &[u8]) -> Result<RgbImage, PixelError> {
-    let reader = || {
-        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().expect("a slice can always be read");
-        if reader.format().is_some_and(|format| format.reading_enabled()) {
-            Ok(reader)
-        } else {
-            Err(PixelError::UnknownFormat)
-        }
-    };
-    let (width, height) = reader()?.into_dimensions().map_err(PixelError::Damaged)?;
+fn decode(bytes: &[u8], squaring: &Squaring) -> Result<RgbImage, PixelError> {
+    let format = image::guess_format(bytes).map_err(|_| PixelError::UnknownFormat)?;
+    if !matches!(format, ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP) {
+        return Err(PixelError::OtherFormat(format.extensions_str()[0].to_uppercase()));
+    }
+    let decoder = open(bytes, format)?;
+    let ((width, height), size) = (decoder.dimensions(), decoder.total_bytes());
     if width > LARGEST_SIDE || height > LARGEST_SIDE || width == 0 || height == 0 {
         return Err(PixelError::TooLarge { width, height });
     }
-    let mut reader = reader()?;
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(DECODER_MEMORY);
+    if size > LARGEST_IMAGE {
+        return Err(PixelError::TooDeep { width, height, bytes: size });
+    }
+    let bytes = match format {
+        ImageFormat::Jpeg => jpeg::whole(bytes).map_err(PixelError::Jpeg)?,
+        ImageFormat::WebP => whole_webp(bytes)?.into(),
+        // The PNG decoder misses what is not there.
+        _ => bytes.into(),
+    };
+    let mut decoder = open(&bytes, format)?;
+    let orientation = match (squaring.exif, format) {
+        (Exif::Ignore, _) => None,
+        (Exif::Apply, ImageFormat::WebP) => webp_orientation(&bytes),
+        (Exif::Apply, _) => decoder.orientation().ok(),
+    };
+    let mut image = DynamicImage::from_decoder(decoder).map_err(PixelError::decoding)?;
+    image.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
+    Ok(match squaring.alpha {
+        Alpha::White if image.color().has_alpha() => over_white(image),
+        _ => image.into_rgb8(),
+    })
+}
+
+/// The decoder of an image, with its header read.
+fn open(bytes: &[u8], format: ImageFormat) -> Result<impl ImageDecoder, PixelError> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(SIDE_DATA);
     reader.limits(limits);
-    Ok(reader.decode().map_err(PixelError::Damaged)?.into_rgb8())
+    reader.into_decoder().map_err(PixelError::decoding)
+}
+
+/// The WebP file in `bytes`, if it is as long as it says.
+fn whole_webp(bytes: &[u8]) -> Result<&[u8], PixelError> {
+    let expected = webp_length(bytes, 4).map_or(usize::MAX, |length| length.saturating_add(8));
+    if bytes.len() < expected { Err(PixelError::WebP { found: bytes.len(), expected }) } else { Ok(bytes) }
+}
+
+/// The orientation in a WebP file. Its decoder would do, but it makes room for as many bytes as the file claims.
+fn webp_orientation(bytes: &[u8]) -> Option<Orientation> {
+    let mut at = 12;
+    loop {
+        let length = webp_length(bytes, at + 4)?;
+        let content = bytes.get(at + 8..(at + 8).checked_add(length)?)?;
+        if &bytes[at..at + 4] == b"EXIF" {
+            return Orientation::from_exif_chunk(content.strip_prefix(b"Exif\0\0").unwrap_or(content));
+        }
+        at += 8 + length.next_multiple_of(2);
+    }
+}
+
+/// The length that four bytes of a WebP file tell.
+fn webp_length(bytes: &[u8], at: usize) -> Option<usize> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?) as usize)
+}
+
+/// The image as it looks on white paper.
+fn over_white(image: DynamicImage) -> RgbImage {
+    let image = image.into_rgba8();
+    let (width, height) = image.dimensions();
+    let mut pixels = image.into_raw();
+    // In place: the first three bytes of each four move together.
+    for pixel in 0..pixels.len() / 4 {
+        let alpha = u32::from(pixels[4 * pixel + 3]);
+        for channel in 0..3 {
+            let value = u32::from(pixels[4 * pixel + channel]);
+            pixels[3 * pixel + channel] = ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+        }
+    }
+    pixels.truncate(pixels.len() / 4 * 3);
+    RgbImage::from_raw(width, height, pixels).expect("three bytes a pixel were kept")
 }
 
 fn area(image: &RgbImage, size: usize) -> Vec<u8> {

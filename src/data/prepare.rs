@@ -15,10 +15,11 @@ use super::counts::Counts;
 use super::films::{self, Film, FilmId};
 use super::genres::{Classes, GenreChoice, GenreError};
 use super::labels::{self, Dialect, LabelError, Warning};
-use super::pixels::{self, Resize};
+use super::pixels;
 use super::posters::{self, PosterFolder};
 use super::skipped::{Reason, SkippedRow};
 use super::split::SplitRule;
+use super::squaring::Squaring;
 use super::tensor_file::{Description, TensorFileError, TensorFileWriter};
 
 /// So many films with the very same poster have no poster: the image says "no image".
@@ -56,6 +57,8 @@ pub enum PrepareError {
         films: usize,
         /// The first of them.
         example: FilmId,
+        /// The table's rows, all of them, each with its reason.
+        skipped: Vec<SkippedRow>,
     },
     /// There are posters, and not one can be used.
     #[error("not one of the {found} posters in {} can be used; the first: {example}", folder.display())]
@@ -66,6 +69,8 @@ pub enum PrepareError {
         found: usize,
         /// What is wrong with the first.
         example: String,
+        /// The table's rows, all of them, each with its reason.
+        skipped: Vec<SkippedRow>,
     },
     /// A row was skipped in a strict run.
     #[error("{count} rows were skipped, and this run is strict; the first: line {}, {}, {}", first.line, first.id, first.reason.kind())]
@@ -87,6 +92,14 @@ impl PrepareError {
             self,
             PrepareError::Labels(LabelError::Read { .. }) | PrepareError::Folder { .. } | PrepareError::Write(_)
         )
+    }
+
+    /// Every row's reason, where no row is left.
+    pub fn skipped(&self) -> Option<&[SkippedRow]> {
+        match self {
+            PrepareError::NoPosters { skipped, .. } | PrepareError::NoUsablePosters { skipped, .. } => Some(skipped),
+            _ => None,
+        }
     }
 }
 
@@ -162,10 +175,8 @@ impl Plan {
 /// What to make of the posters.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// The side of the square, in pixels.
-    pub size: usize,
-    /// How a poster becomes that square.
-    pub resize: Resize,
+    /// How a poster becomes a square.
+    pub squaring: Squaring,
     /// What else the file should say about where it came from.
     pub provenance: BTreeMap<String, String>,
 }
@@ -186,6 +197,8 @@ pub struct Prepared {
     pub counts: Counts,
     /// The rows that are not, those of the plan included, in the table's order.
     pub skipped: Vec<SkippedRow>,
+    /// What else there is to know, a sentence each: posters that another one of the same film stood in for.
+    pub notes: Vec<String>,
 }
 
 /// Writes the plan's films with a usable poster in `folder` to the tensor file `out`, in the table's order.
@@ -201,47 +214,44 @@ pub fn write(
     progress: &mut dyn FnMut(Stage, usize, usize),
 ) -> Result<Prepared, PrepareError> {
     let mut skipped = plan.skipped.clone();
-    let mut found: Vec<(&PlannedFilm, &Path)> = Vec::with_capacity(plan.films.len());
+    let mut found: Vec<Found> = Vec::with_capacity(plan.films.len());
     for planned in &plan.films {
         let Film { line, id, .. } = &planned.film;
         match folder.find(id) {
-            Some(path) => found.push((planned, path)),
-            None => {
-                let why = undelivered.get(id).cloned().unwrap_or_default();
-                skipped.push(SkippedRow::new(*line, id.as_str(), Reason::NoPoster(why)));
+            [] => {
+                let why = undelivered.get(id).map(String::as_str).or(folder.not_read(id)).unwrap_or_default();
+                skipped.push(SkippedRow::new(*line, id.as_str(), Reason::NoPoster(why.to_owned())));
             }
+            paths => found.push((planned, paths)),
         }
     }
     if found.is_empty() {
         let example = plan.films[0].film.id.clone();
-        return Err(PrepareError::NoPosters { folder: folder.root().to_owned(), films: plan.films.len(), example });
+        let (folder, films) = (folder.root().to_owned(), plan.films.len());
+        skipped.sort_by_key(|row| row.line);
+        return Err(PrepareError::NoPosters { folder, films, example, skipped });
     }
 
-    let batch = (BATCH_MEMORY / (shape.size * shape.size * 3)).clamp(16, 512);
+    let size = shape.squaring.size;
+    let batch = (BATCH_MEMORY / (size * size * 3)).clamp(16, 512);
     let placeholders = placeholders(&found, batch, &mut |done, of| progress(Stage::Compare, done, of));
-    let description = Description {
-        size: shape.size,
-        genres: plan.classes.names().to_vec(),
-        capacity: found.len(),
-        provenance: shape.provenance.clone(),
-    };
+    let mut provenance = shape.provenance.clone();
+    provenance.extend(shape.squaring.provenance());
+    let description = Description { size, genres: plan.classes.names().to_vec(), capacity: found.len(), provenance };
     let mut file = TensorFileWriter::create(out, description)?;
     let mut written: Vec<&PlannedFilm> = Vec::with_capacity(found.len());
+    let mut notes = Vec::new();
     let mut done = 0;
     for films in found.chunks(batch) {
-        let squares: Vec<Result<Vec<u8>, Reason>> = films
-            .par_iter()
-            .map(|(planned, path)| match placeholders.get(&planned.film.id) {
-                Some(&films) => Err(Reason::Placeholder { films }),
-                None => square(path, shape).map_err(|why| Reason::BadPoster(format!("{}: {why}", path.display()))),
-            })
-            .collect();
+        let squares: Vec<_> =
+            films.par_iter().map(|(_, paths)| first_usable(paths, &placeholders, &shape.squaring)).collect();
         for ((planned, _), square) in films.iter().zip(squares) {
             let PlannedFilm { film, labels, split } = planned;
             match square {
-                Ok(pixels) => {
+                Ok((pixels, note)) => {
                     file.push(film.id.as_str(), &pixels, labels, *split)?;
                     written.push(planned);
+                    notes.extend(note);
                 }
                 Err(reason) => skipped.push(SkippedRow::new(film.line, film.id.as_str(), reason)),
             }
@@ -253,38 +263,72 @@ pub fn write(
     if written.is_empty() {
         let unusable = |row: &&SkippedRow| matches!(row.reason, Reason::BadPoster(_) | Reason::Placeholder { .. });
         let example = skipped.iter().find(unusable).map(|row| row.reason.detail()).unwrap_or_default();
-        return Err(PrepareError::NoUsablePosters { folder: folder.root().to_owned(), found: found.len(), example });
+        let (folder, found) = (folder.root().to_owned(), found.len());
+        return Err(PrepareError::NoUsablePosters { folder, found, example, skipped });
     }
     file.finish()?;
-    Ok(Prepared { counts: plan.counts_of(written), skipped })
+    Ok(Prepared { counts: plan.counts_of(written), skipped, notes })
+}
+
+/// A film with the files that are named after it, one or more.
+type Found<'a> = (&'a PlannedFilm, &'a [PathBuf]);
+
+/// The pixels of the first of a film's `paths` that is a poster, with a note where others came before it.
+fn first_usable(
+    paths: &[PathBuf],
+    placeholders: &HashMap<&Path, usize>,
+    squaring: &Squaring,
+) -> Result<(Vec<u8>, Option<String>), Reason> {
+    let (mut bad, mut placeholder) = (Vec::new(), None);
+    for path in paths {
+        if let Some(&films) = placeholders.get(&**path) {
+            bad.push(format!("{}: the same image as {} other films", path.display(), films - 1));
+            placeholder = Some(Reason::Placeholder { films });
+            continue;
+        }
+        match square(path, squaring) {
+            Ok(pixels) => {
+                let note = (!bad.is_empty()).then(|| format!("{}; used is {}", bad.join("; "), path.display()));
+                return Ok((pixels, note));
+            }
+            Err(why) => bad.push(format!("{}: {why}", path.display())),
+        }
+    }
+    Err(placeholder.filter(|_| paths.len() == 1).unwrap_or_else(|| Reason::BadPoster(bad.join("; "))))
 }
 
 /// The pixels of the poster at `path`, or what is wrong with it.
-fn square(path: &Path, shape: &Shape) -> Result<Vec<u8>, String> {
+fn square(path: &Path, squaring: &Squaring) -> Result<Vec<u8>, String> {
     let bytes = posters::read(path).map_err(|error| error.to_string())?;
-    pixels::square(&bytes, shape.size, shape.resize).map_err(|error| error.to_string())
+    pixels::square(&bytes, squaring).map_err(|error| error.to_string())
 }
 
-/// The films whose poster is byte for byte that of at least two other films, and how many share it.
+/// The posters that are byte for byte those of at least two other films, and how many films share each.
 fn placeholders<'a>(
-    found: &[(&'a PlannedFilm, &Path)],
+    found: &[Found<'a>],
     batch: usize,
     progress: &mut dyn FnMut(usize, usize),
-) -> HashMap<&'a FilmId, usize> {
-    let mut films_of: HashMap<blake3::Hash, HashSet<&FilmId>> = HashMap::new();
+) -> HashMap<&'a Path, usize> {
+    type Shared<'a> = (HashSet<&'a FilmId>, Vec<&'a Path>);
+    let mut files: HashMap<blake3::Hash, Shared<'a>> = HashMap::new();
     let mut done = 0;
     for films in found.chunks(batch) {
         // A file that cannot be read is no placeholder; decoding will say what is wrong with it.
-        let digest = |(_, path): &(_, &Path)| posters::read(path).ok().map(|bytes| blake3::hash(&bytes));
-        let digests: Vec<Option<blake3::Hash>> = films.par_iter().map(digest).collect();
-        for ((planned, _), digest) in films.iter().zip(digests) {
-            if let Some(digest) = digest {
-                films_of.entry(digest).or_default().insert(&planned.film.id);
+        let digest = |path: &PathBuf| posters::read(path).ok().map(|bytes| blake3::hash(&bytes));
+        let digests: Vec<Vec<Option<blake3::Hash>>> =
+            films.par_iter().map(|(_, paths)| paths.iter().map(digest).collect()).collect();
+        for (&(planned, paths), digests) in films.iter().zip(digests) {
+            for (path, digest) in paths.iter().zip(digests) {
+                if let Some(digest) = digest {
+                    let (ids, same) = files.entry(digest).or_default();
+                    ids.insert(&planned.film.id);
+                    same.push(path);
+                }
             }
         }
         done += films.len();
         progress(done, found.len());
     }
-    let shared = films_of.into_values().filter(|films| films.len() >= PLACEHOLDER);
-    shared.flat_map(|films| films.clone().into_iter().map(move |film| (film, films.len()))).collect()
+    let shared = files.into_values().filter(|(films, _)| films.len() >= PLACEHOLDER);
+    shared.flat_map(|(films, paths)| paths.into_iter().map(move |path| (path, films.len()))).collect()
 }

@@ -1,9 +1,9 @@
-//! The rows that did not make it into the tensor file, and why: `skipped.csv`.
+//! The rows that did not make it into the tensor file, and why: a table beside the file, `posters.skipped.csv`.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io;
 use std::path::Path;
+
+use crate::files::{self, Disk, SaveError};
 
 /// Why a row of the label table has no place in the tensor file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,22 +88,30 @@ pub fn count_by_reason(rows: &[SkippedRow]) -> BTreeMap<&'static str, usize> {
     counts
 }
 
-/// Writes `rows` as a table `line,id,reason,detail` in the order of their lines, beside `path` first and then in its place.
+/// The head of the table.
+pub(super) const COLUMNS: [&str; 4] = ["line", "id", "reason", "detail"];
+
+/// Writes `rows` as a table `line,id,reason,detail` in the order of their lines.
 ///
 /// The table holds text from outside and people open it in a spreadsheet, so no cell may begin like a formula.
-pub fn write(path: &Path, rows: &[SkippedRow]) -> io::Result<()> {
+///
+/// # Errors
+/// As [`files::replace`].
+pub fn write(path: &Path, rows: &[SkippedRow]) -> Result<(), SaveError> {
+    files::replace(&Disk, path, &table(rows))
+}
+
+fn table(rows: &[SkippedRow]) -> Vec<u8> {
     let mut rows: Vec<&SkippedRow> = rows.iter().collect();
     rows.sort_by_key(|row| row.line);
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
-    let mut table = csv::Writer::from_writer(File::create(&beside)?);
-    table.write_record(["line", "id", "reason", "detail"])?;
+    let mut table = csv::Writer::from_writer(Vec::new());
+    let mut line = |cells: [&str; 4]| table.write_record(cells).expect("memory takes every record of four cells");
+    line(COLUMNS);
     for row in rows {
         let cells = [&row.id, row.reason.kind(), &row.reason.detail()].map(plain_text);
-        table.write_record([&row.line.to_string(), &cells[0], &cells[1], &cells[2]])?;
+        line([&row.line.to_string(), &cells[0], &cells[1], &cells[2]]);
     }
-    table.into_inner().map_err(|error| error.into_error())?.sync_all()?;
-    fs::rename(&beside, path)
+    table.into_inner().expect("memory can be flushed")
 }
 
 /// `cell` without control characters, and with an apostrophe where a spreadsheet would see a formula.
@@ -118,6 +126,7 @@ fn plain_text(cell: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_cell_never_begins_like_a_formula() {
@@ -138,7 +147,7 @@ mod tests {
     #[test]
     fn rows_come_out_in_the_tables_order_and_nothing_is_left_beside() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("skipped.csv");
+        let path = folder.path().join("posters.skipped.csv");
         let rows = [
             SkippedRow::new(9, "=cmd|' /C calc'!A0", Reason::BadId),
             SkippedRow::new(4, "tt0000004", Reason::Placeholder { films: 3 }),

@@ -19,6 +19,7 @@ pub use writer::write;
 
 use super::bounds::OutOfBounds;
 use super::config::RunConfig;
+use crate::data::squaring::{Alpha, Exif};
 use crate::files::SaveError;
 use crate::formats::pickle_conversion;
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,16 @@ pub struct Progress {
     pub best: Option<f64>,
 }
 
+/// How posters were treated before there was a choice.
+fn ignore() -> String {
+    Exif::Ignore.name().into()
+}
+
+/// The same for transparency.
+fn drop_alpha() -> String {
+    Alpha::Drop.name().into()
+}
+
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
@@ -86,6 +97,12 @@ pub struct Metadata {
     pub thresholds: Vec<f64>,
     /// How posters were made square, `area` or `nearest`, so that inference does it the same way.
     pub resize: String,
+    /// What became of an orientation noted beside their pixels, `apply` or `ignore`.
+    #[serde(default = "ignore")]
+    pub exif: String,
+    /// What became of transparent pixels, `drop` or `white`.
+    #[serde(default = "drop_alpha")]
+    pub alpha: String,
     /// Identifies the tensor file that the run reads, so that a run is not resumed on other posters.
     pub data_digest: String,
     /// How far the run has come.

@@ -14,6 +14,7 @@ use super::learner::{Keep, Learner};
 use super::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint};
 use crate::data::Split;
 use crate::data::loader::LoaderError;
+use crate::data::squaring::{Alpha, Exif, Resize};
 use crate::data::tensor_file::TensorFile;
 use crate::device::Device;
 use crate::metrics::Scores;
@@ -255,11 +256,13 @@ impl<D: Device> Trainer<D> {
     }
 
     fn metadata(&self) -> Metadata {
-        let resize = self.file.provenance().get("resize").map_or("area", String::as_str);
+        let made = |key: &str, before: &str| self.file.provenance().get(key).map_or(before, String::as_str).to_owned();
         Metadata {
             genres: self.file.genres().to_vec(),
             thresholds: self.thresholds(),
-            resize: resize.into(),
+            resize: made("resize", Resize::Area.name()),
+            exif: made("exif", Exif::Ignore.name()),
+            alpha: made("alpha", Alpha::Drop.name()),
             data_digest: self.file.digest().into(),
             progress: self.progress,
             config: self.config.clone(),

@@ -17,6 +17,8 @@ fn metadata() -> Metadata {
         genres: ["Action", "Süß \"quoted\"", "Other"].map(String::from).to_vec(),
         thresholds: vec![0.3, 0.1 + 0.2, 1e-300],
         resize: "area".into(),
+        exif: "apply".into(),
+        alpha: "drop".into(),
         data_digest: "5e".repeat(32),
         progress: Progress {
             epoch: 3,

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use onesheet::data::Split;
-use onesheet::data::tensor_file::{BLOCK, Description, MAX_ID, TensorFile, TensorFileError, TensorFileWriter};
+use onesheet::data::tensor_file::{
+    BLOCK, Description, MAX_ID, TensorFile, TensorFileError, TensorFileWriter, begins_like_one,
+};
 use proptest::prelude::*;
 
 use crate::{IMAGE, SIZE, description, image, labels, sample, split};
@@ -53,6 +55,17 @@ fn other_readers_see_the_same_tensors() {
     assert_eq!(&theirs.tensor("labels").unwrap().data()[69 * 3..], labels(69));
     let digest = blake3::hash(&theirs.tensor("images").unwrap().data()[BLOCK * IMAGE..]);
     assert_eq!(&theirs.tensor("digests").unwrap().data()[32..], digest.as_bytes());
+}
+
+#[test]
+fn a_file_of_posters_is_known_by_its_beginning() {
+    let (folder, path) = sample(3);
+    assert!(begins_like_one(&path).unwrap());
+    let other = folder.path().join("other");
+    for content in [&b""[..], b"line,id", &fs::read(&path).unwrap()[1..]] {
+        fs::write(&other, content).unwrap();
+        assert!(!begins_like_one(&other).unwrap());
+    }
 }
 
 #[test]
@@ -111,6 +124,10 @@ fn impossible_plans_are_refused() {
     assert!(matches!(create(|d| d.genres.clear()), Err(TensorFileError::Description { .. })));
     assert!(matches!(create(|d| d.capacity = 1 << 40), Err(TensorFileError::Description { .. })));
     assert!(matches!(create(|d| d.capacity = 0), Err(TensorFileError::NoImages { .. })));
+    // More bytes than any disk has; nothing is written of them.
+    let no_space = create(|d| (d.size, d.capacity) = (60_000, 1_000_000)).unwrap_err();
+    assert!(matches!(no_space, TensorFileError::NoSpace { .. }), "{no_space}");
+    assert!(no_space.to_string().contains("posters.safetensors may take 10800"), "{no_space}");
     let nowhere = folder.path().join("no/such/folder/posters.safetensors");
     assert!(matches!(TensorFileWriter::create(&nowhere, description(1)), Err(TensorFileError::Io { .. })));
     assert_eq!(names_in(folder.path()), [""; 0]);

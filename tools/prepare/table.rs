@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use onesheet::data::labels::{Aliases, GenreSeparator, Options, Warning, is_large};
-use onesheet::data::posters::PosterFolder;
+use onesheet::data::posters::{Links, PosterFolder};
 use onesheet::data::prepare::PrepareError;
 use onesheet::files::quoted;
 use serde_json::{Value, json};
@@ -29,8 +29,8 @@ pub struct TableArgs {
 }
 
 impl TableArgs {
-    /// How to read the table at `labels`, with `posters` where they are known.
-    pub fn options(&self, labels: &Path, posters: Option<&Path>) -> anyhow::Result<Options> {
+    /// How to read the table at `labels`, with `posters` where they are known, found as `links` says.
+    pub fn options(&self, labels: &Path, posters: Option<&Path>, links: Links) -> anyhow::Result<Options> {
         let columns = self.id_column.is_some() || self.genre_column.is_some() || self.genre_separator.is_some();
         if labels.is_dir() && columns {
             let why = "--labels is a folder; --id-column, --genre-column and --genre-separator are for tables";
@@ -40,7 +40,7 @@ impl TableArgs {
         let wanted = match posters.filter(|_| is_large(labels)) {
             Some(folder) => {
                 let failed = |source| PrepareError::Folder { folder: folder.to_owned(), source };
-                Some(PosterFolder::index(folder).map_err(failed)?.ids().cloned().collect())
+                Some(PosterFolder::index(folder, links).map_err(failed)?.ids().cloned().collect())
             }
             None => None,
         };

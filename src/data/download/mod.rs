@@ -1,7 +1,7 @@
 //! Fetching the posters a Kaggle table points at.
 //!
 //! The table is a stranger's and so are the servers, so every poster has a deadline that covers name lookup, all attempts, all
-//! redirects and the last byte; a body is cut off at the size of the largest poster; only what begins like an image is kept; and
+//! redirects and the last byte; a body is cut off at the size of the largest poster; only what is a whole image is kept; and
 //! a redirect may not lead into a private network (or to `file:` and the like), which is checked on the very address that is then
 //! connected to. A file appears under its name only when it is complete, and existing ones are not fetched again: a run that was
 //! stopped is resumed by starting it again.
@@ -10,8 +10,8 @@ mod address;
 mod web;
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -20,12 +20,17 @@ use std::time::{Duration, Instant};
 
 use self::web::{FetchError, Web};
 use super::films::{Film, FilmId};
-use super::posters::PosterFolder;
+use super::pixels::{self, PixelError};
+use super::posters::{Links, PosterFolder};
+use super::squaring::{Alpha, Exif, Resize, Squaring};
+use crate::files::{self, Disk};
 
 /// So many posters in a row without an answer from any server: the network is away.
 const UNREACHABLE: usize = 100;
 /// The pause before the second attempt; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// What an image is decoded to when only its wholeness matters.
+const TRIAL: Squaring = Squaring { size: 1, resize: Resize::Nearest, exif: Exif::Ignore, alpha: Alpha::Drop };
 
 /// How to fetch.
 #[derive(Clone, Debug)]
@@ -71,13 +76,15 @@ pub enum DownloadError {
 }
 
 impl Downloader {
-    /// Fetches the posters of `films` that `folder` does not have, and returns of each that did not come why.
+    /// Fetches the posters of `films` that `folder` does not have, and returns of each that did not come why. `links` says
+    /// which links in the folder are posters that are there.
     ///
     /// `progress` hears how many of how many are dealt with.
     pub fn fetch_missing(
         &self,
         films: &[&Film],
         folder: &Path,
+        links: Links,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<HashMap<FilmId, String>, DownloadError> {
         if films.iter().all(|film| film.poster_url.is_none()) {
@@ -85,9 +92,9 @@ impl Downloader {
         }
         let failed = |source| DownloadError::Folder { folder: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(failed)?;
-        let present = PosterFolder::index(folder).map_err(failed)?;
+        let present = PosterFolder::index(folder, links).map_err(failed)?;
         let mut seen = HashSet::new();
-        let address = |film: &&&Film| film.poster_url.is_some() && present.find(&film.id).is_none();
+        let address = |film: &&&Film| film.poster_url.is_some() && present.find(&film.id).is_empty();
         let wanted: Vec<&Film> = films.iter().filter(address).copied().filter(|film| seen.insert(&film.id)).collect();
 
         let web = Web::new();
@@ -131,25 +138,18 @@ impl Downloader {
     /// Fetches the poster of `film` into `folder`.
     fn deliver(&self, web: &Web, film: &Film, folder: &Path) -> Result<(), FetchError> {
         let url = film.poster_url.as_deref().unwrap_or_default();
-        let bytes = self.fetch(web, url)?;
-        let extension = image_extension(&bytes).ok_or(FetchError::NotAnImage)?;
-        // The id is safe as a file name, and `.part` is no extension a poster is looked for under.
-        let beside = folder.join(format!("{}.part", film.id));
-        let write = || {
-            let mut file = File::create(&beside)?;
-            file.write_all(&bytes)?;
-            file.sync_data()?;
-            fs::rename(&beside, folder.join(format!("{}.{extension}", film.id)))
-        };
-        write().map_err(FetchError::Store)
+        let (bytes, extension) = self.fetch(web, url)?;
+        // The id is safe as a file name.
+        files::replace(&Disk, &folder.join(format!("{}.{extension}", film.id)), &bytes)
+            .map_err(|error| FetchError::Store(io::Error::other(error)))
     }
 
-    /// The bytes at `url`, after as many attempts as are allowed and make sense.
-    fn fetch(&self, web: &Web, url: &str) -> Result<Vec<u8>, FetchError> {
+    /// The image at `url` and what its file ends in, after as many attempts as are allowed and make sense.
+    fn fetch(&self, web: &Web, url: &str) -> Result<(Vec<u8>, &'static str), FetchError> {
         let end = Instant::now() + self.deadline;
         let mut pause = FIRST_PAUSE;
         for _ in 1..self.attempts {
-            match web.get(url, end) {
+            match get_image(web, url, end) {
                 Err(error) if error.may_pass() => {
                     let wait = match error {
                         FetchError::Status { retry_after: Some(wait), .. } => wait,
@@ -164,7 +164,21 @@ impl Downloader {
                 settled => return settled,
             }
         }
-        web.get(url, end)
+        get_image(web, url, end)
+    }
+}
+
+/// One attempt at the image at `url`.
+fn get_image(web: &Web, url: &str, end: Instant) -> Result<(Vec<u8>, &'static str), FetchError> {
+    let bytes = web.get(url, end)?;
+    let extension = image_extension(&bytes).ok_or(FetchError::NotAnImage)?;
+    match pixels::square(&bytes, &TRIAL) {
+        Ok(_) => Ok((bytes, extension)),
+        // Larger than a poster may be: another attempt brings the same.
+        Err(error @ (PixelError::TooLarge { .. } | PixelError::TooDeep { .. } | PixelError::Limits(_))) => {
+            Err(FetchError::Unusable(error.to_string()))
+        }
+        Err(error) => Err(FetchError::Damaged(error.to_string())),
     }
 }
 

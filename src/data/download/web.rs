@@ -29,6 +29,10 @@ pub(super) enum FetchError {
     },
     TooLarge,
     NotAnImage,
+    /// An image, but not all of it; a connection that broke off looks like this where the length was not told.
+    Damaged(String),
+    /// A whole image that is no poster.
+    Unusable(String),
     /// No answer, or one that breaks off.
     Network(String),
     /// Nothing to do with the server: the poster cannot be stored.
@@ -46,6 +50,7 @@ impl fmt::Display for FetchError {
             FetchError::Status { code, .. } => write!(f, "the server answered {code}"),
             FetchError::TooLarge => write!(f, "more than {} MB", LARGEST_FILE >> 20),
             FetchError::NotAnImage => write!(f, "what came is no JPEG, PNG or WebP image"),
+            FetchError::Damaged(why) | FetchError::Unusable(why) => write!(f, "what came is {why}"),
             FetchError::Network(why) => write!(f, "{why}"),
             FetchError::Store(error) => write!(f, "{error}"),
         }
@@ -55,7 +60,10 @@ impl fmt::Display for FetchError {
 impl FetchError {
     /// Whether another attempt may do better.
     pub(super) fn may_pass(&self) -> bool {
-        matches!(self, FetchError::Network(_) | FetchError::Status { code: 408 | 429 | 500..=599, .. })
+        matches!(
+            self,
+            FetchError::Network(_) | FetchError::Damaged(_) | FetchError::Status { code: 408 | 429 | 500..=599, .. }
+        )
     }
 }
 

@@ -92,6 +92,21 @@ pub enum TensorFileError {
         /// What was expected and what was found.
         reason: String,
     },
+    /// The disk is too full for the file.
+    #[error(
+        "{} may take {} MB, and its disk has {} MB left; make room, or choose a place on another disk",
+        path.display(),
+        needed.div_ceil(1_000_000),
+        free / 1_000_000
+    )]
+    NoSpace {
+        /// The file.
+        path: PathBuf,
+        /// The most bytes that it takes.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
     /// Another process is writing the same file.
     #[error("{} is being written by another process; wait for it or choose another name", path.display())]
     Busy {

@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 
 pub use error::TensorFileError;
 pub use reader::{Access, TensorFile};
-pub use writer::TensorFileWriter;
+pub use writer::{TensorFileWriter, begins_like_one};
 
 /// Images that share a digest.
 pub const BLOCK: usize = 64;

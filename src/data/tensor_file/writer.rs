@@ -1,12 +1,16 @@
 //! Writing a tensor file as a stream, in memory that does not grow with the pixels.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::header::{self, Extents, LENGTH_BYTES, MAX_HEADER};
 use super::{BLOCK, Description, MAX_ID, TensorFileError};
 use crate::data::Split;
+use crate::files::{self, Disk, Files};
+
+/// What every tensor file of posters has behind the length of its header.
+const BEGINNING: &[u8] = br#"{"__metadata__":{"format":"onesheet-posters""#;
 
 /// What an id may add to the header: itself, its two escaped quotes and a comma.
 const ID_BYTES: usize = MAX_ID + 5;
@@ -52,8 +56,8 @@ impl TensorFileWriter {
     /// Starts the file that will be at `path`.
     ///
     /// # Errors
-    /// [`TensorFileError::Description`] for no genres, no pixels, no images or too many of them; [`TensorFileError::Busy`];
-    /// [`TensorFileError::Io`].
+    /// [`TensorFileError::Description`] for no genres, no pixels, no images or too many of them; [`TensorFileError::NoSpace`] if
+    /// the disk cannot hold them; [`TensorFileError::Busy`]; [`TensorFileError::Io`].
     pub fn create(path: &Path, description: Description) -> Result<TensorFileWriter, TensorFileError> {
         let unfit = |reason: String| TensorFileError::Description { path: path.to_owned(), reason };
         let Description { size, ref genres, capacity, .. } = description;
@@ -73,6 +77,17 @@ impl TensorFileWriter {
             .filter(|&bytes| bytes <= MAX_HEADER)
             .ok_or_else(|| unfit(format!("{capacity} images of {size}x{size} pixels are too many for one file")))?;
         let image_bytes = size * size * 3;
+        // Beside each image its labels and split, and for each block a digest; all of it before the old file goes.
+        let needed = (LENGTH_BYTES + reserved) as u64 + capacity as u64 * (image_bytes + genres.len() + 2) as u64;
+        let folder = files::folder_of(path);
+        let free = files::free_space(folder).map_err(|source| TensorFileError::Io {
+            path: path.to_owned(),
+            action: "write",
+            source,
+        })?;
+        if free < needed {
+            return Err(TensorFileError::NoSpace { path: path.to_owned(), needed, free });
+        }
 
         let mut partial_name = name.to_owned();
         partial_name.push(".partial");
@@ -164,7 +179,11 @@ impl TensorFileWriter {
             source,
         })?;
         self.partial.renamed = true;
-        sync_folder(&self.path)
+        Disk.sync_folder(files::folder_of(&self.path)).map_err(|source| TensorFileError::Io {
+            path: self.path.clone(),
+            action: "sync the folder of",
+            source,
+        })
     }
 
     fn write_rest(&mut self, header: &[u8]) -> io::Result<()> {
@@ -193,16 +212,12 @@ impl TensorFileWriter {
     }
 }
 
-/// Makes the rename last through a power cut.
-fn sync_folder(path: &Path) -> Result<(), TensorFileError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Only Unix opens a folder as a file.
-    if cfg!(unix) {
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| TensorFileError::Io {
-            path: folder.to_owned(),
-            action: "sync",
-            source,
-        })?;
-    }
-    Ok(())
+/// Whether the file at `path` begins like one of these, whole or not.
+///
+/// # Errors
+/// The system's.
+pub fn begins_like_one(path: &Path) -> io::Result<bool> {
+    let mut start = Vec::new();
+    files::open(path)?.take((LENGTH_BYTES + BEGINNING.len()) as u64).read_to_end(&mut start)?;
+    Ok(start.get(LENGTH_BYTES..) == Some(BEGINNING))
 }
