@@ -2,12 +2,14 @@
 //!
 //! A run is a [`config`] (everything needed to repeat it) and a [`run_folder`] that holds it: logs, and [`checkpoint`]s
 //! written through the small I/O trait of [`files`](crate::files). The [`trainer`] takes a [`learner`], a model with its optimiser, through
-//! the epochs; [`evaluation`] asks the model about posters it did not learn from, and [`profiling`] measures steps.
+//! the epochs; [`evaluation`] asks the model about posters it did not learn from, [`profiling`] measures steps, and
+//! [`numerics`] finds out where in a bad step the first number went wrong.
 
 pub mod checkpoint;
 pub mod config;
 pub mod evaluation;
 pub mod learner;
+pub mod numerics;
 pub mod profiling;
 pub mod run_folder;
 pub mod trainer;
@@ -38,13 +40,13 @@ pub enum TrainingError {
     /// The run folder's.
     #[error(transparent)]
     RunFolder(#[from] RunFolderError),
-    /// A loss that is no number.
-    #[error("{what} is {loss}: the weights have diverged; the last checkpoint is sound, try a smaller --lr")]
+    /// A loss, or a norm that goes with it, that is no number.
+    #[error("{what} is {value}: the weights have diverged; the last checkpoint is sound, try a smaller --lr")]
     Diverged {
-        /// Which loss, and when.
+        /// Which number, and when.
         what: String,
         /// Its value.
-        loss: f64,
+        value: f64,
     },
     /// Nothing to train on, or nothing to choose the best epoch by.
     #[error("{} has no {} posters; prepare it from more films, or with another --split", path.display(), split.name())]

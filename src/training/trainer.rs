@@ -15,7 +15,7 @@ use crate::data::loader::{Batch, Loader, LoaderError};
 use crate::data::tensor_file::TensorFile;
 use crate::device::Device;
 use crate::metrics::Scores;
-use crate::model::{Extents, Model};
+use crate::model::{Extents, Model, Outcome};
 use crate::optim::Warmup;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -230,18 +230,19 @@ impl<D: Device> Trainer<D> {
                 // The next batch travels while the device works on this one.
                 staged = self.stage(&mut batches)?;
             }
-            // A loss is read while the next step runs, so that the device never waits for the host; unless it is here already, no
+            // An outcome is read while the next step runs, so that the device never waits for the host; unless it is here already, no
             // step follows, or somebody asks.
             let at_once = is_last || self.asks_at_once;
-            while !under_way.is_empty() && (at_once || under_way.len() > 1 || self.learner.has_loss()) {
-                let loss = self.learner.loss()?;
+            while !under_way.is_empty() && (at_once || under_way.len() > 1 || self.learner.has_outcome()) {
+                let Outcome { loss, gradient_norm, .. } = self.learner.outcome()?;
                 let learning_rate = under_way.pop_front().unwrap_or_default();
                 self.progress.step += 1;
                 self.progress.total_steps += 1;
                 self.progress.loss_sum += loss;
                 let images_per_second = batch as f64 / clock.elapsed().as_secs_f64();
                 clock = Instant::now();
-                let row = StepRow { step: self.progress.total_steps, loss, learning_rate, images_per_second };
+                let step = self.progress.total_steps;
+                let row = StepRow { step, loss, learning_rate, gradient_norm, images_per_second };
                 folder.log_step(&row)?;
                 watch(Event::Step { row: &row, epoch, done: self.progress.step, steps: self.steps_per_epoch() });
             }
