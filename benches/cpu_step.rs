@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut batch = Batch::new(&*device, pixels, images, &format, &labels, &[1.0; GENRES])?;
         model.gradients(&mut batch)?;
         batch.set_rate(&device, adam.begin_step(1e-3))?;
-        adam.step(&device, model.parameters_mut(), batch.loss_view(), batch.rate())?;
+        adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rate())?;
         let loss = batch.loss(&device)?;
         let seconds = start.elapsed().as_secs_f64();
         println!("{step},{images},{seconds:.3},{:.2},{loss:.4}", images as f64 / seconds);

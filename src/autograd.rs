@@ -8,6 +8,7 @@
 //! tape, from the consumer that fills one until the producer that takes it. A value whose gradient nobody needs (the
 //! images, everything behind a frozen prefix, everything at inference) has no slot, and nothing is recorded for it.
 
+use crate::checks::{Checks, NonFinite};
 use crate::device::{Device, DeviceError, Pass, Profiler, Scope};
 use crate::ops::{batch_norm, conv, dense, pool, residual};
 use crate::parameters::Parameters;
@@ -126,20 +127,33 @@ pub enum Node<D: Device> {
 pub struct Tape<D: Device> {
     device: Rc<D>,
     recording: bool,
-    /// With the layer each belongs to, if somebody measures the layers.
-    nodes: Vec<(Node<D>, Option<Scope>)>,
+    /// Looks at every result, if somebody wants that.
+    checks: Option<Checks>,
+    /// With the layer each belongs to, if somebody measures or checks the layers.
+    nodes: Vec<(Node<D>, Option<Rc<str>>)>,
     gradients: Vec<Option<Gradient<D>>>,
 }
 
 impl<D: Device> Tape<D> {
     /// A tape that records for [`Tape::backward`].
     pub fn recording(device: Rc<D>) -> Self {
-        Tape { device, recording: true, nodes: Vec::new(), gradients: Vec::new() }
+        Tape { device, recording: true, checks: None, nodes: Vec::new(), gradients: Vec::new() }
+    }
+
+    /// A tape that records, and looks at every result on its way for [`first_non_finite`](Self::first_non_finite). What an op
+    /// leaves to the next one, such as a batch norm's scale and shift, is looked at where it is applied.
+    pub fn checking(device: Rc<D>) -> Self {
+        Tape { checks: Some(Checks::new()), ..Tape::recording(device) }
+    }
+
+    /// The first result that held a number which is not finite, as far as a [`checking`](Self::checking) tape has come.
+    pub fn first_non_finite(self) -> Option<NonFinite> {
+        self.checks.and_then(Checks::into_found)
     }
 
     /// A tape that records nothing: inference keeps no activation longer than its consumer needs it.
     pub fn inference(device: Rc<D>) -> Self {
-        Tape { device, recording: false, nodes: Vec::new(), gradients: Vec::new() }
+        Tape { device, recording: false, checks: None, nodes: Vec::new(), gradients: Vec::new() }
     }
 
     /// The device all ops run on.
@@ -162,15 +176,33 @@ impl<D: Device> Tape<D> {
         Some(Slot(self.gradients.len() - 1))
     }
 
-    /// Says which layer the next op is of, for whoever measures the layers.
+    /// Says which layer the next op is of, for whoever measures or checks the layers.
     pub(crate) fn enter(&self, layer: &str) {
-        self.device.enter(layer, Pass::Forward);
+        self.enter_pass(layer, Pass::Forward);
+    }
+
+    fn enter_pass(&self, layer: &str, pass: Pass) {
+        self.device.enter(layer, pass);
+        if let Some(checks) = &self.checks {
+            checks.enter(layer, pass);
+        }
+    }
+
+    /// Looks at a result of the layer, if somebody checks the layers. `tensor` says in words what it is.
+    pub(crate) fn check(&self, tensor: &str, result: D::View<'_>) -> Result<(), DeviceError> {
+        if let Some(checks) = self.checks.as_ref().filter(|checks| checks.goes_on()) {
+            checks.look(tensor, &self.device.download(result)?);
+        }
+        Ok(())
     }
 
     /// Records an operation.
     pub(crate) fn push(&mut self, node: Node<D>) {
-        let scope = self.device.profiler().and_then(Profiler::scope);
-        self.nodes.push((node, scope));
+        let layer = match &self.checks {
+            Some(checks) => Some(checks.layer().into()),
+            None => self.device.profiler().and_then(Profiler::scope).map(|Scope { layer, .. }| layer),
+        };
+        self.nodes.push((node, layer));
     }
 
     /// Takes the gradient that has arrived for a value, if one has.
@@ -179,8 +211,17 @@ impl<D: Device> Tape<D> {
     }
 
     /// Puts a gradient that includes whatever [`Tape::take`] returned before.
-    pub(crate) fn put(&mut self, slot: Slot, gradient: Gradient<D>) {
+    pub(crate) fn put(&mut self, slot: Slot, gradient: Gradient<D>) -> Result<(), DeviceError> {
+        const TENSOR: &str = "the gradient of its input";
+        match &gradient {
+            Gradient::Ready(gradient) => self.check(TENSOR, gradient.view())?,
+            Gradient::Reduced { dz, sums: beside } | Gradient::Owed { dz, k: beside, .. } => {
+                self.check(TENSOR, dz.view())?;
+                self.check("the sums or factors that go with the gradient of its input", beside.view())?;
+            }
+        }
         self.gradients[slot.0] = Some(gradient);
+        Ok(())
     }
 
     /// Adds a gradient to what has arrived for a value. A sum is [`Gradient::Ready`]: masks are idempotent and linear, so
@@ -194,8 +235,7 @@ impl<D: Device> Tape<D> {
                 Gradient::Ready(total)
             }
         };
-        self.put(slot, total);
-        Ok(())
+        self.put(slot, total)
     }
 
     /// The gradient that [`Tape::backward`] left for an input.
@@ -213,10 +253,10 @@ impl<D: Device> Tape<D> {
         seed: Tensor<D>,
         parameters: &mut Parameters<D>,
     ) -> Result<(), DeviceError> {
-        self.put(output, Gradient::Ready(seed));
-        while let Some((node, scope)) = self.nodes.pop() {
-            if let Some(Scope { layer, .. }) = scope {
-                self.device.enter(&layer, Pass::Backward);
+        self.gradients[output.0] = Some(Gradient::Ready(seed));
+        while let Some((node, layer)) = self.nodes.pop() {
+            if let Some(layer) = layer {
+                self.enter_pass(&layer, Pass::Backward);
             }
             match node {
                 Node::Conv { y, x, layer } => conv::backward(self, parameters, y, x, layer)?,

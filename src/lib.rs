@@ -1,6 +1,7 @@
 //! Onesheet: a from-scratch deep-learning engine for one model, the ResNet-50 that names a film's genres from its poster.
 
 pub mod autograd;
+pub mod checks;
 pub mod data;
 pub mod device;
 pub mod files;

@@ -97,6 +97,8 @@ pub struct Parameters<D: Device> {
     pub gradients: Arena<D>,
     /// Batch norm's running averages.
     pub averages: Arena<D>,
+    /// The running averages as the step under way found them, for [`put_averages_back`](Self::put_averages_back).
+    averages_before: Arena<D>,
     /// Tensors that begin before this offset of `weights` are frozen.
     pub trainable_from: usize,
 }
@@ -108,6 +110,7 @@ impl<D: Device> Parameters<D> {
             weights: Arena::zeros(device, weights, Storage::Weights)?,
             gradients: Arena::zeros(device, weights, Storage::Full)?,
             averages: Arena::zeros(device, averages, Storage::Full)?,
+            averages_before: Arena::zeros(device, averages, Storage::Full)?,
             trainable_from,
         })
     }
@@ -121,5 +124,30 @@ impl<D: Device> Parameters<D> {
     pub fn clear_gradients(&mut self, device: &D) -> Result<(), DeviceError> {
         device.enter("gradients", Pass::Backward);
         device.fill(self.gradients.from_offset_mut(self.trainable_from), D::Real::default())
+    }
+
+    /// Remembers the running averages, which the forward pass is about to move.
+    pub fn keep_averages(&mut self, device: &D) -> Result<(), DeviceError> {
+        device.enter("averages", Pass::Forward);
+        device.copy(self.averages_before.from_offset_mut(0), self.averages.from_offset(0))
+    }
+
+    /// The running averages as they were when they were kept.
+    pub fn take_averages_back(&mut self, device: &D) -> Result<(), DeviceError> {
+        device.copy(self.averages.from_offset_mut(0), self.averages_before.from_offset(0))
+    }
+
+    /// The running averages as they were before the step, if one of the numbers of its `outcome [3]` is not finite.
+    pub fn put_averages_back(&mut self, device: &D, outcome: D::View<'_>) -> Result<(), DeviceError> {
+        device.enter("averages", Pass::Update);
+        device.restore(self.averages.from_offset_mut(0), self.averages_before.from_offset(0), outcome)
+    }
+
+    /// The squared norms of the trainable tensors' gradients and of the running averages, `[1]` each.
+    pub fn norms(&self, device: &D, gradients: D::ViewMut<'_>, averages: D::ViewMut<'_>) -> Result<(), DeviceError> {
+        device.enter("gradients", Pass::Backward);
+        device.squared_norm(gradients, self.gradients.from_offset(self.trainable_from))?;
+        device.enter("averages", Pass::Backward);
+        device.squared_norm(averages, self.averages.from_offset(0))
     }
 }

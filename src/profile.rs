@@ -49,7 +49,8 @@ pub struct Row<'a> {
     pub device: &'a str,
     /// The launch's number in the step, from 1.
     pub launch: usize,
-    /// The layer, by Keras's name; or `loss`, `gradients` (set to zero), `adam`.
+    /// The layer, by Keras's name; or `loss`, `gradients` (set to zero, and their norm), `averages` (kept, their norm, put back
+    /// after a bad step), `adam`.
     pub layer: &'a str,
     /// `forward`, `backward` or `update`.
     pub pass: &'static str,

@@ -38,7 +38,7 @@ fn step(images: usize, size: usize) -> BTreeMap<String, Counted> {
     let counters = Counters::start().unwrap();
     let (done, plan) = device.planned(|| {
         model.gradients(&mut batch)?;
-        adam.step(&device, model.parameters_mut(), batch.loss_view(), batch.rate())
+        adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rate())
     });
     done.unwrap();
     batch.loss(&device).unwrap();

@@ -17,12 +17,14 @@ mod support;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::{Cuda, Precision};
 use onesheet::device::reference::Reference;
-use onesheet::device::{Device, DeviceError, ImageKernels, ImageShape, Memory, PixelFormat, Placement, Storage};
+use onesheet::device::{Device, DeviceError, ImageKernels, ImageShape, Memory, Pass, PixelFormat, Placement, Storage};
 use onesheet::model::architecture::Place;
 use onesheet::model::{Batch, Extents, Model, ModelConfig, Posters, Trainable};
 use onesheet::ops::pool::Pooling;
+use onesheet::training::TrainingError;
 use onesheet::training::learner::Learner;
 use rounded::Rounded;
+use std::cell::Cell;
 use std::ffi::c_char;
 use std::rc::Rc;
 use support::{compare, seeded};
@@ -78,14 +80,14 @@ fn losses<D: Device>(device: Rc<D>, config: &ModelConfig, images: usize, steps: 
         let data = Data::draw(number, images, config.image_size);
         let pixels = device.upload_pixels(&data.pixels, &data.placements).unwrap();
         learner.submit(pixels, images, &FORMAT, &data.labels, &[1.0; GENRES], rate).unwrap();
-        learner.loss().unwrap()
+        learner.outcome().unwrap().loss
     };
     (0..steps).map(step).collect()
 }
 
 /// The processor, rounding as CUDA does.
 fn oracle(precision: Precision) -> Rc<Rounded> {
-    Rc::new(Rounded { inner: Cpu::new(), precision, late: false })
+    Rc::new(Rounded { inner: Cpu::new(), precision, late: false, spoilt: Cell::default() })
 }
 
 fn check_losses(config: &ModelConfig, images: usize, steps: u64, rate: f64, tolerances: [f64; 3]) {
@@ -142,7 +144,7 @@ fn every_step_of_a_run_from_the_processors_weights() {
         }
         let pixels = cpu.upload_pixels(&data.pixels, &data.placements).unwrap();
         learner.submit(pixels, 8, &FORMAT, &data.labels, &[1.0; GENRES], 1e-3).unwrap();
-        let expected = learner.loss().unwrap();
+        let expected = learner.outcome().unwrap().loss;
         let off = followers.each_mut().map(|model| loss(model, &data) / expected - 1.0);
         let rounded = loss(&mut rounding, &data) / expected - 1.0;
         println!("{},{expected:.6},{:.2e},{:.2e},{rounded:.2e}", step + 1, off[0], off[1]);
@@ -241,7 +243,7 @@ fn a_replayed_step_keeps_to_its_own_memory() {
             let data = Data::draw(step, 4, 33);
             let pixels = device.upload_pixels(&data.pixels, &data.placements).unwrap();
             learner.submit(pixels, 4, &FORMAT, &data.labels, &[1.0; GENRES], 1e-3).unwrap();
-            losses.push(learner.loss().unwrap());
+            losses.push(learner.outcome().unwrap().loss);
             if disturbed {
                 let other = Data::draw(50 + step, 3, 33);
                 learner.model().score(other.posters(), &other.labels, &[1.0; GENRES]).unwrap();
@@ -276,7 +278,7 @@ fn staged_batches_arrive_whole() {
         learner.submit(pixels, 4, &FORMAT, &staged.labels, &[1.0; GENRES], 1e-4).unwrap();
         staged = Data::draw(step, 4, 33);
         pixels = upload(&staged);
-        found.push(learner.loss().unwrap());
+        found.push(learner.outcome().unwrap().loss);
     }
     assert_eq!(found, losses(Rc::new(cuda::device(Precision::F32)), &config, 4, 6, 1e-4));
 }
@@ -334,6 +336,73 @@ fn a_captured_step_goes_before_its_kernels() {
     }
     let complaints = complaints();
     assert!(!complaints.contains("is unloaded"), "{complaints}");
+}
+
+/// The device itself leaves the model alone in a bad step, be it replayed: the next loss is the one that there would have been
+/// without that step. What was wrong is found by doing it again, which disturbs no later replay.
+#[test]
+fn a_bad_step_leaves_the_model_as_it_was() {
+    let config = config(small(), 33);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let device = Rc::new(cuda::device(precision));
+        let step = |learner: &mut Learner<Cuda>, number: u64, class_weights: f32| {
+            let data = Data::draw(number, 3, config.image_size);
+            let pixels = device.upload_pixels(&data.pixels, &data.placements).unwrap();
+            learner.submit(pixels, 3, &FORMAT, &data.labels, &[class_weights; GENRES], 1e-5).unwrap();
+            learner.outcome().map(|outcome| [outcome.loss, outcome.gradient_norm].map(f64::to_bits))
+        };
+        let mut straight = Learner::new(Rc::clone(&device), config.clone(), 5).unwrap();
+        let expected: Vec<_> = (0..4).map(|number| step(&mut straight, number, 1.0).unwrap()).collect();
+
+        // The two bad steps are done as they are and captured, or both replayed.
+        for sound in [0, 3] {
+            let mut learner = Learner::new(Rc::clone(&device), config.clone(), 5).unwrap();
+            for number in 0..sound {
+                assert_eq!(step(&mut learner, number, 1.0).unwrap(), expected[number as usize]);
+            }
+            let tensors = learner.model().architecture().tensors.clone();
+            let read = |learner: &Learner<Cuda>| {
+                tensors.iter().map(|tensor| learner.model().read(tensor).unwrap()).collect::<Vec<_>>()
+            };
+            let before = read(&learner);
+            for (class_weights, layer) in [(f32::NAN, Some("loss")), (1e25, None)] {
+                let refused = step(&mut learner, sound, class_weights).unwrap_err();
+                assert!(matches!(refused, TrainingError::Diverged { .. }), "{refused}");
+                assert!(read(&learner) == before, "{class_weights} on {}", device.name());
+                let found = learner.first_non_finite().unwrap();
+                assert_eq!(found.map(|found| found.layer).as_deref(), layer, "{class_weights} on {}", device.name());
+                assert!(read(&learner) == before, "looking for {class_weights} on {}", device.name());
+            }
+            assert_eq!(step(&mut learner, sound, 1.0).unwrap(), expected[sound as usize], "on {}", device.name());
+        }
+    }
+}
+
+/// A weight that is no number, in each layer: the device's own kernels carry it to a result of that layer.
+#[test]
+fn the_first_layer_with_a_bad_result_is_named() {
+    let config = config(small(), 33);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let device = Rc::new(cuda::device(precision));
+        let mut model = Model::new(Rc::clone(&device), config.clone(), 5).unwrap();
+        let data = Data::draw(0, 2, config.image_size);
+        let pixels = device.upload_pixels(&data.pixels, &data.placements).unwrap();
+        let mut batch = Batch::new(&*device, pixels, 2, &FORMAT, &data.labels, &[1.0; GENRES]).unwrap();
+        assert_eq!(model.first_non_finite(&mut batch).unwrap(), None);
+        for tensor in model.architecture().tensors.clone() {
+            let (layer, part) = tensor.name.rsplit_once('/').unwrap();
+            if !["kernel", "gamma"].contains(&part) {
+                continue;
+            }
+            let sound = model.read(&tensor).unwrap();
+            let mut values = sound.clone();
+            values[sound.len() / 2] = f32::NAN;
+            model.write(&tensor, &values).unwrap();
+            let found = model.first_non_finite(&mut batch).unwrap().expect("a weight is no number");
+            assert_eq!((&*found.layer, found.pass), (layer, Some(Pass::Forward)), "on {}", device.name());
+            model.write(&tensor, &sound).unwrap();
+        }
+    }
 }
 
 #[test]

@@ -300,7 +300,7 @@ impl<D: Device> Subject<D> {
         for step in 0..3 {
             let mut batch = if step == 0 { self.check_first_step() } else { self.gradients_without_biases(step) };
             batch.set_rate(&device, adam.begin_step(rate)).unwrap();
-            adam.step(&device, self.model.parameters_mut(), batch.loss_view(), batch.rate()).unwrap();
+            adam.step(&device, self.model.parameters_mut(), batch.outcome_view(), batch.rate()).unwrap();
             losses.push(batch.loss(&device).unwrap());
         }
         assert_close("losses", &losses, &self.golden.values["training.losses"], self.tolerance.loss, 0.0);

@@ -48,12 +48,12 @@ fn check_places(launches: &[Measured], architecture: &Architecture) {
     let layers = architecture.layers.iter().map(|layer| &*layer.name).filter(|layer| computes(layer));
     let mut expected: BTreeSet<&str> = layers.collect();
     assert_eq!(expected.len(), 1 + 2 * (4 + 3 + 4) + 1 + 1 + 3 + 1 + 2, "{expected:?}");
-    expected.insert("gradients");
+    expected.extend(["averages", "gradients"]);
     assert_eq!(names(Pass::Backward), expected);
     expected.remove("gradients");
     expected.extend(["input_layer", "loss"]);
     assert_eq!(names(Pass::Forward), expected);
-    assert_eq!(names(Pass::Update), BTreeSet::from(["adam"]));
+    assert_eq!(names(Pass::Update), BTreeSet::from(["adam", "averages"]));
     for launch in launches {
         assert!(launch.seconds > 0.0 && launch.work.bytes() > 0, "{launch:?}");
     }
@@ -142,8 +142,13 @@ fn a_run_on_the_processor_is_measured_and_stays_the_same() {
         [work.reads, work.writes]
     };
     let parameters = architecture.weights.len() as u64;
-    assert_eq!(bytes("adam", "adam"), [4 * (4 * parameters + 2), 12 * parameters]);
+    let averages = architecture.averages.len() as u64;
+    assert_eq!(bytes("adam", "adam"), [4 * (4 * parameters + 4), 12 * parameters]);
     assert_eq!(bytes("gradients", "fill"), [0, 4 * parameters]);
+    assert_eq!(bytes("gradients", "squared_norm"), [4 * parameters, 4]);
+    assert_eq!(bytes("averages", "copy"), [4 * averages, 4 * averages]);
+    assert_eq!(bytes("averages", "squared_norm"), [4 * averages, 4]);
+    assert_eq!(bytes("averages", "restore"), [12, 0]);
     let DenseShape { n, inputs, outputs } = DenseShape { n: BATCH, inputs: 24, outputs: GENRES };
     assert_eq!(
         bytes("genres", "dense_forward"),
@@ -184,7 +189,7 @@ impl OnCuda {
         let labels: Vec<u8> = (0..BATCH * GENRES).map(|i| u8::from((i + number).is_multiple_of(3))).collect();
         let pixels = self.device.upload_pixels(&pixels, &[Placement::default(); BATCH]).unwrap();
         self.learner.submit(pixels, BATCH, &FORMAT, &labels, &[1.0; GENRES], 1e-3).unwrap();
-        self.learner.loss().unwrap()
+        self.learner.outcome().unwrap().loss
     }
 }
 
@@ -205,11 +210,16 @@ fn steps_on_cuda_are_measured_as_planned_and_stay_the_same() {
             let (loss, plan) = device.planned(|| profiled.step(number));
             losses.push(loss.to_bits());
             let measured = device.measured().unwrap();
-            let sets = measured.iter().filter(|launch| launch.kernel == "memset");
-            let sets: Vec<_> =
-                sets.map(|launch| (&*launch.scope.layer, launch.work.reads, launch.work.writes)).collect();
-            assert_eq!(sets, [("gradients", 0, 4 * profiled.learner.model().architecture().weights.len() as u64)]);
-            let launches = measured.iter().filter(|launch| launch.kernel != "memset");
+            // What is no kernel is not in the plan.
+            let is_driver = |launch: &&Measured| ["memcpy", "memset"].contains(&launch.kernel);
+            let moves = measured.iter().filter(is_driver);
+            let moves: Vec<_> =
+                moves.map(|launch| (&*launch.scope.layer, launch.work.reads, launch.work.writes)).collect();
+            let architecture = profiled.learner.model().architecture();
+            let [weights, averages] =
+                [architecture.weights, architecture.averages].map(|layout| 4 * layout.len() as u64);
+            assert_eq!(moves, [("averages", averages, averages), ("gradients", 0, weights)]);
+            let launches = measured.iter().filter(|launch| !is_driver(launch));
             let launches: Vec<_> = launches.map(|launch| (launch.kernel, launch.work)).collect();
             assert_eq!(launches, plan.iter().map(|planned| (planned.kernel, planned.launch.work)).collect::<Vec<_>>());
             steps.push(measured);

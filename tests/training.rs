@@ -17,6 +17,7 @@ use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoi
 use onesheet::training::trainer::{Ending, Event, Trainer};
 use rounded::Rounded;
 use runs::{begin, config, go_on, posters, remains, resumed, rows, trainer};
+use std::cell::Cell;
 use std::fs;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -93,7 +94,7 @@ fn losses_that_arrive_late_change_nothing() {
     let run = |late: bool, max_steps: Option<u64>, interrupt_at: Option<u64>| {
         let path = folder.path().join(format!("{late}-{max_steps:?}-{interrupt_at:?}"));
         let config = RunConfig { max_steps, ..whole.clone() };
-        let device = Rc::new(Rounded { inner: Cpu::new(), precision: Precision::F32, late });
+        let device = Rc::new(Rounded { inner: Cpu::new(), precision: Precision::F32, late, spoilt: Cell::default() });
         let mut trainer = Trainer::new(device, config.clone(), Extents::miniature(), Arc::clone(&file)).unwrap();
         let (stop, mut told) = (AtomicBool::new(false), Vec::new());
         let mut folder = RunFolder::create(&path, &config).unwrap();
@@ -171,6 +172,8 @@ fn the_logs_tell_what_happened() {
     assert_eq!(ending.unwrap(), Ending::Finished);
     assert_eq!(rows::<StepRow>(&path.join("steps.csv")), steps);
     assert_eq!(rows::<EpochRow>(&path.join("log.csv")), epochs);
+
+    assert!(steps.iter().all(|row| row.gradient_norm > 0.0 && row.gradient_norm < 100.0), "{steps:?}");
 
     // The rate rises over the first epoch, of eight steps.
     for row in &steps {

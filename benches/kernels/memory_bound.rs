@@ -4,6 +4,7 @@ use super::Measurement;
 use super::convolutions::{numbers, tensor};
 use super::copies::{Copies, copied};
 use super::report::{Report, Subject};
+use onesheet::device::adam::OUTCOME;
 use onesheet::device::cuda::Cuda;
 use onesheet::device::{
     AdamConstants, AdamKernels, BatchNormConstants, BatchNormKernels, DenseKernels, DenseShape, DeviceError,
@@ -57,6 +58,7 @@ pub fn all(batch: usize, image_size: usize) -> anyhow::Result<Vec<Measurement>> 
         all.push(measurement(name, move |report, name| dense(report, name, shape)));
     }
     all.push(measurement("loss", move |report, name| loss(report, name, LossShape { n: batch, classes: GENRES })));
+    all.push(measurement("squared_norm", squared_norm));
     all.push(measurement("adam", adam));
     Ok(all)
 }
@@ -243,11 +245,24 @@ fn loss(report: &mut Report, name: &str, shape: LossShape) -> anyhow::Result<()>
     })
 }
 
-fn adam(report: &mut Report, name: &str) -> anyhow::Result<()> {
-    let device = report.device();
-    // All parameters of the network; a sixteenth of them where each takes a while.
+/// All parameters of the network; a sixteenth of them where each takes a while.
+fn parameters(report: &Report) -> anyhow::Result<usize> {
     let parameters = Architecture::new(&ModelConfig::resnet50(GENRES))?.weights.len();
-    let parameters = if report.is_simulated() { parameters / 16 } else { parameters };
+    Ok(if report.is_simulated() { parameters / 16 } else { parameters })
+}
+
+fn squared_norm(report: &mut Report, name: &str) -> anyhow::Result<()> {
+    let (device, parameters) = (report.device(), parameters(report)?);
+    let gradients = filled(&device, 1, parameters, Storage::Full)?;
+    let mut tensors = Copies::of([gradients, Tensor::new(&device, [1], Storage::Full)?]);
+    let subject = subject(name, 1, "squared_norm", parameters.to_string());
+    report.line(subject, None, &mut tensors, |device, [gradients, sum]| {
+        device.squared_norm(sum.view_mut(), gradients.view())
+    })
+}
+
+fn adam(report: &mut Report, name: &str) -> anyhow::Result<()> {
+    let (device, parameters) = (report.device(), parameters(report)?);
     let m = filled(&device, 2, parameters, Storage::Full)?;
     let gradients = copied(&device, &m)?;
     let mut v = Tensor::new(&device, [parameters], Storage::Full)?;
@@ -257,12 +272,12 @@ fn adam(report: &mut Report, name: &str) -> anyhow::Result<()> {
         m,
         v,
         gradients,
-        tensor(&device, &[1.0], Storage::Full)?,
+        tensor(&device, &[1.0; OUTCOME], Storage::Full)?,
         tensor(&device, &[1e-6], Storage::Full)?,
     ]);
     let subject = subject(name, 1, "adam", parameters.to_string());
-    report.line(subject, None, &mut tensors, |device, [w, m, v, gradients, loss, rate]| {
+    report.line(subject, None, &mut tensors, |device, [w, m, v, gradients, outcome, rate]| {
         let (w, m, v) = (w.view_mut(), m.view_mut(), v.view_mut());
-        device.adam(w, m, v, gradients.view(), loss.view(), rate.view(), &AdamConstants::default())
+        device.adam(w, m, v, gradients.view(), outcome.view(), rate.view(), &AdamConstants::default())
     })
 }

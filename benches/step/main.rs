@@ -220,7 +220,7 @@ fn count(work: &mut Work, counters: &Counters) -> anyhow::Result<()> {
     let pixels = work.upload()?;
     let (done, plan) = device.planned(|| work.submit(pixels));
     done?;
-    work.learner.loss()?;
+    work.learner.outcome()?;
     table("train", counters.take(&plan)?)?;
     let (done, plan) = device.planned(|| work.infer());
     done?;
@@ -279,11 +279,11 @@ fn measure(work: &mut Work, arguments: &Arguments) -> anyhow::Result<()> {
         next = Some(work.upload()?);
         // As in training: the loss of the step before, while this one runs.
         if !std::mem::take(&mut is_first) {
-            work.learner.loss()?;
+            work.learner.outcome()?;
         }
         Ok(())
     })?;
-    work.learner.loss()?;
+    work.learner.outcome()?;
     table.step("onesheet", "train", train)?;
     let infer = median(steps, || work.infer().map(drop))?;
     table.step("onesheet", "infer", infer)?;

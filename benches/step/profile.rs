@@ -18,7 +18,7 @@ pub fn write(work: &mut Work, path: &Path, steps: usize) -> anyhow::Result<()> {
     let train = (0..steps).map(|_| {
         let pixels = work.upload()?;
         work.submit(pixels)?;
-        work.learner.loss()?;
+        work.learner.outcome()?;
         Ok(device.measured()?)
     });
     let train = train.collect::<anyhow::Result<Vec<_>>>()?;
@@ -40,7 +40,7 @@ pub fn once(work: &mut Work) -> anyhow::Result<()> {
     let pixels = work.upload()?;
     cudarc::driver::profiler_start().context("marking the beginning of the step")?;
     work.submit(pixels)?;
-    let loss = work.learner.loss()?;
+    let loss = work.learner.outcome()?.loss;
     cudarc::driver::profiler_stop().context("marking the end of the step")?;
     eprintln!("one step, loss {loss:.4}");
     Ok(())

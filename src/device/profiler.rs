@@ -51,7 +51,8 @@ impl Pass {
 /// Where in the network a launch belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// The layer, by its name; or what else a step does: `loss`, `gradients` (set to zero), `adam`.
+    /// The layer, by its name; or what else a step does: `loss`, `gradients` (set to zero, and their norm), `averages` (those of
+    /// batch norm: kept, their norm, put back after a bad step), `adam`.
     pub layer: Rc<str>,
     /// The pass.
     pub pass: Pass,

@@ -1,10 +1,45 @@
 //! What a training step reads and leaves, at addresses that stay from step to step.
 
+use crate::device::adam::OUTCOME;
 use crate::device::{Device, DeviceError, PixelFormat, Real, Storage, check_lengths};
 use crate::ops::loss;
+use crate::parameters::Parameters;
 use crate::tensor::Tensor;
 
-/// A batch on the device: posters, what else a step is told of them, and room for the loss.
+/// What a step says of itself: three numbers that are all finite if it was sound.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcome {
+    /// The mean loss of the batch.
+    pub loss: f64,
+    /// The Euclidean norm of the gradient of all trainable parameters, infinite from 1.8e19 on.
+    pub gradient_norm: f64,
+    /// That of batch norm's running averages.
+    pub averages_norm: f64,
+}
+
+impl Outcome {
+    /// From the numbers that [`Batch::outcome_view`] holds.
+    ///
+    /// # Panics
+    /// If there are not three.
+    pub fn new<R: Real>(numbers: &[R]) -> Self {
+        let [loss, gradients, averages]: [f64; OUTCOME] = std::array::from_fn(|at| numbers[at].into());
+        Outcome { loss, gradient_norm: gradients.sqrt(), averages_norm: averages.sqrt() }
+    }
+
+    /// The first of its numbers that is not finite, and what that number is; none if the step was sound. After a bad step the
+    /// model is as it was before.
+    pub fn fault(&self) -> Option<(&'static str, f64)> {
+        let numbers = [
+            ("the loss", self.loss),
+            ("the gradient norm", self.gradient_norm),
+            ("the norm of the running averages", self.averages_norm),
+        ];
+        numbers.into_iter().find(|(_, number)| !number.is_finite())
+    }
+}
+
+/// A batch on the device: posters, what else a step is told of them, and room for what it says of itself.
 pub struct Batch<D: Device> {
     pub(super) pixels: D::Pixels,
     pub(super) images: usize,
@@ -13,8 +48,8 @@ pub struct Batch<D: Device> {
     /// Targets `[N, C]`, 0 or 1, class weights `[C]` and the optimiser's corrected rate `[1]`, one behind the other: all that is new
     /// in a step beside its posters travels at once.
     numbers: Tensor<D>,
-    /// `[1]`.
-    loss: Tensor<D>,
+    /// `[3]`: the loss, and the squared norms of the gradients and of the running averages.
+    outcome: Tensor<D>,
 }
 
 impl<D: Device> Batch<D> {
@@ -38,7 +73,7 @@ impl<D: Device> Batch<D> {
             format: *format,
             classes,
             numbers: Tensor::new(device, [(images + 1) * classes + 1], Storage::Full)?,
-            loss: Tensor::new(device, [1], Storage::Full)?,
+            outcome: Tensor::new(device, [OUTCOME], Storage::Full)?,
         };
         batch.tell(device, labels, class_weights, 0.0)?;
         Ok(batch)
@@ -93,10 +128,23 @@ impl<D: Device> Batch<D> {
 
     /// Puts the mean loss of `logits [N, C]` in its place, and returns its gradient.
     pub(super) fn cross_entropy(&mut self, device: &D, logits: &Tensor<D>) -> Result<Tensor<D>, DeviceError> {
-        let Batch { numbers, loss, images, classes, .. } = self;
+        let Batch { numbers, outcome, images, classes, .. } = self;
         let terms = *images * *classes;
         let (targets, class_weights) = (numbers.rows(0..terms), numbers.rows(terms..terms + *classes));
+        let (loss, _) = D::split_mut(outcome.view_mut(), 1);
         loss::binary_cross_entropy(device, loss, logits, targets, class_weights)
+    }
+
+    /// The loss.
+    pub(super) fn loss_view(&self) -> D::View<'_> {
+        self.outcome.rows(0..1)
+    }
+
+    /// Puts the squared norms of the gradients and the running averages behind the loss.
+    pub(super) fn take_norms(&mut self, device: &D, parameters: &Parameters<D>) -> Result<(), DeviceError> {
+        let (_, norms) = D::split_mut(self.outcome.view_mut(), 1);
+        let (gradients, averages) = D::split_mut(norms, 1);
+        parameters.norms(device, gradients, averages)
     }
 
     /// The optimiser's corrected rate, where it looks for it.
@@ -105,16 +153,25 @@ impl<D: Device> Batch<D> {
         self.numbers.rows(at..at + 1)
     }
 
-    /// The loss, where the optimiser looks for it.
-    pub fn loss_view(&self) -> D::View<'_> {
-        self.loss.view()
+    /// What [`Model::gradients`](super::Model::gradients) left of a step, `[3]`, where the optimiser looks for it: the loss, and the
+    /// squared norms of the gradients and of the running averages.
+    pub fn outcome_view(&self) -> D::View<'_> {
+        self.outcome.view()
     }
 
-    /// The loss that the last step left, once it has been computed.
+    /// What the last step said of itself, once it has been computed.
+    ///
+    /// # Errors
+    /// The device's, those of the step included.
+    pub fn outcome(&self, device: &D) -> Result<Outcome, DeviceError> {
+        Ok(Outcome::new(&self.outcome.to_host(device)?))
+    }
+
+    /// The loss that the last step or scoring left, once it has been computed.
     ///
     /// # Errors
     /// The device's, those of the step included.
     pub fn loss(&self, device: &D) -> Result<f64, DeviceError> {
-        Ok(self.loss.to_host(device)?[0].into())
+        Ok(device.download(self.outcome.rows(0..1))?[0].into())
     }
 }

@@ -9,9 +9,10 @@ pub mod resnet;
 pub mod summary;
 
 pub use architecture::{Architecture, Extents, ModelConfig, NamedTensor, Trainable};
-pub use batch::Batch;
+pub use batch::{Batch, Outcome};
 
 use crate::autograd::Tape;
+use crate::checks::NonFinite;
 use crate::device::{Device, DeviceError, ImageShape, Pass, PixelFormat, Placement, Real, Storage};
 use crate::ops::conv::Activation;
 use crate::ops::loss;
@@ -108,19 +109,42 @@ impl<D: Device> Model<D> {
     }
 
     /// Forward and backward over one batch with the batch's own statistics: replaces the gradients, moves the running
-    /// averages and leaves the mean loss in the batch.
+    /// averages and leaves the mean loss in the batch, and behind it what shows whether all numbers were finite.
     ///
     /// # Errors
     /// The device's, and [`DeviceError::Shape`] if the batch does not fit the network.
     pub fn gradients(&mut self, batch: &mut Batch<D>) -> Result<(), DeviceError> {
+        self.passes(batch, &mut Tape::recording(Rc::clone(&self.device)))?;
+        batch.take_norms(&self.device, &self.parameters)
+    }
+
+    /// The first result of [`gradients`](Self::gradients) over the same batch that is not finite, if there is one. Replaces the
+    /// gradients; weights and running averages are then as before. Each result is looked at on the host, so it takes much
+    /// longer than a step.
+    ///
+    /// # Errors
+    /// As for [`gradients`](Self::gradients).
+    pub fn first_non_finite(&mut self, batch: &mut Batch<D>) -> Result<Option<NonFinite>, DeviceError> {
+        let mut tape = Tape::checking(Rc::clone(&self.device));
+        self.passes(batch, &mut tape)?;
+        self.parameters.take_averages_back(&self.device)?;
+        Ok(tape.first_non_finite())
+    }
+
+    fn passes(&mut self, batch: &mut Batch<D>, tape: &mut Tape<D>) -> Result<(), DeviceError> {
+        tape.enter(&self.architecture.layers[0].name);
         let images = self.images(&batch.pixels, batch.images, &batch.format)?;
+        tape.check("its output", images.raw.view())?;
+        self.parameters.keep_averages(&self.device)?;
         self.parameters.clear_gradients(&self.device)?;
-        let mut tape = Tape::recording(Rc::clone(&self.device));
         let pooling = self.config.pooling;
         let mut statistics = Statistics::Batch(&mut self.parameters);
-        let (logits, slot) = resnet::forward(&mut tape, &mut statistics, &self.architecture, pooling, &images)?;
+        let (logits, slot) = resnet::forward(tape, &mut statistics, &self.architecture, pooling, &images)?;
         drop(images);
+        tape.enter("loss");
         let dlogits = batch.cross_entropy(&*self.device, &logits)?;
+        tape.check("its value", batch.loss_view())?;
+        tape.check("the gradient of the logits", dlogits.view())?;
         let slot = slot.expect("the head always trains, so the logits have a gradient");
         tape.backward(slot, dlogits, &mut self.parameters)
     }

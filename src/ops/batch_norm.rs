@@ -72,6 +72,9 @@ pub fn train<D: Device>(
         channels,
         layer.constants,
     )?;
+    tape.check("its scale and shift", norm.view())?;
+    tape.check("its moving mean", parameters.averages.view(layer.mean))?;
+    tape.check("its moving variance", parameters.averages.view(layer.variance))?;
     let wanted = x.slot.is_some() || parameters.is_trainable(layer.gamma);
     Ok(record(tape, x, norm, wanted, Some(layer)))
 }
@@ -100,6 +103,7 @@ pub fn infer<D: Device>(
         channels,
         layer.constants.epsilon,
     )?;
+    tape.check("its scale and shift", norm.view())?;
     let wanted = x.slot.is_some();
     Ok(record(tape, x, norm, wanted, None))
 }
@@ -155,6 +159,8 @@ pub(crate) fn backward<D: Device>(
             let (dgamma, dbeta) = parameters.gradients.pair_mut(layer.gamma, layer.beta);
             let gamma = parameters.weights.view(layer.gamma);
             device.batch_norm_backward_finalise(k.view_mut(), dgamma, dbeta, sums.view(), gamma, norm.view(), shape)?;
+            tape.check("the gradient of its gamma", parameters.gradients.view(layer.gamma))?;
+            tape.check("the gradient of its beta", parameters.gradients.view(layer.beta))?;
         }
         None => {
             let (scale, rest) = D::split_mut(k.view_mut(), channels);
@@ -162,8 +168,8 @@ pub(crate) fn backward<D: Device>(
             device.fill(rest, D::Real::default())?;
         }
     }
-    if let Some(y) = y {
-        tape.put(y, Gradient::Owed { dz, y: raw, k });
+    match y {
+        Some(y) => tape.put(y, Gradient::Owed { dz, y: raw, k }),
+        None => Ok(()),
     }
-    Ok(())
 }

@@ -119,6 +119,10 @@ pub fn forward<D: Device>(
         None,
         &shape,
     )?;
+    tape.check("its output", y.view())?;
+    if let Some(stats) = &stats {
+        tape.check("the mean and variance of its output", stats.view())?;
+    }
     let slot = tape.slot_if(x.slot.is_some() || parameters.is_trainable(layer.kernel));
     if let Some(slot) = slot {
         tape.push(Node::Conv { y: slot, x: x.clone(), layer });
@@ -149,6 +153,7 @@ pub(crate) fn backward<D: Device>(
     if parameters.is_trainable(layer.kernel) {
         let dw = parameters.gradients.view_mut(layer.kernel);
         tape.device().conv_backward_weights(dw, dy, x.raw.view(), x.transform(), &shape)?;
+        tape.check("the gradient of its kernel", parameters.gradients.view(layer.kernel))?;
     }
     let Some(slot) = x.slot else { return Ok(()) };
     let earlier = tape.take(slot);
@@ -174,6 +179,5 @@ pub(crate) fn backward<D: Device>(
             Some(sums) => Gradient::Reduced { dz: dx, sums },
             None => Gradient::Ready(dx),
         },
-    );
-    Ok(())
+    )
 }

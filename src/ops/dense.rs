@@ -46,6 +46,7 @@ pub fn forward<D: Device>(
     let mut y = Tensor::new(tape.device(), [shape.n, shape.outputs], Storage::Full)?;
     let (w, b) = (parameters.weights.view(layer.kernel), parameters.weights.view(layer.bias));
     tape.device().dense_forward(y.view_mut(), x.view(), w, b, layer.relu, &shape)?;
+    tape.check("its output", y.view())?;
     let slot = tape.slot_if(x_slot.is_some() || parameters.is_trainable(layer.kernel));
     if let Some(slot) = slot {
         let output = layer.relu.then(|| y.clone());
@@ -75,6 +76,8 @@ pub(crate) fn backward<D: Device>(
     if parameters.is_trainable(layer.kernel) {
         let (dw, db) = parameters.gradients.pair_mut(layer.kernel, layer.bias);
         tape.device().dense_backward_weights(dw, db, dz.view(), input.view(), &shape)?;
+        tape.check("the gradient of its kernel", parameters.gradients.view(layer.kernel))?;
+        tape.check("the gradient of its bias", parameters.gradients.view(layer.bias))?;
     }
     let Some(x) = x else { return Ok(()) };
     let mut dx = Tensor::new(tape.device(), input.shape(), Storage::Full)?;

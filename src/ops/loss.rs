@@ -11,7 +11,7 @@ use crate::tensor::Tensor;
 /// The device's, and [`DeviceError::Shape`] if the logits are no matrix.
 pub fn binary_cross_entropy<D: Device>(
     device: &D,
-    loss: &mut Tensor<D>,
+    loss: D::ViewMut<'_>,
     logits: &Tensor<D>,
     targets: D::View<'_>,
     class_weights: D::View<'_>,
@@ -23,7 +23,7 @@ pub fn binary_cross_entropy<D: Device>(
     let shape = LossShape { n, classes };
     device.enter("loss", Pass::Forward);
     let mut dlogits = Tensor::new(device, [shape.n, shape.classes], Storage::Full)?;
-    device.bce_forward_backward(loss.view_mut(), dlogits.view_mut(), logits.view(), targets, class_weights, &shape)?;
+    device.bce_forward_backward(loss, dlogits.view_mut(), logits.view(), targets, class_weights, &shape)?;
     Ok(dlogits)
 }
 

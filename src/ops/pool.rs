@@ -30,6 +30,7 @@ pub fn max<D: Device>(
     let device = tape.device();
     let mut y = Tensor::new(device, [shape.n, shape.p, shape.q, shape.c], Storage::Activation)?;
     device.max_pool_forward(y.view_mut(), x.raw.view(), x.transform(), &shape)?;
+    tape.check("its output", y.view())?;
     let slot = tape.slot_if(x.slot.is_some());
     if let Some(slot) = slot {
         tape.push(Node::MaxPool { y: slot, x: x.clone(), shape });
@@ -72,6 +73,7 @@ pub fn global<D: Device>(
         Pooling::Average => tape.device().global_average_pool_forward(y.view_mut(), values.view(), &shape)?,
         Pooling::Max => tape.device().global_max_pool_forward(y.view_mut(), values.view(), &shape)?,
     }
+    tape.check("its output", y.view())?;
     let slot = tape.slot_if(x.slot.is_some());
     if let Some(y) = slot {
         let winners = match kind {

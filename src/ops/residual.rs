@@ -58,6 +58,7 @@ pub fn join<D: Device>(
         shortcut_norm,
         rows(shape),
     )?;
+    tape.check("its output", out.view())?;
     let slot = tape.slot_if(branch.slot.is_some() || shortcut.slot().is_some());
     if let Some(slot) = slot {
         tape.push(Node::Junction { out: slot, activation: out.clone(), branch, shortcut });
@@ -106,8 +107,8 @@ pub(crate) fn backward<D: Device>(
     if let Some(slot) = shortcut.slot() {
         tape.add(slot, aside)?;
     }
-    if let Some(slot) = branch.slot {
-        tape.put(slot, Gradient::Reduced { dz, sums });
+    match branch.slot {
+        Some(slot) => tape.put(slot, Gradient::Reduced { dz, sums }),
+        None => Ok(()),
     }
-    Ok(())
 }

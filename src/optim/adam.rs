@@ -10,7 +10,8 @@ pub struct Adam<D: Device> {
     pub m: Arena<D>,
     /// Second moments, at the spans of the weights.
     pub v: Arena<D>,
-    /// Steps taken, which the bias corrections count.
+    /// Steps begun, which the bias corrections count. One that proved bad counts too: by the time it is known to be, the next
+    /// has begun. It makes the first few steps behind it a little shorter, and later ones no different.
     pub t: u64,
 }
 
@@ -34,7 +35,9 @@ impl<D: Device> Adam<D> {
         self.constants.corrected_rate(rate, self.t)
     }
 
-    /// Moves the trainable weights against their gradients by the corrected `rate [1]`, unless `loss [1]` is no number.
+    /// Moves the trainable weights against their gradients by the corrected `rate [1]`; or, if one of the numbers of `outcome [3]`
+    /// is not finite, moves nothing and puts the running averages back as they were before this step. So a model whose
+    /// numbers are finite keeps them so, unless the rate itself is so large that a weight overflows.
     ///
     /// # Errors
     /// The device's.
@@ -42,7 +45,7 @@ impl<D: Device> Adam<D> {
         &mut self,
         device: &D,
         parameters: &mut Parameters<D>,
-        loss: D::View<'_>,
+        outcome: D::View<'_>,
         rate: D::View<'_>,
     ) -> Result<(), DeviceError> {
         let from = parameters.trainable_from;
@@ -52,9 +55,10 @@ impl<D: Device> Adam<D> {
             self.m.from_offset_mut(from),
             self.v.from_offset_mut(from),
             parameters.gradients.from_offset(from),
-            loss,
+            outcome,
             rate,
             &self.constants,
-        )
+        )?;
+        parameters.put_averages_back(device, outcome)
     }
 }

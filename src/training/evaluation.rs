@@ -53,7 +53,11 @@ impl Answers {
         }
         answers.loss = sum / posters as f64;
         if !answers.loss.is_finite() {
-            return Err(TrainingError::Diverged { what: "the loss on held-out posters".into(), loss: answers.loss });
+            return Err(TrainingError::Diverged {
+                what: "the loss on held-out posters".into(),
+                value: answers.loss,
+                place: None,
+            });
         }
         Ok(Some(answers))
     }

@@ -1,11 +1,13 @@
 //! A model and its optimiser: one training step, and the way into a checkpoint and back.
 
-use super::TrainingError;
 use super::checkpoint::{self, Checkpoint, Metadata, NamedShape, first_moment, second_moment};
+use super::{TrainingError, numerics};
+use crate::checks::NonFinite;
+use crate::device::adam::OUTCOME;
 use crate::device::{Device, DeviceError, PixelFormat, Real};
 use crate::files::Disk;
 use crate::model::architecture::Place;
-use crate::model::{Batch, Extents, Model, ModelConfig, NamedTensor};
+use crate::model::{Batch, Extents, Model, ModelConfig, NamedTensor, Outcome};
 use crate::optim::Adam;
 use crate::parameters::{Arena, Span};
 use std::collections::{BTreeMap, VecDeque};
@@ -27,7 +29,7 @@ pub struct Learner<D: Device> {
     adam: Adam<D>,
     /// The batch that steps read, and the step as the device remembers it.
     current: Option<(Batch<D>, D::Plan)>,
-    /// Steps whose loss nobody has asked for yet, the oldest first: their numbers and their losses.
+    /// Steps whose outcome nobody has asked for yet, the oldest first: their numbers and their outcomes.
     submitted: VecDeque<(u64, D::Arriving)>,
 }
 
@@ -60,7 +62,7 @@ impl<D: Device> Learner<D> {
         &mut self.model
     }
 
-    /// Starts a step on a batch of `images` at learning rate `rate`. [`loss`](Self::loss) waits for its end; until then the
+    /// Starts a step on a batch of `images` at learning rate `rate`. [`outcome`](Self::outcome) waits for its end; until then the
     /// next batch's pixels may be uploaded, and the next step submitted.
     ///
     /// # Errors
@@ -91,28 +93,46 @@ impl<D: Device> Learner<D> {
         let (model, adam) = (&mut self.model, &mut self.adam);
         device.repeat(plan, || -> Result<(), DeviceError> {
             model.gradients(batch)?;
-            adam.step(&device, model.parameters_mut(), batch.loss_view(), batch.rate())
+            adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rate())
         })?;
-        self.submitted.push_back((adam.t, device.fetch(batch.loss_view())?));
+        self.submitted.push_back((adam.t, device.fetch(batch.outcome_view())?));
         Ok(())
     }
 
-    /// Whether [`loss`](Self::loss) would answer without waiting.
-    pub fn has_loss(&self) -> bool {
-        self.submitted.front().is_some_and(|(_, loss)| self.model.device().is_here(loss))
+    /// Whether [`outcome`](Self::outcome) would answer without waiting.
+    pub fn has_outcome(&self) -> bool {
+        self.submitted.front().is_some_and(|(_, outcome)| self.model.device().is_here(outcome))
     }
 
-    /// The loss of the oldest step that was submitted and not yet asked for, once it is done; not a number if there is none.
+    /// The outcome of the oldest step that was submitted and not yet asked for, once it is done; none of its numbers is one if
+    /// there is no such step.
     ///
     /// # Errors
-    /// The device's, and [`TrainingError::Diverged`] if the loss is no number; that step has then left the weights alone.
-    pub fn loss(&mut self) -> Result<f64, TrainingError> {
-        let Some((step, loss)) = self.submitted.pop_front() else { return Ok(f64::NAN) };
-        let loss = self.model.device().receive(loss)?[0].into();
-        if !loss.is_finite() {
-            return Err(TrainingError::Diverged { what: format!("the loss of step {step}"), loss });
+    /// The device's, and [`TrainingError::Diverged`] if a number of the outcome is not finite. That step has then left weights,
+    /// moments and running averages as they were; steps submitted behind it have been done from there, and have outcomes of
+    /// their own.
+    pub fn outcome(&mut self) -> Result<Outcome, TrainingError> {
+        let Some((step, outcome)) = self.submitted.pop_front() else { return Ok(Outcome::new(&[f64::NAN; OUTCOME])) };
+        let outcome = Outcome::new(&self.model.device().receive(outcome)?);
+        match outcome.fault() {
+            Some((what, value)) => {
+                Err(TrainingError::Diverged { what: format!("{what} of step {step}"), value, place: None })
+            }
+            None => Ok(outcome),
         }
-        Ok(loss)
+    }
+
+    /// Where the step submitted last went wrong: does it once more, looks at every result, and moves nothing. To be asked after a
+    /// bad [`outcome`](Self::outcome) and before the next step is submitted, so that batch and weights are those of that step.
+    /// None if every number is finite, and if no step was submitted yet.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn first_non_finite(&mut self) -> Result<Option<NonFinite>, TrainingError> {
+        match &mut self.current {
+            Some((batch, _)) => Ok(numerics::first_non_finite(&mut self.model, batch)?),
+            None => Ok(None),
+        }
     }
 
     /// Forgets the steps whose loss nobody has asked for: the weights are about to be replaced.

@@ -2,8 +2,8 @@
 //!
 //! A run is a [`config`] (everything needed to repeat it) and a [`run_folder`] that holds it: logs, and [`checkpoint`]s
 //! written through the small I/O trait of [`files`](crate::files). The [`trainer`] takes a [`learner`], a model with its optimiser, through
-//! the epochs, from weights that [`start`] reads if there are any; [`evaluation`] asks the model about posters it did not learn from, and
-//! [`profiling`] measures steps.
+//! the epochs, from weights that [`start`] reads if there are any; [`evaluation`] asks the model about posters it did not learn from,
+//! [`profiling`] measures steps, and [`numerics`] finds out where in a bad step the first number went wrong.
 
 pub mod bounds;
 pub mod checkpoint;
@@ -11,11 +11,13 @@ pub mod config;
 pub mod evaluation;
 pub mod history;
 pub mod learner;
+pub mod numerics;
 pub mod profiling;
 pub mod run_folder;
 pub mod start;
 pub mod trainer;
 
+use crate::checks::NonFinite;
 use crate::data::Split;
 use crate::data::loader::LoaderError;
 use crate::data::tensor_file::TensorFileError;
@@ -25,6 +27,11 @@ use bounds::OutOfBounds;
 use checkpoint::CheckpointError;
 use run_folder::RunFolderError;
 use std::path::PathBuf;
+
+/// Where a bad number was, for the end of a message.
+fn told(place: Option<&NonFinite>) -> String {
+    place.map_or(String::new(), |place| format!(" ({place})"))
+}
 
 /// Why a run could not begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -50,13 +57,15 @@ pub enum TrainingError {
     /// The run folder's.
     #[error(transparent)]
     RunFolder(#[from] RunFolderError),
-    /// A loss that is no number.
-    #[error("{what} is {loss}: the weights have diverged")]
+    /// A loss, or a norm that goes with it, that is no number.
+    #[error("{what} is {value}: the weights have diverged{}", told(place.as_deref()))]
     Diverged {
-        /// Which loss, and when.
+        /// Which number, and when.
         what: String,
         /// Its value.
-        loss: f64,
+        value: f64,
+        /// Where the first such number was, if that was looked for.
+        place: Option<Box<NonFinite>>,
     },
     /// Nothing to train on, or nothing to choose the best epoch by.
     #[error("{} has no {} posters; prepare it from more films, or with another --split", path.display(), split.name())]

@@ -394,7 +394,8 @@ mod tests {
     use super::*;
 
     fn step(step: u64) -> StepRow {
-        StepRow { step, loss: 0.1 + step as f64, learning_rate: 1e-3, images_per_second: 1.0 / 3.0 }
+        let loss = 0.1 + step as f64;
+        StepRow { step, loss, learning_rate: 1e-3, gradient_norm: 2.5, images_per_second: 1.0 / 3.0 }
     }
 
     fn epoch(epoch: u32, step: u64) -> EpochRow {
@@ -441,8 +442,25 @@ mod tests {
         run.cut_back(&Progress::default()).unwrap();
         run.log_step(&step(1)).unwrap();
         let text = fs::read_to_string(folder.path().join("steps.csv")).unwrap();
-        assert_eq!(text.lines().next(), Some("step,loss,learning_rate,images_per_second"), "a header all the same");
+        assert_eq!(
+            text.lines().next(),
+            Some("step,loss,learning_rate,images_per_second,gradient_norm"),
+            "a header all the same"
+        );
         assert_eq!(text.lines().count(), 2);
+    }
+
+    #[test]
+    fn a_log_without_gradient_norms_goes_on_with_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = RunFolder::create(folder.path(), &RunConfig::default()).unwrap();
+        let path = folder.path().join("steps.csv");
+        fs::write(&path, "step,loss,learning_rate,images_per_second\n1,0.5,0.001,30\n").unwrap();
+        run.cut_back(&Progress { step: 1, total_steps: 1, ..Progress::default() }).unwrap();
+        run.log_step(&step(2)).unwrap();
+        let steps = csv::Reader::from_path(path).unwrap().deserialize().collect::<Result<Vec<StepRow>, _>>().unwrap();
+        let first = StepRow { step: 1, loss: 0.5, learning_rate: 1e-3, gradient_norm: 0.0, images_per_second: 30.0 };
+        assert_eq!(steps, [first, step(2)]);
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //! in bfloat16 and 64 in float, blocks that share the rows; and what no tolerance would see.
 
 use super::batch_norm::Passes;
+use super::head::check_bad_numbers;
 use super::pool::{Global, MaxPool};
-use super::{Array, agree, cuda, grid, grid_norm, narrow};
+use super::{Array, agree, cuda, grid, grid_norm, narrow, numbers};
 use onesheet::device::cuda::Precision;
 use onesheet::device::cuda::modules::Module;
 use onesheet::device::{
-    BatchNormKernels, Device, DeviceError, GlobalPoolShape, InputTransform, Memory, PoolKernels, PoolShape,
-    ReduceEpilogue, Rows,
+    AdamKernels, BatchNormKernels, Device, DeviceError, GlobalPoolShape, InputTransform, Memory, PoolKernels,
+    PoolShape, ReduceEpilogue, Rows,
 };
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
@@ -83,6 +84,25 @@ fn sums_repeat_bit_for_bit() {
         let first = once();
         assert!((0..4).all(|_| once() == first), "sums differ from run to run on {}", device.name());
     }
+}
+
+/// A hundred norms of ten blocks' numbers: the last block adds up what the others left, in their order.
+#[test]
+fn norms_repeat_bit_for_bit() {
+    let device = cuda::device(Precision::F32);
+    let x = Array::new(&device, &numbers(1, 10 * 16_384 - 5));
+    let once = || {
+        let mut sum = Array::blank(&device, 1);
+        device.squared_norm(sum.view_mut(), x.suffix(1)).unwrap();
+        device.download(sum.view()).unwrap()[0].to_bits()
+    };
+    let first = once();
+    assert!((0..100).all(|_| once() == first), "norms differ from run to run");
+}
+
+#[test]
+fn a_norm_loses_no_bad_number() {
+    check_bad_numbers(&cuda::device(Precision::F32));
 }
 
 /// The channels of `found` that hold a NaN.

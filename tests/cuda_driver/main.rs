@@ -183,8 +183,8 @@ fn a_run() {
         }
         let pixels = device.upload_pixels(&[9; 3 * 21 * 21 * 3], &[Placement::default(); 3]).unwrap();
         learner.submit(pixels, 3, &format, &[1; 21], &[1.0; 7], 1e-5).unwrap();
-        while learner.has_loss() {
-            learner.loss().unwrap();
+        while learner.has_outcome() {
+            learner.outcome().unwrap();
         }
     }
     assert!(!device.measured().unwrap().is_empty());

@@ -108,34 +108,107 @@ impl Case for Loss {
     }
 }
 
+/// The outcome of a sound step.
+pub const SOUND: [f64; 3] = [1.0, 2.0, 3.0];
+
 /// Three steps of Adam.
 #[derive(Debug)]
 pub struct Adam {
     pub len: usize,
     /// Parameters in front that do not train; those of the moments may be another number.
     pub frozen: [usize; 2],
-    pub loss: f64,
+    pub outcome: [f64; 3],
     pub seed: u64,
 }
 
 impl Case for Adam {
     fn run<D: Device>(&self, device: &D) -> Vec<Output> {
-        let Adam { len, frozen: [frozen, shift], loss, seed } = *self;
+        let Adam { len, frozen: [frozen, shift], ref outcome, seed } = *self;
         let mut w = Array::weights(device, &numbers(seed, frozen + len));
         let [mut m, mut v] = [(); 2].map(|()| Array::new(device, &vec![0.0; shift + len]));
         for t in 1..=3 {
             let gradients = Array::new(device, &numbers(seed + t, frozen + len));
             let constants = AdamConstants::default();
-            let (loss, rate) = (Array::new(device, &[loss]), constants.corrected_rate(1e-3, t));
+            let (outcome, rate) = (Array::new(device, outcome), constants.corrected_rate(1e-3, t));
             let rate = Array::new(device, &[f64::from(rate as f32)]);
             let (w, m, v) = (w.suffix_mut(frozen), m.suffix_mut(shift), v.suffix_mut(shift));
-            device.adam(w, m, v, gradients.suffix(frozen), loss.view(), rate.view(), &constants).unwrap();
+            device.adam(w, m, v, gradients.suffix(frozen), outcome.view(), rate.view(), &constants).unwrap();
         }
         vec![
             w.output(device, "w", 4.0 * EPSILON),
             m.output(device, "m", 4.0 * EPSILON),
             v.output(device, "v", 4e-3 * EPSILON),
         ]
+    }
+}
+
+/// A squared norm, of numbers that begin anywhere.
+#[derive(Debug)]
+pub struct Norm {
+    pub len: usize,
+    /// Elements in front that do not count.
+    pub frozen: usize,
+    /// What the numbers are: one for all, or drawn.
+    pub all: Option<f64>,
+    pub seed: u64,
+}
+
+impl Case for Norm {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let Norm { len, frozen, all, seed } = *self;
+        let values = match all {
+            Some(value) => vec![f64::from(value as f32); frozen + len],
+            None => numbers(seed, frozen + len),
+        };
+        let sum = values[frozen..].iter().map(|x| x * x).sum::<f64>();
+        vec![Output::new("sum", vec![norm(device, &values, frozen)], 16.0 * EPSILON * sum)]
+    }
+}
+
+/// The squared norm of what stands behind the first `frozen` values.
+fn norm<D: Device>(device: &D, values: &[f64], frozen: usize) -> f64 {
+    let (x, mut sum) = (Array::new(device, values), Array::blank(device, 1));
+    device.squared_norm(sum.view_mut(), x.suffix(frozen)).unwrap();
+    sum.output(device, "sum", 0.0).values[0]
+}
+
+/// Panics unless a number that is not finite shows in a norm wherever it stands, and one as large as a gradient never gets
+/// shows as well, but nothing smaller.
+pub fn check_bad_numbers<D: Device>(device: &D) {
+    for (len, at) in
+        [1usize, 6, 40_001].into_iter().flat_map(|len| [0, 1, 2, 3, 4, 5, 16_384, 16_385, len - 1].map(|at| (len, at)))
+    {
+        let sound = numbers(1, 1 + len);
+        for (bad, shows) in
+            [(f64::NAN, true), (f64::INFINITY, true), (f64::NEG_INFINITY, true), (2e19, true), (1e19, false)]
+        {
+            let mut values = sound.clone();
+            values[1 + at.min(len - 1)] = bad;
+            let found = norm(device, &values, 1);
+            assert_eq!(!found.is_finite(), shows, "{bad} at {at} of {len} gives {found}");
+            assert_eq!(found.is_nan(), bad.is_nan(), "{bad} at {at} of {len} gives {found}");
+        }
+        // What stands in front does not count.
+        let mut values = sound;
+        values[0] = f64::NAN;
+        assert!(norm(device, &values, 1).is_finite());
+    }
+}
+
+/// The way back from a step.
+#[derive(Debug)]
+pub struct Restore {
+    pub len: usize,
+    pub outcome: [f64; 3],
+    pub seed: u64,
+}
+
+impl Case for Restore {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let Restore { len, ref outcome, seed } = *self;
+        let (mut to, from) = (Array::new(device, &numbers(seed, len)), Array::new(device, &numbers(seed + 1, len)));
+        device.restore(to.view_mut(), from.view(), Array::new(device, outcome).view()).unwrap();
+        vec![to.output(device, "to", 0.0)]
     }
 }
 
@@ -206,16 +279,41 @@ fn losses() {
 fn adam() {
     for (seed, len) in [1, 100, 16_385].into_iter().enumerate() {
         for frozen in [[0, 0], [1, 1], [6, 6], [7, 3], [5, 0]] {
-            agree(&Adam { len, frozen, loss: 1.0, seed: 10 * seed as u64 });
+            agree(&Adam { len, frozen, outcome: SOUND, seed: 10 * seed as u64 });
         }
     }
 }
 
 #[test]
-fn adam_leaves_the_weights_of_a_run_that_diverged() {
-    for loss in [f64::NAN, f64::INFINITY] {
-        agree(&Adam { len: 100, frozen: [2, 2], loss, seed: 3 });
+fn a_bad_step_moves_nothing_and_goes_back() {
+    for (at, bad) in (0..3).flat_map(|at| [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(|bad| (at, bad))) {
+        let mut outcome = SOUND;
+        outcome[at] = bad;
+        agree(&Adam { len: 100, frozen: [2, 2], outcome, seed: 3 });
+        agree(&Restore { len: 300, outcome, seed: 3 });
     }
+    for len in [0, 1, 255, 256, 257] {
+        agree(&Restore { len, outcome: SOUND, seed: 3 });
+        agree(&Restore { len, outcome: [f64::NAN; 3], seed: 3 });
+    }
+}
+
+/// Blocks of 16384 on CUDA and on the processor.
+#[test]
+fn norms() {
+    let lens = [0, 1, 3, 4, 5, 8, 63, 1023, 1024, 1025, 16_383, 16_384, 16_385, 16_388, 32_769, 50_000];
+    for (seed, len) in lens.into_iter().enumerate() {
+        for frozen in [0, 1, 2, 3, 4, 7] {
+            agree(&Norm { len, frozen, all: None, seed: 10 * seed as u64 });
+        }
+    }
+}
+
+/// Added one to the other in `f32`, a million equal numbers lose three digits.
+#[test]
+fn norms_of_many_numbers_keep_their_digits() {
+    agree(&Norm { len: 1_000_003, frozen: 1, all: Some(1e-3), seed: 0 });
+    agree(&Norm { len: 70_000, frozen: 0, all: Some(1e16), seed: 0 });
 }
 
 #[test]

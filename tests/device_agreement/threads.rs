@@ -3,7 +3,7 @@
 use super::Case;
 use super::batch_norm::Passes;
 use super::conv::{Conv, FUSED, Fusions, PLAIN};
-use super::head::{Adam, Dense, Elements, Image};
+use super::head::{Adam, Dense, Elements, Image, Norm, SOUND, check_bad_numbers};
 use super::pool::{Global, MaxPool};
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{ConvShape, DenseShape, GlobalPoolShape, ImageShape, PixelFormat, PoolShape, Rows};
@@ -44,6 +44,11 @@ fn a_dependence_on_threads_is_seen() {
 }
 
 #[test]
+fn a_norm_loses_no_bad_number() {
+    check_bad_numbers(&Cpu::new());
+}
+
+#[test]
 fn convolutions_repeat() {
     let conv = |input, k, filter, stride, pad| ConvShape::new(input, k, [filter, filter], stride, pad).unwrap();
     let shapes = [
@@ -71,7 +76,8 @@ fn all_else_repeats() {
         repeats(Dense { shape: DenseShape { n, inputs, outputs }, relu: true, offset: 0, seed: 4 });
     }
     repeats(Elements { len: 100_001, seed: 5 });
-    repeats(Adam { len: 100_001, frozen: [0, 0], loss: 1.0, seed: 6 });
+    repeats(Adam { len: 100_001, frozen: [0, 0], outcome: SOUND, seed: 6 });
+    repeats(Norm { len: 1_000_001, frozen: 1, all: None, seed: 8 });
     let format = PixelFormat { order: [2, 1, 0], scale: 0.5, shift: [1.0, 2.0, 3.0] };
     repeats(Image { shape: ImageShape { n: 9, size: 31 }, format, seed: 7 });
 }

@@ -90,7 +90,7 @@ impl Network {
         let targets = Tensor::from_host(&Reference, [POSTERS, GENRES], &targets)?;
         let class_weights = Tensor::from_host(&Reference, [GENRES], &seeded(5, GENRES, 0.5, 2.0))?;
         let mut loss = Tensor::new(&Reference, [1], Storage::Full)?;
-        let dlogits = binary_cross_entropy(&Reference, &mut loss, &logits, targets.view(), class_weights.view())?;
+        let dlogits = binary_cross_entropy(&Reference, loss.view_mut(), &logits, targets.view(), class_weights.view())?;
         let loss = loss.to_host(&Reference)?[0];
         let Some(slot) = slot else { return Ok((loss, None)) };
         tape.backward(slot, dlogits, &mut parameters)?;

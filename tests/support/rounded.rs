@@ -8,6 +8,7 @@ use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::Precision;
 use onesheet::device::image::HostPixels;
 use onesheet::device::*;
+use std::cell::Cell;
 use std::ops::Range;
 
 /// The processor computing as CUDA does in a precision.
@@ -16,6 +17,8 @@ pub struct Rounded {
     pub precision: Precision,
     /// Whether numbers come back as late as they may: whoever can go on without them must.
     pub late: bool,
+    /// A kernel that finds the gradients of a layer's parameters, and how many calls of it go well before one leaves a NaN.
+    pub spoilt: Cell<Option<(&'static str, usize)>>,
 }
 
 /// A buffer that knows what it holds.
@@ -56,6 +59,18 @@ impl Rounded {
     /// What a dense layer's product keeps of one.
     fn dense_factor(&self, x: f32) -> f32 {
         if self.precision == Precision::F32 { x } else { tf32(x) }
+    }
+
+    /// Puts a NaN into what a kernel found, if it is the one to spoil and its time has come.
+    fn spoil(&self, kernel: &str, gradient: &mut [f32]) {
+        match self.spoilt.get() {
+            Some((name, 0)) if name == kernel => {
+                gradient[0] = f32::NAN;
+                self.spoilt.set(None);
+            }
+            Some((name, calls)) if name == kernel => self.spoilt.set(Some((name, calls - 1))),
+            _ => {}
+        }
     }
 
     fn store(&self, values: &mut [f32]) {
@@ -240,7 +255,9 @@ impl ConvKernels for Rounded {
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
         let (dy, x) = (self.factors(&self.gradient(dy, shape.k), shape), self.input(x.data, transform, shape));
-        self.inner.conv_backward_weights(dw.data, OutputGradient::Ready(&dy), &x, None, shape)
+        self.inner.conv_backward_weights(dw.data, OutputGradient::Ready(&dy), &x, None, shape)?;
+        self.spoil("conv_backward_weights", dw.data);
+        Ok(())
     }
 
     fn conv_backward_bias(
@@ -318,7 +335,9 @@ impl BatchNormKernels for Rounded {
         shape: Rows,
     ) -> Result<(), DeviceError> {
         let (dgamma, dbeta) = (dgamma.data, dbeta.data);
-        self.inner.batch_norm_backward_finalise(k.data, dgamma, dbeta, sums.data, gamma.data, norm.data, shape)
+        self.inner.batch_norm_backward_finalise(k.data, dgamma, dbeta, sums.data, gamma.data, norm.data, shape)?;
+        self.spoil("batch_norm_backward_finalise", dbeta);
+        Ok(())
     }
 
     fn residual_forward(
@@ -455,7 +474,9 @@ impl DenseKernels for Rounded {
         shape: &DenseShape,
     ) -> Result<(), DeviceError> {
         let (dz, x) = (self.dense_factors(dz.data), self.dense_factors(x.data));
-        self.inner.dense_backward_weights(dw.data, db.data, &dz, &x, shape)
+        self.inner.dense_backward_weights(dw.data, db.data, &dz, &x, shape)?;
+        self.spoil("dense_backward_weights", db.data);
+        Ok(())
     }
 
     fn relu_backward(&self, dz: ViewMut<'_>, dy: View<'_>, y: View<'_>) -> Result<(), DeviceError> {
@@ -482,17 +503,25 @@ impl LossKernels for Rounded {
 }
 
 impl AdamKernels for Rounded {
+    fn squared_norm(&self, sum: ViewMut<'_>, x: View<'_>) -> Result<(), DeviceError> {
+        self.inner.squared_norm(sum.data, x.data)
+    }
+
     fn adam(
         &self,
         w: ViewMut<'_>,
         m: ViewMut<'_>,
         v: ViewMut<'_>,
         gradients: View<'_>,
-        loss: View<'_>,
+        outcome: View<'_>,
         rate: View<'_>,
         constants: &AdamConstants,
     ) -> Result<(), DeviceError> {
-        self.inner.adam(w.data, m.data, v.data, gradients.data, loss.data, rate.data, constants)
+        self.inner.adam(w.data, m.data, v.data, gradients.data, outcome.data, rate.data, constants)
+    }
+
+    fn restore(&self, to: ViewMut<'_>, from: View<'_>, outcome: View<'_>) -> Result<(), DeviceError> {
+        self.inner.restore(to.data, from.data, outcome.data)
     }
 }
 

@@ -1,25 +1,38 @@
-//! Adam: one streaming pass over four arenas.
+//! The end of a step: Adam is one streaming pass over four arenas, the norm in front of it one over one.
 
 use super::memory::{CHUNK, Cpu};
 use super::simd::simd;
-use crate::device::adam::{ADAM_FLOPS, check_adam};
-use crate::device::{AdamConstants, AdamKernels, DeviceError};
+use crate::device::adam::{ADAM_FLOPS, OUTCOME, SQUARED_NORM_FLOPS, check_adam, check_restore};
+use crate::device::{AdamConstants, AdamKernels, DeviceError, check_lengths};
 use rayon::prelude::*;
 
+/// Sums that a chunk's squares go to in turn, so that they are added side by side.
+const LANES: usize = 16;
+
 impl AdamKernels for Cpu {
+    fn squared_norm(&self, sum: &mut [f32], x: &[f32]) -> Result<(), DeviceError> {
+        check_lengths("squared_norm", &[("sum", sum.len(), 1)])?;
+        let _clock = self.clock("squared_norm", SQUARED_NORM_FLOPS * x.len() as u64, x.len(), 1);
+        let mut partials = vec![0.0; x.len().div_ceil(CHUNK)];
+        partials.par_iter_mut().zip(x.par_chunks(CHUNK)).for_each(|(partial, x)| add_squares(x, partial));
+        // The chunks follow from the length, and their sums are added in order: no thread has a say.
+        sum[0] = partials.iter().sum::<f64>() as f32;
+        Ok(())
+    }
+
     fn adam(
         &self,
         w: &mut [f32],
         m: &mut [f32],
         v: &mut [f32],
         gradients: &[f32],
-        loss: &[f32],
+        outcome: &[f32],
         rate: &[f32],
         constants: &AdamConstants,
     ) -> Result<(), DeviceError> {
-        check_adam(w.len(), m.len(), v.len(), gradients.len(), loss.len(), rate.len())?;
-        let _clock = self.clock("adam", ADAM_FLOPS * w.len() as u64, 4 * w.len() + 2, 3 * w.len());
-        if !loss[0].is_finite() {
+        check_adam(w.len(), m.len(), v.len(), gradients.len(), outcome.len(), rate.len())?;
+        let _clock = self.clock("adam", ADAM_FLOPS * w.len() as u64, 4 * w.len() + OUTCOME + 1, 3 * w.len());
+        if !is_sound(outcome) {
             return Ok(());
         }
         let rate = rate[0];
@@ -30,9 +43,39 @@ impl AdamKernels for Cpu {
             .for_each(|(w, m, v, g)| update(w, m, v, g, rate, towards_g, towards_g2, epsilon));
         Ok(())
     }
+
+    fn restore(&self, to: &mut [f32], from: &[f32], outcome: &[f32]) -> Result<(), DeviceError> {
+        check_restore(to.len(), from.len(), outcome.len())?;
+        // After a sound step, which nearly all are, it reads the outcome and nothing else.
+        let _clock = self.clock("restore", 0, OUTCOME, 0);
+        if !is_sound(outcome) {
+            to.copy_from_slice(from);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a step's numbers are all finite.
+fn is_sound(outcome: &[f32]) -> bool {
+    outcome.iter().all(|number| number.is_finite())
 }
 
 simd! {
+    /// `sum += Σ x²`. Squares of `f32` are exact in `f64`, and none is too large for it.
+    fn add_squares(x: &[f32], sum: &mut f64) {
+        let mut lanes = [0.0; LANES];
+        let groups = x.chunks_exact(LANES);
+        for (lane, x) in lanes.iter_mut().zip(groups.remainder()) {
+            *lane += f64::from(*x) * f64::from(*x);
+        }
+        for group in groups {
+            for (lane, x) in lanes.iter_mut().zip(group) {
+                *lane += f64::from(*x) * f64::from(*x);
+            }
+        }
+        *sum += lanes.iter().sum::<f64>();
+    }
+
     /// One chunk's step.
     fn update(
         w: &mut [f32],

@@ -1,14 +1,14 @@
-//! Adam: one launch over the arena.
+//! The end of a step: launches of `kernels/adam.cu`.
 
 use super::Cuda;
 use super::kernels::Launch;
 use super::memory::{View, ViewMut};
 use super::modules::Module;
-use crate::device::adam::{ADAM_FLOPS, check_adam};
-use crate::device::{AdamConstants, AdamKernels, DeviceError, Work};
+use crate::device::adam::{ADAM_FLOPS, OUTCOME, SQUARED_NORM_FLOPS, check_adam, check_restore};
+use crate::device::{AdamConstants, AdamKernels, DeviceError, Work, check_lengths};
 use cudarc::driver::DeviceRepr;
 
-/// Arguments of `adam` in `kernels/adam.cu`.
+/// Argument of `adam`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 struct Adam {
@@ -17,7 +17,7 @@ struct Adam {
     v: u64,
     narrow: u64,
     gradients: u64,
-    loss: u64,
+    outcome: u64,
     rate: u64,
     count: i32,
     head: i32,
@@ -30,8 +30,49 @@ struct Adam {
 // SAFETY: plain numbers, laid out as the kernel declares them.
 unsafe impl DeviceRepr for Adam {}
 
+/// Argument of `squared_norm`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct SquaredNorm {
+    sum: u64,
+    x: u64,
+    partials: u64,
+    ticket: u64,
+    count: i32,
+    head: i32,
+    quads: i32,
+}
+
+// SAFETY: plain numbers, laid out as the kernel declares them.
+unsafe impl DeviceRepr for SquaredNorm {}
+
+/// Argument of `restore`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct Restore {
+    to: u64,
+    from: u64,
+    outcome: u64,
+    count: i32,
+}
+
+// SAFETY: plain numbers, laid out as the kernel declares them.
+unsafe impl DeviceRepr for Restore {}
+
+/// Groups of four elements that a block of `squared_norm` adds up.
+const QUADS: i32 = 4096;
+
+/// Bytes of a step's outcome.
+const OUTCOME_BYTES: u64 = (OUTCOME * size_of::<f32>()) as u64;
+
+/// A number of elements as the kernels count them.
+fn counted(kernel: &'static str, elements: usize) -> Result<i32, DeviceError> {
+    i32::try_from(elements)
+        .map_err(|_| DeviceError::Shape { kernel, reason: format!("{elements} elements, at most 2³¹") })
+}
+
 /// How many of `count` elements stand before the first that is on 16 bytes in all arenas: all, if there is none.
-fn unaligned_head(arenas: [u64; 4], count: i32) -> i32 {
+fn unaligned_head(arenas: &[u64], count: i32) -> i32 {
     let first = arenas[0] % 16;
     match arenas.iter().all(|address| address % 16 == first) {
         true => count.min(((16 - first) % 16 / 4) as i32),
@@ -40,26 +81,47 @@ fn unaligned_head(arenas: [u64; 4], count: i32) -> i32 {
 }
 
 impl AdamKernels for Cuda {
+    fn squared_norm(&self, sum: ViewMut<'_>, x: View<'_>) -> Result<(), DeviceError> {
+        const KERNEL: &str = "squared_norm";
+        check_lengths(KERNEL, &[("sum", sum.len(), 1)])?;
+        let count = counted(KERNEL, x.len())?;
+        let head = unaligned_head(&[x.address()], count);
+        let quads = (count - head) / 4;
+        let blocks = (quads as u32).div_ceil(QUADS as u32).max(1);
+        let workspace = self.workspace(4 * blocks as usize)?;
+        let arguments = SquaredNorm {
+            sum: sum.address(),
+            x: x.address(),
+            partials: workspace.address(),
+            ticket: self.tickets(KERNEL, 1)?,
+            count,
+            head,
+            quads,
+        };
+        let work = Work {
+            reads: 4 * count as u64,
+            writes: 4 * u64::from(blocks) + 4,
+            flops: SQUARED_NORM_FLOPS * count as u64,
+        };
+        self.launch(Module::Adam, KERNEL, Launch { grid: [blocks, 1, 1], block: 256, shared: 0, work }, &arguments)
+    }
+
     fn adam(
         &self,
         w: ViewMut<'_>,
         m: ViewMut<'_>,
         v: ViewMut<'_>,
         gradients: View<'_>,
-        loss: View<'_>,
+        outcome: View<'_>,
         rate: View<'_>,
         constants: &AdamConstants,
     ) -> Result<(), DeviceError> {
-        check_adam(w.len(), m.len(), v.len(), gradients.len(), loss.len(), rate.len())?;
-        let Ok(count) = i32::try_from(w.len()) else {
-            return Err(DeviceError::Shape {
-                kernel: "adam", reason: format!("{} parameters, at most 2³¹", w.len())
-            });
-        };
+        check_adam(w.len(), m.len(), v.len(), gradients.len(), outcome.len(), rate.len())?;
+        let count = counted("adam", w.len())?;
         if count == 0 {
             return Ok(());
         }
-        let head = unaligned_head([w.address(), m.address(), v.address(), gradients.address()], count);
+        let head = unaligned_head(&[w.address(), m.address(), v.address(), gradients.address()], count);
         let quads = (count - head) / 4;
         let threads = (count - 3 * quads) as u32;
         let arguments = Adam {
@@ -68,7 +130,7 @@ impl AdamKernels for Cuda {
             v: v.address(),
             narrow: w.narrow().unwrap_or(0),
             gradients: gradients.address(),
-            loss: loss.address(),
+            outcome: outcome.address(),
             rate: rate.address(),
             count,
             head,
@@ -78,10 +140,26 @@ impl AdamKernels for Cuda {
             epsilon: constants.epsilon as f32,
         };
         let (parameters, copy) = (count as u64, if w.narrow().is_some() { 2 } else { 0 });
-        let work =
-            Work { reads: 16 * parameters + 8, writes: (12 + copy) * parameters, flops: ADAM_FLOPS * parameters };
+        let work = Work {
+            reads: 16 * parameters + OUTCOME_BYTES + 4,
+            writes: (12 + copy) * parameters,
+            flops: ADAM_FLOPS * parameters,
+        };
         let launch = Launch { grid: [threads.div_ceil(256), 1, 1], block: 256, shared: 0, work };
         self.launch(Module::Adam, "adam", launch, &arguments)
+    }
+
+    fn restore(&self, to: ViewMut<'_>, from: View<'_>, outcome: View<'_>) -> Result<(), DeviceError> {
+        check_restore(to.len(), from.len(), outcome.len())?;
+        let count = counted("restore", to.len())?;
+        if count == 0 {
+            return Ok(());
+        }
+        let (to, from, outcome) = (to.address(), from.address(), outcome.address());
+        // After a sound step, which nearly all are, it reads the outcome and nothing else.
+        let work = Work { reads: OUTCOME_BYTES, ..Work::default() };
+        let launch = Launch { grid: [(count as u32).div_ceil(256), 1, 1], block: 256, shared: 0, work };
+        self.launch(Module::Adam, "restore", launch, &Restore { to, from, outcome, count })
     }
 }
 
@@ -91,10 +169,10 @@ mod tests {
 
     #[test]
     fn vectors_begin_where_all_arenas_are_aligned() {
-        assert_eq!(unaligned_head([0, 256, 512, 1024], 100), 0);
-        assert_eq!(unaligned_head([4, 260, 516, 1028], 100), 3);
-        assert_eq!(unaligned_head([12, 28, 12, 44], 100), 1);
-        assert_eq!(unaligned_head([4, 4, 4, 4], 2), 2);
-        assert_eq!(unaligned_head([4, 256, 516, 1028], 100), 100);
+        assert_eq!(unaligned_head(&[0, 256, 512, 1024], 100), 0);
+        assert_eq!(unaligned_head(&[4, 260, 516, 1028], 100), 3);
+        assert_eq!(unaligned_head(&[12, 28, 12, 44], 100), 1);
+        assert_eq!(unaligned_head(&[4, 4, 4, 4], 2), 2);
+        assert_eq!(unaligned_head(&[4, 256, 516, 1028], 100), 100);
     }
 }

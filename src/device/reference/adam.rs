@@ -1,22 +1,28 @@
-//! Adam, an element at a time.
+//! The end of a step, an element at a time.
 
 use super::Reference;
-use crate::device::adam::check_adam;
-use crate::device::{AdamConstants, AdamKernels, DeviceError};
+use crate::device::adam::{check_adam, check_restore};
+use crate::device::{AdamConstants, AdamKernels, DeviceError, check_lengths};
 
 impl AdamKernels for Reference {
+    fn squared_norm(&self, sum: &mut [f64], x: &[f64]) -> Result<(), DeviceError> {
+        check_lengths("squared_norm", &[("sum", sum.len(), 1)])?;
+        sum[0] = x.iter().map(|x| x * x).sum();
+        Ok(())
+    }
+
     fn adam(
         &self,
         w: &mut [f64],
         m: &mut [f64],
         v: &mut [f64],
         gradients: &[f64],
-        loss: &[f64],
+        outcome: &[f64],
         rate: &[f64],
         constants: &AdamConstants,
     ) -> Result<(), DeviceError> {
-        check_adam(w.len(), m.len(), v.len(), gradients.len(), loss.len(), rate.len())?;
-        if !loss[0].is_finite() {
+        check_adam(w.len(), m.len(), v.len(), gradients.len(), outcome.len(), rate.len())?;
+        if !outcome.iter().all(|number| number.is_finite()) {
             return Ok(());
         }
         for i in 0..w.len() {
@@ -24,6 +30,14 @@ impl AdamKernels for Reference {
             m[i] += (g - m[i]) * (1.0 - constants.beta1);
             v[i] += (g * g - v[i]) * (1.0 - constants.beta2);
             w[i] -= rate[0] * m[i] / (v[i].sqrt() + constants.epsilon);
+        }
+        Ok(())
+    }
+
+    fn restore(&self, to: &mut [f64], from: &[f64], outcome: &[f64]) -> Result<(), DeviceError> {
+        check_restore(to.len(), from.len(), outcome.len())?;
+        if !outcome.iter().all(|number| number.is_finite()) {
+            to.copy_from_slice(from);
         }
         Ok(())
     }
@@ -37,9 +51,12 @@ mod tests {
     /// Constants whose powers are short: √(1 − ¾ᵗ) and 1 − ½ᵗ.
     const SHORT: AdamConstants = AdamConstants { beta1: 0.5, beta2: 0.75, epsilon: 0.5 };
 
-    /// Step `t` at learning rate `rate`, on a finite loss.
+    /// The outcome of a sound step.
+    const SOUND: [f64; 3] = [1.0, 2.0, 3.0];
+
+    /// Step `t` at learning rate `rate`, a sound one.
     fn step(w: &mut [f64], m: &mut [f64], v: &mut [f64], g: &[f64], rate: f64, t: u64, constants: &AdamConstants) {
-        Reference.adam(w, m, v, g, &[1.0], &[constants.corrected_rate(rate, t)], constants).unwrap();
+        Reference.adam(w, m, v, g, &SOUND, &[constants.corrected_rate(rate, t)], constants).unwrap();
     }
 
     #[test]
@@ -77,18 +94,44 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_that_is_no_number_moves_nothing() {
-        for loss in [f64::NAN, f64::INFINITY] {
+    fn a_bad_step_moves_nothing_and_goes_back() {
+        for (at, bad) in (0..3).flat_map(|at| [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(|bad| (at, bad))) {
+            let mut outcome = SOUND;
+            outcome[at] = bad;
             let (mut w, mut m, mut v) = ([1.0], [2.0], [3.0]);
-            Reference.adam(&mut w, &mut m, &mut v, &[4.0], &[loss], &[0.1], &SHORT).unwrap();
-            assert_eq!([w[0], m[0], v[0]], [1.0, 2.0, 3.0]);
+            Reference.adam(&mut w, &mut m, &mut v, &[4.0], &outcome, &[0.1], &SHORT).unwrap();
+            assert_eq!([w[0], m[0], v[0]], [1.0, 2.0, 3.0], "{outcome:?}");
+            Reference.restore(&mut w, &[5.0], &outcome).unwrap();
+            assert_eq!(w, [5.0], "{outcome:?}");
+        }
+        let mut w = [1.0];
+        Reference.restore(&mut w, &[5.0], &SOUND).unwrap();
+        assert_eq!(w, [1.0]);
+    }
+
+    #[test]
+    fn a_norm_by_hand() {
+        let mut sum = [f64::NAN];
+        Reference.squared_norm(&mut sum, &[3.0, -4.0, 0.5]).unwrap();
+        assert_eq!(sum, [25.25]);
+        Reference.squared_norm(&mut sum, &[]).unwrap();
+        assert_eq!(sum, [0.0]);
+        for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            Reference.squared_norm(&mut sum, &[3.0, bad, 1.0]).unwrap();
+            assert!(!sum[0].is_finite(), "{bad}");
         }
     }
 
     #[test]
     fn wrong_lengths_name_the_operand() {
         let (mut w, mut m, mut v) = ([0.0; 2], [0.0; 2], [0.0; 1]);
-        let error = Reference.adam(&mut w, &mut m, &mut v, &[0.0; 2], &[0.0], &[0.0], &SHORT).unwrap_err();
+        let error = Reference.adam(&mut w, &mut m, &mut v, &[0.0; 2], &SOUND, &[0.0], &SHORT).unwrap_err();
         assert_eq!(error.to_string(), "adam: operand v has 1 elements, its shape asks for 2");
+        let error = Reference.adam(&mut w, &mut m, &mut [0.0; 2], &[0.0; 2], &[0.0], &[0.0], &SHORT).unwrap_err();
+        assert_eq!(error.to_string(), "adam: operand outcome has 1 elements, its shape asks for 3");
+        let error = Reference.restore(&mut w, &[0.0; 3], &SOUND).unwrap_err();
+        assert_eq!(error.to_string(), "restore: operand from has 3 elements, its shape asks for 2");
+        let error = Reference.squared_norm(&mut w, &[0.0; 3]).unwrap_err();
+        assert_eq!(error.to_string(), "squared_norm: operand sum has 2 elements, its shape asks for 1");
     }
 }

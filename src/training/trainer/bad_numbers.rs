@@ -23,9 +23,15 @@ impl<D: Device> Trainer<D> {
     /// `error` itself otherwise.
     pub(super) fn leave_out(
         &mut self,
-        error: TrainingError,
+        mut error: TrainingError,
         watch: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), TrainingError> {
+        if let TrainingError::Diverged { place, .. } = &mut error
+            && self.config.check_numerics
+        {
+            // No step was submitted behind it: see `at_once` in the loop.
+            *place = self.learner.first_non_finite()?.map(Box::new);
+        }
         self.bad_in_a_row += 1;
         let skips = self.config.on_bad_numbers == OnBadNumbers::Skip && self.bad_in_a_row < MOST_IN_A_ROW;
         if !(skips && matches!(error, TrainingError::Diverged { .. })) {

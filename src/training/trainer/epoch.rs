@@ -4,6 +4,7 @@ use super::{Ending, Event, Trainer};
 use crate::data::augmentation::Augmentation;
 use crate::data::loader::{Batch, Loader};
 use crate::device::Device;
+use crate::model::Outcome;
 use crate::training::TrainingError;
 use crate::training::checkpoint::Progress;
 use crate::training::config::RunConfig;
@@ -44,11 +45,11 @@ impl<D: Device> Trainer<D> {
                 // The next batch travels while the device works on this one.
                 staged = self.stage(&mut batches)?;
             }
-            // A loss is read while the next step runs, so that the device never waits for the host; unless it is here already, no
-            // step follows, a checkpoint is due, or somebody asks.
+            // An outcome is read while the next step runs, so that the device never waits for the host; unless it is here already, no
+            // step follows, a checkpoint is due, a bad one would be looked into, or somebody asks.
             let is_due = !is_last && self.is_save_due(folder);
-            let at_once = is_last || is_due || self.asks_at_once;
-            while !self.under_way.is_empty() && (at_once || self.under_way.len() > 1 || self.learner.has_loss()) {
+            let at_once = is_last || is_due || self.config.check_numerics || self.asks_at_once;
+            while !self.under_way.is_empty() && (at_once || self.under_way.len() > 1 || self.learner.has_outcome()) {
                 self.finish_step(folder, watch)?;
             }
             if is_last {
@@ -78,17 +79,17 @@ impl<D: Device> Trainer<D> {
 
     /// Waits for the oldest step under way, counts it and writes its row: the loss of one that was left out is not a number.
     fn finish_step(&mut self, folder: &mut RunFolder, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), TrainingError> {
-        let loss = self.learner.loss();
+        let outcome = self.learner.outcome();
         let learning_rate = self.under_way.pop_front().unwrap_or_default();
-        let loss = match loss {
-            Ok(loss) => {
+        let (loss, gradient_norm) = match outcome {
+            Ok(Outcome { loss, gradient_norm, .. }) => {
                 self.bad_in_a_row = 0;
                 self.progress.loss_sum += loss;
-                loss
+                (loss, gradient_norm)
             }
             Err(error) => {
                 self.leave_out(error, watch)?;
-                f64::NAN
+                (f64::NAN, f64::NAN)
             }
         };
         self.progress.step += 1;
@@ -96,7 +97,7 @@ impl<D: Device> Trainer<D> {
         let images_per_second = self.config.batch as f64 / self.clock.elapsed().as_secs_f64();
         self.clock = Instant::now();
         let Progress { epoch, step: done, total_steps: step, .. } = self.progress;
-        let row = StepRow { step, loss, learning_rate, images_per_second };
+        let row = StepRow { step, loss, learning_rate, images_per_second, gradient_norm };
         folder.log_step(&row)?;
         watch(Event::Step { row: &row, epoch, done, steps: self.steps_per_epoch() });
         Ok(())

@@ -214,7 +214,7 @@ impl Arena {
 
     /// Gives `to` the marks of `from`.
     pub fn copy_marks(&self, from: u64, to: u64, bytes: u64) {
-        if (from - to).is_multiple_of(64) {
+        if from.wrapping_sub(to).is_multiple_of(64) {
             for (at, length) in pieces(to, bytes) {
                 let offset = at - self.base;
                 let mask = u64::MAX >> (64 - length) << (offset % 64);
