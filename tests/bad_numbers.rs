@@ -1,0 +1,163 @@
+//! Runs that meet a number that is none: what `--on-bad-numbers` and `--check-numerics` make of it.
+
+#[path = "support/rounded.rs"]
+mod rounded;
+#[path = "support/runs.rs"]
+mod runs;
+
+use onesheet::data::tensor_file::TensorFile;
+use onesheet::device::cpu::Cpu;
+use onesheet::device::cuda::Precision;
+use onesheet::model::Extents;
+use onesheet::training::TrainingError;
+use onesheet::training::checkpoint::Checkpoint;
+use onesheet::training::config::{OnBadNumbers, RunConfig};
+use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, last_checkpoint};
+use onesheet::training::trainer::{Ending, Event, Trainer};
+use rounded::Rounded;
+use runs::{config, posters, remains, rows};
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tempfile::TempDir;
+
+/// A device that leaves a NaN in the gradients of step `bad`, once.
+fn spoilt(bad: Option<usize>, late: bool) -> Rc<Rounded> {
+    let layers = Extents::miniature().head.len() + 1;
+    let spoilt = bad.map(|step| ("dense_backward_weights", (step - 1) * layers));
+    Rc::new(Rounded { inner: Cpu::new(), precision: Precision::F32, late, spoilt: Cell::new(spoilt) })
+}
+
+/// What `watch` was told: steps left out, and rollbacks with the step and the rate from there on.
+#[derive(Debug, Default, PartialEq)]
+struct Told {
+    left_out: u32,
+    rolled_back: Vec<(u64, f64)>,
+}
+
+/// A run of `config` in `path`, its model changed by `change` first.
+fn run(
+    device: &Rc<Rounded>,
+    config: &RunConfig,
+    path: &Path,
+    change: impl FnOnce(&mut Trainer<Rounded>),
+    mut on_rollback: impl FnMut(),
+) -> (Result<Ending, TrainingError>, Told, Option<u64>) {
+    let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
+    let mut trainer = Trainer::new(Rc::clone(device), config.clone(), Extents::miniature(), file).unwrap();
+    change(&mut trainer);
+    let (mut folder, mut told) = (RunFolder::create(path, config).unwrap(), Told::default());
+    let ending = trainer.run(&mut folder, &AtomicBool::new(false), &mut |event| match event {
+        Event::LeftOut { why } => {
+            assert!(why.starts_with("the gradient norm of step "), "{why}");
+            told.left_out += 1;
+        }
+        Event::RolledBack { why, step, learning_rate } => {
+            assert!(why.contains("the gradient norm of step 5"), "{why}");
+            told.rolled_back.push((step, learning_rate));
+            on_rollback();
+        }
+        _ => {}
+    });
+    (ending, told, folder.saved_step())
+}
+
+/// Puts a NaN into a tensor of the network.
+fn poison(trainer: &mut Trainer<Rounded>, name: &str) {
+    let tensors = &trainer.model().architecture().tensors;
+    let tensor = tensors.iter().find(|tensor| tensor.name == name).unwrap().clone();
+    let mut values = trainer.model().read(&tensor).unwrap();
+    values[1] = f32::NAN;
+    trainer.model_mut().write(&tensor, &values).unwrap();
+}
+
+#[test]
+fn a_bad_step_ends_the_run_or_is_skipped() {
+    let folder = TempDir::new().unwrap();
+    let stop = config(&posters(folder.path()));
+    let (ending, _, saved) = run(&spoilt(Some(3), false), &stop, &folder.path().join("stop"), |_| {}, || {});
+    let error = ending.unwrap_err().to_string();
+    assert!(error.contains("the gradient norm of step 3 is NaN"), "{error}");
+    assert_eq!(saved, None);
+
+    let skip = RunConfig { on_bad_numbers: OnBadNumbers::Skip, ..stop };
+    let at = |name: &str| folder.path().join(name);
+    for late in [false, true] {
+        let path = at(&format!("late-{late}"));
+        let (ending, told, _) = run(&spoilt(Some(3), late), &skip, &path, |_| {}, || {});
+        assert_eq!((ending.unwrap(), told), (Ending::Finished, Told { left_out: 1, ..Told::default() }));
+    }
+    let files = |name: &str| {
+        let (last, best, steps, epochs) = remains(&at(name));
+        // As bits, since a NaN is not equal to itself.
+        let steps: Vec<_> = steps.iter().map(|row| [row.loss, row.gradient_norm].map(f64::to_bits)).collect();
+        (last, best, steps, epochs)
+    };
+    assert!(files("late-false") == files("late-true"), "late outcomes change nothing");
+    let steps: Vec<StepRow> = rows(&at("late-false").join("steps.csv"));
+    assert!(steps[2].loss.is_nan() && steps.iter().filter(|row| row.loss.is_finite()).count() == 15, "{steps:?}");
+    let epochs: Vec<EpochRow> = rows(&at("late-false").join("log.csv"));
+    let mean = steps[..8].iter().map(|row| row.loss).filter(|loss| loss.is_finite()).sum::<f64>() / 7.0;
+    assert!((epochs[0].train_loss - mean).abs() <= 1e-12, "the mean of the steps that count");
+
+    // Stopped behind the bad step and taken up again, it still knows of it.
+    let limited = RunConfig { max_steps: Some(5), ..skip.clone() };
+    run(&spoilt(Some(3), false), &limited, &at("limited"), |_| {}, || {}).0.unwrap();
+    assert_eq!(Checkpoint::open(&last_checkpoint(&at("limited"))).unwrap().metadata().progress.left_out, 1);
+    assert_eq!(runs::go_on(&skip, &at("limited")), Ending::Finished);
+    let resumed: Vec<EpochRow> = rows(&at("limited").join("log.csv"));
+    assert!((resumed[0].train_loss - mean).abs() <= 1e-6, "{resumed:?}");
+}
+
+#[test]
+fn steps_that_are_all_bad_end_the_run_however_it_is_set() {
+    let folder = TempDir::new().unwrap();
+    let skip =
+        RunConfig { on_bad_numbers: OnBadNumbers::Skip, check_numerics: true, ..config(&posters(folder.path())) };
+    let path = folder.path().join("run");
+    let file = Arc::new(TensorFile::open(skip.data.as_deref().unwrap()).unwrap());
+    let mut trainer = Trainer::new(spoilt(None, false), skip.clone(), Extents::miniature(), file).unwrap();
+    poison(&mut trainer, "conv2_block1_1_conv/kernel");
+    let mut run = RunFolder::create(&path, &skip).unwrap();
+    let error = trainer.run(&mut run, &AtomicBool::new(false), &mut |_| {}).unwrap_err();
+    let message = error.to_string();
+    assert!(matches!(error, TrainingError::Diverged { .. }) && message.contains("step 10"), "{message}");
+    // The layer where it begins, and not the last that it reached.
+    let words = ["layer conv2_block1_1_conv, before the step", "1 of", "its kernel", "NaN at index 1"];
+    assert!(words.iter().all(|word| message.contains(word)), "{message}");
+    assert_eq!(run.saved_step(), None, "nothing of it is saved");
+}
+
+#[test]
+fn a_rollback_goes_on_at_half_the_rate_and_three_are_the_most() {
+    let folder = TempDir::new().unwrap();
+    let whole = RunConfig { on_bad_numbers: OnBadNumbers::Rollback, ..config(&posters(folder.path())) };
+    let at = |name: &str| folder.path().join(name);
+    // Back to step 0, since nothing else was saved by then: from there on it is a run at half the rate.
+    let halved = RunConfig { learning_rate: whole.learning_rate / 2.0, ..whole.clone() };
+    run(&spoilt(None, false), &halved, &at("halved"), |_| {}, || {}).0.unwrap();
+    for late in [false, true] {
+        let path = at(&format!("late-{late}"));
+        let (ending, told, _) = run(&spoilt(Some(5), late), &whole, &path, |_| {}, || {});
+        assert_eq!(ending.unwrap(), Ending::Finished);
+        assert_eq!(told, Told { left_out: 0, rolled_back: vec![(0, 5e-4)] });
+        assert!(remains(&path) == remains(&at("halved")));
+        let config: RunConfig = toml::from_str(&fs::read_to_string(path.join("config.toml")).unwrap()).unwrap();
+        assert_eq!(config.history.last().unwrap().changed, ["learning_rate: 0.001 -> 0.0005"]);
+    }
+
+    // Back to the newest checkpoint where there is one a step.
+    let often = RunConfig { save_every: 0.0, ..whole.clone() };
+    let (ending, told, _) = run(&spoilt(Some(5), false), &often, &at("often"), |_| {}, || {});
+    assert_eq!((ending.unwrap(), told.rolled_back), (Ending::Finished, vec![(4, 5e-4)]));
+
+    let stubborn = spoilt(Some(5), false);
+    let again = || stubborn.spoilt.set(spoilt(Some(5), false).spoilt.get());
+    let (ending, told, saved) = run(&stubborn, &whole, &at("stubborn"), |_| {}, again);
+    assert!(matches!(ending, Err(TrainingError::Diverged { .. })), "{ending:?}");
+    assert_eq!(told.rolled_back, [(0, 5e-4), (0, 2.5e-4), (0, 1.25e-4)]);
+    assert_eq!(saved, Some(0));
+}
