@@ -101,7 +101,12 @@ impl Files for Disk {
     type File = File;
 
     fn create(&self, path: &Path) -> io::Result<File> {
-        File::create(path)
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        // A pipe of that name would be waited for until somebody reads from it.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits() as i32);
+        options.open(path)
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
@@ -278,6 +283,7 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         assert!(open(&pipe).unwrap_err().to_string().contains("pipe"));
         assert!(open(Path::new("/dev/zero")).unwrap_err().to_string().contains("device"));
+        assert!(Disk.create(&pipe).is_err(), "nobody reads from it");
     }
 
     #[test]
