@@ -40,7 +40,7 @@ const EXAMPLES: &str = "Examples:
 pub struct Args {
     /// The label table: ids and genres, as Kaggle, IMDb, TMDb and the paper have them; or a folder with a folder of posters
     /// for each genre.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "PATH")]
     labels: PathBuf,
     #[command(flatten)]
     table: TableArgs,

@@ -126,9 +126,9 @@ fn many_genres_take_linear_time() {
     // One film on many rows, each with another genre; and rows with as many genres as there is room for.
     let rows: String = (0..100_000).map(|row| format!("7,g{row}\n")).collect();
     let full: String = (0..12_000).map(|genre| format!("{genre:x}|")).collect();
-    let full: String = (0..50).map(|row| format!("{row},{full}\n")).collect();
+    let full: String = (0..20).map(|row| format!("{row},{full}\n")).collect();
     let parsed = parse(format!("Id,Genre\n{rows}{full}")).unwrap();
-    assert_eq!(parsed.rows.len(), 100_050);
+    assert_eq!(parsed.rows.len(), 100_020);
     assert_eq!(parsed.rows[100_000].genres.len(), 12_000);
     let (merged, _) = onesheet::data::films::merge_duplicates(parsed.rows);
     assert_eq!(merged[0].genres.len(), 112_000);
@@ -176,8 +176,7 @@ fn what_is_no_file_is_refused_at_once() {
 fn of_a_table_too_large_the_wanted_films_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("title.basics.tsv");
-    let mut table = "tconst\tgenres\ntt0000001\tDrama\ntt0000002\tWar\ntt0000003\tCrime,Drama\n".as_bytes().to_vec();
-    fs::write(&path, &table).unwrap();
+    fs::write(&path, "tconst\tgenres\ntt0000001\tDrama\ntt0000002\tWar\ntt0000003\tCrime,Drama\n").unwrap();
     // The rest is a hole in the file, so that it takes no room.
     fs::File::options().write(true).open(&path).unwrap().set_len(257 << 20).unwrap();
     assert!(labels::is_large(&path));
@@ -188,6 +187,4 @@ fn of_a_table_too_large_the_wanted_films_are_read() {
     let parsed = Options { wanted: Some(wanted), ..Options::default() }.read(&path).unwrap();
     assert_eq!(films(&parsed), ["1: Drama", "3: Crime|Drama"]);
     assert_eq!((skipped(&parsed), parsed.rows[1].line), (vec![], 4));
-    table.resize(257 << 20, 0);
-    assert_eq!(parsed.digest, blake3::hash(&table));
 }

@@ -55,9 +55,10 @@ impl Header {
     pub(super) fn read(path: &Path, table: &[u8], options: &Options) -> Result<Header, LabelError> {
         let line = head(table);
         let find = |genre_needed: bool| {
-            SEPARATORS
-                .iter()
-                .find_map(|&separator| Header::find(separator, names(line, separator), genre_needed, options))
+            let separators = SEPARATORS.iter().filter(|separator| line.contains(separator));
+            separators
+                .copied()
+                .find_map(|separator| Header::find(separator, names(line, separator), genre_needed, options))
         };
         if let Some(header) = find(true) {
             return Ok(header);

@@ -33,10 +33,10 @@ pub(super) fn read_wanted(
     }
     let mut kept = decode(&line).into_owned();
     let header = Header::read(path, &kept, options)?;
-    let mut cutter = Cutter::new(header.separator);
+    let (mut cutter, width) = (Cutter::new(header.separator), header.names.len());
     while next_line(&mut table, &mut line, &mut digest).map_err(failed)? {
         let row = line.strip_suffix(b"\n").unwrap_or(&line);
-        let is_wanted = cutter.fill(row, header.names.len()).is_ok()
+        let is_wanted = cutter.fill(row, width).is_ok()
             && cutter.cells().get(header.id).is_some_and(|cell| {
                 let cell = text(cell);
                 FilmId::of_file(cell.trim()).or_else(|| FilmId::parse(&cell)).is_some_and(|id| wanted.contains(&id))
