@@ -86,9 +86,9 @@ extern "C" __global__ void __launch_bounds__(256) adam(const __grid_constant__ A
 // sum[0] = x[0]^2 + x[1]^2 + ... , in float. It is infinite from a norm of 1.8e19 on, and NaN or infinite wherever an
 // element is, which is what the check needs; a square below 1e-38 counts for less than it is.
 //
-// Tiling: a block per 16384 neighbouring elements, a thread per 16 groups of four that lie 256 groups apart, eight of
-// them under way together. The up to three elements before the first 16-byte boundary (`head`) and those after the last
-// group go to the first threads of block 0. Then the order of the sum is fixed by `count` and `head` alone: the four
+// Tiling: a block per 16384 neighbouring elements, a thread per 16 groups of four that lie 256 groups apart, loaded
+// ahead of their sums by eight. The up to three elements before the first 16-byte boundary (`head`) and those after the
+// last group go to the first threads of block 0. Then the order of the sum is fixed by `count` and `head` alone: the four
 // elements of a group each have a sum of their own in a thread; the lanes of a warp, the warps of a block, and the
 // blocks, by whoever of them comes last. A sum of 25 million squares so passes through some forty roundings, and no
 // small number is added to a large one many times.

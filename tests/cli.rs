@@ -356,7 +356,7 @@ fn a_profile_names_the_layers_and_ends_the_run_as_a_step_limit_does() {
     let path = folder.path().join("runs/run/profile.csv");
     let rows: Vec<csv::StringRecord> =
         csv::Reader::from_path(&path).unwrap().into_records().map(Result::unwrap).collect();
-    assert_eq!(rows.len(), 316, "the launches of a step");
+    assert_eq!(rows.len(), 320, "the launches of a step");
     assert!(
         rows.iter().any(|row| [&row[3], &row[4], &row[5]] == ["conv3_block1_0_bn", "forward", "batch_norm_finalise"])
     );
@@ -365,8 +365,9 @@ fn a_profile_names_the_layers_and_ends_the_run_as_a_step_limit_does() {
     assert_eq!(code, 0, "{stderr}");
     let objects: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let launches: Vec<_> = objects.iter().filter(|object| object["kind"] == "launch").collect();
-    assert_eq!(launches.len(), 316);
-    assert_eq!(launches[315]["row"]["layer"], "adam");
+    assert_eq!(launches.len(), 320);
+    assert_eq!(launches[318]["row"]["layer"], "adam");
+    assert_eq!(launches[319]["row"]["kernel"], "restore");
 }
 
 /// Waits until the child's log has `rows` rows.

@@ -382,26 +382,24 @@ fn a_bad_step_leaves_the_model_as_it_was() {
 #[test]
 fn the_first_layer_with_a_bad_result_is_named() {
     let config = config(small(), 33);
-    for precision in [Precision::F32, Precision::Bf16] {
-        let device = Rc::new(cuda::device(precision));
-        let mut model = Model::new(Rc::clone(&device), config.clone(), 5).unwrap();
-        let data = Data::draw(0, 2, config.image_size);
-        let pixels = device.upload_pixels(&data.pixels, &data.placements).unwrap();
-        let mut batch = Batch::new(&*device, pixels, 2, &FORMAT, &data.labels, &[1.0; GENRES]).unwrap();
-        assert_eq!(model.first_non_finite(&mut batch).unwrap(), None);
-        for tensor in model.architecture().tensors.clone() {
-            let (layer, part) = tensor.name.rsplit_once('/').unwrap();
-            if !["kernel", "gamma"].contains(&part) {
-                continue;
-            }
-            let sound = model.read(&tensor).unwrap();
-            let mut values = sound.clone();
-            values[sound.len() / 2] = f32::NAN;
-            model.write(&tensor, &values).unwrap();
-            let found = model.first_non_finite(&mut batch).unwrap().expect("a weight is no number");
-            assert_eq!((&*found.layer, found.pass), (layer, Some(Pass::Forward)), "on {}", device.name());
-            model.write(&tensor, &sound).unwrap();
+    let device = Rc::new(cuda::device(Precision::Bf16));
+    let mut model = Model::new(Rc::clone(&device), config.clone(), 5).unwrap();
+    let data = Data::draw(0, 2, config.image_size);
+    let pixels = device.upload_pixels(&data.pixels, &data.placements).unwrap();
+    let mut batch = Batch::new(&*device, pixels, 2, &FORMAT, &data.labels, &[1.0; GENRES]).unwrap();
+    assert_eq!(model.first_non_finite(&mut batch).unwrap(), None);
+    for tensor in model.architecture().tensors.clone() {
+        let (layer, part) = tensor.name.rsplit_once('/').unwrap();
+        if !["kernel", "gamma"].contains(&part) {
+            continue;
         }
+        let sound = model.read(&tensor).unwrap();
+        let mut values = sound.clone();
+        values[sound.len() / 2] = f32::NAN;
+        model.write(&tensor, &values).unwrap();
+        let found = model.first_non_finite(&mut batch).unwrap().expect("a weight is no number");
+        assert_eq!((&*found.layer, found.pass), (layer, Some(Pass::Forward)));
+        model.write(&tensor, &sound).unwrap();
     }
 }
 

@@ -124,7 +124,8 @@ impl<D: Device> Learner<D> {
 
     /// Where the step submitted last went wrong: does it once more, looks at every result, and moves nothing. To be asked after a
     /// bad [`outcome`](Self::outcome) and before the next step is submitted, so that batch and weights are those of that step.
-    /// None if every number is finite, and if no step was submitted yet.
+    /// None if every number is finite, and if no step was submitted yet. On a GPU this takes the memory of a step once more, because
+    /// a captured step keeps its own.
     ///
     /// # Errors
     /// The device's.
