@@ -288,3 +288,23 @@ fn line(row: &EpochRow, epochs: u32, best: bool) -> String {
         if best { " ★" } else { "" },
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_off_a_terminal_thin_out() {
+        let lines = |hours: u64| {
+            let (mut now, mut lines) = (Duration::ZERO, 0);
+            while now < Duration::from_secs(3600 * hours) {
+                now += plain_pause(now);
+                lines += 1;
+            }
+            lines
+        };
+        assert_eq!(plain_pause(Duration::from_secs(60)), Duration::from_secs(15));
+        assert!((50..100).contains(&lines(1)), "{} in an hour", lines(1));
+        assert!((100..200).contains(&lines(24)), "{} in a day", lines(24));
+    }
+}
