@@ -120,7 +120,11 @@ fn output_that_nobody_can_read_ends_no_run() {
 #[test]
 fn a_terminal_that_is_closed_saves_the_run_and_nohup_keeps_it_running() {
     let closed = folder();
-    let mut child = train(&closed, "--epochs 1000").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // Whoever runs this test may have been started by nohup, and hands that on.
+    let mut heard = Command::new("env");
+    heard.arg("--default-signal=HUP").arg(cargo_bin("onesheet")).args(train(&closed, "--epochs 1000").get_args());
+    heard.current_dir(closed.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = heard.spawn().unwrap();
     wait_until(&mut child, || has_rows(&closed, 1));
     // Shell and system may both send one; a terminal that is gone takes no output either.
     drop(child.stderr.take());
@@ -279,7 +283,7 @@ fn no_epochs_are_no_run() {
 #[test]
 fn suggested_commands_can_be_typed() {
     let folder = folder();
-    let (code, _, stderr) = outcome(&mut train(&folder, "--epochs 1 --max-steps 1").arg("--run").arg("runs/a b $(x)"));
+    let (code, _, stderr) = outcome(train(&folder, "--epochs 1 --max-steps 1").arg("--run").arg("runs/a b $(x)"));
     assert_eq!(code, 0, "{stderr}");
     let typed = stderr.lines().find(|line| line.contains("--resume")).unwrap().trim();
     let mut shell = Command::new("sh");

@@ -22,7 +22,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Parser)]
 #[command(version, before_help = EXAMPLES, after_help = exit::CODES)]
 enum Tool {
-    Prepare(prepare::Args),
+    Prepare(Box<prepare::Args>),
     Train(Box<train::Args>),
     Evaluate(evaluate::Args),
     Infer(infer::Args),
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     // Where the system takes no handler, a file cut short ends the tool without a word, and nothing else changes.
     let _ = mapped::name_faults();
     let result = match Tool::parse() {
-        Tool::Prepare(args) => prepare::run(args),
+        Tool::Prepare(args) => prepare::run(*args),
         Tool::Train(args) => train::run(&args),
         Tool::Evaluate(args) => evaluate::run(&args),
         Tool::Infer(args) => infer::run(&args),

@@ -14,96 +14,24 @@
 //! stale. What follows a checkpoint in the logs is cut off when a run goes on from it, so that each step has one row.
 
 mod checkpoints;
+mod error;
+mod lock;
 mod logs;
 
 pub use checkpoints::{KEPT, best_checkpoint, last_checkpoint, step_checkpoint};
+pub use error::RunFolderError;
 pub use logs::{EpochRow, StepRow};
 
 use super::checkpoint::{Checkpoint, CheckpointError, Progress};
 use super::config::RunConfig;
 use super::history::Entry;
-use crate::files::{self, Disk, SaveError, quoted, replace};
+use crate::files::{self, Disk, replace};
+use lock::lock;
 use logs::Log;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
-
-/// Why a run folder could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum RunFolderError {
-    /// The folder or a file in it cannot be written.
-    #[error("cannot write {}: {cause}; choose another place with --run", path.display())]
-    Unwritable {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        cause: io::Error,
-    },
-    /// A new run was to go where there is one already.
-    #[error("{} already holds a run; go on with it by `onesheet train --resume {}`, or choose another --run", path.display(), quoted(path))]
-    Taken {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// Another process trains there.
-    #[error("{} is in use by process {holder}; wait for it to end, or choose another --run", path.display())]
-    Locked {
-        /// The folder.
-        path: PathBuf,
-        /// The other process's id, as it wrote it down.
-        holder: String,
-    },
-    /// There is no run to go on with.
-    #[error("{} holds no run to go on with: there is no {}", path.display(), missing.display())]
-    NoRun {
-        /// The folder.
-        path: PathBuf,
-        /// The file looked for.
-        missing: PathBuf,
-    },
-    /// No checkpoint of the run is whole.
-    #[error("no checkpoint of {} is whole: {}", path.display(), damaged.iter().map(CheckpointError::to_string).collect::<Vec<_>>().join("; "))]
-    AllDamaged {
-        /// The folder.
-        path: PathBuf,
-        /// What is wrong with each.
-        damaged: Vec<CheckpointError>,
-    },
-    /// The run has no checkpoint, and its settings cannot be read.
-    #[error("{} has no checkpoint yet, and its settings cannot be read to begin anew: {cause}; remove the folder, or choose another --run", path.display())]
-    Settings {
-        /// The folder.
-        path: PathBuf,
-        /// What is wrong with `config.toml`.
-        cause: String,
-    },
-    /// The disk has no room for the checkpoints.
-    #[error("{} has {} MB free, and the run needs {} MB more for its checkpoints; free some, or choose another --run", path.display(), free.div_ceil(1_000_000), needed.div_ceil(1_000_000))]
-    NoSpace {
-        /// The folder.
-        path: PathBuf,
-        /// Bytes there are.
-        free: u64,
-        /// Bytes it takes.
-        needed: u64,
-    },
-    /// A checkpoint that a later release wrote.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// A log cannot be read back.
-    #[error("cannot read {}: {cause}; move it away and the run goes on with a new one", path.display())]
-    Log {
-        /// The log.
-        path: PathBuf,
-        /// What is wrong with it.
-        cause: csv::Error,
-    },
-    /// A file could not be replaced.
-    #[error(transparent)]
-    Save(#[from] SaveError),
-}
 
 /// The folder that `name` stands for: a bare name is one under `runs/`, anything with a separator is a path.
 pub fn folder_of(name: &Path) -> PathBuf {
@@ -359,39 +287,10 @@ fn unwritable(path: &Path, cause: io::Error) -> RunFolderError {
     RunFolderError::Unwritable { path: path.into(), cause }
 }
 
-/// Takes the folder's lock, or says who has it.
-fn lock(folder: &Path) -> Result<File, RunFolderError> {
-    let path = folder.join("lock");
-    let failed = |cause| unwritable(&path, cause);
-    // Not truncated on opening: another process's id may be in it.
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {
-            file.set_len(0).map_err(failed)?;
-            write!(file, "{}", std::process::id()).map_err(failed)?;
-            Ok(file)
-        }
-        Err(TryLockError::Error(cause)) => Err(failed(cause)),
-        Err(TryLockError::WouldBlock) => Err(RunFolderError::Locked { path: folder.into(), holder: holder(&mut file) }),
-    }
-}
-
-/// The id that the holder of the lock has written into it. Between its locking and its writing there is a moment without.
-fn holder(file: &mut File) -> String {
-    for _ in 0..100 {
-        let mut holder = String::new();
-        if file.rewind().and_then(|()| file.read_to_string(&mut holder)).is_ok_and(|length| length > 0) {
-            return holder;
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    "unknown".into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     fn step(step: u64) -> StepRow {
         let loss = 0.1 + step as f64;
@@ -480,58 +379,6 @@ mod tests {
         }
     }
 
-    /// The moment between the holder's locking and its writing, drawn out.
-    #[test]
-    fn the_loser_waits_for_the_winners_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let lock = File::create(folder.path().join("lock")).unwrap();
-        lock.try_lock().unwrap();
-        let writer = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(100));
-            (&lock).write_all(b"4711").unwrap();
-            lock
-        });
-        let error = RunFolder::create(folder.path(), &RunConfig::default()).unwrap_err().to_string();
-        assert!(error.contains("in use by process 4711"), "{error}");
-        drop(writer.join().unwrap());
-        drop(RunFolder::create(folder.path(), &RunConfig::default()).unwrap());
-        assert_eq!(fs::read_to_string(folder.path().join("lock")).unwrap(), "", "nobody holds it");
-    }
-
-    #[test]
-    fn the_newest_three_checkpoints_are_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut run = RunFolder::create(folder.path(), &RunConfig::default()).unwrap();
-        let saves = std::cell::Cell::new(0);
-        let save = |run: &mut RunFolder, step: u64, total_steps: u64| {
-            let progress = Progress { step, total_steps, ..Progress::default() };
-            run.save(&progress, |path| {
-                saves.set(saves.get() + 1);
-                replace(&Disk, path, total_steps.to_string().as_bytes())
-            })
-            .unwrap();
-        };
-        for steps in [3, 8, 12, 20] {
-            save(&mut run, steps, steps);
-            // The same state is not written twice; another at the same step, such as the epoch's end, is.
-            save(&mut run, steps, steps);
-            save(&mut run, 0, steps);
-        }
-        assert_eq!(saves.get(), 8);
-        let held: Vec<(PathBuf, String)> = checkpoints::all(folder.path())
-            .into_iter()
-            .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
-            .collect();
-        let expected = [(last_checkpoint(folder.path()), 20), (step_checkpoint(folder.path(), 12), 12)];
-        let expected = expected.into_iter().chain([(step_checkpoint(folder.path(), 8), 8)]);
-        assert_eq!(held, expected.map(|(path, step)| (path, step.to_string())).collect::<Vec<_>>());
-        // Gone back to step 8, because 20 and 12 were damaged: what is newer than the run goes with the next save.
-        run.last = None;
-        save(&mut run, 9, 9);
-        let held = checkpoints::all(folder.path());
-        assert_eq!(held, [last_checkpoint(folder.path()), step_checkpoint(folder.path(), 8)]);
-    }
-
     #[test]
     fn a_disk_without_room_is_refused_before_the_run() {
         let folder = tempfile::tempdir().unwrap();
@@ -546,22 +393,6 @@ mod tests {
         fs::write(best_checkpoint(folder.path()), [0; 50]).unwrap();
         let RunFolderError::NoSpace { needed, .. } = run.check_space(1 << 60, 1 << 50).unwrap_err() else { panic!() };
         assert_eq!(needed, (4 << 60) - 900 + (2 << 50) - 50);
-    }
-
-    #[test]
-    fn fifty_races_have_one_winner_each() {
-        let folder = tempfile::tempdir().unwrap();
-        for race in 0..50 {
-            let path = folder.path().join(race.to_string());
-            let contestants: Vec<_> = (0..4)
-                .map(|_| {
-                    let path = path.clone();
-                    std::thread::spawn(move || RunFolder::create(&path, &RunConfig::default()))
-                })
-                .collect();
-            let results: Vec<_> = contestants.into_iter().map(|thread| thread.join().unwrap()).collect();
-            assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "race {race}: {results:?}");
-        }
     }
 
     #[test]

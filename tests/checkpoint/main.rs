@@ -88,7 +88,7 @@ fn holds(path: &Path, salt: u32) -> bool {
 }
 
 fn refused(path: &Path) -> CheckpointError {
-    Checkpoint::open(path).err().expect("the file is refused")
+    Checkpoint::open(path).expect_err("the file is refused")
 }
 
 #[test]

@@ -16,25 +16,28 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches them from here on. One that is ignored stays so: that is what `nohup` asks for, and a shell for jobs in the background.
+    /// Catches them from here on; the hang-up unless it is ignored, for that is what `nohup` asks for.
     ///
     /// # Errors
     /// The system's.
     pub fn catch() -> io::Result<Signals> {
         let signals = Signals { stop: Arc::default(), caught: Arc::default() };
-        let ignored = ignored();
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            if ignored & (1 << (signal - 1)) != 0 {
-                continue;
-            }
+        for signal in [SIGINT, SIGTERM] {
             // In this order: what is registered first runs first, and must not yet see the flag that its own signal sets.
-            if signal != SIGHUP {
-                flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&signals.stop))?;
-            }
-            flag::register_usize(signal, Arc::clone(&signals.caught), signal as usize)?;
-            flag::register(signal, Arc::clone(&signals.stop))?;
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&signals.stop))?;
+            signals.heed(signal)?;
+        }
+        if ignored() & (1 << (SIGHUP - 1)) == 0 {
+            signals.heed(SIGHUP)?;
         }
         Ok(signals)
+    }
+
+    /// Has `signal` ask for a clean end.
+    fn heed(&self, signal: i32) -> io::Result<()> {
+        flag::register_usize(signal, Arc::clone(&self.caught), signal as usize)?;
+        flag::register(signal, Arc::clone(&self.stop))?;
+        Ok(())
     }
 
     /// The signal that came last.

@@ -80,3 +80,44 @@ pub(super) fn prune<F: Files>(files: &F, run: &Path, steps: u64) {
         let _ = files.remove(&step_checkpoint(run, step));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::{Disk, replace};
+    use crate::training::checkpoint::Progress;
+    use crate::training::config::RunConfig;
+    use crate::training::run_folder::RunFolder;
+
+    #[test]
+    fn the_newest_three_checkpoints_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = RunFolder::create(folder.path(), &RunConfig::default()).unwrap();
+        let saves = std::cell::Cell::new(0);
+        let save = |run: &mut RunFolder, step: u64, total_steps: u64| {
+            let progress = Progress { step, total_steps, ..Progress::default() };
+            run.save(&progress, |path| {
+                saves.set(saves.get() + 1);
+                replace(&Disk, path, total_steps.to_string().as_bytes())
+            })
+            .unwrap();
+        };
+        for steps in [3, 8, 12, 20] {
+            save(&mut run, steps, steps);
+            // The same state is not written twice; another at the same step, such as the epoch's end, is.
+            save(&mut run, steps, steps);
+            save(&mut run, 0, steps);
+        }
+        assert_eq!(saves.get(), 8);
+        let held: Vec<(PathBuf, String)> =
+            all(folder.path()).into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect();
+        let expected = [(last_checkpoint(folder.path()), 20), (step_checkpoint(folder.path(), 12), 12)];
+        let expected = expected.into_iter().chain([(step_checkpoint(folder.path(), 8), 8)]);
+        assert_eq!(held, expected.map(|(path, step)| (path, step.to_string())).collect::<Vec<_>>());
+        // Gone back to step 8, because 20 and 12 were damaged: what is newer than the run goes with the next save.
+        run.last = None;
+        save(&mut run, 9, 9);
+        let held = all(folder.path());
+        assert_eq!(held, [last_checkpoint(folder.path()), step_checkpoint(folder.path(), 8)]);
+    }
+}
