@@ -72,6 +72,11 @@ fn every_kind_of_table_is_counted() {
         assert_eq!(code, 0, "{stderr}");
         assert_eq!(totals(&stdout), counts(&[("War", 2), ("Sci-Fi", 2), ("Other", 1), ("films", 4)]), "{told}");
         assert!(stderr.contains(told), "{told}: {stderr}");
+
+        // Three genres in all, so that all are classes unless told otherwise, and no film is of another.
+        let (code, stdout, stderr) = prepare(&folder, &arguments[..3]);
+        assert_eq!(code, 0, "{stderr}");
+        assert_eq!(totals(&stdout), counts(&[("Drama", 1), ("Sci-Fi", 2), ("War", 2), ("films", 4)]), "{told}");
     }
 }
 

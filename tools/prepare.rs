@@ -60,9 +60,10 @@ pub struct Args {
     /// Count genres and splits, and stop: needs no posters, writes nothing.
     #[arg(long, conflicts_with_all = SOURCES)]
     labels_only: bool,
-    /// The genres that become classes: `top:6`, or names, `Action,Comedy,Drama`. All others are Other.
-    #[arg(long, value_name = "CHOICE", default_value = "top:6", conflicts_with = "min_per_genre")]
-    genres: GenreChoice,
+    /// The genres that become classes: `top:6`, or names, `Action,Comedy,Drama`. All others are Other. [default: top:6, or all
+    /// genres of a table that has no more]
+    #[arg(long, value_name = "CHOICE", conflicts_with = "min_per_genre")]
+    genres: Option<GenreChoice>,
     /// Make classes of all genres with so many films.
     #[arg(long, value_name = "N")]
     min_per_genre: Option<usize>,
@@ -124,7 +125,7 @@ enum SplitName {
 /// Runs the tool.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let console = Console { quiet: args.quiet };
-    let choice = args.min_per_genre.map_or(args.genres.clone(), GenreChoice::AtLeast);
+    let choice = args.min_per_genre.map(GenreChoice::AtLeast).or(args.genres.clone()).unwrap_or(GenreChoice::Usual);
     let split = match args.split {
         SplitName::Id => SplitRule::ById,
         SplitName::Paper => SplitRule::Paper { seed: args.seed },

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::films::Film;
 
-/// The class of every genre that is not a class of its own; always the last.
+/// The class of every genre that is not a class of its own; the last, where there are such genres.
 pub const OTHER: &str = "Other";
 
 /// The paper's genres, in the order of its tables.
@@ -37,6 +37,8 @@ fn is_other(genre: &str) -> bool {
 /// From text: `top:6`, or names with commas between, `Action,Comedy,Drama`, in any spelling: `scifi` finds `Sci-Fi`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GenreChoice {
+    /// The six most common ones; all of a table that has no more, and then there is no [`OTHER`].
+    Usual,
     /// The most common ones; of equally common ones the first by name.
     Top(usize),
     /// These, in this order.
@@ -114,7 +116,10 @@ impl FromStr for GenreChoice {
     }
 }
 
-/// The classes of a data set, [`OTHER`] last.
+/// How many genres are classes where nobody chose.
+const USUAL: usize = 6;
+
+/// The classes of a data set, [`OTHER`] last if it is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Classes {
     names: Vec<String>,
@@ -140,6 +145,12 @@ impl Classes {
         common.sort_by_key(|&(name, films)| (std::cmp::Reverse(films), name));
 
         let mut names: Vec<String> = match *choice {
+            GenreChoice::Usual if common.len() <= USUAL => {
+                let mut names = in_fixed_order(&common);
+                names.extend(had_other.then(|| OTHER.to_owned()));
+                return Ok(Classes::new(names));
+            }
+            GenreChoice::Usual => in_fixed_order(&common[..USUAL]),
             GenreChoice::Named(ref names) => names.clone(),
             GenreChoice::Top(wanted) if wanted > common.len() => {
                 return Err(GenreError::TooFew { wanted, found: common.len() });
@@ -165,11 +176,15 @@ impl Classes {
             return Err(GenreError::EmptyClass { class: OTHER.to_owned(), hint });
         }
         names.push(OTHER.to_owned());
-        let keys = names.iter().map(|name| spelling_key(name)).collect();
-        Ok(Classes { names, keys })
+        Ok(Classes::new(names))
     }
 
-    /// The names, [`OTHER`] last.
+    fn new(names: Vec<String>) -> Classes {
+        let keys = names.iter().map(|name| spelling_key(name)).collect();
+        Classes { names, keys }
+    }
+
+    /// The names, [`OTHER`] last if it is one.
     pub fn names(&self) -> &[String] {
         &self.names
     }
@@ -241,6 +256,17 @@ mod tests {
         assert_eq!(message("top:3"), "the table has 2 genres, not 3; say `top:1` or less");
         let rare = Classes::choose(&GenreChoice::AtLeast(3), &films).unwrap_err();
         assert_eq!(rare.to_string(), "no genre has 3 films; the most common, War, has 2");
+    }
+
+    #[test]
+    fn a_table_of_few_genres_has_them_all_and_no_other() {
+        let usual = |films: &[Film]| Classes::choose(&GenreChoice::Usual, films).unwrap().names().join(" ");
+        assert_eq!(usual(&films(&["War Drama", "War", "Action"])), "Action Drama War");
+        assert_eq!(usual(&films(&["A B C D", "E F"])), "A B C D E F");
+        assert_eq!(usual(&films(&["War", "other Drama"])), "Drama War Other");
+        assert_eq!(usual(&films(&["A B C D", "E F A", "G B C D E F"])), "A B C D E F Other");
+        let classes = Classes::choose(&GenreChoice::Usual, &films(&["War Drama", "Drama"])).unwrap();
+        assert_eq!(classes.multi_hot(&["War".to_owned()]), [0, 1]);
     }
 
     #[test]
