@@ -1,4 +1,4 @@
-"""Small JPEG files for `tests/posters.rs`, of every kind that Pillow writes and the `image` crate does not.
+"""Small JPEG files for `tests/posters/`, of every kind that Pillow writes and the `image` crate does not.
 
     python -m venv venv && venv/bin/pip install pillow==13.0.0
     venv/bin/python tests/posters/make_fixtures.py

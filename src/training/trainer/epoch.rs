@@ -63,7 +63,7 @@ impl<D: Device> Trainer<D> {
     }
 
     /// The training batches of this epoch from `step` on.
-    pub(super) fn batches(&self, step: u64) -> Result<Loader, TrainingError> {
+    fn batches(&self, step: u64) -> Result<Loader, TrainingError> {
         let RunConfig { seed, batch, augment, .. } = self.config;
         let augmentation = if augment { Augmentation::FlipShift } else { Augmentation::None };
         let (file, train) = (Arc::clone(&self.file), Arc::clone(&self.train));
