@@ -58,17 +58,27 @@ pub fn recognise(file: &mut File) -> io::Result<Format> {
 
 /// The command that turns the pickle at `path` into safetensors beside it, without running what is in it.
 pub fn pickle_conversion(path: &Path) -> String {
+    let other = ["safetensors", "converted.safetensors"].map(|extension| path.with_extension(extension));
+    let target = other.iter().find(|other| *other != path).unwrap_or(&other[1]);
     format!(
         "python -c \"import sys, torch, safetensors.torch as s; \
          s.save_file(torch.load(sys.argv[1], map_location='cpu', weights_only=True), sys.argv[2])\" {} {}",
         quoted(path),
-        quoted(&path.with_extension("safetensors"))
+        quoted(target)
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_conversion_never_writes_over_what_it_reads() {
+        let of = |path: &str| pickle_conversion(Path::new(path));
+        assert!(of("a/w.pth").ends_with(" a/w.pth a/w.safetensors"));
+        assert!(of("w.safetensors").ends_with(" w.safetensors w.converted.safetensors"));
+    }
+
     use std::io::Write;
 
     fn recognised(bytes: &[u8]) -> Format {

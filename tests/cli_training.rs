@@ -2,7 +2,9 @@
 #![cfg(unix)]
 
 use assert_cmd::cargo::cargo_bin;
+use onesheet::data::Split;
 use onesheet::data::synthetic;
+use onesheet::data::tensor_file::{Description, TensorFileWriter};
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::RunConfig;
 use onesheet::training::run_folder::{best_checkpoint, last_checkpoint};
@@ -232,13 +234,21 @@ fn what_does_not_change_the_past_may_change_on_resume() {
     assert_eq!(rates, ["0.00025", "0.00005", "0.00007500000000000001", "0.0001", "0.0001", "0.0001"]);
     assert_eq!(saved_steps(&folder), 6);
 
+    // What was tried and not saved is in the history too, and that it was taken back.
+    let (code, _, _) = outcome(&mut onesheet(&folder, "train --resume run --lr 1e38 --max-steps 9"));
+    assert_eq!(code, 6);
+    let (code, _, stderr) = outcome(&mut onesheet(&folder, "train --resume run --max-steps 7"));
+    assert_eq!((code, saved_steps(&folder)), (0, 7), "{stderr}");
+    let changed = settings(&folder).history.last().unwrap().changed.join("\n");
+    assert!(changed.contains("learning_rate: 100000000000000000000000000000000000000.0 -> 0.0001"), "{changed}");
+
     // A limit that is not reached yet stays, and `none` takes it away.
     let (code, _, stderr) = outcome(&mut onesheet(&folder, "train --resume run --max-steps 8"));
     assert_eq!((code, saved_steps(&folder)), (0, 8), "{stderr}");
     let (code, _, stderr) = outcome(&mut onesheet(&folder, "train --resume run --max-steps none"));
     assert_eq!((code, saved_steps(&folder)), (0, 12), "{stderr}");
     let entries = settings(&folder).history;
-    assert_eq!(entries.iter().map(|entry| entry.step).collect::<Vec<_>>(), [0, 1, 6, 8]);
+    assert_eq!(entries.iter().map(|entry| entry.step).collect::<Vec<_>>(), [0, 1, 6, 6, 7, 8]);
     assert!(entries.iter().all(|entry| entry.device.contains("--device cpu")), "{entries:?}");
 }
 
@@ -270,6 +280,22 @@ fn the_device_and_why_it_is_are_on_record() {
     // Where there is no GPU, why not is part of it.
     assert!(!history[0].device.starts_with("CPU") || history[0].device.contains("; "), "{history:?}");
     assert_eq!(history[0].version, format!("onesheet {}", env!("CARGO_PKG_VERSION")));
+}
+
+/// Such as `prepare` writes it under the same name.
+#[test]
+fn drawn_posters_replace_no_others() {
+    let folder = folder();
+    let mine = folder.path().join("posters.safetensors");
+    let (genres, provenance) = (vec!["Drama".to_string()], Default::default());
+    let description = Description { size: 32, genres, capacity: 1, provenance };
+    let mut writer = TensorFileWriter::create(&mine, description).unwrap();
+    writer.push("tt0000001", &[7; 32 * 32 * 3], &[1], Split::Train).unwrap();
+    writer.finish().unwrap();
+    let before = fs::read(&mine).unwrap();
+    let (code, _, stderr) = outcome(&mut onesheet(&folder, "train --run . --batch 4 --max-steps 1 --device cpu"));
+    assert!(code == 2 && stderr.contains("is no file of drawn posters"), "{stderr}");
+    assert!(fs::read(&mine).unwrap() == before && !folder.path().join("config.toml").exists());
 }
 
 #[test]

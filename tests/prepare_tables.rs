@@ -110,7 +110,7 @@ fn flags_say_what_the_table_does_not() {
         (&["--id-column", "kay"], 3, "my labels.csv has no column `kay`; its columns are key, mood"),
         (&columns, 3, "on line 2, `Sci-Fi/Fantasy` may be one genre or several; say --genre-separator /"),
         (&["--genre-separator", "and"], 2, "`and` separates no genres"),
-        (&["--aliases", "nowhere.csv"], 1, "cannot read the label table nowhere.csv: No such file"),
+        (&["--aliases", "nowhere.csv"], 3, "the table of aliases nowhere.csv: No such file"),
         (
             &["--aliases", "my labels.csv"],
             3,

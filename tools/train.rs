@@ -8,7 +8,7 @@ pub use settings::Args;
 
 use crate::console::{Console, print};
 use crate::device::{self, Opened, described};
-use crate::exit::Interrupted;
+use crate::exit::{Interrupted, Usage};
 use anyhow::Context;
 use narration::Progress;
 use onesheet::data::synthetic;
@@ -86,6 +86,14 @@ impl Run {
         if let Some(file) = &file {
             trainer::check(&config, file)?;
         }
+        let drawn = synthetic_posters(&path);
+        if file.is_none() && drawn.exists() && !synthetic::drew(&drawn) {
+            let drawn = drawn.display();
+            let why = format!(
+                "{drawn} is no file of drawn posters, and would be replaced; train on it with --data, or choose another --run"
+            );
+            return Err(Usage(why).into());
+        }
         let (weights, device) = Run::means(&config, file.as_ref(), console)?;
         let folder = RunFolder::create(&path, &config).map_err(TrainingError::from)?;
         if folder.begins_anew() {
@@ -115,9 +123,11 @@ impl Run {
             let file = Run::posters(file, &config, path, console)?;
             return Ok((Run { config, before: Some(before), folder, file, checkpoint: None, weights }, device));
         };
-        let before = checkpoint.metadata().config.clone();
+        // What was tried last is in config.toml, and what was saved last in the checkpoint.
+        let saved = &checkpoint.metadata().config;
+        let before = config.unwrap_or_else(|| saved.clone());
         let steps = checkpoint.metadata().progress.total_steps;
-        let config = args.resumed(&before, steps);
+        let config = args.resumed(saved, steps);
         let posters = config.data.clone().unwrap_or_else(|| synthetic_posters(path));
         let file = Arc::new(open_posters(&posters, &config)?);
         let device = device::open(config.device, config.precision, console)?;

@@ -57,7 +57,10 @@ pub enum GenreError {
     #[error("the genre `{0}` is named twice")]
     NamedTwice(String),
     /// There are not that many genres.
-    #[error("the table has {found} genres, not {wanted}; say `top:{}` or less", found.saturating_sub(1))]
+    #[error(
+        "the table has {found} genres, not {wanted}; say `top:{}` or less, or leave --genres out to have all of them",
+        found.saturating_sub(1).max(1)
+    )]
     TooFew {
         /// How many were asked for.
         wanted: usize,
@@ -172,7 +175,10 @@ impl Classes {
             });
         }
         if names.len() == common.len() && !had_other {
-            let hint = format!("leave one of the {} genres out, so that it falls to Other", common.len());
+            let hint = format!(
+                "leave one of the {} genres out, so that it falls to Other, or --genres to have all of them",
+                common.len()
+            );
             return Err(GenreError::EmptyClass { class: OTHER.to_owned(), hint });
         }
         names.push(OTHER.to_owned());
@@ -253,7 +259,10 @@ mod tests {
         assert_eq!(message("War,Western"), "no film in the table is `Western`; its genres are War, Drama");
         assert!(message("War,Drama").starts_with("no film in the table is `Other`"));
         assert!(message("top:2").starts_with("no film in the table is `Other`"));
-        assert_eq!(message("top:3"), "the table has 2 genres, not 3; say `top:1` or less");
+        assert_eq!(
+            message("top:3"),
+            "the table has 2 genres, not 3; say `top:1` or less, or leave --genres out to have all of them"
+        );
         let rare = Classes::choose(&GenreChoice::AtLeast(3), &films).unwrap_err();
         assert_eq!(rare.to_string(), "no genre has 3 films; the most common, War, has 2");
     }

@@ -50,7 +50,7 @@ impl Outputs {
             beside.push(".partial");
             let refused =
                 |why| Refused { path: path.clone(), why: format!("it is first written beside it, and {why}") };
-            refuse_what_is_written_through(Path::new(&beside), labels).map_err(refused)?;
+            refuse_what_is_written_through(Path::new(&beside), labels, is_ours).map_err(refused)?;
         }
         Ok(())
     }
@@ -83,16 +83,24 @@ fn refuse_what_would_be_lost(path: &Path, labels: &Path, is_ours: IsOurs) -> Res
 }
 
 /// Refuses a path that is opened for writing where it stands, if that is more than a leftover of a run before.
-fn refuse_what_is_written_through(path: &Path, labels: &Path) -> Result<(), String> {
+fn refuse_what_is_written_through(path: &Path, labels: &Path, is_ours: IsOurs) -> Result<(), String> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error.to_string()),
     };
-    if metadata.is_file() && !has_other_names(&metadata) && !is_same(&metadata, labels) {
+    let is_leftover = || is_ours(path).unwrap_or(false) || is_unfinished(path).unwrap_or(false);
+    if metadata.is_file() && !has_other_names(&metadata) && !is_same(&metadata, labels) && is_leftover() {
         return Ok(());
     }
     Err(format!("{} is in use for something else; choose another name", path.display()))
+}
+
+/// Whether the file at `path` is the beginning of one of ours: a tensor file gets its header last, and has zeros there until then.
+fn is_unfinished(path: &Path) -> io::Result<bool> {
+    let mut start = Vec::new();
+    files::open(path)?.take(64).read_to_end(&mut start)?;
+    Ok(start.iter().all(|&byte| byte == 0) || COLUMNS.join(",").as_bytes().starts_with(&start))
 }
 
 /// Whether the file at `path` is a list of skipped rows.

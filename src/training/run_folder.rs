@@ -29,7 +29,7 @@ use crate::files::{self, Disk, replace};
 use lock::lock;
 use logs::Log;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -111,8 +111,9 @@ impl RunFolder {
             return Err(RunFolderError::NoRun { path: path.into(), missing: last_checkpoint(path) });
         }
         let lock = lock(path)?;
-        let text = fs::read_to_string(&missing).map_err(|error| error.to_string());
-        let config = text.and_then(|text| {
+        let mut text = String::new();
+        let read = files::open(&missing).and_then(|mut file| file.read_to_string(&mut text));
+        let config = read.map_err(|error| error.to_string()).and_then(|_| {
             let config = toml::from_str::<RunConfig>(&text).map_err(|error| error.to_string())?;
             config.check().map_err(|error| error.to_string())?;
             Ok(config)
@@ -377,6 +378,26 @@ mod tests {
             assert!(matches!(error, RunFolderError::Taken { .. }), "{error}");
             fs::remove_file(&checkpoint).unwrap();
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_in_a_files_place_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = |name: &str| {
+            let path = folder.path().join(name);
+            let _ = fs::remove_file(&path);
+            rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        };
+        drop(RunFolder::create(folder.path(), &RunConfig::default()).unwrap());
+        pipe("config.toml");
+        let error = RunFolder::resume(folder.path()).unwrap_err();
+        assert!(matches!(error, RunFolderError::Settings { .. }) && error.to_string().contains("pipe"), "{error}");
+        pipe("steps.csv");
+        assert!(matches!(
+            RunFolder::create(folder.path(), &RunConfig::default()),
+            Err(RunFolderError::Unwritable { .. })
+        ));
     }
 
     #[test]

@@ -167,8 +167,12 @@ fn what_is_no_file_is_refused_at_once() {
         (labels::Aliases::read(&pipe).map(drop), "a table of aliases"),
     ] {
         let error = read.expect_err(what);
-        let LabelError::Read { source, .. } = error else { panic!("{error}") };
-        assert_eq!(source.to_string(), "it is a pipe or a device, not a file");
+        let why = match error {
+            LabelError::Read { source, .. } => source.to_string(),
+            LabelError::Aliases { why, .. } => why,
+            error => panic!("{error}"),
+        };
+        assert_eq!(why, "it is a pipe or a device, not a file");
     }
 }
 
@@ -187,4 +191,13 @@ fn of_a_table_too_large_the_wanted_films_are_read() {
     let parsed = Options { wanted: Some(wanted), ..Options::default() }.read(&path).unwrap();
     assert_eq!(films(&parsed), ["1: Drama", "3: Crime|Drama"]);
     assert_eq!((skipped(&parsed), parsed.rows[1].line), (vec![], 4));
+}
+
+#[test]
+fn genres_in_a_second_column_are_not_lost_without_a_word() {
+    let read = |text: &str| Options::default().parse(Path::new("t.csv"), text.as_bytes());
+    let error = read("Id,Genre,Genre\n1,Action,Drama\n").unwrap_err().to_string();
+    assert!(error.contains("t.csv has two columns named `Genre`"), "{error}");
+    let parsed = read("Id,Genre,\n1,Action,Drama\n2,War,\n").unwrap();
+    assert_eq!(parsed.warnings, [Warning::MoreCells { rows: 1, line: 2 }]);
 }

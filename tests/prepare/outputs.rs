@@ -43,6 +43,7 @@ fn what_is_in_the_way_is_not_written_over() {
     symlink("labels.csv", bench.path("soft.safetensors")).unwrap();
     symlink("labels.csv", bench.path("through.safetensors.partial")).unwrap();
     fs::hard_link(bench.path("labels.csv"), bench.path("along.skipped.csv.partial")).unwrap();
+    fs::write(bench.path("mine.safetensors.partial"), "mine, and no leftover").unwrap();
     symlink("posters/1.png", bench.path("poster.safetensors")).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(bench.path("pipe")).status().unwrap().success());
     let before = names(bench.folder.path());
@@ -56,6 +57,7 @@ fn what_is_in_the_way_is_not_written_over() {
         ("soft.safetensors", "it is the label table"),
         ("through.safetensors", "through.safetensors.partial is in use for something else"),
         ("along.safetensors", "along.skipped.csv.partial is in use for something else"),
+        ("mine.safetensors", "mine.safetensors.partial is in use for something else"),
         ("posters/1.png", "there is another file, which `prepare` did not write"),
         ("poster.safetensors", "there is another file, which `prepare` did not write"),
         ("list.safetensors", "will not write list.skipped.csv: there is another file"),

@@ -63,7 +63,8 @@ pub struct Args {
     /// Passes over the training posters [default: 20]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub epochs: Option<u32>,
-    /// Stop after so many steps in all, with a checkpoint to go on from; `none` takes the limit away from a run that goes on
+    /// Stop after so many steps in all, with a checkpoint to go on from. A run that has reached its limit goes on without it;
+    /// `none` takes one away that is not reached yet
     #[arg(long, value_name = "N|none", value_parser = step_limit)]
     pub max_steps: Option<StepLimit>,
     /// Measure so many steps launch by launch, after three that warm up; then stop as with --max-steps, everything saved

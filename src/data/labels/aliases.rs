@@ -35,10 +35,10 @@ impl Aliases {
     /// Reads the table of aliases at `path`.
     ///
     /// # Errors
-    /// [`LabelError::Read`], and [`LabelError::Aliases`] with the line that cannot be used: one that is not two names, an alias of two
+    /// [`LabelError::Aliases`], with the line that cannot be used if that is it: one that is not two names, an alias of two
     /// genres, a genre that is itself an alias of another.
     pub fn read(path: &Path) -> Result<Aliases, LabelError> {
-        let failed = |source| LabelError::Read { path: path.to_owned(), source };
+        let failed = |error: std::io::Error| LabelError::Aliases { path: path.to_owned(), why: error.to_string() };
         let mut bytes = Vec::new();
         files::open(path).map_err(failed)?.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 > LARGEST {

@@ -18,6 +18,14 @@ pub enum LabelError {
         /// What the system said.
         source: io::Error,
     },
+    /// Two columns of genres.
+    #[error("{} has two columns named `{column}`; put the genres of a film into one of them, or rename the other", path.display())]
+    Twice {
+        /// The table.
+        path: PathBuf,
+        /// The name.
+        column: String,
+    },
     /// The file is too large to be read whole.
     #[error(
         "the label table {} is larger than {} MB; with --posters DIR such a table is read for the films that have posters in DIR; \

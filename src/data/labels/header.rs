@@ -61,7 +61,10 @@ impl Header {
                 .find_map(|separator| Header::find(separator, names(line, separator), genre_needed, options))
         };
         if let Some(header) = find(true) {
-            return Ok(header);
+            return match header.twin(options) {
+                Some(column) => Err(LabelError::Twice { path: path.to_owned(), column }),
+                None => Ok(header),
+            };
         }
         if options.genre_column.is_none()
             && let Some(header) = find(false)
@@ -77,6 +80,16 @@ impl Header {
             }
         }
         Err(not_understood(path, table))
+    }
+
+    /// The name that a second column has in common with that of the genres, so that there is no telling which is meant.
+    fn twin(&self, options: &Options) -> Option<String> {
+        let name = &self.names[self.genre?];
+        let is_twin = |other: &&String| match options.genre_column {
+            Some(_) => *other == name,
+            None => spelling_key(other) == spelling_key(name),
+        };
+        (self.names.iter().filter(is_twin).count() > 1).then(|| name.clone())
     }
 
     fn find(separator: u8, names: Vec<String>, genre_needed: bool, options: &Options) -> Option<Header> {

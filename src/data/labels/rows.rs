@@ -33,6 +33,8 @@ pub(super) fn each(
     let mut skipped = Vec::new();
     let mut files = Files::default();
     let mut longer: Option<(usize, u64)> = None;
+    // Cells under no name are too many as well.
+    let width = header.names.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
     let mut records = header.records(table);
     while let Some((line, cells)) = records.next() {
         let cells = match cells {
@@ -58,7 +60,7 @@ pub(super) fn each(
                 continue;
             }
         };
-        if cells.iter().skip(header.names.len()).any(|cell| !cell.trim_ascii().is_empty()) {
+        if cells.iter().skip(width).any(|cell| !cell.trim_ascii().is_empty()) {
             let (rows, first) = longer.unwrap_or((0, line));
             longer = Some((rows + 1, first));
         }

@@ -15,7 +15,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::Split;
-use super::tensor_file::{BLOCK, Description, TensorFileError, TensorFileWriter};
+use super::tensor_file::{BLOCK, Description, TensorFile, TensorFileError, TensorFileWriter};
 use crate::random::{Philox, Sequence, Stream};
 use canvas::Canvas;
 use marks::{background, balloons, darkness, explosion, hearts, mountains, silhouette, tape, title};
@@ -53,7 +53,7 @@ pub fn write(path: &Path, count: usize, size: usize, seed: u64) -> Result<(), Te
         size,
         genres: GENRES.map(String::from).to_vec(),
         capacity: count,
-        provenance: BTreeMap::from([("source".into(), format!("synthetic posters drawn from seed {seed}"))]),
+        provenance: BTreeMap::from([("source".into(), format!("{SOURCE}{seed}"))]),
     };
     let mut writer = TensorFileWriter::create(path, description)?;
     for first in (0..count).step_by(BLOCK) {
@@ -72,6 +72,15 @@ pub fn write(path: &Path, count: usize, size: usize, seed: u64) -> Result<(), Te
     writer.finish()
 }
 
+/// Whether the file at `path` is one that [`write`] wrote, whatever its seed.
+pub fn drew(path: &Path) -> bool {
+    let source = |file: TensorFile| file.provenance().get("source").is_some_and(|source| source.starts_with(SOURCE));
+    TensorFile::open(path).is_ok_and(source)
+}
+
+/// What the provenance of drawn posters begins with.
+const SOURCE: &str = "synthetic posters drawn from seed ";
+
 fn labels(dice: &mut Sequence) -> Vec<u8> {
     loop {
         let labels: Vec<u8> = FREQUENCIES.iter().map(|&frequency| u8::from(dice.uniform() < frequency)).collect();
@@ -84,7 +93,6 @@ fn labels(dice: &mut Sequence) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::tensor_file::TensorFile;
 
     #[test]
     fn posters_are_the_same_everywhere() {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::surplus::shortened;
 use crate::files::quoted;
 use crate::formats::pickle_conversion;
 
@@ -146,7 +147,7 @@ impl ImportError {
             0 => Ok(()),
             count => {
                 let first = names.into_iter().take(4).collect();
-                let there = there.filter(|_| count == of);
+                let there = there.filter(|_| count == of).map(|name| shortened(&name));
                 Err(ImportError::Missing { path: path.to_owned(), first, count, of, there })
             }
         }

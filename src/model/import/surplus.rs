@@ -26,7 +26,12 @@ pub(super) fn refuse<'a>(
         Some(_) => "a layer too many in its block",
         None => "a layer too many outside its blocks",
     };
-    Err(ImportError::OtherNetwork { path: path.to_owned(), tensor: tensor.to_owned(), looks_like })
+    Err(ImportError::OtherNetwork { path: path.to_owned(), tensor: shortened(tensor), looks_like })
+}
+
+/// A name from a file, for a message: not too long, and without line breaks.
+pub(super) fn shortened(name: &str) -> String {
+    name.chars().take(100).flat_map(char::escape_debug).collect()
 }
 
 /// The block of a tensor under Keras's names of today: `conv4_block7` of `conv4_block7_1_conv/kernel`.

@@ -64,8 +64,12 @@ pub(super) struct Log {
 impl Log {
     /// Opens the log at `path`, a new one if there is none.
     pub fn open(path: PathBuf) -> Result<Log, RunFolderError> {
-        let file = OpenOptions::new().append(true).create(true).open(&path);
-        let file = file.map_err(|cause| unwritable(&path, cause))?;
+        let mut options = OpenOptions::new();
+        options.append(true).create(true);
+        // A pipe of that name would be waited for until somebody reads from it.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits() as i32);
+        let file = options.open(&path).map_err(|cause| unwritable(&path, cause))?;
         Ok(Log {
             path,
             file,
