@@ -72,7 +72,7 @@ pub fn write(path: &Path, count: usize, size: usize, seed: u64) -> Result<(), Te
     writer.finish()
 }
 
-/// Whether the file at `path` is one that [`write`] wrote, whatever its seed.
+/// Whether the file at `path` is one that [`write()`] wrote, whatever its seed.
 pub fn drew(path: &Path) -> bool {
     let source = |file: TensorFile| file.provenance().get("source").is_some_and(|source| source.starts_with(SOURCE));
     TensorFile::open(path).is_ok_and(source)
