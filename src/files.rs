@@ -18,13 +18,16 @@ use std::path::{Path, PathBuf};
 pub fn open(path: &Path) -> io::Result<File> {
     // Before opening, because opening a device can do something; and after it, because a name can change hands meanwhile.
     refuse_what_is_no_file(fs::metadata(path)?)?;
-    let mut options = OpenOptions::new();
-    options.read(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits() as i32);
-    let file = options.open(path)?;
+    let file = without_waiting(OpenOptions::new().read(true)).open(path)?;
     refuse_what_is_no_file(file.metadata()?)?;
     Ok(file)
+}
+
+/// Has a pipe that stands in a file's place be opened, or refused, at once, instead of waiting for whoever is at its other end.
+pub(crate) fn without_waiting(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, rustix::fs::OFlags::NONBLOCK.bits() as i32);
+    options
 }
 
 fn refuse_what_is_no_file(metadata: fs::Metadata) -> io::Result<()> {
@@ -36,7 +39,7 @@ fn refuse_what_is_no_file(metadata: fs::Metadata) -> io::Result<()> {
 }
 
 /// The folder that the file at `path` is in.
-pub fn folder_of(path: &Path) -> &Path {
+pub fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -101,12 +104,7 @@ impl Files for Disk {
     type File = File;
 
     fn create(&self, path: &Path) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        // A pipe of that name would be waited for until somebody reads from it.
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits() as i32);
-        options.open(path)
+        without_waiting(OpenOptions::new().write(true).create(true).truncate(true)).open(path)
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
@@ -234,7 +232,7 @@ impl<'a, F: Files> Replacement<'a, F> {
             return Err(error);
         }
         self.files
-            .sync_folder(folder_of(&self.path))
+            .sync_folder(parent_of(&self.path))
             .map_err(|cause| SaveError::NotDurable { path: self.path.clone(), cause })
     }
 

@@ -141,7 +141,7 @@ fn two_hundred_kills_lose_one_interval_each_and_no_bit() {
 }
 
 #[test]
-#[ignore = "ten minutes"]
+#[ignore = "a minute or two"]
 fn two_thousand_kills() {
     kill(2000, 2);
 }

@@ -21,7 +21,8 @@ pub const CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 bad data, 4 ba
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
-const DATA: u8 = 3;
+/// Bad data, also for a data file that is cut short while it is mapped.
+pub const DATA: u8 = 3;
 const WEIGHTS: u8 = 4;
 const DEVICE: u8 = 5;
 const DIVERGED: u8 = 6;

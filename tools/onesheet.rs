@@ -32,7 +32,7 @@ enum Tool {
 fn main() -> ExitCode {
     console::start_clock();
     // Where the system takes no handler, a file cut short ends the tool without a word, and nothing else changes.
-    let _ = mapped::name_faults();
+    let _ = mapped::name_faults(exit::DATA.into());
     let result = match Tool::parse() {
         Tool::Prepare(args) => prepare::run(*args),
         Tool::Train(args) => train::run(&args),

@@ -152,7 +152,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return Ok(printed?);
     }
 
-    files::free_space(files::folder_of(&args.out)).with_context(|| format!("cannot write {}", args.out.display()))?;
+    files::free_space(files::parent_of(&args.out)).with_context(|| format!("cannot write {}", args.out.display()))?;
     let outputs = Outputs::new(&args.out);
     outputs.check(&args.labels)?;
     let mut progress = Progress::new(console);

@@ -1,7 +1,7 @@
 //! Files read through memory maps, and what happens when one is cut short meanwhile.
 //!
 //! A page of a map that lies behind the new end of its file cannot be read: the system sends SIGBUS, and the process ends without
-//! a word. [`name_faults`] has it say which file it was, and end with the exit code of bad data.
+//! a word. [`name_faults`] has it say which file it was, and end with an exit code of the caller's.
 
 use memmap2::Mmap;
 use std::fs::File;
@@ -102,28 +102,25 @@ impl Slot {
     }
 }
 
-/// The exit code of bad data, as the tools have it.
-const BAD_DATA: i32 = 3;
-
-/// Has a fault in a map print the file's name and end the process with exit code 3. Any other SIGBUS stays what it is.
+/// Has a fault in a map print the file's name and end the process with this exit code. Any other SIGBUS stays what it is.
 ///
 /// # Errors
 /// The system's, if it takes no handler.
-pub fn name_faults() -> io::Result<()> {
+pub fn name_faults(code: i32) -> io::Result<()> {
     static ONCE: Once = Once::new();
     let mut result = Ok(());
-    ONCE.call_once(|| result = install());
+    ONCE.call_once(|| result = install(code));
     result
 }
 
 #[cfg(unix)]
-fn install() -> io::Result<()> {
+fn install(code: i32) -> io::Result<()> {
     use signal_hook::consts::SIGBUS;
     use signal_hook::low_level::{emulate_default_handler, exit};
-    let handle = |address: usize| match SLOTS.iter().find_map(|slot| slot.line_for(address)) {
+    let handle = move |address: usize| match SLOTS.iter().find_map(|slot| slot.line_for(address)) {
         Some(line) => {
             let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
-            exit(BAD_DATA)
+            exit(code)
         }
         None => {
             let _ = emulate_default_handler(SIGBUS);
@@ -135,7 +132,7 @@ fn install() -> io::Result<()> {
 }
 
 #[cfg(not(unix))]
-fn install() -> io::Result<()> {
+fn install(_code: i32) -> io::Result<()> {
     Ok(())
 }
 

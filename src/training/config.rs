@@ -82,7 +82,7 @@ pub struct RunConfig {
     pub history: Vec<Entry>,
 }
 
-/// Ten minutes: what a kill may cost, against a few seconds of writing.
+/// Ten minutes: what a kill may cost, against about a second of writing.
 fn default_save_every() -> f64 {
     10.0
 }

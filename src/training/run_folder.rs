@@ -58,8 +58,10 @@ pub struct RunFolder {
     steps: Log,
     epochs: Log,
     history: Vec<Entry>,
-    /// The step that `last.safetensors` holds, if it is known to be whole.
-    last: Option<u64>,
+    /// The step of the newest checkpoint that is whole.
+    newest: Option<u64>,
+    /// Whether that is `last.safetensors`; not after going back behind one that was damaged.
+    newest_is_last: bool,
     /// The state that this process saved last, and when; at first when it took the folder.
     saved: Option<Progress>,
     saved_at: Instant,
@@ -130,8 +132,8 @@ impl RunFolder {
         };
         let mut folder = RunFolder::open(path, lock)?;
         folder.history = config.as_mut().map_or(Vec::new(), |config| std::mem::take(&mut config.history));
-        let is_last = |checkpoint: &&Checkpoint| checkpoint.path() == last_checkpoint(path);
-        folder.last = checkpoint.as_ref().filter(is_last).map(|last| last.metadata().progress.total_steps);
+        folder.newest = checkpoint.as_ref().map(|newest| newest.metadata().progress.total_steps);
+        folder.newest_is_last = checkpoint.as_ref().is_some_and(|newest| newest.path() == last_checkpoint(path));
         Ok(Resumed { folder, checkpoint, damaged, config })
     }
 
@@ -144,7 +146,8 @@ impl RunFolder {
             steps,
             epochs,
             history,
-            last: None,
+            newest: None,
+            newest_is_last: false,
             saved: None,
             saved_at,
             begins_anew: false,
@@ -195,9 +198,9 @@ impl RunFolder {
         self.saved_at.elapsed()
     }
 
-    /// The step of the newest checkpoint that is known to be whole.
+    /// The step of the newest checkpoint that is whole.
     pub fn saved_step(&self) -> Option<u64> {
-        self.last
+        self.newest
     }
 
     /// Has `write` replace `last.safetensors` by the state at `progress`; what it held becomes the first of the older ones. Does nothing
@@ -210,12 +213,13 @@ impl RunFolder {
             return Ok(());
         }
         let steps = progress.total_steps;
-        if let Some(before) = self.last.filter(|&before| before != steps) {
+        if let Some(before) = self.newest.filter(|&before| self.newest_is_last && before != steps) {
             checkpoints::keep(&Disk, &self.path, before);
         }
         write(&last_checkpoint(&self.path))?;
         checkpoints::prune(&Disk, &self.path, steps);
-        (self.last, self.saved, self.saved_at) = (Some(steps), Some(*progress), Instant::now());
+        (self.newest, self.newest_is_last) = (Some(steps), true);
+        (self.saved, self.saved_at) = (Some(*progress), Instant::now());
         Ok(())
     }
 
@@ -228,7 +232,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// [`RunFolderError::AllDamaged`], and [`RunFolderError::NoRun`] if there is none.
-    pub fn newest(&mut self) -> Result<Checkpoint, RunFolderError> {
+    pub fn newest(&self) -> Result<Checkpoint, RunFolderError> {
         let newest = checkpoints::newest(&self.path)?;
         let missing = || RunFolderError::NoRun { path: self.path.clone(), missing: last_checkpoint(&self.path) };
         Ok(newest.ok_or_else(missing)?.0)

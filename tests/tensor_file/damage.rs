@@ -113,7 +113,7 @@ fn read_by_calls_a_cut_file_is_an_error() {
 #[test]
 #[ignore = "ends its process with exit code 3 where the variable names a file; alone, it only reads one"]
 fn a_map_cut_short_while_it_is_read() {
-    onesheet::files::mapped::name_faults().unwrap();
+    onesheet::files::mapped::name_faults(3).unwrap();
     let (_folder, own) = sample(130);
     let path = std::env::var_os("ONESHEET_CUT_FILE").map_or_else(|| own.clone(), Into::into);
     let file = TensorFile::open(&path).unwrap();

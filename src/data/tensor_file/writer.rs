@@ -79,7 +79,7 @@ impl TensorFileWriter {
         let image_bytes = size * size * 3;
         // Beside each image its labels and split, and for each block a digest; all of it before the old file goes.
         let needed = (LENGTH_BYTES + reserved) as u64 + capacity as u64 * (image_bytes + genres.len() + 2) as u64;
-        let folder = files::folder_of(path);
+        let folder = files::parent_of(path);
         let free = files::free_space(folder).map_err(|source| TensorFileError::Io {
             path: path.to_owned(),
             action: "write",
@@ -179,7 +179,7 @@ impl TensorFileWriter {
             source,
         })?;
         self.partial.renamed = true;
-        Disk.sync_folder(files::folder_of(&self.path)).map_err(|source| TensorFileError::Io {
+        Disk.sync_folder(files::parent_of(&self.path)).map_err(|source| TensorFileError::Io {
             path: self.path.clone(),
             action: "sync the folder of",
             source,

@@ -115,7 +115,7 @@ mod tests {
         let expected = expected.into_iter().chain([(step_checkpoint(folder.path(), 8), 8)]);
         assert_eq!(held, expected.map(|(path, step)| (path, step.to_string())).collect::<Vec<_>>());
         // Gone back to step 8, because 20 and 12 were damaged: what is newer than the run goes with the next save.
-        run.last = None;
+        run.newest_is_last = false;
         save(&mut run, 9, 9);
         let held = all(folder.path());
         assert_eq!(held, [last_checkpoint(folder.path()), step_checkpoint(folder.path(), 8)]);

@@ -1,7 +1,7 @@
 //! The two logs of a run, a row a step and a row an epoch.
 
 use super::{RunFolderError, unwritable};
-use crate::files::{Disk, replace};
+use crate::files::{Disk, replace, without_waiting};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -64,12 +64,8 @@ pub(super) struct Log {
 impl Log {
     /// Opens the log at `path`, a new one if there is none.
     pub fn open(path: PathBuf) -> Result<Log, RunFolderError> {
-        let mut options = OpenOptions::new();
-        options.append(true).create(true);
-        // A pipe of that name would be waited for until somebody reads from it.
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits() as i32);
-        let file = options.open(&path).map_err(|cause| unwritable(&path, cause))?;
+        let file = without_waiting(OpenOptions::new().append(true).create(true)).open(&path);
+        let file = file.map_err(|cause| unwritable(&path, cause))?;
         Ok(Log {
             path,
             file,
