@@ -13,6 +13,7 @@ use onesheet::model::{Extents, Trainable};
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::{Checkpoint, CheckpointError};
 use onesheet::training::config::RunConfig;
+use onesheet::training::learner::{Keep, Learner};
 use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint, last_checkpoint};
 use onesheet::training::trainer::{Ending, Event, Trainer};
 use rounded::Rounded;
@@ -263,12 +264,24 @@ fn what_does_not_fit_is_refused_by_name() {
     let error = resumed(&RunConfig { data: Some(others), ..sound.clone() }, &path).err().unwrap();
     assert!(matches!(error, TrainingError::OtherPosters { .. }), "{error}");
 
+    // What has no moments is nothing to go on from, and the message says what is.
+    let exported = folder.path().join("exported.safetensors");
+    let learner = Learner::new(Rc::new(Cpu::new()), sound.model(Extents::miniature(), 7), 1).unwrap();
     let checkpoint = Checkpoint::open(&last_checkpoint(&path)).unwrap();
+    learner.save(&exported, checkpoint.metadata(), Keep::Weights).unwrap();
     let file = Arc::new(TensorFile::open(sound.data.as_deref().unwrap()).unwrap());
+    let (opened, same) = (Checkpoint::open(&exported).unwrap(), Arc::clone(&file));
+    let refused = Trainer::resume(Rc::new(Cpu::new()), sound.clone(), Extents::miniature(), same, &opened);
+    let error = refused.err().unwrap().to_string();
+    assert!(
+        error.contains("no tensor adam.m/") && error.contains("resume from checkpoints/last.safetensors"),
+        "{error}"
+    );
+
     let wider = Extents { head: vec![7], ..Extents::miniature() };
     let error = Trainer::resume(Rc::new(Cpu::new()), sound, wider, file, &checkpoint).err().unwrap();
     let missing = matches!(&error, TrainingError::Checkpoint(CheckpointError::Missing { tensor, .. }) if tensor == "head_7/kernel");
-    assert!(missing, "{error}");
+    assert!(missing && !error.to_string().contains("resume from"), "{error}");
 }
 
 #[test]

@@ -298,7 +298,8 @@ fn the_tool_begins_with_the_weights_it_was_given_and_goes_on_from_those_it_saved
     assert!(Architecture::new(&model).unwrap().total_parameters() > 25_000_000);
     let mut learner = Learner::new(Rc::new(Cpu::new()), model, 99).unwrap();
     set(learner.model_mut(), |tensor| (!tensor.name.ends_with("/kernel")).then(|| known(tensor)));
-    save(&learner, &config, &genres, Keep::Weights, &folder.path().join("mine.safetensors"));
+    let mine = folder.path().join("mine.safetensors");
+    save(&learner, &config, &genres, Keep::Weights, &mine);
 
     let same = |learner: &Learner<Cpu>, run: &Path, what: &str| {
         let saved = saved(run);
@@ -318,6 +319,12 @@ fn the_tool_begins_with_the_weights_it_was_given_and_goes_on_from_those_it_saved
     let first = rows::<StepRow>(&run.join("steps.csv"));
     assert_eq!(first.iter().map(|row| row.loss).collect::<Vec<_>>(), [take_step(&mut learner, &config, 0)]);
     same(&learner, &run, "after the first step");
+
+    // A run asks for room for such checkpoints, and for hardly more.
+    for (keep, path) in [(Keep::Weights, mine), (Keep::Everything, last_checkpoint(&run))] {
+        let (asked, taken) = (learner.saved_bytes(keep), fs::metadata(path).unwrap().len());
+        assert!(asked >= taken && asked - taken <= taken / 100, "{asked} bytes for {taken}");
+    }
 
     // As if the run had gone on for an epoch, and been killed before it saved again.
     let (steps, epochs) = (run.join("steps.csv"), run.join("log.csv"));
