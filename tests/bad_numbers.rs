@@ -112,6 +112,32 @@ fn a_bad_step_ends_the_run_or_is_skipped() {
     assert!((resumed[0].train_loss - mean).abs() <= 1e-6, "{resumed:?}");
 }
 
+/// Ten in a row end a run, and not ten in all.
+#[test]
+fn every_second_step_may_be_bad_and_counts_in_no_mean() {
+    let folder = TempDir::new().unwrap();
+    let few = RunConfig { batch: 4, on_bad_numbers: OnBadNumbers::Skip, ..config(&posters(folder.path())) };
+    let (device, path) = (spoilt(None, false), folder.path().join("run"));
+    let file = Arc::new(TensorFile::open(few.data.as_deref().unwrap()).unwrap());
+    let mut trainer = Trainer::new(Rc::clone(&device), few.clone(), Extents::miniature(), file).unwrap();
+    let mut run = RunFolder::create(&path, &few).unwrap();
+    let ending = trainer.run(&mut run, &AtomicBool::new(false), &mut |event| {
+        if let Event::Step { row, .. } = event {
+            device.spoilt.set(row.loss.is_finite().then_some(("dense_backward_weights", 0)));
+        }
+    });
+    assert_eq!(ending.unwrap(), Ending::Finished);
+    let steps: Vec<StepRow> = rows(&path.join("steps.csv"));
+    assert_eq!(steps.len(), 32);
+    assert!(steps.iter().all(|row| row.loss.is_nan() == row.step.is_multiple_of(2)), "{steps:?}");
+    let epochs: Vec<EpochRow> = rows(&path.join("log.csv"));
+    for (row, steps) in epochs.iter().zip(steps.chunks(16)) {
+        let mean = steps.iter().map(|row| row.loss).filter(|loss| loss.is_finite()).sum::<f64>() / 8.0;
+        assert_eq!(row.train_loss, mean, "{row:?}");
+    }
+    assert_eq!(epochs.len(), 2);
+}
+
 #[test]
 fn steps_that_are_all_bad_end_the_run_however_it_is_set() {
     let folder = TempDir::new().unwrap();

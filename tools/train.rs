@@ -15,7 +15,7 @@ use onesheet::data::synthetic;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
 use onesheet::model::summary::Summary;
-use onesheet::model::{Architecture, Extents, Model, import};
+use onesheet::model::{Architecture, Extents, import};
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::RunConfig;
@@ -194,7 +194,10 @@ fn train<D: Device>(
             let mut trainer = Trainer::new(device, config, extents, Arc::clone(&file))?;
             // Taken, so that their hundred megabytes go before the training begins.
             if let Some(weights) = weights {
-                start_from(trainer.model_mut(), &weights, console)?;
+                for note in &weights.notes {
+                    console.say(format_args!("note: {note}\n"));
+                }
+                start::copy(&weights, trainer.model_mut())?;
             }
             trainer
         }
@@ -251,18 +254,4 @@ fn train<D: Device>(
 fn read_weights(config: &RunConfig, genres: &[String]) -> anyhow::Result<Option<import::Weights>> {
     let Some(path) = &config.weights else { return Ok(None) };
     Ok(Some(start::read(path, config, Extents::resnet50(), genres)?))
-}
-
-/// Copies weights over the model's.
-fn start_from<D: Device>(model: &mut Model<D>, weights: &import::Weights, console: Console) -> anyhow::Result<()> {
-    for note in &weights.notes {
-        console.say(format_args!("note: {note}\n"));
-    }
-    for tensor in &model.architecture().tensors.clone() {
-        // A foreign file has no head, and of ours it is taken where the genres are the same.
-        if let Some(values) = weights.tensors.get(&tensor.name) {
-            model.write(tensor, &values.data)?;
-        }
-    }
-    Ok(())
 }

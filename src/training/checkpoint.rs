@@ -242,3 +242,32 @@ pub enum CheckpointError {
         expected: Vec<usize>,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_from_before_there_was_a_choice_say_what_was_done_then() {
+        let metadata = Metadata {
+            genres: vec!["Drama".into()],
+            thresholds: vec![0.3],
+            resize: "area".into(),
+            exif: "apply".into(),
+            alpha: "white".into(),
+            data_digest: String::new(),
+            progress: Progress { left_out: 1, step: 2, total_steps: 2, ..Progress::default() },
+            config: RunConfig::default(),
+        };
+        let text = toml::to_string(&metadata).unwrap();
+        let newer = ["exif", "alpha", "left_out"];
+        let is_old = |line: &&str| !newer.iter().any(|name| line.starts_with(&format!("{name} = ")));
+        let old: Vec<&str> = text.lines().filter(is_old).collect();
+        assert_eq!(old.len(), text.lines().count() - newer.len());
+        let progress = Progress { left_out: 0, ..metadata.progress };
+        let expected = Metadata { exif: "ignore".into(), alpha: "drop".into(), progress, ..metadata };
+        assert_eq!(toml::from_str::<Metadata>(&old.join("\n")).unwrap(), expected);
+        // And one that has nothing to say of it is as it was then.
+        assert!(!toml::to_string(&expected).unwrap().contains("left_out"));
+    }
+}

@@ -369,11 +369,15 @@ mod tests {
     }
 
     #[test]
-    fn runs_from_before_the_warm_up_had_none() {
+    fn runs_from_before_there_was_a_choice_did_what_they_did() {
         let text = RunConfig::default().to_toml().unwrap();
-        let old = text.replace("warmup_epochs = 1.0\n", "").replace("zero_init_residual = true\n", "");
-        let config: RunConfig = toml::from_str(&old).unwrap();
+        let newer = ["warmup_epochs", "zero_init_residual", "save_every", "on_bad_numbers", "check_numerics", "io"];
+        let is_old = |line: &&str| !newer.iter().any(|name| line.starts_with(&format!("{name} = ")));
+        let old: Vec<&str> = text.lines().filter(is_old).collect();
+        assert_eq!(old.len(), text.lines().count() - newer.len());
+        let config: RunConfig = toml::from_str(&old.join("\n")).unwrap();
         assert_eq!(config, RunConfig { warmup_epochs: 0.0, zero_init_residual: false, ..RunConfig::default() });
+        assert_eq!(config.save_every, 10.0);
     }
 
     #[test]
@@ -384,7 +388,24 @@ mod tests {
             assert_eq!((config.pooling, config.pixels, config.image_size), (Pooling::Max, Pixels::Raw, 150));
             assert_eq!((config.warmup_epochs, config.zero_init_residual), (0.0, false));
             assert_eq!(config.trainable == Trainable::Last(40), experiment == Experiment::ResnetTl);
+            assert_eq!(config.experiment, Some(experiment));
+            assert_eq!(experiment.needs_weights(), experiment != Experiment::ResnetR);
         }
+    }
+
+    #[test]
+    fn a_first_run_is_small_and_otherwise_as_by_default() {
+        let small = RunConfig { batch: 16, epochs: 5, image_size: 64, momentum: 0.9, ..RunConfig::default() };
+        assert_eq!(RunConfig::demonstration(), small);
+    }
+
+    #[test]
+    fn names_are_those_that_are_typed() {
+        fn typed<T: ValueEnum>(value: &T) -> String {
+            value.to_possible_value().unwrap().get_name().into()
+        }
+        assert!(Pixels::value_variants().iter().all(|pixels| pixels.name() == typed(pixels)));
+        assert!(Experiment::value_variants().iter().all(|experiment| experiment.name() == typed(experiment)));
     }
 
     #[test]

@@ -233,3 +233,44 @@ fn sources(tensors: &[NamedTensor], trainable_from: usize, keep: Keep) -> Vec<(S
     }
     sources
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::cpu::Cpu;
+    use crate::device::{Memory, Placement};
+    use crate::ops::pool::Pooling;
+    use crate::training::config::{Pixels, RunConfig};
+
+    /// The batch stays on the device from step to step, and is another where it does not fit.
+    #[test]
+    fn each_step_sees_the_batch_it_was_given() {
+        let config = RunConfig { image_size: 16, pooling: Pooling::Max, ..RunConfig::default() };
+        let config = config.model(Extents::miniature(), 2);
+        let mut learner = Learner::new(Rc::new(Cpu::new()), config.clone(), 5).unwrap();
+        let mut model = Model::new(Rc::new(Cpu::new()), config, 5).unwrap();
+        let device = Rc::clone(model.device());
+        let mut adam = Adam::new(&*device, model.architecture().weights).unwrap();
+        let steps =
+            [(3, Pixels::Raw), (3, Pixels::Raw), (2, Pixels::Raw), (2, Pixels::Imagenet), (3, Pixels::Imagenet)];
+        for (step, (images, pixels)) in steps.into_iter().enumerate() {
+            let bytes: Vec<u8> = (0..images * 16 * 16 * 3).map(|at| ((at * (at + step)) % 253) as u8).collect();
+            let places = vec![Placement { flip: step == 1, ..Placement::default() }; images];
+            let labels: Vec<u8> = (0..2 * images).map(|at| u8::from((at + step).is_multiple_of(3))).collect();
+            let (format, weights) = (pixels.format(), [1.0 + step as f32, 0.5]);
+            let rate = 1e-3 * (step as f64 + 1.0);
+            let upload = || device.upload_pixels(&bytes, &places).unwrap();
+            learner.submit(upload(), images, &format, &labels, &weights, rate).unwrap();
+            let found = learner.outcome().unwrap();
+
+            let mut batch = Batch::new(&*device, upload(), images, &format, &labels, &weights).unwrap();
+            batch.set_rate(&device, adam.begin_step(rate)).unwrap();
+            model.gradients(&mut batch).unwrap();
+            adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rate()).unwrap();
+            assert_eq!(found, batch.outcome(&device).unwrap(), "step {step}");
+        }
+        for tensor in &model.architecture().tensors {
+            assert!(learner.model().read(tensor).unwrap() == model.read(tensor).unwrap(), "{}", tensor.name);
+        }
+    }
+}

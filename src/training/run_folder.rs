@@ -274,6 +274,11 @@ impl RunFolder {
             _ => self.epochs.rows_left = Some(0),
         }
     }
+
+    /// Has it seem to be saved as long ago.
+    pub(super) fn age(&mut self, by: Duration) {
+        self.saved_at -= by;
+    }
 }
 
 impl Drop for RunFolder {
@@ -371,6 +376,7 @@ mod tests {
     fn one_trainer_has_the_folder_and_the_other_learns_who() {
         let folder = tempfile::tempdir().unwrap();
         let run = RunFolder::create(folder.path(), &RunConfig::default()).unwrap();
+        assert!(!run.begins_anew());
         let error = RunFolder::create(folder.path(), &RunConfig::default()).unwrap_err().to_string();
         assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
         drop(run);

@@ -3,8 +3,9 @@
 use super::TrainingError;
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::config::RunConfig;
+use crate::device::{Device, DeviceError};
 use crate::model::import::{self, Source, Tensors, WeightTensor, Weights};
-use crate::model::{Architecture, Extents};
+use crate::model::{Architecture, Extents, Model};
 use std::path::Path;
 
 /// Reads the weights in `path` for a new run on these `genres`.
@@ -29,6 +30,20 @@ pub fn read(path: &Path, config: &RunConfig, extents: Extents, genres: &[String]
         ) => Ok(import::read(path, &expected, &config.pixels.format())?),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Copies `weights` over the tensors of `model` that have their names. What the weights lack, as a foreign file lacks the head, keeps
+/// its initial values.
+///
+/// # Errors
+/// The device's.
+pub fn copy<D: Device>(weights: &Weights, model: &mut Model<D>) -> Result<(), DeviceError> {
+    for tensor in &model.architecture().tensors.clone() {
+        if let Some(values) = weights.tensors.get(&tensor.name) {
+            model.write(tensor, &values.data)?;
+        }
+    }
+    Ok(())
 }
 
 fn from_checkpoint(

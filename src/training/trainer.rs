@@ -247,8 +247,12 @@ impl<D: Device> Trainer<D> {
         folder.since_save() >= Duration::try_from_secs_f64(60.0 * self.config.save_every).unwrap_or(Duration::MAX)
     }
 
+    /// Saves a model to use. No run goes on from it, so it does not say where this one was to stop: stopped there and gone on with, the
+    /// run ends in the same file as one that was left alone.
     fn save_best(&self, folder: &RunFolder) -> Result<(), TrainingError> {
-        self.learner.save(&best_checkpoint(folder.path()), &self.metadata(), Keep::Weights)
+        let mut metadata = self.metadata();
+        metadata.config.max_steps = None;
+        self.learner.save(&best_checkpoint(folder.path()), &metadata, Keep::Weights)
     }
 
     fn thresholds(&self) -> Vec<f64> {

@@ -50,7 +50,7 @@ fn with_settings(change: impl FnOnce(&mut Metadata)) -> Result<Checkpoint, Check
 #[test]
 fn settings_that_no_run_has_are_refused_by_name() {
     type Change = fn(&mut Metadata);
-    let cases: [(&str, Change); 24] = [
+    let cases: [(&str, Change); 29] = [
         ("image_size", |m| m.config.image_size = 4_000_000_000),
         ("image_size", |m| m.config.image_size = 30_000),
         ("image_size", |m| m.config.image_size = 0),
@@ -60,6 +60,8 @@ fn settings_that_no_run_has_are_refused_by_name() {
         ("learning_rate", |m| m.config.learning_rate = f64::INFINITY),
         ("warmup_epochs", |m| m.config.warmup_epochs = -1.0),
         ("warmup_epochs", |m| m.config.warmup_epochs = f64::INFINITY),
+        ("save_every", |m| m.config.save_every = -1.0),
+        ("save_every", |m| m.config.save_every = 1e6),
         ("momentum", |m| m.config.momentum = 1.0),
         ("momentum", |m| m.config.momentum = -0.1),
         ("threshold", |m| m.config.threshold = 1.5),
@@ -72,7 +74,10 @@ fn settings_that_no_run_has_are_refused_by_name() {
         ("progress.epoch", |m| m.progress.epoch = 21),
         ("progress.step", |m| m.progress.step = 211),
         ("progress.total_steps", |m| m.progress.total_steps = 1 << 60),
+        ("progress.total_steps", |m| m.progress.total_steps = (1 << 53) + 1),
+        ("progress.left_out", |m| m.progress.left_out = m.progress.step + 1),
         ("progress.loss_sum", |m| m.progress.loss_sum = f64::NAN),
+        ("progress.loss_sum", |m| m.progress.loss_sum = -0.5),
         ("progress.best", |m| m.progress.best = Some(f64::INFINITY)),
         ("progress.best", |m| m.progress.best = Some(f64::NAN)),
     ];
@@ -85,7 +90,7 @@ fn settings_that_no_run_has_are_refused_by_name() {
 
 #[test]
 fn settings_at_their_bounds_pass() {
-    let at_bounds: [fn(&mut Metadata); 3] = [
+    let at_bounds: [fn(&mut Metadata); 4] = [
         |m| {
             (m.config.image_size, m.config.batch, m.config.epochs) = (8, 1, 3);
             (m.config.momentum, m.config.threshold, m.config.warmup_epochs) = (0.0, 0.0, 0.0);
@@ -98,6 +103,11 @@ fn settings_at_their_bounds_pass() {
             m.progress.best = Some(1.0);
         },
         |m| (m.genres, m.thresholds) = (vec!["x".repeat(1000); 10_000], vec![1.0; 10_000]),
+        |m| {
+            let (steps, epoch) = (1 << 53, m.config.epochs);
+            m.progress =
+                Progress { epoch, step: steps, total_steps: steps, loss_sum: 0.0, left_out: steps, best: None };
+        },
     ];
     for change in at_bounds {
         with_settings(change).unwrap_or_else(|error| panic!("{error}"));

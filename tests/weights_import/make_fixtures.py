@@ -1,4 +1,5 @@
-"""Small Keras files for `tests/weights_import.rs`: the same arrangements as the real ones, two layers and a head.
+"""Small Keras files for `tests/weights_import.rs`: the same arrangements as the real ones, two layers and a head. And for
+`tests/weights_arrive.rs` a whole network, the miniature of `Extents::miniature()`, in three of them.
 
     python -m venv venv && venv/bin/pip install h5py==3.14.0 numpy==2.4.6
     venv/bin/python tests/weights_import/make_fixtures.py
@@ -20,44 +21,98 @@ TENSORS = {
 }
 # Layers of a real model that have no weights.
 WEIGHTLESS = ["input_1", "conv1_pad"]
-CLASS_NAMES = {"conv1_conv": "conv2d", "conv1_bn": "batch_normalization", "predictions": "dense"}
 
 
-def tensors():
-    place = 0
+def small():
+    weights, place = {}, 0
     for layer, kinds in TENSORS.items():
+        weights[layer] = {}
         for kind, shape in kinds.items():
             size = int(np.prod(shape))
-            yield layer, kind, (np.arange(size, dtype=np.float32) / 8 + place).reshape(shape)
+            weights[layer][kind] = (np.arange(size, dtype=np.float32) / 8 + place).reshape(shape)
             place += 1
+    return weights
 
 
-def legacy(group, suffix, first=""):
+def known(name, shape):
+    """The values of a tensor of the miniature, which `tests/weights_arrive.rs` makes from its name as well."""
+    number = 0
+    for byte in name.encode():
+        number = (31 * number + byte) % 65521
+    uniform = ((37 * np.arange(np.prod(shape)) + number) % 509).astype(np.float32) / 512
+    above_zero = name.endswith(("/gamma", "/moving_variance"))
+    return (uniform + (0.5 if above_zero else -0.5)).astype(np.float32).reshape(shape)
+
+
+def miniature():
+    """The base of `Extents::miniature()` under Keras's names, in Keras's order and layouts."""
+    weights = {}
+
+    def conv(name, window, inputs, filters):
+        shapes = {"kernel": (window, window, inputs, filters), "bias": (filters,)}
+        weights[name] = {kind: known(f"{name}/{kind}", shape) for kind, shape in shapes.items()}
+
+    def norm(name, channels):
+        kinds = ["gamma", "beta", "moving_mean", "moving_variance"]
+        weights[name] = {kind: known(f"{name}/{kind}", (channels,)) for kind in kinds}
+
+    conv("conv1_conv", 7, 3, 4)
+    norm("conv1_bn", 4)
+    inputs = 4
+    for stage, filters, blocks in [(2, 2, 2), (3, 3, 1)]:
+        for block in range(1, blocks + 1):
+            name = f"conv{stage}_block{block}"
+            conv(f"{name}_1_conv", 1, inputs, filters)
+            norm(f"{name}_1_bn", filters)
+            conv(f"{name}_2_conv", 3, filters, filters)
+            norm(f"{name}_2_bn", filters)
+            if block == 1:
+                conv(f"{name}_0_conv", 1, inputs, 4 * filters)
+            conv(f"{name}_3_conv", 1, filters, 4 * filters)
+            if block == 1:
+                norm(f"{name}_0_bn", 4 * filters)
+            norm(f"{name}_3_bn", 4 * filters)
+            inputs = 4 * filters
+    return weights
+
+
+def tensors(weights):
+    return [(layer, kind, values) for layer, kinds in weights.items() for kind, values in kinds.items()]
+
+
+WEIGHTS = small()
+MINIATURE = miniature()
+
+
+def legacy(group, suffix, first="", weights=WEIGHTS):
     """A group per layer, as Keras 2 (suffix ":0") and Keras 3 (no suffix) write them; `first` is an outer model's name."""
     group.attrs["backend"] = b"tensorflow"
-    group.attrs["layer_names"] = [name.encode() for name in [*WEIGHTLESS, *TENSORS]]
+    group.attrs["layer_names"] = [name.encode() for name in [*WEIGHTLESS, *weights]]
     for layer in WEIGHTLESS:
         # An empty list becomes an empty array of float64.
         group.create_group(layer).attrs["weight_names"] = []
-    for layer, kinds in TENSORS.items():
+    for layer, kinds in weights.items():
         names = [f"{layer}/{kind}{suffix}".encode() for kind in kinds]
         group.require_group(first + layer).attrs["weight_names"] = names
-    for layer, kind, values in tensors():
+    for layer, kind, values in tensors(weights):
         group[first + layer].create_dataset(f"{layer}/{kind}{suffix}", data=values)
 
 
-def numbered(group, names=True):
-    """Keras 3's `.weights.h5`."""
-    for layer in TENSORS:
-        variables = group.create_group(f"layers/{CLASS_NAMES[layer]}/vars")
+def numbered(group, names=True, weights=WEIGHTS):
+    """Keras 3's `.weights.h5`: layers are named after their classes and counted, conv2d, conv2d_1, and so on."""
+    count, places = {}, {}
+    for layer in weights:
+        kind = "conv2d" if layer.endswith("_conv") else "batch_normalization" if layer.endswith("_bn") else "dense"
+        number = count.setdefault(kind, 0)
+        count[kind] += 1
+        places[layer] = f"layers/{kind}_{number}/vars" if number else f"layers/{kind}/vars"
+        variables = group.create_group(places[layer])
         if names:
             variables.attrs["name"] = layer
     group.create_group("layers/zero_padding2d/vars").attrs["name"] = "conv1_pad"
-    count = {}
-    for layer, _, values in tensors():
-        number = count.setdefault(layer, 0)
-        group[f"layers/{CLASS_NAMES[layer]}/vars"].create_dataset(str(number), data=values)
-        count[layer] += 1
+    for layer, kinds in weights.items():
+        for number, values in enumerate(kinds.values()):
+            group[places[layer]].create_dataset(str(number), data=values)
 
 
 def file(name):
@@ -90,13 +145,35 @@ with newer("unnamed.weights.h5") as f:
 OLD_LAYERS = {"conv1_conv": "conv1", "conv1_bn": "bn_conv1", "predictions": "fc1000"}
 OLD_KINDS = {"kernel": "W", "bias": "b", "moving_mean": "running_mean", "moving_variance": "running_std"}
 with newer("keras1.h5") as f:
-    for layer, kind, values in tensors():
+    for layer, kind, values in tensors(WEIGHTS):
         name = OLD_LAYERS[layer]
         f.require_group(name).create_dataset(f"{name}_{OLD_KINDS.get(kind, kind)}:0", data=values)
 with newer("keras2.h5") as f:
-    for layer, kind, values in tensors():
+    for layer, kind, values in tensors(WEIGHTS):
         name = OLD_LAYERS[layer]
         f.create_dataset(f"{name}/{name}/{kind}:0", data=values)
+
+
+
+def old_layer(name):
+    """`res2a_branch2b` or `bn2a_branch2b` of `conv2_block1_2_conv` or `conv2_block1_2_bn`."""
+    if name in OLD_LAYERS:
+        return OLD_LAYERS[name]
+    stage, block, place, family = name.split("_")
+    branch = {"0": "1", "1": "2a", "2": "2b", "3": "2c"}[place]
+    letter = "abcdef"[int(block.removeprefix("block")) - 1]
+    return f"{'res' if family == 'conv' else 'bn'}{stage.removeprefix('conv')}{letter}_branch{branch}"
+
+
+# The whole miniature.
+with newer("miniature.h5") as f:
+    legacy(f, ":0", weights=MINIATURE)
+with newer("miniature.weights.h5") as f:
+    numbered(f, weights=MINIATURE)
+with newer("miniature_2016.h5") as f:
+    for layer, kind, values in tensors(MINIATURE):
+        name = old_layer(layer)
+        f.require_group(name).create_dataset(f"{name}_{OLD_KINDS.get(kind, kind)}:0", data=values)
 
 # Files that must be refused.
 with newer("deeper.h5") as f:

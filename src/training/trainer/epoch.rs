@@ -132,6 +132,22 @@ mod tests {
     use crate::training::checkpoint::Checkpoint;
     use crate::training::run_folder::{RunFolderError, last_checkpoint};
     use std::rc::Rc;
+    use std::time::Duration;
+
+    #[test]
+    fn a_checkpoint_is_due_after_so_many_minutes() {
+        let folder = tempfile::tempdir().unwrap();
+        let posters = folder.path().join("posters.safetensors");
+        synthetic::write(&posters, 20, 32, 7).unwrap();
+        let config = RunConfig { batch: 4, image_size: 32, save_every: 20.0, ..RunConfig::default() };
+        let mut run = RunFolder::create(&folder.path().join("run"), &config).unwrap();
+        let file = Arc::new(TensorFile::open(&posters).unwrap());
+        let trainer = Trainer::new(Rc::new(Cpu::new()), config, Extents::miniature(), file).unwrap();
+        run.age(Duration::from_secs(15 * 60));
+        assert!(!trainer.is_save_due(&run));
+        run.age(Duration::from_secs(5 * 60));
+        assert!(trainer.is_save_due(&run));
+    }
 
     /// A full disk, met by a log: what was done up to it is saved first.
     #[test]

@@ -76,3 +76,61 @@ impl<D: Device> Trainer<D> {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::synthetic;
+    use crate::data::tensor_file::TensorFile;
+    use crate::device::cpu::Cpu;
+    use crate::model::Extents;
+    use crate::training::checkpoint::{Checkpoint, CheckpointError};
+    use crate::training::config::RunConfig;
+    use crate::training::run_folder::last_checkpoint;
+    use std::fs;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    /// And where that fails, it is no interruption.
+    #[test]
+    fn the_steps_of_an_epoch_are_saved_while_it_is_validated_if_that_takes_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let posters = folder.path().join("posters.safetensors");
+        // Eight to validate, in two batches.
+        synthetic::write(&posters, 80, 32, 7).unwrap();
+        let config = RunConfig { batch: 4, max_steps: Some(16), image_size: 32, ..RunConfig::default() };
+        let file = Arc::new(TensorFile::open(&posters).unwrap());
+        let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), Extents::miniature(), file).unwrap();
+        let run = |name: &str| RunFolder::create(&folder.path().join(name), &config).unwrap();
+        let stop = AtomicBool::new(false);
+        // As far as the validation of its first epoch.
+        assert_eq!(trainer.run(&mut run("steps"), &stop, &mut |_| {}).unwrap(), Ending::StepLimit);
+
+        let mut lost = run("lost");
+        lost.age(Duration::from_secs(11 * 60));
+        let mut told = 0;
+        let ending = trainer.validate(
+            &mut lost,
+            &stop,
+            &mut |_| {
+                told += 1;
+                fs::remove_dir_all(folder.path().join("lost/checkpoints")).unwrap();
+            },
+            Instant::now(),
+        );
+        assert!(matches!(ending, Err(TrainingError::Checkpoint(CheckpointError::Save(_)))), "{ending:?}");
+        assert_eq!(told, 1);
+
+        let mut slow = run("slow");
+        slow.age(Duration::from_secs(11 * 60));
+        let last = last_checkpoint(slow.path());
+        let mut saved = Vec::new();
+        let mut watch = |event: Event<'_>| {
+            if let Event::Validation { .. } = event {
+                saved.push(Checkpoint::open(&last).ok().map(|last| last.metadata().progress.step));
+            }
+        };
+        assert_eq!(trainer.validate(&mut slow, &stop, &mut watch, Instant::now()).unwrap(), None);
+        assert_eq!(saved, [None, Some(16)]);
+    }
+}
