@@ -3,7 +3,9 @@
 use crate::models::{Bench, GENRES, Loaded, POSTERS, bench, probabilities};
 use crate::{device, objects, run};
 use onesheet::data::squaring::{Alpha, Exif, Resize, Squaring};
-use onesheet::data::{pixels, posters, synthetic};
+use onesheet::data::{pixels, synthetic};
+use onesheet::device::cpu::Cpu;
+use onesheet::model::Model;
 use onesheet::training::checkpoint::Metadata;
 use onesheet::training::config::Pixels;
 use serde_json::{Value, json};
@@ -63,7 +65,7 @@ pub fn draw_posters(folder: &Path) {
 
 /// The pixels of each poster as a model of this kind wants them.
 pub fn squares(folder: &Path, metadata: &Metadata) -> Vec<Vec<u8>> {
-    squared(folder, squaring(metadata))
+    (0..POSTERS).map(|number| square(folder, number, squaring(metadata))).collect()
 }
 
 fn squaring(metadata: &Metadata) -> Squaring {
@@ -77,15 +79,14 @@ fn squaring(metadata: &Metadata) -> Squaring {
     }
 }
 
-fn squared(folder: &Path, squaring: Squaring) -> Vec<Vec<u8>> {
-    let square = |number| pixels::square(&fs::read(folder.join(poster(number))).unwrap(), &squaring).unwrap();
-    (0..POSTERS).map(square).collect()
+fn square(folder: &Path, number: usize, squaring: Squaring) -> Vec<u8> {
+    pixels::square(&fs::read(folder.join(poster(number))).unwrap(), &squaring).unwrap()
 }
 
 /// The probabilities of each poster, asked in the batches that `asked` makes of them: 15 posters, none, and 8.
-fn answers(loaded: &Loaded, squares: &[Vec<u8>], convention: Pixels) -> Vec<Vec<f32>> {
+pub fn answers(model: &Model<Cpu>, squares: &[Vec<u8>], convention: Pixels) -> Vec<Vec<f32>> {
     let batches = squares.split_at(15);
-    let ask = |batch: &[Vec<u8>]| probabilities(&loaded.model, &batch.concat(), convention);
+    let ask = |batch: &[Vec<u8>]| probabilities(model, &batch.concat(), convention);
     let all = [ask(batches.0), ask(batches.1)].concat();
     all.chunks(GENRES.len()).map(<[f32]>::to_vec).collect()
 }
@@ -126,10 +127,12 @@ fn lines(metadata: &Metadata, answers: &[Vec<f32>]) -> Vec<Value> {
 }
 
 /// What is said of each file that is no poster, in the order in which they are asked about.
-fn complaints() -> String {
+fn complaints(folder: &Path, metadata: &Metadata) -> String {
     let posters: Vec<String> = (0..POSTERS).map(poster).collect();
+    let cut = pixels::square(&fs::read(folder.join("cut.jpg")).unwrap(), &squaring(metadata)).unwrap_err().to_string();
+    assert!(cut.starts_with("damaged: it is cut off"), "{cut}");
     let why = |name: &str| match name {
-        "cut.jpg" => "damaged: it is cut off",
+        "cut.jpg" => cut.as_str(),
         "text.png" => "not a JPEG, PNG or WebP image",
         "absent.jpg" => "No such file or directory (os error 2)",
         _ => "it is a folder, not a file",
@@ -144,40 +147,36 @@ fn infer(bench: &Bench, checkpoint: &str, more: &[&str], posters: &[String]) -> 
     run(&bench.folder, args.chain(posters.iter().map(String::as_str)))
 }
 
-/// Each other way to answer differs from the right one in what is printed, so that none can pass for it.
-fn check_that_confusions_show(bench: &Bench, loaded: &Loaded, other: &Loaded) {
-    let Loaded { metadata, .. } = loaded;
+/// Each other way to answer differs from the right one, `expected`, in what is printed, so that none can pass for it.
+fn check_that_confusions_show(bench: &Bench, expected: &[Vec<f32>], loaded: &Loaded, other: &Loaded) {
+    let Loaded { metadata, model } = loaded;
     let right = squaring(metadata);
-    let squares = squared(&bench.folder, right);
     let convention = metadata.config.pixels;
-    let expected = answers(loaded, &squares, convention);
-    let differ = |what: &str, found: &[Vec<f32>], posters: &[usize]| {
-        for &poster in posters {
+    let differ = |what: &str, model: &Model<Cpu>, squaring: Squaring, convention: Pixels, posters: &[usize]| {
+        let squares: Vec<Vec<u8>> = posters.iter().map(|&number| square(&bench.folder, number, squaring)).collect();
+        let found = probabilities(model, &squares.concat(), convention);
+        for (&poster, found) in posters.iter().zip(found.chunks(GENRES.len())) {
             let off = |(a, b): (&f32, &f32)| (a - b).abs();
-            let most = expected[poster].iter().zip(&found[poster]).map(off).fold(0.0, f32::max);
+            let most = expected[poster].iter().zip(found).map(off).fold(0.0, f32::max);
             assert!(most >= 2e-3, "{what} changes the answers on poster {poster} by {most}");
         }
     };
-    let every: Vec<usize> = (0..POSTERS).collect();
+    let some = [0, 1, 2, 18];
     for pixels in [Pixels::Raw, Pixels::Imagenet, Pixels::Unit].into_iter().filter(|&pixels| pixels != convention) {
-        differ(pixels.name(), &answers(loaded, &squares, pixels), &every);
+        differ(pixels.name(), model, right, pixels, &some);
     }
     let resize = if right.resize == Resize::Area { Resize::Nearest } else { Resize::Area };
     let exif = if right.exif == Exif::Apply { Exif::Ignore } else { Exif::Apply };
     let alpha = if right.alpha == Alpha::White { Alpha::Drop } else { Alpha::White };
-    // A drawn poster of one colour is the same however it is scaled; so are the ends of the scale. Most are neither.
-    for (what, squaring, posters) in [
-        ("the other resize", Squaring { resize, ..right }, &[0, 1, 2, 18][..]),
-        ("the other exif", Squaring { exif, ..right }, &[TURNED]),
-        ("the other alpha", Squaring { alpha, ..right }, &[TRANSPARENT]),
-    ] {
-        differ(what, &answers(loaded, &squared(&bench.folder, squaring), convention), posters);
+    differ("the other resize", model, Squaring { resize, ..right }, convention, &some);
+    differ("the other exif", model, Squaring { exif, ..right }, convention, &[TURNED]);
+    differ("the other alpha", model, Squaring { alpha, ..right }, convention, &[TRANSPARENT]);
+    differ("the other model", &other.model, right, convention, &some);
+    for (poster, row) in expected.iter().enumerate() {
+        assert!(expected[..poster].iter().all(|earlier| earlier != row), "poster {poster} has another's answers");
     }
-    differ("the other model", &answers(other, &squares, convention), &every);
-    let shifted: Vec<Vec<f32>> = (1..=POSTERS).map(|next| expected[next % POSTERS].clone()).collect();
-    differ("the next poster's answer", &shifted, &every);
 
-    let lines = lines(metadata, &expected);
+    let lines = lines(metadata, expected);
     for (what, genres, thresholds) in [
         ("another order of genres", synthetic::GENRES[..5].to_vec(), metadata.thresholds.clone()),
         ("the other thresholds", GENRES.to_vec(), other.metadata.thresholds.clone()),
@@ -186,7 +185,7 @@ fn check_that_confusions_show(bench: &Bench, loaded: &Loaded, other: &Loaded) {
     ] {
         let genres = genres.into_iter().map(String::from).collect();
         let wrong = Metadata { genres, thresholds, ..metadata.clone() };
-        assert!(self::lines(&wrong, &expected) != lines, "{what} changes nothing");
+        assert!(self::lines(&wrong, expected) != lines, "{what} changes nothing");
     }
 }
 
@@ -194,24 +193,26 @@ fn check_that_confusions_show(bench: &Bench, loaded: &Loaded, other: &Loaded) {
 fn each_poster_has_its_own_answers_under_its_own_name() {
     let bench = bench();
     let best = bench.best();
-    check_that_confusions_show(bench, &best, &bench.last());
-    let expected = answers(&best, &squares(&bench.folder, &best.metadata), Pixels::Unit);
+    let expected = answers(&best.model, &squares(&bench.folder, &best.metadata), Pixels::Unit);
+    check_that_confusions_show(bench, &expected, &best, &bench.last());
 
     // At the threshold a genre is named, and just below it not.
-    let (row, thresholds) = (&expected[2], &best.metadata.thresholds);
-    assert_eq!((f64::from(row[0]), f64::from(row[1].next_up())), (thresholds[0], thresholds[1]));
-    let ranked = ranked(&best.metadata.genres, thresholds, row);
-    let named = |genre: &str| ranked.iter().find(|entry| entry.0 == genre).unwrap().2;
-    assert_eq!((named("Western"), named("Drama")), (true, false));
+    let thresholds = &best.metadata.thresholds;
+    let named = |genre: usize, probability: f32| {
+        let poster = expected.iter().find(|row| row[genre] == probability).unwrap();
+        ranked(&best.metadata.genres, thresholds, poster).iter().find(|entry| entry.0 == GENRES[genre]).unwrap().2
+    };
+    let at = |genre: usize| thresholds[genre] as f32;
+    assert_eq!((named(0, at(0)), named(1, at(1).next_down())), (true, false));
 
     let (code, stdout, stderr) = infer(bench, "best", &[], &asked());
     assert_eq!(code, 3, "the readable ones are answered, and the exit code tells of the others");
     assert_eq!(stdout, text(&best.metadata, &expected));
-    let end = "error: 17 of 40 posters could not be read\n";
-    assert_eq!(stderr, format!("{}\n{}{end}", device(), complaints()));
+    let complaints = complaints(&bench.folder, &best.metadata) + "error: 17 of 40 posters could not be read\n";
+    assert_eq!(stderr, format!("{}\n{complaints}", device()));
 
     let (code, stdout, stderr) = infer(bench, "best", &["--json"], &asked());
-    assert_eq!((code, stderr), (3, complaints() + end));
+    assert_eq!((code, stderr), (3, complaints));
     assert_eq!(objects(&stdout), lines(&best.metadata, &expected));
 }
 
@@ -219,8 +220,8 @@ fn each_poster_has_its_own_answers_under_its_own_name() {
 fn another_model_answers_in_its_own_way() {
     let bench = bench();
     let last = bench.last();
-    check_that_confusions_show(bench, &last, &bench.best());
-    let expected = answers(&last, &squares(&bench.folder, &last.metadata), Pixels::Imagenet);
+    let expected = answers(&last.model, &squares(&bench.folder, &last.metadata), Pixels::Imagenet);
+    check_that_confusions_show(bench, &expected, &last, &bench.best());
     let posters: Vec<String> = (0..POSTERS).map(poster).collect();
     // No more than a batch, so that the posters are asked about as they were here.
     let (code, stdout, stderr) = infer(bench, "last", &[], &posters[..15]);

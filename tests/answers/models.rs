@@ -109,24 +109,29 @@ fn make(bench: &Bench) {
     write_posters(&bench.own(), 30, 2, labels);
     write_posters(&bench.other(), 25, 3, labels);
 
-    // A poster in the test split and one that is a file have a probability that is exactly a threshold, and others have one that
-    // is just below it.
-    let file = TensorFile::open(&bench.named()).unwrap();
-    let asked = ask(best.0.model(), &file, &file.indices(Split::Test), 32, Pixels::Unit);
-    let row = |row: usize| &asked.probabilities[5 * row..][..5];
+    // Some thresholds are exactly the probability of a poster, the others the next number above one: two of posters that are files,
+    // two of test posters.
     crate::infer::draw_posters(&bench.folder);
     let squares = crate::infer::squares(&bench.folder, &best.1);
-    let answers = probabilities(best.0.model(), &squares.concat(), Pixels::Unit);
+    let of_files = crate::infer::answers(best.0.model(), &squares, Pixels::Unit).concat();
+    let file = TensorFile::open(&bench.named()).unwrap();
+    let of_posters = ask(best.0.model(), &file, &file.indices(Split::Test), 32, Pixels::Unit).probabilities;
     best.1.thresholds = vec![
-        f64::from(answers[5 * 2]),
-        f64::from(answers[5 * 2 + 1].next_up()),
-        f64::from(row(4)[2]),
-        f64::from(row(4)[3].next_up()),
-        0.8125,
+        f64::from(nearest(&of_files, 0, 0.35)),
+        f64::from(nearest(&of_files, 1, 0.6).next_up()),
+        f64::from(nearest(&of_posters, 2, 0.45)),
+        f64::from(nearest(&of_posters, 3, 0.55).next_up()),
+        0.3125,
     ];
     for ((learner, metadata), path) in [(best, best_checkpoint(&bench.run())), (last, last_checkpoint(&bench.run()))] {
         learner.save(&path, &metadata, Keep::Weights).unwrap();
     }
+}
+
+/// The probability of `genre` that is nearest to `wanted`.
+fn nearest(probabilities: &[f32], genre: usize, wanted: f32) -> f32 {
+    let column = probabilities.iter().skip(genre).step_by(GENRES.len()).copied();
+    column.min_by(|a, b| (a - wanted).abs().total_cmp(&(b - wanted).abs())).unwrap()
 }
 
 /// A network of random weights whose last layer is scaled so that the logits of drawn posters have the mean 0 and the deviation 2.
