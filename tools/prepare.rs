@@ -1,5 +1,7 @@
 //! `onesheet prepare`: a label table and a folder of posters become one tensor file.
 
+mod progress;
+mod report;
 mod table;
 
 use std::collections::{BTreeMap, HashMap};
@@ -7,12 +9,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args as ClapArgs, ValueEnum};
-use indicatif::ProgressBar;
-use onesheet::data::Split;
-use onesheet::data::counts::Counts;
 use onesheet::data::films::FilmId;
 use onesheet::data::genres::GenreChoice;
-use onesheet::data::labels::{Options, Warning};
+use onesheet::data::labels::Options;
 use onesheet::data::outputs::Outputs;
 use onesheet::data::posters::{Links, PosterFolder};
 use onesheet::data::prepare::{self, Plan, PrepareError, Shape, Stage};
@@ -20,14 +19,12 @@ use onesheet::data::skipped::{self, SkippedRow};
 use onesheet::data::split::SplitRule;
 use onesheet::data::squaring::{Alpha, Exif, Resize, Squaring};
 use onesheet::files::{self, quoted};
-use serde_json::json;
 
+use self::progress::Progress;
+use self::report::{Counted, notes};
 use self::table::TableArgs;
-use crate::console::{Console, OutputError, print, program, put_path};
+use crate::console::{Console, program};
 use crate::exit::Usage;
-
-/// The version of the lines that `--json` prints.
-const SCHEMA: u32 = 1;
 
 const EXAMPLES: &str = "Examples:
   onesheet prepare --labels MovieGenre.csv --download posters --out posters.safetensors
@@ -158,7 +155,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut progress = Progress::new(console);
     let (folder, undelivered) = posters(&args, posters_at, &plan, links, &mut progress)?;
     let folder = PosterFolder::index(&folder, links).map_err(|source| PrepareError::Folder { folder, source })?;
-    notes(folder.notes(), console);
+    notes(folder.notes()).iter().for_each(|line| console.say(line));
     let shape = shape(&args, &options, &plan);
     let prepared = prepare::write(&plan, &folder, &undelivered, &args.out, &shape, &mut |stage, done, of| {
         progress.show(if stage == Stage::Compare { "comparing posters" } else { "writing posters" }, done, of);
@@ -174,13 +171,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let prepared = prepared?;
     skipped::write(list, &prepared.skipped)?;
-    notes(&prepared.notes, console);
+    notes(&prepared.notes).iter().for_each(|line| console.say(line));
     let file = Some((&*args.out, &**list));
     let counts = prepared.counts;
     let counted = Counted { what: "posters", counts, skipped: &prepared.skipped, warnings: &plan.warnings, file };
     // The files are written: whether the table can be read as well decides nothing else.
     let printed = counted.print(plan.classes.names(), args.json);
-    counted.warn(plan.classes.names(), console);
+    counted.without_posters(plan.classes.names()).for_each(|warning| console.say(warning));
     console.say(format_args!("next: {} train --data {}", program(), quoted(&args.out)));
     strict(&args, &prepared.skipped)?;
     Ok(printed?)
@@ -223,19 +220,6 @@ fn posters(
     Ok((posters_at.expect("posters are on this disk or fetched").to_owned(), HashMap::new()))
 }
 
-/// The most notes that are printed one by one.
-const MOST_NOTES: usize = 20;
-
-/// Prints what was noticed about the posters.
-fn notes(notes: &[String], console: Console) {
-    for note in notes.iter().take(MOST_NOTES) {
-        console.say(format_args!("note: {note}"));
-    }
-    if notes.len() > MOST_NOTES {
-        console.say(format_args!("note: and so in {} more cases", notes.len() - MOST_NOTES));
-    }
-}
-
 /// How posters become squares, and what the file says about its origin. No dates and no folders: the same posters make the
 /// same file, byte for byte.
 fn shape(args: &Args, options: &Options, plan: &Plan) -> Shape {
@@ -259,118 +243,5 @@ fn strict(args: &Args, skipped: &[SkippedRow]) -> anyhow::Result<()> {
     match skipped.first() {
         Some(first) if args.strict => Err(PrepareError::Strict { count: skipped.len(), first: first.clone() }.into()),
         _ => Ok(()),
-    }
-}
-
-/// What there is to report.
-struct Counted<'a> {
-    /// What was counted: films, rows or posters.
-    what: &'static str,
-    counts: Counts,
-    skipped: &'a [SkippedRow],
-    /// What in the table may be meant otherwise.
-    warnings: &'a [Warning],
-    /// The tensor file and the list of skipped rows.
-    file: Option<(&'a Path, &'a Path)>,
-}
-
-impl Counted<'_> {
-    /// Prints the table, or its JSON, to stdout.
-    fn print(&self, names: &[String], json: bool) -> Result<(), OutputError> {
-        print(if json { self.json(names) } else { self.table(names) })
-    }
-
-    /// A row a genre, a row for all films; then why rows were skipped.
-    fn table(&self, names: &[String]) -> String {
-        let wide = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(self.what.len());
-        let total = self.counts.total();
-        let row = |name: &str, [train, validation, test]: [usize; 3]| {
-            let sum = train + validation + test;
-            let share = 100.0 * sum as f64 / total as f64;
-            format!("{name:wide$}  {train:>8}  {validation:>10}  {test:>8}  {sum:>8}  {share:>6.1} %\n")
-        };
-        let [train, validation, test] = Split::ALL.map(Split::name);
-        let head =
-            format!("{:wide$}  {train:>8}  {validation:>10}  {test:>8}  {:>8}  {:>8}\n", "genre", "total", "share");
-        let rule = "─".repeat(head.chars().count() - 1) + "\n";
-        let mut text = head + &rule;
-        for (name, &films) in names.iter().zip(&self.counts.classes) {
-            text += &row(name, films);
-        }
-        text = text + &rule + &row(self.what, self.counts.films);
-        if !self.skipped.is_empty() {
-            let listed = self.file.map_or(String::new(), |(_, list)| format!(", listed in {}", list.display()));
-            text += &format!("\nskipped {} rows{listed}\n", self.skipped.len());
-            for (reason, rows) in skipped::count_by_reason(self.skipped) {
-                text += &format!("  {reason:<12}{rows:>8}\n");
-            }
-        }
-        text
-    }
-
-    /// The same, an object a line.
-    fn json(&self, names: &[String]) -> String {
-        let row = |kind: &str, name: &str, [train, validation, test]: [usize; 3]| {
-            json!({
-                "schema": SCHEMA, "kind": kind, "name": name,
-                "train": train, "validation": validation, "test": test, "total": train + validation + test,
-            })
-        };
-        let mut lines: Vec<serde_json::Value> =
-            names.iter().zip(&self.counts.classes).map(|(name, &films)| row("genre", name, films)).collect();
-        lines.push(row("all", self.what, self.counts.films));
-        for (reason, rows) in skipped::count_by_reason(self.skipped) {
-            lines.push(json!({ "schema": SCHEMA, "kind": "skipped", "name": reason, "total": rows }));
-        }
-        lines.extend(table::json_lines(self.warnings, SCHEMA));
-        if let Some((out, list)) = self.file {
-            let mut line = json!({ "schema": SCHEMA, "kind": "file" });
-            put_path(&mut line, "out", out);
-            put_path(&mut line, "skipped", list);
-            lines.push(line);
-        }
-        lines.iter().map(|line| format!("{line}\n")).collect()
-    }
-
-    /// Says which classes have posters in the table and none to train on.
-    fn warn(&self, names: &[String], console: Console) {
-        for (name, films) in names.iter().zip(&self.counts.classes) {
-            if films[Split::Train as usize] == 0 {
-                console.say(format_args!(
-                    "warning: no poster to train on is `{name}`; more posters or other --genres are needed"
-                ));
-            }
-        }
-    }
-}
-
-/// A bar on a terminal, elsewhere a line for every tenth.
-struct Progress {
-    console: Console,
-    stage: &'static str,
-    bar: ProgressBar,
-    tenths: usize,
-}
-
-impl Progress {
-    fn new(console: Console) -> Progress {
-        Progress { console, stage: "", bar: ProgressBar::hidden(), tenths: 0 }
-    }
-
-    /// `done` of `of` in `stage`.
-    fn show(&mut self, stage: &'static str, done: usize, of: usize) {
-        if self.stage != stage {
-            let template = "{msg:>18} {bar:40} {human_pos}/{human_len} {per_sec}, {eta} left";
-            *self = Progress { stage, bar: self.console.bar(of as u64, template), ..Progress::new(self.console) };
-            self.bar.set_message(stage);
-        }
-        self.bar.set_position(done as u64);
-        if done == of {
-            self.bar.finish();
-        }
-        if !self.console.is_live() && done * 10 / of > self.tenths {
-            self.tenths = done * 10 / of;
-            self.console.say(format_args!("{stage}: {done} of {of}"));
-        }
     }
 }
