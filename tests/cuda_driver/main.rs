@@ -2,7 +2,10 @@
 
 #[path = "../support/cuda.rs"]
 mod cuda;
+#[path = "../support/not_checked.rs"]
+mod not_checked;
 
+use not_checked::not_checked;
 use onesheet::device::cuda::driver::SYMBOLS;
 use onesheet::device::cuda::modules::{Module, Resources};
 use onesheet::device::cuda::{Cuda, Precision};
@@ -127,7 +130,7 @@ fn a_refused_kernel_shows_the_compilers_words() {
 fn without_a_library_there_is_no_driver() {
     let (empty, settings) = (TempDir::new().unwrap(), []);
     if doctor(empty.path(), "cuda", &settings).status.success() {
-        eprintln!("NOT CHECKED: this machine has an NVIDIA driver, so nothing tells what happens without one");
+        not_checked("what happens without an NVIDIA driver, because this machine has one");
         return;
     }
     refused(empty.path(), &settings, &["libcuda.so was not found"]);
