@@ -245,3 +245,79 @@ fn strict(args: &Args, skipped: &[SkippedRow]) -> anyhow::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use onesheet::data::skipped::Reason;
+    use std::fs;
+
+    #[derive(Parser)]
+    struct Words {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(words: &str) -> Args {
+        Words::parse_from(["prepare"].into_iter().chain(words.split_whitespace())).args
+    }
+
+    #[test]
+    fn posters_are_where_they_are_said_to_be_or_beside_the_labels() {
+        let folder = tempfile::tempdir().unwrap();
+        let labels = format!("--labels {}", folder.path().display());
+        let at = |words: &str| posters_at(&parse(words)).map(|at| at.map(Path::to_owned));
+        assert_eq!(at("--labels a.csv --posters b").unwrap(), Some("b".into()));
+        assert_eq!(at("--labels a.csv --labels-only").unwrap(), None);
+        assert_eq!(at(&labels).unwrap(), Some(folder.path().into()));
+        assert_eq!(at(&format!("{labels} --posters b")).unwrap(), Some("b".into()));
+        assert_eq!(at(&format!("{labels} --labels-only")).unwrap(), None);
+        let why = "say where the posters are with --posters DIR, or count without them with --labels-only";
+        assert_eq!(at("--labels a.csv").unwrap_err().to_string(), why);
+        #[cfg(feature = "fetch")]
+        assert_eq!(at("--labels a.csv --download b").unwrap(), None);
+    }
+
+    #[test]
+    fn a_strict_run_refuses_the_first_skipped_row() {
+        let rows = [SkippedRow::new(4, "tt0000004", Reason::NoGenre), SkippedRow::new(9, "x", Reason::BadId)];
+        let outcome = |words: &str, rows| strict(&parse(words), rows).map_err(|error| error.to_string());
+        assert_eq!(outcome("--labels a.csv", &rows[..]), Ok(()));
+        assert_eq!(outcome("--labels a.csv --strict", &[]), Ok(()));
+        let why = "2 rows were skipped, and this run is strict; the first: line 4, tt0000004, no genre";
+        assert_eq!(outcome("--labels a.csv --strict", &rows), Err(why.into()));
+    }
+
+    /// Everything that settles the pixels, and where the films are from; no more, so that the same posters make the same file.
+    #[test]
+    fn the_file_records_how_it_was_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let [labels, aliases] = ["my labels.csv", "aliases.csv"].map(|name| folder.path().join(name));
+        fs::write(&labels, "Id,Genre\n1,Drama\n2,War\n").unwrap();
+        fs::write(&aliases, "alias,genre\nWar,Drama\n").unwrap();
+        let digest = |path: &Path| blake3::hash(&fs::read(path).unwrap()).to_string();
+        let mut expected = BTreeMap::from([
+            ("tool".to_owned(), format!("onesheet {}", env!("CARGO_PKG_VERSION"))),
+            ("labels".to_owned(), "my labels.csv".to_owned()),
+            ("labels_blake3".to_owned(), digest(&labels)),
+            ("split".to_owned(), SplitRule::ById.describe()),
+        ]);
+        let area = Squaring { size: 150, resize: Resize::Area, exif: Exif::Apply, alpha: Alpha::Drop };
+        let nearest = Squaring { size: 40, resize: Resize::Nearest, exif: Exif::Ignore, alpha: Alpha::White };
+        let changed = "--image-size 40 --resize nearest --exif ignore --alpha white";
+        for (words, squaring) in [("", area), (changed, nearest)] {
+            let mut args = parse(&format!("--labels a.csv {words}"));
+            args.labels = labels.clone();
+            let mut options = Options::default();
+            let plan = Plan::read(&labels, &options, &GenreChoice::Usual, SplitRule::ById).unwrap();
+            let found = shape(&args, &options, &plan);
+            assert_eq!((found.squaring, found.provenance), (squaring, expected.clone()));
+
+            options.aliases = Some(onesheet::data::labels::Aliases::read(&aliases).unwrap());
+            expected.insert("aliases_blake3".to_owned(), digest(&aliases));
+            assert_eq!(shape(&args, &options, &plan).provenance, expected);
+            expected.remove("aliases_blake3");
+        }
+    }
+}
