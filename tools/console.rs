@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn numbers_read_well() {
-        assert_eq!([0.4, 59.6, 83.0, 3723.0].map(clock), ["0:00", "1:00", "1:23", "1:02:03"]);
+        let shown = [0.4, 59.6, 83.0, 3599.4, 3600.0, 3723.0, 359_999.0].map(clock);
+        assert_eq!(shown, ["0:00", "1:00", "1:23", "59:59", "1:00:00", "1:02:03", "99:59:59"]);
     }
 
     #[test]
@@ -133,5 +134,39 @@ mod tests {
         assert_eq!(harmless("a\x1b[31mb\u{9b}c\td\ne\u{202e}é▇"), "a\\u001b[31mb\\u009bc\\u0009d\ne\\u202eé▇");
         let json = serde_json::json!({ "name": "a\u{9b}\x1b\u{7f}" });
         assert_eq!(serde_json::from_str::<serde_json::Value>(&harmless(&json.to_string())).unwrap(), json);
+    }
+
+    #[test]
+    fn quiet_draws_no_bar() {
+        let console = Console { quiet: true };
+        assert!(!console.is_live());
+        assert!(console.bar(3, "{pos}/{len}").is_hidden());
+    }
+
+    #[test]
+    fn a_path_that_is_no_utf_8_comes_with_its_bytes() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        let mut object = serde_json::json!({ "kind": "file" });
+        put_path(&mut object, "out", Path::new("a b"));
+        put_path(&mut object, "list", Path::new(OsStr::from_bytes(b"caf\xe9")));
+        let expected = serde_json::json!({
+            "kind": "file", "out": "a b", "list": "caf\u{fffd}", "list_bytes": [99, 97, 102, 233],
+        });
+        assert_eq!(object, expected);
+    }
+
+    #[test]
+    fn the_clock_goes_on_from_the_start_of_the_program() {
+        start_clock();
+        let before = since_start();
+        start_clock();
+        assert!(since_start() >= before && before > Duration::ZERO);
+    }
+
+    #[test]
+    fn the_program_is_what_was_typed() {
+        let typed = std::env::args_os().next().unwrap();
+        assert_eq!(program(), quoted(Path::new(&typed)));
     }
 }

@@ -9,6 +9,7 @@ use onesheet::device::cuda::gpu::{self, Gpu};
 use onesheet::device::cuda::{self, Cuda, modules, simulated};
 use onesheet::device::{Device, DeviceError};
 use onesheet::training::config::{DeviceChoice, Precision};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,35 +80,101 @@ impl Compiling {
 
     /// Shows how far it has come.
     pub fn show(&mut self, gpu: &Gpu, progress: gpu::Progress) {
+        if let Some(line) = self.advance(&gpu.name(), progress) {
+            self.console.say(line);
+        }
+    }
+
+    /// Moves the bar; the line that is due now, if one is.
+    fn advance(&mut self, gpu: &str, progress: gpu::Progress) -> Option<String> {
         let gpu::Progress { done, files, last } = progress;
-        match last {
+        let begun = format!("compiling the kernels for {gpu}");
+        let line = match last {
             None if self.console.is_live() => {
                 self.bar = self.console.bar(files as u64, "{msg} {wide_bar} {pos}/{len} files, {elapsed}");
-                self.bar.set_message(format!("compiling the kernels for {}", gpu.name()));
+                self.bar.set_message(begun);
+                None
             }
-            None => self.console.say(format_args!("compiling the kernels for {}", gpu.name())),
+            None => Some(begun),
             Some((name, took)) => {
                 self.bar.set_position(done as u64);
                 if took > self.longest.1 {
                     self.longest = (name, took);
                 }
+                None
             }
+        };
+        if done < files {
+            return line;
         }
-        if done == files {
-            self.bar.finish_and_clear();
-            self.console.say(self.told(files));
+        self.bar.finish_and_clear();
+        Some(told(files, self.began.elapsed(), self.longest, (!self.is_simulated).then(modules::cache)))
+    }
+}
+
+/// How long `files` files took, and where the driver keeps what came of them, if it is a real one and keeps it.
+fn told(
+    files: usize,
+    took: Duration,
+    (name, longest): (&'static str, Duration),
+    cache: Option<Option<PathBuf>>,
+) -> String {
+    let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
+    let told = format!("{files} files of kernels compiled in {}, {name} in {}", seconds(took), seconds(longest));
+    match cache {
+        None => told,
+        Some(Some(folder)) => format!("{told}; the driver keeps them in {}", folder.display()),
+        Some(None) => format!("{told}; CUDA_CACHE_DISABLE has the driver keep none"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_named_with_the_reason_for_it_where_there_is_one() {
+        use onesheet::device::Memory;
+        let (device, name) = (Cpu::new(), Cpu::new().name());
+        assert_eq!(described(&device, ""), name);
+        assert_eq!(described(&device, "no GPU"), format!("{name}; no GPU"));
+    }
+
+    #[test]
+    fn the_processor_computes_in_f32_only() {
+        for precision in [Precision::Auto, Precision::F32] {
+            let opened = processor(precision, "--device cpu".into()).unwrap();
+            assert!(matches!(opened, Opened::Cpu(_, why) if why == "--device cpu"));
+        }
+        for precision in [Precision::Tf32, Precision::Bf16] {
+            let refused = processor(precision, "no GPU".into()).err().unwrap();
+            assert!(refused.is::<Usage>());
+            let expected = "no GPU; the processor computes in f32 only, so leave --precision out";
+            assert_eq!(refused.to_string(), expected);
         }
     }
 
-    fn told(&self, files: usize) -> String {
-        let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
-        let (name, longest) = self.longest;
-        let took = seconds(self.began.elapsed());
-        let told = format!("{files} files of kernels compiled in {took}, {name} in {}", seconds(longest));
-        match modules::cache() {
-            _ if self.is_simulated => told,
-            Some(folder) => format!("{told}; the driver keeps them in {}", folder.display()),
-            None => format!("{told}; CUDA_CACHE_DISABLE has the driver keep none"),
-        }
+    #[test]
+    fn compilation_is_told_of_at_its_beginning_and_its_end() {
+        let mut compiling = Compiling::new(Console { quiet: true }, true);
+        let mut advance = |done, last: Option<(&'static str, u64)>| {
+            let last = last.map(|(name, tenths)| (name, Duration::from_millis(100 * tenths)));
+            compiling.advance("Some GPU", gpu::Progress { done, files: 4, last })
+        };
+        assert_eq!(advance(0, None).as_deref(), Some("compiling the kernels for Some GPU"));
+        assert_eq!(advance(1, Some(("short", 3))), None);
+        assert_eq!(advance(2, Some(("long", 21))), None);
+        assert_eq!(advance(3, Some(("as_long", 21))), None);
+        let told = advance(4, Some(("last", 2))).unwrap();
+        assert!(told.starts_with("4 files of kernels compiled in ") && told.ends_with(" s, long in 2.1 s"), "{told}");
+    }
+
+    #[test]
+    fn where_the_compiled_kernels_are_kept_is_told_of_a_real_driver() {
+        let told = |cache| told(4, Duration::from_millis(6543), ("conv", Duration::from_millis(1234)), cache);
+        let files = "4 files of kernels compiled in 6.5 s, conv in 1.2 s";
+        assert_eq!(told(None), files);
+        assert_eq!(told(Some(None)), format!("{files}; CUDA_CACHE_DISABLE has the driver keep none"));
+        assert_eq!(told(Some(Some("/a/b".into()))), format!("{files}; the driver keeps them in /a/b"));
     }
 }

@@ -1,5 +1,7 @@
 //! `onesheet evaluate`: a run's scores on posters held back, genre by genre.
 
+mod report;
+
 use crate::console::{Console, print};
 use crate::device::{self, Opened, described};
 use crate::exit::BadData;
@@ -7,7 +9,6 @@ use clap::{Args as ClapArgs, ValueEnum};
 use onesheet::data::Split;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
-use onesheet::metrics::{Averages, Scores};
 use onesheet::model::Extents;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::{Checkpoint, CheckpointError, Metadata};
@@ -15,14 +16,10 @@ use onesheet::training::config::{DeviceChoice, Precision};
 use onesheet::training::evaluation::Answers;
 use onesheet::training::learner;
 use onesheet::training::run_folder::{best_checkpoint, folder_of, last_checkpoint, synthetic_posters};
-use serde_json::json;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-
-/// The version of the lines that `--json` prints.
-const SCHEMA: u32 = 1;
 
 const EXAMPLES: &str = "Examples:
   onesheet evaluate --run runs/NAME
@@ -148,9 +145,9 @@ fn evaluate<D: Device>(device: Rc<D>, why: &str, args: &Args) -> anyhow::Result<
     ));
     let computed_by = described(&**model.device(), why);
     print(if args.json {
-        lines(metadata, &scores, answers.loss, &computed_by)
+        report::lines(metadata, &scores, answers.loss, &computed_by)
     } else {
-        table(metadata, &scores, answers.loss)
+        report::table(metadata, &scores, answers.loss)
     })?;
     Ok(())
 }
@@ -187,85 +184,94 @@ fn agree(metadata: &Metadata, file: &TensorFile) -> Result<(), anyhow::Error> {
     Ok(())
 }
 
-/// A row a genre, then the averages, then what concerns all decisions together.
-fn table(metadata: &Metadata, scores: &Scores, loss: f64) -> String {
-    let wide = metadata.genres.iter().map(|genre| genre.chars().count()).max().unwrap_or(0).max("weighted".len());
-    let head = format!(
-        "{:wide$}  {:>7}  {:>9}  {:>6}  {:>6}  {:>6}  {:>7}  {:>7}  {:>6}\n",
-        "genre", "support", "precision", "recall", "F1", "AP", "ROC-AUC", "coin F1", "yes F1"
-    );
-    let rule = "─".repeat(head.chars().count() - 1) + "\n";
-    let mut text = head + &rule;
-    let number = |value: f64| format!("{value:.4}");
-    let ranking = |value: Option<f64>| value.map_or("–".into(), number);
-    let row = |name: &str, support: String, [precision, recall, f1, ap, auc, coin, yes]: [String; 7]| {
-        format!(
-            "{name:wide$}  {support:>7}  {precision:>9}  {recall:>6}  {f1:>6}  {ap:>6}  {auc:>7}  {coin:>7}  {yes:>6}\n"
-        )
-    };
-    for (name, genre) in metadata.genres.iter().zip(&scores.genres) {
-        let counts = genre.counts;
-        let [ap, auc] = [genre.average_precision, genre.roc_auc].map(ranking);
-        let [precision, recall, f1] = [counts.precision(), counts.recall(), counts.f1()].map(number);
-        let [coin, yes] = [counts.coin_f1(), counts.always_yes_f1()].map(number);
-        text += &row(name, counts.support().to_string(), [precision, recall, f1, ap, auc, coin, yes]);
-    }
-    text += &rule;
-    for (name, averages) in [("weighted", &scores.weighted), ("macro", &scores.unweighted)] {
-        let Averages { precision, recall, f1, average_precision, roc_auc, coin_f1, always_yes_f1 } = *averages;
-        let [precision, recall, f1, coin, yes] = [precision, recall, f1, coin_f1, always_yes_f1].map(number);
-        let [ap, auc] = [average_precision, roc_auc].map(ranking);
-        text += &row(name, String::new(), [precision, recall, f1, ap, auc, coin, yes]);
-    }
-    let percent = |value: f64| 100.0 * value;
-    text += &format!("\nposters          {}\n", scores.posters);
-    text += &format!("threshold        {}\n", thresholds(&metadata.thresholds));
-    text += &format!("loss             {loss:.4}, all genres weighing alike\n");
-    text += &format!("mAP              {}\n", left_out(scores, ranking(scores.unweighted.average_precision)));
-    text += &format!("hamming loss     {:.4}\n", scores.hamming_loss);
-    text += &format!("exact match      {:.2} %\n", percent(scores.exact_match));
-    text += &format!("binary accuracy  {:.2} %\n", percent(scores.binary_accuracy()));
-    let baseline = scores.weighted.baseline_f1();
-    let verdict = if scores.weighted.f1 > baseline { "above" } else { "not above" };
-    text += &format!("\nweighted F1 {:.4} is {verdict} the better baseline, {baseline:.4}\n", scores.weighted.f1);
-    text
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onesheet::data::tensor_file::{Description, TensorFileWriter};
+    use onesheet::training::checkpoint::Progress;
+    use onesheet::training::config::RunConfig;
+    use std::fs;
+    use tempfile::TempDir;
 
-/// The mAP, and how many genres it says nothing of.
-fn left_out(scores: &Scores, map: String) -> String {
-    match scores.genres_without_positives() {
-        0 => map,
-        1 => format!("{map}; 1 genre has no positives and is left out"),
-        absent => format!("{map}; {absent} genres have no positives and are left out"),
+    /// Seven posters of 8×8 pixels: a test poster, then training, validation, training, test, test and training.
+    fn posters(folder: &TempDir) -> TensorFile {
+        let path = folder.path().join("posters.safetensors");
+        let genres = ["War", "Drama"].map(String::from).to_vec();
+        let description = Description { size: 8, genres, capacity: 7, provenance: Default::default() };
+        let mut writer = TensorFileWriter::create(&path, description).unwrap();
+        for (number, split) in [2, 0, 1, 0, 2, 2, 0].into_iter().enumerate() {
+            writer.push(&number.to_string(), &[number as u8; 192], &[0, 1], Split::ALL[split]).unwrap();
+        }
+        writer.finish().unwrap();
+        TensorFile::open(&path).unwrap()
     }
-}
 
-/// One number where all genres share it.
-fn thresholds(thresholds: &[f64]) -> String {
-    let mut different = thresholds.to_vec();
-    different.dedup();
-    different.iter().map(f64::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// The same as JSON, one object a line.
-fn lines(metadata: &Metadata, scores: &Scores, loss: f64, device: &str) -> String {
-    let mut lines = Vec::new();
-    for ((name, genre), threshold) in metadata.genres.iter().zip(&scores.genres).zip(&metadata.thresholds) {
-        let counts = genre.counts;
-        lines.push(json!({
-            "schema": SCHEMA, "kind": "genre", "genre": name, "threshold": threshold, "support": counts.support(),
-            "counts": counts, "precision": counts.precision(), "recall": counts.recall(), "f1": counts.f1(),
-            "average_precision": genre.average_precision, "roc_auc": genre.roc_auc,
-            "coin_f1": counts.coin_f1(), "always_yes_f1": counts.always_yes_f1(),
-        }));
+    #[test]
+    fn each_split_has_its_posters_and_its_name() {
+        let folder = TempDir::new().unwrap();
+        let file = posters(&folder);
+        for (part, name, indices) in [
+            (Part::Train, "train", vec![1, 3, 6]),
+            (Part::Validation, "validation", vec![2]),
+            (Part::Test, "test", vec![0, 4, 5]),
+            (Part::All, "all", vec![0, 1, 2, 3, 4, 5, 6]),
+        ] {
+            assert_eq!((part.name(), part.indices(&file)), (name, indices));
+        }
     }
-    lines.push(json!({ "schema": SCHEMA, "kind": "average", "over": "weighted", "scores": scores.weighted }));
-    lines.push(json!({ "schema": SCHEMA, "kind": "average", "over": "macro", "scores": scores.unweighted }));
-    lines.push(json!({
-        "schema": SCHEMA, "kind": "all", "device": device, "posters": scores.posters, "loss": loss,
-        "map": scores.unweighted.average_precision, "genres_without_positives": scores.genres_without_positives(),
-        "hamming_loss": scores.hamming_loss,
-        "exact_match": scores.exact_match, "binary_accuracy": scores.binary_accuracy(),
-    }));
-    lines.iter().map(|line| format!("{line}\n")).collect()
+
+    #[test]
+    fn posters_of_another_size_or_of_other_genres_are_refused() {
+        let folder = TempDir::new().unwrap();
+        let file = posters(&folder);
+        let agreed = |image_size, genres: [&str; 2]| {
+            let metadata = Metadata {
+                genres: genres.map(String::from).to_vec(),
+                thresholds: vec![0.3; 2],
+                resize: "area".into(),
+                exif: "apply".into(),
+                alpha: "drop".into(),
+                data_digest: String::new(),
+                progress: Progress::default(),
+                config: RunConfig { image_size, ..RunConfig::default() },
+            };
+            agree(&metadata, &file)
+        };
+        agreed(8, ["War", "Drama"]).unwrap();
+        let size = agreed(16, ["War", "Drama"]).unwrap_err();
+        assert!(
+            matches!(size.downcast_ref(), Some(TrainingError::ImageSize { found: 8, asked: 16, path }) if path == file.path()),
+            "{size}"
+        );
+        let path = file.path().display();
+        for (genres, named) in [(["Drama", "War"], "Drama, War"), (["War", "Crime"], "War, Crime")] {
+            let refused = agreed(8, genres).unwrap_err();
+            assert!(refused.is::<BadData>());
+            let expected = format!(
+                "{path} has the genres War, Drama, the model {named}; prepare the posters with --genres as the model's"
+            );
+            assert_eq!(refused.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_not_there_is_told_from_a_bad_one() {
+        let folder = TempDir::new().unwrap();
+        let run = folder.path();
+        let told = |which, path: &Path| without_checkpoint(Checkpoint::open(path).unwrap_err(), which, run).to_string();
+        let absent = run.join("checkpoints/best.safetensors");
+        let none = format!("{} holds no trained run", run.display());
+        assert_eq!(told(Which::Best, &absent), none);
+        assert_eq!(told(Which::Last, &absent), none);
+
+        fs::create_dir(run.join("checkpoints")).unwrap();
+        fs::write(last_checkpoint(run), "nothing").unwrap();
+        let unfinished = "the run has not ended an epoch; go on with it, or add --checkpoint last";
+        assert_eq!(told(Which::Best, &absent), unfinished);
+        assert_eq!(told(Which::Last, &absent), none);
+        let bad = last_checkpoint(run);
+        for which in [Which::Best, Which::Last] {
+            assert!(told(which, &bad).contains("is no checkpoint"), "{}", told(which, &bad));
+        }
+    }
 }

@@ -128,3 +128,170 @@ fn checkpoint(error: &CheckpointError) -> u8 {
         _ => WEIGHTS,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onesheet::data::Split;
+    use onesheet::data::films::FilmId;
+    use onesheet::data::genres::GenreError;
+    use onesheet::data::labels::LabelError;
+    use onesheet::data::outputs::Outputs;
+    use onesheet::data::skipped::{Reason, SkippedRow};
+    use onesheet::files::SaveError;
+    use onesheet::training::bounds::OutOfBounds;
+    use std::io;
+    use std::path::PathBuf;
+
+    fn io() -> io::Error {
+        io::Error::other("the disk is on fire")
+    }
+
+    fn path() -> PathBuf {
+        "some/file".into()
+    }
+
+    /// The code of an error as a tool has it: below a sentence that says what it was doing.
+    fn code_of(error: impl Error + Send + Sync + 'static) -> u8 {
+        let error = anyhow::Error::new(error).context("what was being done");
+        error.chain().find_map(code).unwrap_or(FAILED)
+    }
+
+    #[test]
+    fn each_checkpoint_error_has_its_code_wherever_it_is_met() {
+        use CheckpointError as E;
+        let save = || SaveError::Untouched { path: path(), doing: "while writing", cause: io() };
+        let toml = || toml::to_string(&i128::MAX).unwrap_err();
+        let bounds = OutOfBounds { setting: "batch", found: "0".into(), allowed: "1 or more" };
+        let errors: Vec<(Box<dyn Fn() -> CheckpointError>, u8)> = vec![
+            (Box::new(move || E::Save(save())), 1),
+            (Box::new(move || E::Settings { path: path(), cause: toml() }), 1),
+            (Box::new(|| E::NotFinite { path: path(), tensor: "t".into() }), 6),
+            (Box::new(|| E::Open { path: path(), cause: io() }), 4),
+            (Box::new(|| E::Truncated { path: path(), found: 1, expected: 2 }), 4),
+            (Box::new(|| E::NotSafetensors { path: path(), reason: "r".into() }), 4),
+            (Box::new(|| E::Pickle { path: path() }), 4),
+            (Box::new(|| E::Foreign { path: path() }), 4),
+            (Box::new(|| E::Newer { path: path(), found: 2 }), 4),
+            (Box::new(|| E::Metadata { path: path(), reason: "r".into() }), 4),
+            (Box::new(move || E::OutOfBounds { path: path(), cause: bounds.clone() }), 4),
+            (Box::new(|| E::Value { path: path(), tensor: "t".into(), index: 0, value: f32::NAN }), 4),
+            (Box::new(|| E::Damaged { path: path(), part: "p".into() }), 4),
+            (Box::new(|| E::Missing { path: path(), tensor: "t".into(), hint: "" }), 4),
+            (Box::new(|| E::Shape { path: path(), tensor: "t".into(), found: vec![1], expected: vec![2] }), 4),
+        ];
+        for (error, expected) in errors {
+            assert_eq!(code_of(error()), expected, "{}", error());
+            assert_eq!(code_of(TrainingError::Checkpoint(error())), expected, "{}", error());
+        }
+    }
+
+    #[test]
+    fn each_tensor_file_error_has_its_code_wherever_it_is_met() {
+        use TensorFileError as E;
+        let reason = || "r".to_owned();
+        let errors: Vec<(Box<dyn Fn() -> TensorFileError>, u8)> = vec![
+            (Box::new(|| E::Io { path: path(), action: "read", source: io() }), 1),
+            (Box::new(|| E::NoSpace { path: path(), needed: 2, free: 1 }), 1),
+            (Box::new(move || E::NotSafetensors { path: path(), reason: reason() }), 3),
+            (Box::new(move || E::Foreign { path: path(), reason: reason() }), 3),
+            (Box::new(|| E::NewerVersion { path: path(), found: 2, newest: 1 }), 3),
+            (Box::new(|| E::Length { path: path(), expected: 2, found: 1 }), 3),
+            (Box::new(move || E::Malformed { path: path(), reason: reason() }), 3),
+            (Box::new(|| E::Damaged { path: path(), part: "p".into() }), 3),
+            (Box::new(|| E::NoImages { path: path() }), 3),
+            (Box::new(move || E::Description { path: path(), reason: reason() }), 3),
+            (Box::new(move || E::Row { path: path(), id: "1".into(), reason: reason() }), 3),
+            (Box::new(|| E::Busy { path: path() }), 3),
+        ];
+        for (error, expected) in errors {
+            assert_eq!(code_of(error()), expected, "{}", error());
+            assert_eq!(code_of(TrainingError::TensorFile(error())), expected, "{}", error());
+            assert_eq!(code_of(TrainingError::Loader(LoaderError::File(error()))), expected, "{}", error());
+            assert_eq!(code_of(PrepareError::Write(error())), expected, "{}", error());
+        }
+    }
+
+    #[test]
+    fn each_error_of_a_run_has_its_code() {
+        let device = || DeviceError::Unavailable("none".into());
+        let import = || ImportError::Unrecognised { path: path() };
+        let damaged = || CheckpointError::Damaged { path: path(), part: "p".into() };
+        let save = SaveError::NotDurable { path: path(), cause: io() };
+        let bounds = OutOfBounds { setting: "batch", found: "0".into(), allowed: "1 or more" };
+        let log = csv::Error::from(io());
+        use RunFolderError as Folder;
+        use TrainingError as Training;
+        for (error, expected) in [
+            (Training::Device(device()), 5),
+            (Training::Loader(LoaderError::EmptyBatch), 2),
+            (Training::Loader(LoaderError::BatchTooLarge { batch: 2, images: 1 }), 2),
+            (Training::Loader(LoaderError::NoImages), 3),
+            (Training::Loader(LoaderError::Thread(io())), 1),
+            (Training::Weights(import()), 4),
+            (Training::Settings(bounds), 2),
+            (Training::Diverged { what: "the loss".into(), value: f64::NAN, place: None }, 6),
+            (Training::EmptySplit { path: path(), split: Split::Train }, 3),
+            (Training::ImageSize { path: path(), found: 8, asked: 16 }, 2),
+            (Training::OtherPosters { posters: path(), checkpoint: path() }, 3),
+            (Training::RunFolder(Folder::Unwritable { path: path(), cause: io() }), 1),
+            (Training::RunFolder(Folder::Taken { path: path() }), 1),
+            (Training::RunFolder(Folder::Locked { path: path(), holder: "1".into() }), 1),
+            (Training::RunFolder(Folder::NoRun { path: path(), missing: path() }), 1),
+            (Training::RunFolder(Folder::AllDamaged { path: path(), damaged: vec![damaged()] }), 4),
+            (Training::RunFolder(Folder::Settings { path: path(), cause: "c".into() }), 1),
+            (Training::RunFolder(Folder::NoSpace { path: path(), free: 1, needed: 2 }), 1),
+            (Training::RunFolder(Folder::Checkpoint(damaged())), 4),
+            (Training::RunFolder(Folder::Log { path: path(), cause: log }), 1),
+            (Training::RunFolder(Folder::Save(save)), 1),
+        ] {
+            let text = error.to_string();
+            assert_eq!(code_of(error), expected, "{text}");
+        }
+        assert_eq!(code_of(device()), 5);
+        assert_eq!(code_of(import()), 4);
+    }
+
+    #[test]
+    fn each_error_of_prepare_has_its_code() {
+        use PrepareError as Prepare;
+        let row = SkippedRow::new(2, "tt1", Reason::NoGenre);
+        let example = FilmId::parse("1").unwrap();
+        for (error, expected) in [
+            (Prepare::Labels(LabelError::Read { path: path(), source: io() }), 1),
+            (Prepare::Labels(LabelError::TooLarge { path: path() }), 3),
+            (Prepare::Labels(LabelError::Aliases { path: path(), why: "w".into() }), 3),
+            (Prepare::Genres(GenreError::NoneCommon { wanted: 9, genre: "Drama".into(), films: 1 }), 3),
+            (Prepare::Folder { folder: path(), source: io() }, 1),
+            (Prepare::NoPosters { folder: path(), films: 1, example, skipped: vec![row.clone()] }, 3),
+            (Prepare::NoUsablePosters { folder: path(), found: 1, example: "e".into(), skipped: vec![] }, 3),
+            (Prepare::Strict { count: 1, first: row }, 3),
+        ] {
+            let text = error.to_string();
+            assert_eq!(code_of(error), expected, "{text}");
+        }
+        let refused = Outputs::new(std::path::Path::new("/")).check(&path()).unwrap_err();
+        assert_eq!(code_of(refused), 2);
+    }
+
+    #[cfg(feature = "fetch")]
+    #[test]
+    fn each_error_of_downloads_has_its_code() {
+        assert_eq!(code_of(DownloadError::NoAddresses), 3);
+        assert_eq!(code_of(DownloadError::Folder { folder: path(), source: io() }), 1);
+        assert_eq!(code_of(DownloadError::Unreachable { last: "l".into() }), 1);
+    }
+
+    #[test]
+    fn each_error_of_the_tools_has_its_code() {
+        assert_eq!(code_of(Usage("u".into())), 2);
+        assert_eq!(code_of(BadData("b".into())), 3);
+        assert_eq!(code_of(OutputError::Failed(io())), 1);
+        assert_eq!(code_of(io()), 1);
+        let reported = |error: anyhow::Error| format!("{:?}", report(&error));
+        let code = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(reported(Interrupted(15).into()), code(143));
+        assert_eq!(reported(Interrupted(1).into()), code(129));
+        assert_eq!(reported(OutputError::Closed.into()), code(0));
+    }
+}

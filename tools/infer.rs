@@ -150,3 +150,95 @@ fn line(path: &Path, metadata: &Metadata, row: &[f32], device: &str) -> String {
     put_path(&mut line, "poster", path);
     format!("{line}\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onesheet::data::squaring::{Alpha, Exif, Resize};
+    use onesheet::training::checkpoint::Progress;
+    use onesheet::training::config::RunConfig;
+    use serde_json::Value;
+
+    fn metadata() -> Metadata {
+        Metadata {
+            genres: ["Western", "Drama", "Film noir", "War"].map(String::from).to_vec(),
+            thresholds: vec![0.5, f64::from(0.3f32), f64::from(0.3f32.next_up()), 0.9],
+            resize: "area".into(),
+            exif: "apply".into(),
+            alpha: "drop".into(),
+            data_digest: String::new(),
+            progress: Progress::default(),
+            config: RunConfig { image_size: 40, ..RunConfig::default() },
+        }
+    }
+
+    /// The second genre has its threshold exactly, and is named; the third is just below its own. Of equals, the first in the
+    /// model's order comes first.
+    #[test]
+    fn genres_are_ranked_and_named_from_their_thresholds_on() {
+        let metadata = metadata();
+        let ranked = ranked(&metadata, &[0.125, 0.3, 0.3, 0.95]);
+        assert_eq!(
+            ranked,
+            [("War", 0.95, true), ("Drama", 0.3, true), ("Film noir", 0.3, false), ("Western", 0.125, false)]
+        );
+    }
+
+    #[test]
+    fn the_list_has_a_row_a_genre_under_the_posters_name() {
+        let expected = "\
+posters/a b.png
+  ✓ War        0.9500  ▇▇▇▇▇▇▇▇▇▇▇▇▇▇▇▇▇▇▇
+  ✓ Drama      0.3000  ▇▇▇▇▇▇
+    Film noir  0.3000  ▇▇▇▇▇▇
+    Western    0.0200\x20\x20
+
+";
+        assert_eq!(list(Path::new("posters/a b.png"), &metadata(), &[0.02, 0.3, 0.3, 0.95]), expected);
+    }
+
+    #[test]
+    fn the_line_has_the_same_as_json() {
+        let line = line(Path::new("a.png"), &metadata(), &[0.123_456_79, 0.3, 0.3, 0.95], "a device");
+        assert_eq!(line.matches('\n').count(), 1);
+        let expected = json!({
+            "schema": 1, "kind": "poster", "device": "a device", "poster": "a.png",
+            "genres": [
+                { "genre": "War", "probability": 0.95, "named": true },
+                { "genre": "Drama", "probability": 0.3, "named": true },
+                { "genre": "Film noir", "probability": 0.3, "named": false },
+                { "genre": "Western", "probability": 0.1234568, "named": false },
+            ],
+        });
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), expected);
+    }
+
+    #[test]
+    fn posters_become_squares_as_the_models_did() {
+        let area = Squaring { size: 40, resize: Resize::Area, exif: Exif::Apply, alpha: Alpha::Drop };
+        assert_eq!(squaring(&metadata()).unwrap(), area);
+        let nearest = Squaring { resize: Resize::Nearest, ..area };
+        assert_eq!(squaring(&Metadata { resize: "nearest".into(), ..metadata() }).unwrap(), nearest);
+        let as_stored = Squaring { exif: Exif::Ignore, ..area };
+        assert_eq!(squaring(&Metadata { exif: "ignore".into(), ..metadata() }).unwrap(), as_stored);
+        let on_white = Squaring { alpha: Alpha::White, ..area };
+        assert_eq!(squaring(&Metadata { alpha: "white".into(), ..metadata() }).unwrap(), on_white);
+        assert!(squaring(&Metadata { alpha: "black".into(), ..metadata() }).is_err());
+    }
+
+    #[test]
+    fn json_and_quiet_each_end_the_narration() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Words {
+            #[command(flatten)]
+            args: Args,
+        }
+        for (flags, quiet) in
+            [(&[][..], false), (&["--json"][..], true), (&["-q"][..], true), (&["-q", "--json"][..], true)]
+        {
+            let words = ["infer", "--model", "m", "a.png"].into_iter().chain(flags.iter().copied());
+            assert_eq!(Words::parse_from(words).args.console().quiet, quiet, "{flags:?}");
+        }
+    }
+}

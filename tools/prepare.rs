@@ -1,5 +1,7 @@
 //! `onesheet prepare`: a label table and a folder of posters become one tensor file.
 
+mod progress;
+mod report;
 mod table;
 
 use std::collections::{BTreeMap, HashMap};
@@ -7,12 +9,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args as ClapArgs, ValueEnum};
-use indicatif::ProgressBar;
-use onesheet::data::Split;
-use onesheet::data::counts::Counts;
 use onesheet::data::films::FilmId;
 use onesheet::data::genres::GenreChoice;
-use onesheet::data::labels::{Options, Warning};
+use onesheet::data::labels::Options;
 use onesheet::data::outputs::Outputs;
 use onesheet::data::posters::{Links, PosterFolder};
 use onesheet::data::prepare::{self, Plan, PrepareError, Shape, Stage};
@@ -20,14 +19,12 @@ use onesheet::data::skipped::{self, SkippedRow};
 use onesheet::data::split::SplitRule;
 use onesheet::data::squaring::{Alpha, Exif, Resize, Squaring};
 use onesheet::files::{self, quoted};
-use serde_json::json;
 
+use self::progress::Progress;
+use self::report::{Counted, notes};
 use self::table::TableArgs;
-use crate::console::{Console, OutputError, print, program, put_path};
+use crate::console::{Console, program};
 use crate::exit::Usage;
-
-/// The version of the lines that `--json` prints.
-const SCHEMA: u32 = 1;
 
 const EXAMPLES: &str = "Examples:
   onesheet prepare --labels MovieGenre.csv --download posters --out posters.safetensors
@@ -158,7 +155,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut progress = Progress::new(console);
     let (folder, undelivered) = posters(&args, posters_at, &plan, links, &mut progress)?;
     let folder = PosterFolder::index(&folder, links).map_err(|source| PrepareError::Folder { folder, source })?;
-    notes(folder.notes(), console);
+    notes(folder.notes()).iter().for_each(|line| console.say(line));
     let shape = shape(&args, &options, &plan);
     let prepared = prepare::write(&plan, &folder, &undelivered, &args.out, &shape, &mut |stage, done, of| {
         progress.show(if stage == Stage::Compare { "comparing posters" } else { "writing posters" }, done, of);
@@ -174,13 +171,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let prepared = prepared?;
     skipped::write(list, &prepared.skipped)?;
-    notes(&prepared.notes, console);
+    notes(&prepared.notes).iter().for_each(|line| console.say(line));
     let file = Some((&*args.out, &**list));
     let counts = prepared.counts;
     let counted = Counted { what: "posters", counts, skipped: &prepared.skipped, warnings: &plan.warnings, file };
     // The files are written: whether the table can be read as well decides nothing else.
     let printed = counted.print(plan.classes.names(), args.json);
-    counted.warn(plan.classes.names(), console);
+    counted.without_posters(plan.classes.names()).for_each(|warning| console.say(warning));
     console.say(format_args!("next: {} train --data {}", program(), quoted(&args.out)));
     strict(&args, &prepared.skipped)?;
     Ok(printed?)
@@ -223,19 +220,6 @@ fn posters(
     Ok((posters_at.expect("posters are on this disk or fetched").to_owned(), HashMap::new()))
 }
 
-/// The most notes that are printed one by one.
-const MOST_NOTES: usize = 20;
-
-/// Prints what was noticed about the posters.
-fn notes(notes: &[String], console: Console) {
-    for note in notes.iter().take(MOST_NOTES) {
-        console.say(format_args!("note: {note}"));
-    }
-    if notes.len() > MOST_NOTES {
-        console.say(format_args!("note: and so in {} more cases", notes.len() - MOST_NOTES));
-    }
-}
-
 /// How posters become squares, and what the file says about its origin. No dates and no folders: the same posters make the
 /// same file, byte for byte.
 fn shape(args: &Args, options: &Options, plan: &Plan) -> Shape {
@@ -262,115 +246,78 @@ fn strict(args: &Args, skipped: &[SkippedRow]) -> anyhow::Result<()> {
     }
 }
 
-/// What there is to report.
-struct Counted<'a> {
-    /// What was counted: films, rows or posters.
-    what: &'static str,
-    counts: Counts,
-    skipped: &'a [SkippedRow],
-    /// What in the table may be meant otherwise.
-    warnings: &'a [Warning],
-    /// The tensor file and the list of skipped rows.
-    file: Option<(&'a Path, &'a Path)>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use onesheet::data::skipped::Reason;
+    use std::fs;
 
-impl Counted<'_> {
-    /// Prints the table, or its JSON, to stdout.
-    fn print(&self, names: &[String], json: bool) -> Result<(), OutputError> {
-        print(if json { self.json(names) } else { self.table(names) })
+    #[derive(Parser)]
+    struct Words {
+        #[command(flatten)]
+        args: Args,
     }
 
-    /// A row a genre, a row for all films; then why rows were skipped.
-    fn table(&self, names: &[String]) -> String {
-        let wide = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(self.what.len());
-        let total = self.counts.total();
-        let row = |name: &str, [train, validation, test]: [usize; 3]| {
-            let sum = train + validation + test;
-            let share = 100.0 * sum as f64 / total as f64;
-            format!("{name:wide$}  {train:>8}  {validation:>10}  {test:>8}  {sum:>8}  {share:>6.1} %\n")
-        };
-        let [train, validation, test] = Split::ALL.map(Split::name);
-        let head =
-            format!("{:wide$}  {train:>8}  {validation:>10}  {test:>8}  {:>8}  {:>8}\n", "genre", "total", "share");
-        let rule = "─".repeat(head.chars().count() - 1) + "\n";
-        let mut text = head + &rule;
-        for (name, &films) in names.iter().zip(&self.counts.classes) {
-            text += &row(name, films);
-        }
-        text = text + &rule + &row(self.what, self.counts.films);
-        if !self.skipped.is_empty() {
-            let listed = self.file.map_or(String::new(), |(_, list)| format!(", listed in {}", list.display()));
-            text += &format!("\nskipped {} rows{listed}\n", self.skipped.len());
-            for (reason, rows) in skipped::count_by_reason(self.skipped) {
-                text += &format!("  {reason:<12}{rows:>8}\n");
-            }
-        }
-        text
+    fn parse(words: &str) -> Args {
+        Words::parse_from(["prepare"].into_iter().chain(words.split_whitespace())).args
     }
 
-    /// The same, an object a line.
-    fn json(&self, names: &[String]) -> String {
-        let row = |kind: &str, name: &str, [train, validation, test]: [usize; 3]| {
-            json!({
-                "schema": SCHEMA, "kind": kind, "name": name,
-                "train": train, "validation": validation, "test": test, "total": train + validation + test,
-            })
-        };
-        let mut lines: Vec<serde_json::Value> =
-            names.iter().zip(&self.counts.classes).map(|(name, &films)| row("genre", name, films)).collect();
-        lines.push(row("all", self.what, self.counts.films));
-        for (reason, rows) in skipped::count_by_reason(self.skipped) {
-            lines.push(json!({ "schema": SCHEMA, "kind": "skipped", "name": reason, "total": rows }));
-        }
-        lines.extend(table::json_lines(self.warnings, SCHEMA));
-        if let Some((out, list)) = self.file {
-            let mut line = json!({ "schema": SCHEMA, "kind": "file" });
-            put_path(&mut line, "out", out);
-            put_path(&mut line, "skipped", list);
-            lines.push(line);
-        }
-        lines.iter().map(|line| format!("{line}\n")).collect()
+    #[test]
+    fn posters_are_where_they_are_said_to_be_or_beside_the_labels() {
+        let folder = tempfile::tempdir().unwrap();
+        let labels = format!("--labels {}", folder.path().display());
+        let at = |words: &str| posters_at(&parse(words)).map(|at| at.map(Path::to_owned));
+        assert_eq!(at("--labels a.csv --posters b").unwrap(), Some("b".into()));
+        assert_eq!(at("--labels a.csv --labels-only").unwrap(), None);
+        assert_eq!(at(&labels).unwrap(), Some(folder.path().into()));
+        assert_eq!(at(&format!("{labels} --posters b")).unwrap(), Some("b".into()));
+        assert_eq!(at(&format!("{labels} --labels-only")).unwrap(), None);
+        let why = "say where the posters are with --posters DIR, or count without them with --labels-only";
+        assert_eq!(at("--labels a.csv").unwrap_err().to_string(), why);
+        #[cfg(feature = "fetch")]
+        assert_eq!(at("--labels a.csv --download b").unwrap(), None);
     }
 
-    /// Says which classes have posters in the table and none to train on.
-    fn warn(&self, names: &[String], console: Console) {
-        for (name, films) in names.iter().zip(&self.counts.classes) {
-            if films[Split::Train as usize] == 0 {
-                console.say(format_args!(
-                    "warning: no poster to train on is `{name}`; more posters or other --genres are needed"
-                ));
-            }
-        }
-    }
-}
-
-/// A bar on a terminal, elsewhere a line for every tenth.
-struct Progress {
-    console: Console,
-    stage: &'static str,
-    bar: ProgressBar,
-    tenths: usize,
-}
-
-impl Progress {
-    fn new(console: Console) -> Progress {
-        Progress { console, stage: "", bar: ProgressBar::hidden(), tenths: 0 }
+    #[test]
+    fn a_strict_run_refuses_the_first_skipped_row() {
+        let rows = [SkippedRow::new(4, "tt0000004", Reason::NoGenre), SkippedRow::new(9, "x", Reason::BadId)];
+        let outcome = |words: &str, rows| strict(&parse(words), rows).map_err(|error| error.to_string());
+        assert_eq!(outcome("--labels a.csv", &rows[..]), Ok(()));
+        assert_eq!(outcome("--labels a.csv --strict", &[]), Ok(()));
+        let why = "2 rows were skipped, and this run is strict; the first: line 4, tt0000004, no genre";
+        assert_eq!(outcome("--labels a.csv --strict", &rows), Err(why.into()));
     }
 
-    /// `done` of `of` in `stage`.
-    fn show(&mut self, stage: &'static str, done: usize, of: usize) {
-        if self.stage != stage {
-            let template = "{msg:>18} {bar:40} {human_pos}/{human_len} {per_sec}, {eta} left";
-            *self = Progress { stage, bar: self.console.bar(of as u64, template), ..Progress::new(self.console) };
-            self.bar.set_message(stage);
-        }
-        self.bar.set_position(done as u64);
-        if done == of {
-            self.bar.finish();
-        }
-        if !self.console.is_live() && done * 10 / of > self.tenths {
-            self.tenths = done * 10 / of;
-            self.console.say(format_args!("{stage}: {done} of {of}"));
+    /// Everything that settles the pixels, and where the films are from; no more, so that the same posters make the same file.
+    #[test]
+    fn the_file_records_how_it_was_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let [labels, aliases] = ["my labels.csv", "aliases.csv"].map(|name| folder.path().join(name));
+        fs::write(&labels, "Id,Genre\n1,Drama\n2,War\n").unwrap();
+        fs::write(&aliases, "alias,genre\nWar,Drama\n").unwrap();
+        let digest = |path: &Path| blake3::hash(&fs::read(path).unwrap()).to_string();
+        let mut expected = BTreeMap::from([
+            ("tool".to_owned(), format!("onesheet {}", env!("CARGO_PKG_VERSION"))),
+            ("labels".to_owned(), "my labels.csv".to_owned()),
+            ("labels_blake3".to_owned(), digest(&labels)),
+            ("split".to_owned(), SplitRule::ById.describe()),
+        ]);
+        let area = Squaring { size: 150, resize: Resize::Area, exif: Exif::Apply, alpha: Alpha::Drop };
+        let nearest = Squaring { size: 40, resize: Resize::Nearest, exif: Exif::Ignore, alpha: Alpha::White };
+        let changed = "--image-size 40 --resize nearest --exif ignore --alpha white";
+        for (words, squaring) in [("", area), (changed, nearest)] {
+            let mut args = parse(&format!("--labels a.csv {words}"));
+            args.labels = labels.clone();
+            let mut options = Options::default();
+            let plan = Plan::read(&labels, &options, &GenreChoice::Usual, SplitRule::ById).unwrap();
+            let found = shape(&args, &options, &plan);
+            assert_eq!((found.squaring, found.provenance), (squaring, expected.clone()));
+
+            options.aliases = Some(onesheet::data::labels::Aliases::read(&aliases).unwrap());
+            expected.insert("aliases_blake3".to_owned(), digest(&aliases));
+            assert_eq!(shape(&args, &options, &plan).provenance, expected);
+            expected.remove("aliases_blake3");
         }
     }
 }

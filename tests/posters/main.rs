@@ -5,12 +5,15 @@
 mod folder;
 mod hostile;
 mod kinds;
+#[path = "../support/not_checked.rs"]
+mod not_checked;
 mod whole;
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageFormat, RgbImage};
+use not_checked::not_checked;
 use onesheet::data::pixels::{self, PixelError};
 use onesheet::data::squaring::{Alpha, Exif, Resize, Squaring};
 
@@ -41,9 +44,7 @@ fn square(bytes: &[u8]) -> Result<Vec<u8>, PixelError> {
 fn real_posters() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/posters/Images");
     let Ok(entries) = std::fs::read_dir(&folder) else {
-        // Past the test harness, which would keep it to itself.
-        let note = format!("\nNOT CHECKED: real posters, because {} is absent\n", folder.display());
-        std::io::Write::write_all(&mut std::io::stderr(), note.as_bytes()).unwrap();
+        not_checked(&format!("real posters, because {} is absent", folder.display()));
         return Vec::new();
     };
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();

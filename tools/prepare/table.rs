@@ -85,3 +85,64 @@ pub fn json_lines(warnings: &[Warning], schema: u32) -> Vec<Value> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onesheet::data::labels::Merged;
+
+    #[test]
+    fn flags_are_typed_again_as_they_were_given() {
+        let none = TableArgs { id_column: None, genre_column: None, genre_separator: None, aliases: None };
+        assert_eq!(none.typed(), "");
+        let all = TableArgs {
+            id_column: Some("film id".into()),
+            genre_column: Some("mood".into()),
+            genre_separator: Some("|".parse().unwrap()),
+            aliases: Some("other names.csv".into()),
+        };
+        let expected = " --id-column 'film id' --genre-column mood --genre-separator '|' --aliases 'other names.csv'";
+        assert_eq!(all.typed(), expected);
+    }
+
+    #[test]
+    fn each_flag_of_columns_is_refused_beside_a_folder_and_aliases_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let none = || TableArgs { id_column: None, genre_column: None, genre_separator: None, aliases: None };
+        let options = |args: TableArgs| args.options(folder.path(), None, Links::Inside);
+        for args in [
+            TableArgs { id_column: Some("a".into()), ..none() },
+            TableArgs { genre_column: Some("a".into()), ..none() },
+            TableArgs { genre_separator: Some(",".parse().unwrap()), ..none() },
+        ] {
+            let refused = options(args).err().unwrap();
+            assert!(refused.is::<Usage>(), "{refused}");
+        }
+        let aliases = folder.path().join("aliases.csv");
+        std::fs::write(&aliases, "alias,genre\nA,B\n").unwrap();
+        assert!(options(none()).unwrap().aliases.is_none());
+        assert!(options(TableArgs { aliases: Some(aliases), ..none() }).unwrap().aliases.is_some());
+    }
+
+    #[test]
+    fn each_warning_is_a_line_and_each_merged_spelling_another() {
+        let merged = |genre: &str, spellings: &[(&str, usize)]| Merged {
+            genre: genre.into(),
+            spellings: spellings.iter().map(|&(spelling, rows)| (spelling.into(), rows)).collect(),
+        };
+        let warnings = [
+            Warning::MoreCells { rows: 3, line: 7 },
+            Warning::Merged(vec![merged("Sci-Fi", &[("SciFi", 4), ("sci fi", 1)]), merged("War", &[("WAR", 2)])]),
+        ];
+        let spelling =
+            |name, into, total| json!({ "schema": 5, "kind": "merged", "name": name, "into": into, "total": total });
+        let expected = [
+            json!({ "schema": 5, "kind": "warning", "name": "more cells", "text": warnings[0].to_string() }),
+            json!({ "schema": 5, "kind": "warning", "name": "merged", "text": warnings[1].to_string() }),
+            spelling("SciFi", "Sci-Fi", 4),
+            spelling("sci fi", "Sci-Fi", 1),
+            spelling("WAR", "War", 2),
+        ];
+        assert_eq!(json_lines(&warnings, 5), expected);
+    }
+}

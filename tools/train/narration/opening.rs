@@ -1,0 +1,239 @@
+//! What a run says before it begins.
+
+use crate::console::Console;
+use crate::device::described;
+use onesheet::data::Split;
+use onesheet::data::tensor_file::TensorFile;
+use onesheet::device::Device;
+use onesheet::model::Architecture;
+use onesheet::model::summary::thousands;
+use onesheet::training::config::{Pixels, RunConfig};
+use onesheet::training::trainer::Trainer;
+use std::path::Path;
+
+/// Says what is about to happen.
+pub fn open<D: Device>(console: Console, trainer: &Trainer<D>, why: &str, file: &TensorFile, run: &Path) {
+    console.say(text(trainer, why, file, run));
+}
+
+/// Settings, posters, and the memory of the main buffers: a line each.
+fn text<D: Device>(trainer: &Trainer<D>, why: &str, file: &TensorFile, run: &Path) -> String {
+    let (config, architecture) = (trainer.config(), trainer.model().architecture());
+    let mut text = String::new();
+    let mut row = |name: &str, value: String| text += &format!("  {name:<14} {value}\n");
+    let count = |split| thousands(file.indices(split).len());
+    let [train, validation, test] = Split::ALL.map(count);
+
+    let parameters = thousands(architecture.total_parameters());
+    let trainable = thousands(architecture.trainable_parameters());
+    row("device", described(&**trainer.model().device(), why));
+    row("experiment", config.experiment.map_or("own settings".into(), |experiment| experiment.name().into()));
+    row("posters", format!("{train} to train on, {validation} for validation, {test} for the test; {}", size(file)));
+    row("weights", config.weights.as_ref().map_or(random_start(config).into(), |path| path.display().to_string()));
+    row("layers", format!("trainable {}, {} pooling, pixels {}", config.trainable, config.pooling, pixels(config)));
+    let steps = trainer.steps_per_epoch();
+    let limit = config.max_steps.map_or(String::new(), |limit| format!(", at most {limit} steps in all"));
+    row("schedule", format!("{} epochs of {steps} steps of {} posters{limit}", config.epochs, config.batch));
+    let warmup = match config.warmup_epochs {
+        0.0 => String::new(),
+        1.0 => ", reached over the first epoch".into(),
+        epochs => format!(", reached over the first {epochs} epochs"),
+    };
+    row("optimiser", format!("Adam, learning rate {}{warmup}; seed {}", config.learning_rate, config.seed));
+    row("batch norm", format!("momentum {}{}", config.momentum, momentum_note(config)));
+    let weights = file.genres().iter().zip(trainer.class_weights());
+    let weights: Vec<String> = weights.map(|(genre, weight)| format!("{genre} {weight:.2}")).collect();
+    for (line, weights) in weights.chunks(4).enumerate() {
+        row(if line == 0 { "class weights" } else { "" }, weights.join(", "));
+    }
+    row("memory", memory(architecture, config.batch));
+    row("run", run.display().to_string());
+    format!("ResNet-50, {parameters} parameters, {trainable} trainable\n{text}")
+}
+
+fn size(file: &TensorFile) -> String {
+    format!("{0}×{0}", file.size())
+}
+
+fn pixels(config: &RunConfig) -> &'static str {
+    match config.pixels {
+        Pixels::Raw => "raw (RGB, 0 to 255)",
+        Pixels::Imagenet => "imagenet (BGR minus the mean)",
+        Pixels::Unit => "unit (RGB, 0 to 1)",
+    }
+}
+
+fn random_start(config: &RunConfig) -> &'static str {
+    if config.zero_init_residual { "random, residual blocks start as the identity" } else { "random" }
+}
+
+fn momentum_note(config: &RunConfig) -> &'static str {
+    match config.data {
+        None if config.momentum < 0.99 => ", for at Keras's 0.99 the averages would lag behind so short a run",
+        _ => "",
+    }
+}
+
+/// The main buffers. Of the activations, the outputs of convolutions, poolings and blocks are kept for the backward pass.
+fn memory(architecture: &Architecture, batch: usize) -> String {
+    let mebibytes = |floats: usize| (4 * floats).div_ceil(1 << 20);
+    let kept = architecture.layers.iter().filter(|layer| {
+        matches!(layer.kind, "InputLayer" | "Conv2D" | "MaxPooling2D" | "Dense") || layer.name.ends_with("_out")
+    });
+    let activations: usize = kept.map(|layer| layer.output.iter().product::<usize>()).sum();
+    format!(
+        "weights {} MiB, gradients {} MiB, Adam {} MiB, activations {} MiB",
+        mebibytes(architecture.total_parameters()),
+        mebibytes(architecture.weights.len()),
+        mebibytes(2 * architecture.weights.len()),
+        mebibytes(batch * activations),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onesheet::data::tensor_file::{Description, TensorFileWriter};
+    use onesheet::device::Memory;
+    use onesheet::device::cpu::Cpu;
+    use onesheet::model::{Extents, ModelConfig, Trainable};
+    use onesheet::ops::pool::Pooling;
+    use onesheet::training::config::Experiment;
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use tempfile::TempDir;
+
+    /// Ten posters to train on, three for validation and two for the test. Of five genres the first has one training poster, the
+    /// second two, and so on.
+    fn posters(folder: &TempDir) -> Arc<TensorFile> {
+        let path = folder.path().join("posters.safetensors");
+        let genres = ["War", "Drama", "Crime", "Music", "Western"].map(String::from).to_vec();
+        let description = Description { size: 32, genres, capacity: 15, provenance: Default::default() };
+        let mut writer = TensorFileWriter::create(&path, description).unwrap();
+        for number in 0..15 {
+            let split = Split::ALL[usize::from(number >= 10) + usize::from(number >= 13)];
+            let labels: Vec<u8> = (0..5).map(|genre| u8::from(number <= genre)).collect();
+            writer.push(&number.to_string(), &[number; 32 * 32 * 3], &labels, split).unwrap();
+        }
+        writer.finish().unwrap();
+        Arc::new(TensorFile::open(&path).unwrap())
+    }
+
+    fn told(config: &RunConfig, file: &Arc<TensorFile>) -> String {
+        let trainer =
+            Trainer::new(Rc::new(Cpu::new()), config.clone(), Extents::miniature(), Arc::clone(file)).unwrap();
+        text(&trainer, "--device cpu", file, Path::new("runs/a b"))
+    }
+
+    #[test]
+    fn a_run_opens_with_its_settings() {
+        let folder = TempDir::new().unwrap();
+        let file = posters(&folder);
+        let config = RunConfig {
+            data: Some("posters.safetensors".into()),
+            batch: 4,
+            image_size: 32,
+            epochs: 7,
+            seed: 11,
+            ..RunConfig::default()
+        };
+        let architecture = Architecture::new(&config.model(Extents::miniature(), 5)).unwrap();
+        let (total, trainable) = (architecture.total_parameters(), architecture.trainable_parameters());
+        assert!(1000 < trainable && trainable < total && total < 1_000_000, "{trainable} of {total}");
+        let grouped = |number: usize| format!("{},{:03}", number / 1000, number % 1000);
+        let expected = format!(
+            "ResNet-50, {} parameters, {} trainable
+  device         {}; --device cpu
+  experiment     own settings
+  posters        10 to train on, 3 for validation, 2 for the test; 32×32
+  weights        random, residual blocks start as the identity
+  layers         trainable all, avg pooling, pixels imagenet (BGR minus the mean)
+  schedule       7 epochs of 2 steps of 4 posters
+  optimiser      Adam, learning rate 0.001, reached over the first epoch; seed 11
+  batch norm     momentum 0.99
+  class weights  War 2.00, Drama 1.00, Crime 0.67, Music 0.50
+                 Western 0.40
+  memory         {}
+  run            runs/a b
+",
+            grouped(total),
+            grouped(trainable),
+            Cpu::new().name(),
+            memory(&architecture, 4),
+        );
+        assert_eq!(told(&config, &file), expected);
+    }
+
+    /// Each setting changes its own line and no other.
+    #[test]
+    fn each_setting_has_its_line() {
+        let folder = TempDir::new().unwrap();
+        let file = posters(&folder);
+        let data = Some("posters.safetensors".into());
+        let base = RunConfig { data, batch: 4, image_size: 32, ..RunConfig::default() };
+        let before = told(&base, &file);
+        type Change = fn(&mut RunConfig);
+        let lag = "momentum 0.5, for at Keras's 0.99 the averages would lag behind so short a run";
+        for (change, expected) in [
+            ((|config| config.experiment = Some(Experiment::ResnetTl)) as Change, "experiment     resnet-tl"),
+            (|config| config.weights = Some("a b.h5".into()), "weights        a b.h5"),
+            (|config| config.zero_init_residual = false, "weights        random"),
+            (
+                |config| config.pixels = Pixels::Raw,
+                "layers         trainable all, avg pooling, pixels raw (RGB, 0 to 255)",
+            ),
+            (
+                |config| config.pixels = Pixels::Unit,
+                "layers         trainable all, avg pooling, pixels unit (RGB, 0 to 1)",
+            ),
+            (
+                |config| config.pooling = Pooling::Max,
+                "layers         trainable all, max pooling, pixels imagenet (BGR minus the mean)",
+            ),
+            (|config| config.epochs = 3, "schedule       3 epochs of 2 steps of 4 posters"),
+            (
+                |config| config.max_steps = Some(9),
+                "schedule       20 epochs of 2 steps of 4 posters, at most 9 steps in all",
+            ),
+            (|config| config.warmup_epochs = 0.0, "optimiser      Adam, learning rate 0.001; seed 0"),
+            (
+                |config| config.warmup_epochs = 2.5,
+                "optimiser      Adam, learning rate 0.001, reached over the first 2.5 epochs; seed 0",
+            ),
+            (
+                |config| config.learning_rate = 3e-4,
+                "optimiser      Adam, learning rate 0.0003, reached over the first epoch; seed 0",
+            ),
+            (
+                |config| config.seed = 5,
+                "optimiser      Adam, learning rate 0.001, reached over the first epoch; seed 5",
+            ),
+            (|config| config.momentum = 0.5, "batch norm     momentum 0.5"),
+            (|config| (config.momentum, config.data) = (0.5, None), &format!("batch norm     {lag}")),
+        ] {
+            let mut config = base.clone();
+            change(&mut config);
+            let after = told(&config, &file);
+            let changed: Vec<&str> = after
+                .lines()
+                .zip(before.lines())
+                .filter(|(after, before)| after != before)
+                .map(|line| line.0)
+                .collect();
+            assert_eq!(changed, [format!("  {expected}")]);
+        }
+        // At Keras's momentum there is nothing to explain.
+        assert_eq!(told(&RunConfig { data: None, ..base.clone() }, &file), before);
+        let frozen = told(&RunConfig { trainable: Trainable::Last(3), ..base }, &file);
+        assert!(frozen.contains("  layers         trainable last:3, avg pooling,"), "{frozen}");
+    }
+
+    /// Summed up by hand from the published table of ResNet-50 at 150×150: 7,769,971 values of a poster are kept.
+    #[test]
+    fn the_memory_of_the_main_buffers_is_resnet_50s() {
+        let architecture = Architecture::new(&ModelConfig::resnet50(7)).unwrap();
+        let fixed = "weights 99 MiB, gradients 99 MiB, Adam 197 MiB";
+        assert_eq!(memory(&architecture, 1), format!("{fixed}, activations 30 MiB"));
+        assert_eq!(memory(&architecture, 16), format!("{fixed}, activations 475 MiB"));
+    }
+}
