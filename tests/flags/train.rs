@@ -1,0 +1,414 @@
+//! The flags of a new run. What a run should do is computed by the library, from settings that are typed here.
+
+use crate::{Place, SIDE, assert_all_are_typed, resume, settings};
+use onesheet::data::synthetic;
+use onesheet::data::tensor_file::{Access, TensorFile};
+use onesheet::device::cpu::Cpu;
+use onesheet::model::{Extents, Trainable};
+use onesheet::ops::pool::Pooling;
+use onesheet::training::checkpoint::{Checkpoint, Metadata, Progress};
+use onesheet::training::config::{ClassWeights, DeviceChoice, Experiment, OnBadNumbers, Pixels, Precision, RunConfig};
+use onesheet::training::learner::{Keep, Learner};
+use onesheet::training::run_folder::{RunFolder, StepRow, last_checkpoint, step_checkpoint};
+use onesheet::training::trainer::{Event, Trainer};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A run that ends in its second step: at such a rate the first takes the weights out of all bounds. So nothing is saved, which
+/// would take longer than the step.
+const FIRST_STEP: &str = "train --data posters.safetensors --run run --batch 4 --device cpu --lr 1e38";
+
+/// A flag of a run's first step.
+struct Row {
+    /// Typed behind [`FIRST_STEP`].
+    words: &'static str,
+    change: fn(&mut RunConfig),
+    /// The first step's learning rate: a run without these words rises to its rate over the four steps of the first epoch.
+    rate: f64,
+    /// Whether the first step's loss is another than without these words.
+    changes_loss: bool,
+}
+
+const ROWS: [Row; 15] = [
+    Row { words: "--seed 9", change: |config| config.seed = 9, rate: 2.5e37, changes_loss: true },
+    Row { words: "--batch 8", change: |config| config.batch = 8, rate: 5e37, changes_loss: true },
+    Row { words: "--lr 3e38", change: |config| config.learning_rate = 3e38, rate: 7.5e37, changes_loss: false },
+    Row { words: "--warmup-epochs 0.5", change: |config| config.warmup_epochs = 0.5, rate: 5e37, changes_loss: false },
+    Row {
+        words: "--zero-init-residual false",
+        change: |config| config.zero_init_residual = false,
+        rate: 2.5e37,
+        changes_loss: true,
+    },
+    Row { words: "--pooling max", change: |config| config.pooling = Pooling::Max, rate: 2.5e37, changes_loss: true },
+    Row {
+        words: "--trainable last:40",
+        change: |config| config.trainable = Trainable::Last(40),
+        rate: 2.5e37,
+        changes_loss: true,
+    },
+    Row {
+        words: "--class-weights none",
+        change: |config| config.class_weights = ClassWeights::None,
+        rate: 2.5e37,
+        changes_loss: true,
+    },
+    Row { words: "--pixels raw", change: |config| config.pixels = Pixels::Raw, rate: 2.5e37, changes_loss: true },
+    Row { words: "--pixels unit", change: |config| config.pixels = Pixels::Unit, rate: 2.5e37, changes_loss: true },
+    Row { words: "--augment", change: |config| config.augment = true, rate: 2.5e37, changes_loss: true },
+    Row {
+        words: "--data others.safetensors",
+        change: |config| config.data = Some(beside(config, "others.safetensors")),
+        rate: 2.5e37,
+        changes_loss: true,
+    },
+    Row {
+        words: "--weights start.safetensors",
+        change: |config| config.weights = Some(beside(config, "start.safetensors")),
+        rate: 2.5e37,
+        changes_loss: true,
+    },
+    Row {
+        words: "--experiment resnet-r",
+        change: |config| {
+            config.experiment = Some(Experiment::ResnetR);
+            config.pooling = Pooling::Max;
+            config.pixels = Pixels::Raw;
+            config.warmup_epochs = 0.0;
+            config.zero_init_residual = false;
+        },
+        rate: 1e38,
+        changes_loss: true,
+    },
+    Row { words: "--momentum 0.5", change: |config| config.momentum = 0.5, rate: 2.5e37, changes_loss: false },
+];
+
+/// Every flag at once, none at its default and no two of a kind at the same value.
+const WHOLE: &str = "train --data posters.safetensors --weights start.safetensors --device cpu --precision f32 --seed 7 --batch 3 \
+    --epochs 9 --max-steps 2 --lr 0.002 --warmup-epochs 1.5 --zero-init-residual false --image-size 33 --pooling max \
+    --trainable last:50 --class-weights none --pixels unit --momentum 0.75 --augment --run whole --save-every 0 \
+    --on-bad-numbers skip --check-numerics --io read";
+
+const FROZEN: &str =
+    "train --data posters.safetensors --run frozen --batch 4 --device cpu --trainable last:40 --profile=1 -q";
+const DRAWN: &str = "train --run drawn --image-size 32 --seed 5 --batch 4 --device cpu --lr 1e38 --quiet";
+const SKIPPING: &str =
+    "train --data posters.safetensors --run run --batch 4 --device cpu --lr 1e38 --on-bad-numbers skip";
+const SIMULATED: &str =
+    "train --data posters.safetensors --run run --batch 4 --device sim --precision tf32 --max-steps 0";
+const LONG: &str = "train --data posters.safetensors --batch 4 --device cpu --epochs 1000";
+
+/// Flags that the layer table shows: the output of its first convolution, its last pooling, and its trainable parameters.
+const SUMMARIES: [(&str, &str, &str, &str); 6] = [
+    ("train --summary", "75 x 75 x 64", "avg_pool", "25,764,871"),
+    ("train --summary --image-size 64", "32 x 32 x 64", "avg_pool", "25,764,871"),
+    ("train --summary --data posters.safetensors", "17 x 17 x 64", "avg_pool", "25,764,871"),
+    ("train --summary --pooling max", "75 x 75 x 64", "max_pool", "25,764,871"),
+    ("train --summary --trainable last:40", "75 x 75 x 64", "avg_pool", "18,062,087"),
+    ("train --summary --experiment resnet-tl", "75 x 75 x 64", "max_pool", "18,062,087"),
+];
+
+#[test]
+fn every_flag_of_train_is_typed_here() {
+    let lines = ROWS.iter().map(|row| row.words).chain(SUMMARIES.map(|(words, ..)| words)).chain(resume::LINES);
+    let more = [FIRST_STEP, WHOLE, FROZEN, DRAWN, SKIPPING, SIMULATED, LONG];
+    assert_all_are_typed("train", lines.chain(more));
+}
+
+/// A file in the folder of the run's posters.
+fn beside(config: &RunConfig, name: &str) -> std::path::PathBuf {
+    config.data.as_ref().unwrap().with_file_name(name)
+}
+
+/// `config` with what [`FIRST_STEP`] says.
+fn first_step(place: &Place) -> RunConfig {
+    RunConfig {
+        data: Some(place.at("posters.safetensors")),
+        device: DeviceChoice::Cpu,
+        batch: 4,
+        learning_rate: 1e38,
+        image_size: SIDE,
+        ..RunConfig::default()
+    }
+}
+
+/// Weights of the whole network that no run has of itself, in `start.safetensors`.
+fn write_start(place: &Place) {
+    let metadata = Metadata {
+        genres: synthetic::GENRES.map(String::from).to_vec(),
+        thresholds: vec![0.3; 7],
+        resize: "area".into(),
+        exif: "apply".into(),
+        alpha: "drop".into(),
+        data_digest: String::new(),
+        progress: Progress::default(),
+        config: RunConfig { image_size: SIDE, ..RunConfig::default() },
+    };
+    let config = metadata.config.model(Extents::resnet50(), 7);
+    let learner = Learner::new(Rc::new(Cpu::new()), config, 77).unwrap();
+    learner.save(&place.at("start.safetensors"), &metadata, Keep::Weights).unwrap();
+}
+
+/// What the library makes of `config` in the run folder `run`: its steps, up to its end or to the first bad number.
+fn steps_by_the_library(config: &RunConfig, run: &Path) -> Vec<StepRow> {
+    let file = Arc::new(TensorFile::open(config.data.as_ref().unwrap()).unwrap());
+    let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), Extents::resnet50(), file).unwrap();
+    if let Some(weights) = &config.weights {
+        let weights = Checkpoint::open(weights).unwrap();
+        for tensor in trainer.model().architecture().tensors.clone() {
+            trainer.model_mut().write(&tensor, &weights.values(&tensor.name).unwrap()).unwrap();
+        }
+    }
+    let mut folder = RunFolder::create(run, config).unwrap();
+    let mut steps = Vec::new();
+    let _ = trainer.run(&mut folder, &AtomicBool::new(false), &mut |event| {
+        if let Event::Step { row, .. } = event {
+            steps.push(*row);
+        }
+    });
+    steps
+}
+
+/// The rows of a run's `steps.csv`.
+pub fn steps(run: &Path) -> Vec<StepRow> {
+    csv::Reader::from_path(run.join("steps.csv")).unwrap().deserialize().collect::<Result<_, _>>().unwrap()
+}
+
+/// All of a step but the time it took, as bits, since a NaN is not equal to itself.
+fn bits(row: &StepRow) -> (u64, [u64; 3]) {
+    (row.step, [row.loss, row.learning_rate, row.gradient_norm].map(f64::to_bits))
+}
+
+#[test]
+fn the_first_step_follows_each_setting() {
+    let place = Place::with_posters();
+    synthetic::write(&place.at("others.safetensors"), 20, SIDE, 2).unwrap();
+    write_start(&place);
+    let run = place.at("runs/run");
+    let base = Row { words: "", change: |_| {}, rate: 2.5e37, changes_loss: true };
+    let mut without = f64::NAN;
+    for Row { words, change, rate, changes_loss } in [base].iter().chain(&ROWS) {
+        let mut config = first_step(&place);
+        change(&mut config);
+        place.run_to(6, &format!("{FIRST_STEP} {words}"));
+        assert_eq!(settings(&run).0, config, "{words}");
+        let steps = steps(&run);
+        assert_eq!((steps.len(), steps[0].learning_rate), (1, *rate), "{words}");
+        assert_eq!(steps[0].loss != without, *changes_loss, "{words}: {steps:?}, and {without} without");
+        if words.is_empty() {
+            without = steps[0].loss;
+        }
+        fs::remove_dir_all(&run).unwrap();
+    }
+}
+
+#[test]
+fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
+    let place = Place::with_posters();
+    write_start(&place);
+    let config = RunConfig {
+        experiment: None,
+        data: Some(place.at("posters.safetensors")),
+        weights: Some(place.at("start.safetensors")),
+        device: DeviceChoice::Cpu,
+        precision: Precision::F32,
+        seed: 7,
+        batch: 3,
+        epochs: 9,
+        max_steps: Some(2),
+        learning_rate: 0.002,
+        warmup_epochs: 1.5,
+        zero_init_residual: false,
+        image_size: SIDE,
+        pooling: Pooling::Max,
+        trainable: Trainable::Last(50),
+        class_weights: ClassWeights::None,
+        pixels: Pixels::Unit,
+        momentum: 0.75,
+        augment: true,
+        threshold: 0.3,
+        save_every: 0.0,
+        on_bad_numbers: OnBadNumbers::Skip,
+        check_numerics: true,
+        io: Access::Read,
+        history: Vec::new(),
+    };
+    let told = place.run_to(0, WHOLE);
+    let (run, library) = (place.at("runs/whole"), place.at("library"));
+    assert_eq!(settings(&run).0, config);
+    let expected = steps_by_the_library(&config, &library);
+    assert_eq!(steps(&run).iter().map(bits).collect::<Vec<_>>(), expected.iter().map(bits).collect::<Vec<_>>());
+    // Five steps an epoch, so that the rate is reached with the eighth.
+    assert_eq!(expected.iter().map(|row| row.learning_rate).collect::<Vec<_>>(), [0.002 / 8.0, 0.002 * 2.0 / 8.0]);
+    for checkpoint in [last_checkpoint, |run: &Path| step_checkpoint(run, 1)] {
+        let [found, expected] = [&run, &library].map(|run| fs::read(checkpoint(run)).unwrap());
+        assert!(found == expected, "{}", checkpoint(&run).display());
+    }
+
+    let start = place.at("start.safetensors").display().to_string();
+    for line in [
+        "  experiment     own settings",
+        "  posters        16 to train on, 2 for validation, 2 for the test; 33×33",
+        &format!("  weights        {start}"),
+        "  layers         trainable last:50, max pooling, pixels unit (RGB, 0 to 1)",
+        "  schedule       9 epochs of 5 steps of 3 posters, at most 2 steps in all",
+        "  optimiser      Adam, learning rate 0.002, reached over the first 1.5 epochs; seed 7",
+        "  batch norm     momentum 0.75",
+        "  class weights  Action 1.00, Comedy 1.00, Drama 1.00, Romance 1.00",
+        "                 Crime 1.00, Thriller 1.00, Other 1.00",
+        "  run            runs/whole",
+    ] {
+        assert!(told.stderr.lines().any(|found| found == line), "`{line}` is missing: {}", told.stderr);
+    }
+}
+
+/// What is frozen is as it was drawn, without moments; and the one step that is measured is the fourth.
+#[test]
+fn trainable_and_profile_do_what_they_say() {
+    let place = Place::with_posters();
+    let told = place.run_to(0, FROZEN);
+    let run = place.at("runs/frozen");
+    let config = RunConfig {
+        data: Some(place.at("posters.safetensors")),
+        device: DeviceChoice::Cpu,
+        batch: 4,
+        image_size: SIDE,
+        trainable: Trainable::Last(40),
+        max_steps: Some(4),
+        ..RunConfig::default()
+    };
+    assert_eq!(settings(&run).0, config);
+    assert_eq!(told.stderr, "");
+    assert!(told.stdout.contains("a training step at batch 4 on CPU"), "{}", told.stdout);
+    assert!(told.stdout.contains(" launches, each measured once\n"), "{}", told.stdout);
+    assert_eq!((steps(&run).len(), run.join("profile.csv").is_file()), (4, true));
+
+    let checkpoint = Checkpoint::open(&last_checkpoint(&run)).unwrap();
+    let weights: Vec<_> = checkpoint.tensors().iter().filter(|(name, _)| !name.contains("adam.")).collect();
+    let learns = |name: &str| checkpoint.values(&format!("adam.m/{name}")).is_ok();
+    let size = |shape: &[usize]| shape.iter().product::<usize>();
+    let trainable: usize = weights.iter().filter(|(name, _)| learns(name)).map(|(_, shape)| size(shape)).sum();
+    assert_eq!(trainable, 18_062_087);
+    // Betas start at zero, and each that learns leaves it within four steps.
+    let (mut moved, mut stayed) = (BTreeSet::new(), BTreeSet::new());
+    for (name, _) in weights.iter().filter(|(name, _)| name.ends_with("/beta")) {
+        let has_moved = checkpoint.values(name).unwrap().iter().any(|&value| value != 0.0);
+        assert_eq!(has_moved, learns(name), "{name}");
+        if has_moved {
+            moved.insert(name.as_str())
+        } else {
+            stayed.insert(name.as_str())
+        };
+    }
+    let (first, last) = ("conv4_block6_2_bn/beta", "conv4_block6_1_bn/beta");
+    assert!(moved.contains(first) && stayed.contains(last), "{moved:?} {stayed:?}");
+    assert_eq!((moved.len(), stayed.len()), (12, 41));
+}
+
+#[test]
+fn posters_are_drawn_of_the_size_and_from_the_seed_that_are_typed() {
+    let place = Place::new();
+    let told = place.run_to(6, DRAWN);
+    assert_eq!(told.stderr.lines().count(), 1, "only the error: {}", told.stderr);
+    let run = place.at("runs/drawn");
+    let config = RunConfig {
+        device: DeviceChoice::Cpu,
+        seed: 5,
+        batch: 4,
+        epochs: 5,
+        image_size: 32,
+        momentum: 0.9,
+        learning_rate: 1e38,
+        ..RunConfig::default()
+    };
+    assert_eq!(settings(&run).0, config);
+    let file = TensorFile::open(&run.join("posters.safetensors")).unwrap();
+    assert_eq!((file.len(), file.size()), (1000, 32));
+    for poster in [0, 999] {
+        let (pixels, labels) = synthetic::draw(5, poster as u32, 32);
+        assert!(*file.image_checked(poster).unwrap() == *pixels && *file.labels(poster) == *labels, "poster {poster}");
+    }
+}
+
+#[test]
+fn the_layer_table_follows_its_flags() {
+    let place = Place::with_posters();
+    for (words, output, pooling, trainable) in SUMMARIES {
+        let table = place.run_to(0, words).stdout;
+        let row = |name: &str| table.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        assert!(row("conv1_conv ").contains(output), "{words}: {table}");
+        assert!(row(pooling).contains("2048"), "{words}: {table}");
+        assert_eq!(row("trainable ").split_whitespace().last(), Some(trainable), "{words}: {table}");
+    }
+    assert!(!place.at("runs").exists(), "a table is no run");
+}
+
+/// Without either flag the run ends with the bad number, which is that of step 2.
+#[test]
+fn bad_numbers_are_skipped_and_their_layer_named_when_asked_for() {
+    let place = Place::with_posters();
+    let rows = |told: &crate::Told, words: &str| {
+        let steps = steps(&place.at("runs/run"));
+        let finite = steps.iter().map(|row| row.loss.is_finite()).collect::<Vec<_>>();
+        fs::remove_dir_all(place.at("runs/run")).unwrap();
+        let notes = told.stderr.lines().filter(|line| line.ends_with("the step is left out")).count();
+        let layers = told.stderr.lines().filter(|line| line.contains("(layer ")).count();
+        assert!(told.stderr.contains("error: "), "{words}: {}", told.stderr);
+        (finite, notes, layers)
+    };
+    for (words, expected) in [
+        (format!("{FIRST_STEP} --check-numerics"), (vec![true], 0, 1)),
+        // The error that ends it is the validation's, of which no layer is named.
+        (SKIPPING.to_owned(), (vec![true, false, false, false], 3, 0)),
+    ] {
+        let told = place.run_to(6, &words);
+        assert_eq!(rows(&told, &words), expected, "{words}: {}", told.stderr);
+    }
+}
+
+#[test]
+fn device_and_precision_are_those_that_compute() {
+    let place = Place::with_posters();
+    place.run_to(0, SIMULATED);
+    let (config, devices) = settings(&place.at("runs/run"));
+    assert_eq!((config.device, config.precision, config.max_steps), (DeviceChoice::Sim, Precision::Tf32, Some(0)));
+    assert_eq!(devices.len(), 1);
+    assert!(devices[0].starts_with("gpusim ") && devices[0].ends_with(", tf32)"), "{devices:?}");
+    let told = place.run_to(2, &format!("{FIRST_STEP} --run other --precision tf32"));
+    assert!(told.stderr.contains("--device cpu; the processor computes in f32 only"), "{}", told.stderr);
+}
+
+/// Whether the trainer that `words` start has mapped the file called `posters`, once it is `at_work`. It is killed then.
+#[cfg(target_os = "linux")]
+pub fn maps(place: &Place, words: &str, posters: &str, at_work: impl Fn() -> bool) -> bool {
+    let mut child = place.onesheet(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    while !at_work() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended early: {words}");
+        assert!(began.elapsed() < Duration::from_secs(120), "no step in two minutes: {words}");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let maps = fs::read_to_string(format!("/proc/{}/maps", child.id())).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    maps.contains(posters)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn posters_are_mapped_or_read_as_asked() {
+    let place = Place::with_posters();
+    for (name, words, is_mapped) in [("unsaid", "", true), ("map", "--io map", true), ("read", "--io read", false)] {
+        let run = place.at("runs").join(name);
+        let at_work = || run.join("steps.csv").exists() && !steps(&run).is_empty();
+        let found = maps(&place, &format!("{LONG} --run {name} {words}"), "posters.safetensors", at_work);
+        assert_eq!(found, is_mapped, "`{words}`");
+    }
+}
