@@ -146,9 +146,10 @@ fn prepare_on_a_disk_that_refuses_says_so_and_keeps_what_was_there() {
     }
     // The new file is in place when its folder fails; that it may not last is an error all the same.
     let folder_name = path.canonicalize().unwrap();
-    let failing = format!("sync-folder {} 5 0 99", folder_name.display());
+    let failing = format!("sync-folder {} 5 0 1", folder_name.display());
     let ended = prepare(&[1, 2], Some(&failing));
     assert_eq!(ended.output.status.code(), Some(1));
-    assert!(ended.said().contains("folder") && ended.said().contains(EIO), "{}", ended.said());
+    assert!(ended.said().contains("folder of posters.safetensors"), "{}", ended.said());
+    assert!(ended.said().contains(EIO) && fs::read(&skipped).unwrap() == before[1], "{}", ended.said());
     onesheet::data::tensor_file::TensorFile::open(&tensors).unwrap();
 }
