@@ -16,19 +16,7 @@ use image::{ImageFormat, RgbImage};
 use onesheet::data::download::{DownloadError, Downloader};
 use onesheet::data::films::{Film, FilmId};
 use onesheet::data::posters::Links;
-use server::{Server, reply};
-
-impl Server {
-    fn hits(&self, path: &str) -> usize {
-        self.hits.lock().unwrap().get(path).copied().unwrap_or(0)
-    }
-}
-
-fn poster(format: ImageFormat) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    RgbImage::from_pixel(20, 30, image::Rgb([9, 99, 199])).write_to(&mut bytes, format).unwrap();
-    bytes.into_inner()
-}
+use server::{Server, poster, reply};
 
 /// An answer that is over when the server hangs up.
 fn reply_without_length(to: &mut TcpStream, body: &[u8]) -> std::io::Result<()> {

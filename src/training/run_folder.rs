@@ -206,12 +206,20 @@ impl RunFolder {
     /// Has `write` replace `last.safetensors` by the state at `progress`; what it held becomes the first of the older ones. Does nothing
     /// if it was just that state that was saved last.
     ///
+    /// The logs are synced first, since a run that goes on from the checkpoint does not write those rows again.
+    ///
     /// # Errors
-    /// Those of `write`; the checkpoints are then as they were.
-    pub fn save<E>(&mut self, progress: &Progress, write: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
+    /// Those of `write`; the checkpoints are then as they were. [`RunFolderError::Unwritable`] for a log that cannot be synced; the
+    /// checkpoint is written all the same.
+    pub fn save<E: From<RunFolderError>>(
+        &mut self,
+        progress: &Progress,
+        write: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
         if self.saved.as_ref() == Some(progress) {
             return Ok(());
         }
+        let logged = self.steps.sync().and(self.epochs.sync());
         let steps = progress.total_steps;
         if let Some(before) = self.newest.filter(|&before| self.newest_is_last && before != steps) {
             checkpoints::keep(&Disk, &self.path, before);
@@ -220,7 +228,7 @@ impl RunFolder {
         checkpoints::prune(&Disk, &self.path, steps);
         (self.newest, self.newest_is_last) = (Some(steps), true);
         (self.saved, self.saved_at) = (Some(*progress), Instant::now());
-        Ok(())
+        Ok(logged?)
     }
 
     /// Has the next [`save`](Self::save) write even the state that was saved last, since its settings have changed.

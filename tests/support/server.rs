@@ -1,18 +1,20 @@
-//! A server of posters on this machine.
+//! A server on this machine, for tests of what is fetched.
 
 #![allow(dead_code, reason = "each test file takes what it needs")]
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Cursor, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// A server in the background until the test ends.
+use image::{ImageFormat, RgbImage};
+
+/// A server on this machine, in the background until the test ends.
 pub struct Server {
     pub port: u16,
     /// How often each path was asked for.
-    pub hits: Arc<Mutex<HashMap<String, usize>>>,
+    hits: Arc<Mutex<HashMap<String, usize>>>,
 }
 
 impl Server {
@@ -46,6 +48,17 @@ impl Server {
         });
         Server { port, hits }
     }
+
+    pub fn hits(&self, path: &str) -> usize {
+        self.hits.lock().unwrap().get(path).copied().unwrap_or(0)
+    }
+}
+
+/// A small poster.
+pub fn poster(format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    RgbImage::from_pixel(20, 30, image::Rgb([9, 99, 199])).write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
 }
 
 /// An answer with a body and `more` headers.

@@ -10,7 +10,6 @@ mod address;
 mod web;
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -91,7 +90,7 @@ impl Downloader {
             return Err(DownloadError::NoAddresses);
         }
         let failed = |source| DownloadError::Folder { folder: folder.to_owned(), source };
-        fs::create_dir_all(folder).map_err(failed)?;
+        files::create_folder(&Disk, folder).map_err(failed)?;
         let present = PosterFolder::index(folder, links).map_err(failed)?;
         let mut seen = HashSet::new();
         let address = |film: &&&Film| film.poster_url.is_some() && present.find(&film.id).is_empty();

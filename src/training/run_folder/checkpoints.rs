@@ -98,7 +98,7 @@ mod tests {
             let progress = Progress { step, total_steps, ..Progress::default() };
             run.save(&progress, |path| {
                 saves.set(saves.get() + 1);
-                replace(&Disk, path, total_steps.to_string().as_bytes())
+                Ok::<_, RunFolderError>(replace(&Disk, path, total_steps.to_string().as_bytes())?)
             })
             .unwrap();
         };

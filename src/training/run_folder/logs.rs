@@ -56,6 +56,8 @@ pub struct EpochRow {
 pub(super) struct Log {
     path: PathBuf,
     file: File,
+    /// Whether rows were added since the last sync.
+    unsynced: bool,
     /// For tests: rows until the disk is full.
     #[cfg(test)]
     pub rows_left: Option<u64>,
@@ -69,6 +71,7 @@ impl Log {
         Ok(Log {
             path,
             file,
+            unsynced: false,
             #[cfg(test)]
             rows_left: None,
         })
@@ -83,6 +86,7 @@ impl Log {
             }
             *left -= 1;
         }
+        self.unsynced = true;
         let written = || -> io::Result<()> {
             let empty = self.file.metadata()?.len() == 0;
             let mut line = csv::WriterBuilder::new().has_headers(empty).from_writer(Vec::new());
@@ -90,6 +94,14 @@ impl Log {
             (&self.file).write_all(&line.into_inner().map_err(|error| error.into_error())?)
         };
         written().map_err(|cause| unwritable(&self.path, cause))
+    }
+
+    /// Waits until all rows are on the disk.
+    pub fn sync(&mut self) -> Result<(), RunFolderError> {
+        if std::mem::take(&mut self.unsynced) {
+            self.file.sync_data().map_err(|cause| unwritable(&self.path, cause))?;
+        }
+        Ok(())
     }
 
     /// Rewrites the log with the rows that `keep` accepts. A power cut or a full disk may have torn the last row: without its line

@@ -46,7 +46,7 @@ impl Driver {
     pub fn check_copy(&self, rows: &Rows) -> Answer {
         let Rows { to, to_pitch, from, from_pitch, width, height, ends } = *rows;
         let span = |pitch: usize| {
-            if height == 0 || width == 0 { 0 } else { (height - 1) * pitch + width }
+            if height == 0 || width == 0 { 0 } else { (height - 1).saturating_mul(pitch).saturating_add(width) }
         };
         if ends.from_device {
             self.check_range(from, span(from_pitch))?;
@@ -76,14 +76,15 @@ impl Driver {
     /// What is filled is inside of an allocation.
     pub fn check_fill(&self, fill: &Fill) -> Answer {
         let Fill { to, pitch, size, width, height, .. } = *fill;
-        let bytes = width * size;
+        let bytes = width.saturating_mul(size);
         if height == 0 || bytes == 0 {
             return Ok(());
         }
-        if !to.is_multiple_of(size as u64) {
+        // Each row begins at an element.
+        if !to.is_multiple_of(size as u64) || (height > 1 && !pitch.is_multiple_of(size)) {
             return Err(Code::INVALID_VALUE);
         }
-        self.check_range(to, (height - 1) * pitch + bytes)
+        self.check_range(to, (height - 1).saturating_mul(pitch).saturating_add(bytes))
     }
 
     pub fn fill(&mut self, fill: &Fill) -> Answer {
@@ -185,10 +186,19 @@ fn rows(copy: *const Copy2d, call: Call) -> Answer {
     };
     let (from, from_device) = end(copy.src_kind, copy.src_host as u64, copy.src_device)?;
     let (to, to_device) = end(copy.dst_kind, copy.dst_host as u64, copy.dst_device)?;
+    // A row ends before the next begins.
+    let fits = |x: usize, pitch: usize| copy.height <= 1 || x.saturating_add(copy.width) <= pitch;
+    if !fits(copy.src_x, copy.src_pitch) || !fits(copy.dst_x, copy.dst_pitch) {
+        return Err(Code::INVALID_VALUE);
+    }
+    let first = |base: u64, x: usize, y: usize, pitch: usize| {
+        let offset = y.checked_mul(pitch).and_then(|rows| rows.checked_add(x)).map(|offset| offset as u64);
+        offset.and_then(|offset| base.checked_add(offset)).ok_or(Code::INVALID_VALUE)
+    };
     call.copy(Rows {
-        to: to + (copy.dst_y * copy.dst_pitch + copy.dst_x) as u64,
+        to: first(to, copy.dst_x, copy.dst_y, copy.dst_pitch)?,
         to_pitch: copy.dst_pitch,
-        from: from + (copy.src_y * copy.src_pitch + copy.src_x) as u64,
+        from: first(from, copy.src_x, copy.src_y, copy.src_pitch)?,
         from_pitch: copy.src_pitch,
         width: copy.width,
         height: copy.height,

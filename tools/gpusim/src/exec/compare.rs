@@ -118,7 +118,10 @@ fn slct(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         d.src(d.operand(ins, 2)?, ty)?,
         d.src(d.operand(ins, 3)?, by)?,
     ];
+    let ftz = ins.has("ftz");
     let exec = match (ty.size(), by) {
+        (4, Type::F32) if ftz => ternary(|a: u32, b: u32, c: f32| if flush(c) >= 0.0 { a } else { b }),
+        (8, Type::F32) if ftz => ternary(|a: u64, b: u64, c: f32| if flush(c) >= 0.0 { a } else { b }),
         (4, Type::S32) => ternary(|a: u32, b: u32, c: i32| if c >= 0 { a } else { b }),
         (4, Type::F32) => ternary(|a: u32, b: u32, c: f32| if c >= 0.0 { a } else { b }),
         (8, Type::S32) => ternary(|a: u64, b: u64, c: i32| if c >= 0 { a } else { b }),

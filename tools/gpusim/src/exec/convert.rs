@@ -1,7 +1,7 @@
 //! `cvt`.
 
 use super::lanes::{binary, set_wide_row, unary, wide_row};
-use super::rounding::{Direction, flush, round_single, saturate};
+use super::rounding::{Direction, flush, round_double, round_single, saturate};
 use super::{Core, Done, Exec};
 use crate::program::{Act, Class, DecodeError, Decoder, Inst, Slot};
 use crate::ptx::ast::{Instruction, Type};
@@ -231,7 +231,7 @@ fn round(high: f64, low: f64, how: How) -> u64 {
     };
     let direction = if how.integral { Direction::Nearest } else { how.direction };
     match how.to {
-        Type::F64 => shape(high + low).to_bits(),
+        Type::F64 => shape(round_double(high, low, direction)).to_bits(),
         Type::F32 => {
             let value = round_single(high, low, direction);
             let value = if how.ftz { flush(value) } else { value };

@@ -124,8 +124,9 @@ fn double(ins: &Instruction) -> Option<Exec> {
     Some(match ins.opcode.as_str() {
         "abs" => unary(|a: f64| a.abs()),
         "neg" => unary(|a: f64| -a),
-        "min" => binary(|a: f64, b: f64| a.min(b)),
-        "max" => binary(|a: f64, b: f64| a.max(b)),
+        // As [`minimum`] and [`maximum`].
+        "min" => binary(|a: f64, b: f64| if a < b || b.is_nan() || (a == b && a.is_sign_negative()) { a } else { b }),
+        "max" => binary(|a: f64, b: f64| if a > b || b.is_nan() || (a == b && a.is_sign_positive()) { a } else { b }),
         "add" if nearest => binary(|a: f64, b: f64| a + b),
         "sub" if nearest => binary(|a: f64, b: f64| a - b),
         "mul" if nearest => binary(|a: f64, b: f64| a * b),
@@ -162,13 +163,21 @@ pub(super) fn decode(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
         };
     }
     if ty == Type::F32 && towards != Direction::Nearest {
+        fn flushed(value: f32, imm: i64) -> f32 {
+            if imm & FTZ != 0 { flush(value) } else { value }
+        }
         let exec = match ins.opcode.as_str() {
-            "rcp" => ternary_immediate(|a: f32, _: f32, _: f32, d| rounding::div(1.0, a, Direction::from_number(d))),
-            "sqrt" => ternary_immediate(|a: f32, _: f32, _: f32, d| rounding::sqrt(a, Direction::from_number(d))),
+            "rcp" => ternary_immediate(|a: f32, _: f32, _: f32, imm| {
+                flushed(rounding::div(1.0, flushed(a, imm), Direction::from_number(imm)), imm)
+            }),
+            "sqrt" => ternary_immediate(|a: f32, _: f32, _: f32, imm| {
+                flushed(rounding::sqrt(flushed(a, imm), Direction::from_number(imm)), imm)
+            }),
             _ => return d.unsupported(ins),
         };
         rows.extend([rows[1]; 2]);
-        return Ok(Inst::new(Class::Special, Act::Lanes(exec), &rows).imm(towards.number()));
+        let imm = towards.number() | if ftz { FTZ } else { 0 };
+        return Ok(Inst::new(Class::Special, Act::Lanes(exec), &rows).imm(imm));
     }
     let exec = match (ins.opcode.as_str(), ty) {
         ("rcp", Type::F32) => single!(|a: f32| 1.0 / a),

@@ -8,7 +8,7 @@ use crate::program::Inst;
 use std::sync::OnceLock;
 
 /// What the processor can do.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     Baseline,
     #[cfg(target_arch = "x86_64")]
@@ -20,12 +20,17 @@ enum Level {
 /// What this processor can do, or less where `GPUSIM_PROCESSOR` says so.
 fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
-    *LEVEL.get_or_init(|| match std::env::var("GPUSIM_PROCESSOR").as_deref() {
-        Ok("baseline") => Level::Baseline,
+    *LEVEL.get_or_init(|| limited(std::env::var("GPUSIM_PROCESSOR").as_deref().ok(), detected()))
+}
+
+/// As much of what is `there` as the variable's `value` allows.
+fn limited(value: Option<&str>, there: Level) -> Level {
+    match value {
+        Some("baseline") => Level::Baseline,
         #[cfg(target_arch = "x86_64")]
-        Ok("avx2") => detected().min(Level::Avx2),
-        _ => detected(),
-    })
+        Some("avx2") => there.min(Level::Avx2),
+        _ => there,
+    }
 }
 
 fn detected() -> Level {
@@ -127,5 +132,23 @@ pub(super) fn with_best<W: Work>(work: W) -> W::Output {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Level::Avx512 => unsafe { work_avx512(work) },
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    /// Or else the samples that CI takes of lesser processors would be of this one.
+    #[test]
+    fn the_environment_takes_away_and_never_adds() {
+        let levels = [Level::Baseline, Level::Avx2, Level::Avx512];
+        for there in levels {
+            assert_eq!(limited(Some("baseline"), there), Level::Baseline);
+            assert_eq!(limited(Some("avx2"), there), if there == Level::Baseline { there } else { Level::Avx2 });
+            assert_eq!(limited(None, there), there);
+        }
+        // What this process runs with is what its environment says.
+        assert_eq!(level(), limited(std::env::var("GPUSIM_PROCESSOR").as_deref().ok(), detected()));
     }
 }

@@ -88,6 +88,17 @@ pub(super) fn round_single(high: f64, low: f64, direction: Direction) -> f32 {
     }
 }
 
+/// `high + low` as a double, where `high` is the double nearest to it.
+pub(super) fn round_double(high: f64, low: f64, direction: Direction) -> f64 {
+    let towards_zero = direction == Direction::Zero;
+    match low {
+        0.0 => high,
+        low if low < 0.0 && (direction == Direction::Down || towards_zero && high > 0.0) => high.next_down(),
+        low if low > 0.0 && (direction == Direction::Up || towards_zero && high < 0.0) => high.next_up(),
+        _ => high,
+    }
+}
+
 pub(super) fn add(a: f32, b: f32, direction: Direction) -> f32 {
     if direction == Direction::Nearest {
         return a + b;
