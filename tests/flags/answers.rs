@@ -1,16 +1,16 @@
 //! The flags of the tools that answer: `evaluate`, `infer` and `doctor`. What a model should answer is asked of the library, with
 //! settings that are typed here.
 
-use crate::{Place, SIDE, assert_all_are_typed};
+use crate::{Place, SIDE, assert_all_are_typed, write_model};
 use onesheet::data::synthetic;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Placement, cuda};
 use onesheet::model::{Extents, Model, Posters};
-use onesheet::training::checkpoint::{Checkpoint, Metadata, Progress};
+use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::{Pixels, RunConfig};
 use onesheet::training::evaluation::Answers;
-use onesheet::training::learner::{self, Keep, Learner};
+use onesheet::training::learner;
 use onesheet::training::run_folder::{best_checkpoint, last_checkpoint};
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,33 +19,20 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// A run with two checkpoints of different weights, of pixels that are no default; and another run, whose best is the first's last.
+/// A run with two checkpoints of different weights, for pixels that are no default; and another run, whose best is the first's
+/// last.
 fn place_with_models() -> Place {
     let place = Place::with_posters();
     synthetic::write(&place.at("others.safetensors"), 20, SIDE, 2).unwrap();
     for run in ["runs/run", "runs/other"] {
         fs::create_dir_all(place.at(run).join("checkpoints")).unwrap();
     }
-    for (path, seed) in [(best_checkpoint(&place.at("runs/run")), 1), (last_checkpoint(&place.at("runs/run")), 2)] {
-        let metadata = Metadata {
-            genres: synthetic::GENRES.map(String::from).to_vec(),
-            thresholds: vec![0.3; 7],
-            resize: "area".into(),
-            exif: "apply".into(),
-            alpha: "drop".into(),
-            data_digest: String::new(),
-            progress: Progress::default(),
-            config: RunConfig {
-                image_size: SIDE,
-                data: Some(place.at("posters.safetensors")),
-                pixels: Pixels::Unit,
-                ..RunConfig::default()
-            },
-        };
-        let config = metadata.config.model(Extents::resnet50(), 7);
-        Learner::new(Rc::new(Cpu::new()), config, seed).unwrap().save(&path, &metadata, Keep::Weights).unwrap();
+    let run = place.at("runs/run");
+    for (path, seed) in [(best_checkpoint(&run), 1), (last_checkpoint(&run), 2)] {
+        let data = Some(place.at("posters.safetensors"));
+        write_model(&path, seed, RunConfig { image_size: SIDE, data, pixels: Pixels::Unit, ..RunConfig::default() });
     }
-    fs::hard_link(last_checkpoint(&place.at("runs/run")), best_checkpoint(&place.at("runs/other"))).unwrap();
+    fs::hard_link(last_checkpoint(&run), best_checkpoint(&place.at("runs/other"))).unwrap();
     place
 }
 

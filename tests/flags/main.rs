@@ -4,6 +4,7 @@
 //! tool. What is expected is written out here or computed by the library from settings that no flag went into.
 
 mod answers;
+mod first_step;
 mod prepare;
 mod resume;
 #[cfg(feature = "fetch")]
@@ -12,11 +13,16 @@ mod server;
 mod train;
 
 use onesheet::data::synthetic;
+use onesheet::device::cpu::Cpu;
+use onesheet::model::Extents;
+use onesheet::training::checkpoint::{Metadata, Progress};
 use onesheet::training::config::RunConfig;
+use onesheet::training::learner::{Keep, Learner};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 use tempfile::TempDir;
 
 /// The side of the posters here, in pixels.
@@ -35,8 +41,8 @@ impl Place {
         Place { _folder: folder, path }
     }
 
-    /// One with `posters.safetensors` in it: 20 posters, 16 of them to train on. They are the smallest of which the network's last
-    /// feature map has more than one pixel: of one, maximum and average are the same.
+    /// One with `posters.safetensors` in it: 20 posters, 16 of them to train on. They are the smallest of which the network's
+    /// last feature map has more than one pixel: of one, maximum and average are the same.
     fn with_posters() -> Place {
         let place = Place::new();
         synthetic::write(&place.at("posters.safetensors"), 20, SIDE, 1).unwrap();
@@ -92,6 +98,22 @@ fn settings(run: &Path) -> (RunConfig, Vec<String>) {
     let mut config: RunConfig = toml::from_str(&fs::read_to_string(run.join("config.toml")).unwrap()).unwrap();
     let history = std::mem::take(&mut config.history);
     (config, history.into_iter().map(|entry| entry.device).collect())
+}
+
+/// Writes a checkpoint of the whole network with initial weights drawn from `seed`, for a model of these settings.
+fn write_model(path: &Path, seed: u64, config: RunConfig) {
+    let metadata = Metadata {
+        genres: synthetic::GENRES.map(String::from).to_vec(),
+        thresholds: vec![0.3; 7],
+        resize: "area".into(),
+        exif: "apply".into(),
+        alpha: "drop".into(),
+        data_digest: String::new(),
+        progress: Progress::default(),
+        config,
+    };
+    let model = metadata.config.model(Extents::resnet50(), 7);
+    Learner::new(Rc::new(Cpu::new()), model, seed).unwrap().save(path, &metadata, Keep::Weights).unwrap();
 }
 
 /// The flags in the help of a tool, in their long and their short form.

@@ -23,8 +23,8 @@ const READ: &str = "train --resume run --device cpu --precision auto --epochs 10
 /// Every command line of this file.
 pub const LINES: [&str; 8] = [BEGIN, CHANGED, SHORTER, DIVERGING, STOPPING, SIMULATED, MAPPED, READ];
 
-/// One run that is stopped, and taken up again with other settings each time: each command says what it changes, and all else is as
-/// it was.
+/// One run that is stopped, and taken up again with other settings each time: each command says what it changes, and all else is
+/// as it was.
 #[test]
 fn a_run_goes_on_as_the_flags_beside_resume_say() {
     let place = Place::with_posters();
@@ -89,7 +89,8 @@ fn a_run_goes_on_as_the_flags_beside_resume_say() {
     assert_eq!((left_out(&told.stderr), layers(&told.stderr)), (0, 0), "{}", told.stderr);
     assert_eq!(saved().progress.total_steps, 4, "nothing of it is saved");
 
-    // The one epoch is done, so it ends at once, on the device that it opened. What diverged was not saved, nor were its settings.
+    // The one epoch is done, so it ends at once, on the device that it opened. What diverged was not saved, nor were its
+    // settings.
     place.run_to(0, SIMULATED);
     (config.device, config.precision) = (DeviceChoice::Sim, Precision::Tf32);
     (config.epochs, config.learning_rate) = (1, 0.0005);

@@ -1,14 +1,14 @@
 //! The flags of a new run. What a run should do is computed by the library, from settings that are typed here.
 
-use crate::{Place, SIDE, assert_all_are_typed, resume, settings};
+use crate::first_step::{self, FIRST_STEP};
+use crate::{Place, SIDE, assert_all_are_typed, resume, settings, write_model};
 use onesheet::data::synthetic;
 use onesheet::data::tensor_file::{Access, TensorFile};
 use onesheet::device::cpu::Cpu;
 use onesheet::model::{Extents, Trainable};
 use onesheet::ops::pool::Pooling;
-use onesheet::training::checkpoint::{Checkpoint, Metadata, Progress};
-use onesheet::training::config::{ClassWeights, DeviceChoice, Experiment, OnBadNumbers, Pixels, Precision, RunConfig};
-use onesheet::training::learner::{Keep, Learner};
+use onesheet::training::checkpoint::Checkpoint;
+use onesheet::training::config::{ClassWeights, DeviceChoice, OnBadNumbers, Pixels, Precision, RunConfig};
 use onesheet::training::run_folder::{RunFolder, StepRow, last_checkpoint, step_checkpoint};
 use onesheet::training::trainer::{Event, Trainer};
 use std::collections::BTreeSet;
@@ -21,86 +21,15 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A run that ends in its second step: at such a rate the first takes the weights out of all bounds. So nothing is saved, which
-/// would take longer than the step.
-const FIRST_STEP: &str = "train --data posters.safetensors --run run --batch 4 --device cpu --lr 1e38";
-
-/// A flag of a run's first step.
-struct Row {
-    /// Typed behind [`FIRST_STEP`].
-    words: &'static str,
-    change: fn(&mut RunConfig),
-    /// The first step's learning rate: a run without these words rises to its rate over the four steps of the first epoch.
-    rate: f64,
-    /// Whether the first step's loss is another than without these words.
-    changes_loss: bool,
-}
-
-const ROWS: [Row; 15] = [
-    Row { words: "--seed 9", change: |config| config.seed = 9, rate: 2.5e37, changes_loss: true },
-    Row { words: "--batch 8", change: |config| config.batch = 8, rate: 5e37, changes_loss: true },
-    Row { words: "--lr 3e38", change: |config| config.learning_rate = 3e38, rate: 7.5e37, changes_loss: false },
-    Row { words: "--warmup-epochs 0.5", change: |config| config.warmup_epochs = 0.5, rate: 5e37, changes_loss: false },
-    Row {
-        words: "--zero-init-residual false",
-        change: |config| config.zero_init_residual = false,
-        rate: 2.5e37,
-        changes_loss: true,
-    },
-    Row { words: "--pooling max", change: |config| config.pooling = Pooling::Max, rate: 2.5e37, changes_loss: true },
-    Row {
-        words: "--trainable last:40",
-        change: |config| config.trainable = Trainable::Last(40),
-        rate: 2.5e37,
-        changes_loss: true,
-    },
-    Row {
-        words: "--class-weights none",
-        change: |config| config.class_weights = ClassWeights::None,
-        rate: 2.5e37,
-        changes_loss: true,
-    },
-    Row { words: "--pixels raw", change: |config| config.pixels = Pixels::Raw, rate: 2.5e37, changes_loss: true },
-    Row { words: "--pixels unit", change: |config| config.pixels = Pixels::Unit, rate: 2.5e37, changes_loss: true },
-    Row { words: "--augment", change: |config| config.augment = true, rate: 2.5e37, changes_loss: true },
-    Row {
-        words: "--data others.safetensors",
-        change: |config| config.data = Some(beside(config, "others.safetensors")),
-        rate: 2.5e37,
-        changes_loss: true,
-    },
-    Row {
-        words: "--weights start.safetensors",
-        change: |config| config.weights = Some(beside(config, "start.safetensors")),
-        rate: 2.5e37,
-        changes_loss: true,
-    },
-    Row {
-        words: "--experiment resnet-r",
-        change: |config| {
-            config.experiment = Some(Experiment::ResnetR);
-            config.pooling = Pooling::Max;
-            config.pixels = Pixels::Raw;
-            config.warmup_epochs = 0.0;
-            config.zero_init_residual = false;
-        },
-        rate: 1e38,
-        changes_loss: true,
-    },
-    Row { words: "--momentum 0.5", change: |config| config.momentum = 0.5, rate: 2.5e37, changes_loss: false },
-];
-
 /// Every flag at once, none at its default and no two of a kind at the same value.
-const WHOLE: &str = "train --data posters.safetensors --weights start.safetensors --device cpu --precision f32 --seed 7 --batch 3 \
-    --epochs 9 --max-steps 2 --lr 0.002 --warmup-epochs 1.5 --zero-init-residual false --image-size 33 --pooling max \
+const WHOLE: &str = "train --data posters.safetensors --weights start.safetensors --device cpu --precision f32 --seed 7 \
+    --batch 3 --epochs 9 --max-steps 2 --lr 0.002 --warmup-epochs 1.5 --zero-init-residual false --image-size 33 --pooling max \
     --trainable last:50 --class-weights none --pixels unit --momentum 0.75 --augment --run whole --save-every 0 \
     --on-bad-numbers skip --check-numerics --io read";
 
 const FROZEN: &str =
     "train --data posters.safetensors --run frozen --batch 4 --device cpu --trainable last:40 --profile=1 -q";
 const DRAWN: &str = "train --run drawn --image-size 32 --seed 5 --batch 4 --device cpu --lr 1e38 --quiet";
-const SKIPPING: &str =
-    "train --data posters.safetensors --run run --batch 4 --device cpu --lr 1e38 --on-bad-numbers skip";
 const SIMULATED: &str =
     "train --data posters.safetensors --run run --batch 4 --device sim --precision tf32 --max-steps 0";
 const LONG: &str = "train --data posters.safetensors --batch 4 --device cpu --epochs 1000";
@@ -117,46 +46,11 @@ const SUMMARIES: [(&str, &str, &str, &str); 6] = [
 
 #[test]
 fn every_flag_of_train_is_typed_here() {
-    let lines = ROWS.iter().map(|row| row.words).chain(SUMMARIES.map(|(words, ..)| words)).chain(resume::LINES);
-    let more = [FIRST_STEP, WHOLE, FROZEN, DRAWN, SKIPPING, SIMULATED, LONG];
-    assert_all_are_typed("train", lines.chain(more));
+    let lines = [WHOLE, FROZEN, DRAWN, SIMULATED, LONG].into_iter().chain(SUMMARIES.map(|(words, ..)| words));
+    assert_all_are_typed("train", lines.chain(first_step::lines()).chain(resume::LINES));
 }
 
-/// A file in the folder of the run's posters.
-fn beside(config: &RunConfig, name: &str) -> std::path::PathBuf {
-    config.data.as_ref().unwrap().with_file_name(name)
-}
-
-/// `config` with what [`FIRST_STEP`] says.
-fn first_step(place: &Place) -> RunConfig {
-    RunConfig {
-        data: Some(place.at("posters.safetensors")),
-        device: DeviceChoice::Cpu,
-        batch: 4,
-        learning_rate: 1e38,
-        image_size: SIDE,
-        ..RunConfig::default()
-    }
-}
-
-/// Weights of the whole network that no run has of itself, in `start.safetensors`.
-fn write_start(place: &Place) {
-    let metadata = Metadata {
-        genres: synthetic::GENRES.map(String::from).to_vec(),
-        thresholds: vec![0.3; 7],
-        resize: "area".into(),
-        exif: "apply".into(),
-        alpha: "drop".into(),
-        data_digest: String::new(),
-        progress: Progress::default(),
-        config: RunConfig { image_size: SIDE, ..RunConfig::default() },
-    };
-    let config = metadata.config.model(Extents::resnet50(), 7);
-    let learner = Learner::new(Rc::new(Cpu::new()), config, 77).unwrap();
-    learner.save(&place.at("start.safetensors"), &metadata, Keep::Weights).unwrap();
-}
-
-/// What the library makes of `config` in the run folder `run`: its steps, up to its end or to the first bad number.
+/// The steps that the library takes with the settings `config`, in the run folder `run`.
 fn steps_by_the_library(config: &RunConfig, run: &Path) -> Vec<StepRow> {
     let file = Arc::new(TensorFile::open(config.data.as_ref().unwrap()).unwrap());
     let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), Extents::resnet50(), file).unwrap();
@@ -168,11 +62,12 @@ fn steps_by_the_library(config: &RunConfig, run: &Path) -> Vec<StepRow> {
     }
     let mut folder = RunFolder::create(run, config).unwrap();
     let mut steps = Vec::new();
-    let _ = trainer.run(&mut folder, &AtomicBool::new(false), &mut |event| {
+    let mut watch = |event: Event<'_>| {
         if let Event::Step { row, .. } = event {
             steps.push(*row);
         }
-    });
+    };
+    trainer.run(&mut folder, &AtomicBool::new(false), &mut watch).unwrap();
     steps
 }
 
@@ -181,38 +76,15 @@ pub fn steps(run: &Path) -> Vec<StepRow> {
     csv::Reader::from_path(run.join("steps.csv")).unwrap().deserialize().collect::<Result<_, _>>().unwrap()
 }
 
-/// All of a step but the time it took, as bits, since a NaN is not equal to itself.
+/// All of a step but the time it took, to the last bit.
 fn bits(row: &StepRow) -> (u64, [u64; 3]) {
     (row.step, [row.loss, row.learning_rate, row.gradient_norm].map(f64::to_bits))
 }
 
 #[test]
-fn the_first_step_follows_each_setting() {
-    let place = Place::with_posters();
-    synthetic::write(&place.at("others.safetensors"), 20, SIDE, 2).unwrap();
-    write_start(&place);
-    let run = place.at("runs/run");
-    let base = Row { words: "", change: |_| {}, rate: 2.5e37, changes_loss: true };
-    let mut without = f64::NAN;
-    for Row { words, change, rate, changes_loss } in [base].iter().chain(&ROWS) {
-        let mut config = first_step(&place);
-        change(&mut config);
-        place.run_to(6, &format!("{FIRST_STEP} {words}"));
-        assert_eq!(settings(&run).0, config, "{words}");
-        let steps = steps(&run);
-        assert_eq!((steps.len(), steps[0].learning_rate), (1, *rate), "{words}");
-        assert_eq!(steps[0].loss != without, *changes_loss, "{words}: {steps:?}, and {without} without");
-        if words.is_empty() {
-            without = steps[0].loss;
-        }
-        fs::remove_dir_all(&run).unwrap();
-    }
-}
-
-#[test]
 fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
     let place = Place::with_posters();
-    write_start(&place);
+    write_model(&place.at("start.safetensors"), 77, RunConfig { image_size: SIDE, ..RunConfig::default() });
     let config = RunConfig {
         experiment: None,
         data: Some(place.at("posters.safetensors")),
@@ -348,29 +220,6 @@ fn the_layer_table_follows_its_flags() {
         assert_eq!(row("trainable ").split_whitespace().last(), Some(trainable), "{words}: {table}");
     }
     assert!(!place.at("runs").exists(), "a table is no run");
-}
-
-/// Without either flag the run ends with the bad number, which is that of step 2.
-#[test]
-fn bad_numbers_are_skipped_and_their_layer_named_when_asked_for() {
-    let place = Place::with_posters();
-    let rows = |told: &crate::Told, words: &str| {
-        let steps = steps(&place.at("runs/run"));
-        let finite = steps.iter().map(|row| row.loss.is_finite()).collect::<Vec<_>>();
-        fs::remove_dir_all(place.at("runs/run")).unwrap();
-        let notes = told.stderr.lines().filter(|line| line.ends_with("the step is left out")).count();
-        let layers = told.stderr.lines().filter(|line| line.contains("(layer ")).count();
-        assert!(told.stderr.contains("error: "), "{words}: {}", told.stderr);
-        (finite, notes, layers)
-    };
-    for (words, expected) in [
-        (format!("{FIRST_STEP} --check-numerics"), (vec![true], 0, 1)),
-        // The error that ends it is the validation's, of which no layer is named.
-        (SKIPPING.to_owned(), (vec![true, false, false, false], 3, 0)),
-    ] {
-        let told = place.run_to(6, &words);
-        assert_eq!(rows(&told, &words), expected, "{words}: {}", told.stderr);
-    }
 }
 
 #[test]

@@ -1,0 +1,133 @@
+//! Values at their bounds, what is refused, and the name of a run that has none.
+
+use super::super::timestamp;
+use super::{parsed, typed};
+
+#[test]
+fn values_are_taken_to_their_bounds_and_refused_behind_them() {
+    for words in [
+        "--seed 0",
+        "--seed 9223372036854775807",
+        "--epochs 1",
+        "--epochs 4294967295",
+        "--max-steps 18446744073709551615",
+        "--profile=1",
+        "--profile=1000",
+        "--lr 5e-324",
+        "--lr 1.7976931348623157e308",
+        "--warmup-epochs 0",
+        "--warmup-epochs 999999.999",
+        "--image-size 32",
+        "--image-size 1024",
+        "--momentum 0",
+        "--momentum 0.9999999999999999",
+        "--save-every 0",
+        "--save-every 999999.999",
+        "--trainable last:0",
+        "--trainable last:176",
+    ] {
+        typed(words);
+    }
+    for (words, why) in [
+        ("--seed -1", "-1"),
+        ("--seed 9223372036854775808", "9223372036854775808"),
+        ("--epochs 0", "1.."),
+        ("--epochs 4294967296", "1.."),
+        ("--max-steps -1", "-1"),
+        ("--max-steps 1.5", "a limit is a number of steps, or `none`"),
+        ("--max-steps None", "a limit is a number of steps, or `none`"),
+        ("--profile=0", "1..=1000"),
+        ("--profile=1001", "1..=1000"),
+        ("--lr 0", "a learning rate is a number above 0"),
+        ("--lr=-0.001", "a learning rate is a number above 0"),
+        ("--lr inf", "a learning rate is a number above 0"),
+        ("--lr nan", "a learning rate is a number above 0"),
+        ("--lr fast", "a learning rate is a number above 0"),
+        ("--warmup-epochs=-0.5", "a warm-up takes a number of epochs from 0 on"),
+        ("--warmup-epochs 1e6", "a warm-up takes a number of epochs from 0 on"),
+        ("--warmup-epochs nan", "a warm-up takes a number of epochs from 0 on"),
+        ("--image-size 31", "32..=1024"),
+        ("--image-size 1025", "32..=1024"),
+        ("--momentum 1", "a momentum is a number from 0 to below 1"),
+        ("--momentum=-0.1", "a momentum is a number from 0 to below 1"),
+        ("--momentum nan", "a momentum is a number from 0 to below 1"),
+        ("--save-every=-1", "an interval is a number of minutes from 0 on"),
+        ("--save-every 1e6", "an interval is a number of minutes from 0 on"),
+        ("--save-every nan", "an interval is a number of minutes from 0 on"),
+        ("--trainable last:177", "neither `all` nor `last:N`"),
+        ("--pooling min", "neither `avg` nor `max`"),
+        ("--device gpu", "[possible values: auto, cpu, cuda, sim]"),
+        ("--precision f16", "[possible values: auto, f32, tf32, bf16]"),
+        ("--experiment resnet", "[possible values: resnet-r, resnet-img, resnet-tl]"),
+        ("--class-weights all", "[possible values: balanced, none]"),
+        ("--pixels bgr", "[possible values: raw, imagenet, unit]"),
+        ("--on-bad-numbers go", "[possible values: stop, skip, rollback]"),
+        ("--io write", "[possible values: map, read]"),
+        ("--zero-init-residual 1", "[possible values: true, false]"),
+        ("--check-numerics true", "unexpected argument"),
+        ("--batch -3", "-3"),
+        ("poster.jpg", "unexpected argument"),
+    ] {
+        let error = parsed(words).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(why), "{words}: {error}");
+    }
+}
+
+#[test]
+fn an_experiment_says_what_it_lacks() {
+    let refusal = |words: &str| typed(words).config(None).map(|_| ()).map_err(|error| error.0);
+    for experiment in ["resnet-img", "resnet-tl"] {
+        for (words, data) in [("", "posters.safetensors"), ("--data d", "d")] {
+            let error = refusal(&format!("--experiment {experiment} {words}")).unwrap_err();
+            let command = format!("onesheet train --data {data} --experiment {experiment} --weights FILE, where");
+            assert!(error.starts_with(&format!("{experiment} starts from ImageNet weights: {command}")), "{error}");
+        }
+        let error = refusal(&format!("--experiment {experiment} --weights w")).unwrap_err();
+        assert!(error.starts_with(&format!("{experiment} needs posters: ")), "{error}");
+    }
+    let error = refusal("--experiment resnet-r").unwrap_err();
+    assert!(error.starts_with("resnet-r needs posters: onesheet train --data posters.safetensors"), "{error}");
+    for words in [
+        "",
+        "--data d",
+        "--weights w",
+        "--experiment resnet-r --data d",
+        "--experiment resnet-tl --data d --weights w",
+        // Its layers are printed without either.
+        "--experiment resnet-tl --summary",
+        "--experiment resnet-r --summary",
+    ] {
+        assert_eq!(refusal(words), Ok(()), "{words}");
+    }
+}
+
+#[test]
+fn a_run_without_a_name_is_called_by_its_date_and_what_it_tries() {
+    for (words, what) in [
+        ("", "synthetic"),
+        ("--data d", "resnet"),
+        ("--experiment resnet-r", "resnet-r"),
+        ("--experiment resnet-tl --data d", "resnet-tl"),
+    ] {
+        let name = typed(words).default_run_name();
+        let (date, end) = name.split_at("2026-11-22-091530".len());
+        assert_eq!(end, format!("-{what}"), "{words}");
+        assert!(date.starts_with("20") && date.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'), "{name}");
+    }
+}
+
+#[test]
+fn timestamps_are_dates() {
+    // From `date --utc --date=@SECONDS`.
+    let dates = [
+        (0, "1970-01-01-000000"),
+        (951_782_399, "2000-02-28-235959"),
+        (951_782_400, "2000-02-29-000000"),
+        (1_709_164_800, "2024-02-29-000000"),
+        (1_795_338_930, "2026-11-22-091530"),
+        (4_107_542_400, "2100-03-01-000000"),
+    ];
+    for (seconds, date) in dates {
+        assert_eq!(timestamp(seconds), date);
+    }
+}
