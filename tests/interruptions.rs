@@ -118,6 +118,45 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_taken() {
     assert!(!names[1].exists(), "the damaged ones are gone");
 }
 
+/// All that is lost with `config.toml` is the history.
+#[test]
+fn settings_that_cannot_be_read_are_those_of_the_checkpoint() {
+    let folder = TempDir::new().unwrap();
+    let whole = config(&posters(folder.path()));
+    let straight = folder.path().join("straight");
+    begin(&whole, &straight);
+    let path = folder.path().join("run");
+    begin(&RunConfig { max_steps: Some(3), ..whole.clone() }, &path);
+    let settings = path.join("config.toml");
+    let sound = fs::read_to_string(&settings).unwrap();
+    let read = || {
+        let Resumed { checkpoint, damaged, config, .. } = RunFolder::resume(&path).unwrap();
+        assert!(damaged.is_empty());
+        (checkpoint.unwrap().metadata().config.max_steps, config.map(|config| config.max_steps))
+    };
+    assert_eq!(read(), (Some(3), Some(Some(3))));
+    for bad in [sound.replace("batch = 8", "batch = 0"), sound[..sound.len() / 2].into(), "batch".into()] {
+        fs::write(&settings, bad).unwrap();
+        assert_eq!(read(), (Some(3), None));
+    }
+    fs::remove_file(&settings).unwrap();
+    assert_eq!(read(), (Some(3), None));
+    assert_eq!(go_on(&whole, &path), Ending::Finished);
+    assert!(remains(&path) == remains(&straight));
+
+    // Without a checkpoint there is nothing that says them.
+    let checkpoints = path.join("checkpoints");
+    fs::remove_dir_all(&checkpoints).unwrap();
+    assert!(matches!(RunFolder::resume(&path), Err(RunFolderError::NoRun { .. })));
+    fs::write(&settings, sound.replace("batch = 8", "batch = 0")).unwrap();
+    let error = RunFolder::resume(&path).unwrap_err();
+    assert!(matches!(error, RunFolderError::Settings { .. }) && error.to_string().contains("batch is 0"), "{error}");
+    // Where they are sound the run begins anew, and has a place to save to.
+    fs::write(&settings, sound).unwrap();
+    let Resumed { checkpoint, config, .. } = RunFolder::resume(&path).unwrap();
+    assert!(checkpoint.is_none() && config.is_some() && checkpoints.is_dir());
+}
+
 /// Whatever ends a run with an error, what it has done is saved first.
 #[test]
 fn a_data_file_changed_under_a_run_ends_it_saved() {

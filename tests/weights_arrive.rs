@@ -319,12 +319,18 @@ fn the_tool_begins_with_the_weights_it_was_given_and_goes_on_from_those_it_saved
     let first = rows::<StepRow>(&run.join("steps.csv"));
     assert_eq!(first.iter().map(|row| row.loss).collect::<Vec<_>>(), [take_step(&mut learner, &config, 0)]);
     same(&learner, &run, "after the first step");
-
     // A run asks for room for such checkpoints, and for hardly more.
     for (keep, path) in [(Keep::Weights, mine), (Keep::Everything, last_checkpoint(&run))] {
         let (asked, taken) = (learner.saved_bytes(keep), fs::metadata(path).unwrap().len());
         assert!(asked >= taken && asked - taken <= taken / 100, "{asked} bytes for {taken}");
     }
+
+    // A run that was stopped before it saved anything begins anew, and with the same weights.
+    fs::remove_dir_all(run.join("checkpoints")).unwrap();
+    onesheet(folder.path(), "train --resume run --max-steps 1");
+    let begun_anew = rows::<StepRow>(&run.join("steps.csv"));
+    assert_eq!((begun_anew.len(), begun_anew[0].loss), (1, first[0].loss));
+    same(&learner, &run, "begun anew");
 
     // As if the run had gone on for an epoch, and been killed before it saved again.
     let (steps, epochs) = (run.join("steps.csv"), run.join("log.csv"));
@@ -338,7 +344,7 @@ fn the_tool_begins_with_the_weights_it_was_given_and_goes_on_from_those_it_saved
     onesheet(folder.path(), "train --resume run --max-steps 2");
     let second = rows::<StepRow>(&steps);
     assert_eq!(second.len(), 2);
-    assert_eq!((second[0], second[1].step), (first[0], 2));
+    assert_eq!((second[0], second[1].step), (begun_anew[0], 2));
     assert_eq!(second[1].loss, take_step(&mut learner, &config, 1));
     assert_eq!(rows::<EpochRow>(&epochs), []);
     same(&learner, &run, "after the second step");
