@@ -5,8 +5,8 @@ mod rounded;
 #[path = "support/runs.rs"]
 mod runs;
 
-use onesheet::data::synthetic;
-use onesheet::data::tensor_file::TensorFile;
+use onesheet::data::tensor_file::{Description, TensorFile, TensorFileWriter};
+use onesheet::data::{Split, synthetic};
 use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::Precision;
 use onesheet::model::{Extents, Trainable};
@@ -19,6 +19,7 @@ use onesheet::training::trainer::{Ending, Event, Trainer};
 use rounded::Rounded;
 use runs::{begin, config, go_on, posters, remains, resumed, rows, trainer};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -285,8 +286,19 @@ fn what_does_not_fit_is_refused_by_name() {
 }
 
 #[test]
-fn a_set_without_validation_posters_is_refused() {
+fn a_set_without_posters_to_train_on_or_to_choose_the_best_epoch_by_is_refused() {
     let folder = TempDir::new().unwrap();
+    let path = folder.path().join("none.safetensors");
+    let (genres, provenance) = (vec!["Drama".into()], BTreeMap::new());
+    let description = Description { size: 32, genres, capacity: 2, provenance };
+    let mut writer = TensorFileWriter::create(&path, description).unwrap();
+    for (id, split) in [("tt1", Split::Validation), ("tt2", Split::Test)] {
+        writer.push(id, &[7; 32 * 32 * 3], &[1], split).unwrap();
+    }
+    writer.finish().unwrap();
+    let error = trainer(&RunConfig { batch: 1, ..config(&path) }, Extents::miniature()).err().unwrap().to_string();
+    assert!(error.contains("no train posters"), "{error}");
+
     let path = folder.path().join("few.safetensors");
     // The synthetic split puts the ninth poster of ten into validation.
     synthetic::write(&path, 8, 32, 1).unwrap();
