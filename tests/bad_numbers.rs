@@ -200,7 +200,10 @@ fn a_rollback_goes_on_at_half_the_rate_and_three_are_the_most() {
     run(&spoilt(None, false), &halved, &at("halved"), |_| {}, || {}).0.unwrap();
     for late in [false, true] {
         let path = at(&format!("late-{late}"));
-        let (ending, told, _) = run(&spoilt(Some(5), late), &whole, &path, |_| {}, || {});
+        // Saved at once, so that a kill does not bring the higher rate back.
+        let saved_rate = || Checkpoint::open(&last_checkpoint(&path)).unwrap().metadata().config.learning_rate;
+        let on_rollback = || assert_eq!(saved_rate(), 5e-4);
+        let (ending, told, _) = run(&spoilt(Some(5), late), &whole, &path, |_| {}, on_rollback);
         assert_eq!(ending.unwrap(), Ending::Finished);
         assert_eq!(told, Told { left_out: 0, rolled_back: vec![(0, 5e-4)] });
         assert!(remains(&path) == remains(&at("halved")));

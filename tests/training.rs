@@ -100,11 +100,14 @@ fn losses_that_arrive_late_change_nothing() {
     let folder = TempDir::new().unwrap();
     let whole = config(&posters(folder.path()));
     let file = Arc::new(TensorFile::open(whole.data.as_deref().unwrap()).unwrap());
-    let run = |late: bool, max_steps: Option<u64>, interrupt_at: Option<u64>| {
+    let run_as = |late: bool, max_steps: Option<u64>, interrupt_at: Option<u64>, at_once: bool| {
         let path = folder.path().join(format!("{late}-{max_steps:?}-{interrupt_at:?}"));
         let config = RunConfig { max_steps, ..whole.clone() };
         let device = Rc::new(Rounded { inner: Cpu::new(), precision: Precision::F32, late, spoilt: Cell::default() });
         let mut trainer = Trainer::new(device, config.clone(), Extents::miniature(), Arc::clone(&file)).unwrap();
+        if at_once {
+            trainer.ask_at_once();
+        }
         let (stop, mut told) = (AtomicBool::new(false), Vec::new());
         let mut folder = RunFolder::create(&path, &config).unwrap();
         let ending = trainer.run(&mut folder, &stop, &mut |event| {
@@ -115,6 +118,7 @@ fn losses_that_arrive_late_change_nothing() {
         });
         (ending.unwrap(), told, trainer.progress().total_steps, path)
     };
+    let run = |late, max_steps, interrupt_at| run_as(late, max_steps, interrupt_at, false);
     let (ending, told, _, path) = run(false, None, None);
     assert_eq!((ending, told.len()), (Ending::Finished, 16));
     let (ending, late, _, late_path) = run(true, None, None);
@@ -129,6 +133,28 @@ fn losses_that_arrive_late_change_nothing() {
         let (ending, late, steps, _) = run(true, None, Some(moment));
         assert_eq!((ending, steps, &late[..]), (Ending::Interrupted, moment + 1, &told[..moment as usize + 1]));
     }
+    // None is for who asks to be told of each before the next.
+    let (ending, late, steps, _) = run_as(true, None, Some(5), true);
+    assert_eq!((ending, steps, &late[..]), (Ending::Interrupted, 5, &told[..5]));
+}
+
+#[test]
+fn no_checkpoint_holds_more_than_it_says_while_a_step_is_under_way() {
+    let folder = TempDir::new().unwrap();
+    let often = RunConfig { save_every: 0.0, ..config(&posters(folder.path())) };
+    let file = Arc::new(TensorFile::open(often.data.as_deref().unwrap()).unwrap());
+    let run = |late: bool| {
+        let path = folder.path().join(format!("{late}"));
+        let device = Rc::new(Rounded { inner: Cpu::new(), precision: Precision::F32, late, spoilt: Cell::default() });
+        let mut trainer = Trainer::new(device, often.clone(), Extents::miniature(), Arc::clone(&file)).unwrap();
+        let (mut folder, mut saved) = (RunFolder::create(&path, &often).unwrap(), Vec::new());
+        let mut watch = |_: Event<'_>| saved.push(fs::read(last_checkpoint(&path)).unwrap_or_default());
+        trainer.run(&mut folder, &AtomicBool::new(false), &mut watch).unwrap();
+        saved
+    };
+    let (at_once, late) = (run(false), run(true));
+    assert_eq!(at_once.len(), 2 * (8 + 1 + 1));
+    assert!(at_once == late);
 }
 
 /// Such as memory that the steps left none of, or posters cut short meanwhile: the epoch is not lost with it.

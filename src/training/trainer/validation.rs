@@ -66,10 +66,12 @@ impl<D: Device> Trainer<D> {
 
         let best_score = if best { Some(score) } else { self.progress.best };
         let done = Progress { epoch: epoch + 1, step: 0, loss_sum: 0.0, left_out: 0, best: best_score, total_steps };
-        self.progress = done;
+        let before = std::mem::replace(&mut self.progress, done);
         // The best one first: killed between the two, the run goes on from before this epoch's end and writes it again.
-        if best {
-            self.save_best(folder)?;
+        if best && let Err(error) = self.save_best(folder) {
+            // So too where it cannot be written: nothing that is saved now may say that it was.
+            self.progress = before;
+            return Err(error);
         }
         self.save(folder)?;
         watch(Event::Epoch { row: &row, scores: &scores, best });
