@@ -5,19 +5,22 @@ mod rounded;
 #[path = "support/runs.rs"]
 mod runs;
 
+use onesheet::data::Split;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::Precision;
-use onesheet::model::Extents;
+use onesheet::model::{Extents, Model};
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::{OnBadNumbers, RunConfig};
+use onesheet::training::evaluation::Answers;
 use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, last_checkpoint};
 use onesheet::training::trainer::{Ending, Event, Trainer};
 use rounded::Rounded;
 use runs::{config, posters, remains, rows};
 use std::cell::Cell;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -138,6 +141,35 @@ fn every_second_step_may_be_bad_and_counts_in_no_mean() {
     assert_eq!(epochs.len(), 2);
 }
 
+/// Weights that are all numbers may still answer with something else.
+#[test]
+fn answers_that_are_no_numbers_have_no_scores() {
+    let folder = TempDir::new().unwrap();
+    let config = config(&posters(folder.path()));
+    let mut trainer = runs::trainer(&config, Extents::miniature()).unwrap();
+    let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
+    let ask = |model: &Model<Cpu>, goes_on: bool| {
+        let (posters, mut told) = (file.indices(Split::Validation).into(), Vec::new());
+        let answers = Answers::collect(model, &file, posters, 3, &config.pixels.format(), &[1.0; 7], |done| {
+            told.push(done);
+            if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        (answers, told)
+    };
+    let (answers, told) = ask(trainer.model(), true);
+    assert!(answers.unwrap().unwrap().probabilities.len() == 8 * 7 && told == [3, 6, 8], "{told:?}");
+    let (answers, told) = ask(trainer.model(), false);
+    assert!(answers.unwrap().is_none() && told == [3], "broken off at {told:?}");
+
+    let tensors = trainer.model().architecture().tensors.clone();
+    let [kernel, bias] = &tensors[tensors.len() - 2..] else { panic!("the last layer has two") };
+    trainer.model_mut().write(kernel, &[f32::MAX; 6 * 7]).unwrap();
+    trainer.model_mut().write(bias, &[f32::MAX; 7]).unwrap();
+    let error = ask(trainer.model(), true).0.unwrap_err();
+    assert!(matches!(error, TrainingError::Diverged { .. }), "{error}");
+    assert!(error.to_string().starts_with("the loss on held-out posters is "), "{error}");
+}
+
 #[test]
 fn steps_that_are_all_bad_end_the_run_however_it_is_set() {
     let folder = TempDir::new().unwrap();
@@ -168,7 +200,10 @@ fn a_rollback_goes_on_at_half_the_rate_and_three_are_the_most() {
     run(&spoilt(None, false), &halved, &at("halved"), |_| {}, || {}).0.unwrap();
     for late in [false, true] {
         let path = at(&format!("late-{late}"));
-        let (ending, told, _) = run(&spoilt(Some(5), late), &whole, &path, |_| {}, || {});
+        // Saved at once, so that a kill does not bring the higher rate back.
+        let saved_rate = || Checkpoint::open(&last_checkpoint(&path)).unwrap().metadata().config.learning_rate;
+        let on_rollback = || assert_eq!(saved_rate(), 5e-4);
+        let (ending, told, _) = run(&spoilt(Some(5), late), &whole, &path, |_| {}, on_rollback);
         assert_eq!(ending.unwrap(), Ending::Finished);
         assert_eq!(told, Told { left_out: 0, rolled_back: vec![(0, 5e-4)] });
         assert!(remains(&path) == remains(&at("halved")));

@@ -8,9 +8,11 @@ use onesheet::data::loader::LoaderError;
 use onesheet::data::tensor_file::TensorFileError;
 use onesheet::model::Extents;
 use onesheet::training::TrainingError;
-use onesheet::training::checkpoint::Checkpoint;
+use onesheet::training::checkpoint::{Checkpoint, CheckpointError};
 use onesheet::training::config::RunConfig;
-use onesheet::training::run_folder::{Resumed, RunFolder, RunFolderError, StepRow, last_checkpoint, step_checkpoint};
+use onesheet::training::run_folder::{
+    Resumed, RunFolder, RunFolderError, StepRow, best_checkpoint, last_checkpoint, step_checkpoint,
+};
 use onesheet::training::trainer::{Ending, Event};
 use runs::{begin, config, go_on, posters, remains, rows, trainer};
 use std::fs;
@@ -116,6 +118,76 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_taken() {
         Checkpoint::open(&step_checkpoint(&path, 15)).is_ok() && Checkpoint::open(&step_checkpoint(&path, 14)).is_ok()
     );
     assert!(!names[1].exists(), "the damaged ones are gone");
+}
+
+/// The run does not go on as if it had kept its best.
+#[test]
+fn an_epoch_whose_best_weights_cannot_be_saved_is_not_over() {
+    let folder = TempDir::new().unwrap();
+    let whole = config(&posters(folder.path()));
+    let (straight, path) = (folder.path().join("straight"), folder.path().join("run"));
+    begin(&whole, &straight);
+    let mut run = RunFolder::create(&path, &whole).unwrap();
+    let in_its_place = best_checkpoint(&path);
+    fs::create_dir(&in_its_place).unwrap();
+    let mut trainer = trainer(&whole, Extents::miniature()).unwrap();
+    let error = trainer.run(&mut run, &AtomicBool::new(false), &mut |_| {}).unwrap_err();
+    assert!(matches!(&error, TrainingError::Checkpoint(CheckpointError::Save(_))), "{error}");
+    assert!(error.to_string().contains("best.safetensors"), "{error}");
+    drop(run);
+    let saved = Checkpoint::open(&last_checkpoint(&path)).unwrap().metadata().progress;
+    assert_eq!((saved.epoch, saved.step, saved.best), (0, 8, None));
+    fs::remove_dir(in_its_place).unwrap();
+    assert_eq!(go_on(&whole, &path), Ending::Finished);
+    assert!(remains(&path) == remains(&straight));
+
+    // The best is saved first: killed behind it, the run ends the epoch once more.
+    let path = folder.path().join("unsaved");
+    let mut run = RunFolder::create(&path, &whole).unwrap();
+    fs::create_dir(last_checkpoint(&path)).unwrap();
+    let error =
+        runs::trainer(&whole, Extents::miniature()).unwrap().run(&mut run, &AtomicBool::new(false), &mut |_| {});
+    assert!(error.unwrap_err().to_string().contains("last.safetensors"));
+    assert_eq!(Checkpoint::open(&best_checkpoint(&path)).unwrap().metadata().progress.epoch, 1);
+}
+
+/// All that is lost with `config.toml` is the history.
+#[test]
+fn settings_that_cannot_be_read_are_those_of_the_checkpoint() {
+    let folder = TempDir::new().unwrap();
+    let whole = config(&posters(folder.path()));
+    let straight = folder.path().join("straight");
+    begin(&whole, &straight);
+    let path = folder.path().join("run");
+    begin(&RunConfig { max_steps: Some(3), ..whole.clone() }, &path);
+    let settings = path.join("config.toml");
+    let sound = fs::read_to_string(&settings).unwrap();
+    let read = || {
+        let Resumed { checkpoint, damaged, config, .. } = RunFolder::resume(&path).unwrap();
+        assert!(damaged.is_empty());
+        (checkpoint.unwrap().metadata().config.max_steps, config.map(|config| config.max_steps))
+    };
+    assert_eq!(read(), (Some(3), Some(Some(3))));
+    for bad in [sound.replace("batch = 8", "batch = 0"), sound[..sound.len() / 2].into(), "batch".into()] {
+        fs::write(&settings, bad).unwrap();
+        assert_eq!(read(), (Some(3), None));
+    }
+    fs::remove_file(&settings).unwrap();
+    assert_eq!(read(), (Some(3), None));
+    assert_eq!(go_on(&whole, &path), Ending::Finished);
+    assert!(remains(&path) == remains(&straight));
+
+    // Without a checkpoint there is nothing that says them.
+    let checkpoints = path.join("checkpoints");
+    fs::remove_dir_all(&checkpoints).unwrap();
+    assert!(matches!(RunFolder::resume(&path), Err(RunFolderError::NoRun { .. })));
+    fs::write(&settings, sound.replace("batch = 8", "batch = 0")).unwrap();
+    let error = RunFolder::resume(&path).unwrap_err();
+    assert!(matches!(error, RunFolderError::Settings { .. }) && error.to_string().contains("batch is 0"), "{error}");
+    // Where they are sound the run begins anew, and has a place to save to.
+    fs::write(&settings, sound).unwrap();
+    let Resumed { checkpoint, config, .. } = RunFolder::resume(&path).unwrap();
+    assert!(checkpoint.is_none() && config.is_some() && checkpoints.is_dir());
 }
 
 /// Whatever ends a run with an error, what it has done is saved first.

@@ -2,7 +2,7 @@
 
 use onesheet::device::cpu::Cpu;
 use onesheet::model::import::ImportError;
-use onesheet::model::{Extents, ModelConfig};
+use onesheet::model::{Extents, Model, ModelConfig};
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::{Checkpoint, CheckpointError, Metadata, Progress};
 use onesheet::training::config::{Pixels, RunConfig};
@@ -43,6 +43,48 @@ fn saved(folder: &Path, extents: Extents, names: &str) -> PathBuf {
 
 fn read(path: &Path, names: &str) -> Result<onesheet::model::import::Weights, TrainingError> {
     start::read(path, &config(), Extents::miniature(), &genres(names))
+}
+
+/// Glorot and Bengio's uniform numbers in every kernel, each tensor drawn on its own; Keras's zeros and ones everywhere else.
+#[test]
+fn random_weights_are_kerass_and_follow_from_the_seed() {
+    let network = |seed: u64, zero_init_residual: bool| {
+        let config = RunConfig { zero_init_residual, ..config() };
+        let model = Model::new(Rc::new(Cpu::new()), config.model(Extents::miniature(), 5), seed).unwrap();
+        let tensors = model.architecture().tensors.clone();
+        tensors.into_iter().map(|tensor| (model.read(&tensor).unwrap(), tensor)).collect::<Vec<_>>()
+    };
+    let (mut fractions, mut kernels) = (Vec::new(), 0);
+    for (values, tensor) in network(7, true) {
+        let name = &tensor.name;
+        if !name.ends_with("/kernel") {
+            let last_of_block = name.ends_with("_3_bn/gamma");
+            let is_one = name.ends_with("/gamma") && !last_of_block || name.ends_with("/moving_variance");
+            assert!(values.iter().all(|&value| value == f32::from(u8::from(is_one))), "{name}");
+            continue;
+        }
+        // What an output sums up, and what an input goes to.
+        let (outputs, inputs) = (tensor.shape[0], tensor.shape[tensor.shape.len() - 1]);
+        let taps = values.len() / (outputs * inputs);
+        let limit = (6.0 / (taps * inputs + taps * outputs) as f32).sqrt();
+        fractions.extend(values.iter().map(|value| value / limit));
+        kernels += 1;
+        let rms = (values.iter().map(|value| (value / limit).powi(2)).sum::<f32>() / values.len() as f32).sqrt();
+        assert!(values.iter().all(|value| value.abs() <= limit) && (0.3..0.9).contains(&rms), "{name}: {rms}");
+    }
+    // Of numbers uniform in ±1, no two tensors having the same ones: the root mean square is 1/√3, and hardly two are alike.
+    let rms = (fractions.iter().map(|value| value * value).sum::<f32>() / fractions.len() as f32).sqrt();
+    assert!(kernels == 14 && (rms - 0.577).abs() < 0.02, "{kernels} kernels, {rms}");
+    let apart: std::collections::BTreeSet<u32> = fractions.iter().map(|value| (value * 1e6) as i32 as u32).collect();
+    assert!(apart.len() * 100 > fractions.len() * 99, "{} of {} are different", apart.len(), fractions.len());
+
+    assert!(network(7, true) == network(7, true));
+    for (((values, tensor), (others, _)), (kept, _)) in
+        network(7, true).into_iter().zip(network(8, true)).zip(network(7, false))
+    {
+        assert_eq!(values != others, tensor.name.ends_with("/kernel"), "{} of another seed", tensor.name);
+        assert_eq!(values != kept, tensor.name.ends_with("_3_bn/gamma"), "{} of Keras's blocks", tensor.name);
+    }
 }
 
 #[test]

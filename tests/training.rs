@@ -5,8 +5,8 @@ mod rounded;
 #[path = "support/runs.rs"]
 mod runs;
 
-use onesheet::data::synthetic;
-use onesheet::data::tensor_file::TensorFile;
+use onesheet::data::tensor_file::{Description, TensorFile, TensorFileWriter};
+use onesheet::data::{Split, synthetic};
 use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::Precision;
 use onesheet::model::{Extents, Trainable};
@@ -19,6 +19,7 @@ use onesheet::training::trainer::{Ending, Event, Trainer};
 use rounded::Rounded;
 use runs::{begin, config, go_on, posters, remains, resumed, rows, trainer};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -99,11 +100,14 @@ fn losses_that_arrive_late_change_nothing() {
     let folder = TempDir::new().unwrap();
     let whole = config(&posters(folder.path()));
     let file = Arc::new(TensorFile::open(whole.data.as_deref().unwrap()).unwrap());
-    let run = |late: bool, max_steps: Option<u64>, interrupt_at: Option<u64>| {
+    let run_as = |late: bool, max_steps: Option<u64>, interrupt_at: Option<u64>, at_once: bool| {
         let path = folder.path().join(format!("{late}-{max_steps:?}-{interrupt_at:?}"));
         let config = RunConfig { max_steps, ..whole.clone() };
         let device = Rc::new(Rounded { inner: Cpu::new(), precision: Precision::F32, late, spoilt: Cell::default() });
         let mut trainer = Trainer::new(device, config.clone(), Extents::miniature(), Arc::clone(&file)).unwrap();
+        if at_once {
+            trainer.ask_at_once();
+        }
         let (stop, mut told) = (AtomicBool::new(false), Vec::new());
         let mut folder = RunFolder::create(&path, &config).unwrap();
         let ending = trainer.run(&mut folder, &stop, &mut |event| {
@@ -114,6 +118,7 @@ fn losses_that_arrive_late_change_nothing() {
         });
         (ending.unwrap(), told, trainer.progress().total_steps, path)
     };
+    let run = |late, max_steps, interrupt_at| run_as(late, max_steps, interrupt_at, false);
     let (ending, told, _, path) = run(false, None, None);
     assert_eq!((ending, told.len()), (Ending::Finished, 16));
     let (ending, late, _, late_path) = run(true, None, None);
@@ -128,6 +133,28 @@ fn losses_that_arrive_late_change_nothing() {
         let (ending, late, steps, _) = run(true, None, Some(moment));
         assert_eq!((ending, steps, &late[..]), (Ending::Interrupted, moment + 1, &told[..moment as usize + 1]));
     }
+    // None is for who asks to be told of each before the next.
+    let (ending, late, steps, _) = run_as(true, None, Some(5), true);
+    assert_eq!((ending, steps, &late[..]), (Ending::Interrupted, 5, &told[..5]));
+}
+
+#[test]
+fn no_checkpoint_holds_more_than_it_says_while_a_step_is_under_way() {
+    let folder = TempDir::new().unwrap();
+    let often = RunConfig { save_every: 0.0, ..config(&posters(folder.path())) };
+    let file = Arc::new(TensorFile::open(often.data.as_deref().unwrap()).unwrap());
+    let run = |late: bool| {
+        let path = folder.path().join(format!("{late}"));
+        let device = Rc::new(Rounded { inner: Cpu::new(), precision: Precision::F32, late, spoilt: Cell::default() });
+        let mut trainer = Trainer::new(device, often.clone(), Extents::miniature(), Arc::clone(&file)).unwrap();
+        let (mut folder, mut saved) = (RunFolder::create(&path, &often).unwrap(), Vec::new());
+        let mut watch = |_: Event<'_>| saved.push(fs::read(last_checkpoint(&path)).unwrap_or_default());
+        trainer.run(&mut folder, &AtomicBool::new(false), &mut watch).unwrap();
+        saved
+    };
+    let (at_once, late) = (run(false), run(true));
+    assert_eq!(at_once.len(), 2 * (8 + 1 + 1));
+    assert!(at_once == late);
 }
 
 /// Such as memory that the steps left none of, or posters cut short meanwhile: the epoch is not lost with it.
@@ -285,8 +312,19 @@ fn what_does_not_fit_is_refused_by_name() {
 }
 
 #[test]
-fn a_set_without_validation_posters_is_refused() {
+fn a_set_without_posters_to_train_on_or_to_choose_the_best_epoch_by_is_refused() {
     let folder = TempDir::new().unwrap();
+    let path = folder.path().join("none.safetensors");
+    let (genres, provenance) = (vec!["Drama".into()], BTreeMap::new());
+    let description = Description { size: 32, genres, capacity: 2, provenance };
+    let mut writer = TensorFileWriter::create(&path, description).unwrap();
+    for (id, split) in [("tt1", Split::Validation), ("tt2", Split::Test)] {
+        writer.push(id, &[7; 32 * 32 * 3], &[1], split).unwrap();
+    }
+    writer.finish().unwrap();
+    let error = trainer(&RunConfig { batch: 1, ..config(&path) }, Extents::miniature()).err().unwrap().to_string();
+    assert!(error.contains("no train posters"), "{error}");
+
     let path = folder.path().join("few.safetensors");
     // The synthetic split puts the ninth poster of ten into validation.
     synthetic::write(&path, 8, 32, 1).unwrap();

@@ -10,7 +10,7 @@ use onesheet::data::tensor_file::TensorFile;
 use onesheet::data::{Split, synthetic};
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Memory, PixelFormat};
-use onesheet::model::{self, Architecture, Extents, Model, NamedTensor};
+use onesheet::model::{self, Architecture, Extents, Model, NamedTensor, Trainable};
 use onesheet::training::checkpoint::{Checkpoint, Metadata, Progress};
 use onesheet::training::config::{Pixels, RunConfig};
 use onesheet::training::learner::{Keep, Learner};
@@ -220,15 +220,20 @@ fn a_run_from_our_own_checkpoint_begins_with_its_weights() {
     }
 }
 
+/// Whatever pixels the run feeds them. Frozen layers have them as well, and there the running averages decide the loss.
 #[test]
 fn a_run_from_keras_weights_begins_with_them() {
     let folder = TempDir::new().unwrap();
-    let config = config(&posters(folder.path()));
+    let base = config(&posters(folder.path()));
+    let frozen = RunConfig { trainable: Trainable::Last(10), ..base.clone() };
+    let raw = RunConfig { pixels: Pixels::Raw, ..base.clone() };
     for name in ["miniature.h5", "miniature.weights.h5", "miniature_2016.h5"] {
-        let mut expected = network(&config);
-        set(&mut expected, |tensor| in_base(tensor).then(|| from_keras(tensor, &known(tensor))));
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/weights_import").join(name);
-        check(name, &path, &config, expected, folder.path());
+        for (what, config) in [("", &base), (", frozen", &frozen), (", raw", &raw)] {
+            let mut expected = network(config);
+            set(&mut expected, |tensor| in_base(tensor).then(|| from_keras(tensor, &known(tensor))));
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/weights_import").join(name);
+            check(&format!("{name}{what}"), &path, config, expected, folder.path());
+        }
     }
 }
 
@@ -319,12 +324,18 @@ fn the_tool_begins_with_the_weights_it_was_given_and_goes_on_from_those_it_saved
     let first = rows::<StepRow>(&run.join("steps.csv"));
     assert_eq!(first.iter().map(|row| row.loss).collect::<Vec<_>>(), [take_step(&mut learner, &config, 0)]);
     same(&learner, &run, "after the first step");
-
     // A run asks for room for such checkpoints, and for hardly more.
     for (keep, path) in [(Keep::Weights, mine), (Keep::Everything, last_checkpoint(&run))] {
         let (asked, taken) = (learner.saved_bytes(keep), fs::metadata(path).unwrap().len());
         assert!(asked >= taken && asked - taken <= taken / 100, "{asked} bytes for {taken}");
     }
+
+    // A run that was stopped before it saved anything begins anew, and with the same weights.
+    fs::remove_dir_all(run.join("checkpoints")).unwrap();
+    onesheet(folder.path(), "train --resume run --max-steps 1");
+    let begun_anew = rows::<StepRow>(&run.join("steps.csv"));
+    assert_eq!((begun_anew.len(), begun_anew[0].loss), (1, first[0].loss));
+    same(&learner, &run, "begun anew");
 
     // As if the run had gone on for an epoch, and been killed before it saved again.
     let (steps, epochs) = (run.join("steps.csv"), run.join("log.csv"));
@@ -338,7 +349,7 @@ fn the_tool_begins_with_the_weights_it_was_given_and_goes_on_from_those_it_saved
     onesheet(folder.path(), "train --resume run --max-steps 2");
     let second = rows::<StepRow>(&steps);
     assert_eq!(second.len(), 2);
-    assert_eq!((second[0], second[1].step), (first[0], 2));
+    assert_eq!((second[0], second[1].step), (begun_anew[0], 2));
     assert_eq!(second[1].loss, take_step(&mut learner, &config, 1));
     assert_eq!(rows::<EpochRow>(&epochs), []);
     same(&learner, &run, "after the second step");

@@ -113,6 +113,8 @@ impl RunFolder {
             return Err(RunFolderError::NoRun { path: path.into(), missing: last_checkpoint(path) });
         }
         let lock = lock(path)?;
+        // Somebody may have removed it with all that was in it, and the run begins anew.
+        files::create_folder(&Disk, &checkpoints::folder(path)).map_err(|cause| unwritable(path, cause))?;
         let mut text = String::new();
         let read = files::open(&missing).and_then(|mut file| file.read_to_string(&mut text));
         let config = read.map_err(|error| error.to_string()).and_then(|_| {

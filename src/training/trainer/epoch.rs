@@ -147,6 +147,27 @@ mod tests {
         assert!(!trainer.is_save_due(&run));
         run.age(Duration::from_secs(5 * 60));
         assert!(trainer.is_save_due(&run));
+        trainer.save(&mut run).unwrap();
+        assert!(!trainer.is_save_due(&run), "it was just saved");
+    }
+
+    #[test]
+    fn a_step_under_way_is_not_lost_with_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let posters = folder.path().join("posters.safetensors");
+        synthetic::write(&posters, 20, 32, 7).unwrap();
+        let config = RunConfig { batch: 4, image_size: 32, ..RunConfig::default() };
+        let mut run = RunFolder::create(&folder.path().join("run"), &config).unwrap();
+        let file = Arc::new(TensorFile::open(&posters).unwrap());
+        let mut trainer = Trainer::new(Rc::new(Cpu::new()), config, Extents::miniature(), file).unwrap();
+        let mut batches = trainer.batches(0).unwrap();
+        let (batch, pixels) = trainer.stage(&mut batches).unwrap().unwrap();
+        let format = trainer.config.pixels.format();
+        trainer.learner.submit(pixels, 4, &format, &batch.labels, &trainer.class_weights, 1e-3).unwrap();
+        trainer.under_way.push_back(1e-3);
+        run.fill_disk_for("steps.csv", 1);
+        trainer.settle(&mut run, &mut |_| {}).unwrap();
+        assert_eq!((trainer.progress.total_steps, trainer.under_way.len()), (1, 0));
     }
 
     /// A full disk, met by a log: what was done up to it is saved first.
