@@ -286,7 +286,8 @@ fn a_step_limit_stops_and_resume_goes_on() {
     );
     let (code, stdout, stderr) = run(onesheet().current_dir(&folder).args(["train", "--resume", "run"]));
     assert_eq!(code, 0, "{stderr}");
-    assert!(stderr.contains("going on after step 1") && stdout.contains("1/1"), "{stderr}{stdout}");
+    assert!(stderr.contains("\ngoing on after step 1 of epoch 1, 1 in all\n\n"), "{stderr}");
+    assert!(stdout.lines().nth(1).is_some_and(|row| row.starts_with("  1/1  ")), "{stdout}");
 }
 
 #[test]

@@ -143,6 +143,7 @@ mod tests {
         assert!(console.bar(3, "{pos}/{len}").is_hidden());
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_path_that_is_no_utf_8_comes_with_its_bytes() {
         use std::ffi::OsStr;

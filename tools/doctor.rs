@@ -92,14 +92,7 @@ fn examine(gpu: &Gpu, args: &Args) -> anyhow::Result<()> {
         row(precision.name(), format!("{kernels} kernels, ready after {seconds:.2} s ({name})"))?;
         files.extend(compiled.into_iter().map(|file| (file.name, file)));
     }
-    let spilling: Vec<_> = kernels(&files).filter(|kernel| kernel.local_bytes > 0).collect();
-    for kernel in &spilling {
-        let Row { file, kernel, local_bytes, .. } = kernel;
-        row("spills", format!("{kernel} of {file} has {local_bytes} bytes of local memory a thread"))?;
-    }
-    if spilling.is_empty() {
-        row("spills", "none: no kernel has local memory".into())?;
-    }
+    spills(kernels(&files)).into_iter().try_for_each(|kernel| row("spills", kernel))?;
     for file in files.values().filter(|file| !file.remarks.is_empty()) {
         row("compiler", format!("{}: {}", file.name, file.remarks))?;
     }
@@ -109,6 +102,17 @@ fn examine(gpu: &Gpu, args: &Args) -> anyhow::Result<()> {
         rows.flush()?;
     }
     Ok(())
+}
+
+/// Which kernels have more in hand than registers hold.
+fn spills(kernels: impl Iterator<Item = Row>) -> Vec<String> {
+    let spilling = kernels.filter(|kernel| kernel.local_bytes > 0);
+    let told: Vec<String> = spilling
+        .map(|Row { file, kernel, local_bytes, .. }| {
+            format!("{kernel} of {file} has {local_bytes} bytes of local memory a thread")
+        })
+        .collect();
+    if told.is_empty() { vec!["none: no kernel has local memory".into()] } else { told }
 }
 
 fn kernels<'a>(files: &'a BTreeMap<&str, Arc<Compiled>>) -> impl Iterator<Item = Row> + 'a {
@@ -124,4 +128,27 @@ fn kernels<'a>(files: &'a BTreeMap<&str, Arc<Compiled>>) -> impl Iterator<Item =
             resident_blocks: taken.resident_blocks,
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kernel_with_local_memory_is_named() {
+        let row = |kernel, local_bytes| Row {
+            file: "conv_bf16",
+            file_compiled_s: 1.5,
+            kernel,
+            threads: 256,
+            registers: 128,
+            local_bytes,
+            shared_bytes: 0,
+            resident_blocks: 2,
+        };
+        let told = spills([row("forward", 0), row("backward", 8), row("fold", 1)].into_iter());
+        let expected = ["backward of conv_bf16 has 8 bytes", "fold of conv_bf16 has 1 bytes"];
+        assert_eq!(told, expected.map(|begin| format!("{begin} of local memory a thread")));
+        assert_eq!(spills([row("forward", 0)].into_iter()), ["none: no kernel has local memory"]);
+    }
 }

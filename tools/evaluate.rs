@@ -7,6 +7,7 @@ use crate::device::{self, Opened, described};
 use crate::exit::BadData;
 use clap::{Args as ClapArgs, ValueEnum};
 use onesheet::data::Split;
+use onesheet::data::squaring::Squaring;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
 use onesheet::model::Extents;
@@ -116,6 +117,9 @@ fn evaluate<D: Device>(device: Rc<D>, why: &str, args: &Args) -> anyhow::Result<
     let data = args.data.clone().or(metadata.config.data.clone()).unwrap_or_else(|| synthetic_posters(&run));
     let file = Arc::new(TensorFile::open(&data)?);
     agree(metadata, &file)?;
+    if let Some(note) = made_otherwise(metadata, &file) {
+        console.say(note);
+    }
     let indices = args.split.indices(&file);
     if indices.is_empty() {
         let (data, split) = (data.display(), args.split.name());
@@ -184,6 +188,21 @@ fn agree(metadata: &Metadata, file: &TensorFile) -> Result<(), anyhow::Error> {
     Ok(())
 }
 
+/// How the posters became squares, where those that the model was trained on did it in another way.
+fn made_otherwise(metadata: &Metadata, file: &TensorFile) -> Option<String> {
+    let made = Squaring::from_provenance(file.size(), file.provenance()).ok()?.provenance();
+    let trained = [("resize", &metadata.resize), ("exif", &metadata.exif), ("alpha", &metadata.alpha)];
+    let differ = || trained.into_iter().filter(|(key, name)| made[*key] != **name);
+    let flags = |names: Vec<(&str, &String)>| {
+        names.iter().map(|(key, name)| format!("--{key} {name}")).collect::<Vec<_>>().join(" ")
+    };
+    let (here, there) = (flags(differ().map(|(key, _)| (key, &made[key])).collect()), flags(differ().collect()));
+    let path = file.path().display();
+    (!there.is_empty()).then(|| {
+        format!("note: {path} was prepared with {here}, the posters that the model was trained on with {there}")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,15 +214,55 @@ mod tests {
 
     /// Seven posters of 8×8 pixels: a test poster, then training, validation, training, test, test and training.
     fn posters(folder: &TempDir) -> TensorFile {
+        made(folder, &[])
+    }
+
+    /// The same posters in a file that says how they were made.
+    fn made(folder: &TempDir, provenance: &[(&str, &str)]) -> TensorFile {
         let path = folder.path().join("posters.safetensors");
+        let provenance = provenance.iter().map(|&(key, name)| (key.to_owned(), name.to_owned())).collect();
         let genres = ["War", "Drama"].map(String::from).to_vec();
-        let description = Description { size: 8, genres, capacity: 7, provenance: Default::default() };
+        let description = Description { size: 8, genres, capacity: 7, provenance };
         let mut writer = TensorFileWriter::create(&path, description).unwrap();
         for (number, split) in [2, 0, 1, 0, 2, 2, 0].into_iter().enumerate() {
             writer.push(&number.to_string(), &[number as u8; 192], &[0, 1], Split::ALL[split]).unwrap();
         }
         writer.finish().unwrap();
         TensorFile::open(&path).unwrap()
+    }
+
+    fn metadata(image_size: usize, genres: [&str; 2]) -> Metadata {
+        Metadata {
+            genres: genres.map(String::from).to_vec(),
+            thresholds: vec![0.3; 2],
+            resize: "area".into(),
+            exif: "apply".into(),
+            alpha: "drop".into(),
+            data_digest: String::new(),
+            progress: Progress::default(),
+            config: RunConfig { image_size, ..RunConfig::default() },
+        }
+    }
+
+    #[test]
+    fn posters_that_were_made_in_another_way_are_noted() {
+        let folder = TempDir::new().unwrap();
+        let note = |made: &[(&str, &str)]| {
+            let file = self::made(&folder, made);
+            made_otherwise(&metadata(8, ["War", "Drama"]), &file)
+        };
+        let expected = |here: &str, there: &str| {
+            let path = folder.path().join("posters.safetensors");
+            let path = path.display();
+            let model = "the posters that the model was trained on with";
+            Some(format!("note: {path} was prepared with {here}, {model} {there}"))
+        };
+        let same = [("resize", "area"), ("exif", "apply"), ("alpha", "drop"), ("tool", "another")];
+        assert_eq!(note(&same), None);
+        // A file from before there was a choice.
+        assert_eq!(note(&[]), expected("--exif ignore", "--exif apply"));
+        let nearest = [("resize", "nearest"), ("exif", "apply"), ("alpha", "white")];
+        assert_eq!(note(&nearest), expected("--resize nearest --alpha white", "--resize area --alpha drop"));
     }
 
     #[test]
@@ -224,19 +283,7 @@ mod tests {
     fn posters_of_another_size_or_of_other_genres_are_refused() {
         let folder = TempDir::new().unwrap();
         let file = posters(&folder);
-        let agreed = |image_size, genres: [&str; 2]| {
-            let metadata = Metadata {
-                genres: genres.map(String::from).to_vec(),
-                thresholds: vec![0.3; 2],
-                resize: "area".into(),
-                exif: "apply".into(),
-                alpha: "drop".into(),
-                data_digest: String::new(),
-                progress: Progress::default(),
-                config: RunConfig { image_size, ..RunConfig::default() },
-            };
-            agree(&metadata, &file)
-        };
+        let agreed = |image_size, genres| agree(&metadata(image_size, genres), &file);
         agreed(8, ["War", "Drama"]).unwrap();
         let size = agreed(16, ["War", "Drama"]).unwrap_err();
         assert!(

@@ -105,9 +105,9 @@ fn make(bench: &Bench) {
         let label = |(genre, p): (usize, &f32)| u8::from((*p >= 0.5) ^ (poster as usize + genre).is_multiple_of(7));
         answers.iter().enumerate().map(label).collect()
     };
-    write_posters(&bench.named(), 70, 1, labels);
-    write_posters(&bench.own(), 30, 2, labels);
-    write_posters(&bench.other(), 25, 3, labels);
+    write_posters(&bench.named(), 70, 1, ["nearest", "ignore", "white"], labels);
+    write_posters(&bench.own(), 30, 2, ["area", "apply", "drop"], labels);
+    write_posters(&bench.other(), 25, 3, ["nearest", "apply", "white"], labels);
 
     // Some thresholds are exactly the probability of a poster, the others the next number above one: two of posters that are files,
     // two of test posters.
@@ -165,9 +165,11 @@ fn learner(metadata: &Metadata, seed: u64) -> Learner<Cpu> {
 
 /// Posters in splits of different sizes that lie between each other: of ten, three are to train on, two for validation, and five
 /// for the test. Musicals are for the others: the validation has none.
-fn write_posters(path: &Path, count: u32, seed: u64, labels: impl Fn(u32, &[u8]) -> Vec<u8>) {
+fn write_posters(path: &Path, count: u32, seed: u64, made: [&str; 3], labels: impl Fn(u32, &[u8]) -> Vec<u8>) {
     let genres = GENRES.map(String::from).to_vec();
-    let description = Description { size: SIDE, genres, capacity: count as usize, provenance: Default::default() };
+    let provenance = ["resize", "exif", "alpha"].into_iter().zip(made);
+    let provenance = provenance.map(|(key, name)| (key.to_owned(), name.to_owned())).collect();
+    let description = Description { size: SIDE, genres, capacity: count as usize, provenance };
     let mut writer = TensorFileWriter::create(path, description).unwrap();
     for poster in 0..count {
         let (pixels, _) = synthetic::draw(seed, poster, SIDE);

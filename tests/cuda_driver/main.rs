@@ -80,6 +80,7 @@ fn refused(folder: &Path, settings: &[(&str, &str)], words: &[&str]) {
     // With `auto`, only a driver that seemed right until it compiled is an error.
     let late = words.iter().any(|word| word.contains("ptxas"));
     assert_eq!(auto.status.code(), Some(if late { 5 } else { 0 }), "{settings:?}: {row}");
+    assert!(late || told.starts_with("error: --device cuda: "), "{settings:?}: {told}");
     for word in words {
         assert!(told.contains(word), "{settings:?}: {told}");
         assert!(late || row.contains(word), "{settings:?}: {row}");

@@ -192,7 +192,8 @@ posters         1           0         0         1   100.0 %
 
     #[test]
     fn classes_without_a_poster_to_train_on_are_warned_of() {
-        let counted = Counted { what: "posters", counts: counts(), skipped: &[], warnings: &[], file: None };
+        let counts = Counts { classes: vec![[5, 0, 1], [0, 3, 1], [7, 2, 0]], films: [10, 4, 2] };
+        let counted = Counted { what: "posters", counts, skipped: &[], warnings: &[], file: None };
         let warnings: Vec<String> = counted.without_posters(&names()).collect();
         assert_eq!(warnings, ["warning: no poster to train on is `War`; more posters or other --genres are needed"]);
     }
