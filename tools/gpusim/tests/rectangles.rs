@@ -134,6 +134,8 @@ fn a_fill_that_would_leave_its_allocation_is_refused() {
         ] {
             assert_eq!(fill.call(&memory, false), INVALID, "{fill:?}");
         }
+        let wraps = Fill { at: 0, width: (usize::MAX / size).wrapping_add(2), height: 1, ..fits };
+        assert!(size == 1 || wraps.call(&memory, false) == INVALID, "{wraps:?} has one element in 64 bits");
         assert!(size == 1 || Fill { at: 1, ..fits }.call(&memory, false) == INVALID, "an address between elements");
         assert!(
             size == 1 || Fill { at: 0, pitch: 65, ..fits }.call(&memory, false) == INVALID,
@@ -264,6 +266,10 @@ fn a_copy_that_would_leave_its_allocation_is_refused() {
         {
             assert_eq!(copy.call(Ok(&source), Ok(&target), 0), INVALID, "{copy:?}");
         }
+    }
+    // Twice 2⁶³ is 0 in 64 bits.
+    for copy in beyond([8, 0, 1 << 63]).map(|copy| Copy { height: 3, ..copy }) {
+        assert_eq!(copy.call(Ok(&source), Ok(&target), 0), INVALID, "{copy:?}");
     }
     assert!(source.read() == pattern() && target.read() == pattern());
 }

@@ -217,4 +217,38 @@ mod tests {
         assert!(map.find(at + 7, 4).is_none());
         assert!(map.nearest(at + 10).contains("0 bytes past the end of allocation 1"));
     }
+
+    #[test]
+    fn an_address_is_told_by_the_nearest_allocation() {
+        let mut map = Allocations::new(0x10000, 1 << 20);
+        assert_eq!(map.nearest(0x10000), "nothing is allocated");
+        let (first, second) = (map.allocate(100, "device").unwrap(), map.allocate(100, "pinned host").unwrap());
+        assert!(second >= first + 200, "there is a gap with a middle");
+        assert!(map.nearest(first + 104).starts_with("4 bytes past the end of allocation 1 (device, 100 bytes"));
+        assert!(map.nearest(second - 4).starts_with("4 bytes before allocation 2 (pinned host, 100 bytes"));
+        assert!(map.nearest(second + 99).starts_with("99 bytes into allocation 2"));
+        assert!(map.nearest(first - 1).starts_with("1 bytes before allocation 1"));
+        // Freed, it is remembered by its first byte and its last.
+        let was = map.free(first).unwrap();
+        assert_eq!((was.address, was.bytes, map.used()), (first, 100, 100));
+        assert!(map.freed(first).is_some() && map.freed(first + 99).is_some());
+        assert!(map.freed(first - 1).is_none() && map.freed(first + 100).is_none());
+        assert!(map.free(first).is_none() && map.free(second + 1).is_none());
+        assert_eq!(map.live().map(|live| live.address).collect::<Vec<_>>(), [second]);
+    }
+
+    #[test]
+    fn what_was_freed_before_the_last_allocation_is_found_when_all_else_is_taken() {
+        let mut map = Allocations::new(0, 4096);
+        let all: Vec<u64> = (0..4).map(|_| map.allocate(512, "device").unwrap()).collect();
+        // Neighbours, the later one first, make room for one as large as both.
+        map.free(all[2]).unwrap();
+        map.free(all[1]).unwrap();
+        assert_eq!(map.allocate(1024 + GAP + 1, "device"), None);
+        assert_eq!(map.allocate(1024 + GAP, "device"), Some(all[1]));
+        assert_eq!(map.allocate(1, "device"), None);
+        map.free(all[0]).unwrap();
+        assert_eq!(map.allocate(512, "device"), Some(all[0]));
+        assert!(map.find(all[1], 1024 + GAP).is_some() && map.find(all[1] + 1024 + GAP, 1).is_none());
+    }
 }

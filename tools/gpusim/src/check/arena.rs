@@ -278,6 +278,56 @@ mod tests {
         assert!(!arena.is_initialised(at + 30, 1));
     }
 
+    /// Copied marks are the source's, whether or not both ranges lie alike between multiples of 64.
+    #[test]
+    fn marks_are_copied_and_their_neighbours_kept() {
+        let arena = Arena::of(1 << 20).unwrap();
+        let (from, bytes) = (arena.base() + 10, 150);
+        // All around the source is initialised, and four bytes of seven in it.
+        arena.mark(from - 10, bytes + 20, true);
+        for i in (0..bytes).filter(|i| i % 7 >= 4) {
+            arena.mark(from + i, 1, false);
+        }
+        for (to, marked) in [(0x1000, true), (0x2000, false), (0x3003, true), (0x4003, false)] {
+            let to = arena.base() + 10 + to;
+            arena.mark(to - 5, bytes + 10, marked);
+            arena.copy_marks(from, to, bytes);
+            for i in 0..bytes + 10 {
+                let expected = if (5..bytes + 5).contains(&i) { (i - 5) % 7 < 4 } else { marked };
+                assert_eq!(arena.is_initialised(to - 5 + i, 1), expected, "{i} of {to:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_forgotten_has_ends() {
+        let arena = Arena::of(1 << 20).unwrap();
+        let (at, bytes) = (arena.base() + 3000, 10_000);
+        arena.mark(at - 100, bytes + 200, true);
+        let byte = |address: u64| address as *mut u8;
+        // SAFETY: the addresses are in the range, which nobody else uses.
+        let neighbours = unsafe {
+            byte(at - 1).write(7);
+            byte(at + bytes).write(8);
+            arena.forget(at, bytes);
+            [byte(at - 1).read(), byte(at + bytes).read()]
+        };
+        assert_eq!(neighbours, [7, 8]);
+        assert!(arena.is_range_initialised(at - 100, 100) && arena.is_range_initialised(at + bytes, 100));
+        assert!(!(0..bytes).any(|i| arena.is_initialised(at + i, 1)));
+    }
+
+    #[test]
+    fn the_range_has_a_first_and_a_last_byte() {
+        let arena = Arena::of(1 << 20).unwrap();
+        let (first, bytes) = (arena.base(), arena.bytes() as u64);
+        assert!(arena.holds(first, bytes) && arena.holds(first + bytes - 1, 1));
+        assert!(!arena.holds(first - 1, 1) && !arena.holds(first + 1, bytes) && !arena.holds(first + bytes, 0));
+        arena.mark(first + bytes - 70, 70, true);
+        assert!(arena.is_range_initialised(first + bytes - 70, 70));
+        assert!(!arena.is_range_initialised(first + bytes - 70, 71), "the end of the range");
+    }
+
     #[test]
     fn nothing_outside_is_initialised() {
         let arena = Arena::of(1 << 20).unwrap();

@@ -183,3 +183,18 @@ fn floats_are_added_and_compared() {
         }
     }
 }
+
+#[test]
+fn each_element_of_a_vector_goes_to_its_own_place() {
+    let bits = |value: f32| u64::from(value.to_bits());
+    let lanes = |f: &dyn Fn(usize) -> u64| (0..LANES).map(f).collect::<Vec<u64>>();
+    let place = lanes(&|lane| bits(lane as f32) | bits(1000.0 + lane as f32) << 32);
+    let values = [place, lanes(&|lane| bits(2.0 * lane as f32)), lanes(&|lane| bits(0.5 * lane as f32))];
+    let single = |bits: u64| f32::from_bits(bits as u32);
+    let sums = |a: u64, b: u64, c: u64| bits(single(a) + single(b)) | bits(single(a >> 32) + single(c)) << 32;
+    let begin = "st.global.b64 [%out], %A;";
+    let atom = "atom.global.add.v2.f32 {%d, %e}, [%out], {%b, %c};";
+    check_on(&values, &format!("{begin} red.global.add.v2.f32 [%out], {{%b, %c}}; ld.global.b64 %D, [%out];"), sums);
+    check_on(&values, &format!("{begin} {atom} mov.b32 %d, 0; ld.global.b64 %D, [%out];"), sums);
+    check_on(&values, &format!("{begin} {atom} mov.b64 %D, {{%d, %e}}; mov.b32 %d, 0;"), |a, _, _| a);
+}

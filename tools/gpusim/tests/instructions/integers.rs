@@ -165,9 +165,12 @@ fn carries_go_on_through_three_words() {
     // a·b + c in 64 bits, a word at a time.
     let body = "mad.lo.cc.u32 %d, %a, %b, %c; madc.hi.u32 %e, %a, %b, 0; cvt.u64.u32 %D, %e; shl.b64 %D, %D, 32;";
     everywhere(body, |a, b, c| u64::from(a as u32) * u64::from(b as u32) + u64::from(c as u32));
-    // Without `.cc` the flag stays as it was.
-    let body = "add.cc.u32 %e, %a, %b; add.u32 %e, %e, %c; addc.u32 %d, 0, 0;";
-    everywhere(body, |a, b, _| u64::from((a as u32).checked_add(b as u32).is_none()));
+    // Without `.cc` the flag stays as it was, also where it is used.
+    for between in ["add.u32", "addc.u32", "subc.u32", "madc.lo.u32"] {
+        let third = if between.starts_with("mad") { ", %c" } else { "" };
+        let body = format!("add.cc.u32 %e, %a, %b; {between} %e, %e, %c{third}; addc.u32 %d, 0, 0;");
+        everywhere(&body, |a, b, _| u64::from((a as u32).checked_add(b as u32).is_none()));
+    }
 }
 
 #[test]
