@@ -106,7 +106,7 @@ fn write_model(path: &Path, seed: u64, config: RunConfig) {
         genres: synthetic::GENRES.map(String::from).to_vec(),
         thresholds: vec![0.3; 7],
         resize: "area".into(),
-        exif: "apply".into(),
+        exif: "ignore".into(),
         alpha: "drop".into(),
         data_digest: String::new(),
         progress: Progress::default(),
