@@ -9,7 +9,7 @@ use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::RunConfig;
 use onesheet::training::run_folder::{best_checkpoint, last_checkpoint};
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -193,43 +193,6 @@ fn a_second_signal_ends_the_run_at_once() {
     send(&child, "INT");
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(!last_checkpoint(&run_in(&folder)).exists());
-}
-
-/// What `command` writes to stderr where that is a terminal.
-fn on_a_terminal(command: &mut Command) -> String {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&screen).unwrap();
-    unlockpt(&screen).unwrap();
-    let name = ptsname(&screen, Vec::new()).unwrap();
-    let terminal = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
-    let mut child = command.stdout(Stdio::null()).stderr(terminal).spawn().unwrap();
-    // The terminal is closed with its last holder, and `command` holds it too.
-    command.stderr(Stdio::null());
-    let (mut screen, mut shown, mut some) = (File::from(screen), Vec::new(), [0; 4096]);
-    // Linux says EIO at the end.
-    while let Ok(length @ 1..) = screen.read(&mut some) {
-        shown.extend_from_slice(&some[..length]);
-    }
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    String::from_utf8(shown).unwrap()
-}
-
-#[test]
-fn bars_are_drawn_on_a_terminal_and_nowhere_else() {
-    let folder = folder();
-    let shown = on_a_terminal(&mut train(&folder, "--epochs 1"));
-    for words in ["\x1b[", "  1/1  ", "/4  loss ", " images/s  ", "validation, 2 of 2 posters"] {
-        assert!(shown.contains(words), "{words:?} is not in {shown:?}");
-    }
-    assert!(!shown.contains("epoch 1 of 1, step"), "no plain lines beside the bar: {shown:?}");
-    let evaluate = "evaluate --run run --device cpu --split train --batch 4";
-    let shown = on_a_terminal(&mut onesheet(&folder, evaluate));
-    assert!(shown.contains("/16 posters, ") && shown.contains(" left"), "{shown:?}");
-    let shown = on_a_terminal(&mut onesheet(&folder, &format!("{evaluate} --quiet")));
-    assert_eq!(shown, "");
-    let (_, _, stderr) = outcome(&mut onesheet(&folder, evaluate));
-    assert!(!stderr.contains('\x1b') && !stderr.contains(" left"), "{stderr:?}");
 }
 
 /// Killed, diverged or out of space before its first checkpoint, a run is no dead end.
