@@ -283,6 +283,12 @@ mod tests {
         let row = profile.rows().next().unwrap();
         assert_eq!((row.launch, row.us, row.floor_us, row.floor_percent), (1, 5e5, Some(1e5), Some(20.0)));
         assert_eq!(row.tb_per_s, 200e-12);
+        // Each of its numbers in its place, where no two are alike.
+        let work = Work { reads: 30, writes: 50, flops: 200 };
+        let profile = self::profile(&[vec![Measured { work, ..launch("a", "x", 0, 0.5) }]]).unwrap();
+        let row = profile.rows().next().unwrap();
+        assert_eq!((row.bytes_read, row.bytes_written, row.flops), (30, 50, 200));
+        assert_eq!((row.tb_per_s, row.tflop_per_s), (160e-12, 400e-12));
     }
 
     #[test]
@@ -299,7 +305,8 @@ mod tests {
     fn tables_name_everything_and_say_where_there_are_no_floors() {
         let mut profile = profile(&[vec![launch("conv1_conv", "x", 50, 1.0), launch("loss", "y", 10, 1.0)]]).unwrap();
         let text = profile.to_string();
-        for part in ["a step on reference", "conv1_conv forward", "loss forward", "made up", "10.0 %", "all"] {
+        for part in ["a step on reference", "conv1_conv forward", "loss forward", "made up", "10.0 %", " 50.0 %", "all"]
+        {
             assert!(text.contains(part), "{part}: {text}");
         }
         profile.rates = Err("nobody knows".into());

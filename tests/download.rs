@@ -234,6 +234,8 @@ fn every_manner_ends_in_time_and_in_the_right_words() {
     assert_eq!(neighbour.hits("/secret"), 0, "the neighbour was asked");
     assert_eq!([server.hits("/404"), server.hits("/503"), server.hits("/html")], [1, 3, 1]);
     assert_eq!([server.hits("/present"), server.hits("/loop")], [0, 6]);
+    // Nobody comes back before the time that the server names; what is no time is none.
+    assert_eq!([server.hits("/much-later"), server.hits("/later")], [1, 3]);
     // The film itself, and the two redirects to it; the repeated row asks for nothing.
     assert_eq!(server.hits("/ok"), 3);
 
@@ -256,6 +258,14 @@ fn a_dead_network_ends_the_run() {
         downloader.fetch_missing(&wanted, folder.path(), Links::Inside, &mut |done, _| asked = done).unwrap_err();
     assert!(matches!(error, DownloadError::Unreachable { .. }), "{error}");
     assert_eq!(asked, 99);
+
+    // A hundred in a row, and not in all: one that arrives between them shows that the network lives.
+    let server = Server::start(|to, _, _| reply(to, "200 OK", "", &poster(ImageFormat::Jpeg)));
+    let mut films: Vec<Film> = films.into_iter().take(121).collect();
+    films[60].poster_url = Some(format!("http://127.0.0.1:{}/", server.port));
+    let (one_by_one, wanted) = (Downloader { connections: 1, ..downloader }, films.iter().collect::<Vec<_>>());
+    let failures = one_by_one.fetch_missing(&wanted, folder.path(), Links::Inside, &mut |_, _| {}).unwrap();
+    assert_eq!((failures.len(), server.hits("/")), (120, 1));
 }
 
 #[test]
@@ -290,8 +300,29 @@ fn the_tool_fetches_and_prepares_in_one_go() {
     let skipped = fs::read_to_string(folder.path().join("posters.skipped.csv")).unwrap();
     let expected = "line,id,reason,detail\n4,tt0000003,no poster,download failed: the server answered 404\n5,tt0000004,no poster,\n";
     assert_eq!(skipped, expected);
+    // Why it could not be fetched is more to the point than what lies there under its name.
+    fs::write(folder.path().join("fetched/3.gif"), "GIF89a").unwrap();
     run();
+    assert_eq!(fs::read_to_string(folder.path().join("posters.skipped.csv")).unwrap(), expected);
     assert_eq!([server.hits("/1"), server.hits("/2"), server.hits("/gone")], [1, 1, 2]);
+
+    // One that is there by a link need not be fetched either, if links are followed.
+    #[cfg(unix)]
+    {
+        fs::write(folder.path().join("linked.csv"), format!("imdbId,Genre,Poster\n1,Drama,{at}/1\n5,War,{at}/5\n"))
+            .unwrap();
+        fs::write(folder.path().join("outside.jpg"), poster(ImageFormat::Jpeg)).unwrap();
+        std::os::unix::fs::symlink("../outside.jpg", folder.path().join("fetched/5.jpg")).unwrap();
+        let arguments =
+            "prepare --labels linked.csv --download fetched --genres Drama --out linked.safetensors --follow-links";
+        Command::cargo_bin("onesheet")
+            .unwrap()
+            .current_dir(folder.path())
+            .args(arguments.split(' '))
+            .assert()
+            .success();
+        assert_eq!((server.hits("/1"), server.hits("/5")), (1, 0));
+    }
 
     // Not one arrives: the list says why.
     fs::write(folder.path().join("gone.csv"), format!("imdbId,Genre,Poster\n3,Drama,{at}/gone\n4,War,{at}/gone\n"))

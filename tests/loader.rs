@@ -223,6 +223,23 @@ fn damage_ends_the_epoch_with_an_error() {
     assert!(matches!(error, LoaderError::File(TensorFileError::Length { .. })), "{error}");
 }
 
+/// As where a disk loses a bit: nobody wrote to the file.
+#[test]
+fn what_was_sound_in_one_epoch_is_looked_at_again_in_the_next() {
+    let (_folder, path) = sample();
+    let file = open(&path);
+    assert_eq!(all(train(&file, 4, 1, 0, 0)).len(), 25);
+    let mut bytes = fs::read(&path).unwrap();
+    let images = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[images + 150 * SIZE * SIZE * 3] ^= 1;
+    let mut disk = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let written = disk.metadata().unwrap().modified().unwrap();
+    disk.write_all(&bytes).unwrap();
+    disk.set_modified(written).unwrap();
+    let error = train(&file, 4, 1, 1, 0).find_map(Result::err).unwrap();
+    assert!(matches!(error, LoaderError::File(TensorFileError::Damaged { .. })), "{error}");
+}
+
 #[test]
 #[should_panic(expected = "range")]
 fn a_panic_of_the_thread_is_not_the_end_of_an_epoch() {

@@ -270,4 +270,58 @@ fn an_output_that_cannot_be_written_is_named() {
     let (code, _, stderr) = bench.run("--posters posters --genres top:3 --out nowhere/x.safetensors");
     assert_eq!(code, 1, "{stderr}");
     assert!(stderr.contains("nowhere/x.safetensors") && stderr.contains("No such file"), "{stderr}");
+    // Before posters are looked for, or fetched for hours.
+    let (code, _, stderr) = bench.run("--posters gone --genres top:3 --out nowhere/x.safetensors");
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("error: cannot write nowhere/x.safetensors: No such file"), "{stderr}");
+}
+
+#[test]
+fn a_class_without_a_poster_to_train_on_is_warned_of_and_merged_spellings_are_in_json() {
+    // By the hash of their ids, which is for ever, film 0 is to train on, 7 for validation and 11 for the test.
+    let bench = Bench::new("Id,Genre\n0,Drama\n7,War\n11,drama\n");
+    for (name, colour) in [("0.png", [1; 3]), ("7.png", [2; 3]), ("11.png", [3; 3])] {
+        bench.poster(name, colour);
+    }
+    let (code, stdout, stderr) = bench.run("--posters posters --genres Drama --image-size 8 --json");
+    assert_eq!(code, 0, "{stderr}");
+    let untrained = "warning: no poster to train on is `Other`; more posters or other --genres are needed\n";
+    assert!(stderr.contains(untrained) && stderr.matches("no poster to train on").count() == 1, "{stderr}");
+    let lines: Vec<serde_json::Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let merged: Vec<_> = lines.iter().filter(|line| line["kind"] == "merged").map(|line| &line["name"]).collect();
+    assert_eq!(merged, ["drama"], "{stdout}");
+}
+
+#[test]
+fn counting_is_strict_where_that_is_asked() {
+    let bench = Bench::new("Id,Genre\n1,Drama\n2,War\n3,\n");
+    for (option, expected) in [("", 0), ("--strict", 3)] {
+        let (code, stdout, stderr) = bench.run(&format!("--labels-only --genres Drama {option}"));
+        assert_eq!(code, expected, "{stderr}");
+        assert!(stdout.contains("skipped 1 rows\n"), "{stdout}");
+        let why = "1 rows were skipped, and this run is strict; the first: line 4, tt0000003, no genre";
+        assert_eq!(stderr.contains(why), expected == 3, "{stderr}");
+    }
+}
+
+/// An image is a placeholder where three films have it, and not where one film has it thrice.
+#[test]
+fn copies_of_a_films_poster_are_no_placeholder() {
+    let bench = Bench::new("Id,Genre\n1,Drama\n2,War\n3,Drama\n4,War\n");
+    for copy in ["1.png", "01.png", "tt0000001.png"] {
+        bench.poster(copy, [1; 3]);
+    }
+    for same in ["2.png", "3.png", "4.png"] {
+        bench.poster(same, [9; 3]);
+    }
+    fs::write(bench.path("posters/4.jpg"), "<html>404</html>").unwrap();
+    let (code, _, stderr) = bench.run("--posters posters --genres Drama --image-size 8 --out out.safetensors");
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(TensorFile::open(&bench.path("out.safetensors")).unwrap().ids(), ["tt0000001"]);
+    let expected = "line,id,reason,detail\n\
+        3,tt0000002,placeholder,the same image as 2 other films\n\
+        4,tt0000003,placeholder,the same image as 2 other films\n\
+        5,tt0000004,bad poster,\"posters/4.jpg: not a JPEG, PNG or WebP image; \
+        posters/4.png: the same image as 2 other films\"\n";
+    assert_eq!(fs::read_to_string(bench.path("out.skipped.csv")).unwrap(), expected);
 }

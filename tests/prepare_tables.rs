@@ -176,6 +176,16 @@ fn of_a_table_too_large_the_films_with_posters_are_read() {
     assert_eq!(code, 0, "{stderr}");
     assert_eq!(totals(&stdout), counts(&[("War", 2), ("Other", 1), ("posters", 2)]));
     assert!(!stdout.contains("skipped"), "ten million films without a poster are nobody's loss: {stdout}");
+    // Those behind links too, if they are followed.
+    #[cfg(unix)]
+    {
+        poster(&folder, "elsewhere.png", 3);
+        std::os::unix::fs::symlink("../elsewhere.png", folder.path().join("posters/1.png")).unwrap();
+        let (code, stdout, stderr) =
+            prepare(&folder, &[&arguments[..], &["--posters", "posters", "--follow-links"]].concat());
+        assert_eq!(code, 0, "{stderr}");
+        assert_eq!(totals(&stdout), counts(&[("War", 2), ("Other", 2), ("posters", 3)]));
+    }
     let (code, _, stderr) = prepare(&folder, &[&arguments[..], &["--labels-only"]].concat());
     assert_eq!(code, 3);
     assert!(stderr.contains("with --posters DIR such a table is read for the films that have posters"), "{stderr}");

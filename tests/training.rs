@@ -331,3 +331,15 @@ fn a_set_without_posters_to_train_on_or_to_choose_the_best_epoch_by_is_refused()
     let error = trainer(&RunConfig { batch: 2, ..config(&path) }, Extents::miniature()).err().unwrap().to_string();
     assert!(error.contains("no validation posters"), "{error}");
 }
+
+/// Files from before there was a choice, and posters drawn in code, say nothing of it.
+#[test]
+fn posters_of_which_nothing_is_said_were_made_as_before_there_was_a_choice() {
+    let folder = TempDir::new().unwrap();
+    let config = RunConfig { max_steps: Some(0), ..config(&posters(folder.path())) };
+    let path = folder.path().join("run");
+    assert_eq!(begin(&config, &path), Ending::StepLimit);
+    let last = Checkpoint::open(&last_checkpoint(&path)).unwrap();
+    let made = last.metadata();
+    assert_eq!([&*made.resize, &*made.exif, &*made.alpha], ["area", "ignore", "drop"]);
+}

@@ -161,9 +161,16 @@ mod tests {
             genres: genres.iter().map(|genre| genre.to_string()).collect(),
             poster_url: None,
         };
-        let (films, skipped) =
-            merge_duplicates(vec![row(2, "7", &["Drama"]), row(3, "8", &["War"]), row(5, "tt7", &["Crime", "Drama"])]);
-        assert_eq!(films, vec![row(2, "7", &["Drama", "Crime"]), row(3, "8", &["War"])]);
-        assert_eq!(skipped, vec![SkippedRow::new(5, "tt0000007", Reason::Duplicate { first_line: 2 })]);
+        let at = |address: &str, row: Film| Film { poster_url: Some(address.to_owned()), ..row };
+        let (films, skipped) = merge_duplicates(vec![
+            row(2, "7", &["Drama"]),
+            at("first", row(3, "8", &["War"])),
+            at("late", row(5, "tt7", &["Crime", "Drama"])),
+            at("second", row(6, "8", &["War"])),
+        ]);
+        // The first address of a film counts, in whichever row it is.
+        assert_eq!(films, [at("late", row(2, "7", &["Drama", "Crime"])), at("first", row(3, "8", &["War"]))]);
+        let duplicate = |line, id, first_line| SkippedRow::new(line, id, Reason::Duplicate { first_line });
+        assert_eq!(skipped, [duplicate(5, "tt0000007", 2), duplicate(6, "tt0000008", 3)]);
     }
 }

@@ -25,6 +25,7 @@ pub use logs::{EpochRow, StepRow};
 use super::checkpoint::{Checkpoint, CheckpointError, Progress};
 use super::config::RunConfig;
 use super::history::Entry;
+use super::learner::Keep;
 use crate::files::{self, Disk, replace};
 use lock::lock;
 use logs::Log;
@@ -181,12 +182,13 @@ impl RunFolder {
         Ok(replace(&Disk, &path, text.as_bytes())?)
     }
 
-    /// Whether the disk has room for all checkpoints that the run keeps and the one being written, of `full` bytes, and for the best
-    /// and the one that replaces it, of `weights` bytes.
+    /// Whether the disk has room for all checkpoints that the run keeps and the one being written, and for the best and the one that
+    /// replaces it, where one takes `saved_bytes`.
     ///
     /// # Errors
     /// [`RunFolderError::NoSpace`], and [`RunFolderError::Unwritable`] where the system does not say.
-    pub fn check_space(&self, full: u64, weights: u64) -> Result<(), RunFolderError> {
+    pub fn check_space(&self, saved_bytes: impl Fn(Keep) -> u64) -> Result<(), RunFolderError> {
+        let (full, weights) = (saved_bytes(Keep::Everything), saved_bytes(Keep::Weights));
         let free = files::free_space(&self.path).map_err(|cause| unwritable(&self.path, cause))?;
         let size = |path: PathBuf| fs::metadata(path).map_or(0, |file| file.len());
         let there: u64 = checkpoints::all(&self.path).into_iter().map(size).sum();
@@ -424,15 +426,23 @@ mod tests {
     fn a_disk_without_room_is_refused_before_the_run() {
         let folder = tempfile::tempdir().unwrap();
         let run = RunFolder::create(folder.path(), &RunConfig::default()).unwrap();
-        run.check_space(1000, 100).unwrap();
+        let sizes = |full, weights| {
+            move |keep| match keep {
+                Keep::Everything => full,
+                Keep::Weights => weights,
+            }
+        };
+        run.check_space(sizes(1000, 100)).unwrap();
         let free = files::free_space(folder.path()).unwrap();
-        let error = run.check_space(free / 3, 0).unwrap_err();
+        let error = run.check_space(sizes(free / 3, 0)).unwrap_err();
         assert!(matches!(&error, RunFolderError::NoSpace { needed, .. } if *needed == free / 3 * 4), "{error}");
         assert!(error.to_string().contains("--run"), "{error}");
         // What is there already need not be found once more.
         fs::write(last_checkpoint(folder.path()), [0; 900]).unwrap();
         fs::write(best_checkpoint(folder.path()), [0; 50]).unwrap();
-        let RunFolderError::NoSpace { needed, .. } = run.check_space(1 << 60, 1 << 50).unwrap_err() else { panic!() };
+        let RunFolderError::NoSpace { needed, .. } = run.check_space(sizes(1 << 60, 1 << 50)).unwrap_err() else {
+            panic!()
+        };
         assert_eq!(needed, (4 << 60) - 900 + (2 << 50) - 50);
     }
 

@@ -205,7 +205,7 @@ impl<D: Device> Trainer<D> {
         stop: &AtomicBool,
         watch: &mut dyn FnMut(Event<'_>),
     ) -> Result<Ending, TrainingError> {
-        folder.check_space(self.learner.saved_bytes(Keep::Everything), self.learner.saved_bytes(Keep::Weights))?;
+        folder.check_space(|keep| self.learner.saved_bytes(keep))?;
         self.save_what_to_go_back_to(folder)?;
         while self.progress.epoch < self.config.epochs {
             let began = Instant::now();

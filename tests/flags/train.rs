@@ -225,7 +225,8 @@ fn the_layer_table_follows_its_flags() {
 #[test]
 fn device_and_precision_are_those_that_compute() {
     let place = Place::with_posters();
-    place.run_to(0, SIMULATED);
+    let told = place.run_to(0, SIMULATED).stderr;
+    assert!(told.contains(" files of kernels compiled in ") && !told.contains("the driver keeps"), "{told}");
     let (config, devices) = settings(&place.at("runs/run"));
     assert_eq!((config.device, config.precision, config.max_steps), (DeviceChoice::Sim, Precision::Tf32, Some(0)));
     assert_eq!(devices.len(), 1);
@@ -260,4 +261,9 @@ fn posters_are_mapped_or_read_as_asked() {
         let found = maps(&place, &format!("{LONG} --run {name} {words}"), "posters.safetensors", at_work);
         assert_eq!(found, is_mapped, "`{words}`");
     }
+    // And so are those that the run draws itself.
+    let drawn = "train --image-size 32 --batch 4 --device cpu --epochs 1000 --run drawn --io read";
+    let run = place.at("runs/drawn");
+    let at_work = || run.join("steps.csv").exists() && !steps(&run).is_empty();
+    assert!(!maps(&place, drawn, "drawn/posters.safetensors", at_work));
 }

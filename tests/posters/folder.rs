@@ -73,10 +73,13 @@ fn nothing_outside_the_folder_is_touched_and_a_pipe_never_opened() {
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     symlink("8.jpg", root.join("9.jpg")).unwrap();
     fs::create_dir(root.join("10.jpg")).unwrap();
+    fs::create_dir(root.join("sub")).unwrap();
+    symlink("../real.jpg", root.join("sub/11.jpg")).unwrap(); // out of its own folder, and inside the whole
 
     let folder = PosterFolder::index(root, Links::Inside).unwrap();
-    let all: Vec<_> = (1..=10).map(|id| found(&folder, &id.to_string())).collect();
-    assert_eq!(all, [None, None, None, Some("4.jpg"), None, None, None, None, None, None]);
+    let all: Vec<_> = (1..=11).map(|id| found(&folder, &id.to_string())).collect();
+    let expected = [None, None, None, Some("4.jpg"), None, None, None, None, None, None, Some("sub/11.jpg")];
+    assert_eq!(all, expected);
     let refusal = |path: &Path| posters::read(path).unwrap_err().to_string();
     assert!(refusal(&pipe).contains("it is a pipe or a device"), "{}", refusal(&pipe));
     assert!(refusal(Path::new("/dev/zero")).contains("it is a pipe or a device"));
