@@ -95,6 +95,8 @@ fn the_summary_counts_the_papers_parameters() {
     assert_eq!(code, 0);
     for line in [
         "conv1_conv           Conv2D                  75 x 75 x 64       9,472  frozen",
+        "conv1_bn             BatchNormalization      75 x 75 x 64         256  frozen",
+        "conv1_relu           Activation              75 x 75 x 64           0",
         "max_pool             GlobalMaxPooling2D              2048           0",
         "head_1024            Dense                           1024   2,098,176",
         "parameters     25,817,991",

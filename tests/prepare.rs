@@ -304,6 +304,17 @@ fn counting_is_strict_where_that_is_asked() {
     }
 }
 
+/// The films of the file would be dealt otherwise than those that were counted.
+#[test]
+fn the_command_that_is_suggested_behind_counts_has_their_split() {
+    let bench = Bench::new("Id,Genre\n1,Drama\n2,War\n");
+    for (split, told) in [("", ""), ("--split id", ""), ("--split paper", " --split paper")] {
+        let (code, _, stderr) = bench.run(&format!("--labels-only --genres Drama {split}"));
+        let next = format!(" prepare --labels labels.csv --posters DIR --out posters.safetensors{told}\n");
+        assert!(code == 0 && stderr.ends_with(&next), "`{split}`: {stderr}");
+    }
+}
+
 /// An image is a placeholder where three films have it, and not where one film has it thrice.
 #[test]
 fn copies_of_a_films_poster_are_no_placeholder() {

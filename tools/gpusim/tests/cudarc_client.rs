@@ -33,8 +33,27 @@ fn the_device_says_what_it_is() {
     assert!(context.name().unwrap().contains("gpusim"));
     assert_eq!(context.compute_capability().unwrap(), (8, 0));
     assert_eq!(context.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_WARP_SIZE).unwrap(), 32);
-    assert!(context.total_mem().unwrap() > 1 << 30);
+    assert_eq!(context.total_mem().unwrap(), 80 << 30);
     assert!(context.has_async_alloc());
+    // An A100's data sheet, and what CUDA's guide says of its capability.
+    use sys::CUdevice_attribute::*;
+    for (attribute, expected) in [
+        (CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK, 1024),
+        (CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR, 2048),
+        (CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR, 32),
+        (CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 108),
+        (CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK, 64 << 10),
+        (CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR, 64 << 10),
+        (CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK, 48 << 10),
+        (CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, 163 << 10),
+        (CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR, 164 << 10),
+        (CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, 40 << 20),
+        (CU_DEVICE_ATTRIBUTE_CLOCK_RATE, 1_410_000),
+        (CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH, 5120),
+        (CU_DEVICE_ATTRIBUTE_SINGLE_TO_DOUBLE_PRECISION_PERF_RATIO, 2),
+    ] {
+        assert_eq!(context.attribute(attribute).unwrap(), expected, "{attribute:?}");
+    }
 }
 
 #[test]
@@ -47,6 +66,27 @@ fn memory_goes_there_and_back() {
     let back = stream.clone_dtoh(&other).unwrap();
     assert_eq!(back[..10], host[10..20]);
     assert!(back[10..].iter().all(|&x| x == 0.0));
+}
+
+#[test]
+fn memory_is_what_the_gpu_has_and_goes_back_as_it_came() {
+    // A context of its own: other tests capture in the primary one.
+    driver::open(|| {});
+    let context = CudaContext::new_non_primary(0, 0).unwrap();
+    context.bind_to_thread().unwrap();
+    let done = |result: CUresult| assert_eq!(result, CUresult::CUDA_SUCCESS);
+    let (mut device, mut managed, mut none, mut free, mut total) = (0, 0, 0, 0, 0);
+    // SAFETY: plain calls with places of ours; nobody uses the memory.
+    unsafe {
+        done(sys::cuMemAlloc_v2(&raw mut device, 64 << 20));
+        done(sys::cuMemGetInfo_v2(&raw mut free, &raw mut total));
+        assert!(total == 80 << 30 && free <= total - (64 << 20), "{free} of {total}");
+        assert_eq!(sys::cuMemAlloc_v2(&raw mut none, total), CUresult::CUDA_ERROR_OUT_OF_MEMORY);
+        done(sys::cuMemAllocManaged(&raw mut managed, 64, 1));
+        assert_eq!(sys::cuMemFreeHost(managed as *mut _), CUresult::CUDA_ERROR_INVALID_VALUE);
+        done(sys::cuMemFree_v2(managed));
+        done(sys::cuMemFree_v2(device));
+    }
 }
 
 #[test]
@@ -363,7 +403,10 @@ fn functions_have_attributes_and_an_occupancy() {
     sum.set_attribute(MAX_DYNAMIC, 100 << 10).unwrap();
     assert_eq!(sum.get_attribute(MAX_DYNAMIC).unwrap(), 100 << 10);
     assert!(sum.set_attribute(MAX_DYNAMIC, 1 << 20).is_err());
-    assert_eq!(sum.occupancy_max_active_blocks_per_multiprocessor(256, 80 << 10, None).unwrap(), 2);
+    let resident = |threads, shared| sum.occupancy_max_active_blocks_per_multiprocessor(threads, shared, None).unwrap();
+    // 164 KiB are there, of which a block can have 163; and it can have 1024 threads.
+    assert_eq!([resident(256, 80 << 10), resident(256, 163 << 10), resident(256, (163 << 10) + 1)], [2, 1, 0]);
+    assert_eq!([resident(1024, 0), resident(1025, 0)], [1, 0]);
 }
 
 #[test]

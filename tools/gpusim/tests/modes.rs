@@ -7,6 +7,7 @@ use cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 use gpusim::exec::BlockOrder;
 use gpusim::simulator::{Arguments, Simulator};
+use std::process::Command;
 
 /// `first`: the block that draws number 0 writes its index, as a kernel does that takes the first to begin for block 0.
 /// `masked`: copies nothing but zeros, from address 16.
@@ -73,7 +74,7 @@ fn a_kernel_that_depends_on_the_order_of_blocks_shows_it() {
 #[test]
 fn the_environment_chooses() {
     driver::open(|| {
-        // SAFETY: before the driver is there, and no other test reads the environment.
+        // SAFETY: before the driver is there, and the other test that uses the environment does so by std, which has a lock for it.
         unsafe {
             std::env::set_var("GPUSIM_TENSOR_SUMS", "truncated");
             std::env::set_var("GPUSIM_BLOCK_ORDER", "reversed");
@@ -99,4 +100,36 @@ fn the_environment_chooses() {
     // SAFETY: it has no arguments.
     unsafe { stream.launch_builder(&masked).launch(config(1, 1)) }.unwrap();
     stream.synchronize().unwrap();
+}
+
+/// In a process whose environment says something.
+#[test]
+#[ignore = "a part of the next one"]
+fn the_driver_begins() {
+    driver::open(|| {});
+    cudarc::driver::result::init().unwrap();
+}
+
+#[test]
+fn a_value_that_a_variable_cannot_have_is_refused_by_name() {
+    let begun = |variable: &str, value: &str| {
+        let mut test = Command::new(std::env::current_exe().unwrap());
+        test.args(["--exact", "the_driver_begins", "--ignored"]).env(variable, value).output().unwrap()
+    };
+    for (variable, may_be) in [
+        ("GPUSIM_TENSOR_SUMS", "is unknown; it may be truncated"),
+        ("GPUSIM_BLOCK_ORDER", "is unknown; it may be reversed, or a number: the seed of a shuffle"),
+        ("GPUSIM_STREAMS", "is unknown; it may be late"),
+        ("GPUSIM_MASKED_COPIES", "is unknown; it may be anywhere"),
+        ("GPUSIM_PROCESSOR", "is unknown; it may be baseline or avx2"),
+        ("GPUSIM_GPU", "is not one of A100, RTX 4090, H100, B200"),
+        ("GPUSIM_PTX", "is not a version such as 7.4"),
+    ] {
+        let (refused, said) = (begun(variable, "other"), format!("gpusim: {variable}=other {may_be}\n"));
+        let stderr = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && stderr.contains(&said), "{variable}: {stderr}");
+    }
+    for value in ["baseline", ""] {
+        assert!(begun("GPUSIM_PROCESSOR", value).status.success(), "{value}");
+    }
 }

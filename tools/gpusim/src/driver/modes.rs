@@ -1,7 +1,7 @@
 //! What hardware does in its own way or leaves open, and the simulation can do in several: chosen by the environment.
 
 use super::{Answer, Code, report};
-use crate::exec::{BlockOrder, TensorSums};
+use crate::exec::{BlockOrder, TensorSums, is_processor};
 
 /// The ways that were chosen.
 pub(super) struct Modes {
@@ -25,6 +25,8 @@ impl Modes {
         })?;
         let late = choice("GPUSIM_STREAMS", "late", |word| (word == "late").then_some(true))?;
         let masked = choice("GPUSIM_MASKED_COPIES", "anywhere", |word| (word == "anywhere").then_some(true))?;
+        // Read where loops are chosen, by whoever runs a kernel; here it is only looked at.
+        choice("GPUSIM_PROCESSOR", "baseline or avx2", |word| is_processor(word).then_some(()))?;
         let (sums, order) = (sums.unwrap_or_default(), order.unwrap_or_default());
         Ok(Self { sums, order, late: late.unwrap_or_default(), masked_anywhere: masked.unwrap_or_default() })
     }

@@ -38,6 +38,7 @@ mod wgmma;
 
 pub use block_order::BlockOrder;
 pub use launch::{Launch, Setup};
+pub(crate) use processor::is_processor;
 pub use tensor_sums::TensorSums;
 
 use crate::fault::{Fault, Kind};

@@ -23,14 +23,24 @@ fn level() -> Level {
     *LEVEL.get_or_init(|| limited(std::env::var("GPUSIM_PROCESSOR").as_deref().ok(), detected()))
 }
 
+/// The most that a `value` of the variable allows; none for one that it can't have.
+fn named(value: &str) -> Option<Level> {
+    match value {
+        "baseline" => Some(Level::Baseline),
+        #[cfg(target_arch = "x86_64")]
+        "avx2" => Some(Level::Avx2),
+        _ => None,
+    }
+}
+
+/// Whether `GPUSIM_PROCESSOR` may have this value.
+pub(crate) fn is_processor(value: &str) -> bool {
+    named(value).is_some()
+}
+
 /// As much of what is `there` as the variable's `value` allows.
 fn limited(value: Option<&str>, there: Level) -> Level {
-    match value {
-        Some("baseline") => Level::Baseline,
-        #[cfg(target_arch = "x86_64")]
-        Some("avx2") => there.min(Level::Avx2),
-        _ => there,
-    }
+    value.and_then(named).map_or(there, |most| there.min(most))
 }
 
 fn detected() -> Level {
