@@ -1,5 +1,7 @@
 //! The command as a user meets it: what it prints, where, and with which exit code it refuses what.
 
+#[path = "support/runs.rs"]
+mod runs;
 #[path = "cli/told.rs"]
 mod told;
 

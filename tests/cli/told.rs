@@ -1,5 +1,6 @@
 //! What a run tells while it trains, against what it leaves behind: the same numbers, to the last digit shown.
 
+use crate::runs::rows;
 use crate::{in_trained, posters, run, train, trained};
 use onesheet::data::Split;
 use onesheet::data::tensor_file::TensorFile;
@@ -7,13 +8,7 @@ use onesheet::training::config::{DeviceChoice, RunConfig};
 use onesheet::training::run_folder::{EpochRow, StepRow};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::Path;
 use tempfile::TempDir;
-
-/// The rows of a log of a run.
-fn rows<R: serde::de::DeserializeOwned>(path: &Path) -> Vec<R> {
-    csv::Reader::from_path(path).unwrap().deserialize().collect::<Result<_, _>>().unwrap()
-}
 
 /// Numbers as a reader of JSON has them, who drops a last digit here and there.
 fn as_json(value: impl serde::Serialize) -> Value {

@@ -5,6 +5,8 @@
 mod by_hand;
 mod losses;
 mod posters;
+#[path = "../support/runs.rs"]
+mod runs;
 
 use by_hand::{Expected, State};
 use onesheet::data::Split;
@@ -17,6 +19,7 @@ use onesheet::training::config::{ClassWeights, OnBadNumbers, Pixels, RunConfig};
 use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint, last_checkpoint};
 use onesheet::training::trainer::{Ending, Event, Trainer};
 use posters::{GENRES, Posters, SIDE};
+use runs::rows;
 use std::fmt::Debug;
 use std::path::Path;
 use std::rc::Rc;
@@ -170,11 +173,6 @@ fn events(config: &RunConfig, posters: &Posters, expected: &Expected) -> Vec<Str
         }
     }
     told
-}
-
-fn rows<R: serde::de::DeserializeOwned>(path: &Path) -> Vec<R> {
-    // A log without a row is an empty file.
-    csv::Reader::from_path(path).unwrap().deserialize().collect::<Result<_, _>>().unwrap()
 }
 
 /// Compares a checkpoint with a state: every tensor, and everything it says.
