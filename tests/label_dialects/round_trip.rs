@@ -48,8 +48,8 @@ proptest! {
         encode in prop::sample::select(&ENCODINGS[..]),
         names in prop::sample::select(&[["imdbId", "Genre"], ["tconst", "genres"], ["Id", "Genre"], ["file_name", "labels"]][..]),
     ) {
-        // Spellings of one genre would be merged.
-        let mut keys = HashSet::new();
+        // Spellings of one genre would be merged, and these words say that a film has none.
+        let mut keys = HashSet::from(["nan", "none", "null"].map(String::from));
         let genres: Vec<String> =
             genres.into_iter().filter(|genre| keys.insert(genre.to_lowercase().replace('-', ""))).collect();
         // Each genre alone once, so that no separator is in doubt.
