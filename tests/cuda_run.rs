@@ -41,6 +41,7 @@ fn losses(folder: &Path, device: &str, precision: &str, steps: u64) -> Vec<f64> 
     for line in [" files of kernels compiled in ", "first step done "] {
         assert_eq!(told.contains(line), device != "cpu", "{line:?}: {told}");
     }
+    assert!(!told.contains("first step done 0.0 s"), "the clock starts with the program: {told}");
     let rows = csv::Reader::from_path(run.join("steps.csv")).unwrap().into_deserialize::<StepRow>();
     let losses: Vec<f64> = rows.map(|row| row.unwrap().loss).collect();
     assert_eq!(losses.len() as u64, steps);

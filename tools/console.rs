@@ -101,9 +101,9 @@ pub fn start_clock() {
     STARTED.get_or_init(Instant::now);
 }
 
-/// Time since the start of the program.
+/// Time since the start of the program, which [`start_clock`] remembers.
 pub fn since_start() -> Duration {
-    STARTED.get_or_init(Instant::now).elapsed()
+    STARTED.get().map_or(Duration::ZERO, Instant::elapsed)
 }
 
 /// This program as it was called, so that the commands it suggests can be typed as they stand: `onesheet` where it is on the

@@ -3,6 +3,7 @@
 use super::trainer::Event;
 use crate::device::{Device, DeviceError, Measured};
 use crate::profile::{Profile, ProfileError};
+use std::cmp::Ordering;
 use std::rc::Rc;
 
 /// Steps that come before the first that is measured: they load kernels and find memory.
@@ -33,14 +34,17 @@ impl<D: Device> Profiling<D> {
         match event {
             Event::Step { .. } => {
                 self.seen += 1;
-                if self.seen > WARM_UP {
-                    let launches = self.take();
-                    self.steps.extend((!launches.is_empty()).then_some(launches));
-                }
-                if self.seen == WARM_UP
-                    && let Some(profiler) = self.device.profiler()
-                {
-                    profiler.start();
+                match self.seen.cmp(&WARM_UP) {
+                    Ordering::Less => {}
+                    Ordering::Equal => {
+                        if let Some(profiler) = self.device.profiler() {
+                            profiler.start();
+                        }
+                    }
+                    Ordering::Greater => {
+                        let launches = self.take();
+                        self.steps.extend((!launches.is_empty()).then_some(launches));
+                    }
                 }
             }
             // No training step's.

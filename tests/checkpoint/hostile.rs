@@ -37,6 +37,27 @@ fn values_that_would_poison_a_model_are_refused_whatever_the_digests_say() {
     assert_eq!(Checkpoint::open(&path).unwrap().values("conv1_conv/kernel").unwrap()[3], -1.0);
 }
 
+/// The header is under no digest, so what it says of the table of digests is looked at by itself.
+#[test]
+fn digests_of_another_form_are_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c");
+    let (_, head) = safetensors::SafeTensors::read_metadata(saved()).unwrap();
+    let rows = head.info("digests").unwrap().shape[0];
+    let changes = [
+        (r#""digests":{"dtype":"U8""#.to_owned(), r#""digests":{"dtype":"I8""#.to_owned()),
+        (format!("[{rows},32]"), format!("[32,{rows}]")),
+    ];
+    for (written, instead) in changes {
+        let mut bytes = saved().to_vec();
+        let at = bytes.windows(written.len()).position(|window| window == written.as_bytes()).expect(&written);
+        bytes[at..][..instead.len()].copy_from_slice(instead.as_bytes());
+        fs::write(&path, bytes).unwrap();
+        let error = refused(&path);
+        assert!(matches!(error, CheckpointError::Damaged { .. }), "{instead}: {error}");
+    }
+}
+
 /// Opens a checkpoint whose settings were changed, with the digest that belongs to them.
 fn with_settings(change: impl FnOnce(&mut Metadata)) -> Result<Checkpoint, CheckpointError> {
     let folder = tempfile::tempdir().unwrap();

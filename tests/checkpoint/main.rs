@@ -172,11 +172,18 @@ fn every_truncation_is_refused() {
     let path = folder.path().join("c");
     save(&Disk, &path, 1).unwrap();
     let whole = fs::read(&path).unwrap();
+    let head = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap());
     for end in (0..whole.len()).step_by(37).chain(whole.len() - 40..whole.len()) {
         fs::write(&path, &whole[..end]).unwrap();
         let error = refused(&path);
         // Only the first nine bytes leave any doubt about what the file was.
-        assert!(end < 9 || matches!(error, CheckpointError::Truncated { .. }), "{end} bytes: {error}");
+        let CheckpointError::Truncated { found, expected, .. } = error else {
+            assert!(end < 9, "{end} bytes: {error}");
+            continue;
+        };
+        // Without its whole header nobody knows what follows it.
+        let known = if (end as u64) < head { head } else { whole.len() as u64 };
+        assert_eq!((found, expected), (end as u64, known));
     }
     fs::write(&path, [&whole[..], &[0]].concat()).unwrap();
     let CheckpointError::Truncated { found, expected, .. } = refused(&path) else { panic!("one byte too many") };
@@ -184,10 +191,24 @@ fn every_truncation_is_refused() {
 }
 
 #[test]
+fn a_header_of_more_than_sixteen_mebibytes_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c");
+    for (length, is_too_long) in [(16u64 << 20, false), ((16 << 20) + 1, true)] {
+        fs::write(&path, length.to_le_bytes()).unwrap();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(8 + length).unwrap();
+        let error = refused(&path);
+        assert_eq!(error.to_string().contains("a checkpoint's 16777216 at most"), is_too_long, "{length}: {error}");
+    }
+}
+
+#[test]
 fn foreign_files_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("c");
-    for junk in [&b"PK\x03\x04 a zip file of something"[..], b"", b"\x89HDF\r\n\x1a\n", &[0xff; 64]] {
+    // The last one begins as if a header of 1000 bytes followed, and none does.
+    let short = b"\xe8\x03\0\0\0\0\0\0no header";
+    for junk in [&b"PK\x03\x04 a zip file of something"[..], b"", b"\x89HDF\r\n\x1a\n", &[0xff; 64], short] {
         fs::write(&path, junk).unwrap();
         let error = refused(&path);
         assert!(matches!(error, CheckpointError::NotSafetensors { .. }), "{error}");

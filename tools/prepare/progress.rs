@@ -54,8 +54,10 @@ mod tests {
         let mut progress = Progress::new(Console { quiet: true });
         let mut lines = Vec::new();
         for stage in ["comparing posters", "writing posters"] {
-            lines.extend((1..=25).filter_map(|done| progress.advance(stage, done, 25)));
-            assert!(progress.bar.is_finished());
+            for done in 1..=25 {
+                lines.extend(progress.advance(stage, done, 25));
+                assert_eq!(progress.bar.is_finished(), done == 25, "{stage}, {done}");
+            }
         }
         lines.extend((1..=3).filter_map(|done| progress.advance("fetching posters", done, 3)));
         assert_eq!(progress.bar.position(), 3);

@@ -109,7 +109,7 @@ impl Log {
     pub fn keep<R: Serialize + DeserializeOwned>(&mut self, keep: impl Fn(&R) -> bool) -> Result<(), RunFolderError> {
         let unreadable = |cause: csv::Error| RunFolderError::Log { path: self.path.clone(), cause };
         let text = fs::read(&self.path).map_err(|error| unreadable(error.into()))?;
-        let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let whole = text.iter().rposition(|&byte| byte == b'\n').unwrap_or(0);
         let mut kept = csv::Writer::from_writer(Vec::new());
         for row in csv::Reader::from_reader(&text[..whole]).deserialize() {
             let row: R = row.map_err(unreadable)?;
