@@ -6,7 +6,8 @@
 
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Memory, PixelFormat, Placement};
-use onesheet::model::{Batch, Model, ModelConfig};
+use onesheet::model::{Batch, Model};
+use onesheet::network::{ModelConfig, resnet50};
 use onesheet::optim::Adam;
 use std::rc::Rc;
 use std::time::Instant;
@@ -18,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Cargo passes `--bench`.
     let images = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(32);
     let device = Rc::new(Cpu::new());
-    let mut model = Model::new(Rc::clone(&device), ModelConfig::resnet50(GENRES), 1)?;
+    let mut model = Model::new(Rc::clone(&device), ModelConfig::new(resnet50::NETWORK, GENRES), 1)?;
     let mut adam = Adam::new(&*device, model.architecture().weights)?;
     eprintln!("{}", device.name());
 

@@ -9,7 +9,8 @@ use onesheet::data::Split;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::Precision;
-use onesheet::model::{Extents, Model};
+use onesheet::model::Model;
+use onesheet::network::resnet50;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::{OnBadNumbers, RunConfig};
@@ -29,7 +30,7 @@ use tempfile::TempDir;
 
 /// A device that leaves a NaN in the gradients of step `bad`, once.
 fn spoilt(bad: Option<usize>, late: bool) -> Rc<Rounded> {
-    let layers = Extents::miniature().head.len() + 1;
+    let layers = resnet50::MINIATURE.head.len() + 1;
     let spoilt = bad.map(|step| ("dense_backward_weights", (step - 1) * layers));
     Rc::new(Rounded { inner: Cpu::new(), precision: Precision::F32, late, spoilt: Cell::new(spoilt) })
 }
@@ -50,7 +51,7 @@ fn run(
     mut on_rollback: impl FnMut(),
 ) -> (Result<Ending, TrainingError>, Told, Option<u64>) {
     let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
-    let mut trainer = Trainer::new(Rc::clone(device), config.clone(), Extents::miniature(), file).unwrap();
+    let mut trainer = Trainer::new(Rc::clone(device), config.clone(), resnet50::MINIATURE, file).unwrap();
     change(&mut trainer);
     let (mut folder, mut told) = (RunFolder::create(path, config).unwrap(), Told::default());
     let ending = trainer.run(&mut folder, &AtomicBool::new(false), &mut |event| match event {
@@ -122,7 +123,7 @@ fn every_second_step_may_be_bad_and_counts_in_no_mean() {
     let few = RunConfig { batch: 4, on_bad_numbers: OnBadNumbers::Skip, ..config(&posters(folder.path())) };
     let (device, path) = (spoilt(None, false), folder.path().join("run"));
     let file = Arc::new(TensorFile::open(few.data.as_deref().unwrap()).unwrap());
-    let mut trainer = Trainer::new(Rc::clone(&device), few.clone(), Extents::miniature(), file).unwrap();
+    let mut trainer = Trainer::new(Rc::clone(&device), few.clone(), resnet50::MINIATURE, file).unwrap();
     let mut run = RunFolder::create(&path, &few).unwrap();
     let ending = trainer.run(&mut run, &AtomicBool::new(false), &mut |event| {
         if let Event::Step { row, .. } = event {
@@ -146,7 +147,7 @@ fn every_second_step_may_be_bad_and_counts_in_no_mean() {
 fn answers_that_are_no_numbers_have_no_scores() {
     let folder = TempDir::new().unwrap();
     let config = config(&posters(folder.path()));
-    let mut trainer = runs::trainer(&config, Extents::miniature()).unwrap();
+    let mut trainer = runs::trainer(&config, resnet50::MINIATURE).unwrap();
     let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
     let ask = |model: &Model<Cpu>, goes_on: bool| {
         let (posters, mut told) = (file.indices(Split::Validation).into(), Vec::new());
@@ -178,7 +179,7 @@ fn steps_that_are_all_bad_end_the_run_however_it_is_set() {
     let skip = RunConfig { on_bad_numbers: OnBadNumbers::Skip, check_numerics: true, ..few };
     let path = folder.path().join("run");
     let file = Arc::new(TensorFile::open(skip.data.as_deref().unwrap()).unwrap());
-    let mut trainer = Trainer::new(spoilt(None, false), skip.clone(), Extents::miniature(), file).unwrap();
+    let mut trainer = Trainer::new(spoilt(None, false), skip.clone(), resnet50::MINIATURE, file).unwrap();
     poison(&mut trainer, "conv2_block1_1_conv/kernel");
     let mut run = RunFolder::create(&path, &skip).unwrap();
     let error = trainer.run(&mut run, &AtomicBool::new(false), &mut |_| {}).unwrap_err();

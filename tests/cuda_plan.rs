@@ -12,7 +12,8 @@ use counters::{Counted, Counters};
 use not_checked::not_checked;
 use onesheet::device::cuda::Precision;
 use onesheet::device::{Memory, PixelFormat, Placement};
-use onesheet::model::{Batch, Model, ModelConfig};
+use onesheet::model::{Batch, Model};
+use onesheet::network::{ModelConfig, resnet50};
 use onesheet::optim::Adam;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -27,7 +28,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 fn step(images: usize, size: usize) -> BTreeMap<String, Counted> {
     let _alone = ALONE.lock();
     let device = Rc::new(cuda::device(Precision::Bf16));
-    let config = ModelConfig { image_size: size, ..ModelConfig::resnet50(GENRES) };
+    let config = ModelConfig { image_size: size, ..ModelConfig::new(resnet50::NETWORK, GENRES) };
     let mut model = Model::new(Rc::clone(&device), config, 1).unwrap();
     let mut adam = Adam::new(&*device, model.architecture().weights).unwrap();
     let pixels: Vec<u8> = (0..images * size * size * 3).map(|i| (i * 37 % 251) as u8).collect();

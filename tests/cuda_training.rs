@@ -21,8 +21,8 @@ use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::{Cuda, Precision};
 use onesheet::device::reference::Reference;
 use onesheet::device::{Device, DeviceError, ImageKernels, ImageShape, Memory, Pass, PixelFormat, Placement, Storage};
-use onesheet::model::architecture::Place;
-use onesheet::model::{Batch, Extents, Model, ModelConfig, Posters, Trainable};
+use onesheet::model::{Batch, Model, Posters};
+use onesheet::network::{ModelConfig, Network, Place, Trainable, resnet50};
 use onesheet::ops::pool::Pooling;
 use onesheet::training::TrainingError;
 use onesheet::training::learner::Learner;
@@ -37,14 +37,14 @@ const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::
 const FORMAT: PixelFormat = PixelFormat { order: [2, 1, 0], scale: 1.0, shift: [-103.939, -116.779, -123.68] };
 
 /// Every kind of layer, with channels that the tensor cores' tiles take.
-fn small() -> Extents {
-    Extents { stem: 16, stages: vec![(8, 2), (16, 1)], head: vec![24] }
+fn small() -> Network {
+    Network { title: "a small network", base: |net| resnet50::base(net, 16, &[(8, 2), (16, 1)]), head: &[24] }
 }
 
-fn config(extents: Extents, image_size: usize) -> ModelConfig {
+fn config(network: Network, image_size: usize) -> ModelConfig {
     let (pooling, trainable) = (Pooling::Average, Trainable::All);
     let genres = GENRES;
-    ModelConfig { extents, image_size, genres, pooling, trainable, momentum: 0.9, zero_init_residual: false }
+    ModelConfig { network, image_size, genres, pooling, trainable, momentum: 0.9, zero_init_residual: false }
 }
 
 /// Posters and labels of one step.
@@ -104,7 +104,7 @@ fn check_losses(config: &ModelConfig, images: usize, steps: u64, rate: f64, tole
 
 #[test]
 fn a_miniature_learns_as_it_does_on_the_processor() {
-    check_losses(&config(Extents::miniature(), 21), 3, 6, 1e-5, [1e-4, 1e-3, 1e-3]);
+    check_losses(&config(resnet50::MINIATURE, 21), 3, 6, 1e-5, [1e-4, 1e-3, 1e-3]);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_small_network_learns_as_it_does_on_the_processor() {
 /// five percent, and a number that rounds the other way because its sum was taken in another order by up to three.
 #[test]
 fn the_full_network_learns_as_it_does_on_the_processor() {
-    check_losses(&config(Extents::resnet50(), 64), 4, 4, 1e-6, [1e-3, 1e-2, 5e-2]);
+    check_losses(&config(resnet50::NETWORK, 64), 4, 4, 1e-6, [1e-3, 1e-2, 5e-2]);
 }
 
 /// Twenty steps of the paper's start, at Keras's learning rate, each from the weights that the processor has then: what a free run
@@ -128,7 +128,7 @@ fn the_full_network_learns_as_it_does_on_the_processor() {
 #[test]
 #[ignore = "minutes; prints a table"]
 fn every_step_of_a_run_from_the_processors_weights() {
-    let config = config(Extents::resnet50(), 64);
+    let config = config(resnet50::NETWORK, 64);
     let cpu = Rc::new(Cpu::new());
     let mut learner = Learner::new(Rc::clone(&cpu), config.clone(), 7).unwrap();
     let mut followers = [Precision::F32, Precision::Bf16].map(|precision| {
@@ -208,8 +208,8 @@ fn check_gradients(
 
 #[test]
 fn gradients_are_the_references() {
-    for extents in [Extents::miniature(), small()] {
-        let (config, data) = (config(extents, 33), Data::draw(1, 4, 33));
+    for network in [resnet50::MINIATURE, small()] {
+        let (config, data) = (config(network, 33), Data::draw(1, 4, 33));
         let expected = gradients(Rc::new(Reference), &config, &data);
         check_gradients(Rc::new(cuda::device(Precision::F32)), &config, &data, &expected, 1e-4);
     }
@@ -217,8 +217,8 @@ fn gradients_are_the_references() {
 
 #[test]
 fn narrow_gradients_are_the_rounded_ones() {
-    for extents in [Extents::miniature(), small()] {
-        let (config, data) = (config(extents, 33), Data::draw(1, 4, 33));
+    for network in [resnet50::MINIATURE, small()] {
+        let (config, data) = (config(network, 33), Data::draw(1, 4, 33));
         for precision in [Precision::Tf32, Precision::Bf16] {
             let expected = gradients(oracle(precision), &config, &data);
             check_gradients(Rc::new(cuda::device(precision)), &config, &data, &expected, 1e-2);
@@ -322,7 +322,7 @@ fn complaints() -> String {
 
 #[test]
 fn a_captured_step_goes_before_its_kernels() {
-    let config = config(Extents::miniature(), 21);
+    let config = config(resnet50::MINIATURE, 21);
     // As in a run, nobody but the learner has the device, nor the kernels that were compiled for it.
     cuda::gpu();
     let device = Cuda::new(Precision::F32).unwrap();

@@ -15,8 +15,8 @@ use std::rc::Rc;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::reference::Reference;
 use onesheet::device::{Device, Placement};
-use onesheet::model::architecture::Place;
-use onesheet::model::{Architecture, Batch, Model, ModelConfig, NamedTensor, Posters, Trainable};
+use onesheet::model::{Batch, Model, Posters};
+use onesheet::network::{Architecture, ModelConfig, NamedTensor, Place, Trainable, resnet50};
 use onesheet::ops::pool::Pooling;
 use onesheet::optim::Adam;
 use onesheet::training::config::Pixels;
@@ -370,45 +370,45 @@ impl Rows {
 }
 
 fn max_pooling() -> ModelConfig {
-    ModelConfig { pooling: Pooling::Max, ..ModelConfig::resnet50(GENRES) }
+    ModelConfig { pooling: Pooling::Max, ..ModelConfig::new(resnet50::NETWORK, GENRES) }
 }
 
 fn last_40() -> ModelConfig {
-    ModelConfig { trainable: Trainable::Last(40), ..ModelConfig::resnet50(GENRES) }
+    ModelConfig { trainable: Trainable::Last(40), ..ModelConfig::new(resnet50::NETWORK, GENRES) }
 }
 
 #[test]
 fn layers_tensors_and_counts_are_kerass() {
     let table = LayerTable::read();
-    let ours = Architecture::new(&ModelConfig::resnet50(GENRES)).unwrap();
-    assert_eq!(ours.base_layers, table.base_layers);
-    assert_eq!(ours.layers.len(), table.layers.len());
-    for (ours, keras) in ours.layers.iter().zip(&table.layers) {
-        assert_eq!((&ours.name, ours.kind, &ours.output), (&keras.name, keras.kind.as_str(), &keras.output));
-        assert_eq!(ours.weights + ours.averages, keras.parameters, "parameters of {}", keras.name);
+    let architecture = Architecture::new(&ModelConfig::new(resnet50::NETWORK, GENRES)).unwrap();
+    assert_eq!(architecture.base_layers, table.base_layers);
+    assert_eq!(architecture.layers.len(), table.layers.len());
+    for (ours, keras) in architecture.layers.iter().zip(&table.layers) {
+        assert_eq!((&ours.name, ours.kind(), &ours.output), (&keras.name, keras.kind.as_str(), &keras.output));
+        assert_eq!(architecture.parameters_of(ours), keras.parameters, "parameters of {}", keras.name);
     }
     let tensors = |row: &LayerRow| {
         let named = row.tensors.iter().map(|(kind, shape)| (format!("{}/{kind}", row.name), shape.clone()));
         named.collect::<Vec<_>>()
     };
     let keras: Vec<_> = table.layers.iter().flat_map(tensors).collect();
-    let ours_named: Vec<_> = ours.tensors.iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
+    let ours_named: Vec<_> = architecture.tensors.iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
     assert_eq!(ours_named, keras);
-    assert_eq!(ours.total_parameters(), table.parameters.total);
-    assert_eq!(ours.trainable_parameters(), table.parameters.trainable);
+    assert_eq!(architecture.total_parameters(), table.parameters.total);
+    assert_eq!(architecture.trainable_parameters(), table.parameters.trainable);
     assert_eq!(Architecture::new(&last_40()).unwrap().trainable_parameters(), table.parameters.trainable_last_40);
 }
 
 #[test]
 fn the_processor_infers_as_keras_does() {
-    let subject = Subject::new(Cpu::new(), ModelConfig::resnet50(GENRES), FLOAT32);
+    let subject = Subject::new(Cpu::new(), ModelConfig::new(resnet50::NETWORK, GENRES), FLOAT32);
     subject.check_inference("inference.logits");
     Subject::new(Cpu::new(), max_pooling(), FLOAT32).check_inference("inference_max_pool.logits");
 }
 
 #[test]
 fn the_processor_trains_as_keras_does() {
-    Subject::new(Cpu::new(), ModelConfig::resnet50(GENRES), FLOAT32).check_training();
+    Subject::new(Cpu::new(), ModelConfig::new(resnet50::NETWORK, GENRES), FLOAT32).check_training();
 }
 
 #[test]
@@ -419,7 +419,7 @@ fn the_processor_fine_tunes_as_keras_does() {
 /// One bias of 64 in the middle of the network, off by a twentieth, is seen in the outputs.
 #[test]
 fn a_small_mistake_is_noticed() {
-    let mut subject = Subject::new(Cpu::new(), ModelConfig::resnet50(GENRES), FLOAT32);
+    let mut subject = Subject::new(Cpu::new(), ModelConfig::new(resnet50::NETWORK, GENRES), FLOAT32);
     let (number, tensor) = subject.tensor("conv3_block2_2_bn/beta");
     let tensor = tensor.clone();
     let mut values = initial(number, &tensor.name, &tensor.shape);
@@ -432,14 +432,14 @@ fn a_small_mistake_is_noticed() {
 /// In double precision no ReLU decides by rounding, and every sampled gradient must agree to nine digits.
 #[test]
 fn the_reference_takes_the_same_first_step_to_nine_digits() {
-    Subject::new(Reference, ModelConfig::resnet50(GENRES), FLOAT64).check_first_step();
+    Subject::new(Reference, ModelConfig::new(resnet50::NETWORK, GENRES), FLOAT64).check_first_step();
 }
 
 #[test]
 #[ignore = "plain loops over the whole network take minutes"]
 fn the_reference_agrees_with_keras_to_nine_digits() {
-    Subject::new(Reference, ModelConfig::resnet50(GENRES), FLOAT64).check_inference("inference.logits");
+    Subject::new(Reference, ModelConfig::new(resnet50::NETWORK, GENRES), FLOAT64).check_inference("inference.logits");
     Subject::new(Reference, max_pooling(), FLOAT64).check_inference("inference_max_pool.logits");
     Subject::new(Reference, last_40(), FLOAT64).check_last_40();
-    Subject::new(Reference, ModelConfig::resnet50(GENRES), FLOAT64).check_training();
+    Subject::new(Reference, ModelConfig::new(resnet50::NETWORK, GENRES), FLOAT64).check_training();
 }

@@ -8,10 +8,11 @@ use onesheet::device::adam::OUTCOME;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::Precision;
 use onesheet::device::{Device, Memory, Pass, PixelFormat, Placement, Real, Storage};
-use onesheet::model::architecture::{NamedTensor, Place};
-use onesheet::model::{Architecture, Batch, Extents, Model, ModelConfig, Outcome, Trainable};
+use onesheet::model::{Batch, Model, Outcome};
+use onesheet::network::{ModelConfig, NamedTensor, Place, Trainable, resnet50};
 use onesheet::ops::pool::Pooling;
 use onesheet::optim::Adam;
+use onesheet::plan::Work;
 use onesheet::tensor::Tensor;
 use onesheet::training::TrainingError;
 use onesheet::training::learner::Learner;
@@ -27,8 +28,8 @@ const FORMAT: PixelFormat = PixelFormat { order: [2, 1, 0], scale: 1.0 / 255.0, 
 
 fn config() -> ModelConfig {
     let (pooling, trainable) = (Pooling::Average, Trainable::All);
-    let (extents, image_size, genres) = (Extents::miniature(), SIDE, GENRES);
-    ModelConfig { extents, image_size, genres, pooling, trainable, momentum: 0.9, zero_init_residual: false }
+    let (network, image_size, genres) = (resnet50::MINIATURE, SIDE, GENRES);
+    ModelConfig { network, image_size, genres, pooling, trainable, momentum: 0.9, zero_init_residual: false }
 }
 
 fn pixels<D: Device>(device: &D) -> D::Pixels {
@@ -252,20 +253,18 @@ fn the_first_layer_with_a_bad_result_is_named() {
 }
 
 /// Layers in the order in which their parameters' gradients are found, by the kernels that find them.
-fn backward_order(architecture: &Architecture) -> Vec<(&'static str, String, &'static str)> {
-    let layers = architecture.layers.iter().rev().map(|layer| layer.name.clone());
-    let heads = layers.filter(|name| name == "genres" || name.starts_with("head_"));
-    let mut order: Vec<_> = heads.map(|name| ("dense_backward_weights", name, "the gradient of its bias")).collect();
-    let stem = [&architecture.stem].into_iter();
-    let blocks = architecture
-        .blocks
-        .iter()
-        .flat_map(|block| block.projection.iter().chain([&block.reduce, &block.spatial, &block.expand]));
-    let pairs: Vec<_> = stem.chain(blocks).collect();
-    for pair in pairs.into_iter().rev() {
-        let [conv, norm] = pair.layers.map(|at| architecture.layers[at].name.clone());
-        order.push(("batch_norm_backward_finalise", norm, "the gradient of its beta"));
-        order.push(("conv_backward_weights", conv, "the gradient of its kernel"));
+fn backward_order(model: &Model<impl Device>) -> Vec<(&'static str, String, &'static str)> {
+    let name = |at: usize| model.architecture().layers[at].name.clone();
+    let mut order = Vec::new();
+    for step in model.plan().steps().iter().rev() {
+        match step.work {
+            Work::Dense(_) => order.push(("dense_backward_weights", name(step.output()), "the gradient of its bias")),
+            Work::ConvNorm { layers: [conv, norm], .. } => {
+                order.push(("batch_norm_backward_finalise", name(norm), "the gradient of its beta"));
+                order.push(("conv_backward_weights", name(conv), "the gradient of its kernel"));
+            }
+            _ => {}
+        }
     }
     order
 }
@@ -275,7 +274,7 @@ fn backward_order(architecture: &Architecture) -> Vec<(&'static str, String, &'s
 fn the_layer_whose_gradient_is_bad_is_named() {
     let device = Rounded { inner: Cpu::new(), precision: Precision::F32, late: false, spoilt: Cell::default() };
     let mut network = Network::new(device, config());
-    let order = backward_order(network.model.architecture());
+    let order = backward_order(&network.model);
     assert_eq!(order.len(), 2 + 2 * 12);
     for (at, (kernel, layer, tensor)) in order.iter().enumerate() {
         let calls = order[..at].iter().filter(|(earlier, _, _)| earlier == kernel).count();

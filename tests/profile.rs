@@ -10,7 +10,7 @@ use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::{Cuda, Precision};
 use onesheet::device::{ConvShape, DenseShape, Measured, Memory, Pass, PixelFormat, Placement};
-use onesheet::model::{Architecture, Extents, ModelConfig};
+use onesheet::network::{Architecture, ModelConfig, Network, resnet50};
 use onesheet::ops::pool::Pooling;
 use onesheet::profile::{Profile, ProfileError};
 use onesheet::training::config::RunConfig;
@@ -31,8 +31,8 @@ const BATCH: usize = 8;
 const SIDE: usize = 32;
 
 /// Every kind of layer and junction, with channels that tensor cores take.
-fn extents() -> Extents {
-    Extents { stem: 16, stages: vec![(8, 2), (16, 1)], head: vec![24] }
+fn network() -> Network {
+    Network { title: "a small network", base: |net| resnet50::base(net, 16, &[(8, 2), (16, 1)]), head: &[24] }
 }
 
 /// What a profile of a training step of this network must have, whatever the device: every layer that computes, under its own
@@ -87,7 +87,7 @@ fn config(posters: &Path, max_steps: u64) -> RunConfig {
 fn run(path: &Path, config: &RunConfig, profiled: bool) -> (Vec<u8>, Vec<f64>, Option<Result<Profile, ProfileError>>) {
     let device = Rc::new(Cpu::new());
     let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
-    let mut trainer = Trainer::new(Rc::clone(&device), config.clone(), extents(), file).unwrap();
+    let mut trainer = Trainer::new(Rc::clone(&device), config.clone(), network(), file).unwrap();
     let mut folder = RunFolder::create(path, config).unwrap();
     let mut profiling = profiled.then(|| Profiling::new(device));
     if profiled {
@@ -121,7 +121,7 @@ fn a_run_on_the_processor_is_measured_and_stays_the_same() {
 
     let profile = profile.unwrap().unwrap();
     assert!(profile.to_string().contains("each measured 8 times"), "{profile}");
-    let architecture = Architecture::new(&config.model(extents(), GENRES)).unwrap();
+    let architecture = Architecture::new(&config.model(network(), GENRES)).unwrap();
     check_places(profile.launches(), &architecture);
     let flops = |kernels: &[&str]| -> u64 {
         let launches = profile.launches().iter().filter(|launch| kernels.contains(&launch.kernel));
@@ -177,7 +177,8 @@ struct OnCuda {
 impl OnCuda {
     fn new(precision: Precision) -> Self {
         let device = Rc::new(cuda::device(precision));
-        let config = ModelConfig { extents: extents(), image_size: SIDE, ..ModelConfig::resnet50(GENRES) };
+        let config =
+            ModelConfig { network: network(), image_size: SIDE, ..ModelConfig::new(resnet50::NETWORK, GENRES) };
         let learner = Learner::new(Rc::clone(&device), config, 5).unwrap();
         OnCuda { device, learner }
     }
@@ -248,9 +249,14 @@ fn steps_on_cuda_are_measured_as_planned_and_stay_the_same() {
 #[test]
 fn inference_is_measured_on_the_processor() {
     use onesheet::model::{Model, Posters};
+    use onesheet::network::resnet50;
     let device = Rc::new(Cpu::new());
-    let config =
-        ModelConfig { extents: extents(), image_size: SIDE, pooling: Pooling::Max, ..ModelConfig::resnet50(GENRES) };
+    let config = ModelConfig {
+        network: network(),
+        image_size: SIDE,
+        pooling: Pooling::Max,
+        ..ModelConfig::new(resnet50::NETWORK, GENRES)
+    };
     let model = Model::new(Rc::clone(&device), config, 5).unwrap();
     let pixels = vec![100; BATCH * SIDE * SIDE * 3];
     let format = PixelFormat { order: [0, 1, 2], scale: 1.0, shift: [0.0; 3] };

@@ -1,8 +1,9 @@
 //! What a run starts from: its own kind of checkpoints, verified, with or without their heads.
 
 use onesheet::device::cpu::Cpu;
-use onesheet::model::import::ImportError;
-use onesheet::model::{Extents, Model, ModelConfig};
+use onesheet::model::Model;
+use onesheet::network::import::ImportError;
+use onesheet::network::{ModelConfig, Network, resnet50};
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::{Checkpoint, CheckpointError, Metadata, Progress};
 use onesheet::training::config::{Pixels, RunConfig};
@@ -22,7 +23,7 @@ fn genres(names: &str) -> Vec<String> {
 }
 
 /// A checkpoint of a small network for these genres.
-fn saved(folder: &Path, extents: Extents, names: &str) -> PathBuf {
+fn saved(folder: &Path, network: Network, names: &str) -> PathBuf {
     let genres = genres(names);
     let config = config();
     let metadata = Metadata {
@@ -35,14 +36,14 @@ fn saved(folder: &Path, extents: Extents, names: &str) -> PathBuf {
         progress: Progress::default(),
         config: config.clone(),
     };
-    let model: ModelConfig = config.model(extents, metadata.genres.len());
+    let model: ModelConfig = config.model(network, metadata.genres.len());
     let path = folder.join("checkpoint.safetensors");
     Learner::new(Rc::new(Cpu::new()), model, 7).unwrap().save(&path, &metadata, Keep::Everything).unwrap();
     path
 }
 
-fn read(path: &Path, names: &str) -> Result<onesheet::model::import::Weights, TrainingError> {
-    start::read(path, &config(), Extents::miniature(), &genres(names))
+fn read(path: &Path, names: &str) -> Result<onesheet::network::import::Weights, TrainingError> {
+    start::read(path, &config(), resnet50::MINIATURE, &genres(names))
 }
 
 /// Glorot and Bengio's uniform numbers in every kernel, each tensor drawn on its own; Keras's zeros and ones everywhere else.
@@ -50,7 +51,7 @@ fn read(path: &Path, names: &str) -> Result<onesheet::model::import::Weights, Tr
 fn random_weights_are_kerass_and_follow_from_the_seed() {
     let network = |seed: u64, zero_init_residual: bool| {
         let config = RunConfig { zero_init_residual, ..config() };
-        let model = Model::new(Rc::new(Cpu::new()), config.model(Extents::miniature(), 5), seed).unwrap();
+        let model = Model::new(Rc::new(Cpu::new()), config.model(resnet50::MINIATURE, 5), seed).unwrap();
         let tensors = model.architecture().tensors.clone();
         tensors.into_iter().map(|tensor| (model.read(&tensor).unwrap(), tensor)).collect::<Vec<_>>()
     };
@@ -90,7 +91,7 @@ fn random_weights_are_kerass_and_follow_from_the_seed() {
 #[test]
 fn the_head_is_taken_only_for_the_same_genres_in_the_same_order() {
     let folder = TempDir::new().unwrap();
-    let path = saved(folder.path(), Extents::miniature(), "Action Drama Other");
+    let path = saved(folder.path(), resnet50::MINIATURE, "Action Drama Other");
     let checkpoint = Checkpoint::open(&path).unwrap();
     for (names, has_head) in [
         ("Action Drama Other", true),
@@ -112,7 +113,7 @@ fn the_head_is_taken_only_for_the_same_genres_in_the_same_order() {
 #[test]
 fn a_flipped_bit_anywhere_in_a_checkpoint_is_found() {
     let folder = TempDir::new().unwrap();
-    let path = saved(folder.path(), Extents::miniature(), "Action Other");
+    let path = saved(folder.path(), resnet50::MINIATURE, "Action Other");
     let whole = fs::read(&path).unwrap();
     let (header, head) = safetensors::SafeTensors::read_metadata(&whole).unwrap();
     let inside = |name: &str| header + 8 + head.info(name).unwrap().data_offsets.0 + 5;
@@ -147,8 +148,7 @@ fn a_flipped_bit_anywhere_in_a_checkpoint_is_found() {
 #[test]
 fn a_checkpoint_of_a_deeper_network_is_refused() {
     let folder = TempDir::new().unwrap();
-    let mut deeper = Extents::miniature();
-    deeper.stages[0].1 += 1;
+    let deeper = Network { base: |net| resnet50::base(net, 4, &[(2, 3), (3, 1)]), ..resnet50::MINIATURE };
     let path = saved(folder.path(), deeper, "Action Other");
     let error = read(&path, "Action Other").expect_err("it has a block too many");
     assert!(matches!(error, TrainingError::Weights(ImportError::OtherNetwork { .. })), "{error}");
@@ -158,9 +158,9 @@ fn a_checkpoint_of_a_deeper_network_is_refused() {
 #[test]
 fn other_pixels_than_a_checkpoint_was_trained_on_are_said() {
     let folder = TempDir::new().unwrap();
-    let path = saved(folder.path(), Extents::miniature(), "Action Other");
+    let path = saved(folder.path(), resnet50::MINIATURE, "Action Other");
     assert_eq!(read(&path, "Action Other").unwrap().notes, [""; 0]);
     let raw = RunConfig { pixels: Pixels::Raw, ..config() };
-    let notes = start::read(&path, &raw, Extents::miniature(), &genres("Action Other")).unwrap().notes;
+    let notes = start::read(&path, &raw, resnet50::MINIATURE, &genres("Action Other")).unwrap().notes;
     assert!(notes.len() == 1 && notes[0].contains("--pixels imagenet") && notes[0].contains("raw"), "{notes:?}");
 }

@@ -10,7 +10,7 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use onesheet::model::import::{self, ImportError, KERAS_PIXELS, Source, Weights};
+use onesheet::network::import::{self, ImportError, KERAS_PIXELS, Source, Weights};
 use onesheet::training::config::Pixels;
 use safetensors::tensor::{Dtype, TensorView};
 use tempfile::TempDir;

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use onesheet::model::import::{self, KERAS_PIXELS};
+use onesheet::network::import::{self, KERAS_PIXELS};
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 use safetensors::tensor::{Dtype, TensorView};

@@ -1,8 +1,8 @@
 //! Weights files of whole networks, as torchvision and timm name and shape them: ResNet-50 under any prefix is read, and
 //! other networks are refused though they hold all that ResNet-50 has.
 
-use onesheet::model::import::{self, ImportError, KERAS_PIXELS, Source, Weights};
-use onesheet::model::{Architecture, ModelConfig};
+use onesheet::network::import::{self, ImportError, KERAS_PIXELS, Source, Weights};
+use onesheet::network::{Architecture, ModelConfig, resnet50};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -78,7 +78,7 @@ fn read(tensors: &[Named]) -> Result<Weights, ImportError> {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("weights.safetensors");
     write(&path, tensors);
-    let expected: Vec<_> = Architecture::new(&ModelConfig::resnet50(7)).unwrap().tensors;
+    let expected: Vec<_> = Architecture::new(&ModelConfig::new(resnet50::NETWORK, 7)).unwrap().tensors;
     let expected: Vec<_> = expected.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect();
     import::read(&path, &expected, &KERAS_PIXELS)
 }

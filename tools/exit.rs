@@ -8,7 +8,7 @@ use onesheet::data::outputs::Refused;
 use onesheet::data::prepare::PrepareError;
 use onesheet::data::tensor_file::TensorFileError;
 use onesheet::device::DeviceError;
-use onesheet::model::import::ImportError;
+use onesheet::network::import::ImportError;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::CheckpointError;
 use onesheet::training::run_folder::RunFolderError;

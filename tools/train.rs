@@ -14,8 +14,8 @@ use narration::Progress;
 use onesheet::data::synthetic;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
-use onesheet::model::summary::Summary;
-use onesheet::model::{Architecture, Extents, import};
+use onesheet::network::summary::Summary;
+use onesheet::network::{Architecture, import, resnet50};
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::RunConfig;
@@ -58,7 +58,7 @@ fn summary(args: &Args) -> anyhow::Result<()> {
     if file.is_none() && args.image_size.is_none() {
         config.image_size = RunConfig::default().image_size;
     }
-    print(format_args!("{}\n", Summary(&Architecture::new(&config.model(Extents::resnet50(), genres))?)))?;
+    print(format_args!("{}\n", Summary(&Architecture::new(&config.model(resnet50::NETWORK, genres))?)))?;
     Ok(())
 }
 
@@ -187,11 +187,11 @@ fn train<D: Device>(
 ) -> anyhow::Result<()> {
     let Run { config, before, mut folder, file, checkpoint, weights } = run;
     let path = folder.path().to_path_buf();
-    let extents = Extents::resnet50();
+    let network = resnet50::NETWORK;
     let mut trainer = match &checkpoint {
-        Some(checkpoint) => Trainer::resume(device, config, extents, Arc::clone(&file), checkpoint)?,
+        Some(checkpoint) => Trainer::resume(device, config, network, Arc::clone(&file), checkpoint)?,
         None => {
-            let mut trainer = Trainer::new(device, config, extents, Arc::clone(&file))?;
+            let mut trainer = Trainer::new(device, config, network, Arc::clone(&file))?;
             // Taken, so that their hundred megabytes go before the training begins.
             if let Some(weights) = weights {
                 for note in &weights.notes {
@@ -253,5 +253,5 @@ fn train<D: Device>(
 /// The weights that the settings name.
 fn read_weights(config: &RunConfig, genres: &[String]) -> anyhow::Result<Option<import::Weights>> {
     let Some(path) = &config.weights else { return Ok(None) };
-    Ok(Some(start::read(path, config, Extents::resnet50(), genres)?))
+    Ok(Some(start::read(path, config, resnet50::NETWORK, genres)?))
 }

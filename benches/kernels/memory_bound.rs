@@ -11,7 +11,7 @@ use onesheet::device::{
     GlobalPoolShape, ImageKernels, ImageShape, InputTransform, LossKernels, LossShape, Memory, PixelFormat, Placement,
     PoolKernels, PoolShape, ReduceEpilogue, Rows, Storage,
 };
-use onesheet::model::{Architecture, ModelConfig};
+use onesheet::network::{Architecture, ModelConfig, resnet50};
 use onesheet::tensor::Tensor;
 
 const GENRES: usize = 7;
@@ -247,7 +247,7 @@ fn loss(report: &mut Report, name: &str, shape: LossShape) -> anyhow::Result<()>
 
 /// All parameters of the network; a sixteenth of them where each takes a while.
 fn parameters(report: &Report) -> anyhow::Result<usize> {
-    let parameters = Architecture::new(&ModelConfig::resnet50(GENRES))?.weights.len();
+    let parameters = Architecture::new(&ModelConfig::new(resnet50::NETWORK, GENRES))?.weights.len();
     Ok(if report.is_simulated() { parameters / 16 } else { parameters })
 }
 

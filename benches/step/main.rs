@@ -31,7 +31,8 @@ use gpu::counters::{Counted, Counters};
 use gpu::{Gpu, Options, figure};
 use onesheet::device::cuda::Cuda;
 use onesheet::device::{Memory, PixelFormat, Placement};
-use onesheet::model::{ModelConfig, Posters};
+use onesheet::model::Posters;
+use onesheet::network::{ModelConfig, resnet50};
 use onesheet::training::learner::Learner;
 use pytorch::Way;
 use serde::Serialize;
@@ -181,7 +182,7 @@ fn main() -> anyhow::Result<()> {
     let Gpu { device, counters } = arguments.gpu.open()?;
     let device = Rc::new(device);
     eprintln!("{}", device.name());
-    let config = ModelConfig { image_size: arguments.image_size, ..ModelConfig::resnet50(GENRES) };
+    let config = ModelConfig { image_size: arguments.image_size, ..ModelConfig::new(resnet50::NETWORK, GENRES) };
     let learner = Learner::new(Rc::clone(&device), config, 1)?;
     let mut work = Work { device, learner, data: Data::new(arguments.gpu.batch(), arguments.image_size) };
     if arguments.once {

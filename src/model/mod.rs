@@ -1,25 +1,18 @@
-//! The model: ResNet-50 as Keras has it, with the paper's head, and the weights it starts from.
+//! The model: a network's parameters on a device, and the batch that a step reads.
 
-pub mod architecture;
 mod batch;
-pub mod import;
-pub mod initialisers;
-mod layout;
-pub mod resnet;
-pub mod summary;
 
-pub use architecture::{Architecture, Extents, ModelConfig, NamedTensor, Trainable};
 pub use batch::{Batch, Outcome};
 
 use crate::autograd::Tape;
 use crate::checks::NonFinite;
 use crate::device::{Device, DeviceError, ImageShape, Pass, PixelFormat, Placement, Real, Storage};
+use crate::network::{Architecture, ModelConfig, NamedTensor, Place};
 use crate::ops::conv::Activation;
 use crate::ops::loss;
 use crate::parameters::Parameters;
+use crate::plan::{self, Plan, Statistics};
 use crate::tensor::Tensor;
-use architecture::Place;
-use resnet::Statistics;
 use std::rc::Rc;
 
 /// Posters as the data set stores them.
@@ -38,6 +31,7 @@ pub struct Model<D: Device> {
     device: Rc<D>,
     architecture: Architecture,
     config: ModelConfig,
+    plan: Plan,
     parameters: Parameters<D>,
 }
 
@@ -48,9 +42,10 @@ impl<D: Device> Model<D> {
     /// The device's, and [`DeviceError::Shape`] if the images are too small for the network.
     pub fn new(device: Rc<D>, config: ModelConfig, seed: u64) -> Result<Self, DeviceError> {
         let architecture = Architecture::new(&config)?;
+        let plan = Plan::new(&architecture, config.momentum)?;
         let parameters =
             Parameters::new(&*device, architecture.weights, architecture.averages, architecture.trainable_from)?;
-        let mut model = Model { device, architecture, config, parameters };
+        let mut model = Model { device, architecture, config, plan, parameters };
         for (number, tensor) in model.architecture.tensors.clone().iter().enumerate() {
             let len = tensor.shape.iter().product();
             model.write(tensor, &tensor.initialiser.values(seed, number as u32, len))?;
@@ -61,6 +56,11 @@ impl<D: Device> Model<D> {
     /// The layers and tensors.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
+    }
+
+    /// What is computed, step by step.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// What the model was made from.
@@ -137,9 +137,8 @@ impl<D: Device> Model<D> {
         tape.check("its output", images.raw.view())?;
         self.parameters.keep_averages(&self.device)?;
         self.parameters.clear_gradients(&self.device)?;
-        let pooling = self.config.pooling;
         let mut statistics = Statistics::Batch(&mut self.parameters);
-        let (logits, slot) = resnet::forward(tape, &mut statistics, &self.architecture, pooling, &images)?;
+        let (logits, slot) = plan::forward(tape, &mut statistics, &self.plan, &self.architecture.layers, &images)?;
         drop(images);
         tape.enter("loss");
         let dlogits = batch.cross_entropy(&*self.device, &logits)?;
@@ -187,9 +186,8 @@ impl<D: Device> Model<D> {
     fn infer(&self, pixels: &D::Pixels, images: usize, format: &PixelFormat) -> Result<Tensor<D>, DeviceError> {
         let images = self.images(pixels, images, format)?;
         let mut tape = Tape::inference(Rc::clone(&self.device));
-        let pooling = self.config.pooling;
         let mut statistics = Statistics::Running(&self.parameters);
-        let (logits, _) = resnet::forward(&mut tape, &mut statistics, &self.architecture, pooling, &images)?;
+        let (logits, _) = plan::forward(&mut tape, &mut statistics, &self.plan, &self.architecture.layers, &images)?;
         Ok(logits)
     }
 

@@ -3,8 +3,8 @@
 use super::history::Entry;
 use crate::data::tensor_file::Access;
 use crate::device::PixelFormat;
-use crate::model::import::KERAS_PIXELS;
-use crate::model::{Extents, ModelConfig, Trainable};
+use crate::network::import::KERAS_PIXELS;
+use crate::network::{ModelConfig, Network, Trainable};
 use crate::ops::pool::Pooling;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -144,9 +144,9 @@ impl RunConfig {
     }
 
     /// The network for so many genres.
-    pub fn model(&self, extents: Extents, genres: usize) -> ModelConfig {
+    pub fn model(&self, network: Network, genres: usize) -> ModelConfig {
         let RunConfig { image_size, pooling, trainable, momentum, zero_init_residual, .. } = *self;
-        ModelConfig { extents, image_size, genres, pooling, trainable, momentum, zero_init_residual }
+        ModelConfig { network, image_size, genres, pooling, trainable, momentum, zero_init_residual }
     }
 
     /// The settings as a TOML document.

@@ -6,8 +6,8 @@ use crate::checks::NonFinite;
 use crate::device::adam::OUTCOME;
 use crate::device::{Device, DeviceError, PixelFormat, Real};
 use crate::files::Disk;
-use crate::model::architecture::Place;
-use crate::model::{Batch, Extents, Model, ModelConfig, NamedTensor, Outcome};
+use crate::model::{Batch, Model, Outcome};
+use crate::network::{ModelConfig, NamedTensor, Network, Place};
 use crate::optim::Adam;
 use crate::parameters::{Arena, Span};
 use std::collections::{BTreeMap, VecDeque};
@@ -205,9 +205,9 @@ fn upload<D: Device>(device: &D, arena: &mut Arena<D>, span: Span, values: &[f32
 ///
 /// # Errors
 /// The checkpoint's, if it is of another model, and the device's.
-pub fn load<D: Device>(device: Rc<D>, checkpoint: &Checkpoint, extents: Extents) -> Result<Model<D>, TrainingError> {
+pub fn load<D: Device>(device: Rc<D>, checkpoint: &Checkpoint, network: Network) -> Result<Model<D>, TrainingError> {
     let Metadata { config, genres, .. } = checkpoint.metadata();
-    let mut model = Model::new(device, config.model(extents, genres.len()), config.seed)?;
+    let mut model = Model::new(device, config.model(network, genres.len()), config.seed)?;
     let tensors = model.architecture().tensors.clone();
     let shapes: Vec<NamedShape> = tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
     checkpoint.check(&shapes)?;
@@ -239,14 +239,44 @@ mod tests {
     use super::*;
     use crate::device::cpu::Cpu;
     use crate::device::{Memory, Placement};
+    use crate::network::{Trainable, resnet50};
     use crate::ops::pool::Pooling;
     use crate::training::config::{Pixels, RunConfig};
+
+    /// Much less would let a run begin that cannot save, much more keep one from a disk that has room for it.
+    #[test]
+    fn a_checkpoint_takes_about_as_many_bytes_as_is_said() {
+        let network = Network { head: &[3000], ..resnet50::MINIATURE };
+        let config = RunConfig { image_size: 16, trainable: Trainable::Last(20), ..RunConfig::default() };
+        let learner = Learner::new(Rc::new(Cpu::new()), config.model(network, 2), 5).unwrap();
+        let metadata = Metadata {
+            genres: vec!["Drama".into(), "Other".into()],
+            thresholds: vec![0.5; 2],
+            resize: "area".into(),
+            exif: "ignore".into(),
+            alpha: "drop".into(),
+            data_digest: "of the posters".into(),
+            progress: Default::default(),
+            config,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint.safetensors");
+        for keep in [Keep::Everything, Keep::Weights] {
+            learner.save(&path, &metadata, keep).unwrap();
+            let (said, is) = (learner.saved_bytes(keep), std::fs::metadata(&path).unwrap().len());
+            assert!((is..is + 32_768).contains(&said), "{keep:?}: {said} said, {is} written");
+            // Four bytes a value, 256 a tensor, and 8 KiB.
+            let tensors = Checkpoint::open(&path).unwrap().tensors().to_vec();
+            let values: usize = tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+            assert_eq!(said, 4 * values as u64 + 256 * tensors.len() as u64 + 8192, "{keep:?}");
+        }
+    }
 
     /// The batch stays on the device from step to step, and is another where it does not fit.
     #[test]
     fn each_step_sees_the_batch_it_was_given() {
         let config = RunConfig { image_size: 16, pooling: Pooling::Max, ..RunConfig::default() };
-        let config = config.model(Extents::miniature(), 2);
+        let config = config.model(resnet50::MINIATURE, 2);
         let mut learner = Learner::new(Rc::new(Cpu::new()), config.clone(), 5).unwrap();
         let mut model = Model::new(Rc::new(Cpu::new()), config, 5).unwrap();
         let device = Rc::clone(model.device());

@@ -22,7 +22,7 @@ use crate::data::Split;
 use crate::data::loader::LoaderError;
 use crate::data::tensor_file::TensorFileError;
 use crate::device::DeviceError;
-use crate::model::import::ImportError;
+use crate::network::import::ImportError;
 use bounds::OutOfBounds;
 use checkpoint::CheckpointError;
 use run_folder::RunFolderError;

@@ -4,8 +4,9 @@ use super::TrainingError;
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::config::RunConfig;
 use crate::device::{Device, DeviceError};
-use crate::model::import::{self, Source, Tensors, WeightTensor, Weights};
-use crate::model::{Architecture, Extents, Model};
+use crate::model::Model;
+use crate::network::import::{self, Source, Tensors, WeightTensor, Weights};
+use crate::network::{Architecture, Network};
 use std::path::Path;
 
 /// Reads the weights in `path` for a new run on these `genres`.
@@ -15,8 +16,8 @@ use std::path::Path;
 ///
 /// # Errors
 /// [`TrainingError::Checkpoint`] for a checkpoint, [`TrainingError::Weights`] for other files.
-pub fn read(path: &Path, config: &RunConfig, extents: Extents, genres: &[String]) -> Result<Weights, TrainingError> {
-    let tensors = Architecture::new(&config.model(extents, genres.len()))?.tensors;
+pub fn read(path: &Path, config: &RunConfig, network: Network, genres: &[String]) -> Result<Weights, TrainingError> {
+    let tensors = Architecture::new(&config.model(network, genres.len()))?.tensors;
     let expected: Vec<_> = tensors.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect();
     match Checkpoint::open(path) {
         Ok(checkpoint) => from_checkpoint(&checkpoint, config, &expected, genres),

@@ -18,7 +18,8 @@ use crate::data::squaring::{Alpha, Exif, Resize};
 use crate::data::tensor_file::TensorFile;
 use crate::device::Device;
 use crate::metrics::Scores;
-use crate::model::{Extents, Model};
+use crate::model::Model;
+use crate::network::Network;
 use crate::optim::Warmup;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -111,14 +112,14 @@ impl<D: Device> Trainer<D> {
     pub fn new(
         device: Rc<D>,
         config: RunConfig,
-        extents: Extents,
+        network: Network,
         file: Arc<TensorFile>,
     ) -> Result<Self, TrainingError> {
         check(&config, &file)?;
         let (train, validation) = (file.indices(Split::Train), file.indices(Split::Validation));
         let counts = file.class_counts(&train);
         let class_weights = config.class_weights.weights(&counts, train.len());
-        let learner = Learner::new(device, config.model(extents, file.genres().len()), config.seed)?;
+        let learner = Learner::new(device, config.model(network, file.genres().len()), config.seed)?;
         let (train, validation) = (train.into(), validation.into());
         Ok(Trainer {
             config,
@@ -144,7 +145,7 @@ impl<D: Device> Trainer<D> {
     pub fn resume(
         device: Rc<D>,
         config: RunConfig,
-        extents: Extents,
+        network: Network,
         file: Arc<TensorFile>,
         checkpoint: &Checkpoint,
     ) -> Result<Self, TrainingError> {
@@ -153,7 +154,7 @@ impl<D: Device> Trainer<D> {
             let (posters, checkpoint) = (file.path().into(), checkpoint.path().into());
             return Err(TrainingError::OtherPosters { posters, checkpoint });
         }
-        let mut trainer = Trainer::new(device, config, extents, file)?;
+        let mut trainer = Trainer::new(device, config, network, file)?;
         trainer.learner.restore(checkpoint)?;
         trainer.progress = metadata.progress;
         Ok(trainer)

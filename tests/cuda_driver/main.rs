@@ -11,7 +11,7 @@ use onesheet::device::cuda::driver::SYMBOLS;
 use onesheet::device::cuda::modules::{Module, Resources};
 use onesheet::device::cuda::{Cuda, Precision};
 use onesheet::device::{Memory, PixelFormat, Placement};
-use onesheet::model::{Extents, ModelConfig};
+use onesheet::network::{ModelConfig, resnet50};
 use onesheet::training::learner::Learner;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -138,6 +138,17 @@ fn without_a_library_there_is_no_driver() {
     refused(empty.path(), &settings, &["libcuda.so was not found"]);
 }
 
+#[test]
+fn a_simulated_gpu_that_is_not_there_is_named_as_what_was_asked_for() {
+    let asked = doctor(whole(), "sim", &[("ONESHEET_GPUSIM", "/nowhere/libgpusim.so")]);
+    let [row, told] = [asked.stdout, asked.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert_eq!(asked.status.code(), Some(5), "{told}");
+    let expected =
+        "error: --device sim: the simulated GPU's library is not there (tried /nowhere/libgpusim.so); build it";
+    assert!(told.starts_with(expected), "{told}");
+    assert_eq!(row, format!("processor  {}\n", Cpu::new().name()));
+}
+
 /// On the simulated GPU, whose library is beside the tool: a row a kernel, with what the driver made of it.
 #[test]
 fn doctor_knows_every_kernel() {
@@ -203,7 +214,8 @@ fn doctor_knows_every_kernel() {
 #[ignore = "a part of the next one"]
 fn a_run() {
     let genres = 7;
-    let config = ModelConfig { extents: Extents::miniature(), image_size: 21, ..ModelConfig::resnet50(genres) };
+    let config =
+        ModelConfig { network: resnet50::MINIATURE, image_size: 21, ..ModelConfig::new(resnet50::NETWORK, genres) };
     assert!(cuda::gpu().memory().unwrap() > 0);
     let device = Rc::new(Cuda::new(Precision::F32).unwrap());
     let mut learner = Learner::new(Rc::clone(&device), config, 5).unwrap();

@@ -3,7 +3,7 @@
 use crate::train::steps;
 use crate::{Place, SIDE, Told, settings, write_model};
 use onesheet::data::synthetic;
-use onesheet::model::Trainable;
+use onesheet::network::Trainable;
 use onesheet::ops::pool::Pooling;
 use onesheet::training::config::{ClassWeights, DeviceChoice, Experiment, Pixels, RunConfig};
 use std::fs;

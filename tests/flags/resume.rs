@@ -4,10 +4,11 @@
 use crate::train::maps;
 use crate::train::steps;
 use crate::{Place, SIDE, settings};
+use onesheet::data::tensor_file::Access;
+use onesheet::network::Trainable;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::{DeviceChoice, OnBadNumbers, Precision, RunConfig};
 use onesheet::training::run_folder::{EpochRow, last_checkpoint, step_checkpoint};
-use onesheet::{data::tensor_file::Access, model::Trainable};
 use std::fs;
 
 const BEGIN: &str = "train --data posters.safetensors --run run --batch 4 --epochs 2 --max-steps 1 --trainable last:60";

@@ -5,7 +5,7 @@ use crate::{Place, SIDE, assert_all_are_typed, resume, settings, write_model};
 use onesheet::data::synthetic;
 use onesheet::data::tensor_file::{Access, TensorFile};
 use onesheet::device::cpu::Cpu;
-use onesheet::model::{Extents, Trainable};
+use onesheet::network::{Trainable, resnet50};
 use onesheet::ops::pool::Pooling;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::{ClassWeights, DeviceChoice, OnBadNumbers, Pixels, Precision, RunConfig};
@@ -53,7 +53,7 @@ fn every_flag_of_train_is_typed_here() {
 /// The steps that the library takes with the settings `config`, in the run folder `run`.
 fn steps_by_the_library(config: &RunConfig, run: &Path) -> Vec<StepRow> {
     let file = Arc::new(TensorFile::open(config.data.as_ref().unwrap()).unwrap());
-    let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), Extents::resnet50(), file).unwrap();
+    let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), resnet50::NETWORK, file).unwrap();
     if let Some(weights) = &config.weights {
         let weights = Checkpoint::open(weights).unwrap();
         for tensor in trainer.model().architecture().tensors.clone() {

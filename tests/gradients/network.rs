@@ -6,9 +6,7 @@ use onesheet::autograd::Tape;
 use onesheet::device::Storage;
 use onesheet::device::reference::Reference;
 use onesheet::device::{BatchNormConstants, DeviceError, Memory};
-use onesheet::model::architecture::{NamedTensor, Place};
-use onesheet::model::resnet::{self, Statistics};
-use onesheet::model::{Architecture, Extents, ModelConfig, Trainable};
+use onesheet::network::{Architecture, ModelConfig, NamedTensor, Place, Trainable, resnet50};
 use onesheet::ops::batch_norm::{self, BatchNorm};
 use onesheet::ops::conv::{self, Activation, Conv};
 use onesheet::ops::dense::{self, Dense};
@@ -16,6 +14,7 @@ use onesheet::ops::loss::binary_cross_entropy;
 use onesheet::ops::pool::{self, Pooling};
 use onesheet::ops::residual::{self, Shortcut};
 use onesheet::parameters::{Layout, Parameters, Span};
+use onesheet::plan::{self, Plan, Statistics};
 use onesheet::tensor::Tensor;
 use std::rc::Rc;
 
@@ -43,7 +42,7 @@ impl Network {
     /// Projections with and without stride, an identity, both kinds of pool, a head with a hidden layer.
     fn draw(pooling: Pooling, trainable: Trainable) -> Self {
         let config = ModelConfig {
-            extents: Extents::miniature(),
+            network: resnet50::MINIATURE,
             image_size: SIZE,
             genres: GENRES,
             pooling,
@@ -84,8 +83,8 @@ impl Network {
         let images = Tensor::from_host(&Reference, [POSTERS, SIZE, SIZE, 3], images)?;
         let images = Activation::input(images, image_slot);
         let mut statistics = Statistics::Batch(&mut parameters);
-        let (logits, slot) =
-            resnet::forward(&mut tape, &mut statistics, &self.architecture, self.config.pooling, &images)?;
+        let plan = Plan::new(&self.architecture, self.config.momentum)?;
+        let (logits, slot) = plan::forward(&mut tape, &mut statistics, &plan, &self.architecture.layers, &images)?;
         let targets: Vec<f64> = seeded(4, POSTERS * GENRES, 0.0, 1.0).iter().map(|&u| f64::from(u < 0.4)).collect();
         let targets = Tensor::from_host(&Reference, [POSTERS, GENRES], &targets)?;
         let class_weights = Tensor::from_host(&Reference, [GENRES], &seeded(5, GENRES, 0.5, 2.0))?;

@@ -7,8 +7,8 @@ use onesheet::data::augmentation::Augmentation;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Memory, PixelFormat, Placement};
 use onesheet::metrics::Scores;
-use onesheet::model::architecture::Place;
-use onesheet::model::{self, Batch, Extents, Model, ModelConfig};
+use onesheet::model::{self, Batch, Model};
+use onesheet::network::{ModelConfig, Place, resnet50};
 use onesheet::optim::Adam;
 use onesheet::random::permutation;
 use onesheet::training::checkpoint::Progress;
@@ -47,7 +47,7 @@ pub fn format(pixels: Pixels) -> PixelFormat {
 /// The untrained network of a run.
 pub fn network(config: &RunConfig) -> Model<Cpu> {
     let made_from = ModelConfig {
-        extents: Extents::miniature(),
+        network: resnet50::MINIATURE,
         image_size: SIDE,
         genres: GENRES.len(),
         pooling: config.pooling,

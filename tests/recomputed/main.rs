@@ -12,7 +12,7 @@ use by_hand::{Expected, State};
 use onesheet::data::Split;
 use onesheet::data::tensor_file::{Access, TensorFile};
 use onesheet::device::cpu::Cpu;
-use onesheet::model::{Extents, Trainable};
+use onesheet::network::{Trainable, resnet50};
 use onesheet::ops::pool::Pooling;
 use onesheet::training::checkpoint::{Checkpoint, Metadata};
 use onesheet::training::config::{ClassWeights, OnBadNumbers, Pixels, RunConfig};
@@ -111,7 +111,7 @@ fn check(name: &str, config: &RunConfig, posters: &Posters, folder: &Path) -> Ex
     let path = folder.join(name);
     let file = Arc::new(TensorFile::open_for(&posters.path, config.io).unwrap());
     let mut run = RunFolder::create(&path, config).unwrap();
-    let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), Extents::miniature(), file).unwrap();
+    let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), resnet50::MINIATURE, file).unwrap();
     assert_eq!(trainer.class_weights(), by_hand::class_weights(config, posters), "{name}");
     let (mut steps, mut epochs, mut improved, mut told) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let began = Instant::now();

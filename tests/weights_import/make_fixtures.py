@@ -1,5 +1,5 @@
 """Small Keras files for `tests/weights_import.rs`: the same arrangements as the real ones, two layers and a head. And for
-`tests/weights_arrive.rs` a whole network, the miniature of `Extents::miniature()`, in three of them.
+`tests/weights_arrive.rs` a whole network, the miniature of `network::resnet50::MINIATURE`, in three of them.
 
     python -m venv venv && venv/bin/pip install h5py==3.14.0 numpy==2.4.6
     venv/bin/python tests/weights_import/make_fixtures.py
@@ -45,7 +45,7 @@ def known(name, shape):
 
 
 def miniature():
-    """The base of `Extents::miniature()` under Keras's names, in Keras's order and layouts."""
+    """The base of `network::resnet50::MINIATURE` under Keras's names, in Keras's order and layouts."""
     weights = {}
 
     def conv(name, window, inputs, filters):

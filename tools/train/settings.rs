@@ -4,7 +4,7 @@ use crate::exit::Usage;
 use clap::Args as ClapArgs;
 use onesheet::data::tensor_file::{Access, TensorFile};
 use onesheet::files::quoted;
-use onesheet::model::Trainable;
+use onesheet::network::Trainable;
 use onesheet::ops::pool::Pooling;
 use onesheet::training::config::{ClassWeights, DeviceChoice, Experiment, OnBadNumbers, Pixels, Precision, RunConfig};
 use onesheet::training::profiling::WARM_UP;

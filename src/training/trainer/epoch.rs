@@ -128,7 +128,7 @@ mod tests {
     use crate::data::synthetic;
     use crate::data::tensor_file::TensorFile;
     use crate::device::cpu::Cpu;
-    use crate::model::Extents;
+    use crate::network::resnet50;
     use crate::training::checkpoint::Checkpoint;
     use crate::training::run_folder::{RunFolderError, last_checkpoint};
     use std::rc::Rc;
@@ -142,7 +142,7 @@ mod tests {
         let config = RunConfig { batch: 4, image_size: 32, save_every: 20.0, ..RunConfig::default() };
         let mut run = RunFolder::create(&folder.path().join("run"), &config).unwrap();
         let file = Arc::new(TensorFile::open(&posters).unwrap());
-        let trainer = Trainer::new(Rc::new(Cpu::new()), config, Extents::miniature(), file).unwrap();
+        let trainer = Trainer::new(Rc::new(Cpu::new()), config, resnet50::MINIATURE, file).unwrap();
         run.age(Duration::from_secs(15 * 60));
         assert!(!trainer.is_save_due(&run));
         run.age(Duration::from_secs(5 * 60));
@@ -159,7 +159,7 @@ mod tests {
         let config = RunConfig { batch: 4, image_size: 32, ..RunConfig::default() };
         let mut run = RunFolder::create(&folder.path().join("run"), &config).unwrap();
         let file = Arc::new(TensorFile::open(&posters).unwrap());
-        let mut trainer = Trainer::new(Rc::new(Cpu::new()), config, Extents::miniature(), file).unwrap();
+        let mut trainer = Trainer::new(Rc::new(Cpu::new()), config, resnet50::MINIATURE, file).unwrap();
         let mut batches = trainer.batches(0).unwrap();
         let (batch, pixels) = trainer.stage(&mut batches).unwrap().unwrap();
         let format = trainer.config.pixels.format();
@@ -181,7 +181,7 @@ mod tests {
             let path = folder.path().join(log);
             let mut run = RunFolder::create(&path, &config).unwrap();
             let file = Arc::new(TensorFile::open(&posters).unwrap());
-            let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), Extents::miniature(), file).unwrap();
+            let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), resnet50::MINIATURE, file).unwrap();
             run.fill_disk_for(log, steps);
             let error = trainer.run(&mut run, &AtomicBool::new(false), &mut |_| {}).unwrap_err();
             assert!(matches!(error, TrainingError::RunFolder(RunFolderError::Unwritable { .. })), "{error}");

@@ -85,7 +85,7 @@ mod tests {
     use crate::data::synthetic;
     use crate::data::tensor_file::TensorFile;
     use crate::device::cpu::Cpu;
-    use crate::model::Extents;
+    use crate::network::resnet50;
     use crate::training::checkpoint::{Checkpoint, CheckpointError};
     use crate::training::config::RunConfig;
     use crate::training::run_folder::last_checkpoint;
@@ -102,7 +102,7 @@ mod tests {
         synthetic::write(&posters, 80, 32, 7).unwrap();
         let config = RunConfig { batch: 4, max_steps: Some(16), image_size: 32, ..RunConfig::default() };
         let file = Arc::new(TensorFile::open(&posters).unwrap());
-        let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), Extents::miniature(), file).unwrap();
+        let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), resnet50::MINIATURE, file).unwrap();
         let run = |name: &str| RunFolder::create(&folder.path().join(name), &config).unwrap();
         let stop = AtomicBool::new(false);
         // As far as the validation of its first epoch.

@@ -54,7 +54,7 @@ fn todays_layer(layer: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Architecture, ModelConfig};
+    use crate::network::{Architecture, ModelConfig, resnet50};
     use std::collections::BTreeSet;
 
     /// The layers of deep-learning-models/resnet50.py, written down from its calls, against the network of today.
@@ -79,7 +79,7 @@ mod tests {
                 assert!(found.insert(name), "{layer} {part} is another's name");
             }
         }
-        let tensors = Architecture::new(&ModelConfig::resnet50(7)).unwrap().tensors;
+        let tensors = Architecture::new(&ModelConfig::new(resnet50::NETWORK, 7)).unwrap().tensors;
         let base: BTreeSet<String> =
             tensors.into_iter().map(|tensor| tensor.name).filter(|name| name.starts_with("conv")).collect();
         assert_eq!(found, base);

@@ -1,6 +1,6 @@
 //! The layer table that `train --summary` prints.
 
-use super::architecture::Architecture;
+use super::Architecture;
 use std::fmt;
 
 /// Displays an [`Architecture`] as Keras's `summary` does: a row a layer with its output and its parameters, then the
@@ -11,19 +11,17 @@ impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Summary(architecture) = self;
         let name_width = architecture.layers.iter().map(|layer| layer.name.len()).max().unwrap_or(0);
-        let kind_width = architecture.layers.iter().map(|layer| layer.kind.len()).max().unwrap_or(0);
+        let kind_width = architecture.layers.iter().map(|layer| layer.kind().len()).max().unwrap_or(0);
         let mut row = |name: &str, kind: &str, output: &str, parameters: &str, note: &str| {
             let line = format!("{name:name_width$}  {kind:kind_width$}  {output:>16}  {parameters:>10}  {note}");
             writeln!(f, "{}", line.trim_end())
         };
         row("layer", "kind", "output", "parameters", "")?;
-        let mut offset = 0;
         for layer in &architecture.layers {
             let output = layer.output.iter().map(usize::to_string).collect::<Vec<_>>().join(" x ");
-            let parameters = thousands(layer.weights + layer.averages);
-            let frozen = layer.weights > 0 && offset < architecture.trainable_from;
-            row(&layer.name, layer.kind, &output, &parameters, if frozen { "frozen" } else { "" })?;
-            offset += layer.weights;
+            let parameters = thousands(architecture.parameters_of(layer));
+            let is_frozen = architecture.tensors_of(layer).iter().any(|tensor| architecture.is_frozen(tensor));
+            row(&layer.name, layer.kind(), &output, &parameters, if is_frozen { "frozen" } else { "" })?;
         }
         let (total, trainable) = (architecture.total_parameters(), architecture.trainable_parameters());
         writeln!(f)?;
@@ -49,11 +47,11 @@ pub fn thousands(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ModelConfig, Trainable};
+    use crate::network::{ModelConfig, Place, Trainable, resnet50};
 
     #[test]
     fn counts_are_the_papers() {
-        let mut config = ModelConfig::resnet50(7);
+        let mut config = ModelConfig::new(resnet50::NETWORK, 7);
         let all = Architecture::new(&config).unwrap();
         assert_eq!((all.total_parameters(), all.trainable_parameters()), (25_817_991, 25_764_871));
         assert_eq!((all.base_layers, all.layers.len()), (176, 179));
@@ -61,8 +59,8 @@ mod tests {
         let last = Architecture::new(&config).unwrap();
         assert_eq!((last.total_parameters(), last.trainable_parameters()), (25_817_991, 18_062_087));
         let first = last.tensors.iter().find(|tensor| match tensor.place {
-            crate::model::architecture::Place::Weights(span) => span.range().start == last.trainable_from,
-            crate::model::architecture::Place::Averages(_) => false,
+            Place::Weights(span) => span.range().start == last.trainable_from,
+            Place::Averages(_) => false,
         });
         assert_eq!(first.unwrap().name, "conv4_block6_2_conv/kernel");
         let text = Summary(&last).to_string();
@@ -75,7 +73,7 @@ mod tests {
 
     #[test]
     fn freezing_more_than_there_is_says_so() {
-        let config = ModelConfig { trainable: Trainable::Last(177), ..ModelConfig::resnet50(7) };
+        let config = ModelConfig { trainable: Trainable::Last(177), ..ModelConfig::new(resnet50::NETWORK, 7) };
         let error = Architecture::new(&config).unwrap_err().to_string();
         assert!(error.contains("last:177") && error.contains("176"), "{error}");
     }

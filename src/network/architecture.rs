@@ -1,0 +1,210 @@
+//! A network laid out: its layers over images of one size, with the head, and where each tensor lies.
+
+use super::Network;
+use super::builder::Builder;
+use super::initialisers::Initialiser;
+use super::layer::Layer;
+use crate::device::DeviceError;
+use crate::ops::pool::Pooling;
+use crate::parameters::{Layout, Span};
+
+/// Which of the base's layers the optimiser moves. The head always trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Trainable {
+    /// Every layer.
+    #[default]
+    All,
+    /// The last so many of the base's layers (176 in ResNet-50), the paddings, ReLUs, additions and the pooling counted.
+    Last(usize),
+}
+
+/// What a model is made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// Which network.
+    pub network: Network,
+    /// Height and width of the posters.
+    pub image_size: usize,
+    /// Classes, Other included.
+    pub genres: usize,
+    /// The pooling before the head.
+    pub pooling: Pooling,
+    /// What the optimiser moves.
+    pub trainable: Trainable,
+    /// Weight of the old running average in batch norm; 0.99 in Keras.
+    pub momentum: f64,
+    /// Whether the last batch norm of each block starts from gamma 0, not Keras's 1: the block then starts as the identity, and a
+    /// fresh network is as shallow as its projections (Goyal et al. 2017, section 5.1).
+    pub zero_init_residual: bool,
+}
+
+impl ModelConfig {
+    /// A network over 150×150 posters, with Keras's constants, everything trainable.
+    pub fn new(network: Network, genres: usize) -> Self {
+        ModelConfig {
+            network,
+            image_size: 150,
+            genres,
+            pooling: Pooling::Average,
+            trainable: Trainable::All,
+            momentum: 0.99,
+            zero_init_residual: false,
+        }
+    }
+}
+
+/// Which arena a tensor lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The parameters'.
+    Weights(Span),
+    /// The running averages'.
+    Averages(Span),
+}
+
+/// One tensor of the model under the name that files give it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedTensor {
+    /// Keras's layer name, a slash, and `kernel`, `bias`, `gamma`, `beta`, `moving_mean` or `moving_variance`.
+    pub name: String,
+    /// Extents: kernels `[K, R, S, C]` or `[outputs, inputs]`, everything else `[C]`.
+    pub shape: Vec<usize>,
+    /// Where it lies.
+    pub place: Place,
+    /// What it starts from.
+    pub initialiser: Initialiser,
+}
+
+/// The network laid out: its layers, and where the tensors lie.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Architecture {
+    /// Keras's layers in Keras's order, the head's behind them.
+    pub layers: Vec<Layer>,
+    /// Every tensor, in the same order.
+    pub tensors: Vec<NamedTensor>,
+    /// How many of `layers` are the base's: the last of them is the global pooling, and the head's follow.
+    pub base_layers: usize,
+    /// The parameters' arena.
+    pub weights: Layout,
+    /// The averages' arena.
+    pub averages: Layout,
+    /// The first trainable element of the parameters' arena.
+    pub trainable_from: usize,
+}
+
+impl Architecture {
+    /// Lays out a network.
+    ///
+    /// # Errors
+    /// [`DeviceError::Shape`] if the images are too small for the strides, or `Last(n)` names more layers than there are.
+    pub fn new(config: &ModelConfig) -> Result<Self, DeviceError> {
+        let Network { base, head, .. } = config.network;
+        let mut net = Builder::new(config.image_size);
+        let features = base(&mut net)?;
+        let mut x = net.global_pool(features, config.pooling)?;
+        let base_layers = net.len();
+        for &width in head {
+            x = net.dense(&format!("head_{width}"), x, width, true)?;
+        }
+        net.dense("genres", x, config.genres, false)?;
+
+        let (weights, averages) = (Layout::default(), Layout::default());
+        let (layers, tensors) = (net.into_layers(), Vec::new());
+        let mut architecture = Architecture { layers, tensors, base_layers, weights, averages, trainable_from: 0 };
+        let first_weights: Vec<usize> =
+            (0..architecture.layers.len()).map(|layer| architecture.place(layer, config.zero_init_residual)).collect();
+        architecture.trainable_from = match config.trainable {
+            Trainable::All => 0,
+            Trainable::Last(count) if count <= base_layers => first_weights[base_layers - count],
+            Trainable::Last(count) => {
+                let reason = format!("last:{count} asks for more than the base's {base_layers} layers");
+                return Err(DeviceError::Shape { kernel: "trainable", reason });
+            }
+        };
+        Ok(architecture)
+    }
+
+    /// Gives a layer's tensors their places behind those before them, and returns where the parameters among them begin.
+    fn place(&mut self, layer: usize, zero_init_residual: bool) -> usize {
+        let first_weight = self.weights.len();
+        let channels = self.layers[layer].inputs.first().map_or(0, |&input| self.channels(input));
+        let Layer { name, op, .. } = &self.layers[layer];
+        let first = self.tensors.len();
+        for tensor in op.tensors(channels, zero_init_residual) {
+            let len = tensor.shape.iter().product();
+            let place = match tensor.is_average() {
+                true => Place::Averages(self.averages.span(len)),
+                false => Place::Weights(self.weights.span(len)),
+            };
+            let name = format!("{name}/{}", tensor.name);
+            self.tensors.push(NamedTensor { name, shape: tensor.shape, place, initialiser: tensor.initialiser });
+        }
+        self.layers[layer].tensors = first..self.tensors.len();
+        first_weight
+    }
+
+    /// C of a layer's output.
+    fn channels(&self, layer: usize) -> usize {
+        self.layers[layer].output.last().copied().unwrap_or(0)
+    }
+
+    /// The tensors of a layer.
+    pub fn tensors_of(&self, layer: &Layer) -> &[NamedTensor] {
+        &self.tensors[layer.tensors.clone()]
+    }
+
+    /// How many parameters a layer has, the running averages among them.
+    pub fn parameters_of(&self, layer: &Layer) -> usize {
+        self.tensors_of(layer).iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum()
+    }
+
+    /// Where the tensor lies that the layer calls by this name, in the arena that such a tensor lies in.
+    ///
+    /// # Panics
+    /// If the layer has none of that name.
+    pub(crate) fn span(&self, layer: &Layer, name: &str) -> Span {
+        let mut own = self.tensors_of(layer).iter();
+        let tensor = own.find(|tensor| tensor.name.strip_prefix(&layer.name).is_some_and(|rest| rest[1..] == *name));
+        match tensor.expect("its op names its tensors").place {
+            Place::Weights(span) | Place::Averages(span) => span,
+        }
+    }
+
+    /// Whether it is a parameter that the optimiser leaves alone.
+    pub fn is_frozen(&self, tensor: &NamedTensor) -> bool {
+        match tensor.place {
+            Place::Weights(span) => span.range().start < self.trainable_from,
+            Place::Averages(_) => false,
+        }
+    }
+
+    /// All parameters, the running averages among them: Keras's "total params".
+    pub fn total_parameters(&self) -> usize {
+        self.weights.len() + self.averages.len()
+    }
+
+    /// The parameters that the optimiser moves: Keras's "trainable params".
+    pub fn trainable_parameters(&self) -> usize {
+        self.weights.len() - self.trainable_from
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::resnet50;
+
+    #[test]
+    fn only_a_blocks_last_gamma_starts_from_zero_and_only_if_asked() {
+        for zero_init_residual in [false, true] {
+            let config = ModelConfig { zero_init_residual, ..ModelConfig::new(resnet50::NETWORK, 7) };
+            let architecture = Architecture::new(&config).unwrap();
+            let gammas = architecture.tensors.iter().filter(|tensor| tensor.name.ends_with("/gamma"));
+            let (last, others): (Vec<_>, Vec<_>) = gammas.partition(|tensor| tensor.name.ends_with("_3_bn/gamma"));
+            assert_eq!((last.len(), others.len()), (16, 37));
+            let start = if zero_init_residual { Initialiser::Zeros } else { Initialiser::Ones };
+            assert!(last.iter().all(|tensor| tensor.initialiser == start));
+            assert!(others.iter().all(|tensor| tensor.initialiser == Initialiser::Ones));
+        }
+    }
+}

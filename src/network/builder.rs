@@ -1,0 +1,101 @@
+//! What a network's file writes its layers with.
+
+use super::layer::{Convolution, Layer, Op};
+use crate::device::DeviceError;
+use crate::ops::pool::Pooling;
+
+/// The value that a layer leaves, for those behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Value(usize);
+
+/// The layers so far, in Keras's order.
+pub struct Builder {
+    layers: Vec<Layer>,
+}
+
+impl Builder {
+    /// Begins with images of `size`×`size`×3.
+    pub(super) fn new(size: usize) -> Self {
+        let output = vec![size, size, 3];
+        let input = Layer { name: "input_layer".to_owned(), op: Op::Input, inputs: Vec::new(), output, tensors: 0..0 };
+        Builder { layers: vec![input] }
+    }
+
+    /// The images.
+    pub fn input(&self) -> Value {
+        Value(0)
+    }
+
+    /// How many there are so far.
+    pub(super) fn len(&self) -> usize {
+        self.layers.len()
+    }
+
+    pub(super) fn into_layers(self) -> Vec<Layer> {
+        self.layers
+    }
+
+    /// `ZeroPadding2D` by `pad` on each side.
+    pub fn zero_pad(&mut self, name: &str, x: Value, pad: usize) -> Result<Value, DeviceError> {
+        self.push(name, Op::ZeroPad(pad), &[x])
+    }
+
+    /// `Conv2D`.
+    pub fn conv(&mut self, name: &str, x: Value, convolution: Convolution) -> Result<Value, DeviceError> {
+        self.push(name, Op::Conv(convolution), &[x])
+    }
+
+    /// `BatchNormalization`.
+    pub fn batch_norm(&mut self, name: &str, x: Value, epsilon: f64) -> Result<Value, DeviceError> {
+        self.push(name, Op::BatchNorm { epsilon, ends_block: false }, &[x])
+    }
+
+    /// The batch norm that ends a residual block's branch.
+    pub fn last_batch_norm(&mut self, name: &str, x: Value, epsilon: f64) -> Result<Value, DeviceError> {
+        self.push(name, Op::BatchNorm { epsilon, ends_block: true }, &[x])
+    }
+
+    /// `Activation("relu")`.
+    pub fn relu(&mut self, name: &str, x: Value) -> Result<Value, DeviceError> {
+        self.push(name, Op::Relu, &[x])
+    }
+
+    /// `MaxPooling2D`.
+    pub fn max_pool(&mut self, name: &str, x: Value, window: usize, stride: usize) -> Result<Value, DeviceError> {
+        self.push(name, Op::MaxPool { window, stride }, &[x])
+    }
+
+    /// `Add`.
+    ///
+    /// # Errors
+    /// [`DeviceError::Shape`] if the two differ in shape.
+    pub fn add(&mut self, name: &str, [a, b]: [Value; 2]) -> Result<Value, DeviceError> {
+        let [first, second] = [a, b].map(|Value(at)| &self.layers[at].output);
+        if first != second {
+            let reason = format!("{name} adds {first:?} and {second:?}");
+            return Err(DeviceError::Shape { kernel: "network", reason });
+        }
+        self.push(name, Op::Add, &[a, b])
+    }
+
+    /// `GlobalAveragePooling2D` or `GlobalMaxPooling2D`, under Keras's name for it.
+    pub(super) fn global_pool(&mut self, x: Value, pooling: Pooling) -> Result<Value, DeviceError> {
+        let name = match pooling {
+            Pooling::Average => "avg_pool",
+            Pooling::Max => "max_pool",
+        };
+        self.push(name, Op::GlobalPool(pooling), &[x])
+    }
+
+    /// `Dense`.
+    pub(super) fn dense(&mut self, name: &str, x: Value, outputs: usize, relu: bool) -> Result<Value, DeviceError> {
+        self.push(name, Op::Dense { outputs, relu }, &[x])
+    }
+
+    fn push(&mut self, name: &str, op: Op, inputs: &[Value]) -> Result<Value, DeviceError> {
+        let inputs: Vec<usize> = inputs.iter().map(|&Value(at)| at).collect();
+        let output = op.output(&self.layers[inputs[0]].output)?;
+        self.layers.push(Layer { name: name.to_owned(), op, inputs, output, tensors: 0..0 });
+        Ok(Value(self.layers.len() - 1))
+    }
+}

@@ -1,0 +1,165 @@
+//! What a network is made of: Keras's layers, as data.
+
+use super::initialisers::Initialiser;
+use crate::device::{ConvShape, DeviceError, PoolShape};
+use crate::ops::pool::Pooling;
+use std::ops::Range;
+
+/// What a layer computes, with what Keras's constructor is told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Op {
+    /// The images `[H, W, 3]`.
+    Input,
+    /// So many rows and columns of zeros on each side.
+    ZeroPad(usize),
+    /// A convolution.
+    Conv(Convolution),
+    /// Batch norm over the channels.
+    BatchNorm {
+        /// Added to the variance.
+        epsilon: f64,
+        /// Whether it is the last of a residual block's branch.
+        ends_block: bool,
+    },
+    /// The larger of 0 and the value.
+    Relu,
+    /// The maximum over windows.
+    MaxPool {
+        /// Height and width of a window.
+        window: usize,
+        /// Step between windows.
+        stride: usize,
+    },
+    /// The sum of two values of one shape.
+    Add,
+    /// One value per channel.
+    GlobalPool(Pooling),
+    /// A matrix product and a bias, and the ReLU that Keras calls the layer's activation.
+    Dense {
+        /// Columns of the output.
+        outputs: usize,
+        /// Whether a ReLU follows.
+        relu: bool,
+    },
+}
+
+/// What Keras's `Conv2D` is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Convolution {
+    /// K.
+    pub filters: usize,
+    /// R and S.
+    pub window: usize,
+    /// Step between output pixels.
+    pub stride: usize,
+    /// Zero pixels that it adds on each side by itself: Keras's `padding="same"`.
+    pub pad: usize,
+    /// Whether a bias is added.
+    pub bias: bool,
+}
+
+/// One of Keras's layers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layer {
+    /// Keras's name.
+    pub name: String,
+    /// What it computes.
+    pub op: Op,
+    /// The layers whose values it reads, by their place in the list, in Keras's order.
+    pub inputs: Vec<usize>,
+    /// Extents of the output without the batch: `[H, W, C]` or `[C]`.
+    pub output: Vec<usize>,
+    /// Which of the network's tensors are its own.
+    pub tensors: Range<usize>,
+}
+
+impl Layer {
+    /// Keras's class, as `train --summary` prints it.
+    pub fn kind(&self) -> &'static str {
+        match self.op {
+            Op::Input => "InputLayer",
+            Op::ZeroPad(_) => "ZeroPadding2D",
+            Op::Conv(_) => "Conv2D",
+            Op::BatchNorm { .. } => "BatchNormalization",
+            Op::Relu => "Activation",
+            Op::MaxPool { .. } => "MaxPooling2D",
+            Op::Add => "Add",
+            Op::GlobalPool(Pooling::Average) => "GlobalAveragePooling2D",
+            Op::GlobalPool(Pooling::Max) => "GlobalMaxPooling2D",
+            Op::Dense { .. } => "Dense",
+        }
+    }
+}
+
+impl Op {
+    /// The output's extents over an `input`, both without the batch.
+    ///
+    /// # Errors
+    /// [`DeviceError::Shape`] if the input is smaller than a window.
+    pub(super) fn output(self, input: &[usize]) -> Result<Vec<usize>, DeviceError> {
+        let image = || match *input {
+            [h, w, c] => Ok([1, h, w, c]),
+            _ => Err(DeviceError::Shape { kernel: "network", reason: format!("{input:?} is not [H, W, C]") }),
+        };
+        Ok(match self {
+            Op::Input | Op::BatchNorm { .. } | Op::Relu | Op::Add => input.to_vec(),
+            Op::ZeroPad(pad) => {
+                let [_, h, w, c] = image()?;
+                vec![h + 2 * pad, w + 2 * pad, c]
+            }
+            Op::Conv(Convolution { filters, window, stride, pad, .. }) => {
+                let shape = ConvShape::new(image()?, filters, [window; 2], stride, pad)?;
+                vec![shape.p, shape.q, filters]
+            }
+            Op::MaxPool { window, stride } => {
+                let shape = PoolShape::new(image()?, window, stride, 0)?;
+                vec![shape.p, shape.q, shape.c]
+            }
+            Op::GlobalPool(_) => vec![image()?[3]],
+            Op::Dense { outputs, .. } => vec![outputs],
+        })
+    }
+
+    /// The tensors of a layer that reads values of so many `channels`, in the order in which Keras lists them.
+    pub(super) fn tensors(self, channels: usize, zero_init_residual: bool) -> Vec<LayerTensor> {
+        let tensor = |name, shape: &[usize], initialiser| LayerTensor { name, shape: shape.to_vec(), initialiser };
+        match self {
+            Op::Conv(Convolution { filters, window, bias, .. }) => {
+                let taps = window * window;
+                let glorot = Initialiser::glorot(taps * channels, taps * filters);
+                let kernel = tensor("kernel", &[filters, window, window, channels], glorot);
+                let bias = bias.then(|| tensor("bias", &[filters], Initialiser::Zeros));
+                [Some(kernel), bias].into_iter().flatten().collect()
+            }
+            Op::BatchNorm { ends_block, .. } => {
+                let gamma = if ends_block && zero_init_residual { Initialiser::Zeros } else { Initialiser::Ones };
+                vec![
+                    tensor("gamma", &[channels], gamma),
+                    tensor("beta", &[channels], Initialiser::Zeros),
+                    tensor("moving_mean", &[channels], Initialiser::Zeros),
+                    tensor("moving_variance", &[channels], Initialiser::Ones),
+                ]
+            }
+            Op::Dense { outputs, .. } => vec![
+                tensor("kernel", &[outputs, channels], Initialiser::glorot(channels, outputs)),
+                tensor("bias", &[outputs], Initialiser::Zeros),
+            ],
+            Op::Input | Op::ZeroPad(_) | Op::Relu | Op::MaxPool { .. } | Op::Add | Op::GlobalPool(_) => Vec::new(),
+        }
+    }
+}
+
+/// A tensor that a layer has.
+pub(super) struct LayerTensor {
+    /// `kernel`, `bias`, `gamma`, `beta`, `moving_mean` or `moving_variance`.
+    pub name: &'static str,
+    pub shape: Vec<usize>,
+    pub initialiser: Initialiser,
+}
+
+impl LayerTensor {
+    /// Whether it is a running average, which no optimiser moves.
+    pub fn is_average(&self) -> bool {
+        self.name.starts_with("moving_")
+    }
+}
