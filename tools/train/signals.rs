@@ -27,7 +27,7 @@ impl Signals {
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&signals.stop))?;
             signals.heed(signal)?;
         }
-        if ignored() & (1 << (SIGHUP - 1)) == 0 {
+        if !is_in(ignored(), SIGHUP) {
             signals.heed(SIGHUP)?;
         }
         Ok(signals)
@@ -46,9 +46,29 @@ impl Signals {
     }
 }
 
-/// The signals that this process was started to ignore, the first in the lowest bit. Where the system does not say, none.
+/// Whether a signal is one of those in `mask`, the first in the lowest bit.
+fn is_in(mask: u64, signal: i32) -> bool {
+    mask & (1 << (signal - 1)) != 0
+}
+
+/// The signals that this process was started to ignore, as [`is_in`] reads them. Where the system does not say, none.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_has_a_bit_for_each_signal() {
+        let found = |mask| [SIGHUP, SIGINT, 7, SIGTERM].map(|signal| is_in(mask, signal));
+        assert_eq!(found(0b1), [true, false, false, false]);
+        assert_eq!(found(0b10), [false, true, false, false]);
+        assert_eq!(found(0b100_0000), [false, false, true, false]);
+        assert_eq!(found(0x4000), [false, false, false, true]);
+        assert_eq!(found(0), [false; 4]);
+    }
 }
