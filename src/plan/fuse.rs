@@ -91,7 +91,7 @@ fn apply(rule: &Rule, steps: &mut Vec<Step>) {
             Some((first, step)) => {
                 steps[second] = step;
                 steps.remove(first);
-                // The step moved one place to the front. It is not tried again: no rule here takes a step twice.
+                // The merged step stands one place further in front now, so `second` is the step behind it.
             }
             None => second += 1,
         }
