@@ -13,7 +13,7 @@ mod layers;
 use gemm::Parallelism;
 use layers::{Layer, layers};
 use onesheet::device::cpu::Cpu;
-use onesheet::device::{ConvKernels, InputTransform, OutputGradient, ReduceEpilogue};
+use onesheet::device::{Activation, ConvKernels, InputTransform, OutputGradient, ReduceEpilogue};
 use std::time::{Duration, Instant};
 
 /// The time of one run.
@@ -83,7 +83,7 @@ fn main() {
         let (patches, mut product_y, mut product_patches, mut product_w) =
             (numbers(pixels * columns), y.clone(), vec![0.0; pixels * columns], w.clone());
 
-        let transform = normed.then_some(InputTransform { norm: &norm[..] });
+        let transform = normed.then_some(InputTransform { norm: &norm[..], activation: Activation::Relu });
         let gradient = OutputGradient::Owed { dz: &dz[..], y: &raw[..], k: &k[..] };
         let mut report = |pass: usize, (ours, plain): (Duration, Duration)| {
             let [ms, product_ms] = [ours, plain].map(|time| time.as_secs_f64() * 1e3);
@@ -111,7 +111,12 @@ fn main() {
         if shape.c > 3 {
             let data = race(
                 &mut || {
-                    let epilogue = normed.then_some(ReduceEpilogue { sums: &mut sums[..], y: &x[..], norm: &norm[..] });
+                    let epilogue = normed.then_some(ReduceEpilogue {
+                        sums: &mut sums[..],
+                        y: &x[..],
+                        norm: &norm[..],
+                        activation: Activation::Relu,
+                    });
                     device.conv_backward_data(&mut dx, false, epilogue, gradient, &w, &shape).expect("lengths agree");
                 },
                 &mut || product(&mut product_patches, [pixels, columns, shape.k], (&dz, false), (&w, false)),

@@ -8,7 +8,7 @@ use super::layers::{Layer, layers};
 use super::report::{Report, Subject};
 use onesheet::device::cuda::Cuda;
 use onesheet::device::{
-    ConvKernels, ConvShape, DeviceError, InputTransform, Memory, OutputGradient, ReduceEpilogue, Storage,
+    Activation, ConvKernels, ConvShape, DeviceError, InputTransform, Memory, OutputGradient, ReduceEpilogue, Storage,
 };
 use onesheet::tensor::Tensor;
 use rayon::prelude::*;
@@ -157,7 +157,7 @@ impl OnDevice {
             Some(dy) => OutputGradient::Ready(Cuda::view(dy, 0..shape.output_len())),
             None => OutputGradient::Owed { dz: self.dy.view(), y: self.raw.view(), k: self.k.view() },
         };
-        let transform = self.normed.then(|| InputTransform { norm: self.norm.view() });
+        let transform = self.normed.then(|| InputTransform { norm: self.norm.view(), activation: Activation::Relu });
         let (x, w) = (self.x.view(), self.w.view());
         match pass {
             Pass::Forward => {
@@ -165,7 +165,12 @@ impl OnDevice {
             }
             Pass::BackwardData => {
                 let sums = self.sums.view_mut();
-                let epilogue = self.normed.then(|| ReduceEpilogue { sums, y: x, norm: self.norm.view() });
+                let epilogue = self.normed.then(|| ReduceEpilogue {
+                    sums,
+                    y: x,
+                    norm: self.norm.view(),
+                    activation: Activation::Relu,
+                });
                 device.conv_backward_data(self.dx.view_mut(), self.accumulates, epilogue, dy, w, shape)
             }
             Pass::BackwardWeights => device.conv_backward_weights(self.dw.view_mut(), dy, x, transform, shape),

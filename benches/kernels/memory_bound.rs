@@ -7,9 +7,9 @@ use super::report::{Report, Subject};
 use onesheet::device::adam::OUTCOME;
 use onesheet::device::cuda::Cuda;
 use onesheet::device::{
-    AdamConstants, AdamKernels, BatchNormConstants, BatchNormKernels, DenseKernels, DenseShape, DeviceError,
-    GlobalPoolShape, ImageKernels, ImageShape, InputTransform, LossKernels, LossShape, Memory, PixelFormat, Placement,
-    PoolKernels, PoolShape, ReduceEpilogue, Rows, Storage,
+    Activation, AdamConstants, AdamKernels, BatchNormConstants, BatchNormKernels, DenseKernels, DenseShape,
+    DeviceError, GlobalPoolShape, ImageKernels, ImageShape, InputTransform, LossKernels, LossShape, Memory,
+    PixelFormat, Placement, PoolKernels, PoolShape, Projection, Rows, Storage,
 };
 use onesheet::network::{Architecture, ModelConfig, resnet50};
 use onesheet::tensor::Tensor;
@@ -111,12 +111,12 @@ fn max_pool(report: &mut Report, name: &str, shape: &PoolShape) -> anyhow::Resul
         None,
         &mut tensors,
         |device, [x, _, norm, y, _]| {
-            let transform = Some(InputTransform { norm: norm.view() });
+            let transform = Some(InputTransform { norm: norm.view(), activation: Activation::Relu });
             device.max_pool_forward(y.view_mut(), x.view(), transform, shape)
         },
     )?;
     report.line(subject(name, 1, "max_pool_backward", extents), None, &mut tensors, |device, [x, dy, norm, _, dx]| {
-        let transform = Some(InputTransform { norm: norm.view() });
+        let transform = Some(InputTransform { norm: norm.view(), activation: Activation::Relu });
         device.max_pool_backward(dx.view_mut(), dy.view(), x.view(), transform, shape)
     })
 }
@@ -147,7 +147,7 @@ fn junction(report: &mut Report, name: &str, count: usize, projected: bool, shap
         |device, [y, shortcut, dout, out, dz, norm, other, sums, other_sums]| {
             let sums_of_shortcut = other_sums.view_mut();
             let projection =
-                projected.then(|| ReduceEpilogue { sums: sums_of_shortcut, y: shortcut.view(), norm: other.view() });
+                projected.then(|| Projection { sums: sums_of_shortcut, y: shortcut.view(), norm: other.view() });
             let (dz, sums) = (dz.view_mut(), sums.view_mut());
             device.residual_backward(dz, sums, dout.view(), out.view(), y.view(), norm.view(), projection, shape)
         },

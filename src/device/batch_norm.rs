@@ -11,7 +11,7 @@
 //!
 //! so one reduction (`sums`) and three numbers a channel (`k`) are all that the convolution's backward pass needs.
 
-use super::{DeviceError, Memory, ReduceEpilogue, check_lengths};
+use super::{Activation, DeviceError, Memory, check_lengths};
 
 /// A matrix view of an NHWC activation: one row a pixel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,11 @@ pub fn check_channels(
 
 /// Multiplications and additions, a count for each kernel that goes over an activation.
 impl Rows {
+    /// Of [`BatchNormKernels::batch_norm_statistics`].
+    pub fn statistics_flops(&self) -> u64 {
+        3 * self.len() as u64
+    }
+
     /// Of [`BatchNormKernels::batch_norm_apply`].
     pub fn apply_flops(&self) -> u64 {
         2 * self.len() as u64
@@ -84,6 +89,11 @@ impl Rows {
 
 /// One check a kernel, of the operands' lengths in the order of its signature.
 impl Rows {
+    /// Refuses operands of [`BatchNormKernels::batch_norm_statistics`] that contradict this shape.
+    pub fn check_statistics(&self, stats: usize, y: usize) -> Result<(), DeviceError> {
+        check_lengths("batch_norm_statistics", &[("stats", stats, 2 * self.channels), ("y", y, self.len())])
+    }
+
     /// Refuses operands of [`BatchNormKernels::batch_norm_apply`] that contradict this shape.
     pub fn check_apply(&self, a: usize, y: usize, norm: usize) -> Result<(), DeviceError> {
         let operands = [("a", a, self.len()), ("y", y, self.len()), ("norm", norm, 4 * self.channels)];
@@ -158,7 +168,7 @@ impl Rows {
         out: usize,
         y: usize,
         norm: usize,
-        projection: Option<ReduceEpilogue<usize, usize>>,
+        projection: Option<Projection<usize, usize>>,
     ) -> Result<(), DeviceError> {
         const KERNEL: &str = "residual_backward";
         let operands = [
@@ -170,13 +180,30 @@ impl Rows {
             ("norm", norm, 4 * self.channels),
         ];
         check_lengths(KERNEL, &operands)?;
-        let Some(ReduceEpilogue { sums, y, norm }) = projection else { return Ok(()) };
+        let Some(Projection { sums, y, norm }) = projection else { return Ok(()) };
         let operands = [
             ("projection.sums", sums, 2 * self.channels),
             ("projection.y", y, self.len()),
             ("projection.norm", norm, 4 * self.channels),
         ];
         check_lengths(KERNEL, &operands)
+    }
+}
+
+/// The batch norm of a shortcut that is a convolution, at a junction's backward pass.
+pub struct Projection<V, M> {
+    /// `sums [2, C]`, written: Σ dz and Σ dz·(y − mean).
+    pub sums: M,
+    /// The convolution's output.
+    pub y: V,
+    /// `norm [4, C]`.
+    pub norm: V,
+}
+
+impl<V, M> Projection<V, M> {
+    /// The lengths of its operands, which `read` and `written` know how to take.
+    pub fn lengths(&self, read: impl Fn(&V) -> usize, written: impl Fn(&M) -> usize) -> Projection<usize, usize> {
+        Projection { sums: written(&self.sums), y: read(&self.y), norm: read(&self.norm) }
     }
 }
 
@@ -224,16 +251,25 @@ pub trait BatchNormKernels: Memory {
         epsilon: f64,
     ) -> Result<(), DeviceError>;
 
-    /// `a = max(0, scale·y + shift)`: pays what is owed, for a consumer that cannot while loading.
+    /// `stats [2, C]` = mean and biased variance over the rows of `y`, where no convolution took them while storing it.
+    fn batch_norm_statistics(
+        &self,
+        stats: Self::ViewMut<'_>,
+        y: Self::View<'_>,
+        shape: Rows,
+    ) -> Result<(), DeviceError>;
+
+    /// `a = activation(scale·y + shift)`: pays what is owed, for a consumer that cannot while loading.
     fn batch_norm_apply(
         &self,
         a: Self::ViewMut<'_>,
         y: Self::View<'_>,
         norm: Self::View<'_>,
+        activation: Activation,
         shape: Rows,
     ) -> Result<(), DeviceError>;
 
-    /// `dz = da·[scale·y + shift > 0]` and `sums [2, C]` = (Σ dz, Σ dz·(y − mean)), where no epilogue did it.
+    /// `dz = da·activation′(scale·y + shift)` and `sums [2, C]` = (Σ dz, Σ dz·(y − mean)), where no epilogue did it.
     fn batch_norm_backward_reduce(
         &self,
         dz: Self::ViewMut<'_>,
@@ -241,6 +277,7 @@ pub trait BatchNormKernels: Memory {
         da: Self::View<'_>,
         y: Self::View<'_>,
         norm: Self::View<'_>,
+        activation: Activation,
         shape: Rows,
     ) -> Result<(), DeviceError>;
 
@@ -278,7 +315,7 @@ pub trait BatchNormKernels: Memory {
         out: Self::View<'_>,
         y: Self::View<'_>,
         norm: Self::View<'_>,
-        projection: Option<ReduceEpilogue<Self::View<'_>, Self::ViewMut<'_>>>,
+        projection: Option<Projection<Self::View<'_>, Self::ViewMut<'_>>>,
         shape: Rows,
     ) -> Result<(), DeviceError>;
 }

@@ -1,6 +1,47 @@
 //! Convolution: geometry, the fused ends of its three passes, and the kernels.
 
-use super::{DeviceError, Memory, check_lengths};
+use super::{Activation, DeviceError, Memory, check_lengths};
+
+/// Zeros around an image: so many rows above it and columns to its left, and so many below and to its right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Padding {
+    /// Above and to the left.
+    pub before: usize,
+    /// Below and to the right.
+    pub after: usize,
+}
+
+impl Padding {
+    /// Of both sides together.
+    pub fn total(self) -> usize {
+        self.before + self.after
+    }
+}
+
+/// As many on each of the four sides.
+impl From<usize> for Padding {
+    fn from(zeros: usize) -> Self {
+        Padding { before: zeros, after: zeros }
+    }
+}
+
+/// One padding around the other.
+impl std::ops::Add for Padding {
+    type Output = Padding;
+
+    fn add(self, other: Padding) -> Padding {
+        Padding { before: self.before + other.before, after: self.after + other.after }
+    }
+}
+
+impl std::fmt::Display for Padding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.before == self.after {
+            true => write!(f, "{}", self.before),
+            false => write!(f, "{} before and {} after", self.before, self.after),
+        }
+    }
+}
 
 /// The geometry of a 2-D convolution (cross-correlation, as everywhere in deep learning) with square stride and padding.
 ///
@@ -25,7 +66,7 @@ pub struct ConvShape {
     pub s: usize,
     /// Step between output pixels, both ways.
     pub stride: usize,
-    /// Zero pixels added on each of the four sides.
+    /// Zero pixels above the image and to its left. How many there are below and to its right shows in P and Q alone.
     pub pad: usize,
     /// Output height.
     pub p: usize,
@@ -43,15 +84,16 @@ impl ConvShape {
         k: usize,
         [r, s]: [usize; 2],
         stride: usize,
-        pad: usize,
+        pad: impl Into<Padding>,
     ) -> Result<Self, DeviceError> {
-        if [n, h, w, c, k, r, s, stride].contains(&0) || h + 2 * pad < r || w + 2 * pad < s {
+        let pad = pad.into();
+        if [n, h, w, c, k, r, s, stride].contains(&0) || h + pad.total() < r || w + pad.total() < s {
             let reason = format!("{k} filters of {r}x{s} do not fit {n} images of {h}x{w}x{c} padded by {pad}");
             return Err(DeviceError::Shape { kernel: "convolution", reason });
         }
-        let p = (h + 2 * pad - r) / stride + 1;
-        let q = (w + 2 * pad - s) / stride + 1;
-        Ok(ConvShape { n, h, w, c, k, r, s, stride, pad, p, q })
+        let p = (h + pad.total() - r) / stride + 1;
+        let q = (w + pad.total() - s) / stride + 1;
+        Ok(ConvShape { n, h, w, c, k, r, s, stride, pad: pad.before, p, q })
     }
 
     /// Elements of `x`: N·H·W·C.
@@ -115,7 +157,7 @@ impl ConvShape {
     ) -> Result<(), DeviceError> {
         const KERNEL: &str = "conv_backward_data";
         check_lengths(KERNEL, &[("dx", dx, self.input_len()), ("w", w, self.weights_len())])?;
-        if let Some(ReduceEpilogue { sums, y, norm }) = epilogue {
+        if let Some(ReduceEpilogue { sums, y, norm, .. }) = epilogue {
             let operands = [
                 ("epilogue.sums", sums, 2 * self.c),
                 ("epilogue.y", y, self.input_len()),
@@ -162,22 +204,24 @@ impl ConvShape {
 
     /// Whether the pass is a plain matrix product over pixels: a 1×1 filter that skips none and pads none.
     pub fn is_pointwise(&self) -> bool {
-        self.r == 1 && self.s == 1 && self.stride == 1 && self.pad == 0
+        self.r == 1 && self.s == 1 && self.stride == 1 && [self.p, self.q] == [self.h, self.w]
     }
 }
 
-/// What the batch norm in front still owes the input, paid while loading: `max(0, scale[c]·x + shift[c])`.
+/// What the batch norm in front still owes the input, paid while loading: `activation(scale[c]·x + shift[c])`.
 /// Padding is zero *after* the transform.
 #[derive(Clone, Copy, Debug)]
 pub struct InputTransform<V> {
     /// `norm [4, C]`; rows 0 and 1, scale and shift, are read.
     pub norm: V,
+    /// What follows the batch norm.
+    pub activation: Activation,
 }
 
 impl<V> InputTransform<V> {
     /// The same of something else of each view, such as its length.
     pub fn map<T>(self, f: impl FnOnce(V) -> T) -> InputTransform<T> {
-        InputTransform { norm: f(self.norm) }
+        InputTransform { norm: f(self.norm), activation: self.activation }
     }
 }
 
@@ -207,8 +251,8 @@ impl<V> OutputGradient<V> {
     }
 }
 
-/// What the data gradient does before storing when its input was `a = max(0, scale·y + shift)`, the pending output of a
-/// batch norm: mask, store `dz = da·[scale·y + shift > 0]`, and reduce what that batch norm's backward pass needs.
+/// What the data gradient does before storing when its input was `a = activation(scale·y + shift)`, which a batch norm owed:
+/// store `dz = da·activation′(scale·y + shift)`, and reduce what that batch norm's backward pass needs.
 pub struct ReduceEpilogue<V, M> {
     /// `sums [2, C]`, written: Σ dz and Σ dz·(y − mean).
     pub sums: M,
@@ -216,12 +260,15 @@ pub struct ReduceEpilogue<V, M> {
     pub y: V,
     /// `norm [4, C]`.
     pub norm: V,
+    /// What follows the batch norm.
+    pub activation: Activation,
 }
 
 impl<V, M> ReduceEpilogue<V, M> {
     /// The lengths of its operands, which `read` and `written` know how to take.
     pub fn lengths(&self, read: impl Fn(&V) -> usize, written: impl Fn(&M) -> usize) -> ReduceEpilogue<usize, usize> {
-        ReduceEpilogue { sums: written(&self.sums), y: read(&self.y), norm: read(&self.norm) }
+        let ReduceEpilogue { sums, y, norm, activation } = self;
+        ReduceEpilogue { sums: written(sums), y: read(y), norm: read(norm), activation: *activation }
     }
 }
 

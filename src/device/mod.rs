@@ -16,6 +16,7 @@
 //! - NaN goes through: a ReLU, a mask or a maximum that meets one gives one, so that a fault upstream shows.
 //! - Every method checks the lengths of its operands, where they are many by a check of its geometry, and returns [`DeviceError::Length`] rather than touching memory.
 
+pub mod activation;
 pub mod adam;
 pub mod batch_norm;
 pub mod conv;
@@ -29,9 +30,10 @@ pub mod pool;
 pub mod profiler;
 pub mod reference;
 
+pub use activation::Activation;
 pub use adam::{AdamConstants, AdamKernels};
-pub use batch_norm::{BatchNormConstants, BatchNormKernels, Rows, check_channels};
-pub use conv::{ConvKernels, ConvShape, InputTransform, OutputGradient, ReduceEpilogue};
+pub use batch_norm::{BatchNormConstants, BatchNormKernels, Projection, Rows, check_channels};
+pub use conv::{ConvKernels, ConvShape, InputTransform, OutputGradient, Padding, ReduceEpilogue};
 pub use dense::{DenseKernels, DenseShape};
 pub use image::{ImageKernels, ImageShape, PixelFormat, Placement};
 pub use loss::{LossKernels, LossShape};

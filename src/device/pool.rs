@@ -1,6 +1,6 @@
 //! Pooling: the stem's 3×3/2 maximum, and the global poolings before the head.
 
-use super::{DeviceError, InputTransform, Memory};
+use super::{DeviceError, InputTransform, Memory, Padding};
 
 /// The geometry of a max pool with a square window over an image padded by zeros.
 ///
@@ -21,7 +21,7 @@ pub struct PoolShape {
     pub window: usize,
     /// Step between windows.
     pub stride: usize,
-    /// Zero pixels added on each side.
+    /// Zero pixels above the image and to its left. How many there are below and to its right shows in P and Q alone.
     pub pad: usize,
     /// Output height.
     pub p: usize,
@@ -34,15 +34,21 @@ impl PoolShape {
     ///
     /// # Errors
     /// [`DeviceError::Shape`] when an extent is zero or the window is larger than the padded image.
-    pub fn new([n, h, w, c]: [usize; 4], window: usize, stride: usize, pad: usize) -> Result<Self, DeviceError> {
-        if [n, h, w, c, window, stride].contains(&0) || h.min(w) + 2 * pad < window {
+    pub fn new(
+        [n, h, w, c]: [usize; 4],
+        window: usize,
+        stride: usize,
+        pad: impl Into<Padding>,
+    ) -> Result<Self, DeviceError> {
+        let pad = pad.into();
+        if [n, h, w, c, window, stride].contains(&0) || h.min(w) + pad.total() < window {
             let reason =
                 format!("a window of {window}x{window} does not fit {n} images of {h}x{w}x{c} padded by {pad}");
             return Err(DeviceError::Shape { kernel: "max pool", reason });
         }
-        let p = (h + 2 * pad - window) / stride + 1;
-        let q = (w + 2 * pad - window) / stride + 1;
-        Ok(PoolShape { n, h, w, c, window, stride, pad, p, q })
+        let p = (h + pad.total() - window) / stride + 1;
+        let q = (w + pad.total() - window) / stride + 1;
+        Ok(PoolShape { n, h, w, c, window, stride, pad: pad.before, p, q })
     }
 
     /// Elements of `x`.

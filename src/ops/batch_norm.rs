@@ -148,6 +148,7 @@ pub(crate) fn backward<D: Device>(
                 da.view(),
                 raw.view(),
                 norm.view(),
+                crate::device::Activation::Relu,
                 shape,
             )?;
             (dz, sums)

@@ -1,6 +1,7 @@
 //! Convolution, and the activations it reads and leaves.
 
 use crate::autograd::{Gradient, Node, Slot, Tape};
+use crate::device::Activation::Relu;
 use crate::device::{ConvShape, Device, DeviceError, InputTransform, OutputGradient, ReduceEpilogue, Storage};
 use crate::parameters::{Parameters, Span};
 use crate::tensor::{Shape, Tensor};
@@ -61,13 +62,13 @@ impl<D: Device> Activation<D> {
     pub fn values(&self, device: &D) -> Result<Tensor<D>, DeviceError> {
         let Some(norm) = &self.owed else { return Ok(self.raw.clone()) };
         let mut values = Tensor::new(device, self.shape(), Storage::Activation)?;
-        device.batch_norm_apply(values.view_mut(), self.raw.view(), norm.view(), rows(self.shape()))?;
+        device.batch_norm_apply(values.view_mut(), self.raw.view(), norm.view(), Relu, rows(self.shape()))?;
         Ok(values)
     }
 
     /// What a kernel that pays while loading needs to know.
     pub(super) fn transform(&self) -> Option<InputTransform<D::View<'_>>> {
-        self.owed.as_ref().map(|norm| InputTransform { norm: norm.view() })
+        self.owed.as_ref().map(|norm| InputTransform { norm: norm.view(), activation: Relu })
     }
 }
 
@@ -168,7 +169,9 @@ pub(crate) fn backward<D: Device>(
         None => None,
     };
     let epilogue = match (&x.owed, &mut sums) {
-        (Some(norm), Some(sums)) => Some(ReduceEpilogue { sums: sums.view_mut(), y: x.raw.view(), norm: norm.view() }),
+        (Some(norm), Some(sums)) => {
+            Some(ReduceEpilogue { sums: sums.view_mut(), y: x.raw.view(), norm: norm.view(), activation: Relu })
+        }
         _ => None,
     };
     let w = parameters.weights.view(layer.kernel);

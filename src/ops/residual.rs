@@ -3,7 +3,7 @@
 use super::batch_norm::Normalised;
 use super::conv::{Activation, rows};
 use crate::autograd::{Gradient, Node, Slot, Tape};
-use crate::device::{Device, DeviceError, ReduceEpilogue, Storage};
+use crate::device::{Device, DeviceError, Projection, Storage};
 use crate::tensor::{Shape, Tensor};
 
 /// The other way around a block.
@@ -86,7 +86,7 @@ pub(crate) fn backward<D: Device>(
     };
     let projection = match (&shortcut, &mut shortcut_sums) {
         (Shortcut::Projection(Normalised { y, norm, .. }), Some(sums)) => {
-            Some(ReduceEpilogue { sums: sums.view_mut(), y: y.view(), norm: norm.view() })
+            Some(Projection { sums: sums.view_mut(), y: y.view(), norm: norm.view() })
         }
         _ => None,
     };

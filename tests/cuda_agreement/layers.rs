@@ -4,7 +4,9 @@ use super::conv::{Conv, FUSED, Fusions, PLAIN};
 use super::{Array, Case, Output, agree, compare, cuda, grid, grid_norm, narrow, sum_tolerance};
 use onesheet::device::cuda::Precision;
 use onesheet::device::cuda::scratch::TICKETS;
-use onesheet::device::{ConvKernels, ConvShape, Device, InputTransform, Memory, OutputGradient, ReduceEpilogue};
+use onesheet::device::{
+    Activation, ConvKernels, ConvShape, Device, InputTransform, Memory, OutputGradient, ReduceEpilogue,
+};
 
 fn check(input: [usize; 4], k: usize, filter: usize, stride: usize, pad: usize, seed: u64) {
     let shape = ConvShape::new(input, k, [filter, filter], stride, pad).unwrap();
@@ -123,9 +125,9 @@ impl Case for NormBehind {
         let mut y = Array::blank_activation(device, shape.output_len());
         let mut dx = Array::blank_activation(device, shape.input_len());
         let mut sums = Array::blank(device, 2 * shape.c);
-        let transform = Some(InputTransform { norm });
+        let transform = Some(InputTransform { norm, activation: Activation::Relu });
         device.conv_forward(y.view_mut(), None, x.view(), transform, w.view(), None, &shape).unwrap();
-        let epilogue = Some(ReduceEpilogue { sums: sums.view_mut(), y: x.view(), norm });
+        let epilogue = Some(ReduceEpilogue { sums: sums.view_mut(), y: x.view(), norm, activation: Activation::Relu });
         let gradient = OutputGradient::Ready(dy.view());
         device.conv_backward_data(dx.view_mut(), false, epilogue, gradient, w.view(), &shape).unwrap();
         let (pixels, summand) = (shape.n * shape.h * shape.w, 2.0 * (shape.k as f64).sqrt());

@@ -8,8 +8,8 @@ use super::{Array, agree, cuda, grid, grid_norm, narrow, numbers};
 use onesheet::device::cuda::Precision;
 use onesheet::device::cuda::modules::Module;
 use onesheet::device::{
-    AdamKernels, BatchNormKernels, Device, DeviceError, GlobalPoolShape, InputTransform, Memory, PoolKernels,
-    PoolShape, ReduceEpilogue, Rows,
+    Activation, AdamKernels, BatchNormKernels, Device, DeviceError, GlobalPoolShape, InputTransform, Memory,
+    PoolKernels, PoolShape, Projection, Rows,
 };
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
@@ -74,7 +74,7 @@ fn sums_repeat_bit_for_bit() {
         let once = || {
             let mut dz = Array::blank_activation(&device, shape.len());
             let [mut sums, mut projected] = [(); 2].map(|()| Array::blank(&device, 2 * shape.channels));
-            let projection = ReduceEpilogue { sums: projected.view_mut(), y: dout.view(), norm: norm.view() };
+            let projection = Projection { sums: projected.view_mut(), y: dout.view(), norm: norm.view() };
             let (out, norm) = (y.view(), norm.view());
             device
                 .residual_backward(dz.view_mut(), sums.view_mut(), dout.view(), out, out, norm, Some(projection), shape)
@@ -130,7 +130,7 @@ fn nothing_swallows_nan() {
         };
 
         let mut a = Array::blank_activation(&device, shape.len());
-        device.batch_norm_apply(a.view_mut(), faulty.view(), norm.view(), shape).unwrap();
+        device.batch_norm_apply(a.view_mut(), faulty.view(), norm.view(), Activation::Relu, shape).unwrap();
         is_in_channel_3(&a, "batch_norm_apply");
         for (y, shortcut, owed) in [(&faulty, &sound, false), (&sound, &faulty, false), (&sound, &faulty, true)] {
             let owed = owed.then(|| norm.view());
@@ -139,7 +139,9 @@ fn nothing_swallows_nan() {
         }
         let mut sums = Array::blank(&device, 2 * channels);
         let (y, n) = (faulty.view(), norm.view());
-        device.batch_norm_backward_reduce(a.view_mut(), sums.view_mut(), sound.view(), y, n, shape).unwrap();
+        device
+            .batch_norm_backward_reduce(a.view_mut(), sums.view_mut(), sound.view(), y, n, Activation::Relu, shape)
+            .unwrap();
         is_in_channel_3(&a, "batch_norm_backward_reduce");
         is_in_channel_3(&sums, "its sums");
         let (out, y) = (faulty.view(), sound.view());
@@ -149,7 +151,7 @@ fn nothing_swallows_nan() {
 
         let window = PoolShape::new([1, 3, 3, channels], 3, 2, 1).unwrap();
         let mut y = Array::blank_activation(&device, window.output_len());
-        for transform in [None, Some(InputTransform { norm: norm.view() })] {
+        for transform in [None, Some(InputTransform { norm: norm.view(), activation: Activation::Relu })] {
             device.max_pool_forward(y.view_mut(), faulty.view(), transform, &window).unwrap();
             is_in_channel_3(&y, "max_pool_forward");
         }
@@ -168,7 +170,7 @@ fn what_a_kernel_cannot_read_is_refused() {
     let shape = Rows { rows: 2, channels: 8 };
     let (full, norm) = (Array::new(&device, &grid(1, shape.len())), Array::new(&device, &grid_norm(2, 8)));
     let mut a = Array::blank_activation(&device, shape.len());
-    let refused = device.batch_norm_apply(a.view_mut(), full.view(), norm.view(), shape);
+    let refused = device.batch_norm_apply(a.view_mut(), full.view(), norm.view(), Activation::Relu, shape);
     assert!(matches!(refused, Err(DeviceError::Shape { kernel: "batch_norm_apply", .. })), "{refused:?}");
 
     let window = PoolShape::new([1, 17, 17, 1], 17, 1, 0).unwrap();

@@ -1,7 +1,7 @@
 //! Batch norm and the junction.
 
 use super::{Array, Case, EPSILON, Output, agree, grid, grid_norm, narrow, numbers, sum_tolerance};
-use onesheet::device::{BatchNormConstants, Device, ReduceEpilogue, Rows};
+use onesheet::device::{Activation, BatchNormConstants, Device, Projection, Rows};
 
 /// The per-channel kernels.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl Case for Passes {
         let sum = sum_tolerance(shape.rows, 2.0);
 
         let mut a = blank();
-        device.batch_norm_apply(a.view_mut(), y.view(), norm.view(), shape).unwrap();
+        device.batch_norm_apply(a.view_mut(), y.view(), norm.view(), Activation::Relu, shape).unwrap();
         let (mut dz, mut reduced) = (blank(), sums());
         device
             .batch_norm_backward_reduce(
@@ -116,6 +116,7 @@ impl Case for Passes {
                 gradient.view(),
                 y.view(),
                 norm.view(),
+                Activation::Relu,
                 shape,
             )
             .unwrap();
@@ -126,7 +127,7 @@ impl Case for Passes {
         let owed = projected.then(|| shortcut_norm.view());
         device.residual_forward(out.view_mut(), y.view(), norm.view(), shortcut.view(), owed, shape).unwrap();
         let (mut dz, mut reduced, mut projected_sums) = (blank(), sums(), sums());
-        let projection = projected.then(|| ReduceEpilogue {
+        let projection = projected.then(|| Projection {
             sums: projected_sums.view_mut(),
             y: shortcut.view(),
             norm: shortcut_norm.view(),

@@ -1,7 +1,7 @@
 //! Convolution: all passes of one geometry, with every fused end on and off.
 
 use super::{Array, Case, Output, agree, grid, grid_norm, narrow, numbers, sum_tolerance};
-use onesheet::device::{ConvShape, Device, InputTransform, OutputGradient, ReduceEpilogue};
+use onesheet::device::{Activation, ConvShape, Device, InputTransform, OutputGradient, ReduceEpilogue};
 
 /// What is fused into the passes.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +42,7 @@ impl Case for Conv {
         let raw = Array::activation(device, &narrow(seed + 5, shape.output_len()));
         let k = array(numbers(seed + 6, 3 * shape.k));
 
-        let transform = fusions.norm.then(|| InputTransform { norm: norm.view() });
+        let transform = fusions.norm.then(|| InputTransform { norm: norm.view(), activation: Activation::Relu });
         let gradient = match fusions.owed {
             true => OutputGradient::Owed { dz: dz.view(), y: raw.view(), k: k.view() },
             false => OutputGradient::Ready(dz.view()),
@@ -73,7 +73,12 @@ impl Case for Conv {
             false => Array::blank_activation(device, shape.input_len()),
         };
         let mut sums = Array::blank(device, 2 * shape.c);
-        let epilogue = fusions.norm.then(|| ReduceEpilogue { sums: sums.view_mut(), y: x.view(), norm: norm.view() });
+        let epilogue = fusions.norm.then(|| ReduceEpilogue {
+            sums: sums.view_mut(),
+            y: x.view(),
+            norm: norm.view(),
+            activation: Activation::Relu,
+        });
         device.conv_backward_data(dx.view_mut(), fusions.accumulate, epilogue, gradient, w.view(), shape).unwrap();
         let backward = sum_tolerance(taps * shape.k + 1, slope);
         outputs.push(dx.output(device, "dx", backward).rounded(rounded(fusions.owed, taps * shape.k), slope));

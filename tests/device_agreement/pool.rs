@@ -1,7 +1,7 @@
 //! Poolings, on the grid: their ties are real.
 
 use super::{Array, Case, EPSILON, Output, agree, grid, grid_norm, narrow, numbers, sum_tolerance};
-use onesheet::device::{Device, GlobalPoolShape, InputTransform, PoolShape};
+use onesheet::device::{Activation, Device, GlobalPoolShape, InputTransform, PoolShape};
 
 #[derive(Debug)]
 pub struct MaxPool {
@@ -15,7 +15,7 @@ impl Case for MaxPool {
         let MaxPool { ref shape, norm, seed } = *self;
         let x = Array::activation(device, &grid(seed, shape.input_len()));
         let owed = Array::new(device, &grid_norm(seed + 1, shape.c));
-        let transform = norm.then(|| InputTransform { norm: owed.view() });
+        let transform = norm.then(|| InputTransform { norm: owed.view(), activation: Activation::Relu });
         let dy = Array::activation(device, &narrow(seed + 2, shape.output_len()));
         let [mut y, mut dx] = [shape.output_len(), shape.input_len()].map(|len| Array::blank_activation(device, len));
         device.max_pool_forward(y.view_mut(), x.view(), transform, shape).unwrap();

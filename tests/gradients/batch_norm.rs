@@ -5,7 +5,8 @@ use crate::case::{Case, Point, SHAPES, assert_gradients, convolve, dot, fresh, p
 use crate::support::{generator, seeded};
 use onesheet::device::reference::Reference;
 use onesheet::device::{
-    BatchNormConstants, BatchNormKernels, ConvKernels, ConvShape, InputTransform, OutputGradient, ReduceEpilogue, Rows,
+    Activation, BatchNormConstants, BatchNormKernels, ConvKernels, ConvShape, InputTransform, OutputGradient,
+    ReduceEpilogue, Rows,
 };
 use rand::RngExt;
 
@@ -88,13 +89,19 @@ impl Chain {
         match self.consumer {
             Consumer::Convolution => {
                 let dy = OutputGradient::Ready(&self.dy[..]);
-                let epilogue = ReduceEpilogue { sums: &mut sums[..], y: &y[..], norm: &norm[..] };
+                let epilogue =
+                    ReduceEpilogue { sums: &mut sums[..], y: &y[..], norm: &norm[..], activation: Activation::Relu };
                 Reference.conv_backward_data(&mut dz, false, Some(epilogue), dy, &at["w2"], second).unwrap();
-                let (dw, transform) = (gradients.get_mut("w2").unwrap(), Some(InputTransform { norm: &norm[..] }));
+                let (dw, transform) = (
+                    gradients.get_mut("w2").unwrap(),
+                    Some(InputTransform { norm: &norm[..], activation: Activation::Relu }),
+                );
                 Reference.conv_backward_weights(dw, dy, &y, transform, second).unwrap();
             }
             Consumer::Applied => {
-                Reference.batch_norm_backward_reduce(&mut dz, &mut sums, &self.dy, &y, &norm, rows(first)).unwrap();
+                Reference
+                    .batch_norm_backward_reduce(&mut dz, &mut sums, &self.dy, &y, &norm, Activation::Relu, rows(first))
+                    .unwrap();
             }
         }
         tamper("dz", &mut dz);
@@ -134,7 +141,7 @@ impl Case for Chain {
             return dot(&convolve(&y, Some(&norm), &at["w2"], None, &self.shapes[1]), &self.dy);
         }
         let mut a = fresh(y.len());
-        Reference.batch_norm_apply(&mut a, &y, &norm, rows(&self.shapes[0])).unwrap();
+        Reference.batch_norm_apply(&mut a, &y, &norm, Activation::Relu, rows(&self.shapes[0])).unwrap();
         dot(&a, &self.dy)
     }
 

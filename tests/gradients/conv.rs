@@ -5,7 +5,7 @@ use crate::case::{
 };
 use crate::support::generator;
 use onesheet::device::reference::Reference;
-use onesheet::device::{ConvKernels, ConvShape, InputTransform, OutputGradient, ReduceEpilogue};
+use onesheet::device::{Activation, ConvKernels, ConvShape, InputTransform, OutputGradient, ReduceEpilogue};
 use rand::RngExt;
 
 /// `Σ dy·(conv(x, w) + bias) + Σ other·x`, where the second term is another consumer of `x` whose gradient came first.
@@ -79,9 +79,14 @@ impl Transformed {
         let norm = free_norm(&self.point, &self.mean);
         let dy = OutputGradient::Ready(&dy[..]);
         let (mut dx, mut dw, mut sums) = (other.clone(), vec![0.0; shape.weights_len()], fresh(2 * shape.c));
-        let epilogue = ReduceEpilogue { sums: &mut sums[..], y: &self.point["x"][..], norm: &norm[..] };
+        let epilogue = ReduceEpilogue {
+            sums: &mut sums[..],
+            y: &self.point["x"][..],
+            norm: &norm[..],
+            activation: Activation::Relu,
+        };
         Reference.conv_backward_data(&mut dx, true, Some(epilogue), dy, &self.point["w"], shape).unwrap();
-        let transform = transform.map(|norm| InputTransform { norm });
+        let transform = transform.map(|norm| InputTransform { norm, activation: Activation::Relu });
         Reference.conv_backward_weights(&mut dw, dy, &self.point["x"], transform, shape).unwrap();
         let mut gradients = Point::from(behind_transform(&self.point, &self.mean, &dx, &sums));
         gradients.insert("w", dw);

@@ -3,7 +3,7 @@
 use crate::batch_norm::{Tamper, rows, train};
 use crate::case::{Case, Point, SHAPES, assert_gradients, dot, fresh, point, values};
 use onesheet::device::reference::Reference;
-use onesheet::device::{BatchNormKernels, ConvKernels, ConvShape, OutputGradient, ReduceEpilogue};
+use onesheet::device::{BatchNormKernels, ConvKernels, ConvShape, OutputGradient, Projection};
 
 /// `Σ dout·relu(bn(conv(x, w)) + x)`, or with `bn(conv(x, w₀))` in place of the last `x`.
 pub struct Junction {
@@ -75,7 +75,7 @@ impl Junction {
         let at = &self.point;
         let (branch, projection, out) = self.forward(at);
         let (mut dz, mut sums, mut beside) = (fresh(out.len()), fresh(2 * self.branch.k), fresh(2 * self.branch.k));
-        let epilogue = projection.as_ref().map(|projection| ReduceEpilogue {
+        let epilogue = projection.as_ref().map(|projection| Projection {
             sums: &mut beside[..],
             y: &projection.y[..],
             norm: &projection.norm[..],

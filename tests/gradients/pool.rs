@@ -3,7 +3,7 @@
 use crate::case::{Case, Point, SHAPES, assert_gradients, behind_transform, dot, free_norm, fresh, point, values};
 use crate::support::generator;
 use onesheet::device::reference::Reference;
-use onesheet::device::{BatchNormKernels, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, Rows};
+use onesheet::device::{Activation, BatchNormKernels, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, Rows};
 use rand::RngExt;
 
 /// `Σ dy·max_pool(x)`, or of the pending `relu(scale·x + shift)` if the point has a scale.
@@ -42,7 +42,7 @@ impl Case for MaxPool {
 
     fn loss(&self, at: &Point) -> f64 {
         let norm = self.norm(at);
-        let transform = norm.as_deref().map(|norm| InputTransform { norm });
+        let transform = norm.as_deref().map(|norm| InputTransform { norm, activation: Activation::Relu });
         let mut y = fresh(self.shape.output_len());
         Reference.max_pool_forward(&mut y, &at["x"], transform, &self.shape).unwrap();
         dot(&y, &self.dy)
@@ -51,13 +51,13 @@ impl Case for MaxPool {
     fn gradients(&self) -> Point {
         let (shape, x) = (&self.shape, &self.point["x"]);
         let norm = self.norm(&self.point);
-        let transform = norm.as_deref().map(|norm| InputTransform { norm });
+        let transform = norm.as_deref().map(|norm| InputTransform { norm, activation: Activation::Relu });
         let mut da = fresh(shape.input_len());
         Reference.max_pool_backward(&mut da, &self.dy, x, transform, shape).unwrap();
         let (Some(norm), Some(mean)) = (norm, &self.mean) else { return Point::from([("x", da)]) };
         let (mut dz, mut sums) = (fresh(shape.input_len()), fresh(2 * shape.c));
         let rows = Rows { rows: shape.n * shape.h * shape.w, channels: shape.c };
-        Reference.batch_norm_backward_reduce(&mut dz, &mut sums, &da, x, &norm, rows).unwrap();
+        Reference.batch_norm_backward_reduce(&mut dz, &mut sums, &da, x, &norm, Activation::Relu, rows).unwrap();
         Point::from(behind_transform(&self.point, mean, &dz, &sums))
     }
 }

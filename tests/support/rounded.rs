@@ -4,6 +4,7 @@
 //! not tell a wrong kernel from a right one. Against this device what is left are sums in another order, and now and then
 //! a number that such a sum rounds the other way.
 
+use onesheet::device::Activation;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::Precision;
 use onesheet::device::image::HostPixels;
@@ -87,10 +88,10 @@ impl Rounded {
 
     /// The convolution's input as its products see it.
     fn input(&self, x: &[f32], transform: Option<InputTransform<View<'_>>>, shape: &ConvShape) -> Vec<f32> {
-        let Some(InputTransform { norm }) = transform else { return self.factors(x, shape) };
+        let Some(InputTransform { norm, activation }) = transform else { return self.factors(x, shape) };
         let mut paid = vec![0.0; x.len()];
         let rows = Rows { rows: x.len() / shape.c, channels: shape.c };
-        self.inner.batch_norm_apply(&mut paid, x, norm.data, rows).unwrap();
+        self.inner.batch_norm_apply(&mut paid, x, norm.data, activation, rows).unwrap();
         self.factors(&paid, shape)
     }
 
@@ -239,9 +240,9 @@ impl ConvKernels for Rounded {
         let (dy, w) = (self.factors(&self.gradient(dy, shape.k), shape), self.factors(w.data, shape));
         self.inner.conv_backward_data(dx.data, accumulate, None, OutputGradient::Ready(&dy), &w, shape)?;
         self.store(dx.data);
-        if let Some(ReduceEpilogue { sums, y, norm }) = epilogue {
+        if let Some(ReduceEpilogue { sums, y, norm, activation }) = epilogue {
             let (da, rows) = (dx.data.to_vec(), Rows { rows: dx.data.len() / shape.c, channels: shape.c });
-            self.inner.batch_norm_backward_reduce(dx.data, sums.data, &da, y.data, norm.data, rows)?;
+            self.inner.batch_norm_backward_reduce(dx.data, sums.data, &da, y.data, norm.data, activation, rows)?;
         }
         Ok(())
     }
@@ -306,8 +307,19 @@ impl BatchNormKernels for Rounded {
         self.inner.batch_norm_fold(norm.data, mean, variance, gamma.data, beta.data, bias, channels, epsilon)
     }
 
-    fn batch_norm_apply(&self, a: ViewMut<'_>, y: View<'_>, norm: View<'_>, shape: Rows) -> Result<(), DeviceError> {
-        self.inner.batch_norm_apply(a.data, y.data, norm.data, shape)?;
+    fn batch_norm_statistics(&self, stats: ViewMut<'_>, y: View<'_>, shape: Rows) -> Result<(), DeviceError> {
+        self.inner.batch_norm_statistics(stats.data, y.data, shape)
+    }
+
+    fn batch_norm_apply(
+        &self,
+        a: ViewMut<'_>,
+        y: View<'_>,
+        norm: View<'_>,
+        activation: Activation,
+        shape: Rows,
+    ) -> Result<(), DeviceError> {
+        self.inner.batch_norm_apply(a.data, y.data, norm.data, activation, shape)?;
         self.store(a.data);
         Ok(())
     }
@@ -319,9 +331,10 @@ impl BatchNormKernels for Rounded {
         da: View<'_>,
         y: View<'_>,
         norm: View<'_>,
+        activation: Activation,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        self.inner.batch_norm_backward_reduce(dz.data, sums.data, da.data, y.data, norm.data, shape)
+        self.inner.batch_norm_backward_reduce(dz.data, sums.data, da.data, y.data, norm.data, activation, shape)
     }
 
     fn batch_norm_backward_finalise(
@@ -363,14 +376,11 @@ impl BatchNormKernels for Rounded {
         out: View<'_>,
         y: View<'_>,
         norm: View<'_>,
-        projection: Option<ReduceEpilogue<View<'_>, ViewMut<'_>>>,
+        projection: Option<Projection<View<'_>, ViewMut<'_>>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        let projection = projection.map(|ReduceEpilogue { sums, y, norm }| ReduceEpilogue {
-            sums: sums.data,
-            y: y.data,
-            norm: norm.data,
-        });
+        let projection =
+            projection.map(|Projection { sums, y, norm }| Projection { sums: sums.data, y: y.data, norm: norm.data });
         self.inner.residual_backward(dz.data, sums.data, dout.data, out.data, y.data, norm.data, projection, shape)
     }
 }

@@ -4,7 +4,7 @@ use super::memory::{CHUNK, Cpu};
 use super::reduce::{Partials, Tiles, channel_rows};
 use super::rows::{self, pass, relu};
 use super::simd::simd;
-use crate::device::{BatchNormConstants, BatchNormKernels, DeviceError, ReduceEpilogue, Rows, check_channels};
+use crate::device::{Activation, BatchNormConstants, BatchNormKernels, DeviceError, Projection, Rows, check_channels};
 use rayon::prelude::*;
 
 impl BatchNormKernels for Cpu {
@@ -76,7 +76,28 @@ impl BatchNormKernels for Cpu {
         Ok(())
     }
 
-    fn batch_norm_apply(&self, a: &mut [f32], y: &[f32], norm: &[f32], shape: Rows) -> Result<(), DeviceError> {
+    fn batch_norm_statistics(&self, stats: &mut [f32], y: &[f32], shape: Rows) -> Result<(), DeviceError> {
+        shape.check_statistics(stats.len(), y.len())?;
+        let channels = shape.channels;
+        let _clock = self.clock("batch_norm_statistics", shape.statistics_flops(), y.len(), stats.len());
+        let tiles = Tiles::streaming(shape.rows, channels);
+        let mut partials = Partials::new(tiles.count(), channels);
+        partials.par_tiles().zip(y.par_chunks(tiles.tile * channels)).for_each(|(partial, y)| {
+            let (mean, squares) = partial.split_at_mut(channels);
+            rows::moments(y, mean, squares);
+        });
+        partials.store_stats(stats, tiles);
+        Ok(())
+    }
+
+    fn batch_norm_apply(
+        &self,
+        a: &mut [f32],
+        y: &[f32],
+        norm: &[f32],
+        activation: Activation,
+        shape: Rows,
+    ) -> Result<(), DeviceError> {
         shape.check_apply(a.len(), y.len(), norm.len())?;
         let channels = shape.channels;
         let _clock = self.clock("batch_norm_apply", shape.apply_flops(), y.len() + 2 * channels, a.len());
@@ -84,7 +105,7 @@ impl BatchNormKernels for Cpu {
         let chunk = Tiles::streaming(shape.rows, channels).tile * channels;
         a.par_chunks_mut(chunk)
             .zip(y.par_chunks(chunk))
-            .for_each(|(a, y)| rows::normalise(a, y, channels, scale, shift));
+            .for_each(|(a, y)| rows::normalise(a, y, channels, scale, shift, activation));
         Ok(())
     }
 
@@ -95,6 +116,7 @@ impl BatchNormKernels for Cpu {
         da: &[f32],
         y: &[f32],
         norm: &[f32],
+        activation: Activation,
         shape: Rows,
     ) -> Result<(), DeviceError> {
         shape.check_backward_reduce(dz.len(), sums.len(), da.len(), y.len(), norm.len())?;
@@ -110,7 +132,7 @@ impl BatchNormKernels for Cpu {
             .for_each(|(dz, partial, da, y)| {
                 let (plain, centred) = partial.split_at_mut(channels);
                 dz.copy_from_slice(da);
-                rows::mask(dz, y, scale, shift);
+                rows::mask(dz, y, scale, shift, activation);
                 rows::gradient_sums(dz, y, mean, plain, centred);
             });
         partials.store_sums(sums);
@@ -186,7 +208,7 @@ impl BatchNormKernels for Cpu {
         out: &[f32],
         y: &[f32],
         norm: &[f32],
-        projection: Option<ReduceEpilogue<&[f32], &mut [f32]>>,
+        projection: Option<Projection<&[f32], &mut [f32]>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
         shape.check_residual_backward(

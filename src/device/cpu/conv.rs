@@ -89,15 +89,15 @@ impl ConvKernels for Cpu {
         let _clock = self.clock("conv_backward_data", shape.flops(), reads, touched + sums);
         // The batch norm in front, and where its sums go.
         let (front, sums) = match epilogue {
-            Some(ReduceEpilogue { sums, y, norm }) => (Some((y, norm)), Some(sums)),
+            Some(ReduceEpilogue { sums, y, norm, activation }) => (Some((y, norm, activation)), Some(sums)),
             None => (None, None),
         };
         let finish = |first: usize, tile: &mut [f32], partial: &mut [f64]| {
-            if let Some((y, norm)) = front {
+            if let Some((y, norm, activation)) = front {
                 let [scale, shift, mean] = channel_rows(norm, shape.c);
                 let y = &y[first * shape.c..][..tile.len()];
                 let (plain, centred) = partial.split_at_mut(shape.c);
-                rows::mask(tile, y, scale, shift);
+                rows::mask(tile, y, scale, shift, activation);
                 rows::gradient_sums(tile, y, mean, plain, centred);
             }
         };

@@ -2,7 +2,7 @@
 
 use super::memory::Cpu;
 use super::reduce::channel_rows;
-use super::rows::{self, relu};
+use super::rows::{self, bounded};
 use super::simd::simd;
 use crate::device::{DeviceError, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, check_lengths};
 use rayon::prelude::*;
@@ -25,7 +25,7 @@ impl PoolKernels for Cpu {
         )?;
         let owed = transform.map_or(0, |_| 2 * shape.c);
         let _clock = self.clock("max_pool_forward", shape.flops(), x.len() + owed, y.len());
-        let norm = transform.map(|transform| channel_rows(transform.norm, shape.c));
+        let norm = owed_norm(transform, shape);
         let image = shape.h * shape.w * shape.c;
         y.par_chunks_mut(shape.q * shape.c).enumerate().for_each(|(row, y)| {
             let x = &x[row / shape.p * image..][..image];
@@ -54,7 +54,7 @@ impl PoolKernels for Cpu {
         let owed = transform.map_or(0, |_| 2 * shape.c);
         let flops = shape.flops() + dy.len() as u64;
         let _clock = self.clock("max_pool_backward", flops, x.len() + dy.len() + owed, dx.len());
-        let norm = transform.map(|transform| channel_rows(transform.norm, shape.c));
+        let norm = owed_norm(transform, shape);
         let (inputs, outputs) = (shape.h * shape.w * shape.c, shape.p * shape.q * shape.c);
         // Windows overlap, so a task owns a whole image.
         (dx.par_chunks_mut(inputs), dy.par_chunks(outputs), x.par_chunks(inputs))
@@ -151,8 +151,12 @@ fn check_global(
     )
 }
 
-/// The scale and the shift owed to the input.
-type Norm<'a> = Option<[&'a [f32]; 2]>;
+/// The scale and the shift owed to the input, and the bounds of the activation.
+type Norm<'a> = Option<([&'a [f32]; 2], [f32; 2])>;
+
+fn owed_norm<'a>(transform: Option<InputTransform<&'a [f32]>>, shape: &PoolShape) -> Norm<'a> {
+    transform.map(|InputTransform { norm, activation }| (channel_rows(norm, shape.c), activation.bounds()))
+}
 
 simd! {
     /// Row `p` of one image's output, and with it the number of the tap that won each channel of the last window.
@@ -204,8 +208,9 @@ fn find_winners(
         match (input_of(tap, p, q, shape).map(|start| &x[start..start + shape.c]), norm) {
             (None, _) => challenge(best, winner, number, tap == 0, std::iter::repeat_n(0.0, shape.c)),
             (Some(x), None) => challenge(best, winner, number, tap == 0, x.iter().copied()),
-            (Some(x), Some([scale, shift])) => {
-                let values = x.iter().zip(scale.iter().zip(shift)).map(|(x, (scale, shift))| relu(scale * x + shift));
+            (Some(x), Some(([scale, shift], bounds))) => {
+                let owed = scale.iter().zip(shift);
+                let values = x.iter().zip(owed).map(|(x, (scale, shift))| bounded(scale * x + shift, bounds));
                 challenge(best, winner, number, tap == 0, values);
             }
         }

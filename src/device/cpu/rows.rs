@@ -1,6 +1,7 @@
 //! Loops over a tile: some rows of an NHWC activation, a row a pixel and a column a channel.
 
 use super::simd::simd;
+use crate::device::Activation;
 
 /// Channels that a reduction keeps in registers at a time.
 const LANES: usize = 64;
@@ -13,12 +14,19 @@ simd! {
         }
     }
 
-    /// `out = max(0, scale·x + shift)`, where `out [rows, C]` is contiguous and a row of `x` comes every `stride` floats.
-    ///
-    pub(super) fn normalise(out: &mut [f32], x: &[f32], stride: usize, scale: &[f32], shift: &[f32]) {
+    /// `out = activation(scale·x + shift)`, where `out [rows, C]` is contiguous and a row of `x` comes every `stride` floats.
+    pub(super) fn normalise(
+        out: &mut [f32],
+        x: &[f32],
+        stride: usize,
+        scale: &[f32],
+        shift: &[f32],
+        activation: Activation,
+    ) {
+        let bounds = activation.bounds();
         for (out, x) in out.chunks_exact_mut(scale.len()).zip(x.chunks(stride)) {
             for ((out, x), (scale, shift)) in out.iter_mut().zip(x).zip(scale.iter().zip(shift)) {
-                *out = relu(scale * x + shift);
+                *out = bounded(scale * x + shift, bounds);
             }
         }
     }
@@ -43,12 +51,18 @@ simd! {
         }
     }
 
-    /// `dz = da·[scale·y + shift > 0]` in place.
-    pub(super) fn mask(dz: &mut [f32], y: &[f32], scale: &[f32], shift: &[f32]) {
+    /// `dz = da·activation′(scale·y + shift)` in place.
+    pub(super) fn mask(dz: &mut [f32], y: &[f32], scale: &[f32], shift: &[f32], activation: Activation) {
         let width = scale.len();
+        let [low, high] = activation.bounds();
+        // No finite value is at an infinite bound, and what is infinite stays in between.
+        let high = if high.is_finite() { high } else { f32::NAN };
+        if activation == Activation::Linear {
+            return;
+        }
         for (dz, y) in dz.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
             for ((dz, y), (scale, shift)) in dz.iter_mut().zip(y).zip(scale.iter().zip(shift)) {
-                *dz = pass(scale * y + shift, *dz);
+                *dz = pass_between(scale * y + shift, [low, high], *dz);
             }
         }
     }
@@ -135,6 +149,21 @@ simd! {
 #[inline(always)]
 pub(super) fn relu(v: f32) -> f32 {
     if 0.0 > v { 0.0 } else { v }
+}
+
+/// `v`, or the bound that it is beyond, except that NaN stays NaN.
+#[inline(always)]
+pub(super) fn bounded(v: f32, [low, high]: [f32; 2]) -> f32 {
+    let v = if low > v { low } else { v };
+    if high < v { high } else { v }
+}
+
+/// `d·[low < v < high]`, NaN where `v` is; a `high` of NaN is no bound.
+#[inline(always)]
+fn pass_between(v: f32, [low, high]: [f32; 2], d: f32) -> f32 {
+    let passed = if v > low { d } else { 0.0 };
+    let passed = if v >= high { 0.0 } else { passed };
+    if v.is_nan() { v } else { passed }
 }
 
 /// `d·[v > 0]`: what a ReLU fed `v` passes on of a gradient `d`. NaN where `v` is.

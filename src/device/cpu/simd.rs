@@ -91,6 +91,7 @@ pub(super) fn level() -> Level {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Activation;
     use crate::device::cpu::rows;
     use std::cell::Cell;
 
@@ -129,9 +130,9 @@ mod tests {
         let answers = on_each_level(|| {
             let [mut normalised, mut paid, mut masked, mut biased] = [(); 4].map(|()| dz.clone());
             let [mut mean, mut squares, mut sums, mut plain, mut centred] = [(); 5].map(|()| vec![0.0; CHANNELS]);
-            rows::normalise(&mut normalised, &x, CHANNELS, &scale, &shift);
+            rows::normalise(&mut normalised, &x, CHANNELS, &scale, &shift, Activation::Relu6);
             rows::pay(&mut paid, &dz, &y, CHANNELS, &scale, &shift, &third);
-            rows::mask(&mut masked, &x, &scale, &shift);
+            rows::mask(&mut masked, &x, &scale, &shift, Activation::Relu6);
             rows::add_bias(&mut biased, &shift);
             rows::moments(&x, &mut mean, &mut squares);
             rows::column_sums(&x, &mut sums);

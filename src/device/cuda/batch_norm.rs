@@ -5,7 +5,9 @@ use super::kernels::Launch;
 use super::memory::{View, ViewMut};
 use super::modules::Module;
 use super::rows::{Extents, Walk};
-use crate::device::{BatchNormConstants, BatchNormKernels, DeviceError, ReduceEpilogue, Rows, Work, check_channels};
+use crate::device::{
+    Activation, BatchNormConstants, BatchNormKernels, DeviceError, Projection, Rows, Work, check_channels,
+};
 use cudarc::driver::DeviceRepr;
 
 /// Blocks a multiprocessor of a pass that only streams.
@@ -144,6 +146,14 @@ fn per_channel(channels: usize, reads: usize, writes: usize) -> Launch {
     Launch { grid: [channels.div_ceil(256) as u32, 1, 1], block: 256, shared: 0, work }
 }
 
+/// Refuses the activations that no kernel computes yet.
+pub(super) fn only_relu(kernel: &'static str, activation: Activation) -> Result<(), DeviceError> {
+    match activation {
+        Activation::Relu => Ok(()),
+        _ => Err(DeviceError::Shape { kernel, reason: format!("computes no {activation:?} yet") }),
+    }
+}
+
 impl BatchNormKernels for Cuda {
     fn batch_norm_finalise(
         &self,
@@ -220,8 +230,21 @@ impl BatchNormKernels for Cuda {
         self.launch(Module::BatchNorm, "batch_norm_fold", launch, &arguments)
     }
 
-    fn batch_norm_apply(&self, a: ViewMut<'_>, y: View<'_>, norm: View<'_>, shape: Rows) -> Result<(), DeviceError> {
+    fn batch_norm_statistics(&self, _: ViewMut<'_>, _: View<'_>, _: Rows) -> Result<(), DeviceError> {
+        let reason = "has no kernel for statistics that no convolution took".to_owned();
+        Err(DeviceError::Shape { kernel: "batch_norm_statistics", reason })
+    }
+
+    fn batch_norm_apply(
+        &self,
+        a: ViewMut<'_>,
+        y: View<'_>,
+        norm: View<'_>,
+        activation: Activation,
+        shape: Rows,
+    ) -> Result<(), DeviceError> {
         const KERNEL: &str = "batch_norm_apply";
+        only_relu(KERNEL, activation)?;
         shape.check_apply(a.len(), y.len(), norm.len())?;
         let activations = [(a.address(), a.element()), (y.address(), y.element())];
         let walk = Walk::new(self, KERNEL, shape.rows, shape.channels, &activations)?;
@@ -238,9 +261,11 @@ impl BatchNormKernels for Cuda {
         da: View<'_>,
         y: View<'_>,
         norm: View<'_>,
+        activation: Activation,
         shape: Rows,
     ) -> Result<(), DeviceError> {
         const KERNEL: &str = "batch_norm_backward_reduce";
+        only_relu(KERNEL, activation)?;
         shape.check_backward_reduce(dz.len(), sums.len(), da.len(), y.len(), norm.len())?;
         let channels = shape.channels;
         let activations = [(dz.address(), dz.element()), (da.address(), da.element()), (y.address(), y.element())];
@@ -331,7 +356,7 @@ impl BatchNormKernels for Cuda {
         out: View<'_>,
         y: View<'_>,
         norm: View<'_>,
-        projection: Option<ReduceEpilogue<View<'_>, ViewMut<'_>>>,
+        projection: Option<Projection<View<'_>, ViewMut<'_>>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
         shape.check_residual_backward(

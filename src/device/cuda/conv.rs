@@ -20,7 +20,9 @@ mod tiles;
 pub(super) use geometry::{Divisor, extent};
 
 use super::Cuda;
+use super::batch_norm::only_relu;
 use super::memory::{View, ViewMut};
+use crate::device::Activation::Relu;
 use crate::device::{ConvKernels, ConvShape, DeviceError, InputTransform, OutputGradient, ReduceEpilogue};
 
 impl ConvKernels for Cuda {
@@ -42,6 +44,7 @@ impl ConvKernels for Cuda {
             w.len(),
             bias.as_ref().map(View::len),
         )?;
+        only_relu("conv_forward", transform.map_or(Relu, |transform| transform.activation))?;
         let norm = transform.map_or(0, |transform| transform.norm.address());
         if let Some(operands) = self.tensor_operands(&y, &x, &w, [norm, 0], shape)? {
             return self.tensor_forward(operands, stats, transform, bias, shape);
@@ -73,6 +76,7 @@ impl ConvKernels for Cuda {
     ) -> Result<(), DeviceError> {
         let lengths = epilogue.as_ref().map(|epilogue| epilogue.lengths(View::len, ViewMut::len));
         shape.check_backward_data(dx.len(), lengths, dy.map(|dy| dy.len()), w.len())?;
+        only_relu("conv_backward_data", epilogue.as_ref().map_or(Relu, |epilogue| epilogue.activation))?;
         let mut formed = None;
         let dy = self.ready(dy, shape, &mut formed)?;
         let beside = epilogue.as_ref().map_or([0; 2], |epilogue| [epilogue.y.address(), epilogue.norm.address()]);
@@ -94,6 +98,7 @@ impl ConvKernels for Cuda {
     ) -> Result<(), DeviceError> {
         let norm = transform.map(|transform| transform.map(|norm| norm.len()));
         shape.check_backward_weights(dw.len(), dy.map(|view| view.len()), x.len(), norm)?;
+        only_relu("conv_backward_weights", transform.map_or(Relu, |transform| transform.activation))?;
         let mut formed = None;
         let dy = self.ready(dy, shape, &mut formed)?;
         if self.takes_backward_weights(&dw, &dy, &x, shape) {

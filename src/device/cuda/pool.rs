@@ -1,12 +1,15 @@
 //! Pooling: launches of `kernels/pool.cu`.
 
 use super::Cuda;
+use super::batch_norm::only_relu;
 use super::conv::{Divisor, extent};
 use super::kernels::Launch;
 use super::memory::{Element, View, ViewMut};
 use super::modules::Module;
 use super::rows::{Extents, Walk};
-use crate::device::{DeviceError, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, Work, check_lengths};
+use crate::device::{
+    Activation, DeviceError, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, Work, check_lengths,
+};
 use cudarc::driver::DeviceRepr;
 
 /// Blocks a multiprocessor.
@@ -196,6 +199,7 @@ fn check_transform(
     transform: Option<InputTransform<View<'_>>>,
     shape: &PoolShape,
 ) -> Result<(), DeviceError> {
+    only_relu(kernel, transform.map_or(Activation::Relu, |transform| transform.activation))?;
     let norm = transform.map_or(4 * shape.c, |transform| transform.norm.len());
     check_lengths(kernel, &operands)?;
     check_lengths(kernel, &[("transform.norm", norm, 4 * shape.c)])

@@ -1,7 +1,7 @@
 //! Batch norm and the residual junction, one element after the other.
 
-use super::{Reference, reduce_sums, relu, relu_gradient};
-use crate::device::{BatchNormConstants, BatchNormKernels, DeviceError, ReduceEpilogue, Rows, check_channels};
+use super::{Reference, activate, activation_gradient, moments, reduce_sums, relu, relu_gradient};
+use crate::device::{Activation, BatchNormConstants, BatchNormKernels, DeviceError, Projection, Rows, check_channels};
 
 /// Fills channel `c` of `norm [4, C]`: scale, shift, mean, inverse standard deviation.
 fn set_norm(norm: &mut [f64], c: usize, channels: usize, gamma: f64, beta: f64, mean: f64, istd: f64) {
@@ -77,10 +77,23 @@ impl BatchNormKernels for Reference {
         Ok(())
     }
 
-    fn batch_norm_apply(&self, a: &mut [f64], y: &[f64], norm: &[f64], shape: Rows) -> Result<(), DeviceError> {
+    fn batch_norm_statistics(&self, stats: &mut [f64], y: &[f64], shape: Rows) -> Result<(), DeviceError> {
+        shape.check_statistics(stats.len(), y.len())?;
+        moments(stats, y, shape.channels);
+        Ok(())
+    }
+
+    fn batch_norm_apply(
+        &self,
+        a: &mut [f64],
+        y: &[f64],
+        norm: &[f64],
+        activation: Activation,
+        shape: Rows,
+    ) -> Result<(), DeviceError> {
         shape.check_apply(a.len(), y.len(), norm.len())?;
         for i in 0..shape.len() {
-            a[i] = relu(normalised(y[i], norm, i % shape.channels, shape.channels));
+            a[i] = activate(activation, normalised(y[i], norm, i % shape.channels, shape.channels));
         }
         Ok(())
     }
@@ -92,11 +105,13 @@ impl BatchNormKernels for Reference {
         da: &[f64],
         y: &[f64],
         norm: &[f64],
+        activation: Activation,
         shape: Rows,
     ) -> Result<(), DeviceError> {
         shape.check_backward_reduce(dz.len(), sums.len(), da.len(), y.len(), norm.len())?;
         for i in 0..shape.len() {
-            dz[i] = relu_gradient(normalised(y[i], norm, i % shape.channels, shape.channels), da[i]);
+            let z = normalised(y[i], norm, i % shape.channels, shape.channels);
+            dz[i] = activation_gradient(activation, z, da[i]);
         }
         reduce_sums(sums, dz, y, norm, shape.channels);
         Ok(())
@@ -161,7 +176,7 @@ impl BatchNormKernels for Reference {
         out: &[f64],
         y: &[f64],
         norm: &[f64],
-        projection: Option<ReduceEpilogue<&[f64], &mut [f64]>>,
+        projection: Option<Projection<&[f64], &mut [f64]>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
         shape.check_residual_backward(
@@ -178,7 +193,7 @@ impl BatchNormKernels for Reference {
             dz[i] = relu_gradient(out[i], dout[i]);
         }
         reduce_sums(sums, dz, y, norm, channels);
-        if let Some(ReduceEpilogue { sums, y, norm }) = projection {
+        if let Some(Projection { sums, y, norm }) = projection {
             reduce_sums(sums, dz, y, norm, channels);
         }
         Ok(())
@@ -243,7 +258,7 @@ mod tests {
     fn applying_pays_scale_shift_and_relu() {
         let mut a = vec![f64::NAN; 4];
         let norm = [2.0, -1.0, 1.0, 0.5, 0.0, 0.0, 1.0, 1.0];
-        Reference.batch_norm_apply(&mut a, &[1.0, 3.0, -2.0, -3.0], &norm, SHAPE).unwrap();
+        Reference.batch_norm_apply(&mut a, &[1.0, 3.0, -2.0, -3.0], &norm, Activation::Relu, SHAPE).unwrap();
         assert_eq!(a, [3.0, 0.0, 0.0, 3.5]);
     }
 
@@ -253,7 +268,7 @@ mod tests {
         let (mut dz, mut sums) = (vec![f64::NAN; 4], vec![f64::NAN; 4]);
         let norm = [2.0, -1.0, 1.0, 0.5, -0.5, -1.25, 1.0, 1.0];
         let (da, y) = ([10.0, 20.0, 30.0, 40.0], [1.0, 0.5, -2.0, -3.0]);
-        Reference.batch_norm_backward_reduce(&mut dz, &mut sums, &da, &y, &norm, SHAPE).unwrap();
+        Reference.batch_norm_backward_reduce(&mut dz, &mut sums, &da, &y, &norm, Activation::Relu, SHAPE).unwrap();
         assert_eq!(dz, [10.0, 0.0, 0.0, 40.0]);
         assert_eq!(sums, [10.0, 40.0, 15.0, -70.0]);
     }
@@ -302,7 +317,7 @@ mod tests {
         Reference.residual_backward(&mut dz, &mut sums, &dout, &out, &y, &norm, None, SHAPE).unwrap();
         assert_eq!(dz, [1.0, 0.0, 3.0, 4.0]);
         assert_eq!(sums, [4.0, 4.0, 2.0, 12.0]);
-        let projection = Some(ReduceEpilogue { sums: &mut beside[..], y: &projected[..], norm: &projected_norm[..] });
+        let projection = Some(Projection { sums: &mut beside[..], y: &projected[..], norm: &projected_norm[..] });
         Reference.residual_backward(&mut dz, &mut sums, &dout, &out, &y, &norm, projection, SHAPE).unwrap();
         assert_eq!(sums, [4.0, 4.0, 2.0, 12.0]);
         assert_eq!(beside, [4.0, 4.0, -14.5, 4.0]);
@@ -310,7 +325,8 @@ mod tests {
 
     #[test]
     fn wrong_lengths_name_the_operand() {
-        let error = Reference.batch_norm_apply(&mut [0.0; 4], &[0.0; 4], &[0.0; 4], SHAPE).unwrap_err();
+        let error =
+            Reference.batch_norm_apply(&mut [0.0; 4], &[0.0; 4], &[0.0; 4], Activation::Relu, SHAPE).unwrap_err();
         assert_eq!(error.to_string(), "batch_norm_apply: operand norm has 4 elements, its shape asks for 8");
     }
 }

@@ -1,6 +1,6 @@
 //! Convolution by its definition: seven nested loops, a bounds check for the padding.
 
-use super::{Reference, reduce_sums, relu_gradient, transformed};
+use super::{Reference, activation_gradient, moments, reduce_sums, transformed};
 use crate::device::{ConvKernels, ConvShape, DeviceError, InputTransform, OutputGradient, ReduceEpilogue};
 
 /// Calls `visit(x, w, y)` with the three element indices of every product in `y += x·w`, taps in the padding left out.
@@ -69,13 +69,7 @@ impl ConvKernels for Reference {
         }
         each_product(shape, |xi, wi, yi| y[yi] += transformed(x[xi], xi % shape.c, shape.c, transform) * w[wi]);
         if let Some(stats) = stats {
-            let pixels = (shape.output_len() / shape.k) as f64;
-            for k in 0..shape.k {
-                let channel = || y.iter().skip(k).step_by(shape.k);
-                let mean = channel().sum::<f64>() / pixels;
-                stats[k] = mean;
-                stats[shape.k + k] = channel().map(|y| (y - mean).powi(2)).sum::<f64>() / pixels;
-            }
+            moments(stats, y, shape.k);
         }
         Ok(())
     }
@@ -99,10 +93,10 @@ impl ConvKernels for Reference {
             dx.fill(0.0);
         }
         each_product(shape, |xi, wi, yi| dx[xi] += gradient(&dy, yi, shape.k) * w[wi]);
-        if let Some(ReduceEpilogue { sums, y, norm }) = epilogue {
+        if let Some(ReduceEpilogue { sums, y, norm, activation }) = epilogue {
             for (i, dx) in dx.iter_mut().enumerate() {
                 let c = i % shape.c;
-                *dx = relu_gradient(norm[c] * y[i] + norm[shape.c + c], *dx);
+                *dx = activation_gradient(activation, norm[c] * y[i] + norm[shape.c + c], *dx);
             }
             reduce_sums(sums, dx, y, norm, shape.c);
         }
@@ -146,6 +140,7 @@ impl ConvKernels for Reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Activation;
 
     /// What an allocation holds.
     fn fresh(len: usize) -> Vec<f64> {
@@ -154,7 +149,7 @@ mod tests {
 
     fn forward(x: &[f64], norm: Option<&[f64]>, w: &[f64], bias: Option<&[f64]>, shape: &ConvShape) -> Vec<f64> {
         let mut y = fresh(shape.output_len());
-        let transform = norm.map(|norm| InputTransform { norm });
+        let transform = norm.map(|norm| InputTransform { norm, activation: Activation::Relu });
         Reference.conv_forward(&mut y, None, x, transform, w, bias, shape).unwrap();
         y
     }
@@ -231,7 +226,8 @@ mod tests {
         let shape = ConvShape::new([1, 1, 3, 1], 1, [1, 1], 1, 0).unwrap();
         let (y, norm, dy) = ([2.0, 1.0, 4.0], [2.0, -3.0, 1.5, 1.0], [3.0, 4.0, 5.0]);
         let (mut dx, mut sums) = (vec![1.0; 3], fresh(2));
-        let epilogue = Some(ReduceEpilogue { sums: &mut sums[..], y: &y[..], norm: &norm[..] });
+        let epilogue =
+            Some(ReduceEpilogue { sums: &mut sums[..], y: &y[..], norm: &norm[..], activation: Activation::Relu });
         Reference.conv_backward_data(&mut dx, true, epilogue, OutputGradient::Ready(&dy), &[1.0], &shape).unwrap();
         assert_eq!(dx, [4.0, 0.0, 6.0]);
         assert_eq!(sums, [10.0, 4.0 * 0.5 + 6.0 * 2.5]);
@@ -256,7 +252,7 @@ mod tests {
     fn the_weight_gradient_accumulates_over_pixels_of_the_transformed_input() {
         // a = relu(x − 1) = (0, 1, 4); taps (left, right): 2·0 + 3·1 and 2·1 + 3·4, on top of 100.
         let shape = ConvShape::new([1, 1, 3, 1], 1, [1, 2], 1, 0).unwrap();
-        let transform = Some(InputTransform { norm: &[1.0, -1.0, 0.0, 1.0][..] });
+        let transform = Some(InputTransform { norm: &[1.0, -1.0, 0.0, 1.0][..], activation: Activation::Relu });
         let mut dw = vec![100.0; 2];
         let dy = OutputGradient::Ready(&[2.0, 3.0][..]);
         Reference.conv_backward_weights(&mut dw, dy, &[-7.0, 2.0, 5.0], transform, &shape).unwrap();

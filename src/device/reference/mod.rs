@@ -13,7 +13,7 @@ mod loss;
 mod pool;
 
 use super::image::HostPixels;
-use super::{DeviceError, InputTransform, Memory, Placement, Storage, check_lengths};
+use super::{Activation, DeviceError, InputTransform, Memory, Placement, Storage, check_lengths};
 use std::ops::Range;
 
 /// The `f64` device that all others are tested against.
@@ -123,10 +123,30 @@ fn relu_gradient(x: f64, d: f64) -> f64 {
     }
 }
 
-/// `relu(scale[c]·x + shift[c])`, or `x` itself if nothing is owed.
+fn activate(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::Linear => x,
+        Activation::Relu => relu(x),
+        Activation::Relu6 if x >= 6.0 => 6.0,
+        Activation::Relu6 => relu(x),
+    }
+}
+
+/// What an activation fed `x` passes on of a gradient `d`. NaN where `x` is.
+fn activation_gradient(activation: Activation, x: f64, d: f64) -> f64 {
+    match activation {
+        Activation::Linear if x.is_nan() => x,
+        Activation::Linear => d,
+        Activation::Relu => relu_gradient(x, d),
+        Activation::Relu6 if x >= 6.0 => 0.0,
+        Activation::Relu6 => relu_gradient(x, d),
+    }
+}
+
+/// `activation(scale[c]·x + shift[c])`, or `x` itself if nothing is owed.
 fn transformed(x: f64, channel: usize, channels: usize, transform: Option<InputTransform<&[f64]>>) -> f64 {
     match transform {
-        Some(InputTransform { norm }) => relu(norm[channel] * x + norm[channels + channel]),
+        Some(InputTransform { norm, activation }) => activate(activation, norm[channel] * x + norm[channels + channel]),
         None => x,
     }
 }
@@ -134,6 +154,17 @@ fn transformed(x: f64, channel: usize, channels: usize, transform: Option<InputT
 /// A transform's `norm` as [`check_lengths`] wants it: right where nothing is owed.
 fn transform_length(transform: Option<InputTransform<&[f64]>>, channels: usize) -> (&'static str, usize, usize) {
     ("transform.norm", transform.map_or(4 * channels, |transform| transform.norm.len()), 4 * channels)
+}
+
+/// `stats [2, C]` = mean and biased variance of each channel of `y [rows, C]`.
+fn moments(stats: &mut [f64], y: &[f64], channels: usize) {
+    let rows = (y.len() / channels) as f64;
+    for c in 0..channels {
+        let channel = || y.iter().skip(c).step_by(channels);
+        let mean = channel().sum::<f64>() / rows;
+        stats[c] = mean;
+        stats[channels + c] = channel().map(|y| (y - mean).powi(2)).sum::<f64>() / rows;
+    }
 }
 
 /// `sums [2, C]` = (Σ dz, Σ dz·(y − mean)), what batch norm's backward pass needs to know of its gradient.
@@ -187,5 +218,18 @@ mod tests {
         assert!(relu(f64::NAN).is_nan() && relu_gradient(f64::NAN, 1.0).is_nan());
         assert_eq!([relu(-2.0), relu(0.0), relu(2.0)], [0.0, 0.0, 2.0]);
         assert_eq!([relu_gradient(-2.0, 5.0), relu_gradient(0.0, 5.0), relu_gradient(2.0, 5.0)], [0.0, 0.0, 5.0]);
+        for activation in [Activation::Linear, Activation::Relu, Activation::Relu6] {
+            assert!(activate(activation, f64::NAN).is_nan());
+            assert!(activation_gradient(activation, f64::NAN, 1.0).is_nan());
+        }
+    }
+
+    #[test]
+    fn relu6_ends_at_6_and_so_does_its_gradient() {
+        let points = [-2.0, 0.0, 5.0, 6.0, 7.0];
+        assert_eq!(points.map(|x| activate(Activation::Relu6, x)), [0.0, 0.0, 5.0, 6.0, 6.0]);
+        assert_eq!(points.map(|x| activation_gradient(Activation::Relu6, x, 3.0)), [0.0, 0.0, 3.0, 0.0, 0.0]);
+        assert_eq!(points.map(|x| activate(Activation::Linear, x)), points);
+        assert_eq!(points.map(|x| activation_gradient(Activation::Linear, x, 3.0)), [3.0; 5]);
     }
 }

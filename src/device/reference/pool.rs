@@ -156,17 +156,18 @@ impl PoolKernels for Reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Activation;
 
     fn forward(x: &[f64], norm: Option<&[f64]>, shape: &PoolShape) -> Vec<f64> {
         let mut y = vec![f64::NAN; shape.output_len()];
-        let transform = norm.map(|norm| InputTransform { norm });
+        let transform = norm.map(|norm| InputTransform { norm, activation: Activation::Relu });
         Reference.max_pool_forward(&mut y, x, transform, shape).unwrap();
         y
     }
 
     fn backward(dy: &[f64], x: &[f64], norm: Option<&[f64]>, shape: &PoolShape) -> Vec<f64> {
         let mut dx = vec![f64::NAN; shape.input_len()];
-        let transform = norm.map(|norm| InputTransform { norm });
+        let transform = norm.map(|norm| InputTransform { norm, activation: Activation::Relu });
         Reference.max_pool_backward(&mut dx, dy, x, transform, shape).unwrap();
         dx
     }

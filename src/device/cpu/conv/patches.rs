@@ -8,7 +8,7 @@ use crate::device::cpu::matmul::Matrix;
 use crate::device::cpu::reduce::channel_rows;
 use crate::device::cpu::rows;
 use crate::device::cpu::scratch::Scratch;
-use crate::device::{ConvShape, InputTransform, OutputGradient};
+use crate::device::{Activation, ConvShape, InputTransform, OutputGradient};
 use std::ops::Range;
 
 /// Most columns of a formed tile: with [`TILE`](super::TILE) rows it fills less than half of a second-level cache of 1 MB.
@@ -18,8 +18,8 @@ const MOST_COLUMNS: usize = 768;
 pub(super) enum Source<'a> {
     /// Nothing: read as it is.
     Plain(&'a [f32]),
-    /// `max(0, scale·x + shift)`.
-    Normed { x: &'a [f32], scale: &'a [f32], shift: &'a [f32] },
+    /// `activation(scale·x + shift)`.
+    Normed { x: &'a [f32], scale: &'a [f32], shift: &'a [f32], activation: Activation },
     /// `k₀·dz + k₁·y + k₂`.
     Owed { dz: &'a [f32], y: &'a [f32], k: [&'a [f32]; 3] },
 }
@@ -29,9 +29,9 @@ impl<'a> Source<'a> {
     pub(super) fn input(x: &'a [f32], transform: Option<InputTransform<&'a [f32]>>, channels: usize) -> Self {
         match transform {
             None => Source::Plain(x),
-            Some(InputTransform { norm }) => {
+            Some(InputTransform { norm, activation }) => {
                 let [scale, shift] = channel_rows(norm, channels);
-                Source::Normed { x, scale, shift }
+                Source::Normed { x, scale, shift, activation }
             }
         }
     }
@@ -67,9 +67,9 @@ impl<'a> Source<'a> {
         let part = rows.start * channels + cols.start..rows.end * channels;
         match *self {
             Source::Plain(x) => return Matrix::new(&x[part], count, width, channels),
-            Source::Normed { x, scale, shift } => {
+            Source::Normed { x, scale, shift, activation } => {
                 scratch.resize(count * width);
-                rows::normalise(scratch, &x[part], channels, &scale[cols.clone()], &shift[cols]);
+                rows::normalise(scratch, &x[part], channels, &scale[cols.clone()], &shift[cols], activation);
             }
             Source::Owed { dz, y, k } => {
                 scratch.resize(count * width);
