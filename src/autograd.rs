@@ -1,8 +1,8 @@
 //! The tape.
 //!
-//! Forward calls in [`ops`](crate::ops) push a [`Node`]; [`Tape::backward`] walks the nodes once in reverse and frees each
-//! as it goes. A node is an enum variant that lists what its gradient needs and nothing more, so the variants together
-//! *are* the memory plan. Each variant's rule lives with its layer family in `ops/`.
+//! Going forward, each operation of [`ops`](crate::ops) records a rule: a closure that owns what its gradient needs and nothing more.
+//! [`Tape::backward`] calls the rules in reverse and frees each as it goes. The tape knows no operation, and an operation's rule
+//! stands beside its forward pass.
 //!
 //! Gradients of parameters accumulate in the arenas of [`Parameters`]; gradients of activations live in *slots* of the
 //! tape, from the consumer that fills one until the producer that takes it. A value whose gradient nobody needs (the
@@ -10,118 +10,13 @@
 
 use crate::checks::{Checks, NonFinite};
 use crate::device::{Device, DeviceError, Pass, Profiler, Scope};
-use crate::ops::{batch_norm, conv, dense, pool, residual};
 use crate::parameters::Parameters;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::Tensor;
+use crate::value::{Gradient, Slot};
 use std::rc::Rc;
 
-/// Where the tape keeps the gradient of one value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot(usize);
-
-/// A gradient on its way back, in the form its last kernel left it. The forms mirror the pending activations of the
-/// forward pass and carry the same fusion: each is paid for by whichever kernel loads it next.
-pub enum Gradient<D: Device> {
-    /// The gradient itself.
-    Ready(Tensor<D>),
-    /// In front of a batch norm with ReLU: the mask is applied, and `sums [2, C]` reduced in the same pass.
-    Reduced {
-        /// Gradient behind the ReLU.
-        dz: Tensor<D>,
-        /// Σ dz and Σ dz·(y − mean).
-        sums: Tensor<D>,
-    },
-    /// Behind a batch norm: `dy = k₀·dz + k₁·y + k₂`, owed until a convolution's backward pass loads it.
-    Owed {
-        /// Gradient of the batch norm's output.
-        dz: Tensor<D>,
-        /// The batch norm's input.
-        y: Tensor<D>,
-        /// `k [3, C]`.
-        k: Tensor<D>,
-    },
-}
-
-impl<D: Device> Gradient<D> {
-    /// The tensor that holds the gradient before the debt.
-    pub(crate) fn into_tensor(self) -> Tensor<D> {
-        match self {
-            Gradient::Ready(tensor) | Gradient::Reduced { dz: tensor, .. } | Gradient::Owed { dz: tensor, .. } => {
-                tensor
-            }
-        }
-    }
-}
-
-/// One recorded operation: what its gradient needs.
-pub enum Node<D: Device> {
-    /// [`conv::forward`].
-    Conv {
-        /// The output's slot.
-        y: Slot,
-        /// The input, pending or finished.
-        x: conv::Activation<D>,
-        /// Parameters and geometry.
-        layer: conv::Conv,
-    },
-    /// [`batch_norm::train`] and [`batch_norm::infer`].
-    BatchNorm {
-        /// The output's slot.
-        z: Slot,
-        /// The input's slot, if its gradient is wanted.
-        y: Option<Slot>,
-        /// The input.
-        raw: Tensor<D>,
-        /// `norm [4, C]`.
-        norm: Tensor<D>,
-        /// The parameters, if the statistics were the batch's; none in inference form.
-        trained: Option<batch_norm::BatchNorm>,
-    },
-    /// [`residual::join`].
-    Junction {
-        /// The output's slot.
-        out: Slot,
-        /// The output, whose sign is the mask.
-        activation: Tensor<D>,
-        /// The block's last batch norm.
-        branch: batch_norm::Normalised<D>,
-        /// The other way around the block.
-        shortcut: residual::Shortcut<D>,
-    },
-    /// [`pool::max`].
-    MaxPool {
-        /// The output's slot.
-        y: Slot,
-        /// The input, pending or finished.
-        x: conv::Activation<D>,
-        /// Geometry.
-        shape: crate::device::PoolShape,
-    },
-    /// [`pool::global`].
-    GlobalPool {
-        /// The output's slot.
-        y: Slot,
-        /// The input's slot.
-        x: Option<Slot>,
-        /// The input's shape.
-        input: Shape,
-        /// The input's values, where the maximum was taken; an average needs none.
-        winners: Option<Tensor<D>>,
-    },
-    /// [`dense::forward`].
-    Dense {
-        /// The output's slot.
-        y: Slot,
-        /// The input's slot, if its gradient is wanted.
-        x: Option<Slot>,
-        /// The input.
-        input: Tensor<D>,
-        /// The output of a ReLU, whose sign is the mask.
-        output: Option<Tensor<D>>,
-        /// Parameters.
-        layer: dense::Dense,
-    },
-}
+/// Takes the gradient of an operation's output from its slot, and gives the inputs and the parameters theirs.
+type Rule<D> = Box<dyn FnOnce(&mut Tape<D>, &mut Parameters<D>) -> Result<(), DeviceError>>;
 
 /// The record of one forward pass, and the gradients of its backward pass.
 pub struct Tape<D: Device> {
@@ -130,14 +25,14 @@ pub struct Tape<D: Device> {
     /// Looks at every result, if somebody wants that.
     checks: Option<Checks>,
     /// With the layer each belongs to, if somebody measures or checks the layers.
-    nodes: Vec<(Node<D>, Option<Rc<str>>)>,
+    rules: Vec<(Rule<D>, Option<Rc<str>>)>,
     gradients: Vec<Option<Gradient<D>>>,
 }
 
 impl<D: Device> Tape<D> {
     /// A tape that records for [`Tape::backward`].
     pub fn recording(device: Rc<D>) -> Self {
-        Tape { device, recording: true, checks: None, nodes: Vec::new(), gradients: Vec::new() }
+        Tape { device, recording: true, checks: None, rules: Vec::new(), gradients: Vec::new() }
     }
 
     /// A tape that records, and looks at every result on its way for [`first_non_finite`](Self::first_non_finite). What an op
@@ -153,7 +48,7 @@ impl<D: Device> Tape<D> {
 
     /// A tape that records nothing: inference keeps no activation longer than its consumer needs it.
     pub fn inference(device: Rc<D>) -> Self {
-        Tape { device, recording: false, checks: None, nodes: Vec::new(), gradients: Vec::new() }
+        Tape { recording: false, ..Tape::recording(device) }
     }
 
     /// The device all ops run on.
@@ -196,13 +91,16 @@ impl<D: Device> Tape<D> {
         Ok(())
     }
 
-    /// Records an operation.
-    pub(crate) fn push(&mut self, node: Node<D>) {
+    /// Records an operation's rule.
+    pub(crate) fn record(
+        &mut self,
+        rule: impl FnOnce(&mut Tape<D>, &mut Parameters<D>) -> Result<(), DeviceError> + 'static,
+    ) {
         let layer = match &self.checks {
             Some(checks) => Some(checks.layer().into()),
             None => self.device.profiler().and_then(Profiler::scope).map(|Scope { layer, .. }| layer),
         };
-        self.nodes.push((node, layer));
+        self.rules.push((Box::new(rule), layer));
     }
 
     /// Takes the gradient that has arrived for a value, if one has.
@@ -224,14 +122,14 @@ impl<D: Device> Tape<D> {
         Ok(())
     }
 
-    /// Adds a gradient to what has arrived for a value. A sum is [`Gradient::Ready`]: masks are idempotent and linear, so
-    /// a batch norm can mask and reduce the total once more.
+    /// Adds a gradient to what has arrived for a value. A sum is [`Gradient::Ready`]: a batch norm in front reduces the total once
+    /// more.
     pub(crate) fn add(&mut self, slot: Slot, gradient: Gradient<D>) -> Result<(), DeviceError> {
         let total = match self.take(slot) {
             None => gradient,
             Some(earlier) => {
-                let mut total = earlier.into_tensor().into_unique(&self.device)?;
-                self.device.add(total.view_mut(), gradient.into_tensor().view())?;
+                let mut total = earlier.into_tensor()?.into_unique(&self.device)?;
+                self.device.add(total.view_mut(), gradient.into_tensor()?.view())?;
                 Gradient::Ready(total)
             }
         };
@@ -239,11 +137,14 @@ impl<D: Device> Tape<D> {
     }
 
     /// The gradient that [`Tape::backward`] left for an input.
-    pub fn gradient(&mut self, slot: Slot) -> Option<Tensor<D>> {
-        self.take(slot).map(Gradient::into_tensor)
+    ///
+    /// # Errors
+    /// [`DeviceError::Shape`] if the input went into a batch norm at once.
+    pub fn gradient(&mut self, slot: Slot) -> Result<Option<Tensor<D>>, DeviceError> {
+        self.take(slot).map(Gradient::into_tensor).transpose()
     }
 
-    /// Runs every recorded node's rule, last to first, from the `seed` gradient of `output`.
+    /// Calls every recorded rule, last to first, from the `seed` gradient of `output`.
     ///
     /// # Errors
     /// Whatever the device reports.
@@ -254,24 +155,11 @@ impl<D: Device> Tape<D> {
         parameters: &mut Parameters<D>,
     ) -> Result<(), DeviceError> {
         self.gradients[output.0] = Some(Gradient::Ready(seed));
-        while let Some((node, layer)) = self.nodes.pop() {
+        while let Some((rule, layer)) = self.rules.pop() {
             if let Some(layer) = layer {
                 self.enter_pass(&layer, Pass::Backward);
             }
-            match node {
-                Node::Conv { y, x, layer } => conv::backward(self, parameters, y, x, layer)?,
-                Node::BatchNorm { z, y, raw, norm, trained } => {
-                    batch_norm::backward(self, parameters, z, y, raw, norm, trained)?;
-                }
-                Node::Junction { out, activation, branch, shortcut } => {
-                    residual::backward(self, out, activation, branch, shortcut)?;
-                }
-                Node::MaxPool { y, x, shape } => pool::max_backward(self, y, x, shape)?,
-                Node::GlobalPool { y, x, input, winners } => pool::global_backward(self, y, x, input, winners)?,
-                Node::Dense { y, x, input, output, layer } => {
-                    dense::backward(self, parameters, y, x, input, output, layer)?;
-                }
-            }
+            rule(self, parameters)?;
         }
         Ok(())
     }

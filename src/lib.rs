@@ -17,3 +17,4 @@ pub mod profile;
 pub mod random;
 pub mod tensor;
 pub mod training;
+pub mod value;

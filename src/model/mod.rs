@@ -8,11 +8,11 @@ use crate::autograd::Tape;
 use crate::checks::NonFinite;
 use crate::device::{Device, DeviceError, ImageShape, Pass, PixelFormat, Placement, Real, Storage};
 use crate::network::{Architecture, ModelConfig, NamedTensor, Place};
-use crate::ops::conv::Activation;
 use crate::ops::loss;
 use crate::parameters::Parameters;
 use crate::plan::{self, Plan, Statistics};
 use crate::tensor::Tensor;
+use crate::value::Value;
 use std::rc::Rc;
 
 /// Posters as the data set stores them.
@@ -138,13 +138,12 @@ impl<D: Device> Model<D> {
         self.parameters.keep_averages(&self.device)?;
         self.parameters.clear_gradients(&self.device)?;
         let mut statistics = Statistics::Batch(&mut self.parameters);
-        let (logits, slot) = plan::forward(tape, &mut statistics, &self.plan, &self.architecture.layers, &images)?;
-        drop(images);
+        let logits = plan::forward(tape, &mut statistics, &self.plan, &self.architecture.layers, images)?;
         tape.enter("loss");
-        let dlogits = batch.cross_entropy(&*self.device, &logits)?;
+        let dlogits = batch.cross_entropy(&*self.device, &logits.raw)?;
         tape.check("its value", batch.loss_view())?;
         tape.check("the gradient of the logits", dlogits.view())?;
-        let slot = slot.expect("the head always trains, so the logits have a gradient");
+        let slot = logits.slot().expect("the head always trains, so the logits have a gradient");
         tape.backward(slot, dlogits, &mut self.parameters)
     }
 
@@ -187,16 +186,15 @@ impl<D: Device> Model<D> {
         let images = self.images(pixels, images, format)?;
         let mut tape = Tape::inference(Rc::clone(&self.device));
         let mut statistics = Statistics::Running(&self.parameters);
-        let (logits, _) = plan::forward(&mut tape, &mut statistics, &self.plan, &self.architecture.layers, &images)?;
-        Ok(logits)
+        Ok(plan::forward(&mut tape, &mut statistics, &self.plan, &self.architecture.layers, images)?.raw)
     }
 
-    fn images(&self, pixels: &D::Pixels, n: usize, format: &PixelFormat) -> Result<Activation<D>, DeviceError> {
+    fn images(&self, pixels: &D::Pixels, n: usize, format: &PixelFormat) -> Result<Value<D>, DeviceError> {
         let shape = ImageShape { n, size: self.config.image_size };
         self.device.enter(&self.architecture.layers[0].name, Pass::Forward);
         let mut images = Tensor::new(&*self.device, [shape.n, shape.size, shape.size, 3], Storage::Activation)?;
         self.device.image_forward(images.view_mut(), pixels, format, &shape)?;
-        Ok(Activation::input(images, None))
+        Ok(Value::ready(images, None))
     }
 
     fn probabilities(&self, logits: &Tensor<D>) -> Result<Vec<f32>, DeviceError> {

@@ -1,7 +1,7 @@
 //! What a network's file writes its layers with.
 
 use super::layer::{Convolution, Layer, Op};
-use crate::device::DeviceError;
+use crate::device::{Activation, DeviceError, Padding};
 use crate::ops::pool::Pooling;
 
 /// The value that a layer leaves, for those behind it.
@@ -35,9 +35,9 @@ impl Builder {
         self.layers
     }
 
-    /// `ZeroPadding2D` by `pad` on each side.
-    pub fn zero_pad(&mut self, name: &str, x: Value, pad: usize) -> Result<Value, DeviceError> {
-        self.push(name, Op::ZeroPad(pad), &[x])
+    /// `ZeroPadding2D`.
+    pub fn zero_pad(&mut self, name: &str, x: Value, pad: impl Into<Padding>) -> Result<Value, DeviceError> {
+        self.push(name, Op::ZeroPad(pad.into()), &[x])
     }
 
     /// `Conv2D`.
@@ -57,7 +57,7 @@ impl Builder {
 
     /// `Activation("relu")`.
     pub fn relu(&mut self, name: &str, x: Value) -> Result<Value, DeviceError> {
-        self.push(name, Op::Relu, &[x])
+        self.push(name, Op::Activation(Activation::Relu), &[x])
     }
 
     /// `MaxPooling2D`.

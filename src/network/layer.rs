@@ -1,7 +1,7 @@
 //! What a network is made of: Keras's layers, as data.
 
 use super::initialisers::Initialiser;
-use crate::device::{ConvShape, DeviceError, PoolShape};
+use crate::device::{Activation, ConvShape, DeviceError, Padding, PoolShape};
 use crate::ops::pool::Pooling;
 use std::ops::Range;
 
@@ -10,8 +10,8 @@ use std::ops::Range;
 pub enum Op {
     /// The images `[H, W, 3]`.
     Input,
-    /// So many rows and columns of zeros on each side.
-    ZeroPad(usize),
+    /// Rows and columns of zeros.
+    ZeroPad(Padding),
     /// A convolution.
     Conv(Convolution),
     /// Batch norm over the channels.
@@ -21,8 +21,8 @@ pub enum Op {
         /// Whether it is the last of a residual block's branch.
         ends_block: bool,
     },
-    /// The larger of 0 and the value.
-    Relu,
+    /// A ReLU or its like.
+    Activation(Activation),
     /// The maximum over windows.
     MaxPool {
         /// Height and width of a window.
@@ -81,7 +81,8 @@ impl Layer {
             Op::ZeroPad(_) => "ZeroPadding2D",
             Op::Conv(_) => "Conv2D",
             Op::BatchNorm { .. } => "BatchNormalization",
-            Op::Relu => "Activation",
+            Op::Activation(Activation::Relu6) => "ReLU",
+            Op::Activation(_) => "Activation",
             Op::MaxPool { .. } => "MaxPooling2D",
             Op::Add => "Add",
             Op::GlobalPool(Pooling::Average) => "GlobalAveragePooling2D",
@@ -102,10 +103,10 @@ impl Op {
             _ => Err(DeviceError::Shape { kernel: "network", reason: format!("{input:?} is not [H, W, C]") }),
         };
         Ok(match self {
-            Op::Input | Op::BatchNorm { .. } | Op::Relu | Op::Add => input.to_vec(),
+            Op::Input | Op::BatchNorm { .. } | Op::Activation(_) | Op::Add => input.to_vec(),
             Op::ZeroPad(pad) => {
                 let [_, h, w, c] = image()?;
-                vec![h + 2 * pad, w + 2 * pad, c]
+                vec![h + pad.total(), w + pad.total(), c]
             }
             Op::Conv(Convolution { filters, window, stride, pad, .. }) => {
                 let shape = ConvShape::new(image()?, filters, [window; 2], stride, pad)?;
@@ -144,7 +145,9 @@ impl Op {
                 tensor("kernel", &[outputs, channels], Initialiser::glorot(channels, outputs)),
                 tensor("bias", &[outputs], Initialiser::Zeros),
             ],
-            Op::Input | Op::ZeroPad(_) | Op::Relu | Op::MaxPool { .. } | Op::Add | Op::GlobalPool(_) => Vec::new(),
+            Op::Input | Op::ZeroPad(_) | Op::Activation(_) | Op::MaxPool { .. } | Op::Add | Op::GlobalPool(_) => {
+                Vec::new()
+            }
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Batch norm: a scale and a shift a channel, computed here and applied by whoever loads the activation next.
+//! Batch norm: a scale and a shift per channel, computed here and applied by whoever loads the value next.
 
-use super::conv::{Activation, ConvOutput, rows};
-use crate::autograd::{Gradient, Node, Slot, Tape};
-use crate::device::{BatchNormConstants, Device, DeviceError, Storage};
+use crate::autograd::Tape;
+use crate::device::{Activation, BatchNormConstants, Device, DeviceError, Storage};
 use crate::parameters::{Parameters, Span};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::Tensor;
+use crate::value::{Gradient, Owed, Slot, Value};
 
 /// A batch norm's parameters and averages.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,47 +17,39 @@ pub struct BatchNorm {
     pub mean: Span,
     /// Running variance `[C]`; follows the mean in its arena.
     pub variance: Span,
-    /// The bias of the convolution in front, which enters the means only.
+    /// The bias of the convolution in front, if that leaves it out: it enters the means only.
     pub bias: Option<Span>,
     /// Momentum and epsilon.
     pub constants: BatchNormConstants,
+    /// What follows.
+    pub activation: Activation,
 }
 
-/// A batch norm's output before any ReLU: raw values and the scale and shift owed to them.
-pub struct Normalised<D: Device> {
-    pub(crate) slot: Option<Slot>,
-    pub(crate) y: Tensor<D>,
-    /// `norm [4, C]`.
-    pub(crate) norm: Tensor<D>,
-}
-
-impl<D: Device> Normalised<D> {
-    /// The activation behind a ReLU, still pending.
-    pub fn relu(self) -> Activation<D> {
-        Activation { slot: self.slot, raw: self.y, owed: Some(self.norm) }
-    }
-
-    /// `[N, H, W, C]`.
-    pub fn shape(&self) -> Shape {
-        self.y.shape()
-    }
-}
-
-/// Training: normalises by the batch's own statistics and moves the running averages.
+/// The statistics of a batch, `stats [2, C]`: mean and biased variance of each channel. For a value whose convolution took none
+/// while it stored it.
 ///
 /// # Errors
-/// The device's, and [`DeviceError::Shape`] if the convolution in front took no statistics.
+/// The device's.
+pub fn statistics<D: Device>(tape: &Tape<D>, y: &Value<D>) -> Result<Tensor<D>, DeviceError> {
+    let rows = y.shape().into();
+    let mut stats = Tensor::new(tape.device(), [2, y.shape().channels()], Storage::Full)?;
+    tape.device().batch_norm_statistics(stats.view_mut(), y.raw.view(), rows)?;
+    tape.check("the mean and variance of its input", stats.view())?;
+    Ok(stats)
+}
+
+/// Training: normalises by the batch's own statistics, `stats [2, C]`, and moves the running averages. `y` owes nothing.
+///
+/// # Errors
+/// The device's.
 pub fn train<D: Device>(
     tape: &mut Tape<D>,
     parameters: &mut Parameters<D>,
-    x: ConvOutput<D>,
+    y: Value<D>,
+    stats: &Tensor<D>,
     layer: BatchNorm,
-) -> Result<Normalised<D>, DeviceError> {
-    let channels = x.y.shape().channels();
-    let Some(stats) = &x.stats else {
-        let reason = "the convolution in front took no batch statistics".to_string();
-        return Err(DeviceError::Shape { kernel: "batch norm", reason });
-    };
+) -> Result<Value<D>, DeviceError> {
+    let channels = y.shape().channels();
     let mut norm = Tensor::new(tape.device(), [4, channels], Storage::Full)?;
     let (mean, variance) = parameters.averages.pair_mut(layer.mean, layer.variance);
     let weights = &parameters.weights;
@@ -75,23 +67,23 @@ pub fn train<D: Device>(
     tape.check("its scale and shift", norm.view())?;
     tape.check("its moving mean", parameters.averages.view(layer.mean))?;
     tape.check("its moving variance", parameters.averages.view(layer.variance))?;
-    let wanted = x.slot.is_some() || parameters.is_trainable(layer.gamma);
-    Ok(record(tape, x, norm, wanted, Some(layer)))
+    let wanted = y.slot.is_some() || parameters.is_trainable(layer.gamma);
+    Ok(leave(tape, y, norm, wanted, layer, true))
 }
 
 /// Inference: normalises by the running averages. A frozen batch norm does so in training too, and passes its gradient on
 /// without moving. The bias of the convolution in front gets no gradient either: freezing a prefix of the layers never
-/// freezes a batch norm behind a convolution that trains.
+/// freezes a batch norm behind a convolution that trains. `y` owes nothing.
 ///
 /// # Errors
 /// The device's.
 pub fn infer<D: Device>(
     tape: &mut Tape<D>,
     parameters: &Parameters<D>,
-    x: ConvOutput<D>,
+    y: Value<D>,
     layer: BatchNorm,
-) -> Result<Normalised<D>, DeviceError> {
-    let channels = x.y.shape().channels();
+) -> Result<Value<D>, DeviceError> {
+    let channels = y.shape().channels();
     let mut norm = Tensor::new(tape.device(), [4, channels], Storage::Full)?;
     tape.device().batch_norm_fold(
         norm.view_mut(),
@@ -104,42 +96,47 @@ pub fn infer<D: Device>(
         layer.constants.epsilon,
     )?;
     tape.check("its scale and shift", norm.view())?;
-    let wanted = x.slot.is_some();
-    Ok(record(tape, x, norm, wanted, None))
+    let wanted = y.slot.is_some();
+    Ok(leave(tape, y, norm, wanted, layer, false))
 }
 
-fn record<D: Device>(
+/// Leaves the scale, the shift and the activation to whoever reads the value.
+fn leave<D: Device>(
     tape: &mut Tape<D>,
-    x: ConvOutput<D>,
+    y: Value<D>,
     norm: Tensor<D>,
     wanted: bool,
-    trained: Option<BatchNorm>,
-) -> Normalised<D> {
+    layer: BatchNorm,
+    trained: bool,
+) -> Value<D> {
     let slot = tape.slot_if(wanted);
     if let Some(z) = slot {
-        tape.push(Node::BatchNorm { z, y: x.slot, raw: x.y.clone(), norm: norm.clone(), trained });
+        let (raw, norm) = (y.raw.clone(), norm.clone());
+        tape.record(move |tape, parameters| backward(tape, parameters, z, y.slot, raw, norm, layer, trained));
     }
-    Normalised { slot, y: x.y, norm }
+    Value { slot, raw: y.raw, owed: Owed::Norm { norm, activation: layer.activation } }
 }
 
-/// Batch norm's rule: turns the gradient behind it into `k`, three numbers a channel, and leaves the rest owed.
-pub(crate) fn backward<D: Device>(
+/// Turns the gradient behind the activation into `k`, three numbers per channel, and leaves the rest to the convolution in front.
+/// `trained` says whether the statistics were the batch's.
+fn backward<D: Device>(
     tape: &mut Tape<D>,
     parameters: &mut Parameters<D>,
     z: Slot,
     y: Option<Slot>,
     raw: Tensor<D>,
     norm: Tensor<D>,
-    trained: Option<BatchNorm>,
+    layer: BatchNorm,
+    trained: bool,
 ) -> Result<(), DeviceError> {
     let Some(gradient) = tape.take(z) else { return Ok(()) };
     let device = tape.device();
-    let shape = rows(raw.shape());
-    let channels = shape.channels;
+    let rows = raw.shape().into();
+    let channels = raw.shape().channels();
     let (dz, sums) = match gradient {
         Gradient::Reduced { dz, sums } => (dz, sums),
         unreduced => {
-            let da = unreduced.into_tensor();
+            let da = unreduced.into_tensor()?;
             let mut dz = Tensor::new(device, raw.shape(), Storage::Activation)?;
             let mut sums = Tensor::new(device, [2, channels], Storage::Full)?;
             device.batch_norm_backward_reduce(
@@ -148,29 +145,26 @@ pub(crate) fn backward<D: Device>(
                 da.view(),
                 raw.view(),
                 norm.view(),
-                crate::device::Activation::Relu,
-                shape,
+                layer.activation,
+                rows,
             )?;
             (dz, sums)
         }
     };
     let mut k = Tensor::new(device, [3, channels], Storage::Full)?;
-    match trained {
-        Some(layer) => {
-            let (dgamma, dbeta) = parameters.gradients.pair_mut(layer.gamma, layer.beta);
-            let gamma = parameters.weights.view(layer.gamma);
-            device.batch_norm_backward_finalise(k.view_mut(), dgamma, dbeta, sums.view(), gamma, norm.view(), shape)?;
-            tape.check("the gradient of its gamma", parameters.gradients.view(layer.gamma))?;
-            tape.check("the gradient of its beta", parameters.gradients.view(layer.beta))?;
-        }
-        None => {
-            let (scale, rest) = D::split_mut(k.view_mut(), channels);
-            device.copy(scale, norm.rows(0..1))?;
-            device.fill(rest, D::Real::default())?;
-        }
+    if trained {
+        let (dgamma, dbeta) = parameters.gradients.pair_mut(layer.gamma, layer.beta);
+        let gamma = parameters.weights.view(layer.gamma);
+        device.batch_norm_backward_finalise(k.view_mut(), dgamma, dbeta, sums.view(), gamma, norm.view(), rows)?;
+        tape.check("the gradient of its gamma", parameters.gradients.view(layer.gamma))?;
+        tape.check("the gradient of its beta", parameters.gradients.view(layer.beta))?;
+    } else {
+        let (scale, rest) = D::split_mut(k.view_mut(), channels);
+        device.copy(scale, norm.rows(0..1))?;
+        device.fill(rest, D::Real::default())?;
     }
     match y {
-        Some(y) => tape.put(y, Gradient::Owed { dz, y: raw, k }),
+        Some(y) => tape.add(y, Gradient::Owed { dz, y: raw, k }),
         None => Ok(()),
     }
 }

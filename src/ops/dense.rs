@@ -1,9 +1,10 @@
 //! Dense layers, with or without ReLU.
 
-use crate::autograd::{Gradient, Node, Slot, Tape};
+use crate::autograd::Tape;
 use crate::device::{DenseShape, Device, DeviceError, Storage};
 use crate::parameters::{Parameters, Span};
 use crate::tensor::Tensor;
+use crate::value::{Gradient, Slot, Value};
 
 /// A dense layer's parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,24 +40,25 @@ impl Dense {
 pub fn forward<D: Device>(
     tape: &mut Tape<D>,
     parameters: &Parameters<D>,
-    (x, x_slot): (Tensor<D>, Option<Slot>),
+    x: &Value<D>,
     layer: Dense,
-) -> Result<(Tensor<D>, Option<Slot>), DeviceError> {
-    let shape = layer.shape(&x)?;
+) -> Result<Value<D>, DeviceError> {
+    let (input, x) = (x.values(tape.device())?, x.slot);
+    let shape = layer.shape(&input)?;
     let mut y = Tensor::new(tape.device(), [shape.n, shape.outputs], Storage::Full)?;
     let (w, b) = (parameters.weights.view(layer.kernel), parameters.weights.view(layer.bias));
-    tape.device().dense_forward(y.view_mut(), x.view(), w, b, layer.relu, &shape)?;
+    tape.device().dense_forward(y.view_mut(), input.view(), w, b, layer.relu, &shape)?;
     tape.check("its output", y.view())?;
-    let slot = tape.slot_if(x_slot.is_some() || parameters.is_trainable(layer.kernel));
+    let slot = tape.slot_if(x.is_some() || parameters.is_trainable(layer.kernel));
     if let Some(slot) = slot {
         let output = layer.relu.then(|| y.clone());
-        tape.push(Node::Dense { y: slot, x: x_slot, input: x, output, layer });
+        tape.record(move |tape, parameters| backward(tape, parameters, slot, x, input, output, layer));
     }
-    Ok((y, slot))
+    Ok(Value::ready(y, slot))
 }
 
-/// The dense layer's rule.
-pub(crate) fn backward<D: Device>(
+/// The gradients of kernel and bias, then that of the input. `output` is a ReLU's, whose sign says what it lets pass.
+fn backward<D: Device>(
     tape: &mut Tape<D>,
     parameters: &mut Parameters<D>,
     y: Slot,
@@ -67,7 +69,7 @@ pub(crate) fn backward<D: Device>(
 ) -> Result<(), DeviceError> {
     let Some(gradient) = tape.take(y) else { return Ok(()) };
     let shape = layer.shape(&input)?;
-    let mut dz = gradient.into_tensor();
+    let mut dz = gradient.into_tensor()?;
     if let Some(output) = output {
         let mut masked = Tensor::new(tape.device(), dz.shape(), Storage::Full)?;
         tape.device().relu_backward(masked.view_mut(), dz.view(), output.view())?;

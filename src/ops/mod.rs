@@ -1,10 +1,10 @@
 //! One file a layer family: the forward call and its gradient rule, for every device at once.
 //!
-//! The caller decides what is computed together; the values that flow between the calls carry what is left to do. A
-//! convolution leaves a [`conv::ConvOutput`], batch norm turns it into a [`batch_norm::Normalised`] without touching a pixel
-//! (it only computes a scale and a shift per channel), and a [`conv::Activation`] may still be *pending*: raw values together
-//! with the scale, shift and ReLU owed to them, which the next convolution or pooling applies while it loads.
+//! The caller decides what is computed together. What flows between the calls are [`Value`](crate::value::Value)s, which carry what
+//! is left to do: batch norm touches no pixel (it only computes a scale and a shift per channel), and the next convolution or pooling
+//! applies them while it loads.
 
+pub mod activation;
 pub mod batch_norm;
 pub mod conv;
 pub mod dense;

@@ -1,9 +1,10 @@
-//! Max pooling and the global poolings.
+//! Max pooling, zero padding and the global poolings.
 
-use super::conv::{Activation, nhwc};
-use crate::autograd::{Gradient, Node, Slot, Tape};
-use crate::device::{Device, DeviceError, GlobalPoolShape, PoolShape, Storage};
+use super::conv::nhwc;
+use crate::autograd::Tape;
+use crate::device::{Device, DeviceError, GlobalPoolShape, Padding, PoolShape, Storage};
 use crate::tensor::{Shape, Tensor};
+use crate::value::{Gradient, Slot, Value};
 
 /// How the last feature map becomes one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -21,35 +22,39 @@ pub enum Pooling {
 /// The device's, and [`DeviceError::Shape`] if the window does not fit.
 pub fn max<D: Device>(
     tape: &mut Tape<D>,
-    x: &Activation<D>,
+    x: &Value<D>,
     window: usize,
     stride: usize,
-    pad: usize,
-) -> Result<Activation<D>, DeviceError> {
+    pad: Padding,
+) -> Result<Value<D>, DeviceError> {
     let shape = PoolShape::new(nhwc("max pool", x.shape())?, window, stride, pad)?;
     let device = tape.device();
     let mut y = Tensor::new(device, [shape.n, shape.p, shape.q, shape.c], Storage::Activation)?;
     device.max_pool_forward(y.view_mut(), x.raw.view(), x.transform(), &shape)?;
     tape.check("its output", y.view())?;
     let slot = tape.slot_if(x.slot.is_some());
-    if let Some(slot) = slot {
-        tape.push(Node::MaxPool { y: slot, x: x.clone(), shape });
+    if let Some(y) = slot {
+        let x = x.clone();
+        tape.record(move |tape, _| max_backward(tape, y, x, shape));
     }
-    Ok(Activation { slot, raw: y, owed: None })
+    Ok(Value::ready(y, slot))
 }
 
-/// Max pooling's rule. The winners are found again from the input, so nothing but the input is saved.
-pub(crate) fn max_backward<D: Device>(
-    tape: &mut Tape<D>,
-    y: Slot,
-    x: Activation<D>,
-    shape: PoolShape,
-) -> Result<(), DeviceError> {
+/// Zeros around an image: the maximum over windows of one pixel each.
+///
+/// # Errors
+/// The device's.
+pub fn pad<D: Device>(tape: &mut Tape<D>, x: &Value<D>, zeros: Padding) -> Result<Value<D>, DeviceError> {
+    max(tape, x, 1, 1, zeros)
+}
+
+/// The winners are found again from the input, so nothing but the input is saved.
+fn max_backward<D: Device>(tape: &mut Tape<D>, y: Slot, x: Value<D>, shape: PoolShape) -> Result<(), DeviceError> {
     let (Some(gradient), Some(slot)) = (tape.take(y), x.slot) else { return Ok(()) };
     let mut dx = Tensor::new(tape.device(), x.shape(), Storage::Activation)?;
     tape.device().max_pool_backward(
         dx.view_mut(),
-        gradient.into_tensor().view(),
+        gradient.into_tensor()?.view(),
         x.raw.view(),
         x.transform(),
         &shape,
@@ -57,15 +62,11 @@ pub(crate) fn max_backward<D: Device>(
     tape.add(slot, Gradient::Ready(dx))
 }
 
-/// One value a channel: `[N, H, W, C] → [N, C]`, with a slot for its gradient.
+/// One value per channel: `[N, H, W, C] → [N, C]`.
 ///
 /// # Errors
 /// The device's.
-pub fn global<D: Device>(
-    tape: &mut Tape<D>,
-    x: &Activation<D>,
-    kind: Pooling,
-) -> Result<(Tensor<D>, Option<Slot>), DeviceError> {
+pub fn global<D: Device>(tape: &mut Tape<D>, x: &Value<D>, kind: Pooling) -> Result<Value<D>, DeviceError> {
     let values = x.values(tape.device())?;
     let shape = global_shape(x.shape())?;
     let mut y = Tensor::new(tape.device(), [shape.n, shape.c], Storage::Full)?;
@@ -75,26 +76,27 @@ pub fn global<D: Device>(
     }
     tape.check("its output", y.view())?;
     let slot = tape.slot_if(x.slot.is_some());
-    if let Some(y) = slot {
+    if let (Some(y), Some(slot)) = (slot, x.slot) {
         let winners = match kind {
             Pooling::Average => None,
             Pooling::Max => Some(values),
         };
-        tape.push(Node::GlobalPool { y, x: x.slot, input: x.shape(), winners });
+        let input = x.shape();
+        tape.record(move |tape, _| global_backward(tape, y, slot, input, winners));
     }
-    Ok((y, slot))
+    Ok(Value::ready(y, slot))
 }
 
-/// Global pooling's rule.
-pub(crate) fn global_backward<D: Device>(
+/// `winners` are the input's values, where the maximum was taken; an average needs none.
+fn global_backward<D: Device>(
     tape: &mut Tape<D>,
     y: Slot,
-    x: Option<Slot>,
+    x: Slot,
     input: Shape,
     winners: Option<Tensor<D>>,
 ) -> Result<(), DeviceError> {
-    let (Some(gradient), Some(slot)) = (tape.take(y), x) else { return Ok(()) };
-    let dy = gradient.into_tensor();
+    let Some(gradient) = tape.take(y) else { return Ok(()) };
+    let dy = gradient.into_tensor()?;
     let shape = global_shape(input)?;
     let mut dx = Tensor::new(tape.device(), input, Storage::Activation)?;
     match winners {
@@ -103,7 +105,7 @@ pub(crate) fn global_backward<D: Device>(
             tape.device().global_max_pool_backward(dx.view_mut(), dy.view(), values.view(), &shape)?;
         }
     }
-    tape.add(slot, Gradient::Ready(dx))
+    tape.add(x, Gradient::Ready(dx))
 }
 
 fn global_shape(input: Shape) -> Result<GlobalPoolShape, DeviceError> {

@@ -1,91 +1,105 @@
-//! The junction where a residual block ends: batch norm, shortcut, sum and ReLU in one pass.
+//! Where a residual block ends: the sum of two ways, alone or with all that surrounds it.
 
-use super::batch_norm::Normalised;
-use super::conv::{Activation, rows};
-use crate::autograd::{Gradient, Node, Slot, Tape};
-use crate::device::{Device, DeviceError, Projection, Storage};
+use crate::autograd::Tape;
+use crate::device::{Activation, Device, DeviceError, Projection, Storage};
 use crate::tensor::{Shape, Tensor};
+use crate::value::{Gradient, Owed, Slot, Value};
 
-/// The other way around a block.
-pub enum Shortcut<D: Device> {
-    /// The block's input.
-    Identity(Activation<D>),
-    /// A 1×1 convolution of it and its batch norm.
-    Projection(Normalised<D>),
-}
-
-impl<D: Device> Shortcut<D> {
-    fn slot(&self) -> Option<Slot> {
-        match self {
-            Shortcut::Identity(activation) => activation.slot,
-            Shortcut::Projection(normalised) => normalised.slot,
-        }
-    }
-
-    fn shape(&self) -> Shape {
-        match self {
-            Shortcut::Identity(activation) => activation.shape(),
-            Shortcut::Projection(normalised) => normalised.shape(),
-        }
-    }
-}
-
-/// `out = max(0, branch + shortcut)`.
+/// `out = a + b`.
 ///
 /// # Errors
-/// The device's, and [`DeviceError::Shape`] if the two ways differ in shape.
-pub fn join<D: Device>(
-    tape: &mut Tape<D>,
-    branch: Normalised<D>,
-    shortcut: Shortcut<D>,
-) -> Result<Activation<D>, DeviceError> {
-    let shape = branch.shape();
-    if shape != shortcut.shape() {
-        let reason = format!("the branch is {shape:?}, the shortcut {:?}", shortcut.shape());
-        return Err(DeviceError::Shape { kernel: "residual", reason });
-    }
+/// The device's, and [`DeviceError::Shape`] if the two differ in shape.
+pub fn sum<D: Device>(tape: &mut Tape<D>, [a, b]: [&Value<D>; 2]) -> Result<Value<D>, DeviceError> {
+    refuse_unequal(a.shape(), b.shape())?;
     let device = tape.device();
-    let mut out = Tensor::new(device, shape, Storage::Activation)?;
-    let (shortcut_values, shortcut_norm) = match &shortcut {
-        Shortcut::Identity(activation) => (activation.values(device)?, None),
-        Shortcut::Projection(projection) => (projection.y.clone(), Some(projection.norm.view())),
+    let mut out = Tensor::new(device, a.shape(), Storage::Activation)?;
+    device.copy(out.view_mut(), a.values(device)?.view())?;
+    device.add(out.view_mut(), b.values(device)?.view())?;
+    tape.check("its output", out.view())?;
+    let inputs = [a.slot, b.slot];
+    let slot = tape.slot_if(inputs.iter().any(Option::is_some));
+    if let Some(out) = slot {
+        tape.record(move |tape, _| {
+            let Some(gradient) = tape.take(out) else { return Ok(()) };
+            let dout = gradient.into_tensor()?;
+            inputs.into_iter().flatten().try_for_each(|slot| tape.add(slot, Gradient::Ready(dout.clone())))
+        });
+    }
+    Ok(Value::ready(out, slot))
+}
+
+/// The junction, in one pass: `out = max(0, branch + around)`, where the branch owes its batch norm, without an activation, and the way
+/// around may owe one too (a projection).
+///
+/// # Errors
+/// The device's, and [`DeviceError::Shape`] if the two ways differ in shape or the branch owes nothing.
+pub fn join<D: Device>(tape: &mut Tape<D>, branch: Value<D>, around: Value<D>) -> Result<Value<D>, DeviceError> {
+    refuse_unequal(branch.shape(), around.shape())?;
+    let shape = branch.shape();
+    let Owed::Norm { norm, activation: Activation::Linear } = branch.owed else {
+        let reason = "the branch owes no batch norm".to_owned();
+        return Err(DeviceError::Shape { kernel: "residual", reason });
     };
-    device.residual_forward(
+    let (slot_branch, branch) = (branch.slot, Way { y: branch.raw, norm });
+    let slot_around = around.slot;
+    let (values, projection) = match around {
+        Value { raw: y, owed: Owed::Norm { norm, activation: Activation::Linear }, .. } => {
+            (y.clone(), Some(Way { y, norm }))
+        }
+        finished => (finished.values(tape.device())?, None),
+    };
+    let mut out = Tensor::new(tape.device(), shape, Storage::Activation)?;
+    tape.device().residual_forward(
         out.view_mut(),
         branch.y.view(),
         branch.norm.view(),
-        shortcut_values.view(),
-        shortcut_norm,
-        rows(shape),
+        values.view(),
+        projection.as_ref().map(|projection| projection.norm.view()),
+        shape.into(),
     )?;
     tape.check("its output", out.view())?;
-    let slot = tape.slot_if(branch.slot.is_some() || shortcut.slot().is_some());
+    let slots = [slot_branch, slot_around];
+    let slot = tape.slot_if(slots.iter().any(Option::is_some));
     if let Some(slot) = slot {
-        tape.push(Node::Junction { out: slot, activation: out.clone(), branch, shortcut });
+        let saved = out.clone();
+        tape.record(move |tape, _| backward(tape, slot, saved, slots, branch, projection));
     }
-    Ok(Activation { slot, raw: out, owed: None })
+    Ok(Value::ready(out, slot))
 }
 
-/// The junction's rule: the masked gradient goes both ways, with the reductions for each batch norm in front.
-pub(crate) fn backward<D: Device>(
+/// A way whose batch norm, without an activation, is paid at the junction.
+struct Way<D: Device> {
+    y: Tensor<D>,
+    norm: Tensor<D>,
+}
+
+fn refuse_unequal(a: Shape, b: Shape) -> Result<(), DeviceError> {
+    if a == b {
+        return Ok(());
+    }
+    Err(DeviceError::Shape { kernel: "residual", reason: format!("one way is {a:?}, the other {b:?}") })
+}
+
+/// The gradient that the ReLU lets pass goes both ways, with the reductions for each batch norm in front. The sign of `out` says what
+/// passes.
+fn backward<D: Device>(
     tape: &mut Tape<D>,
-    out: Slot,
-    activation: Tensor<D>,
-    branch: Normalised<D>,
-    shortcut: Shortcut<D>,
+    slot: Slot,
+    out: Tensor<D>,
+    [slot_branch, slot_around]: [Option<Slot>; 2],
+    branch: Way<D>,
+    projection: Option<Way<D>>,
 ) -> Result<(), DeviceError> {
-    let Some(gradient) = tape.take(out) else { return Ok(()) };
-    let dout = gradient.into_tensor();
+    let Some(gradient) = tape.take(slot) else { return Ok(()) };
+    let dout = gradient.into_tensor()?;
     let device = tape.device();
-    let shape = rows(activation.shape());
-    let mut dz = Tensor::new(device, activation.shape(), Storage::Activation)?;
-    let mut sums = Tensor::new(device, [2, shape.channels], Storage::Full)?;
-    let mut shortcut_sums = match &shortcut {
-        Shortcut::Projection(_) => Some(Tensor::new(device, [2, shape.channels], Storage::Full)?),
-        Shortcut::Identity(_) => None,
-    };
-    let projection = match (&shortcut, &mut shortcut_sums) {
-        (Shortcut::Projection(Normalised { y, norm, .. }), Some(sums)) => {
+    let channels = out.shape().channels();
+    let new_sums = || Tensor::new(device, [2, channels], Storage::Full);
+    let mut dz = Tensor::new(device, out.shape(), Storage::Activation)?;
+    let mut sums = new_sums()?;
+    let mut sums_around = projection.as_ref().map(|_| new_sums()).transpose()?;
+    let projection = match (&projection, &mut sums_around) {
+        (Some(Way { y, norm }), Some(sums)) => {
             Some(Projection { sums: sums.view_mut(), y: y.view(), norm: norm.view() })
         }
         _ => None,
@@ -94,21 +108,22 @@ pub(crate) fn backward<D: Device>(
         dz.view_mut(),
         sums.view_mut(),
         dout.view(),
-        activation.view(),
+        out.view(),
         branch.y.view(),
         branch.norm.view(),
         projection,
-        shape,
+        out.shape().into(),
     )?;
-    let aside = match shortcut_sums {
-        Some(sums) => Gradient::Reduced { dz: dz.clone(), sums },
-        None => Gradient::Ready(dz.clone()),
-    };
-    if let Some(slot) = shortcut.slot() {
-        tape.add(slot, aside)?;
+    if let Some(around) = slot_around {
+        let dz = dz.clone();
+        let gradient = match sums_around {
+            Some(sums) => Gradient::Reduced { dz, sums },
+            None => Gradient::Ready(dz),
+        };
+        tape.add(around, gradient)?;
     }
-    match branch.slot {
-        Some(slot) => tape.put(slot, Gradient::Reduced { dz, sums }),
+    match slot_branch {
+        Some(branch) => tape.add(branch, Gradient::Reduced { dz, sums }),
         None => Ok(()),
     }
 }

@@ -1,77 +1,98 @@
 //! Which layers are computed together: the table of rules, and the walk that applies it.
 
 use super::step::{Step, Work};
-use crate::device::BatchNormConstants;
+use crate::device::{Activation, BatchNormConstants};
 use crate::network::{Architecture, Convolution, Layer, Op};
 use crate::ops::batch_norm::BatchNorm;
 use crate::ops::conv::Conv;
 use crate::ops::dense::Dense;
 
-/// Two steps that become one.
+/// What may be computed together.
 pub struct Rule {
-    /// What it is called.
+    /// What it is called, where somebody switches it off.
     pub name: &'static str,
-    /// What the two compute together, if they can: the second is the only one to read the first one's value.
-    pub merge: fn(&Step, &Step) -> Option<Work>,
+    /// What it saves, in words.
+    pub saves: &'static str,
+    kind: Kind,
+}
+
+enum Kind {
+    /// Two steps become one: what they compute together, if they can. The second is the only one to read the first one's value.
+    Merge(fn(&Step, &Step) -> Option<Work>),
+    /// A batch norm's scale, shift and activation are left to whoever reads the value.
+    LeaveDebt,
 }
 
 /// All rules. Each is tried on the whole network before the next one.
-pub const RULES: [Rule; 4] = [
+pub const RULES: [Rule; 5] = [
     Rule {
-        // Kernels take what lies outside the image as zero.
         name: "padding",
-        merge: |first, second| match (first.work, second.work) {
-            (Work::Pad(zeros), Work::Conv { conv, bias }) => {
-                Some(Work::Conv { conv: Conv { pad: conv.pad + zeros, ..conv }, bias })
-            }
+        saves: "a padded copy of the image: kernels take what lies outside as zero",
+        kind: Kind::Merge(|first, second| match (first.work, second.work) {
+            (Work::Pad(zeros), Work::Conv(conv)) => Some(Work::Conv(Conv { pad: conv.pad + zeros, ..conv })),
             (Work::Pad(zeros), Work::MaxPool { window, stride, pad }) => {
                 Some(Work::MaxPool { window, stride, pad: pad + zeros })
             }
             _ => None,
-        },
+        }),
     },
     Rule {
-        // The convolution sums up what the batch norm needs to know of its output while it stores it. A bias only moves the mean,
-        // so the batch norm adds it there. Scale and shift are applied by whoever reads the value.
+        // A bias only moves the mean, so the batch norm adds it there.
         name: "norm",
-        merge: |first, second| match (first.work, second.work) {
-            (Work::Conv { conv, bias }, Work::Norm(norm)) => {
-                let norm = BatchNorm { bias, ..norm };
-                Some(Work::ConvNorm { conv, norm, relu: false, layers: [first.output(), second.output()] })
+        saves: "a pass for the statistics: the convolution sums them up while it stores its output",
+        kind: Kind::Merge(|first, second| match (first.work, second.work) {
+            (Work::Conv(conv), Work::Norm(norm)) => {
+                let (conv, norm) = (Conv { bias: None, ..conv }, BatchNorm { bias: conv.bias, ..norm });
+                Some(Work::ConvNorm { conv, norm, layers: [first.output(), second.output()] })
             }
             _ => None,
-        },
+        }),
     },
     Rule {
-        // Whoever applies the scale and shift applies the ReLU as well.
-        name: "relu",
-        merge: |first, second| match (first.work, second.work) {
-            (Work::ConvNorm { conv, norm, relu: false, layers }, Work::Relu) => {
-                Some(Work::ConvNorm { conv, norm, relu: true, layers })
+        name: "activation",
+        saves: "a pass for the activation: whoever applies scale and shift applies it as well",
+        kind: Kind::Merge(|first, second| match (first.work, second.work) {
+            (Work::ConvNorm { conv, norm, layers }, Work::Activation(activation)) => {
+                followed_by(norm, activation).map(|norm| Work::ConvNorm { conv, norm, layers })
             }
+            (Work::Norm(norm), Work::Activation(activation)) => followed_by(norm, activation).map(Work::Norm),
             _ => None,
-        },
+        }),
     },
     Rule {
-        // One pass applies the batch norms in front of a sum, adds, and takes the larger of the sum and 0.
+        name: "debt",
+        saves: "a pass for scale and shift: whoever reads the value applies them while loading",
+        kind: Kind::LeaveDebt,
+    },
+    Rule {
         name: "junction",
-        merge: |first, second| match (first.work, second.work) {
-            (Work::Add, Work::Relu) => Some(Work::Junction),
+        saves: "two passes: one applies the batch norms in front of a sum, adds, and takes the larger of the sum and 0",
+        kind: Kind::Merge(|first, second| match (first.work, second.work) {
+            (Work::Add, Work::Activation(Activation::Relu)) => Some(Work::Junction),
             _ => None,
-        },
+        }),
     },
 ];
 
-/// The steps of a network: a layer each at first, then what the rules make of them.
-pub(super) fn steps(architecture: &Architecture, momentum: f64) -> Vec<Step> {
+/// The batch norm with what follows it.
+fn followed_by(norm: BatchNorm, activation: Activation) -> Option<BatchNorm> {
+    (norm.activation == Activation::Linear).then_some(BatchNorm { activation, ..norm })
+}
+
+/// The steps of a network: a layer each at first, then what the rules make of them, but for those `without`.
+pub(super) fn steps(architecture: &Architecture, momentum: f64, without: &[&str]) -> Vec<Step> {
     let mut steps = Vec::new();
     for at in order(&architecture.layers) {
         let layer = &architecture.layers[at];
         let work = work(architecture, layer, momentum);
-        steps.push(Step { layers: vec![at], inputs: layer.inputs.clone(), frees: Vec::new(), work });
+        let (layers, inputs, frees) = (vec![at], layer.inputs.clone(), Vec::new());
+        steps.push(Step { layers, inputs, frees, work, leaves_debt: false });
     }
-    for rule in &RULES {
-        apply(rule, &mut steps);
+    for Rule { kind, .. } in RULES.iter().filter(|rule| !without.contains(&rule.name)) {
+        match kind {
+            Kind::Merge(merge) => apply(merge, &mut steps),
+            Kind::LeaveDebt => steps.iter_mut().for_each(|step| step.leaves_debt = true),
+        }
     }
     let mut read_later = vec![false; architecture.layers.len()];
     for step in steps.iter_mut().rev() {
@@ -84,10 +105,10 @@ pub(super) fn steps(architecture: &Architecture, momentum: f64) -> Vec<Step> {
 }
 
 /// Merges every pair of steps that the rule takes.
-fn apply(rule: &Rule, steps: &mut Vec<Step>) {
+fn apply(merge: &fn(&Step, &Step) -> Option<Work>, steps: &mut Vec<Step>) {
     let mut second = 0;
     while second < steps.len() {
-        match merged(rule, steps, second) {
+        match merged(merge, steps, second) {
             Some((first, step)) => {
                 steps[second] = step;
                 steps.remove(first);
@@ -99,15 +120,15 @@ fn apply(rule: &Rule, steps: &mut Vec<Step>) {
 }
 
 /// The step that the rule makes of `steps[second]` and one that only it reads, with the place of that one.
-fn merged(rule: &Rule, steps: &[Step], second: usize) -> Option<(usize, Step)> {
+fn merged(merge: &fn(&Step, &Step) -> Option<Work>, steps: &[Step], second: usize) -> Option<(usize, Step)> {
     let reader = &steps[second];
     reader.inputs.iter().enumerate().find_map(|(slot, input)| {
         let first = steps.iter().position(|step| step.output() == *input)?;
         let readers = steps.iter().flat_map(|step| &step.inputs).filter(|&read| read == input).count();
-        let work = (readers == 1).then(|| (rule.merge)(&steps[first], reader))??;
+        let work = (readers == 1).then(|| merge(&steps[first], reader))??;
         let layers = [&steps[first].layers[..], &reader.layers].concat();
         let inputs = [&reader.inputs[..slot], &steps[first].inputs, &reader.inputs[slot + 1..]].concat();
-        Some((first, Step { layers, inputs, frees: Vec::new(), work }))
+        Some((first, Step { layers, inputs, frees: Vec::new(), work, leaves_debt: reader.leaves_debt }))
     })
 }
 
@@ -133,8 +154,8 @@ fn work(architecture: &Architecture, layer: &Layer, momentum: f64) -> Work {
         Op::Input => Work::Images,
         Op::ZeroPad(zeros) => Work::Pad(zeros),
         Op::Conv(Convolution { filters, window, stride, pad, bias }) => {
-            let conv = Conv { kernel: span("kernel"), filters, window: [window; 2], stride, pad };
-            Work::Conv { conv, bias: bias.then(|| span("bias")) }
+            let bias = bias.then(|| span("bias"));
+            Work::Conv(Conv { kernel: span("kernel"), bias, filters, window: [window; 2], stride, pad: pad.into() })
         }
         Op::BatchNorm { epsilon, .. } => Work::Norm(BatchNorm {
             gamma: span("gamma"),
@@ -143,9 +164,10 @@ fn work(architecture: &Architecture, layer: &Layer, momentum: f64) -> Work {
             variance: span("moving_variance"),
             bias: None,
             constants: BatchNormConstants { momentum, epsilon },
+            activation: Activation::Linear,
         }),
-        Op::Relu => Work::Relu,
-        Op::MaxPool { window, stride } => Work::MaxPool { window, stride, pad: 0 },
+        Op::Activation(activation) => Work::Activation(activation),
+        Op::MaxPool { window, stride } => Work::MaxPool { window, stride, pad: 0.into() },
         Op::Add => Work::Add,
         Op::GlobalPool(pooling) => Work::GlobalPool(pooling),
         Op::Dense { outputs, relu } => {

@@ -18,26 +18,40 @@ use crate::network::Architecture;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     steps: Vec<Step>,
-    /// How many values there are: one per layer.
-    values: usize,
 }
 
 impl Plan {
-    /// The plan of a network; batch norm's running averages keep `momentum` of themselves.
+    /// The plan of a network by all rules; batch norm's running averages keep `momentum` of themselves.
     ///
     /// # Errors
     /// [`DeviceError::Shape`] if there is something in the network that no kernel computes.
     pub fn new(architecture: &Architecture, momentum: f64) -> Result<Self, DeviceError> {
-        let steps = fuse::steps(architecture, momentum);
-        let alone = |step: &&Step| {
-            matches!(step.work, Work::Pad(_) | Work::Conv { .. } | Work::Norm(_) | Work::Relu | Work::Add)
-        };
-        if let Some(step) = steps.iter().find(alone) {
-            let layer = &architecture.layers[step.output()];
-            let reason = format!("no kernel computes a {} where {} has one", layer.kind(), layer.name);
+        Plan::without(architecture, momentum, &[])
+    }
+
+    /// The plan of a network by all [rules](fuse::RULES) but those of these names. Without any, each layer is a step: eager.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new), and if there is no rule of such a name.
+    pub fn without(architecture: &Architecture, momentum: f64, rules: &[&str]) -> Result<Self, DeviceError> {
+        let known = fuse::RULES.map(|rule| rule.name);
+        if let Some(unknown) = rules.iter().find(|rule| !known.contains(rule)) {
+            let reason = format!("there is no rule \"{unknown}\"; the rules are {}", known.join(", "));
             return Err(DeviceError::Shape { kernel: "plan", reason });
         }
-        Ok(Plan { steps, values: architecture.layers.len() })
+        let steps = fuse::steps(architecture, momentum, rules);
+        for step in steps.iter().filter(|step| matches!(step.work, Work::Norm(_))) {
+            let readers =
+                steps.iter().flat_map(|other| &other.inputs).filter(|&&input| input == step.inputs[0]).count();
+            let is_conv = |of: &Step| of.output() == step.inputs[0] && matches!(of.work, Work::Conv(_));
+            if readers > 1 || !steps.iter().any(is_conv) {
+                // Nobody else forms the gradient that a batch norm leaves.
+                let layer = &architecture.layers[step.output()].name;
+                let reason = format!("{layer} has to follow a convolution whose output nobody else reads");
+                return Err(DeviceError::Shape { kernel: "plan", reason });
+            }
+        }
+        Ok(Plan { steps })
     }
 
     /// The steps in the order in which they are computed.
@@ -49,7 +63,9 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Activation;
     use crate::network::{Builder, ModelConfig, Network, Value, resnet50};
+    use crate::ops::batch_norm::BatchNorm;
 
     fn laid_out(network: Network) -> Architecture {
         Architecture::new(&ModelConfig { image_size: 64, ..ModelConfig::new(network, 7) }).unwrap()
@@ -61,13 +77,18 @@ mod tests {
         let plan = Plan::new(&architecture, 0.9).unwrap();
         let count = |of: fn(&Work) -> bool| plan.steps().iter().filter(|step| of(&step.work)).count();
         assert_eq!(count(|work| matches!(work, Work::ConvNorm { norm, .. } if norm.bias.is_some())), 53);
-        assert_eq!(count(|work| matches!(work, Work::ConvNorm { relu: true, .. })), 33);
+        assert_eq!(
+            count(|work| matches!(work, Work::ConvNorm { norm: BatchNorm { activation: Activation::Relu, .. }, .. })),
+            33
+        );
         assert_eq!(count(|work| *work == Work::Junction), 16);
-        assert_eq!(count(|work| *work == Work::MaxPool { window: 3, stride: 2, pad: 1 }), 1);
+        assert_eq!(count(|work| *work == Work::MaxPool { window: 3, stride: 2, pad: 1.into() }), 1);
         // The images, the pooling, and three dense layers.
         assert_eq!(plan.steps().len(), 53 + 16 + 1 + 5);
-        let pads = |pad| {
-            plan.steps().iter().filter(move |step| matches!(step.work, Work::ConvNorm { conv, .. } if conv.pad == pad))
+        let pads = |pad: usize| {
+            plan.steps()
+                .iter()
+                .filter(move |step| matches!(step.work, Work::ConvNorm { conv, .. } if conv.pad == pad.into()))
         };
         assert_eq!([pads(3).count(), pads(1).count(), pads(0).count()], [1, 16, 36]);
     }
@@ -107,13 +128,29 @@ mod tests {
     }
 
     #[test]
-    fn what_no_kernel_computes_is_named() {
+    fn a_batch_norm_that_follows_no_convolution_is_named() {
         fn base(net: &mut Builder) -> Result<Value, DeviceError> {
-            let x = net.relu("early_relu", net.input())?;
-            net.max_pool("pool", x, 2, 2)
+            let x = net.max_pool("pool", net.input(), 2, 2)?;
+            net.batch_norm("lonely_bn", x, 1e-3)
         }
         let architecture = laid_out(Network { title: "odd", base, head: &[] });
         let error = Plan::new(&architecture, 0.9).unwrap_err().to_string();
-        assert!(error.contains("Activation") && error.contains("early_relu"), "{error}");
+        assert!(error.contains("lonely_bn") && error.contains("convolution"), "{error}");
+    }
+
+    #[test]
+    fn without_rules_each_layer_is_a_step() {
+        let architecture = laid_out(resnet50::NETWORK);
+        let eager = Plan::without(&architecture, 0.9, &fuse::RULES.map(|rule| rule.name)).unwrap();
+        assert_eq!(eager.steps().len(), architecture.layers.len());
+        assert!(eager.steps().iter().all(|step| !step.leaves_debt));
+        for rule in fuse::RULES {
+            assert_ne!(
+                Plan::without(&architecture, 0.9, &[rule.name]).unwrap(),
+                Plan::new(&architecture, 0.9).unwrap()
+            );
+        }
+        let error = Plan::without(&architecture, 0.9, &["norms"]).unwrap_err().to_string();
+        assert!(error.contains("norms") && error.contains("padding, norm, activation, debt, junction"), "{error}");
     }
 }

@@ -1,15 +1,15 @@
 //! The forward pass: runs a plan's steps and records them on the tape.
 
 use super::{Plan, Step, Work};
-use crate::autograd::{Slot, Tape};
-use crate::device::{Device, DeviceError};
+use crate::autograd::Tape;
+use crate::device::{Activation, Device, DeviceError};
 use crate::network::Layer;
-use crate::ops::batch_norm::{self, BatchNorm, Normalised};
-use crate::ops::conv::{self, Activation, Conv};
-use crate::ops::residual::{self, Shortcut};
-use crate::ops::{dense, pool};
+use crate::ops::batch_norm::{self, BatchNorm};
+use crate::ops::conv::{self, Conv};
+use crate::ops::{activation, dense, pool, residual};
 use crate::parameters::Parameters;
 use crate::tensor::Tensor;
+use crate::value::{Owed, Value};
 
 /// Whose statistics batch norm takes.
 pub enum Statistics<'a, D: Device> {
@@ -26,35 +26,14 @@ impl<D: Device> Statistics<'_, D> {
             Statistics::Running(parameters) => parameters,
         }
     }
-}
 
-/// A value on its way from one step to the next.
-enum Value<D: Device> {
-    Activation(Activation<D>),
-    Normalised(Normalised<D>),
-    /// `[N, C]`, and where its gradient is kept.
-    Vectors(Tensor<D>, Option<Slot>),
-}
-
-/// The values that later steps read, at the places of the layers that they are of.
-struct Values<D: Device>(Vec<Option<Value<D>>>);
-
-impl<D: Device> Values<D> {
-    /// A value that is read for the last time, or a copy of it.
-    fn take(&mut self, step: &Step, input: usize) -> Option<Value<D>> {
-        if step.frees.contains(&input) {
-            return self.0[input].take();
-        }
-        match &self.0[input] {
-            Some(Value::Activation(activation)) => Some(Value::Activation(activation.clone())),
-            Some(Value::Vectors(vectors, slot)) => Some(Value::Vectors(vectors.clone(), *slot)),
-            Some(Value::Normalised(_)) | None => None,
-        }
+    /// Whether this batch norm takes the batch's.
+    fn are_the_batchs(&self, norm: &BatchNorm) -> bool {
+        matches!(self, Statistics::Batch(parameters) if parameters.is_trainable(norm.gamma))
     }
 }
 
-/// From images `[N, H, W, 3]` to logits `[N, genres]`, with the slot from which a backward pass starts. `layers` are those of the
-/// network that the plan is of.
+/// From images `[N, H, W, 3]` to logits `[N, genres]`. `layers` are those of the network that the plan is of.
 ///
 /// # Errors
 /// The device's, and [`DeviceError::Shape`] if the images do not fit.
@@ -63,18 +42,17 @@ pub fn forward<D: Device>(
     statistics: &mut Statistics<'_, D>,
     plan: &Plan,
     layers: &[Layer],
-    images: &Activation<D>,
-) -> Result<(Tensor<D>, Option<Slot>), DeviceError> {
-    let mut values = Values((0..plan.values).map(|_| None).collect());
-    let mut last = 0;
-    for step in &plan.steps {
-        last = step.output();
-        values.0[last] = Some(run(tape, statistics, step, layers, images, &mut values)?);
+    images: Value<D>,
+) -> Result<Value<D>, DeviceError> {
+    let mut values: Vec<Option<Value<D>>> = (0..layers.len()).map(|_| None).collect();
+    values[0] = Some(images);
+    for step in plan.steps.iter().filter(|step| step.work != Work::Images) {
+        let inputs: Vec<Value<D>> = step.inputs.iter().filter_map(|&input| values[input].clone()).collect();
+        step.frees.iter().for_each(|&input| values[input] = None);
+        let value = run(tape, statistics, step, layers, inputs)?;
+        values[step.output()] = Some(if step.leaves_debt { value } else { value.settled(tape.device())? });
     }
-    match values.0[last].take() {
-        Some(Value::Vectors(logits, slot)) => Ok((logits, slot)),
-        _ => Err(misread(&layers[last])),
-    }
+    values.pop().flatten().ok_or_else(|| misread(&layers[layers.len() - 1], 0))
 }
 
 fn run<D: Device>(
@@ -82,71 +60,70 @@ fn run<D: Device>(
     statistics: &mut Statistics<'_, D>,
     step: &Step,
     layers: &[Layer],
-    images: &Activation<D>,
-    values: &mut Values<D>,
+    mut inputs: Vec<Value<D>>,
 ) -> Result<Value<D>, DeviceError> {
     let output = &layers[step.output()];
-    let mut inputs = step.inputs.iter().map(|&input| values.take(step, input));
-    let inputs: [Option<Value<D>>; 2] = std::array::from_fn(|_| inputs.next().flatten());
-    Ok(match (step.work, inputs) {
-        (Work::Images, _) => Value::Activation(images.clone()),
-        (Work::ConvNorm { conv, norm, relu, layers: at }, [Some(Value::Activation(x)), _]) => {
-            let names = at.map(|at| &layers[at].name[..]);
-            let z = conv_norm(tape, statistics, &x, conv, norm, names)?;
-            if relu { Value::Activation(z.relu()) } else { Value::Normalised(z) }
-        }
-        (Work::MaxPool { window, stride, pad }, [Some(Value::Activation(x)), _]) => {
-            tape.enter(&output.name);
-            Value::Activation(pool::max(tape, &x, window, stride, pad)?)
-        }
-        (Work::Junction, [Some(around), Some(Value::Normalised(branch))]) => {
-            let shortcut = match around {
-                Value::Activation(x) => Shortcut::Identity(x),
-                Value::Normalised(z) => Shortcut::Projection(z),
-                Value::Vectors(..) => return Err(misread(output)),
+    tape.enter(&output.name);
+    match (step.work, &mut inputs[..]) {
+        (Work::Pad(zeros), [x]) => pool::pad(tape, x, zeros),
+        (Work::Conv(conv), [x]) => Ok(conv::forward(tape, statistics.parameters(), x, conv, false)?.0),
+        (Work::Norm(norm), [x]) => {
+            let x = x.clone().settled(tape.device())?;
+            let stats = match statistics.are_the_batchs(&norm) {
+                true => Some(batch_norm::statistics(tape, &x)?),
+                false => None,
             };
-            tape.enter(&output.name);
-            Value::Activation(residual::join(tape, branch, shortcut)?)
+            self::norm(tape, statistics, x, stats, norm)
         }
-        (Work::GlobalPool(pooling), [Some(Value::Activation(x)), _]) => {
-            tape.enter(&output.name);
-            let (vectors, slot) = pool::global(tape, &x, pooling)?;
-            Value::Vectors(vectors, slot)
+        (Work::ConvNorm { conv, norm, layers: at }, [x]) => {
+            conv_norm(tape, statistics, x, conv, norm, at.map(|at| &layers[at].name[..]))
         }
-        (Work::Dense(layer), [Some(Value::Vectors(x, slot)), _]) => {
-            tape.enter(&output.name);
-            let (vectors, slot) = dense::forward(tape, statistics.parameters(), (x, slot), layer)?;
-            Value::Vectors(vectors, slot)
-        }
-        _ => return Err(misread(output)),
-    })
+        (Work::Activation(activation), [x]) => activation::forward(tape, x, activation),
+        (Work::Add, [a, b]) => residual::sum(tape, [a, b]),
+        (Work::Junction, [around, branch]) => match branch.owed {
+            Owed::Norm { activation: Activation::Linear, .. } => residual::join(tape, branch.clone(), around.clone()),
+            _ => {
+                let sum = residual::sum(tape, [around, branch])?;
+                activation::forward(tape, &sum, Activation::Relu)
+            }
+        },
+        (Work::MaxPool { window, stride, pad }, [x]) => pool::max(tape, x, window, stride, pad),
+        (Work::GlobalPool(pooling), [x]) => pool::global(tape, x, pooling),
+        (Work::Dense(layer), [x]) => dense::forward(tape, statistics.parameters(), x, layer),
+        (_, inputs) => Err(misread(output, inputs.len())),
+    }
+}
+
+/// A step that computes from another number of values than it was given.
+fn misread(layer: &Layer, inputs: usize) -> DeviceError {
+    let reason = format!("{} is not computed from {inputs} values", layer.name);
+    DeviceError::Shape { kernel: "plan", reason }
 }
 
 fn conv_norm<D: Device>(
     tape: &mut Tape<D>,
     statistics: &mut Statistics<'_, D>,
-    x: &Activation<D>,
+    x: &Value<D>,
     conv: Conv,
     norm: BatchNorm,
     [at, behind]: [&str; 2],
-) -> Result<Normalised<D>, DeviceError> {
+) -> Result<Value<D>, DeviceError> {
     tape.enter(at);
-    match statistics {
-        Statistics::Batch(parameters) if parameters.is_trainable(norm.gamma) => {
-            let y = conv::forward(tape, parameters, x, conv, true)?;
-            tape.enter(behind);
-            batch_norm::train(tape, parameters, y, norm)
-        }
-        _ => {
-            let y = conv::forward(tape, statistics.parameters(), x, conv, false)?;
-            tape.enter(behind);
-            batch_norm::infer(tape, statistics.parameters(), y, norm)
-        }
-    }
+    let (y, stats) = conv::forward(tape, statistics.parameters(), x, conv, statistics.are_the_batchs(&norm))?;
+    tape.enter(behind);
+    self::norm(tape, statistics, y, stats, norm)
 }
 
-/// A step that was given another kind of value than it computes from.
-fn misread(layer: &Layer) -> DeviceError {
-    let reason = format!("{} cannot be computed from what the layers in front of it leave", layer.name);
-    DeviceError::Shape { kernel: "plan", reason }
+/// A batch norm of the batch's own `stats`, or of the running averages if there are none.
+fn norm<D: Device>(
+    tape: &mut Tape<D>,
+    statistics: &mut Statistics<'_, D>,
+    y: Value<D>,
+    stats: Option<Tensor<D>>,
+    norm: BatchNorm,
+) -> Result<Value<D>, DeviceError> {
+    match (statistics, stats) {
+        (Statistics::Batch(parameters), Some(stats)) => batch_norm::train(tape, parameters, y, &stats, norm),
+        (statistics, _) => batch_norm::infer(tape, statistics.parameters(), y, norm),
+    }
 }

@@ -1,10 +1,10 @@
 //! One step of a plan.
 
+use crate::device::{Activation, Padding};
 use crate::ops::batch_norm::BatchNorm;
 use crate::ops::conv::Conv;
 use crate::ops::dense::Dense;
 use crate::ops::pool::Pooling;
-use crate::parameters::Span;
 
 /// Some of a network's layers that are computed together.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,8 @@ pub struct Step {
     pub frees: Vec<usize>,
     /// What is computed.
     pub work: Work,
+    /// Whether what a batch norm owes is left to whoever reads the value, or computed at once.
+    pub leaves_debt: bool,
 }
 
 impl Step {
@@ -31,30 +33,22 @@ impl Step {
 pub enum Work {
     /// The images, which are there before the first step.
     Images,
-    /// So many zeros on each side.
-    Pad(usize),
+    /// Zeros around an image.
+    Pad(Padding),
     /// A convolution; it pads as a padding layer in front would, if there was one.
-    Conv {
-        /// The convolution.
-        conv: Conv,
-        /// Its bias.
-        bias: Option<Span>,
-    },
-    /// A batch norm.
+    Conv(Conv),
+    /// A batch norm and its activation, whose statistics are taken in a pass of their own.
     Norm(BatchNorm),
-    /// A ReLU.
-    Relu,
+    /// An activation.
+    Activation(Activation),
     /// A sum of two values.
     Add,
-    /// A convolution, its output's statistics, and the batch norm that they are for, whose scale and shift are left to whoever reads
-    /// the value; a ReLU likewise.
+    /// A convolution that takes its output's statistics while storing it, and the batch norm that they are for.
     ConvNorm {
         /// The convolution, whose bias the batch norm takes over.
         conv: Conv,
-        /// The batch norm.
+        /// The batch norm and its activation.
         norm: BatchNorm,
-        /// Whether a ReLU follows.
-        relu: bool,
         /// Where convolution and batch norm stand among the layers.
         layers: [usize; 2],
     },
@@ -64,8 +58,8 @@ pub enum Work {
         window: usize,
         /// Step between windows.
         stride: usize,
-        /// Zeros on each side.
-        pad: usize,
+        /// Zeros around the image.
+        pad: Padding,
     },
     /// Where a residual block ends: its batch norm, the way around, their sum and the ReLU.
     Junction,

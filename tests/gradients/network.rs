@@ -5,17 +5,18 @@ use crate::support::{assert_close, seeded};
 use onesheet::autograd::Tape;
 use onesheet::device::Storage;
 use onesheet::device::reference::Reference;
-use onesheet::device::{BatchNormConstants, DeviceError, Memory};
+use onesheet::device::{Activation, BatchNormConstants, DeviceError, Memory};
 use onesheet::network::{Architecture, ModelConfig, NamedTensor, Place, Trainable, resnet50};
 use onesheet::ops::batch_norm::{self, BatchNorm};
-use onesheet::ops::conv::{self, Activation, Conv};
+use onesheet::ops::conv::{self, Conv};
 use onesheet::ops::dense::{self, Dense};
 use onesheet::ops::loss::binary_cross_entropy;
 use onesheet::ops::pool::{self, Pooling};
-use onesheet::ops::residual::{self, Shortcut};
+use onesheet::ops::residual;
 use onesheet::parameters::{Layout, Parameters, Span};
 use onesheet::plan::{self, Plan, Statistics};
 use onesheet::tensor::Tensor;
+use onesheet::value::Value;
 use std::rc::Rc;
 
 const POSTERS: usize = 3;
@@ -81,10 +82,11 @@ impl Network {
         let mut parameters = self.parameters(weights);
         let image_slot = if want_images { tape.input_slot() } else { None };
         let images = Tensor::from_host(&Reference, [POSTERS, SIZE, SIZE, 3], images)?;
-        let images = Activation::input(images, image_slot);
+        let images = Value::ready(images, image_slot);
         let mut statistics = Statistics::Batch(&mut parameters);
         let plan = Plan::new(&self.architecture, self.config.momentum)?;
-        let (logits, slot) = plan::forward(&mut tape, &mut statistics, &plan, &self.architecture.layers, &images)?;
+        let logits = plan::forward(&mut tape, &mut statistics, &plan, &self.architecture.layers, images)?;
+        let (logits, slot) = (logits.values(&Reference)?, logits.slot());
         let targets: Vec<f64> = seeded(4, POSTERS * GENRES, 0.0, 1.0).iter().map(|&u| f64::from(u < 0.4)).collect();
         let targets = Tensor::from_host(&Reference, [POSTERS, GENRES], &targets)?;
         let class_weights = Tensor::from_host(&Reference, [GENRES], &seeded(5, GENRES, 0.5, 2.0))?;
@@ -93,7 +95,10 @@ impl Network {
         let loss = loss.to_host(&Reference)?[0];
         let Some(slot) = slot else { return Ok((loss, None)) };
         tape.backward(slot, dlogits, &mut parameters)?;
-        let images = image_slot.and_then(|slot| tape.gradient(slot)).map(|dx| dx.to_host(&Reference)).transpose()?;
+        let images = match image_slot.map(|slot| tape.gradient(slot)).transpose()?.flatten() {
+            Some(dx) => Some(dx.to_host(&Reference)?),
+            None => None,
+        };
         Ok((loss, Some(Gradients { weights: parameters.gradients.from_offset(0).to_vec(), images })))
     }
 
@@ -208,10 +213,10 @@ impl ManyReaders {
             let [gamma, beta] = [0; 2].map(|_| weights.span(Self::CHANNELS));
             let [mean, variance] = [0; 2].map(|_| averages.span(Self::CHANNELS));
             let constants = BatchNormConstants { momentum: 0.9, epsilon: 1e-3 };
-            let (filters, window, pad) = (Self::CHANNELS, [window; 2], window / 2);
+            let (filters, window, pad) = (Self::CHANNELS, [window; 2], (window / 2).into());
             (
-                Conv { kernel, filters, window, stride: 1, pad },
-                BatchNorm { gamma, beta, mean, variance, bias: None, constants },
+                Conv { kernel, bias: None, filters, window, stride: 1, pad },
+                BatchNorm { gamma, beta, mean, variance, bias: None, constants, activation: Activation::Linear },
             )
         };
         let stem = conv_norm(Self::EXTENTS[3], 3);
@@ -227,21 +232,23 @@ impl ManyReaders {
         let mut parameters = Parameters::new(&Reference, self.weights, self.averages, 0)?;
         parameters.weights.from_offset_mut(0).copy_from_slice(weights);
         let images = seeded(8, Self::EXTENTS.iter().product(), -1.0, 1.0);
-        let images = Activation::input(Tensor::from_host(&Reference, Self::EXTENTS, &images)?, None);
-        let mut conv_norm = |tape: &mut Tape<_>, x: &Activation<_>, (conv, norm): (Conv, BatchNorm)| {
-            let y = conv::forward(tape, &parameters, x, conv, true)?;
-            batch_norm::train(tape, &mut parameters, y, norm)
+        let images = Value::ready(Tensor::from_host(&Reference, Self::EXTENTS, &images)?, None);
+        let mut conv_norm = |tape: &mut Tape<_>, x: &Value<_>, (conv, norm): (Conv, BatchNorm)| {
+            let (y, stats) = conv::forward(tape, &parameters, x, conv, true)?;
+            batch_norm::train(tape, &mut parameters, y, &stats.unwrap(), norm)
         };
-        let a = conv_norm(tape, &images, self.stem)?.relu();
+        let (conv, norm) = self.stem;
+        let a = conv_norm(tape, &images, (conv, BatchNorm { activation: Activation::Relu, ..norm }))?;
         let first = conv_norm(tape, &a, self.branches[0])?;
-        let first = residual::join(tape, first, Shortcut::Identity(a.clone()))?;
-        let pooled = pool::max(tape, &a, 3, 1, 1)?;
+        let first = residual::join(tape, first, a.clone())?;
+        let pooled = pool::max(tape, &a, 3, 1, 1.into())?;
         let second = conv_norm(tape, &first, self.branches[1])?;
-        let second = residual::join(tape, second, Shortcut::Identity(pooled))?;
+        let second = residual::join(tape, second, pooled)?;
         let third = conv_norm(tape, &a, self.branches[2])?;
-        let third = residual::join(tape, third, Shortcut::Identity(second))?;
+        let third = residual::join(tape, third, second)?;
         let features = pool::global(tape, &third, Pooling::Average)?;
-        let (logits, slot) = dense::forward(tape, &parameters, features, self.head)?;
+        let logits = dense::forward(tape, &parameters, &features, self.head)?;
+        let (logits, slot) = (logits.values(&Reference)?, logits.slot());
         let cotangent = seeded(9, logits.shape().len(), -1.0, 1.0);
         let value = dot(&logits.to_host(&Reference)?, &cotangent);
         let Some(slot) = slot else { return Ok((value, None)) };
