@@ -14,6 +14,7 @@ use onesheet::ops::loss::binary_cross_entropy;
 use onesheet::ops::pool::{self, Pooling};
 use onesheet::ops::residual;
 use onesheet::parameters::{Layout, Parameters, Span};
+use onesheet::plan::fuse::RULES;
 use onesheet::plan::{self, Plan, Statistics};
 use onesheet::tensor::Tensor;
 use onesheet::value::Value;
@@ -30,6 +31,8 @@ struct Network {
     weights: Vec<f64>,
     averages: Vec<f64>,
     images: Vec<f64>,
+    /// Rules that its plan leaves out.
+    without: Vec<&'static str>,
 }
 
 /// What one backward pass leaves.
@@ -60,7 +63,7 @@ impl Network {
             }
         }
         let images = seeded(3, POSTERS * SIZE * SIZE * 3, -1.0, 1.0);
-        Network { config, architecture, weights, averages, images }
+        Network { config, architecture, weights, averages, images, without: Vec::new() }
     }
 
     fn parameters(&self, weights: &[f64]) -> Parameters<Reference> {
@@ -84,7 +87,7 @@ impl Network {
         let images = Tensor::from_host(&Reference, [POSTERS, SIZE, SIZE, 3], images)?;
         let images = Value::ready(images, image_slot);
         let mut statistics = Statistics::Batch(&mut parameters);
-        let plan = Plan::new(&self.architecture, self.config.momentum)?;
+        let plan = Plan::without(&self.architecture, self.config.momentum, &self.without)?;
         let logits = plan::forward(&mut tape, &mut statistics, &plan, &self.architecture.layers, images)?;
         let (logits, slot) = (logits.values(&Reference)?, logits.slot());
         let targets: Vec<f64> = seeded(4, POSTERS * GENRES, 0.0, 1.0).iter().map(|&u| f64::from(u < 0.4)).collect();
@@ -139,6 +142,24 @@ fn every_tensor_of_a_small_resnet() {
         }
         let images = gradients.images.unwrap();
         check_vector("images", &network.images, &images, |images| network.loss(&network.weights, images)).unwrap();
+    }
+}
+
+#[test]
+fn each_rule_off_and_all_of_them_give_the_same_loss_and_gradients() {
+    for trainable in [Trainable::All, Trainable::Last(20)] {
+        let mut network = Network::draw(Pooling::Max, trainable);
+        let loss = network.loss(&network.weights, &network.images);
+        let fused = network.gradients(true);
+        let eager = RULES.map(|rule| rule.name).to_vec();
+        for without in RULES.map(|rule| vec![rule.name]).into_iter().chain([eager, vec!["norm", "debt"]]) {
+            network.without = without;
+            let what = format!("{trainable:?} without {:?}", network.without);
+            let other = network.gradients(true);
+            assert_close(&what, &[network.loss(&network.weights, &network.images)], &[loss], 1e-12, 1e-12);
+            assert_close(&what, &other.weights, &fused.weights, 1e-10, 1e-10);
+            assert_close(&what, &other.images.unwrap(), fused.images.as_ref().unwrap(), 1e-10, 1e-10);
+        }
     }
 }
 
