@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""From kernels/*.cu to kernels/ptx/*.ptx, and from there to kernels/RESOURCES.md.
+"""From kernels/FAMILY/*.cu to kernels/ptx/*.ptx, and from there to kernels/RESOURCES.md.
 
     python3 kernels/build.py                 # writes both
     python3 kernels/build.py --check         # says whether what is committed is what this makes
@@ -29,7 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 KERNELS = pathlib.Path(__file__).resolve().parent
 ENVIRONMENT = KERNELS.parent / "target" / "kernels-venv"
 PACKAGES = ["nvidia-cuda-nvrtc-cu11==11.8.89", "nvidia-cuda-nvcc-cu12==12.9.86"]
-# Each family's precisions; "" for a family that is the same in all.
+# Each family's precisions; "" for a family that is the same in all. Its source is FAMILY.cu in one of the folders.
 FAMILIES = {
     "adam": [""],
     "batch_norm": ["bf16", "f32"],
@@ -77,11 +77,12 @@ def install():
 
 
 def sources(path, seen):
-    """Adds a source and what it includes to `seen`, in the order in which the compiler meets them."""
+    """Adds a source and what it includes to `seen`, in the order in which the compiler meets them. Includes name files by
+    their path in kernels/."""
     if path not in seen:
         seen.append(path)
         for name in re.findall(r'^#include "(.*)"', path.read_text(encoding="utf-8"), re.MULTILINE):
-            sources(path.parent / name, seen)
+            sources(KERNELS / name, seen)
     return seen
 
 
@@ -89,7 +90,7 @@ def digest(path, options):
     """The first line of a PTX file: what it was made of, and by what."""
     found = hashlib.sha256("\0".join([PACKAGES[0], *options]).encode())
     for source in sources(path, []):
-        found.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+        found.update(str(source.relative_to(KERNELS)).encode() + b"\0" + source.read_bytes() + b"\0")
     return f"// kernels/build.py, {PACKAGES[0]}, sources {found.hexdigest()}"
 
 
@@ -125,7 +126,7 @@ class Nvrtc:
         return text.value.decode()
 
     def compile(self, family, precision):
-        path = KERNELS / f"{family}.cu"
+        path = next(KERNELS.glob(f"*/{family}.cu"))
         options = ["--gpu-architecture=compute_80", "--std=c++17"]
         options += [f"-DPRECISION_{precision.upper()}"] if precision else []
         head = digest(path, options)

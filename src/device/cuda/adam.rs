@@ -1,4 +1,4 @@
-//! The end of a step: launches of `kernels/adam.cu`.
+//! The end of a step: launches of `kernels/adam/adam.cu`.
 
 use super::Cuda;
 use super::kernels::Launch;

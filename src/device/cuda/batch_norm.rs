@@ -1,4 +1,4 @@
-//! Batch norm and the junction: launches of `kernels/batch_norm.cu`.
+//! Batch norm and the junction: launches of `kernels/norm/batch_norm.cu`.
 
 use super::Cuda;
 use super::kernels::Launch;

@@ -1,21 +1,16 @@
 //! Convolution: which kernels take which shapes.
 //!
-//! - Tensor cores take channels and filters in multiples of 16 bytes, in bf16 and tf32: [`forward`] and [`backward_data`], both
-//!   by way of [`tensor`] and [`tiles`], and [`backward_weights`].
+//! - [`ampere`]: tensor cores take channels and filters in multiples of 16 bytes, in bf16 and tf32.
 //! - [`stem`]: three channels have kernels of their own there.
-//! - [`ffma`]: CUDA cores take everything else, and everything in f32.
+//! - [`cuda_core`]: CUDA cores take everything else, and everything in f32.
 //! - [`output_gradient`]: forming the gradient that a batch norm owes, and summing it into the bias's.
 //! - [`geometry`]: what all of them are told of the shape.
 
-mod backward_data;
-mod backward_weights;
-mod ffma;
-mod forward;
+mod ampere;
+mod cuda_core;
 mod geometry;
 mod output_gradient;
 mod stem;
-mod tensor;
-mod tiles;
 
 pub(super) use geometry::{Divisor, extent};
 
@@ -24,6 +19,7 @@ use super::batch_norm::only_relu;
 use super::memory::{View, ViewMut};
 use crate::device::Activation::Relu;
 use crate::device::{ConvKernels, ConvShape, DeviceError, InputTransform, OutputGradient, ReduceEpilogue};
+use ampere::backward_data;
 
 impl ConvKernels for Cuda {
     fn conv_forward(

@@ -17,7 +17,7 @@ const FEWEST_STEPS: usize = 4;
 /// Dynamic shared memory of a product.
 const SHARED: u32 = 55_296;
 
-/// Arguments of `dense_forward`, `dense_backward_data` and `dense_backward_weights` in `kernels/dense.cu`.
+/// Arguments of `dense_forward`, `dense_backward_data` and `dense_backward_weights` in `kernels/dense/dense.cu`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 struct DenseProduct {

@@ -1,4 +1,4 @@
-//! From stored bytes to the network's input: the launch of `kernels/image.cu`.
+//! From stored bytes to the network's input: the launch of `kernels/image/image.cu`.
 
 use super::conv::Divisor;
 use super::kernels::Launch;

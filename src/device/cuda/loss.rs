@@ -8,7 +8,7 @@ use crate::device::loss::SIGMOID_FLOPS;
 use crate::device::{DeviceError, LossKernels, LossShape, Work, check_lengths};
 use cudarc::driver::DeviceRepr;
 
-/// Arguments of `bce_forward_backward` in `kernels/loss.cu`.
+/// Arguments of `bce_forward_backward` in `kernels/loss/loss.cu`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 struct BceForwardBackward {

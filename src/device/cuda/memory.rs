@@ -252,7 +252,7 @@ pub(super) fn clear(stream: &Arc<CudaStream>, block: &Block) -> Result<(), Drive
     unsafe { result::memset_d8_async(block.address, 0, block.bytes, stream.cu_stream()) }
 }
 
-/// Arguments of the element-wise kernels in `kernels/memory.cu`.
+/// Arguments of the element-wise kernels in `kernels/memory/memory.cu`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 struct Elements {

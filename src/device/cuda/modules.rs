@@ -14,21 +14,21 @@ use std::time::{Duration, Instant};
 /// A layer family's kernels: a file in `kernels/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Module {
-    /// `adam.cu`
+    /// `adam/adam.cu`
     Adam,
-    /// `batch_norm.cu`
+    /// `norm/batch_norm.cu`
     BatchNorm,
-    /// `conv.cu`
+    /// `conv/conv.cu`
     Conv,
-    /// `dense.cu`
+    /// `dense/dense.cu`
     Dense,
-    /// `image.cu`
+    /// `image/image.cu`
     Image,
-    /// `loss.cu`
+    /// `loss/loss.cu`
     Loss,
-    /// `memory.cu`
+    /// `memory/memory.cu`
     Memory,
-    /// `pool.cu`
+    /// `pool/pool.cu`
     Pool,
 }
 

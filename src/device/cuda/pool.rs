@@ -1,4 +1,4 @@
-//! Pooling: launches of `kernels/pool.cu`.
+//! Pooling: launches of `kernels/pool/pool.cu`.
 
 use super::Cuda;
 use super::batch_norm::only_relu;

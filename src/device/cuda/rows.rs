@@ -1,4 +1,4 @@
-//! A matrix of rows of channels, and the grid that walks it (`kernels/rows.cuh`).
+//! A matrix of rows of channels, and the grid that walks it (`kernels/primitives/rows.cuh`).
 
 use super::kernels::Launch;
 use super::memory::Element;

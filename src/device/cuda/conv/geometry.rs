@@ -1,4 +1,4 @@
-//! The geometry of a convolution as its kernels see it (`kernels/conv_geometry.cuh`).
+//! The geometry of a convolution as its kernels see it (`kernels/conv/geometry.cuh`).
 
 use crate::device::{ConvShape, DeviceError};
 

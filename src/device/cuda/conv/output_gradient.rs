@@ -1,5 +1,5 @@
 //! The gradient of a convolution's output: forming the one that a batch norm owes, and summing it into the bias's
-//! (`kernels/conv_output_gradient.cuh`).
+//! (`kernels/conv/output_gradient.cuh`).
 
 use super::geometry::extent;
 use crate::device::cuda::kernels::Launch;

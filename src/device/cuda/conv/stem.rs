@@ -1,4 +1,4 @@
-//! The stem's own path (`conv_stem_*` in `kernels/conv.cu`): 7×7 taps over three channels, stride 2, padding 3, on tensor cores.
+//! The stem's own path (`kernels/conv/stem/`): 7×7 taps over three channels, stride 2, padding 3, on tensor cores.
 
 use super::geometry::{Geometry, extent};
 use crate::device::cuda::kernels::Launch;
