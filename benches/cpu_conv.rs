@@ -14,6 +14,7 @@ use gemm::Parallelism;
 use layers::{Layer, layers};
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Activation, ConvKernels, InputTransform, OutputGradient, ReduceEpilogue};
+use onesheet::network::resnet50::NETWORK;
 use std::time::{Duration, Instant};
 
 /// The time of one run.
@@ -73,7 +74,7 @@ fn main() {
     let device = Cpu::new();
     let (mut total, mut flops) = ([0.0; 3], 0.0);
     println!("layer,h,c,k,filter,stride,count,pass,ms,gflops,product_ms,of_product");
-    for Layer { name, shape, count, normed, .. } in layers(batch, 150) {
+    for Layer { name, shape, count, normed, .. } in layers(NETWORK, batch, 150) {
         let numbers = |len: usize| (0..len).map(|i| (i % 17) as f32 / 16.0 - 0.5).collect::<Vec<f32>>();
         let (pixels, columns) = (shape.n * shape.p * shape.q, shape.r * shape.s * shape.c);
         let (x, w, k) = (numbers(shape.input_len()), numbers(shape.weights_len()), numbers(3 * shape.k));
@@ -131,7 +132,7 @@ fn main() {
     }
     let all: f64 = total.iter().sum();
     eprintln!(
-        "all 53: forward {:.0} ms, data {:.0} ms, weights {:.0} ms; {:.0} GFLOP/s; {:.2} images/s of convolutions",
+        "all: forward {:.0} ms, data {:.0} ms, weights {:.0} ms; {:.0} GFLOP/s; {:.2} images/s of convolutions",
         total[0],
         total[1],
         total[2],

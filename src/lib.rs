@@ -1,4 +1,4 @@
-//! Onesheet: a from-scratch deep-learning engine for one model, the ResNet-50 that names a film's genres from its poster.
+//! Onesheet: a from-scratch deep-learning engine for one job, convolutional networks that name a film's genres from its poster.
 
 pub mod autograd;
 pub mod checks;

@@ -51,7 +51,7 @@ fn run(
     mut on_rollback: impl FnMut(),
 ) -> (Result<Ending, TrainingError>, Told, Option<u64>) {
     let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
-    let mut trainer = Trainer::new(Rc::clone(device), config.clone(), resnet50::MINIATURE, file).unwrap();
+    let mut trainer = Trainer::new(Rc::clone(device), config.clone(), file).unwrap();
     change(&mut trainer);
     let (mut folder, mut told) = (RunFolder::create(path, config).unwrap(), Told::default());
     let ending = trainer.run(&mut folder, &AtomicBool::new(false), &mut |event| match event {
@@ -123,7 +123,7 @@ fn every_second_step_may_be_bad_and_counts_in_no_mean() {
     let few = RunConfig { batch: 4, on_bad_numbers: OnBadNumbers::Skip, ..config(&posters(folder.path())) };
     let (device, path) = (spoilt(None, false), folder.path().join("run"));
     let file = Arc::new(TensorFile::open(few.data.as_deref().unwrap()).unwrap());
-    let mut trainer = Trainer::new(Rc::clone(&device), few.clone(), resnet50::MINIATURE, file).unwrap();
+    let mut trainer = Trainer::new(Rc::clone(&device), few.clone(), file).unwrap();
     let mut run = RunFolder::create(&path, &few).unwrap();
     let ending = trainer.run(&mut run, &AtomicBool::new(false), &mut |event| {
         if let Event::Step { row, .. } = event {
@@ -147,7 +147,7 @@ fn every_second_step_may_be_bad_and_counts_in_no_mean() {
 fn answers_that_are_no_numbers_have_no_scores() {
     let folder = TempDir::new().unwrap();
     let config = config(&posters(folder.path()));
-    let mut trainer = runs::trainer(&config, resnet50::MINIATURE).unwrap();
+    let mut trainer = runs::trainer(&config).unwrap();
     let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
     let ask = |model: &Model<Cpu>, goes_on: bool| {
         let (posters, mut told) = (file.indices(Split::Validation).into(), Vec::new());
@@ -179,7 +179,7 @@ fn steps_that_are_all_bad_end_the_run_however_it_is_set() {
     let skip = RunConfig { on_bad_numbers: OnBadNumbers::Skip, check_numerics: true, ..few };
     let path = folder.path().join("run");
     let file = Arc::new(TensorFile::open(skip.data.as_deref().unwrap()).unwrap());
-    let mut trainer = Trainer::new(spoilt(None, false), skip.clone(), resnet50::MINIATURE, file).unwrap();
+    let mut trainer = Trainer::new(spoilt(None, false), skip.clone(), file).unwrap();
     poison(&mut trainer, "conv2_block1_1_conv/kernel");
     let mut run = RunFolder::create(&path, &skip).unwrap();
     let error = trainer.run(&mut run, &AtomicBool::new(false), &mut |_| {}).unwrap_err();

@@ -5,7 +5,6 @@ use assert_cmd::Command;
 use onesheet::data::synthetic;
 use onesheet::device::cpu::Cpu;
 use onesheet::files::Disk;
-use onesheet::network::resnet50;
 use onesheet::training::checkpoint::{Checkpoint, CheckpointError, Metadata, Progress, write};
 use onesheet::training::config::RunConfig;
 use onesheet::training::learner::{Keep, Learner};
@@ -48,7 +47,7 @@ fn model() -> &'static Path {
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join("model.safetensors");
         let metadata = settings();
-        let config = metadata.config.model(resnet50::NETWORK, 7);
+        let config = metadata.config.model(7);
         Learner::new(Rc::new(Cpu::new()), config, 1).unwrap().save(&path, &metadata, Keep::Weights).unwrap();
         path
     })
@@ -195,7 +194,7 @@ fn evaluate_leaves_genres_without_positives_out_of_map_and_says_how_many() {
     fs::create_dir_all(&checkpoints).unwrap();
     let mut metadata = settings();
     (metadata.genres, metadata.thresholds) = (names.clone(), vec![0.3; 6]);
-    let config = metadata.config.model(resnet50::NETWORK, 6);
+    let config = metadata.config.model(6);
     let learner = Learner::new(Rc::new(Cpu::new()), config, 1).unwrap();
     learner.save(&checkpoints.join("best.safetensors"), &metadata, Keep::Weights).unwrap();
     posters_without(&folder.path().join("posters.safetensors"), names);

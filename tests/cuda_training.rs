@@ -38,7 +38,12 @@ const FORMAT: PixelFormat = PixelFormat { order: [2, 1, 0], scale: 1.0, shift: [
 
 /// Every kind of layer, with channels that the tensor cores' tiles take.
 fn small() -> Network {
-    Network { title: "a small network", base: |net| resnet50::base(net, 16, &[(8, 2), (16, 1)]), head: &[24] }
+    Network {
+        title: "a small network",
+        base: |net| resnet50::base(net, resnet50::V1, 16, &[(8, 2), (16, 1)]),
+        head: &[24],
+        ..resnet50::MINIATURE
+    }
 }
 
 fn config(network: Network, image_size: usize) -> ModelConfig {

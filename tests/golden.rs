@@ -1,7 +1,7 @@
-//! The whole network against an independent engine: Keras on TensorFlow, in float64.
+//! Whole networks against independent engines in float64: Keras's on TensorFlow, torchvision's on PyTorch.
 //!
-//! `golden/make_golden.py` says what was computed and how; both sides make weights, pixels and labels by the same integer
-//! hash. The processor is compared in float32, with tolerances a few times what Keras's own float32 needs. The reference
+//! `golden/make_golden_*.py` say what was computed and how; both sides make weights, pixels and labels by the same integer
+//! hash. The processor is compared in float32, with tolerances a few times what those engines' own float32 needs. The reference
 //! device, which computes in float64 too, must agree to nine digits: the first training step always, everything else, which takes
 //! minutes, with `cargo test --release --test golden -- --ignored`.
 
@@ -16,7 +16,9 @@ use onesheet::device::cpu::Cpu;
 use onesheet::device::reference::Reference;
 use onesheet::device::{Device, Placement};
 use onesheet::model::{Batch, Model, Posters};
-use onesheet::network::{Architecture, ModelConfig, NamedTensor, Place, Trainable, resnet50};
+use onesheet::network::{
+    Architecture, ModelConfig, NamedShape, NamedTensor, Network, Place, Trainable, resnet50, resnet50_v1_5,
+};
 use onesheet::ops::pool::Pooling;
 use onesheet::optim::Adam;
 use onesheet::training::config::Pixels;
@@ -24,6 +26,8 @@ use safetensors::SafeTensors;
 use serde::Deserialize;
 use support::{assert_close, compare};
 
+/// Those that there are golden values of.
+const NETWORKS: [Network; 2] = [resnet50::NETWORK, resnet50_v1_5::NETWORK];
 const BATCH: usize = 3;
 const GENRES: usize = 7;
 const SAMPLES: usize = 16;
@@ -64,7 +68,7 @@ fn initial(number: usize, name: &str, shape: &[usize]) -> Vec<f32> {
         .collect()
 }
 
-/// `layers.json`.
+/// `resnet50_layers.json`.
 #[derive(Deserialize)]
 struct LayerTable {
     base_layers: usize,
@@ -95,11 +99,11 @@ fn golden_file(name: &str) -> PathBuf {
 
 impl LayerTable {
     fn read() -> LayerTable {
-        serde_json::from_slice(&fs::read(golden_file("layers.json")).unwrap()).unwrap()
+        serde_json::from_slice(&fs::read(golden_file("resnet50_layers.json")).unwrap()).unwrap()
     }
 }
 
-/// `resnet50.safetensors`.
+/// The file of one network.
 struct Golden {
     values: HashMap<String, Vec<f64>>,
     facts: Facts,
@@ -113,11 +117,19 @@ struct Facts {
     trained: Vec<String>,
     moving: Vec<String>,
     last40: Vec<String>,
+    /// Every tensor, where no table of layers says it.
+    #[serde(default)]
+    tensors: Vec<NamedShape>,
 }
 
 impl Golden {
-    fn read() -> Golden {
-        let bytes = fs::read(golden_file("resnet50.safetensors")).unwrap();
+    fn read(network: Network) -> Golden {
+        let file = match network.name {
+            "resnet50" => "resnet50.safetensors",
+            "resnet50-v1.5" => "resnet50_v1_5.safetensors",
+            name => panic!("no golden values of {name}"),
+        };
+        let bytes = fs::read(golden_file(file)).unwrap();
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
         let facts = serde_json::from_str(&header.metadata().as_ref().unwrap()["golden"]).unwrap();
         let doubles = |data: &[u8]| data.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b)).collect();
@@ -126,7 +138,7 @@ impl Golden {
     }
 }
 
-/// How far a device may be from Keras in float64.
+/// How far a device may be from the other engine in float64.
 struct Tolerance {
     /// Logits, absolutely.
     output: f64,
@@ -180,12 +192,13 @@ struct Subject<D: Device> {
 
 impl<D: Device> Subject<D> {
     fn new(device: D, config: ModelConfig, tolerance: Tolerance) -> Self {
+        let golden = Golden::read(config.network);
         let mut model = Model::new(Rc::new(device), config, 0).unwrap();
         for (number, tensor) in model.architecture().tensors.clone().iter().enumerate() {
             model.write(tensor, &initial(number, &tensor.name, &tensor.shape)).unwrap();
         }
         let pixels = hashes(PIXELS, BATCH * 150 * 150 * 3).map(|h| (h >> 24) as u8).collect();
-        Subject { model, pixels, golden: Golden::read(), tolerance }
+        Subject { model, pixels, golden, tolerance }
     }
 
     fn logits(&self) -> Vec<f64> {
@@ -369,18 +382,22 @@ impl Rows {
     }
 }
 
-fn max_pooling() -> ModelConfig {
-    ModelConfig { pooling: Pooling::Max, ..ModelConfig::new(resnet50::NETWORK, GENRES) }
+fn all(network: Network) -> ModelConfig {
+    ModelConfig::new(network, GENRES)
 }
 
-fn last_40() -> ModelConfig {
-    ModelConfig { trainable: Trainable::Last(40), ..ModelConfig::new(resnet50::NETWORK, GENRES) }
+fn max_pooling(network: Network) -> ModelConfig {
+    ModelConfig { pooling: Pooling::Max, ..all(network) }
+}
+
+fn last_40(network: Network) -> ModelConfig {
+    ModelConfig { trainable: Trainable::Last(40), ..all(network) }
 }
 
 #[test]
 fn layers_tensors_and_counts_are_kerass() {
     let table = LayerTable::read();
-    let architecture = Architecture::new(&ModelConfig::new(resnet50::NETWORK, GENRES)).unwrap();
+    let architecture = Architecture::new(&all(resnet50::NETWORK)).unwrap();
     assert_eq!(architecture.base_layers, table.base_layers);
     assert_eq!(architecture.layers.len(), table.layers.len());
     for (ours, keras) in architecture.layers.iter().zip(&table.layers) {
@@ -396,50 +413,85 @@ fn layers_tensors_and_counts_are_kerass() {
     assert_eq!(ours_named, keras);
     assert_eq!(architecture.total_parameters(), table.parameters.total);
     assert_eq!(architecture.trainable_parameters(), table.parameters.trainable);
-    assert_eq!(Architecture::new(&last_40()).unwrap().trainable_parameters(), table.parameters.trainable_last_40);
+    let last_40 = Architecture::new(&last_40(resnet50::NETWORK)).unwrap();
+    assert_eq!(last_40.trainable_parameters(), table.parameters.trainable_last_40);
+}
+
+#[test]
+fn the_tensors_of_v1_5_are_torchvisions() {
+    let tensors = Architecture::new(&all(resnet50_v1_5::NETWORK)).unwrap().tensors;
+    let ours: Vec<NamedShape> = tensors.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect();
+    assert_eq!(ours, Golden::read(resnet50_v1_5::NETWORK).facts.tensors);
 }
 
 #[test]
 fn the_processor_infers_as_keras_does() {
-    let subject = Subject::new(Cpu::new(), ModelConfig::new(resnet50::NETWORK, GENRES), FLOAT32);
-    subject.check_inference("inference.logits");
-    Subject::new(Cpu::new(), max_pooling(), FLOAT32).check_inference("inference_max_pool.logits");
+    infers(resnet50::NETWORK);
+}
+
+#[test]
+fn the_processor_infers_as_pytorch_does() {
+    infers(resnet50_v1_5::NETWORK);
+}
+
+fn infers(network: Network) {
+    Subject::new(Cpu::new(), all(network), FLOAT32).check_inference("inference.logits");
+    Subject::new(Cpu::new(), max_pooling(network), FLOAT32).check_inference("inference_max_pool.logits");
 }
 
 #[test]
 fn the_processor_trains_as_keras_does() {
-    Subject::new(Cpu::new(), ModelConfig::new(resnet50::NETWORK, GENRES), FLOAT32).check_training();
+    Subject::new(Cpu::new(), all(resnet50::NETWORK), FLOAT32).check_training();
+}
+
+#[test]
+fn the_processor_trains_as_pytorch_does() {
+    Subject::new(Cpu::new(), all(resnet50_v1_5::NETWORK), FLOAT32).check_training();
 }
 
 #[test]
 fn the_processor_fine_tunes_as_keras_does() {
-    Subject::new(Cpu::new(), last_40(), FLOAT32).check_last_40();
+    Subject::new(Cpu::new(), last_40(resnet50::NETWORK), FLOAT32).check_last_40();
+}
+
+#[test]
+fn the_processor_fine_tunes_as_pytorch_does() {
+    Subject::new(Cpu::new(), last_40(resnet50_v1_5::NETWORK), FLOAT32).check_last_40();
 }
 
 /// One bias of 64 in the middle of the network, off by a twentieth, is seen in the outputs.
 #[test]
 fn a_small_mistake_is_noticed() {
-    let mut subject = Subject::new(Cpu::new(), ModelConfig::new(resnet50::NETWORK, GENRES), FLOAT32);
-    let (number, tensor) = subject.tensor("conv3_block2_2_bn/beta");
-    let tensor = tensor.clone();
-    let mut values = initial(number, &tensor.name, &tensor.shape);
-    values[0] += 0.05;
-    subject.model.write(&tensor, &values).unwrap();
-    let expected = &subject.golden.values["inference.logits"];
-    compare("logits", &subject.logits(), expected, FLOAT32.output, 0.0).expect_err("the mistake must be noticed");
+    for network in NETWORKS {
+        let mut subject = Subject::new(Cpu::new(), all(network), FLOAT32);
+        let (number, tensor) = subject.tensor("conv3_block2_2_bn/beta");
+        let tensor = tensor.clone();
+        let mut values = initial(number, &tensor.name, &tensor.shape);
+        values[0] += 0.05;
+        subject.model.write(&tensor, &values).unwrap();
+        let expected = &subject.golden.values["inference.logits"];
+        compare("logits", &subject.logits(), expected, FLOAT32.output, 0.0).expect_err("the mistake must be noticed");
+    }
 }
 
 /// In double precision no ReLU decides by rounding, and every sampled gradient must agree to nine digits.
 #[test]
-fn the_reference_takes_the_same_first_step_to_nine_digits() {
-    Subject::new(Reference, ModelConfig::new(resnet50::NETWORK, GENRES), FLOAT64).check_first_step();
+fn the_reference_takes_the_same_first_step_as_keras_to_nine_digits() {
+    Subject::new(Reference, all(resnet50::NETWORK), FLOAT64).check_first_step();
 }
 
 #[test]
-#[ignore = "plain loops over the whole network take minutes"]
-fn the_reference_agrees_with_keras_to_nine_digits() {
-    Subject::new(Reference, ModelConfig::new(resnet50::NETWORK, GENRES), FLOAT64).check_inference("inference.logits");
-    Subject::new(Reference, max_pooling(), FLOAT64).check_inference("inference_max_pool.logits");
-    Subject::new(Reference, last_40(), FLOAT64).check_last_40();
-    Subject::new(Reference, ModelConfig::new(resnet50::NETWORK, GENRES), FLOAT64).check_training();
+fn the_reference_takes_the_same_first_step_as_pytorch_to_nine_digits() {
+    Subject::new(Reference, all(resnet50_v1_5::NETWORK), FLOAT64).check_first_step();
+}
+
+#[test]
+#[ignore = "plain loops over whole networks take minutes"]
+fn the_reference_agrees_with_both_to_nine_digits() {
+    for network in NETWORKS {
+        Subject::new(Reference, all(network), FLOAT64).check_inference("inference.logits");
+        Subject::new(Reference, max_pooling(network), FLOAT64).check_inference("inference_max_pool.logits");
+        Subject::new(Reference, last_40(network), FLOAT64).check_last_40();
+        Subject::new(Reference, all(network), FLOAT64).check_training();
+    }
 }

@@ -6,7 +6,6 @@ mod runs;
 
 use onesheet::data::loader::LoaderError;
 use onesheet::data::tensor_file::TensorFileError;
-use onesheet::network::resnet50;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::{Checkpoint, CheckpointError};
 use onesheet::training::config::RunConfig;
@@ -41,7 +40,7 @@ fn cut_off_at_any_event_a_run_loses_one_interval_and_no_bit() {
     let straight = folder.path().join("straight");
     let (mut moments, mut done) = (Vec::new(), 0);
     let mut run = RunFolder::create(&straight, &whole).unwrap();
-    let ending = trainer(&whole, resnet50::MINIATURE).unwrap().run(&mut run, &AtomicBool::new(false), &mut |event| {
+    let ending = trainer(&whole).unwrap().run(&mut run, &AtomicBool::new(false), &mut |event| {
         if let Event::Step { row, .. } = event {
             done = row.step;
         }
@@ -130,7 +129,7 @@ fn an_epoch_whose_best_weights_cannot_be_saved_is_not_over() {
     let mut run = RunFolder::create(&path, &whole).unwrap();
     let in_its_place = best_checkpoint(&path);
     fs::create_dir(&in_its_place).unwrap();
-    let mut trainer = trainer(&whole, resnet50::MINIATURE).unwrap();
+    let mut trainer = trainer(&whole).unwrap();
     let error = trainer.run(&mut run, &AtomicBool::new(false), &mut |_| {}).unwrap_err();
     assert!(matches!(&error, TrainingError::Checkpoint(CheckpointError::Save(_))), "{error}");
     assert!(error.to_string().contains("best.safetensors"), "{error}");
@@ -145,7 +144,7 @@ fn an_epoch_whose_best_weights_cannot_be_saved_is_not_over() {
     let path = folder.path().join("unsaved");
     let mut run = RunFolder::create(&path, &whole).unwrap();
     fs::create_dir(last_checkpoint(&path)).unwrap();
-    let error = runs::trainer(&whole, resnet50::MINIATURE).unwrap().run(&mut run, &AtomicBool::new(false), &mut |_| {});
+    let error = runs::trainer(&whole).unwrap().run(&mut run, &AtomicBool::new(false), &mut |_| {});
     assert!(error.unwrap_err().to_string().contains("last.safetensors"));
     assert_eq!(Checkpoint::open(&best_checkpoint(&path)).unwrap().metadata().progress.epoch, 1);
 }
@@ -204,7 +203,7 @@ fn a_data_file_changed_under_a_run_ends_it_saved() {
     for (name, bytes) in [("flipped", &flipped[..]), ("cut", &sound[..sound.len() - 1])] {
         let path = folder.path().join(name);
         let mut run = RunFolder::create(&path, &whole).unwrap();
-        let mut trainer = trainer(&whole, resnet50::MINIATURE).unwrap();
+        let mut trainer = trainer(&whole).unwrap();
         let error = trainer.run(&mut run, &AtomicBool::new(false), &mut |event| {
             if matches!(event, Event::Step { row: StepRow { step: 2, .. }, .. }) {
                 // In place, as a careless copy does it.

@@ -10,7 +10,6 @@ mod runs;
 mod support;
 
 use onesheet::device::cpu::Cpu;
-use onesheet::network::resnet50;
 use onesheet::training::checkpoint::Progress;
 use onesheet::training::config::RunConfig;
 use onesheet::training::run_folder::{Resumed, RunFolder, RunFolderError, last_checkpoint};
@@ -47,23 +46,23 @@ fn a_run_to_be_killed() {
     );
     let (config, path) = (settings(&folder), folder.join("run"));
     let file = Arc::new(onesheet::data::tensor_file::TensorFile::open(config.data.as_deref().unwrap()).unwrap());
-    let (device, network) = (Rc::new(Cpu::new()), resnet50::MINIATURE);
+    let device = Rc::new(Cpu::new());
     let (mut trainer, mut run) = match RunFolder::resume(&path) {
         Ok(Resumed { mut folder, checkpoint: Some(checkpoint), damaged, .. }) => {
             assert!(damaged.is_empty(), "{damaged:?}");
-            let trainer = Trainer::resume(device, config, network, file, &checkpoint).unwrap();
+            let trainer = Trainer::resume(device, config, file, &checkpoint).unwrap();
             folder.cut_back(&checkpoint.metadata().progress).unwrap();
             (trainer, folder)
         }
         // Killed before its first checkpoint.
         Ok(Resumed { mut folder, checkpoint: None, .. }) => {
             folder.cut_back(&Progress::default()).unwrap();
-            (Trainer::new(device, config, network, file).unwrap(), folder)
+            (Trainer::new(device, config, file).unwrap(), folder)
         }
         // Or before there was anything.
         Err(RunFolderError::NoRun { .. } | RunFolderError::Settings { .. }) => {
             let run = RunFolder::create(&path, &config).unwrap();
-            (Trainer::new(device, config, network, file).unwrap(), run)
+            (Trainer::new(device, config, file).unwrap(), run)
         }
         Err(error) => panic!("{error}"),
     };

@@ -32,7 +32,12 @@ const SIDE: usize = 32;
 
 /// Every kind of layer and junction, with channels that tensor cores take.
 fn network() -> Network {
-    Network { title: "a small network", base: |net| resnet50::base(net, 16, &[(8, 2), (16, 1)]), head: &[24] }
+    Network {
+        title: "a small network",
+        base: |net| resnet50::base(net, resnet50::V1, 16, &[(8, 2), (16, 1)]),
+        head: &[24],
+        ..resnet50::MINIATURE
+    }
 }
 
 /// What a profile of a training step of this network must have, whatever the device: every layer that computes, under its own
@@ -73,6 +78,7 @@ fn forward_flops(architecture: &Architecture) -> u64 {
 
 fn config(posters: &Path, max_steps: u64) -> RunConfig {
     RunConfig {
+        network: network(),
         data: Some(posters.into()),
         batch: BATCH,
         epochs: 3,
@@ -87,7 +93,7 @@ fn config(posters: &Path, max_steps: u64) -> RunConfig {
 fn run(path: &Path, config: &RunConfig, profiled: bool) -> (Vec<u8>, Vec<f64>, Option<Result<Profile, ProfileError>>) {
     let device = Rc::new(Cpu::new());
     let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
-    let mut trainer = Trainer::new(Rc::clone(&device), config.clone(), network(), file).unwrap();
+    let mut trainer = Trainer::new(Rc::clone(&device), config.clone(), file).unwrap();
     let mut folder = RunFolder::create(path, config).unwrap();
     let mut profiling = profiled.then(|| Profiling::new(device));
     if profiled {
@@ -121,7 +127,7 @@ fn a_run_on_the_processor_is_measured_and_stays_the_same() {
 
     let profile = profile.unwrap().unwrap();
     assert!(profile.to_string().contains("each measured 8 times"), "{profile}");
-    let architecture = Architecture::new(&config.model(network(), GENRES)).unwrap();
+    let architecture = Architecture::new(&config.model(GENRES)).unwrap();
     check_places(profile.launches(), &architecture);
     let flops = |kernels: &[&str]| -> u64 {
         let launches = profile.launches().iter().filter(|launch| kernels.contains(&launch.kernel));

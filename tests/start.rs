@@ -3,7 +3,7 @@
 use onesheet::device::cpu::Cpu;
 use onesheet::model::Model;
 use onesheet::network::import::ImportError;
-use onesheet::network::{ModelConfig, Network, resnet50};
+use onesheet::network::{ModelConfig, Network, resnet50, resnet50_v1_5};
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::{Checkpoint, CheckpointError, Metadata, Progress};
 use onesheet::training::config::{Pixels, RunConfig};
@@ -15,7 +15,7 @@ use std::rc::Rc;
 use tempfile::TempDir;
 
 fn config() -> RunConfig {
-    RunConfig { image_size: 32, ..RunConfig::default() }
+    RunConfig { network: resnet50::MINIATURE, image_size: 32, ..RunConfig::default() }
 }
 
 fn genres(names: &str) -> Vec<String> {
@@ -25,7 +25,7 @@ fn genres(names: &str) -> Vec<String> {
 /// A checkpoint of a small network for these genres.
 fn saved(folder: &Path, network: Network, names: &str) -> PathBuf {
     let genres = genres(names);
-    let config = config();
+    let config = RunConfig { network, ..config() };
     let metadata = Metadata {
         thresholds: vec![0.3; genres.len()],
         genres,
@@ -36,14 +36,14 @@ fn saved(folder: &Path, network: Network, names: &str) -> PathBuf {
         progress: Progress::default(),
         config: config.clone(),
     };
-    let model: ModelConfig = config.model(network, metadata.genres.len());
+    let model: ModelConfig = config.model(metadata.genres.len());
     let path = folder.join("checkpoint.safetensors");
     Learner::new(Rc::new(Cpu::new()), model, 7).unwrap().save(&path, &metadata, Keep::Everything).unwrap();
     path
 }
 
 fn read(path: &Path, names: &str) -> Result<onesheet::network::import::Weights, TrainingError> {
-    start::read(path, &config(), resnet50::MINIATURE, &genres(names))
+    start::read(path, &config(), &genres(names))
 }
 
 /// Glorot and Bengio's uniform numbers in every kernel, each tensor drawn on its own; Keras's zeros and ones everywhere else.
@@ -51,7 +51,7 @@ fn read(path: &Path, names: &str) -> Result<onesheet::network::import::Weights, 
 fn random_weights_are_kerass_and_follow_from_the_seed() {
     let network = |seed: u64, zero_init_residual: bool| {
         let config = RunConfig { zero_init_residual, ..config() };
-        let model = Model::new(Rc::new(Cpu::new()), config.model(resnet50::MINIATURE, 5), seed).unwrap();
+        let model = Model::new(Rc::new(Cpu::new()), config.model(5), seed).unwrap();
         let tensors = model.architecture().tensors.clone();
         tensors.into_iter().map(|tensor| (model.read(&tensor).unwrap(), tensor)).collect::<Vec<_>>()
     };
@@ -148,11 +148,25 @@ fn a_flipped_bit_anywhere_in_a_checkpoint_is_found() {
 #[test]
 fn a_checkpoint_of_a_deeper_network_is_refused() {
     let folder = TempDir::new().unwrap();
-    let deeper = Network { base: |net| resnet50::base(net, 4, &[(2, 3), (3, 1)]), ..resnet50::MINIATURE };
+    let deeper = Network { base: |net| resnet50::base(net, resnet50::V1, 4, &[(2, 3), (3, 1)]), ..resnet50::MINIATURE };
     let path = saved(folder.path(), deeper, "Action Other");
     let error = read(&path, "Action Other").expect_err("it has a block too many");
     assert!(matches!(error, TrainingError::Weights(ImportError::OtherNetwork { .. })), "{error}");
     assert!(error.to_string().contains("conv2_block3_1_conv/kernel"), "{error}");
+}
+
+/// Every tensor of v1.5 is in v1 as well, in names and shapes, so only its settings tell them apart.
+#[test]
+fn a_checkpoint_of_another_network_is_refused_by_name() {
+    let folder = TempDir::new().unwrap();
+    let path = saved(folder.path(), resnet50_v1_5::MINIATURE, "Action Other");
+    let error = read(&path, "Action Other").expect_err("it is of v1.5");
+    assert!(matches!(error, TrainingError::Checkpoint(CheckpointError::OtherNetwork { .. })), "{error}");
+    let told = "is a checkpoint of a miniature of ResNet-50 v1.5, and not of a miniature of ResNet-50";
+    assert!(error.to_string().contains(told), "{error}");
+    assert!(error.to_string().contains("--network resnet50-v1.5-miniature"), "{error}");
+    let config = RunConfig { network: resnet50_v1_5::MINIATURE, ..config() };
+    assert!(start::read(&path, &config, &genres("Action Other")).is_ok());
 }
 
 #[test]
@@ -161,6 +175,6 @@ fn other_pixels_than_a_checkpoint_was_trained_on_are_said() {
     let path = saved(folder.path(), resnet50::MINIATURE, "Action Other");
     assert_eq!(read(&path, "Action Other").unwrap().notes, [""; 0]);
     let raw = RunConfig { pixels: Pixels::Raw, ..config() };
-    let notes = start::read(&path, &raw, resnet50::MINIATURE, &genres("Action Other")).unwrap().notes;
+    let notes = start::read(&path, &raw, &genres("Action Other")).unwrap().notes;
     assert!(notes.len() == 1 && notes[0].contains("--pixels imagenet") && notes[0].contains("raw"), "{notes:?}");
 }

@@ -9,7 +9,7 @@ use onesheet::data::tensor_file::{Description, TensorFile, TensorFileWriter};
 use onesheet::data::{Split, synthetic};
 use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::Precision;
-use onesheet::network::{Network, Trainable, resnet50};
+use onesheet::network::{Network, Trainable, resnet50, resnet50_v1_5};
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::{Checkpoint, CheckpointError};
 use onesheet::training::config::RunConfig;
@@ -80,7 +80,7 @@ fn an_interruption_at_any_moment_is_clean() {
         let path = folder.path().join(format!("interrupted-{moment}"));
         let mut run = RunFolder::create(&path, &whole).unwrap();
         let (stop, mut events) = (AtomicBool::new(false), 0);
-        let ending = trainer(&whole, resnet50::MINIATURE).unwrap().run(&mut run, &stop, &mut |_| {
+        let ending = trainer(&whole).unwrap().run(&mut run, &stop, &mut |_| {
             events += 1;
             if events == moment {
                 stop.store(true, Ordering::Relaxed);
@@ -104,7 +104,7 @@ fn losses_that_arrive_late_change_nothing() {
         let path = folder.path().join(format!("{late}-{max_steps:?}-{interrupt_at:?}"));
         let config = RunConfig { max_steps, ..whole.clone() };
         let device = Rc::new(Rounded { inner: Cpu::new(), precision: Precision::F32, late, spoilt: Cell::default() });
-        let mut trainer = Trainer::new(device, config.clone(), resnet50::MINIATURE, Arc::clone(&file)).unwrap();
+        let mut trainer = Trainer::new(device, config.clone(), Arc::clone(&file)).unwrap();
         if at_once {
             trainer.ask_at_once();
         }
@@ -146,7 +146,7 @@ fn no_checkpoint_holds_more_than_it_says_while_a_step_is_under_way() {
     let run = |late: bool| {
         let path = folder.path().join(format!("{late}"));
         let device = Rc::new(Rounded { inner: Cpu::new(), precision: Precision::F32, late, spoilt: Cell::default() });
-        let mut trainer = Trainer::new(device, often.clone(), resnet50::MINIATURE, Arc::clone(&file)).unwrap();
+        let mut trainer = Trainer::new(device, often.clone(), Arc::clone(&file)).unwrap();
         let (mut folder, mut saved) = (RunFolder::create(&path, &often).unwrap(), Vec::new());
         let mut watch = |_: Event<'_>| saved.push(fs::read(last_checkpoint(&path)).unwrap_or_default());
         trainer.run(&mut folder, &AtomicBool::new(false), &mut watch).unwrap();
@@ -169,7 +169,7 @@ fn a_validation_that_fails_keeps_the_epochs_steps() {
     let posters = whole.data.as_deref().unwrap();
     let bytes = fs::read(posters).unwrap();
     let mut run = RunFolder::create(&path, &whole).unwrap();
-    let error = trainer(&whole, resnet50::MINIATURE).unwrap().run(&mut run, &AtomicBool::new(false), &mut |event| {
+    let error = trainer(&whole).unwrap().run(&mut run, &AtomicBool::new(false), &mut |event| {
         if matches!(event, Event::Step { done: 8, .. }) {
             fs::OpenOptions::new().write(true).open(posters).unwrap().set_len(bytes.len() as u64 - 1).unwrap();
         }
@@ -203,7 +203,7 @@ fn the_logs_tell_what_happened() {
             improved.push(best);
         }
     };
-    let ending = trainer(&config, resnet50::MINIATURE).unwrap().run(&mut run, &AtomicBool::new(false), &mut watch);
+    let ending = trainer(&config).unwrap().run(&mut run, &AtomicBool::new(false), &mut watch);
     assert_eq!(ending.unwrap(), Ending::Finished);
     assert_eq!(rows::<StepRow>(&path.join("steps.csv")), steps);
     assert_eq!(rows::<EpochRow>(&path.join("log.csv")), epochs);
@@ -256,7 +256,7 @@ fn frozen_layers_stay_and_have_no_moments() {
     let config = RunConfig { trainable: Trainable::Last(10), epochs: 1, ..config(&posters(folder.path())) };
     let trained = ["conv3_block1_2_", "conv3_block1_0_", "conv3_block1_3_", "head_6/", "genres/"];
     let path = folder.path().join("run");
-    let fresh = trainer(&config, resnet50::MINIATURE).unwrap();
+    let fresh = trainer(&config).unwrap();
     begin(&config, &path);
     let checkpoint = Checkpoint::open(&last_checkpoint(&path)).unwrap();
     for tensor in fresh.model().architecture().tensors.clone() {
@@ -276,10 +276,10 @@ fn frozen_layers_stay_and_have_no_moments() {
 fn what_does_not_fit_is_refused_by_name() {
     let folder = TempDir::new().unwrap();
     let sound = config(&posters(folder.path()));
-    let refusal = |config: &RunConfig| trainer(config, resnet50::MINIATURE).err().unwrap().to_string();
+    let refusal = |config: &RunConfig| trainer(config).err().unwrap().to_string();
     let error = refusal(&RunConfig { batch: 65, ..sound.clone() });
     assert!(error.contains("a batch of 65 ") && error.contains(" 64 images"), "{error}");
-    assert!(trainer(&RunConfig { batch: 64, ..sound.clone() }, resnet50::MINIATURE).is_ok(), "all of them are a batch");
+    assert!(trainer(&RunConfig { batch: 64, ..sound.clone() }).is_ok(), "all of them are a batch");
     let error = refusal(&RunConfig { batch: 0, ..sound.clone() });
     assert!(error.contains("a batch of 0 images"), "{error}");
     let error = refusal(&RunConfig { image_size: 48, ..sound.clone() });
@@ -294,12 +294,12 @@ fn what_does_not_fit_is_refused_by_name() {
 
     // What has no moments is nothing to go on from, and the message says what is.
     let exported = folder.path().join("exported.safetensors");
-    let learner = Learner::new(Rc::new(Cpu::new()), sound.model(resnet50::MINIATURE, 7), 1).unwrap();
+    let learner = Learner::new(Rc::new(Cpu::new()), sound.model(7), 1).unwrap();
     let checkpoint = Checkpoint::open(&last_checkpoint(&path)).unwrap();
     learner.save(&exported, checkpoint.metadata(), Keep::Weights).unwrap();
     let file = Arc::new(TensorFile::open(sound.data.as_deref().unwrap()).unwrap());
     let (opened, same) = (Checkpoint::open(&exported).unwrap(), Arc::clone(&file));
-    let refused = Trainer::resume(Rc::new(Cpu::new()), sound.clone(), resnet50::MINIATURE, same, &opened);
+    let refused = Trainer::resume(Rc::new(Cpu::new()), sound.clone(), same, &opened);
     let error = refused.err().unwrap().to_string();
     assert!(
         error.contains("no tensor adam.m/") && error.contains("resume from checkpoints/last.safetensors"),
@@ -307,9 +307,14 @@ fn what_does_not_fit_is_refused_by_name() {
     );
 
     let wider = Network { head: &[7], ..resnet50::MINIATURE };
-    let error = Trainer::resume(Rc::new(Cpu::new()), sound, wider, file, &checkpoint).err().unwrap();
+    let wide = RunConfig { network: wider, ..sound.clone() };
+    let error = Trainer::resume(Rc::new(Cpu::new()), wide, Arc::clone(&file), &checkpoint).err().unwrap();
     let missing = matches!(&error, TrainingError::Checkpoint(CheckpointError::Missing { tensor, .. }) if tensor == "head_7/kernel");
     assert!(missing && !error.to_string().contains("resume from"), "{error}");
+
+    let other = RunConfig { network: resnet50_v1_5::MINIATURE, ..sound };
+    let error = Trainer::resume(Rc::new(Cpu::new()), other, file, &checkpoint).err().unwrap();
+    assert!(matches!(error, TrainingError::Checkpoint(CheckpointError::OtherNetwork { .. })), "{error}");
 }
 
 #[test]
@@ -323,13 +328,13 @@ fn a_set_without_posters_to_train_on_or_to_choose_the_best_epoch_by_is_refused()
         writer.push(id, &[7; 32 * 32 * 3], &[1], split).unwrap();
     }
     writer.finish().unwrap();
-    let error = trainer(&RunConfig { batch: 1, ..config(&path) }, resnet50::MINIATURE).err().unwrap().to_string();
+    let error = trainer(&RunConfig { batch: 1, ..config(&path) }).err().unwrap().to_string();
     assert!(error.contains("no train posters"), "{error}");
 
     let path = folder.path().join("few.safetensors");
     // The synthetic split puts the ninth poster of ten into validation.
     synthetic::write(&path, 8, 32, 1).unwrap();
-    let error = trainer(&RunConfig { batch: 2, ..config(&path) }, resnet50::MINIATURE).err().unwrap().to_string();
+    let error = trainer(&RunConfig { batch: 2, ..config(&path) }).err().unwrap().to_string();
     assert!(error.contains("no validation posters"), "{error}");
 }
 

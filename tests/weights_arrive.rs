@@ -11,7 +11,7 @@ use onesheet::data::{Split, synthetic};
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Memory, PixelFormat};
 use onesheet::model::{self, Model};
-use onesheet::network::{Architecture, NamedTensor, Trainable, resnet50};
+use onesheet::network::{Architecture, NamedTensor, Trainable};
 use onesheet::training::checkpoint::{Checkpoint, Metadata, Progress};
 use onesheet::training::config::{Pixels, RunConfig};
 use onesheet::training::learner::{Keep, Learner};
@@ -161,15 +161,15 @@ fn loss(model: &mut Model<Cpu>, config: &RunConfig) -> f64 {
 
 fn network(config: &RunConfig) -> Model<Cpu> {
     let genres = synthetic::GENRES.len();
-    Model::new(Rc::new(Cpu::new()), config.model(resnet50::MINIATURE, genres), config.seed).unwrap()
+    Model::new(Rc::new(Cpu::new()), config.model(genres), config.seed).unwrap()
 }
 
 /// Begins a run of `config` from the file at `path`, and compares its network and its first loss with those of `expected`.
 fn check(what: &str, path: &Path, config: &RunConfig, mut expected: Model<Cpu>, folder: &Path) {
     let config = RunConfig { weights: Some(path.into()), max_steps: Some(1), ..config.clone() };
     let genres = synthetic::GENRES.map(String::from);
-    let weights = start::read(path, &config, resnet50::MINIATURE, &genres).unwrap_or_else(|e| panic!("{what}: {e}"));
-    let mut trainer = trainer(&config, resnet50::MINIATURE).unwrap();
+    let weights = start::read(path, &config, &genres).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let mut trainer = trainer(&config).unwrap();
     start::copy(&weights, trainer.model_mut()).unwrap();
     let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
     for tensor in &expected.architecture().tensors {
@@ -193,7 +193,7 @@ fn a_run_from_our_own_checkpoint_begins_with_its_weights() {
     let genres = synthetic::GENRES.map(String::from);
     let mut others = genres.clone();
     others.swap(0, 1);
-    let mut learner = Learner::new(Rc::new(Cpu::new()), config.model(resnet50::MINIATURE, genres.len()), 99).unwrap();
+    let mut learner = Learner::new(Rc::new(Cpu::new()), config.model(genres.len()), 99).unwrap();
     set(learner.model_mut(), all);
     for (what, genres, keep, has_head) in [
         ("a whole checkpoint", &genres, Keep::Everything, true),
@@ -300,7 +300,7 @@ fn the_tool_begins_with_the_weights_it_was_given_and_goes_on_from_those_it_saved
     synthetic::write(&data, 20, 32, 1).unwrap();
     let config = RunConfig { data: Some(data), batch: 4, image_size: 32, seed: 5, ..RunConfig::default() };
     let genres = synthetic::GENRES.map(String::from);
-    let model = config.model(resnet50::NETWORK, genres.len());
+    let model = config.model(genres.len());
     assert!(Architecture::new(&model).unwrap().total_parameters() > 25_000_000);
     let mut learner = Learner::new(Rc::new(Cpu::new()), model, 99).unwrap();
     set(learner.model_mut(), |tensor| (!tensor.name.ends_with("/kernel")).then(|| known(tensor)));

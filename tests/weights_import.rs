@@ -10,7 +10,8 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use onesheet::network::import::{self, ImportError, KERAS_PIXELS, Source, Weights};
+use onesheet::network::import::{self, ImportError, KERAS_PIXELS, Source, Wanted, Weights};
+use onesheet::network::{NamedShape, resnet50};
 use onesheet::training::config::Pixels;
 use safetensors::tensor::{Dtype, TensorView};
 use tempfile::TempDir;
@@ -33,7 +34,7 @@ const S: usize = 2;
 const C: usize = 3;
 
 /// What the model would ask for: a stem, its batch norm and a head.
-fn expected() -> Vec<(String, Vec<usize>)> {
+fn expected() -> Vec<NamedShape> {
     let shapes = [vec![K, R, S, C], vec![K], vec![K], vec![K], vec![K], vec![K], vec![7, K], vec![7]];
     KINDS.iter().map(|name| name.to_string()).zip(shapes).collect()
 }
@@ -63,9 +64,15 @@ fn ours() -> Vec<(String, Vec<usize>, Vec<f32>)> {
     expected().into_iter().enumerate().map(with_values).collect()
 }
 
+/// What a model with these tensors asks for, which goes by the names of a ResNet-50.
+fn wanted(tensors: &[NamedShape]) -> Wanted {
+    let (head, base) = tensors.iter().cloned().partition(|(name, _)| name.starts_with("genres/"));
+    Wanted { network: resnet50::NETWORK, base, head }
+}
+
 /// Weights for a model that is fed pixels as Keras's weights expect them.
-fn read(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<Weights, ImportError> {
-    import::read(path, expected, &KERAS_PIXELS)
+fn read(path: &Path, expected: &[NamedShape]) -> Result<Weights, ImportError> {
+    import::read(path, &wanted(expected), &KERAS_PIXELS)
 }
 
 /// The error of reading `path`, as its type and as the words a user sees (the causes included).
@@ -82,7 +89,7 @@ fn refusal(path: &Path) -> (ImportError, String) {
 }
 
 fn base_shapes_are_right(weights: &Weights) {
-    let base: HashMap<_, _> = expected().into_iter().filter(|(name, _)| name.starts_with("conv")).collect();
+    let base: HashMap<_, _> = wanted(&expected()).base.into_iter().collect();
     assert_eq!(weights.tensors.len(), base.len());
     for (name, tensor) in &weights.tensors {
         assert_eq!(tensor.shape, base[name], "{name}");
@@ -124,13 +131,14 @@ fn keras_files_of_every_arrangement_give_the_same_weights() {
 fn a_keras_file_of_a_deeper_network_is_refused() {
     let (error, words) = refusal(&fixture("deeper.h5"));
     assert!(matches!(error, ImportError::OtherNetwork { .. }), "{words}");
-    assert!(words.contains("conv2_block1_1_conv/kernel") && words.contains("deeper ResNet"), "{words}");
+    assert!(words.contains("conv2_block1_1_conv/kernel") && words.contains("a ResNet of 1 blocks"), "{words}");
 }
 
 #[test]
 fn pixels_that_keras_weights_were_not_made_for_are_said() {
-    let notes =
-        |pixels: Pixels| import::read(&fixture("applications.h5"), &expected(), &pixels.format()).unwrap().notes;
+    let notes = |pixels: Pixels| {
+        import::read(&fixture("applications.h5"), &wanted(&expected()), &pixels.format()).unwrap().notes
+    };
     assert!(notes(Pixels::Imagenet).is_empty());
     for pixels in [Pixels::Raw, Pixels::Unit] {
         assert!(notes(pixels).iter().any(|note| note.contains("--pixels imagenet")), "{pixels:?}");
@@ -193,9 +201,12 @@ fn missing_tensors_are_counted_and_the_first_named() {
     let mut wanted = expected();
     wanted.extend((1..=9).map(|i| (format!("conv2_block{i}_1_bn/gamma"), vec![K])));
     let words = read(&fixture("applications.h5"), &wanted).unwrap_err().to_string();
-    for part in
-        ["applications.h5", "lacks 9 of the model's 15", "conv2_block1_1_bn/gamma", "conv2_block4_1_bn/gamma, …"]
-    {
+    for part in [
+        "applications.h5",
+        "lacks 9 of the 15 tensors of ResNet-50",
+        "conv2_block1_1_bn/gamma",
+        "conv2_block4_1_bn/gamma, …",
+    ] {
         assert!(words.contains(part), "{part:?} is not in: {words}");
     }
 

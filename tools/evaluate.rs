@@ -10,7 +10,6 @@ use onesheet::data::Split;
 use onesheet::data::squaring::Squaring;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
-use onesheet::network::resnet50;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::{Checkpoint, CheckpointError, Metadata};
 use onesheet::training::config::{DeviceChoice, Precision};
@@ -126,7 +125,7 @@ fn evaluate<D: Device>(device: Rc<D>, why: &str, args: &Args) -> anyhow::Result<
         return Err(BadData(format!("{data} has no {split} posters; choose another --split")).into());
     }
 
-    let model = learner::load(device, &checkpoint, resnet50::NETWORK)?;
+    let model = learner::load(device, &checkpoint)?;
     console.say(described(&**model.device(), why));
     let posters = indices.len();
     let bar = console.bar(posters as u64, "{bar:32} {pos}/{len} posters, {eta} left");

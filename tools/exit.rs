@@ -139,6 +139,7 @@ mod tests {
     use onesheet::data::outputs::Outputs;
     use onesheet::data::skipped::{Reason, SkippedRow};
     use onesheet::files::SaveError;
+    use onesheet::network::NETWORKS;
     use onesheet::training::bounds::OutOfBounds;
     use std::io;
     use std::path::PathBuf;
@@ -162,7 +163,7 @@ mod tests {
         use CheckpointError as E;
         let save = || SaveError::Untouched { path: path(), doing: "while writing", cause: io() };
         let toml = || toml::to_string(&i128::MAX).unwrap_err();
-        let bounds = OutOfBounds { setting: "batch", found: "0".into(), allowed: "1 or more" };
+        let bounds = OutOfBounds { setting: "batch", found: "0".into(), allowed: "1 or more".into() };
         let errors: Vec<(Box<dyn Fn() -> CheckpointError>, u8)> = vec![
             (Box::new(move || E::Save(save())), 1),
             (Box::new(move || E::Settings { path: path(), cause: toml() }), 1),
@@ -177,6 +178,7 @@ mod tests {
             (Box::new(move || E::OutOfBounds { path: path(), cause: bounds.clone() }), 4),
             (Box::new(|| E::Value { path: path(), tensor: "t".into(), index: 0, value: f32::NAN }), 4),
             (Box::new(|| E::Damaged { path: path(), part: "p".into() }), 4),
+            (Box::new(|| E::OtherNetwork { path: path(), found: NETWORKS[1], network: NETWORKS[0] }), 4),
             (Box::new(|| E::Missing { path: path(), tensor: "t".into(), hint: "" }), 4),
             (Box::new(|| E::Shape { path: path(), tensor: "t".into(), found: vec![1], expected: vec![2] }), 4),
         ];
@@ -218,7 +220,7 @@ mod tests {
         let import = || ImportError::Unrecognised { path: path() };
         let damaged = || CheckpointError::Damaged { path: path(), part: "p".into() };
         let save = SaveError::NotDurable { path: path(), cause: io() };
-        let bounds = OutOfBounds { setting: "batch", found: "0".into(), allowed: "1 or more" };
+        let bounds = OutOfBounds { setting: "batch", found: "0".into(), allowed: "1 or more".into() };
         let log = csv::Error::from(io());
         use RunFolderError as Folder;
         use TrainingError as Training;

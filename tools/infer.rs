@@ -9,7 +9,6 @@ use onesheet::data::posters;
 use onesheet::data::squaring::Squaring;
 use onesheet::device::{Device, Placement};
 use onesheet::model::Posters;
-use onesheet::network::resnet50;
 use onesheet::training::checkpoint::{Checkpoint, Metadata};
 use onesheet::training::config::{DeviceChoice, Precision};
 use onesheet::training::learner;
@@ -71,7 +70,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, args: &Args) -> anyhow::Result<()> {
     let console = args.console();
-    let model = learner::load(device, checkpoint, resnet50::NETWORK)?;
+    let model = learner::load(device, checkpoint)?;
     let computed_by = described(&**model.device(), why);
     console.say(&computed_by);
     let metadata = checkpoint.metadata();

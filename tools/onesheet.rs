@@ -18,7 +18,7 @@ const EXAMPLES: &str = "Examples:
   onesheet prepare --labels MovieGenre.csv --download posters --out posters.safetensors
   onesheet train --data posters.safetensors --experiment resnet-r";
 
-/// Name the genres of a film from its poster: prepare posters, train a ResNet-50 on them, evaluate it, use it.
+/// Name the genres of a film from its poster: prepare posters, train a network on them, evaluate it, use it.
 #[derive(Parser)]
 #[command(version, before_help = EXAMPLES, after_help = exit::CODES)]
 enum Tool {

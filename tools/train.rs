@@ -15,7 +15,7 @@ use onesheet::data::synthetic;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
 use onesheet::network::summary::Summary;
-use onesheet::network::{Architecture, import, resnet50};
+use onesheet::network::{Architecture, import};
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::RunConfig;
@@ -58,7 +58,7 @@ fn summary(args: &Args) -> anyhow::Result<()> {
     if file.is_none() && args.image_size.is_none() {
         config.image_size = RunConfig::default().image_size;
     }
-    print(format_args!("{}\n", Summary(&Architecture::new(&config.model(resnet50::NETWORK, genres))?)))?;
+    print(format_args!("{}\n", Summary(&Architecture::new(&config.model(genres))?)))?;
     Ok(())
 }
 
@@ -112,6 +112,7 @@ impl Run {
         }
         let Some(checkpoint) = checkpoint else {
             let before = config.context("a run without a checkpoint has settings")?;
+            args.refuse_another_network(before.network)?;
             let config = args.resumed(&before, 0);
             let file = config.data.as_deref().map(|data| open_posters(data, &config)).transpose()?;
             if let Some(file) = &file {
@@ -125,6 +126,7 @@ impl Run {
         };
         // What was tried last is in config.toml, and what was saved last in the checkpoint.
         let saved = &checkpoint.metadata().config;
+        args.refuse_another_network(saved.network)?;
         let before = config.unwrap_or_else(|| saved.clone());
         let steps = checkpoint.metadata().progress.total_steps;
         let config = args.resumed(saved, steps);
@@ -187,11 +189,10 @@ fn train<D: Device>(
 ) -> anyhow::Result<()> {
     let Run { config, before, mut folder, file, checkpoint, weights } = run;
     let path = folder.path().to_path_buf();
-    let network = resnet50::NETWORK;
     let mut trainer = match &checkpoint {
-        Some(checkpoint) => Trainer::resume(device, config, network, Arc::clone(&file), checkpoint)?,
+        Some(checkpoint) => Trainer::resume(device, config, Arc::clone(&file), checkpoint)?,
         None => {
-            let mut trainer = Trainer::new(device, config, network, Arc::clone(&file))?;
+            let mut trainer = Trainer::new(device, config, Arc::clone(&file))?;
             // Taken, so that their hundred megabytes go before the training begins.
             if let Some(weights) = weights {
                 for note in &weights.notes {
@@ -253,5 +254,5 @@ fn train<D: Device>(
 /// The weights that the settings name.
 fn read_weights(config: &RunConfig, genres: &[String]) -> anyhow::Result<Option<import::Weights>> {
     let Some(path) = &config.weights else { return Ok(None) };
-    Ok(Some(start::read(path, config, resnet50::NETWORK, genres)?))
+    Ok(Some(start::read(path, config, genres)?))
 }

@@ -1,4 +1,4 @@
-//! The 53 convolutions: forward, data gradient, weights' gradient, plain and as the network fuses them.
+//! The convolutions: forward, data gradient, weights' gradient, plain and as the network fuses them.
 
 use super::Measurement;
 use super::copies::{Copies, copied};
@@ -10,6 +10,7 @@ use onesheet::device::cuda::Cuda;
 use onesheet::device::{
     Activation, ConvKernels, ConvShape, DeviceError, InputTransform, Memory, OutputGradient, ReduceEpilogue, Storage,
 };
+use onesheet::network::Network;
 use onesheet::tensor::Tensor;
 use rayon::prelude::*;
 
@@ -192,12 +193,12 @@ impl OnDevice {
 }
 
 /// A measurement for each layer that differs from those before it.
-pub fn all(batch: usize, image_size: usize) -> Vec<Measurement> {
+pub fn all(network: Network, batch: usize, image_size: usize) -> Vec<Measurement> {
     let measurement = |layer: Layer| Measurement {
         name: layer.name.clone(),
         measure: Box::new(move |report| measure(report, &layer)),
     };
-    layers(batch, image_size).into_iter().map(measurement).collect()
+    layers(network, batch, image_size).into_iter().map(measurement).collect()
 }
 
 fn measure(report: &mut Report, layer: &Layer) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
-//! Every kernel of the network, layer by layer: the 53 convolutions in each pass, and what is bound by memory.
+//! Every kernel of a network, layer by layer: the convolutions in each pass, and what is bound by memory.
 //!
 //! ```text
-//! cargo bench --bench kernels --features cudnn -- [--precision bf16|tf32|f32] [--batch 128] [--only conv3,adam]
+//! cargo bench --bench kernels --features cudnn -- [--network resnet50] [--precision bf16|tf32|f32] [--batch 128] [--only conv3,adam]
 //! cargo bench --bench kernels -- --device sim [--precision …] [--batch 1] [--only conv3,adam]
 //! ```
 //!
@@ -41,12 +41,16 @@ mod time;
 use anyhow::ensure;
 use clap::Parser;
 use gpu::Options;
+use onesheet::network::{Network, resnet50};
 use report::Report;
 
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
     gpu: Options,
+    /// Whose kernels
+    #[arg(long, default_value_t = resnet50::NETWORK)]
+    network: Network,
     /// Height and width of the posters
     #[arg(long, default_value_t = 150)]
     image_size: usize,
@@ -85,9 +89,9 @@ fn chosen(all: Vec<Measurement>, only: &[String]) -> anyhow::Result<Vec<Measurem
 }
 
 fn main() -> anyhow::Result<()> {
-    let Arguments { gpu: options, image_size, only } = Arguments::parse();
-    let mut all = convolutions::all(options.batch(), image_size);
-    all.extend(memory_bound::all(options.batch(), image_size)?);
+    let Arguments { gpu: options, network, image_size, only } = Arguments::parse();
+    let mut all = convolutions::all(network, options.batch(), image_size);
+    all.extend(memory_bound::all(network, options.batch(), image_size)?);
     let chosen = chosen(all, &only)?;
     let mut report = Report::new(options.open()?)?;
     eprintln!("{}", report.name());

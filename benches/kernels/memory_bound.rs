@@ -3,6 +3,7 @@
 use super::Measurement;
 use super::convolutions::{numbers, tensor};
 use super::copies::{Copies, copied};
+use super::layers::planned;
 use super::report::{Report, Subject};
 use onesheet::device::adam::OUTCOME;
 use onesheet::device::cuda::Cuda;
@@ -11,7 +12,9 @@ use onesheet::device::{
     DeviceError, GlobalPoolShape, ImageKernels, ImageShape, InputTransform, LossKernels, LossShape, Memory,
     PixelFormat, Placement, PoolKernels, PoolShape, Projection, Rows, Storage,
 };
-use onesheet::network::{Architecture, ModelConfig, resnet50};
+use onesheet::network::Network;
+use onesheet::ops::dense::Dense;
+use onesheet::plan::{Step, Work};
 use onesheet::tensor::Tensor;
 
 const GENRES: usize = 7;
@@ -29,37 +32,60 @@ fn measurement(
     Measurement { name: name.clone(), measure: Box::new(move |report| measure(report, &name)) }
 }
 
-/// All of them.
-pub fn all(batch: usize, image_size: usize) -> anyhow::Result<Vec<Measurement>> {
-    let stem = image_size.div_ceil(2);
-    let pool = PoolShape::new([batch, stem, stem, 64], 3, 2, 1)?;
-    let mut all = vec![
-        measurement("input", move |report, name| input(report, name, batch, image_size)),
-        measurement("pool1_pool", move |report, name| max_pool(report, name, &pool)),
-    ];
-    let mut side = pool.p;
-    for (stage, (channels, blocks)) in [(256, 3), (512, 4), (1024, 6), (2048, 3)].into_iter().enumerate() {
-        side = if stage == 0 { side } else { side.div_ceil(2) };
-        let shape = Rows { rows: batch * side * side, channels };
-        let stage = stage + 2;
-        let finalised = blocks + 1;
-        all.push(measurement(format!("conv{stage}_block1_out"), move |report, name| {
-            junction(report, name, 1, true, shape)?;
-            finalise(report, name, finalised, shape)
-        }));
-        all.push(measurement(format!("conv{stage}_block2_out"), move |report, name| {
-            junction(report, name, blocks - 1, false, shape)
-        }));
+/// All of them, equal junctions together.
+pub fn all(network: Network, batch: usize, image_size: usize) -> anyhow::Result<Vec<Measurement>> {
+    let (architecture, plan) = planned(network, image_size);
+    let steps = plan.steps();
+    // Pixels of all images, and channels.
+    let rows = |layer: usize| {
+        let [pixels @ .., channels] = &architecture.layers[layer].output[..] else {
+            unreachable!("a layer has channels")
+        };
+        Rows { rows: batch * pixels.iter().product::<usize>(), channels: *channels }
+    };
+    let normalised = |layer: usize| {
+        let own = steps.iter().find(|step| step.output() == layer);
+        own.is_some_and(|step| matches!(step.work, Work::ConvNorm { relu: false, .. }))
+    };
+    let projects = |step: &Step| step.inputs.iter().all(|&input| normalised(input));
+    let junctions = || steps.iter().filter(|step| step.work == Work::Junction);
+
+    let mut all = vec![measurement("input", move |report, name| input(report, name, batch, image_size))];
+    let mut seen = Vec::new();
+    for step in steps {
+        let (name, shape) = (architecture.layers[step.output()].name.clone(), rows(step.output()));
+        let from = step.inputs.first().map_or(&[][..], |&input| &architecture.layers[input].output);
+        match (step.work, from) {
+            (Work::MaxPool { window, stride, pad }, &[h, w, c]) => {
+                let pool = PoolShape::new([batch, h, w, c], window, stride, pad)?;
+                all.push(measurement(name, move |report, name| max_pool(report, name, &pool)));
+            }
+            (Work::Junction, _) if !seen.contains(&(shape, projects(step))) => {
+                let projected = projects(step);
+                seen.push((shape, projected));
+                let same = |other: &&Step| rows(other.output()) == shape;
+                let count = junctions().filter(same).filter(|other| projects(other) == projected).count();
+                let norms = steps.iter().filter(same).filter(|other| normalised(other.output())).count();
+                all.push(measurement(name, move |report, name| {
+                    junction(report, name, count, projected, shape)?;
+                    if projected { finalise(report, name, norms, shape) } else { Ok(()) }
+                }));
+            }
+            (Work::GlobalPool(_), &[h, w, c]) => {
+                let shape = GlobalPoolShape { n: batch, pixels: h * w, c };
+                all.push(measurement(name, move |report, name| global_pool(report, name, shape)));
+            }
+            (Work::Dense(Dense { inputs, outputs, .. }), _) => {
+                let shape = DenseShape { n: batch, inputs, outputs };
+                all.push(measurement(name, move |report, name| dense(report, name, shape)));
+            }
+            _ => {}
+        }
     }
-    let pooled = GlobalPoolShape { n: batch, pixels: side * side, c: 2048 };
-    all.push(measurement("avg_pool", move |report, name| global_pool(report, name, pooled)));
-    for (name, inputs, outputs) in [("head_1024", 2048, 1024), ("head_128", 1024, 128), ("genres", 128, GENRES)] {
-        let shape = DenseShape { n: batch, inputs, outputs };
-        all.push(measurement(name, move |report, name| dense(report, name, shape)));
-    }
+    let parameters = architecture.weights.len();
     all.push(measurement("loss", move |report, name| loss(report, name, LossShape { n: batch, classes: GENRES })));
-    all.push(measurement("squared_norm", squared_norm));
-    all.push(measurement("adam", adam));
+    all.push(measurement("squared_norm", move |report, name| squared_norm(report, name, parameters)));
+    all.push(measurement("adam", move |report, name| adam(report, name, parameters)));
     Ok(all)
 }
 
@@ -245,14 +271,13 @@ fn loss(report: &mut Report, name: &str, shape: LossShape) -> anyhow::Result<()>
     })
 }
 
-/// All parameters of the network; a sixteenth of them where each takes a while.
-fn parameters(report: &Report) -> anyhow::Result<usize> {
-    let parameters = Architecture::new(&ModelConfig::new(resnet50::NETWORK, GENRES))?.weights.len();
-    Ok(if report.is_simulated() { parameters / 16 } else { parameters })
+/// As many parameters; a sixteenth of them where each takes a while.
+fn measured(report: &Report, parameters: usize) -> usize {
+    if report.is_simulated() { parameters / 16 } else { parameters }
 }
 
-fn squared_norm(report: &mut Report, name: &str) -> anyhow::Result<()> {
-    let (device, parameters) = (report.device(), parameters(report)?);
+fn squared_norm(report: &mut Report, name: &str, parameters: usize) -> anyhow::Result<()> {
+    let (device, parameters) = (report.device(), measured(report, parameters));
     let gradients = filled(&device, 1, parameters, Storage::Full)?;
     let mut tensors = Copies::of([gradients, Tensor::new(&device, [1], Storage::Full)?]);
     let subject = subject(name, 1, "squared_norm", parameters.to_string());
@@ -261,8 +286,8 @@ fn squared_norm(report: &mut Report, name: &str) -> anyhow::Result<()> {
     })
 }
 
-fn adam(report: &mut Report, name: &str) -> anyhow::Result<()> {
-    let (device, parameters) = (report.device(), parameters(report)?);
+fn adam(report: &mut Report, name: &str, parameters: usize) -> anyhow::Result<()> {
+    let (device, parameters) = (report.device(), measured(report, parameters));
     let m = filled(&device, 2, parameters, Storage::Full)?;
     let gradients = copied(&device, &m)?;
     let mut v = Tensor::new(&device, [parameters], Storage::Full)?;

@@ -1,6 +1,8 @@
-//! The 53 convolutions of the ResNet-50, equal ones together.
+//! The convolutions of a network as its plan computes them, equal ones together: for benches and tests.
 
 use onesheet::device::ConvShape;
+use onesheet::network::{Architecture, ModelConfig, Network};
+use onesheet::plan::{Plan, Work};
 
 /// A convolution, how often the network has it, and what is fused to it there.
 pub struct Layer {
@@ -17,35 +19,37 @@ pub struct Layer {
 }
 
 /// The layers over `n` posters of `size`×`size`.
-pub fn layers(n: usize, size: usize) -> Vec<Layer> {
-    let conv = |side, c, k, filter, stride, pad| {
-        ConvShape::new([n, side, side, c], k, [filter; 2], stride, pad).expect("the network's geometry")
-    };
+pub fn layers(network: Network, n: usize, size: usize) -> Vec<Layer> {
+    let (architecture, plan) = planned(network, size);
+    let steps = plan.steps();
     let mut layers: Vec<Layer> = Vec::new();
-    let mut add = |name: String, shape: ConvShape, normed: bool, accumulates: bool| {
+    for (at, step) in steps.iter().enumerate() {
+        let Work::ConvNorm { conv, layers: [own, _], .. } = step.work else { continue };
+        let input = step.inputs[0];
+        let [h, w, c] = architecture.layers[input].output[..] else { panic!("a convolution reads images") };
+        let shape =
+            ConvShape::new([n, h, w, c], conv.filters, conv.window, conv.stride, conv.pad).expect("it is planned");
+        let is_owed = |work: Work| matches!(work, Work::ConvNorm { .. });
+        let normed = steps.iter().any(|step| step.output() == input && is_owed(step.work));
+        // The backward pass comes to later readers first.
+        let accumulates = steps[at + 1..].iter().any(|later| later.inputs.contains(&input));
         let same =
             |layer: &&mut Layer| layer.shape == shape && layer.normed == normed && layer.accumulates == accumulates;
         match layers.iter_mut().find(same) {
             Some(layer) => layer.count += 1,
-            None => layers.push(Layer { name, shape, count: 1, normed, accumulates }),
-        }
-        shape
-    };
-    let stem = add("conv1_conv".into(), conv(size, 3, 64, 7, 2, 3), false, false);
-    let (mut side, mut c) = ((stem.p + 2 - 3) / 2 + 1, 64);
-    for (stage, blocks) in [3, 4, 6, 3].into_iter().enumerate() {
-        let width = 64 << stage;
-        for block in 0..blocks {
-            let name = |conv| format!("conv{}_block{}_{conv}_conv", stage + 2, block + 1);
-            let stride = if stage > 0 && block == 0 { 2 } else { 1 };
-            let inner = add(name(1), conv(side, c, width, 1, stride, 0), false, true);
-            add(name(2), conv(inner.p, width, width, 3, 1, 1), true, false);
-            add(name(3), conv(inner.p, width, 4 * width, 1, 1, 0), true, false);
-            if block == 0 {
-                add(name(0), conv(side, c, 4 * width, 1, stride, 0), false, false);
+            None => {
+                let name = architecture.layers[own].name.clone();
+                layers.push(Layer { name, shape, count: 1, normed, accumulates });
             }
-            (side, c) = (inner.p, 4 * width);
         }
     }
     layers
+}
+
+/// A network laid out, and its plan.
+pub fn planned(network: Network, size: usize) -> (Architecture, Plan) {
+    let config = ModelConfig { image_size: size, ..ModelConfig::new(network, 7) };
+    let architecture = Architecture::new(&config).expect("the images are large enough");
+    let plan = Plan::new(&architecture, config.momentum).expect("there are kernels for every network");
+    (architecture, plan)
 }

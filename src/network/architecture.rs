@@ -14,7 +14,7 @@ pub enum Trainable {
     /// Every layer.
     #[default]
     All,
-    /// The last so many of the base's layers (176 in ResNet-50), the paddings, ReLUs, additions and the pooling counted.
+    /// The last so many of the base's layers, the paddings, ReLUs, additions and the pooling counted.
     Last(usize),
 }
 
@@ -62,6 +62,9 @@ pub enum Place {
     Averages(Span),
 }
 
+/// A tensor's name and extents.
+pub type NamedShape = (String, Vec<usize>);
+
 /// One tensor of the model under the name that files give it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedTensor {
@@ -78,6 +81,8 @@ pub struct NamedTensor {
 /// The network laid out: its layers, and where the tensors lie.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Architecture {
+    /// Which network it is.
+    pub network: Network,
     /// Keras's layers in Keras's order, the head's behind them.
     pub layers: Vec<Layer>,
     /// Every tensor, in the same order.
@@ -92,33 +97,88 @@ pub struct Architecture {
     pub trainable_from: usize,
 }
 
+/// Up to which side a size is looked for that a network takes.
+const LARGEST_IMAGE: usize = 1024;
+
+/// Why a network cannot be laid out.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// Somewhere the images are smaller than a window.
+    #[error(
+        "images of {size}×{size} are too small for {network}; the smallest that it takes are {smallest}×{smallest}"
+    )]
+    TooSmall {
+        /// The network's title.
+        network: &'static str,
+        /// Height and width of the images.
+        size: usize,
+        /// The smallest that work.
+        smallest: usize,
+    },
+    /// More layers are to be trained than the base has.
+    #[error("last:{asked} asks for more layers than the base of {network} has: {layers}")]
+    TooFewLayers {
+        /// The network's title.
+        network: &'static str,
+        /// How many are to be trained.
+        asked: usize,
+        /// How many there are.
+        layers: usize,
+    },
+    /// The list of layers contradicts itself at every size.
+    #[error(transparent)]
+    Layers(#[from] DeviceError),
+}
+
+impl From<LayoutError> for DeviceError {
+    fn from(error: LayoutError) -> Self {
+        match error {
+            LayoutError::Layers(error) => error,
+            error => DeviceError::Shape { kernel: "network", reason: error.to_string() },
+        }
+    }
+}
+
+/// The layers over images of this `size`, the head's behind the base's, and how many are the base's.
+fn layers(config: &ModelConfig, size: usize) -> Result<(Vec<Layer>, usize), DeviceError> {
+    let Network { base, head, .. } = config.network;
+    let mut net = Builder::new(size);
+    let features = base(&mut net)?;
+    let mut x = net.global_pool(features, config.pooling)?;
+    let base_layers = net.len();
+    for &width in head {
+        x = net.dense(&format!("head_{width}"), x, width, true)?;
+    }
+    net.dense("genres", x, config.genres, false)?;
+    Ok((net.into_layers(), base_layers))
+}
+
 impl Architecture {
     /// Lays out a network.
     ///
     /// # Errors
-    /// [`DeviceError::Shape`] if the images are too small for the strides, or `Last(n)` names more layers than there are.
-    pub fn new(config: &ModelConfig) -> Result<Self, DeviceError> {
-        let Network { base, head, .. } = config.network;
-        let mut net = Builder::new(config.image_size);
-        let features = base(&mut net)?;
-        let mut x = net.global_pool(features, config.pooling)?;
-        let base_layers = net.len();
-        for &width in head {
-            x = net.dense(&format!("head_{width}"), x, width, true)?;
-        }
-        net.dense("genres", x, config.genres, false)?;
+    /// [`LayoutError`].
+    pub fn new(config: &ModelConfig) -> Result<Self, LayoutError> {
+        let ModelConfig { network, image_size: size, .. } = *config;
+        let (layers, base_layers) = layers(config, size).map_err(|error| {
+            let smallest = (size + 1..=LARGEST_IMAGE).find(|&size| layers(config, size).is_ok());
+            match smallest {
+                Some(smallest) => LayoutError::TooSmall { network: network.title, size, smallest },
+                None => error.into(),
+            }
+        })?;
 
         let (weights, averages) = (Layout::default(), Layout::default());
-        let (layers, tensors) = (net.into_layers(), Vec::new());
-        let mut architecture = Architecture { layers, tensors, base_layers, weights, averages, trainable_from: 0 };
+        let tensors = Vec::new();
+        let mut architecture =
+            Architecture { network, layers, tensors, base_layers, weights, averages, trainable_from: 0 };
         let first_weights: Vec<usize> =
             (0..architecture.layers.len()).map(|layer| architecture.place(layer, config.zero_init_residual)).collect();
         architecture.trainable_from = match config.trainable {
             Trainable::All => 0,
             Trainable::Last(count) if count <= base_layers => first_weights[base_layers - count],
-            Trainable::Last(count) => {
-                let reason = format!("last:{count} asks for more than the base's {base_layers} layers");
-                return Err(DeviceError::Shape { kernel: "trainable", reason });
+            Trainable::Last(asked) => {
+                return Err(LayoutError::TooFewLayers { network: network.title, asked, layers: base_layers });
             }
         };
         Ok(architecture)
@@ -151,6 +211,11 @@ impl Architecture {
     /// The tensors of a layer.
     pub fn tensors_of(&self, layer: &Layer) -> &[NamedTensor] {
         &self.tensors[layer.tensors.clone()]
+    }
+
+    /// The tensors of the base, and behind them those of the head.
+    pub fn base_and_head(&self) -> (&[NamedTensor], &[NamedTensor]) {
+        self.tensors.split_at(self.layers[self.base_layers - 1].tensors.end)
     }
 
     /// How many parameters a layer has, the running averages among them.
@@ -192,7 +257,47 @@ impl Architecture {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::resnet50;
+    use crate::network::{Convolution, NETWORKS, Value, resnet50};
+
+    /// A convolution without padding over every second pixel, three times.
+    fn shrinking() -> Network {
+        fn base(net: &mut Builder) -> Result<Value, DeviceError> {
+            let convolution = Convolution { filters: 2, window: 5, stride: 2, pad: 0, bias: true };
+            (0..3).try_fold(net.input(), |x, layer| net.conv(&format!("conv{layer}"), x, convolution))
+        }
+        Network { name: "shrinking", title: "a network that shrinks", base, head: &[], torch: None }
+    }
+
+    #[test]
+    fn images_too_small_are_told_the_smallest_size_that_works() {
+        let laid_out = |image_size| Architecture::new(&ModelConfig { image_size, ..ModelConfig::new(shrinking(), 7) });
+        // 29, 13, 5, 1.
+        assert_eq!(laid_out(29).unwrap().layers[3].output, [1, 1, 2]);
+        for size in [0, 4, 28] {
+            let error = laid_out(size).unwrap_err();
+            let why = format!(
+                "images of {size}×{size} are too small for a network that shrinks; the smallest that it takes are 29×29"
+            );
+            assert_eq!(error.to_string(), why);
+            assert!(DeviceError::from(error).to_string().ends_with(&why));
+        }
+        for network in NETWORKS {
+            let smallest = ModelConfig { image_size: 32, ..ModelConfig::new(network, 7) };
+            assert!(Architecture::new(&smallest).is_ok(), "what --image-size takes, {network} takes");
+        }
+    }
+
+    #[test]
+    fn base_and_head_are_told_apart_by_the_layers() {
+        for network in NETWORKS {
+            let architecture = Architecture::new(&ModelConfig::new(network, 7)).unwrap();
+            let (base, head) = architecture.base_and_head();
+            let names: Vec<&str> = head.iter().map(|tensor| &*tensor.name).collect();
+            let layers = ["head_1024", "head_128", "genres"];
+            assert_eq!(names, layers.map(|layer| ["kernel", "bias"].map(|kind| format!("{layer}/{kind}"))).concat());
+            assert_eq!(base.len() + head.len(), architecture.tensors.len());
+        }
+    }
 
     #[test]
     fn only_a_blocks_last_gamma_starts_from_zero_and_only_if_asked() {

@@ -9,32 +9,96 @@ pub mod import;
 mod initialisers;
 mod layer;
 pub mod resnet50;
+pub mod resnet50_v1_5;
 pub mod summary;
 
-pub use architecture::{Architecture, ModelConfig, NamedTensor, Place, Trainable};
+pub use architecture::{Architecture, LayoutError, ModelConfig, NamedShape, NamedTensor, Place, Trainable};
 pub use builder::{Builder, Value};
 pub use initialisers::Initialiser;
 pub use layer::{Convolution, Layer, Op};
 
 use crate::device::DeviceError;
+use std::fmt;
+use std::str::FromStr;
+
+/// Every network that can be chosen, in the order in which they are listed.
+pub const NETWORKS: [Network; 2] = [resnet50::NETWORK, resnet50_v1_5::NETWORK];
+
+/// Small ones that tests are made of. Known by name, so that their checkpoints can be read, and listed nowhere.
+const MINIATURES: [Network; 2] = [resnet50::MINIATURE, resnet50_v1_5::MINIATURE];
 
 /// A network: how its list of layers is written, up to the last feature map, and the head behind it.
 #[derive(Clone, Copy, Debug)]
 pub struct Network {
+    /// What is typed behind `--network`, and written in checkpoints.
+    pub name: &'static str,
     /// What people call it.
     pub title: &'static str,
     /// Writes the base's layers; returns its last feature map `[H, W, C]`, which a global pooling ends.
     pub base: fn(&mut Builder) -> Result<Value, DeviceError>,
     /// Widths of the hidden dense layers.
     pub head: &'static [usize],
+    /// Its counterpart in PyTorch, if there is one.
+    pub torch: Option<Torch>,
+}
+
+/// The network of torchvision and timm whose weights fit one of ours.
+#[derive(Clone, Copy, Debug)]
+pub struct Torch {
+    /// The name there of a layer with parameters: `layer1.0.bn2` of `conv2_block1_2_bn`.
+    pub layer: fn(&str) -> Option<String>,
+    /// What someone should know who trains on such weights.
+    pub note: Option<&'static str>,
 }
 
 /// The paper's head.
 pub const HEAD: [usize; 2] = [1024, 128];
 
-/// By their titles, which no two share.
+/// By their names, which no two share.
 impl PartialEq for Network {
     fn eq(&self, other: &Self) -> bool {
-        self.title == other.title
+        self.name == other.name
+    }
+}
+
+/// The name, as it is typed.
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl FromStr for Network {
+    type Err = UnknownNetwork;
+
+    fn from_str(name: &str) -> Result<Self, UnknownNetwork> {
+        let mut known = NETWORKS.into_iter().chain(MINIATURES);
+        known.find(|network| network.name == name).ok_or_else(|| UnknownNetwork { name: name.to_owned() })
+    }
+}
+
+/// A name that no network has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no network `{name}`; there are {}", NETWORKS.map(|network| network.name).join(", "))]
+pub struct UnknownNetwork {
+    /// The name.
+    pub name: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_found_by_its_name_and_others_are_listed() {
+        for network in NETWORKS.into_iter().chain(MINIATURES) {
+            let found: Network = network.to_string().parse().unwrap();
+            assert_eq!((found.name, found.title), (network.name, network.title));
+            assert_eq!(NETWORKS.into_iter().chain(MINIATURES).filter(|other| *other == network).count(), 1);
+        }
+        for name in ["", "resnet", "ResNet-50", "resnet50 "] {
+            let error = name.parse::<Network>().unwrap_err().to_string();
+            assert_eq!(error, format!("there is no network `{name}`; there are resnet50, resnet50-v1.5"));
+        }
     }
 }

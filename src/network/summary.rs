@@ -47,7 +47,7 @@ pub fn thousands(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::{ModelConfig, Place, Trainable, resnet50};
+    use crate::network::{ModelConfig, NamedTensor, Place, Trainable, resnet50, resnet50_v1_5};
 
     #[test]
     fn counts_are_the_papers() {
@@ -71,10 +71,34 @@ mod tests {
         );
     }
 
+    /// torchvision counts 25,557,032 parameters in its `resnet50`, of which its classifier has 2,049,000.
+    #[test]
+    fn counts_of_v1_5_are_torchvisions() {
+        let mut config = ModelConfig::new(resnet50_v1_5::NETWORK, 7);
+        let all = Architecture::new(&config).unwrap();
+        let (base, head) = all.base_and_head();
+        let size = |tensors: &[NamedTensor]| tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
+        let (base, head): (usize, usize) = (size(base), size(head));
+        let averages = all.averages.len();
+        assert_eq!((base - averages, averages, head), (25_557_032 - 2_049_000, 2 * 26_560, 2_230_279));
+        assert_eq!((all.total_parameters(), all.trainable_parameters()), (25_791_431, 25_738_311));
+        // Layer by layer it is Keras's list, so the same ones are frozen.
+        assert_eq!((all.base_layers, all.layers.len()), (176, 179));
+        config.trainable = Trainable::Last(40);
+        let text = Summary(&Architecture::new(&config).unwrap()).to_string();
+        let keras = ModelConfig { trainable: Trainable::Last(40), ..ModelConfig::new(resnet50::NETWORK, 7) };
+        let keras = Summary(&Architecture::new(&keras).unwrap()).to_string();
+        let frozen = |text: &str| {
+            let rows = text.lines().filter(|line| line.ends_with("frozen"));
+            rows.map(|line| line.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(frozen(&text), frozen(&keras));
+    }
+
     #[test]
     fn freezing_more_than_there_is_says_so() {
         let config = ModelConfig { trainable: Trainable::Last(177), ..ModelConfig::new(resnet50::NETWORK, 7) };
         let error = Architecture::new(&config).unwrap_err().to_string();
-        assert!(error.contains("last:177") && error.contains("176"), "{error}");
+        assert_eq!(error, "last:177 asks for more layers than the base of ResNet-50 has: 176");
     }
 }

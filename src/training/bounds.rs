@@ -5,6 +5,8 @@
 
 use super::checkpoint::{Metadata, Progress};
 use super::config::RunConfig;
+use crate::network::{Architecture, LayoutError};
+use std::borrow::Cow;
 use std::fmt::Debug;
 
 /// The sides that posters may have, in pixels: what `prepare --image-size` takes.
@@ -24,15 +26,15 @@ pub struct OutOfBounds {
     /// Its value there.
     pub found: String,
     /// What it may be.
-    pub allowed: &'static str,
+    pub allowed: Cow<'static, str>,
 }
 
 fn within(holds: bool, setting: &'static str, found: impl Debug, allowed: &'static str) -> Result<(), OutOfBounds> {
-    if holds { Ok(()) } else { Err(OutOfBounds { setting, found: format!("{found:?}"), allowed }) }
+    if holds { Ok(()) } else { Err(OutOfBounds { setting, found: format!("{found:?}"), allowed: allowed.into() }) }
 }
 
 impl RunConfig {
-    /// Looks at every number. (`trainable` and `pooling` are looked at where they are read.)
+    /// Looks at every number.
     ///
     /// # Errors
     /// The first that is out of bounds.
@@ -44,7 +46,27 @@ impl RunConfig {
         within((0.0..1e6).contains(&warmup_epochs), "warmup_epochs", warmup_epochs, "from 0 to below a million")?;
         within((0.0..1.0).contains(&momentum), "momentum", momentum, "from 0 to below 1")?;
         within((0.0..1e6).contains(&save_every), "save_every", save_every, "from 0 to below a million")?;
-        within((0.0..=1.0).contains(&threshold), "threshold", threshold, "from 0 to 1")
+        within((0.0..=1.0).contains(&threshold), "threshold", threshold, "from 0 to 1")?;
+        self.check_network()
+    }
+
+    /// Looks at what the network says to.
+    ///
+    /// # Errors
+    /// An image size that is too small for it, and more layers to train than it has.
+    pub fn check_network(&self) -> Result<(), OutOfBounds> {
+        let (setting, found, allowed) = match Architecture::new(&self.model(1)) {
+            Err(LayoutError::TooSmall { network, size, smallest }) => {
+                ("image_size", size.to_string(), format!("{smallest} or more for {network}"))
+            }
+            Err(LayoutError::TooFewLayers { network, layers, .. }) => {
+                let allowed = format!("all, or last:N with N up to {layers}, the layers of {network}'s base");
+                ("trainable", self.trainable.to_string(), allowed)
+            }
+            // A list of layers that works nowhere is no setting's fault.
+            Ok(_) | Err(LayoutError::Layers(_)) => return Ok(()),
+        };
+        Err(OutOfBounds { setting, found, allowed: allowed.into() })
     }
 }
 

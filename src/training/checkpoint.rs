@@ -22,6 +22,7 @@ use super::config::RunConfig;
 use crate::data::squaring::{Alpha, Exif};
 use crate::files::SaveError;
 use crate::formats::pickle_conversion;
+use crate::network::Network;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;
@@ -49,9 +50,6 @@ const METADATA_KEY: &str = "onesheet";
 
 /// The version of [`Metadata`] and of the layout around it that this program writes.
 const VERSION: u32 = 1;
-
-/// A tensor's name and extents.
-pub type NamedShape = (String, Vec<usize>);
 
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -162,7 +160,7 @@ pub enum CheckpointError {
     /// A pickle, as `torch.save` writes it.
     #[error(
         "{} is a pickle, which can run code when it is loaded, so it is not read here, and no checkpoint of onesheet; if it \
-         is a ResNet-50 that you trust, convert it and start a run from it with `onesheet train --weights`:\n  {}",
+         is a network that you trust, convert it and start a run from it with `onesheet train --weights`:\n  {}",
         path.display(), pickle_conversion(path)
     )]
     Pickle {
@@ -219,6 +217,19 @@ pub enum CheckpointError {
         /// The tensor, or the metadata.
         part: String,
     },
+    /// Its tensors are another network's.
+    #[error(
+        "{} is a checkpoint of {}, and not of {}; that network is chosen by --network {found} when a run begins",
+        path.display(), found.title, network.title
+    )]
+    OtherNetwork {
+        /// The file.
+        path: PathBuf,
+        /// The network in it.
+        found: Network,
+        /// The one that it was to be of.
+        network: Network,
+    },
     /// A tensor the model has is not in the file.
     #[error("{} has no tensor {tensor}; it is of another model{hint}", path.display())]
     Missing {
@@ -260,7 +271,7 @@ mod tests {
             config: RunConfig::default(),
         };
         let text = toml::to_string(&metadata).unwrap();
-        let newer = ["exif", "alpha", "left_out"];
+        let newer = ["exif", "alpha", "left_out", "network"];
         let is_old = |line: &&str| !newer.iter().any(|name| line.starts_with(&format!("{name} = ")));
         let old: Vec<&str> = text.lines().filter(is_old).collect();
         assert_eq!(old.len(), text.lines().count() - newer.len());

@@ -4,7 +4,7 @@ use super::history::Entry;
 use crate::data::tensor_file::Access;
 use crate::device::PixelFormat;
 use crate::network::import::KERAS_PIXELS;
-use crate::network::{ModelConfig, Network, Trainable};
+use crate::network::{ModelConfig, Network, Trainable, resnet50};
 use crate::ops::pool::Pooling;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,9 @@ pub struct RunConfig {
     /// The preset that the other settings started from, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub experiment: Option<Experiment>,
+    /// What is trained. ResNet-50 in runs from before there was a choice.
+    #[serde(with = "as_typed", default = "resnet_50")]
+    pub network: Network,
     /// The tensor file; without one the run draws its own posters into its folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
@@ -82,6 +85,10 @@ pub struct RunConfig {
     pub history: Vec<Entry>,
 }
 
+fn resnet_50() -> Network {
+    resnet50::NETWORK
+}
+
 /// Ten minutes: what a kill may cost, against about a second of writing.
 fn default_save_every() -> f64 {
     10.0
@@ -94,6 +101,7 @@ impl Default for RunConfig {
     fn default() -> Self {
         RunConfig {
             experiment: None,
+            network: resnet50::NETWORK,
             data: None,
             weights: None,
             device: DeviceChoice::Auto,
@@ -144,8 +152,8 @@ impl RunConfig {
     }
 
     /// The network for so many genres.
-    pub fn model(&self, network: Network, genres: usize) -> ModelConfig {
-        let RunConfig { image_size, pooling, trainable, momentum, zero_init_residual, .. } = *self;
+    pub fn model(&self, genres: usize) -> ModelConfig {
+        let RunConfig { network, image_size, pooling, trainable, momentum, zero_init_residual, .. } = *self;
         ModelConfig { network, image_size, genres, pooling, trainable, momentum, zero_init_residual }
     }
 
@@ -257,7 +265,7 @@ impl ClassWeights {
 pub enum Pixels {
     /// RGB, 0 to 255, as the paper trained
     Raw,
-    /// BGR minus the ImageNet mean, as Keras's ResNet-50 weights expect
+    /// BGR minus the ImageNet mean, as Keras's ResNet weights expect
     Imagenet,
     /// RGB, 0 to 1
     Unit,
@@ -283,7 +291,7 @@ impl Pixels {
     }
 }
 
-/// `all`, or `last:N` counted over Keras's 176 base layers.
+/// `all`, or `last:N` counted over the base's layers.
 impl fmt::Display for Trainable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -300,8 +308,8 @@ impl FromStr for Trainable {
         let last = text.strip_prefix("last:").and_then(|layers| layers.parse().ok());
         match (text, last) {
             ("all", _) => Ok(Trainable::All),
-            (_, Some(layers)) if layers <= 176 => Ok(Trainable::Last(layers)),
-            _ => Err(format!("`{text}` is neither `all` nor `last:N` with N up to 176, the base's layers")),
+            (_, Some(layers)) => Ok(Trainable::Last(layers)),
+            _ => Err(format!("`{text}` is neither `all` nor `last:N`, as in last:40")),
         }
     }
 }
@@ -350,15 +358,20 @@ mod as_typed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::resnet50_v1_5;
 
     #[test]
     fn every_setting_survives_toml() {
         let mut config = RunConfig::preset(Experiment::ResnetTl);
         config.data = Some("posters.safetensors".into());
         config.weights = Some("imagenet.h5".into());
+        config.network = resnet50_v1_5::NETWORK;
         (config.max_steps, config.learning_rate, config.seed) = (Some(7), 0.1 + 0.2, u64::MAX >> 1);
         let text = config.to_toml().unwrap();
         assert_eq!(toml::from_str::<RunConfig>(&text).unwrap(), config, "{text}");
+        assert!(text.contains("network = \"resnet50-v1.5\"\n"), "{text}");
+        let error = toml::from_str::<RunConfig>(&text.replace("v1.5", "v2")).unwrap_err().to_string();
+        assert!(error.contains("no network `resnet50-v2`; there are resnet50, resnet50-v1.5"), "{error}");
     }
 
     #[test]
@@ -371,7 +384,8 @@ mod tests {
     #[test]
     fn runs_from_before_there_was_a_choice_did_what_they_did() {
         let text = RunConfig::default().to_toml().unwrap();
-        let newer = ["warmup_epochs", "zero_init_residual", "save_every", "on_bad_numbers", "check_numerics", "io"];
+        let newer =
+            ["network", "warmup_epochs", "zero_init_residual", "save_every", "on_bad_numbers", "check_numerics", "io"];
         let is_old = |line: &&str| !newer.iter().any(|name| line.starts_with(&format!("{name} = ")));
         let old: Vec<&str> = text.lines().filter(is_old).collect();
         assert_eq!(old.len(), text.lines().count() - newer.len());
@@ -417,10 +431,10 @@ mod tests {
 
     #[test]
     fn trainable_reads_what_it_prints_and_nothing_else() {
-        for text in ["all", "last:0", "last:40", "last:176"] {
+        for text in ["all", "last:0", "last:40", "last:1000"] {
             assert_eq!(text.parse::<Trainable>().unwrap().to_string(), text);
         }
-        for text in ["", "last", "last:", "last:-1", "last:177", "some"] {
+        for text in ["", "last", "last:", "last:-1", "last:1.5", "some"] {
             assert!(text.parse::<Trainable>().is_err(), "{text}");
         }
     }

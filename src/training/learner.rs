@@ -1,13 +1,13 @@
 //! A model and its optimiser: one training step, and the way into a checkpoint and back.
 
-use super::checkpoint::{self, Checkpoint, Metadata, NamedShape, first_moment, second_moment};
+use super::checkpoint::{self, Checkpoint, Metadata, first_moment, second_moment};
 use super::{TrainingError, numerics};
 use crate::checks::NonFinite;
 use crate::device::adam::OUTCOME;
 use crate::device::{Device, DeviceError, PixelFormat, Real};
 use crate::files::Disk;
 use crate::model::{Batch, Model, Outcome};
-use crate::network::{ModelConfig, NamedTensor, Network, Place};
+use crate::network::{ModelConfig, NamedShape, NamedTensor, Place};
 use crate::optim::Adam;
 use crate::parameters::{Arena, Span};
 use std::collections::{BTreeMap, VecDeque};
@@ -205,9 +205,9 @@ fn upload<D: Device>(device: &D, arena: &mut Arena<D>, span: Span, values: &[f32
 ///
 /// # Errors
 /// The checkpoint's, if it is of another model, and the device's.
-pub fn load<D: Device>(device: Rc<D>, checkpoint: &Checkpoint, network: Network) -> Result<Model<D>, TrainingError> {
+pub fn load<D: Device>(device: Rc<D>, checkpoint: &Checkpoint) -> Result<Model<D>, TrainingError> {
     let Metadata { config, genres, .. } = checkpoint.metadata();
-    let mut model = Model::new(device, config.model(network, genres.len()), config.seed)?;
+    let mut model = Model::new(device, config.model(genres.len()), config.seed)?;
     let tensors = model.architecture().tensors.clone();
     let shapes: Vec<NamedShape> = tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
     checkpoint.check(&shapes)?;
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
     use crate::device::cpu::Cpu;
     use crate::device::{Memory, Placement};
-    use crate::network::{Trainable, resnet50};
+    use crate::network::{Network, Trainable, resnet50};
     use crate::ops::pool::Pooling;
     use crate::training::config::{Pixels, RunConfig};
 
@@ -247,8 +247,8 @@ mod tests {
     #[test]
     fn a_checkpoint_takes_about_as_many_bytes_as_is_said() {
         let network = Network { head: &[3000], ..resnet50::MINIATURE };
-        let config = RunConfig { image_size: 16, trainable: Trainable::Last(20), ..RunConfig::default() };
-        let learner = Learner::new(Rc::new(Cpu::new()), config.model(network, 2), 5).unwrap();
+        let config = RunConfig { network, image_size: 16, trainable: Trainable::Last(20), ..RunConfig::default() };
+        let learner = Learner::new(Rc::new(Cpu::new()), config.model(2), 5).unwrap();
         let metadata = Metadata {
             genres: vec!["Drama".into(), "Other".into()],
             thresholds: vec![0.5; 2],
@@ -275,8 +275,8 @@ mod tests {
     /// The batch stays on the device from step to step, and is another where it does not fit.
     #[test]
     fn each_step_sees_the_batch_it_was_given() {
-        let config = RunConfig { image_size: 16, pooling: Pooling::Max, ..RunConfig::default() };
-        let config = config.model(resnet50::MINIATURE, 2);
+        let network = resnet50::MINIATURE;
+        let config = RunConfig { network, image_size: 16, pooling: Pooling::Max, ..RunConfig::default() }.model(2);
         let mut learner = Learner::new(Rc::new(Cpu::new()), config.clone(), 5).unwrap();
         let mut model = Model::new(Rc::new(Cpu::new()), config, 5).unwrap();
         let device = Rc::clone(model.device());

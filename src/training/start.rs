@@ -5,8 +5,8 @@ use super::checkpoint::{Checkpoint, CheckpointError};
 use super::config::RunConfig;
 use crate::device::{Device, DeviceError};
 use crate::model::Model;
-use crate::network::import::{self, Source, Tensors, WeightTensor, Weights};
-use crate::network::{Architecture, Network};
+use crate::network::Architecture;
+use crate::network::import::{self, Source, Tensors, Wanted, WeightTensor, Weights};
 use std::path::Path;
 
 /// Reads the weights in `path` for a new run on these `genres`.
@@ -16,11 +16,11 @@ use std::path::Path;
 ///
 /// # Errors
 /// [`TrainingError::Checkpoint`] for a checkpoint, [`TrainingError::Weights`] for other files.
-pub fn read(path: &Path, config: &RunConfig, network: Network, genres: &[String]) -> Result<Weights, TrainingError> {
-    let tensors = Architecture::new(&config.model(network, genres.len()))?.tensors;
-    let expected: Vec<_> = tensors.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect();
+pub fn read(path: &Path, config: &RunConfig, genres: &[String]) -> Result<Weights, TrainingError> {
+    let architecture = Architecture::new(&config.model(genres.len())).map_err(DeviceError::from)?;
+    let wanted = Wanted::by(&architecture);
     match Checkpoint::open(path) {
-        Ok(checkpoint) => from_checkpoint(&checkpoint, config, &expected, genres),
+        Ok(checkpoint) => from_checkpoint(&checkpoint, config, &wanted, genres),
         // None of ours: what it is the importer finds out, and says so if it is none of its kinds either.
         Err(
             CheckpointError::Open { .. }
@@ -28,7 +28,7 @@ pub fn read(path: &Path, config: &RunConfig, network: Network, genres: &[String]
             | CheckpointError::NotSafetensors { .. }
             | CheckpointError::Truncated { .. }
             | CheckpointError::Pickle { .. },
-        ) => Ok(import::read(path, &expected, &config.pixels.format())?),
+        ) => Ok(import::read(path, &wanted, &config.pixels.format())?),
         Err(error) => Err(error.into()),
     }
 }
@@ -50,14 +50,15 @@ pub fn copy<D: Device>(weights: &Weights, model: &mut Model<D>) -> Result<(), De
 fn from_checkpoint(
     checkpoint: &Checkpoint,
     config: &RunConfig,
-    expected: &[(String, Vec<usize>)],
+    wanted: &Wanted,
     genres: &[String],
 ) -> Result<Weights, TrainingError> {
-    let held = checkpoint.tensors().iter().map(|(name, _)| name.as_str());
-    import::refuse_another_network(checkpoint.path(), held, expected)?;
+    checkpoint.check_network(wanted.network)?;
+    import::refuse_surplus(checkpoint.path(), wanted, checkpoint.tensors())?;
     let metadata = checkpoint.metadata();
     let has_same_genres = metadata.genres == genres;
-    let taken: Vec<_> = expected.iter().filter(|(name, _)| has_same_genres || import::in_base(name)).cloned().collect();
+    let head = if has_same_genres { &wanted.head[..] } else { &[] };
+    let taken = [&wanted.base, head].concat();
     checkpoint.check(&taken)?;
     let mut tensors = Tensors::new();
     for (name, shape) in taken {

@@ -19,7 +19,6 @@ use crate::data::tensor_file::TensorFile;
 use crate::device::Device;
 use crate::metrics::Scores;
 use crate::model::Model;
-use crate::network::Network;
 use crate::optim::Warmup;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -109,17 +108,12 @@ impl<D: Device> Trainer<D> {
     ///
     /// # Errors
     /// [`LoaderError::BatchTooLarge`], [`TrainingError::EmptySplit`], [`TrainingError::ImageSize`], or the device's.
-    pub fn new(
-        device: Rc<D>,
-        config: RunConfig,
-        network: Network,
-        file: Arc<TensorFile>,
-    ) -> Result<Self, TrainingError> {
+    pub fn new(device: Rc<D>, config: RunConfig, file: Arc<TensorFile>) -> Result<Self, TrainingError> {
         check(&config, &file)?;
         let (train, validation) = (file.indices(Split::Train), file.indices(Split::Validation));
         let counts = file.class_counts(&train);
         let class_weights = config.class_weights.weights(&counts, train.len());
-        let learner = Learner::new(device, config.model(network, file.genres().len()), config.seed)?;
+        let learner = Learner::new(device, config.model(file.genres().len()), config.seed)?;
         let (train, validation) = (train.into(), validation.into());
         Ok(Trainer {
             config,
@@ -145,7 +139,6 @@ impl<D: Device> Trainer<D> {
     pub fn resume(
         device: Rc<D>,
         config: RunConfig,
-        network: Network,
         file: Arc<TensorFile>,
         checkpoint: &Checkpoint,
     ) -> Result<Self, TrainingError> {
@@ -154,7 +147,8 @@ impl<D: Device> Trainer<D> {
             let (posters, checkpoint) = (file.path().into(), checkpoint.path().into());
             return Err(TrainingError::OtherPosters { posters, checkpoint });
         }
-        let mut trainer = Trainer::new(device, config, network, file)?;
+        checkpoint.check_network(config.network)?;
+        let mut trainer = Trainer::new(device, config, file)?;
         trainer.learner.restore(checkpoint)?;
         trainer.progress = metadata.progress;
         Ok(trainer)

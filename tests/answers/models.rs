@@ -7,7 +7,6 @@ use onesheet::data::tensor_file::{Description, TensorFile, TensorFileWriter};
 use onesheet::device::Placement;
 use onesheet::device::cpu::Cpu;
 use onesheet::model::{Model, Posters};
-use onesheet::network::resnet50;
 use onesheet::ops::pool::Pooling;
 use onesheet::training::checkpoint::{Checkpoint, Metadata, Progress};
 use onesheet::training::config::{Pixels, RunConfig};
@@ -137,7 +136,7 @@ fn nearest(probabilities: &[f32], genre: usize, wanted: f32) -> f32 {
 
 /// A network of random weights whose last layer is scaled so that the logits of drawn posters have the mean 0 and the deviation 2.
 fn learner(metadata: &Metadata, seed: u64) -> Learner<Cpu> {
-    let config = metadata.config.model(resnet50::NETWORK, GENRES.len());
+    let config = metadata.config.model(GENRES.len());
     let mut learner = Learner::new(Rc::new(Cpu::new()), config, seed).unwrap();
     let pixels: Vec<u8> = (0..24).flat_map(|index| synthetic::draw(9, index, SIDE).0).collect();
     let placements = [Placement::default(); 24];
@@ -194,7 +193,7 @@ pub struct Loaded {
 impl Loaded {
     fn open(path: &Path) -> Loaded {
         let checkpoint = Checkpoint::open(path).unwrap();
-        let model = learner::load(Rc::new(Cpu::new()), &checkpoint, resnet50::NETWORK).unwrap();
+        let model = learner::load(Rc::new(Cpu::new()), &checkpoint).unwrap();
         Loaded { metadata: checkpoint.metadata().clone(), model }
     }
 }

@@ -2,6 +2,7 @@
 //! checkpoint at all.
 
 use super::*;
+use onesheet::network::Trainable;
 
 /// The saved checkpoint with one value of a tensor replaced, and with the digest that belongs to it.
 fn crafted(tensor: &str, index: usize, value: f32) -> Vec<u8> {
@@ -71,10 +72,12 @@ fn with_settings(change: impl FnOnce(&mut Metadata)) -> Result<Checkpoint, Check
 #[test]
 fn settings_that_no_run_has_are_refused_by_name() {
     type Change = fn(&mut Metadata);
-    let cases: [(&str, Change); 29] = [
+    let cases: [(&str, Change); 31] = [
         ("image_size", |m| m.config.image_size = 4_000_000_000),
         ("image_size", |m| m.config.image_size = 30_000),
         ("image_size", |m| m.config.image_size = 0),
+        ("trainable", |m| m.config.trainable = Trainable::Last(177)),
+        ("trainable", |m| m.config.trainable = Trainable::Last(usize::MAX >> 1)),
         ("batch", |m| m.config.batch = 0),
         ("learning_rate", |m| m.config.learning_rate = 0.0),
         ("learning_rate", |m| m.config.learning_rate = f64::NAN),

@@ -3,7 +3,8 @@
 mod hostile;
 
 use onesheet::files::{Disk, Files, SaveError};
-use onesheet::training::checkpoint::{self, Checkpoint, CheckpointError, Metadata, NamedShape, Progress};
+use onesheet::network::NamedShape;
+use onesheet::training::checkpoint::{self, Checkpoint, CheckpointError, Metadata, Progress};
 use onesheet::training::config::{Experiment, RunConfig};
 use proptest::prelude::*;
 use std::cell::Cell;

@@ -1,12 +1,15 @@
 //! Channel counts that the tensor cores' tiles take whole, around the tiles' edges; the shared cases have mostly odd ones.
 
 use super::conv::{Conv, FUSED, Fusions, PLAIN};
+use super::network;
 use super::{Array, Case, Output, agree, compare, cuda, grid, grid_norm, narrow, sum_tolerance};
 use onesheet::device::cuda::Precision;
 use onesheet::device::cuda::scratch::TICKETS;
 use onesheet::device::{
     Activation, ConvKernels, ConvShape, Device, InputTransform, Memory, OutputGradient, ReduceEpilogue,
 };
+use onesheet::network::NETWORKS;
+use std::collections::BTreeSet;
 
 fn check(input: [usize; 4], k: usize, filter: usize, stride: usize, pad: usize, seed: u64) {
     let shape = ConvShape::new(input, k, [filter, filter], stride, pad).unwrap();
@@ -14,13 +17,20 @@ fn check(input: [usize; 4], k: usize, filter: usize, stride: usize, pad: usize, 
     agree(&Conv { shape, fusions: FUSED, seed: seed + 20 });
 }
 
-/// Maps 38, 19, 10 and 5 wide, one less and one more, all extents unequal.
+/// The windows and strides of every network over its maps of few pixels, one less and one more, all extents unequal.
 #[test]
 fn the_networks_widths() {
-    for (seed, side) in [4, 5, 6, 9, 10, 11, 18, 19, 20].into_iter().enumerate() {
-        check([2, side, side + 1, 24], 40, 1, 1, 0, 50 * seed as u64);
-        check([1, side + 1, side, 16], 24, 3, 1, 1, 50 * seed as u64 + 7);
-        check([2, side, side + 2, 32], 16, 1, 2, 0, 50 * seed as u64 + 11);
+    let shapes = NETWORKS.into_iter().flat_map(|network| network::layers::layers(network, 1, 150));
+    let few = shapes.map(|layer| layer.shape).filter(|shape| shape.h <= 19);
+    let distinct: BTreeSet<_> = few.map(|shape| (shape.h, shape.r, shape.stride, shape.pad)).collect();
+    assert!(distinct.contains(&(5, 3, 1, 1)) && distinct.contains(&(19, 3, 2, 1)), "{distinct:?}");
+    for (seed, (side, window, stride, pad)) in distinct.into_iter().enumerate() {
+        for (side, seed) in
+            [(side - 1, 0), (side, 17), (side + 1, 34)].map(|(side, more)| (side, 50 * seed as u64 + more))
+        {
+            let (n, c, k) = if window == 1 { (2, 24, 40) } else { (1, 16, 24) };
+            check([n, side, side + 1, c], k, window, stride, pad, seed);
+        }
     }
 }
 

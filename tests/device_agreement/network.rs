@@ -1,48 +1,40 @@
-//! The convolutions of the network itself, all 53, at 150×150.
+//! Every convolution of every network at 150×150, with what is fused to it there.
+
+#[path = "../../benches/layers/mod.rs"]
+pub mod layers;
 
 use super::agree;
-use super::conv::{Conv, FUSED, Fusions, PLAIN};
-use onesheet::device::ConvShape;
-
-/// Every convolution of ResNet-50 over one image, in order: those that read a finished activation, and those that read one
-/// behind a batch norm.
-fn convolutions() -> Vec<(ConvShape, bool)> {
-    let conv =
-        |side, c, k, filter, stride, pad| ConvShape::new([1, side, side, c], k, [filter, filter], stride, pad).unwrap();
-    let mut all = vec![(conv(150, 3, 64, 7, 2, 3), false)];
-    let (mut side, mut c) = (38, 64);
-    for (stage, blocks) in [3, 4, 6, 3].into_iter().enumerate() {
-        let width = 64 << stage;
-        for block in 0..blocks {
-            let stride = if stage > 0 && block == 0 { 2 } else { 1 };
-            let inner = conv(side, c, width, 1, stride, 0);
-            all.push((inner, false));
-            all.push((conv(inner.p, width, width, 3, 1, 1), true));
-            all.push((conv(inner.p, width, 4 * width, 1, 1, 0), true));
-            if block == 0 {
-                all.push((conv(side, c, 4 * width, 1, stride, 0), false));
-            }
-            (side, c) = (inner.p, 4 * width);
-        }
-    }
-    all
-}
+use super::conv::{Conv, Fusions};
+use layers::{Layer, layers};
+use onesheet::network::{NETWORKS, resnet50, resnet50_v1_5};
+use std::collections::HashSet;
 
 #[test]
 fn the_networks_shapes_are_right() {
-    let all = convolutions();
-    assert_eq!(all.len(), 53);
-    assert_eq!(all.iter().map(|(shape, _)| shape.weights_len()).sum::<usize>(), 23_454_912);
-    assert_eq!(all[52].0.output_len(), 5 * 5 * 2048);
+    for (network, strided) in [(resnet50::NETWORK, 1), (resnet50_v1_5::NETWORK, 3)] {
+        let all = layers(network, 1, 150);
+        let total = |of: fn(&Layer) -> usize| all.iter().map(|layer| layer.count * of(layer)).sum::<usize>();
+        assert_eq!((total(|_| 1), total(|layer| layer.shape.weights_len())), (53, 23_454_912), "{network}");
+        // Behind the junctions there are no batch norms owed.
+        assert_eq!(total(|layer| usize::from(layer.normed)), 2 * 16, "{network}");
+        // The input of a block is read twice.
+        assert_eq!(total(|layer| usize::from(layer.accumulates)), 16, "{network}");
+        let named =
+            |name: &str| all.iter().find(|layer| layer.name == name).unwrap_or_else(|| panic!("no {name}")).shape;
+        assert_eq!(named("conv1_conv").output_len(), 75 * 75 * 64);
+        assert_eq!(named("conv5_block1_0_conv").output_len(), 5 * 5 * 2048);
+        let place = named(&format!("conv5_block1_{}_conv", if strided == 1 { 1 } else { 2 }));
+        assert_eq!((place.r, place.stride, place.p), (strided, 2, 5), "{network}");
+    }
 }
 
-/// Each distinct shape with the fusions that the network gives it.
+/// Each distinct shape with the fusions that the networks give it.
 fn check(part: usize) {
-    let mut seen = std::collections::HashSet::new();
-    for (index, (shape, normed)) in convolutions().into_iter().enumerate() {
-        if seen.insert((shape, normed)) && seen.len() % 2 == part {
-            let fusions = if normed { FUSED } else { Fusions { owed: true, ends: true, ..PLAIN } };
-            agree(&Conv { shape, fusions, seed: 100 * index as u64 });
+    let mut seen = HashSet::new();
+    for Layer { shape, normed, accumulates, .. } in NETWORKS.into_iter().flat_map(|network| layers(network, 1, 150)) {
+        if seen.insert((shape, normed, accumulates)) && seen.len() % 2 == part {
+            let fusions = Fusions { norm: normed, ends: true, owed: true, accumulate: accumulates };
+            agree(&Conv { shape, fusions, seed: 100 * seen.len() as u64 });
         }
     }
 }

@@ -7,7 +7,6 @@ use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Placement, cuda};
 use onesheet::model::{Model, Posters};
-use onesheet::network::resnet50;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::{Pixels, RunConfig};
 use onesheet::training::evaluation::Answers;
@@ -38,7 +37,7 @@ fn place_with_models() -> Place {
 }
 
 fn model(path: &Path) -> Model<Cpu> {
-    learner::load(Rc::new(Cpu::new()), &Checkpoint::open(path).unwrap(), resnet50::NETWORK).unwrap()
+    learner::load(Rc::new(Cpu::new()), &Checkpoint::open(path).unwrap()).unwrap()
 }
 
 const EVALUATE: &str = "evaluate --run run --device cpu --json --quiet";

@@ -3,7 +3,7 @@
 use crate::train::steps;
 use crate::{Place, SIDE, Told, settings, write_model};
 use onesheet::data::synthetic;
-use onesheet::network::Trainable;
+use onesheet::network::{Trainable, resnet50_v1_5};
 use onesheet::ops::pool::Pooling;
 use onesheet::training::config::{ClassWeights, DeviceChoice, Experiment, Pixels, RunConfig};
 use std::fs;
@@ -24,7 +24,7 @@ struct Row {
     changes_loss: bool,
 }
 
-const ROWS: [Row; 15] = [
+const ROWS: [Row; 16] = [
     Row { words: "--seed 9", change: |config| config.seed = 9, rate: 2.5e37, changes_loss: true },
     Row { words: "--batch 8", change: |config| config.batch = 8, rate: 5e37, changes_loss: true },
     Row { words: "--lr 3e38", change: |config| config.learning_rate = 3e38, rate: 7.5e37, changes_loss: false },
@@ -73,6 +73,12 @@ const ROWS: [Row; 15] = [
             config.zero_init_residual = false;
         },
         rate: 1e38,
+        changes_loss: true,
+    },
+    Row {
+        words: "--network resnet50-v1.5",
+        change: |config| config.network = resnet50_v1_5::NETWORK,
+        rate: 2.5e37,
         changes_loss: true,
     },
     Row { words: "--momentum 0.5", change: |config| config.momentum = 0.5, rate: 2.5e37, changes_loss: false },

@@ -14,7 +14,6 @@ mod train;
 
 use onesheet::data::synthetic;
 use onesheet::device::cpu::Cpu;
-use onesheet::network::resnet50;
 use onesheet::training::checkpoint::{Metadata, Progress};
 use onesheet::training::config::RunConfig;
 use onesheet::training::learner::{Keep, Learner};
@@ -112,7 +111,7 @@ fn write_model(path: &Path, seed: u64, config: RunConfig) {
         progress: Progress::default(),
         config,
     };
-    let model = metadata.config.model(resnet50::NETWORK, 7);
+    let model = metadata.config.model(7);
     Learner::new(Rc::new(Cpu::new()), model, seed).unwrap().save(path, &metadata, Keep::Weights).unwrap();
 }
 

@@ -14,7 +14,9 @@ use std::fs;
 const BEGIN: &str = "train --data posters.safetensors --run run --batch 4 --epochs 2 --max-steps 1 --trainable last:60";
 const CHANGED: &str = "train --resume run --data moved.safetensors --device cpu --precision f32 --lr 0.0005 --epochs 3 \
     --max-steps 3 --save-every 0 --on-bad-numbers skip --check-numerics --io read";
-const SHORTER: &str = "train --resume run --epochs 1 --max-steps none --save-every 8 --json --quiet";
+const SHORTER: &str = "train --resume run --network resnet50 --epochs 1 --max-steps none --save-every 8 \
+    --json --quiet";
+const OTHER: &str = "train --resume run --network resnet50-v1.5";
 const DIVERGING: &str = "train --resume run --epochs 2 --lr 1e38";
 const STOPPING: &str = "train --resume run --epochs 2 --lr 1e38 --on-bad-numbers stop --check-numerics=false";
 const SIMULATED: &str = "train --resume run --device sim --precision tf32 --epochs 1";
@@ -22,7 +24,7 @@ const MAPPED: &str = "train --resume run --device cpu --precision auto --epochs 
 const READ: &str = "train --resume run --device cpu --precision auto --epochs 1000";
 
 /// Every command line of this file.
-pub const LINES: [&str; 8] = [BEGIN, CHANGED, SHORTER, DIVERGING, STOPPING, SIMULATED, MAPPED, READ];
+pub const LINES: [&str; 9] = [BEGIN, CHANGED, SHORTER, OTHER, DIVERGING, STOPPING, SIMULATED, MAPPED, READ];
 
 /// One run that is stopped, and taken up again with other settings each time: each command says what it changes, and all else is
 /// as it was.
@@ -64,6 +66,9 @@ fn a_run_goes_on_as_the_flags_beside_resume_say() {
     assert_eq!(saved().progress.total_steps, 3);
     assert!(step_checkpoint(&run, 2).is_file(), "saved at each step");
 
+    let told = place.run_to(2, OTHER);
+    let refusal = "error: the run trains ResNet-50, and cannot go on as ResNet-50 v1.5; leave out --network, or start a new run\n";
+    assert_eq!(told.stderr, refusal);
     let told = place.run_to(0, SHORTER);
     (config.epochs, config.max_steps, config.save_every) = (1, None, 8.0);
     assert_eq!((settings(&run).0, saved().config), (config.clone(), config.clone()));

@@ -35,13 +35,15 @@ const SIMULATED: &str =
 const LONG: &str = "train --data posters.safetensors --batch 4 --device cpu --epochs 1000";
 
 /// Flags that the layer table shows: the output of its first convolution, its last pooling, and its trainable parameters.
-const SUMMARIES: [(&str, &str, &str, &str); 6] = [
+const SUMMARIES: [(&str, &str, &str, &str); 8] = [
     ("train --summary", "75 x 75 x 64", "avg_pool", "25,764,871"),
     ("train --summary --image-size 64", "32 x 32 x 64", "avg_pool", "25,764,871"),
     ("train --summary --data posters.safetensors", "17 x 17 x 64", "avg_pool", "25,764,871"),
     ("train --summary --pooling max", "75 x 75 x 64", "max_pool", "25,764,871"),
     ("train --summary --trainable last:40", "75 x 75 x 64", "avg_pool", "18,062,087"),
     ("train --summary --experiment resnet-tl", "75 x 75 x 64", "max_pool", "18,062,087"),
+    ("train --summary --network resnet50-v1.5", "75 x 75 x 64", "avg_pool", "25,738,311"),
+    ("train --summary --network resnet50-v1.5 --trainable last:40", "75 x 75 x 64", "avg_pool", "18,049,543"),
 ];
 
 #[test]
@@ -53,7 +55,7 @@ fn every_flag_of_train_is_typed_here() {
 /// The steps that the library takes with the settings `config`, in the run folder `run`.
 fn steps_by_the_library(config: &RunConfig, run: &Path) -> Vec<StepRow> {
     let file = Arc::new(TensorFile::open(config.data.as_ref().unwrap()).unwrap());
-    let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), resnet50::NETWORK, file).unwrap();
+    let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), file).unwrap();
     if let Some(weights) = &config.weights {
         let weights = Checkpoint::open(weights).unwrap();
         for tensor in trainer.model().architecture().tensors.clone() {
@@ -87,6 +89,7 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
     write_model(&place.at("start.safetensors"), 77, RunConfig { image_size: SIDE, ..RunConfig::default() });
     let config = RunConfig {
         experiment: None,
+        network: resnet50::NETWORK,
         data: Some(place.at("posters.safetensors")),
         weights: Some(place.at("start.safetensors")),
         device: DeviceChoice::Cpu,

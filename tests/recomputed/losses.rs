@@ -7,7 +7,6 @@ use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Placement;
 use onesheet::device::cpu::Cpu;
 use onesheet::model::{self, Model};
-use onesheet::network::resnet50;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::RunConfig;
 use onesheet::training::learner::load;
@@ -31,7 +30,7 @@ fn cross_entropy(probabilities: &[f32], labels: &[u8], class_weights: &[f32]) ->
 fn run(config: &RunConfig, path: &Path) {
     let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
     let mut folder = RunFolder::create(path, config).unwrap();
-    let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), resnet50::MINIATURE, file).unwrap();
+    let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), file).unwrap();
     trainer.run(&mut folder, &AtomicBool::new(false), &mut |_| {}).unwrap();
 }
 
@@ -88,7 +87,7 @@ fn the_scores_of_an_epoch_are_those_of_the_saved_weights_on_the_validation_poste
     let mut told_apart = 0;
     for checkpoint in [best_checkpoint(&path), last_checkpoint(&path)] {
         let saved = Checkpoint::open(&checkpoint).unwrap();
-        let model = load(Rc::new(Cpu::new()), &saved, resnet50::MINIATURE).unwrap();
+        let model = load(Rc::new(Cpu::new()), &saved).unwrap();
         let row = &epochs[saved.metadata().progress.epoch as usize - 1];
         let loss = |split: Split, weights: &[f32]| {
             let some = posters.of(split);

@@ -32,7 +32,16 @@ use tempfile::TempDir;
 /// 11 validation posters are two batches and a short one.
 fn base(posters: &Posters) -> RunConfig {
     let data = Some(posters.path.clone());
-    RunConfig { data, batch: 4, epochs: 4, image_size: SIDE, momentum: 0.9, seed: 3, ..RunConfig::default() }
+    RunConfig {
+        network: resnet50::MINIATURE,
+        data,
+        batch: 4,
+        epochs: 4,
+        image_size: SIDE,
+        momentum: 0.9,
+        seed: 3,
+        ..RunConfig::default()
+    }
 }
 
 /// A change to the settings, and whether a run's numbers must show it.
@@ -111,7 +120,7 @@ fn check(name: &str, config: &RunConfig, posters: &Posters, folder: &Path) -> Ex
     let path = folder.join(name);
     let file = Arc::new(TensorFile::open_for(&posters.path, config.io).unwrap());
     let mut run = RunFolder::create(&path, config).unwrap();
-    let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), resnet50::MINIATURE, file).unwrap();
+    let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), file).unwrap();
     assert_eq!(trainer.class_weights(), by_hand::class_weights(config, posters), "{name}");
     let (mut steps, mut epochs, mut improved, mut told) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let began = Instant::now();

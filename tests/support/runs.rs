@@ -5,7 +5,7 @@
 use onesheet::data::synthetic;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::cpu::Cpu;
-use onesheet::network::{Network, resnet50};
+use onesheet::network::resnet50;
 use onesheet::training::TrainingError;
 use onesheet::training::config::RunConfig;
 use onesheet::training::run_folder::{EpochRow, Resumed, RunFolder, StepRow, best_checkpoint, last_checkpoint};
@@ -25,6 +25,7 @@ pub fn posters(folder: &Path) -> PathBuf {
 
 pub fn config(posters: &Path) -> RunConfig {
     RunConfig {
+        network: resnet50::MINIATURE,
         data: Some(posters.into()),
         batch: 8,
         epochs: 2,
@@ -36,9 +37,9 @@ pub fn config(posters: &Path) -> RunConfig {
     }
 }
 
-pub fn trainer(config: &RunConfig, network: Network) -> Result<Trainer<Cpu>, TrainingError> {
+pub fn trainer(config: &RunConfig) -> Result<Trainer<Cpu>, TrainingError> {
     let file = TensorFile::open(config.data.as_deref().unwrap()).unwrap();
-    Trainer::new(Rc::new(Cpu::new()), config.clone(), network, Arc::new(file))
+    Trainer::new(Rc::new(Cpu::new()), config.clone(), Arc::new(file))
 }
 
 /// The run in `path` taken up again with `config`.
@@ -46,7 +47,7 @@ pub fn resumed(config: &RunConfig, path: &Path) -> Result<(Trainer<Cpu>, RunFold
     let Resumed { mut folder, checkpoint, .. } = RunFolder::resume(path)?;
     let checkpoint = checkpoint.expect("a run that has saved");
     let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
-    let trainer = Trainer::resume(Rc::new(Cpu::new()), config.clone(), resnet50::MINIATURE, file, &checkpoint)?;
+    let trainer = Trainer::resume(Rc::new(Cpu::new()), config.clone(), file, &checkpoint)?;
     folder.cut_back(&checkpoint.metadata().progress)?;
     Ok((trainer, folder))
 }
@@ -54,7 +55,7 @@ pub fn resumed(config: &RunConfig, path: &Path) -> Result<(Trainer<Cpu>, RunFold
 /// A run from beginning to end, or to its step limit.
 pub fn begin(config: &RunConfig, path: &Path) -> Ending {
     let mut folder = RunFolder::create(path, config).unwrap();
-    let mut trainer = trainer(config, resnet50::MINIATURE).unwrap();
+    let mut trainer = trainer(config).unwrap();
     trainer.run(&mut folder, &AtomicBool::new(false), &mut |_| {}).unwrap()
 }
 

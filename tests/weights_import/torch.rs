@@ -1,6 +1,7 @@
 //! PyTorch's names and layouts, and its stem adapted to the pixels of a run.
 
 use super::*;
+use onesheet::network::import::Tensors;
 
 /// The same network as PyTorch would save it: KCRS, no bias, a counter and another head beside.
 pub fn torch() -> Vec<(String, Vec<usize>, Vec<f32>)> {
@@ -38,7 +39,7 @@ fn torch_kernels_are_transposed_and_biases_are_zero() {
     wanted.push(("conv5_block1_0_bn/moving_variance".to_owned(), vec![K]));
     let weights = read(&path, &wanted).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(weights.source, Source::Torch);
-    assert!(weights.notes.iter().any(|note| note.contains("v1.5")), "{:?}", weights.notes);
+    assert!(weights.notes.iter().any(|note| note.contains("--network resnet50-v1.5")), "{:?}", weights.notes);
     let imported = &weights.tensors["conv3_block4_2_conv/kernel"].data;
     for k in 0..K {
         for rs in 0..R * S {
@@ -67,7 +68,7 @@ fn the_torch_stem_takes_the_pixels_of_the_run() {
     let rgb = |rs: usize, c: usize| ((rs * 89 + c * 151 + 17) % 256) as f64;
     for pixels in [Pixels::Imagenet, Pixels::Raw, Pixels::Unit] {
         let format = pixels.format();
-        let weights = import::read(&path, &expected(), &format).unwrap();
+        let weights = import::read(&path, &wanted(&expected()), &format).unwrap();
         let (kernel, bias) = (&weights.tensors["conv1_conv/kernel"].data, &weights.tensors["conv1_conv/bias"].data);
         for k in 0..K {
             let (mut by_torch, mut by_us) = (0.0, f64::from(bias[k]));
@@ -85,6 +86,29 @@ fn the_torch_stem_takes_the_pixels_of_the_run() {
         // Padding is the mean colour to half a grey level with Keras's pixels, and black with the others.
         let is_said = weights.notes.iter().any(|note| note.contains("padding"));
         assert_eq!(is_said, pixels != Pixels::Imagenet, "{pixels:?}: {:?}", weights.notes);
+    }
+}
+
+/// A stem without a bias has its batch norm move instead: what comes out of that is the same.
+#[test]
+fn the_torch_stem_without_a_bias_takes_the_pixels_as_well() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("torch.safetensors");
+    write(&path, &torch());
+    let without: Vec<NamedShape> = expected().into_iter().filter(|(name, _)| name != "conv1_conv/bias").collect();
+    for pixels in [Pixels::Imagenet, Pixels::Raw, Pixels::Unit] {
+        let read = |expected: &[NamedShape]| import::read(&path, &wanted(expected), &pixels.format()).unwrap().tensors;
+        let (with, without) = (read(&expected()), read(&without));
+        assert_eq!(without.len() + 1, with.len());
+        let values = |tensors: &Tensors, name: &str| tensors[name].data.clone();
+        let means = values(&without, "conv1_bn/moving_mean");
+        for (k, mean) in means.iter().enumerate() {
+            let expected = values(&with, "conv1_bn/moving_mean")[k] - values(&with, "conv1_conv/bias")[k];
+            assert!((mean - expected).abs() <= 1e-6 * expected.abs(), "{pixels:?}, filter {k}: {mean}, not {expected}");
+        }
+        for name in ["conv1_conv/kernel", "conv1_bn/gamma", "conv1_bn/beta", "conv1_bn/moving_variance"] {
+            assert_eq!(without[name], with[name], "{pixels:?}: {name}");
+        }
     }
 }
 

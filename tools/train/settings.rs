@@ -2,9 +2,10 @@
 
 use crate::exit::Usage;
 use clap::Args as ClapArgs;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use onesheet::data::tensor_file::{Access, TensorFile};
 use onesheet::files::quoted;
-use onesheet::network::Trainable;
+use onesheet::network::{NETWORKS, Network, Trainable};
 use onesheet::ops::pool::Pooling;
 use onesheet::training::config::{ClassWeights, DeviceChoice, Experiment, OnBadNumbers, Pixels, Precision, RunConfig};
 use onesheet::training::profiling::WARM_UP;
@@ -45,6 +46,9 @@ pub struct Args {
     /// Start from the settings of one of the paper's experiments; other flags override them
     #[arg(long, value_enum)]
     pub experiment: Option<Experiment>,
+    /// What to train [default: resnet50]
+    #[arg(long, value_name = "NAME", value_parser = networks())]
+    pub network: Option<Network>,
     /// ImageNet weights for the base: Keras's .h5, or safetensors of torchvision, timm or onesheet
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
@@ -86,7 +90,7 @@ pub struct Args {
     /// How the head sees the last feature map, avg or max [default: avg; max with --experiment]
     #[arg(long, value_name = "avg|max")]
     pub pooling: Option<Pooling>,
-    /// Which layers learn: all, or the last N of Keras's 176 base layers [default: all; last:40 with resnet-tl]
+    /// Which layers learn: all, or the last N of the base's, counted as --summary prints them [default: all; last:40 with resnet-tl]
     #[arg(long, value_name = "all|last:N")]
     pub trainable: Option<Trainable>,
     /// How much a genre's errors count [default: balanced]
@@ -129,6 +133,11 @@ pub struct Args {
     /// Print results only
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// The name of a network that can be chosen.
+fn networks() -> impl TypedValueParser<Value = Network> {
+    PossibleValuesParser::new(NETWORKS.map(|network| network.name)).try_map(|name| name.parse::<Network>())
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -191,6 +200,7 @@ impl Args {
         config.weights = self.weights.as_deref().map(whole);
         self.set_what_may_change(&mut config, 0);
         config.augment |= self.augment;
+        set(&mut config.network, self.network);
         set(&mut config.seed, self.seed);
         set(&mut config.batch, self.batch);
         set(&mut config.warmup_epochs, self.warmup_epochs);
@@ -202,6 +212,7 @@ impl Args {
         set(&mut config.pixels, self.pixels);
         set(&mut config.momentum, self.momentum);
         self.refuse_what_cannot_start()?;
+        config.check_network().map_err(|error| Usage(error.to_string()))?;
         Ok(config)
     }
 
@@ -238,6 +249,17 @@ impl Args {
         }
     }
 
+    /// A run goes on as the network that it began as.
+    pub fn refuse_another_network(&self, network: Network) -> Result<(), Usage> {
+        match self.network.filter(|asked| *asked != network) {
+            Some(asked) => Err(Usage(format!(
+                "the run trains {}, and cannot go on as {}; leave out --network, or start a new run",
+                network.title, asked.title
+            ))),
+            None => Ok(()),
+        }
+    }
+
     fn refuse_what_cannot_start(&self) -> Result<(), Usage> {
         let Some(experiment) = self.experiment.filter(|_| !self.summary) else { return Ok(()) };
         let name = experiment.name();
@@ -245,7 +267,7 @@ impl Args {
         if experiment.needs_weights() && self.weights.is_none() {
             return Err(Usage(format!(
                 "{name} starts from ImageNet weights: onesheet train --data {data} --experiment {name} --weights FILE, where \
-                 FILE is Keras's resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 or torchvision's ResNet-50 as safetensors"
+                 FILE is Keras's resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 or torchvision's resnet50 as safetensors"
             )));
         }
         if self.data.is_none() {
@@ -261,7 +283,7 @@ impl Args {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let what = match (self.experiment, &self.data) {
             (Some(experiment), _) => experiment.name(),
-            (None, Some(_)) => "resnet",
+            (None, Some(_)) => self.network.unwrap_or(RunConfig::default().network).name,
             (None, None) => "synthetic",
         };
         format!("{}-{what}", timestamp(seconds))

@@ -45,7 +45,7 @@ impl Kernels {
     pub(super) fn new(gpu: &Gpu, precision: Precision, watch: &mut dyn FnMut(Progress)) -> Result<Self, DeviceError> {
         gpu.compile(&[precision], watch)?;
         let loaded = |module| Ok((module, gpu.module(module, precision)?));
-        let modules = Module::ALL.into_iter().map(loaded).collect::<Result<_, _>>()?;
+        let modules = Module::ALL.into_iter().map(loaded).collect::<Result<_, DeviceError>>()?;
         Ok(Kernels { modules, plan: RefCell::default() })
     }
 }

@@ -1,9 +1,8 @@
 //! What can be wrong with a weights file, in words for the person who has it.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::surplus::shortened;
 use crate::files::quoted;
 use crate::formats::pickle_conversion;
 
@@ -59,34 +58,38 @@ pub enum ImportError {
     },
     /// Some tensors of the model are not in the file.
     #[error(
-        "{} lacks {count} of the model's {of} tensors: {}{}; {}",
-        path.display(), first.join(", "), if *count > first.len() { ", …" } else { "" }, what_there_is(there.as_deref())
+        "{} lacks {count} of the {of} tensors of {network}: {}{}; {seems}",
+        path.display(), first.join(", "), if *count > first.len() { ", …" } else { "" }
     )]
     Missing {
         /// The file.
         path: PathBuf,
+        /// The title of the network that is wanted.
+        network: &'static str,
         /// The first few, under the names the file would use.
         first: Vec<String>,
         /// How many are missing.
         count: usize,
         /// How many were looked for.
         of: usize,
-        /// A tensor that the file has, where it has none of the model's.
-        there: Option<String>,
+        /// What the file seems to hold instead.
+        seems: String,
     },
     /// All of the model's tensors are there and others of the network beside them, or of the same name in another size.
     #[error(
-        "{} holds another network's weights: it has {tensor}, which ResNet-50 does not have ({looks_like}); give the \
-         weights of a ResNet-50",
+        "{} holds another network's weights: it has {tensor}, which {network} does not have ({seems}); give the weights of a \
+         {network}",
         path.display()
     )]
     OtherNetwork {
         /// The file.
         path: PathBuf,
+        /// The title of the network that is wanted.
+        network: &'static str,
         /// The first tensor too many, under the file's name for it.
         tensor: String,
         /// What has such a tensor.
-        looks_like: &'static str,
+        seems: String,
     },
     /// Several copies of the network under different prefixes.
     #[error(
@@ -100,16 +103,20 @@ pub enum ImportError {
         prefixes: Vec<String>,
     },
     /// A tensor has another shape than the model's.
-    #[error("in {} the tensor {tensor} has shape {found:?}, ResNet-50's has {expected:?}{}", path.display(), wider(expected, found))]
+    #[error("in {} the tensor {tensor} has shape {found:?}, where {network}'s has {expected:?}; {seems}", path.display())]
     Shape {
         /// The file.
         path: PathBuf,
+        /// The title of the network that is wanted.
+        network: &'static str,
         /// The tensor, under the file's name for it.
         tensor: String,
         /// The model's shape, in the file's layout.
         expected: Vec<usize>,
         /// The file's shape.
         found: Vec<u64>,
+        /// What the file seems to hold.
+        seems: String,
     },
     /// A tensor's elements are of a kind that is not read.
     #[error("in {} the tensor {tensor} holds {found}; weights must be 32-bit floats (16-bit ones are read from safetensors)", path.display())]
@@ -133,44 +140,4 @@ pub enum ImportError {
         /// What is there.
         value: f32,
     },
-}
-
-impl ImportError {
-    /// `Missing` for these names, or nothing if there are none; `there` is a tensor that the file does have.
-    pub(super) fn missing(
-        path: &Path,
-        names: Vec<String>,
-        of: usize,
-        there: Option<String>,
-    ) -> Result<(), ImportError> {
-        match names.len() {
-            0 => Ok(()),
-            count => {
-                let first = names.into_iter().take(4).collect();
-                let there = there.filter(|_| count == of).map(|name| shortened(&name));
-                Err(ImportError::Missing { path: path.to_owned(), first, count, of, there })
-            }
-        }
-    }
-}
-
-/// What a file has that lacks what was looked for.
-fn what_there_is(there: Option<&str>) -> String {
-    match there {
-        Some(name) => {
-            format!("what it has is called like {name}: no names of Keras's, torchvision's or timm's ResNet-50")
-        }
-        None => "is it a ResNet-50?".to_owned(),
-    }
-}
-
-/// A guess at the network whose tensor has more elements than ours along some axis.
-fn wider(expected: &[usize], found: &[u64]) -> &'static str {
-    let more = expected.iter().zip(found).any(|(&ours, &theirs)| theirs > ours as u64);
-    let same_rank = expected.len() == found.len();
-    if same_rank && more {
-        "; it is of a wider network, such as a Wide ResNet or a ResNeXt"
-    } else {
-        "; it is of another network"
-    }
 }

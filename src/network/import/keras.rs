@@ -20,10 +20,10 @@ use hdf5_reader::error::Error;
 use hdf5_reader::group::Group;
 use hdf5_reader::{Dataset, Datatype, FileStorage, Hdf5File, OpenOptions};
 
-use super::{
-    ImportError, KERAS_PIXELS, Source, Tensors, Wanted, WeightTensor, Weights, keras_2016, surplus, transpose,
-};
+use super::compare::{Comparison, Family};
+use super::{ImportError, KERAS_PIXELS, Source, Tensors, Wanted, WeightTensor, Weights, keras_2016, transpose};
 use crate::device::PixelFormat;
+use crate::network::NamedShape;
 
 /// No tensor of the network is larger than 10 MB, nor is anything else in the file worth decoding.
 const MAX_READ: usize = 16 << 20;
@@ -32,12 +32,7 @@ const MAX_DEPTH: usize = 8;
 const MAX_GROUPS: usize = 10_000;
 
 /// Reads the base under Onesheet's names, in its layouts.
-pub(super) fn read(
-    path: &Path,
-    file: File,
-    wanted: &[Wanted<'_>],
-    pixels: &PixelFormat,
-) -> Result<Weights, ImportError> {
+pub(super) fn read(path: &Path, file: File, wanted: &Wanted, pixels: &PixelFormat) -> Result<Weights, ImportError> {
     let damaged = |e: Error| ImportError::Damaged { path: path.to_owned(), reason: e.to_string() };
     let storage = FileStorage::from_file(file).map_err(damaged)?;
     // With no resolvers the reader opens no other file: linked groups are absent, external data is an error.
@@ -51,28 +46,29 @@ pub(super) fn read(
     // Beside model_weights a whole-model file keeps the optimiser's state.
     let top = root.group("model_weights").unwrap_or(root);
 
-    let ours: HashSet<String> = wanted.iter().map(|(name, _)| (*name).to_owned()).collect();
-    let mut walk = Walk::default();
+    let base = &wanted.base;
+    let mut walk = Walk::new(base);
     walk.visit(&top, "", 0).map_err(damaged)?;
     if let Some(name) = walk.twice {
         let reason = format!("it holds {name} twice, so there is no telling which is meant");
         return Err(ImportError::Damaged { path: path.to_owned(), reason });
     }
     let missing: Vec<_> =
-        wanted.iter().filter(|(name, _)| !walk.found.contains_key(*name)).map(|(name, _)| (*name).to_owned()).collect();
-    if missing.len() == wanted.len() && walk.unnamed {
+        base.iter().map(|(name, _)| name).filter(|name| !walk.found.contains_key(*name)).cloned().collect();
+    if missing.len() == base.len() && walk.unnamed {
         return Err(ImportError::Unnamed { path: path.to_owned() });
     }
-    ImportError::missing(path, missing, wanted.len(), walk.first)?;
+    let comparison = Comparison::new(path, wanted, &walk.held);
+    comparison.missing(missing, base.len(), walk.first)?;
     let mut held: Vec<&str> = walk.found.keys().map(String::as_str).collect();
     // Block 7 before block 10, so that the first one too many is named.
     held.sort_unstable_by_key(|name| (name.len(), *name));
-    surplus::refuse(path, held.into_iter(), &ours, surplus::keras_block)?;
+    comparison.keras_surplus(held.into_iter())?;
 
     let mut tensors = Tensors::new();
-    for &(name, shape) in wanted {
-        let data = read_tensor(path, name, shape, &walk.found[name])?;
-        tensors.insert(name.to_owned(), WeightTensor { shape: shape.to_vec(), data });
+    for (name, shape) in base {
+        let data = read_tensor(&comparison, name, shape, &walk.found[name])?;
+        tensors.insert(name.clone(), WeightTensor { shape: shape.clone(), data });
     }
     let mut notes = Vec::new();
     if *pixels != KERAS_PIXELS {
@@ -85,10 +81,15 @@ pub(super) fn read(
 const OTHER_PIXELS: &str = "Keras's weights were trained on --pixels imagenet; this run feeds them other pixels";
 
 /// The search for the base's data sets.
-#[derive(Default)]
 struct Walk {
-    /// Under today's names.
+    /// Names of the base's tensors.
+    ours: HashSet<String>,
+    /// How they begin.
+    family: Family,
+    /// Those of the family, under today's names.
     found: HashMap<String, Dataset>,
+    /// Everything there is, under today's names.
+    held: Vec<NamedShape>,
     twice: Option<String>,
     /// Any data set at all, to name one where none is ours.
     first: Option<String>,
@@ -97,6 +98,12 @@ struct Walk {
 }
 
 impl Walk {
+    fn new(base: &[NamedShape]) -> Self {
+        let ours = base.iter().map(|(name, _)| name.clone()).collect();
+        let (found, held) = (HashMap::new(), Vec::new());
+        Walk { ours, family: Family::of(base), found, held, twice: None, first: None, unnamed: false, groups: 0 }
+    }
+
     fn visit(&mut self, group: &Group, name: &str, depth: usize) -> Result<(), Error> {
         self.groups += 1;
         if depth > MAX_DEPTH || self.groups > MAX_GROUPS {
@@ -115,9 +122,15 @@ impl Walk {
         for dataset in datasets {
             let kind =
                 if name == "vars" { numbered(dataset.name(), count) } else { dataset.name().trim_end_matches(":0") };
-            let tensor = keras_2016::today(&layer, kind).unwrap_or_else(|| format!("{layer}/{kind}"));
+            // A network of today may have a layer that is called like another one was in 2016.
+            let own = format!("{layer}/{kind}");
+            let tensor = match self.ours.contains(&own) {
+                true => own,
+                false => keras_2016::today(&layer, kind).unwrap_or(own),
+            };
             self.first.get_or_insert_with(|| format!("{layer}/{}", dataset.name()));
-            if surplus::is_keras_base(&tensor) && self.found.insert(tensor.clone(), dataset).is_some() {
+            self.held.push((tensor.clone(), dataset.shape().iter().map(|&extent| extent as usize).collect()));
+            if self.family.has(&tensor) && self.found.insert(tensor.clone(), dataset).is_some() {
                 self.twice = Some(tensor);
             }
         }
@@ -142,17 +155,16 @@ fn numbered(number: &str, count: usize) -> &str {
 }
 
 /// One tensor, brought from Keras's layout into ours: the last axis, output channels, becomes the first.
-fn read_tensor(path: &Path, name: &str, shape: &[usize], dataset: &Dataset) -> Result<Vec<f32>, ImportError> {
+fn read_tensor(
+    comparison: &Comparison<'_>,
+    name: &str,
+    shape: &[usize],
+    dataset: &Dataset,
+) -> Result<Vec<f32>, ImportError> {
+    let path = comparison.path;
     let mut in_file = shape.to_vec();
     in_file.rotate_left(1);
-    if !dataset.shape().iter().copied().eq(in_file.iter().map(|&extent| extent as u64)) {
-        return Err(ImportError::Shape {
-            path: path.to_owned(),
-            tensor: name.to_owned(),
-            expected: in_file,
-            found: dataset.shape().to_vec(),
-        });
-    }
+    comparison.shape(name, &in_file, dataset.shape())?;
     if !matches!(dataset.dtype(), Datatype::FloatingPoint { size: 4, .. }) {
         let found = format!("{:?}", dataset.dtype());
         return Err(ImportError::ElementType { path: path.to_owned(), tensor: name.to_owned(), found });

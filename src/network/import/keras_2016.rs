@@ -79,9 +79,8 @@ mod tests {
                 assert!(found.insert(name), "{layer} {part} is another's name");
             }
         }
-        let tensors = Architecture::new(&ModelConfig::new(resnet50::NETWORK, 7)).unwrap().tensors;
-        let base: BTreeSet<String> =
-            tensors.into_iter().map(|tensor| tensor.name).filter(|name| name.starts_with("conv")).collect();
+        let architecture = Architecture::new(&ModelConfig::new(resnet50::NETWORK, 7)).unwrap();
+        let base: BTreeSet<String> = architecture.base_and_head().0.iter().map(|tensor| tensor.name.clone()).collect();
         assert_eq!(found, base);
     }
 

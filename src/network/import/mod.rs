@@ -5,24 +5,25 @@
 //! | file | written by | holds |
 //! | --- | --- | --- |
 //! | HDF5 (`.h5`, `.weights.h5`) | Keras from 2016 on, Keras Applications | the base, under Keras's names |
-//! | safetensors with `layer1.0.conv1.weight` | torchvision, timm (`resnet50`) | the base, under PyTorch's names, with any prefix |
-//! | safetensors with `conv1_conv/kernel` | Onesheet | everything, under Keras's names, in Onesheet's layout |
+//! | safetensors with `layer1.0.conv1.weight` | torchvision, timm | the base, under PyTorch's names, with any prefix |
+//! | any other safetensors | Onesheet | everything, under Keras's names, in Onesheet's layout |
 //!
 //! Whatever the file, the caller gets Onesheet's names and layouts (convolution kernels KRSC, dense kernels `[out, in]`) and
 //! only has to copy. A foreign file's head classifies something else, so it is never read. A file of another network that
-//! happens to hold all that ResNet-50 has, such as a ResNet-101, is refused. Checkpoints are opened by
+//! happens to hold all that this one has, as a ResNet-101's holds all that ResNet-50 has, is refused. Checkpoints are opened by
 //! [`Checkpoint`](crate::training::checkpoint::Checkpoint), which compares their digests; what is read here has none.
 //!
 //! Files are not trusted. Shapes are compared before anything is allocated, so memory stays below the file's size plus
 //! 64 MB; nothing outside the file is opened; pickles, which run code when loaded, are refused with the command that
 //! converts them.
 
+mod compare;
 mod error;
 mod keras;
 mod keras_2016;
+mod looks;
 mod onesheet;
 mod safetensors_file;
-mod surplus;
 mod torch;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ use std::path::Path;
 use crate::device::PixelFormat;
 use crate::files;
 use crate::formats::{self, Format};
+use crate::network::{Architecture, NamedShape, NamedTensor, Network};
+use compare::Comparison;
 
 pub use error::ImportError;
 use safetensors_file::SafetensorsFile;
@@ -73,7 +76,29 @@ pub enum Source {
 pub const KERAS_PIXELS: PixelFormat =
     PixelFormat { order: [2, 1, 0], scale: 1.0, shift: [-103.939, -116.779, -123.68] };
 
-/// Reads the weights in `path` for a model that is fed `pixels`. `expected` lists its tensors as (name, shape), in any order.
+/// What a model wants of a weights file: its tensors, in the order of its layers.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The network, for messages and for PyTorch's names.
+    pub network: Network,
+    /// The base's tensors.
+    pub base: Vec<NamedShape>,
+    /// The head's.
+    pub head: Vec<NamedShape>,
+}
+
+impl Wanted {
+    /// All tensors of a network.
+    pub fn by(architecture: &Architecture) -> Self {
+        let named = |tensors: &[NamedTensor]| {
+            tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect::<Vec<_>>()
+        };
+        let (base, head) = architecture.base_and_head();
+        Wanted { network: architecture.network, base: named(base), head: named(head) }
+    }
+}
+
+/// Reads the weights in `path` for a model that wants these tensors and is fed `pixels`.
 ///
 /// A foreign file must hold every tensor of the base; Onesheet's own must hold those, and the head's either all or none.
 /// Beside them may stand what belongs to no network: another head, the optimiser's state.
@@ -81,17 +106,16 @@ pub const KERAS_PIXELS: PixelFormat =
 /// # Errors
 ///
 /// See [`ImportError`]: each names the file and, where there is one, the tensor with the shapes expected and found.
-pub fn read(path: &Path, expected: &[(String, Vec<usize>)], pixels: &PixelFormat) -> Result<Weights, ImportError> {
+pub fn read(path: &Path, wanted: &Wanted, pixels: &PixelFormat) -> Result<Weights, ImportError> {
     let io = |source| ImportError::Io { path: path.to_owned(), source };
     let mut file = files::open(path).map_err(io)?;
-    let base = base_of(expected);
     let weights = match formats::recognise(&mut file).map_err(io)? {
-        Format::Hdf5 => keras::read(path, file, &base, pixels)?,
+        Format::Hdf5 => keras::read(path, file, wanted, pixels)?,
         Format::Safetensors => {
             let file = SafetensorsFile::open(path, file)?;
             match torch::prefix(&file)? {
-                Some(prefix) => torch::read(file, &prefix, &base, pixels)?,
-                None => onesheet::read(file, expected)?,
+                Some(prefix) => torch::read(file, &prefix, wanted, pixels)?,
+                None => onesheet::read(file, wanted)?,
             }
         }
         Format::Pickle => return Err(ImportError::Pickle { path: path.to_owned() }),
@@ -113,27 +137,9 @@ pub fn read(path: &Path, expected: &[(String, Vec<usize>)], pixels: &PixelFormat
     Ok(weights)
 }
 
-/// Refuses a file of another network, by the names of all its tensors, which are Keras's of today.
-pub(crate) fn refuse_another_network<'a>(
-    path: &Path,
-    held: impl Iterator<Item = &'a str>,
-    expected: &[(String, Vec<usize>)],
-) -> Result<(), ImportError> {
-    let ours = base_of(expected).into_iter().map(|(name, _)| name.to_owned()).collect();
-    surplus::refuse(path, held.filter(|name| surplus::is_keras_base(name)), &ours, surplus::keras_block)
-}
-
-/// A tensor the model wants: its name and shape.
-type Wanted<'a> = (&'a str, &'a [usize]);
-
-/// Whether a tensor belongs to the ResNet base: there every layer with weights has a name that begins with `conv`.
-pub(crate) fn in_base(name: &str) -> bool {
-    name.starts_with("conv")
-}
-
-fn base_of(expected: &[(String, Vec<usize>)]) -> Vec<Wanted<'_>> {
-    let base = expected.iter().filter(|(name, _)| in_base(name));
-    base.map(|(name, shape)| (name.as_str(), shape.as_slice())).collect()
+/// Refuses a checkpoint with tensors of a base that are not among those wanted.
+pub(crate) fn refuse_surplus(path: &Path, wanted: &Wanted, held: &[NamedShape]) -> Result<(), ImportError> {
+    Comparison::new(path, wanted, held).keras_surplus(held.iter().map(|(name, _)| name.as_str()))
 }
 
 /// `[batch, rows, cols]` to `[batch, cols, rows]`: the one permutation all layouts need. Keras keeps output channels last

@@ -8,6 +8,8 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::ImportError;
+use super::compare::Comparison;
+use crate::network::NamedShape;
 
 /// Largest header read. A checkpoint's is about 100 KB; parsed, a header takes some ten times its length.
 const MAX_HEADER: u64 = 2 << 20;
@@ -55,9 +57,10 @@ impl SafetensorsFile {
         self.header.info(name).is_some()
     }
 
-    /// The names of all tensors, in the file's order.
-    pub(super) fn names(&self) -> Vec<String> {
-        self.header.offset_keys()
+    /// All tensors, in the file's order.
+    pub(super) fn tensors(&self) -> Vec<NamedShape> {
+        let shape = |name: &str| self.shape(name).unwrap_or_default().to_vec();
+        self.header.offset_keys().into_iter().map(|name| (name.clone(), shape(&name))).collect()
     }
 
     /// A tensor's shape.
@@ -66,25 +69,18 @@ impl SafetensorsFile {
     }
 
     /// The elements of tensor `name`, which must be in the file and have this shape.
-    pub(super) fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError> {
+    pub(super) fn read(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        comparison: &Comparison<'_>,
+    ) -> Result<Vec<f32>, ImportError> {
         let path = || self.path.clone();
         let Some(TensorInfo { dtype, shape: found, data_offsets: (start, end) }) = self.header.info(name) else {
-            return Err(ImportError::Missing {
-                path: path(),
-                first: vec![name.to_owned()],
-                count: 1,
-                of: 1,
-                there: None,
-            });
+            let reason = format!("it lacks {name}");
+            return Err(ImportError::Damaged { path: path(), reason });
         };
-        if found != shape {
-            return Err(ImportError::Shape {
-                path: path(),
-                tensor: name.to_owned(),
-                expected: shape.to_vec(),
-                found: found.iter().map(|&extent| extent as u64).collect(),
-            });
-        }
+        comparison.shape(name, shape, &found.iter().map(|&extent| extent as u64).collect::<Vec<_>>())?;
         if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
             let found = format!("{dtype:?}");
             return Err(ImportError::ElementType { path: path(), tensor: name.to_owned(), found });

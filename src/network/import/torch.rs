@@ -1,4 +1,4 @@
-//! torchvision's and timm's `resnet50`: PyTorch's names, KCRS kernels, no convolution biases.
+//! torchvision's and timm's networks: PyTorch's names, KCRS kernels, no biases in front of batch norms.
 //!
 //! PyTorch's recipe feeds RGB in 0…1, normalised by mean and deviation. A run feeds what its settings say: `scale`
 //! times the pixel plus `shift`, its channels in some order ([`PixelFormat`]). The stem is linear, so the difference moves
@@ -9,23 +9,22 @@
 //! bias'[k]            = - sum over r, s, c of kernel'[k,r,s,c] * (shift[c] + scale 255 mean[c])
 //! ```
 //!
-//! That is exact wherever a filter sees nothing but the poster. Over the three padded pixels around it both sides see zeros,
+//! where a stem without a bias has its batch norm's running mean that much lower. That is exact wherever a filter sees nothing but the poster. Over the three padded pixels around it both sides see zeros,
 //! and these stand for different colours: PyTorch's for ImageNet's mean, ours for the pixel that becomes 0. With `--pixels
 //! imagenet` that is the same mean to half a grey level; with `raw` and `unit` it is black, which a note says.
 
 use std::collections::HashSet;
 
+use super::compare::Comparison;
 use super::safetensors_file::SafetensorsFile;
-use super::{ImportError, Source, Tensors, Wanted, WeightTensor, Weights, surplus, transpose};
+use super::{ImportError, Source, Tensors, Wanted, WeightTensor, Weights, transpose};
 use crate::device::PixelFormat;
+use crate::network::Network;
 
 /// PyTorch's ImageNet means and deviations in 0…1, of red, green and blue.
 const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 const STD: [f64; 3] = [0.229, 0.224, 0.225];
 
-const OTHER_STRIDES: &str = "these weights were trained as ResNet-50 v1.5, whose stages stride in the 3x3 convolution; here, \
-     as in Keras, the first 1x1 strides. They are a good start for training, but untrained layers on top of them see features \
-     somewhat unlike ImageNet's; Keras's own .h5 fits exactly";
 const BLACK_BORDER: &str = "the first convolution is adapted to this run's pixels, exactly but for the three pixels of \
      padding around a poster: they are black here where PyTorch pads with ImageNet's mean colour, as --pixels imagenet does";
 
@@ -36,8 +35,9 @@ pub(super) fn prefix(file: &SafetensorsFile) -> Result<Option<String>, ImportErr
     if file.contains(MARK) || file.contains("conv1.weight") {
         return Ok(Some(String::new()));
     }
-    let names = file.names();
-    let prefixes = names.iter().filter_map(|name| name.strip_suffix(MARK)).filter(|prefix| prefix.ends_with('.'));
+    let tensors = file.tensors();
+    let prefixes =
+        tensors.iter().filter_map(|(name, _)| name.strip_suffix(MARK)).filter(|prefix| prefix.ends_with('.'));
     let prefixes: Vec<String> = prefixes.map(str::to_owned).collect();
     match &prefixes[..] {
         [] => Ok(None),
@@ -50,39 +50,40 @@ pub(super) fn prefix(file: &SafetensorsFile) -> Result<Option<String>, ImportErr
 pub(super) fn read(
     mut file: SafetensorsFile,
     prefix: &str,
-    wanted: &[Wanted<'_>],
+    wanted: &Wanted,
     pixels: &PixelFormat,
 ) -> Result<Weights, ImportError> {
+    let (path, held) = (file.path().to_owned(), file.tensors());
+    let comparison = Comparison::new(&path, wanted, &held);
     let (mut missing, mut ours) = (Vec::new(), HashSet::new());
-    for (name, _) in wanted {
-        match theirs(name) {
+    for (name, _) in &wanted.base {
+        match theirs(wanted.network, name) {
             Some(Counterpart::Needed(name)) if !file.contains(&format!("{prefix}{name}")) => missing.push(name),
             Some(Counterpart::Needed(name) | Counterpart::Optional(name)) => drop(ours.insert(name)),
-            None => missing.push((*name).to_owned()),
+            None => missing.push(name.clone()),
         }
     }
-    let names = file.names();
-    ImportError::missing(file.path(), missing, wanted.len(), names.first().cloned())?;
-    let held = names.iter().filter_map(|name| name.strip_prefix(prefix)).filter(|name| is_in_network(name));
-    surplus::refuse(file.path(), held, &ours, block)?;
+    comparison.missing(missing, wanted.base.len(), held.first().map(|(name, _)| name.clone()))?;
+    let names = held.iter().filter_map(|(name, _)| name.strip_prefix(prefix)).filter(|name| is_in_network(name));
+    comparison.surplus(names, &ours, block)?;
 
     let mut tensors = Tensors::new();
-    for &(name, shape) in wanted {
-        let data = match (theirs(name), shape) {
+    for (name, shape) in &wanted.base {
+        let data = match (theirs(wanted.network, name), &shape[..]) {
             (Some(Counterpart::Needed(theirs)), &[k, r, s, c]) => {
-                transpose(&file.read(&format!("{prefix}{theirs}"), &[k, c, r, s])?, c, r * s)
+                transpose(&file.read(&format!("{prefix}{theirs}"), &[k, c, r, s], &comparison)?, c, r * s)
             }
             (Some(Counterpart::Optional(theirs)), _) if !file.contains(&format!("{prefix}{theirs}")) => {
                 vec![0.0; shape.iter().product()]
             }
             (Some(Counterpart::Needed(theirs) | Counterpart::Optional(theirs)), _) => {
-                file.read(&format!("{prefix}{theirs}"), shape)?
+                file.read(&format!("{prefix}{theirs}"), shape, &comparison)?
             }
             (None, _) => unreachable!("counted as missing above"),
         };
-        tensors.insert(name.to_owned(), WeightTensor { shape: shape.to_vec(), data });
+        tensors.insert(name.clone(), WeightTensor { shape: shape.clone(), data });
     }
-    fold_pixels(&mut tensors, pixels);
+    fold_pixels(&mut tensors, wanted, pixels);
     let mut notes = Vec::new();
     if !prefix.is_empty() {
         notes.push(format!("the network's tensors are found behind the prefix {prefix}"));
@@ -90,7 +91,7 @@ pub(super) fn read(
     if padding_is_far_from_the_mean(pixels) {
         notes.push(BLACK_BORDER.to_owned());
     }
-    notes.push(OTHER_STRIDES.to_owned());
+    notes.extend(wanted.network.torch.and_then(|torch| torch.note).map(str::to_owned));
     Ok(Weights { tensors, source: Source::Torch, notes })
 }
 
@@ -115,38 +116,23 @@ enum Counterpart {
 }
 
 /// PyTorch's name for one of our tensors: `conv3_block2_1_bn/gamma` is `layer2.1.bn1.weight`.
-fn theirs(name: &str) -> Option<Counterpart> {
+fn theirs(network: Network, name: &str) -> Option<Counterpart> {
     let (layer, kind) = name.split_once('/')?;
-    let (place, family) = layer.rsplit_once('_')?;
-    let kind = match (family, kind) {
-        ("conv", "kernel") | ("bn", "gamma") => "weight",
-        ("conv", "bias") | ("bn", "beta") => "bias",
-        ("bn", "moving_mean") => "running_mean",
-        ("bn", "moving_variance") => "running_var",
+    let named = |kind: &str| Some(format!("{}.{kind}", (network.torch?.layer)(layer)?));
+    Some(match kind {
+        "kernel" | "gamma" => Counterpart::Needed(named("weight")?),
+        "beta" => Counterpart::Needed(named("bias")?),
+        "moving_mean" => Counterpart::Needed(named("running_mean")?),
+        "moving_variance" => Counterpart::Needed(named("running_var")?),
+        "bias" => Counterpart::Optional(named("bias")?),
         _ => return None,
-    };
-    let counterpart = |name| match (family, kind) {
-        ("conv", "bias") => Counterpart::Optional(name),
-        _ => Counterpart::Needed(name),
-    };
-    if place == "conv1" {
-        return Some(counterpart(format!("{family}1.{kind}")));
-    }
-    let (stage, rest) = place.strip_prefix("conv")?.split_once("_block")?;
-    let (block, index) = rest.split_once('_')?;
-    let stage = stage.parse::<usize>().ok()?.checked_sub(1)?;
-    let block = block.parse::<usize>().ok()?.checked_sub(1)?;
-    let layer = match (index, family) {
-        ("0", "conv") => "downsample.0".to_owned(),
-        ("0", _) => "downsample.1".to_owned(),
-        _ => format!("{family}{index}"),
-    };
-    Some(counterpart(format!("layer{stage}.{block}.{layer}.{kind}")))
+    })
 }
 
 /// Makes the stem take these pixels: see the head of this file.
-fn fold_pixels(tensors: &mut Tensors, pixels: &PixelFormat) {
-    let Some(WeightTensor { shape, data: kernel }) = tensors.get_mut("conv1_conv/kernel") else { return };
+fn fold_pixels(tensors: &mut Tensors, wanted: &Wanted, pixels: &PixelFormat) {
+    let Some((stem, _)) = wanted.base.first() else { return };
+    let Some(WeightTensor { shape, data: kernel }) = tensors.get_mut(stem) else { return };
     let &mut [k, r, s, 3] = &mut shape[..] else { return };
     let PixelFormat { order, scale, shift } = *pixels;
     let mut biases = vec![0.0f64; k];
@@ -161,9 +147,13 @@ fn fold_pixels(tensors: &mut Tensors, pixels: &PixelFormat) {
             }
         }
     }
-    if let Some(bias) = tensors.get_mut("conv1_conv/bias") {
-        for (value, folded) in bias.data.iter_mut().zip(biases) {
-            *value = (f64::from(*value) + folded) as f32;
+    // The bias, or the mean that the batch norm behind it subtracts, whichever comes first.
+    let mut behind = wanted.base.iter().map(|(name, _)| name);
+    let Some(name) = behind.find(|name| name.ends_with("/bias") || name.ends_with("/moving_mean")) else { return };
+    let sign = if name.ends_with("/bias") { 1.0 } else { -1.0 };
+    if let Some(tensor) = tensors.get_mut(name) {
+        for (value, folded) in tensor.data.iter_mut().zip(biases) {
+            *value = (f64::from(*value) + sign * folded) as f32;
         }
     }
 }

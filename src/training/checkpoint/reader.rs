@@ -1,9 +1,10 @@
 //! Opening a checkpoint: everything is verified before anything is used.
 
-use super::{CheckpointError, DIGESTS, METADATA_KEY, Metadata, NamedShape, VERSION, is_moment};
+use super::{CheckpointError, DIGESTS, METADATA_KEY, Metadata, VERSION, is_moment};
 use crate::files;
 use crate::files::mapped::Mapped;
 use crate::formats::{Format, recognise};
+use crate::network::{NamedShape, Network};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -61,6 +62,19 @@ impl Checkpoint {
     /// Every tensor's name and extents, in file order, digests left out.
     pub fn tensors(&self) -> &[NamedShape] {
         &self.tensors
+    }
+
+    /// Checks that it is of this network.
+    ///
+    /// # Errors
+    /// [`CheckpointError::OtherNetwork`].
+    pub fn check_network(&self, network: Network) -> Result<(), CheckpointError> {
+        let found = self.metadata.config.network;
+        if found == network {
+            Ok(())
+        } else {
+            Err(CheckpointError::OtherNetwork { path: self.path.clone(), found, network })
+        }
     }
 
     /// Checks that every one of `expected` is here with the same extents, before any is copied.

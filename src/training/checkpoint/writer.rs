@@ -1,7 +1,8 @@
 //! Writing a checkpoint as a stream.
 
-use super::{CheckpointError, DIGESTS, METADATA_KEY, Metadata, NamedShape, VERSION};
+use super::{CheckpointError, DIGESTS, METADATA_KEY, Metadata, VERSION};
 use crate::files::{Files, Replacement};
+use crate::network::NamedShape;
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use std::collections::HashMap;

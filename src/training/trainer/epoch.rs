@@ -139,10 +139,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let posters = folder.path().join("posters.safetensors");
         synthetic::write(&posters, 20, 32, 7).unwrap();
-        let config = RunConfig { batch: 4, image_size: 32, save_every: 20.0, ..RunConfig::default() };
+        let config = RunConfig {
+            network: resnet50::MINIATURE,
+            batch: 4,
+            image_size: 32,
+            save_every: 20.0,
+            ..RunConfig::default()
+        };
         let mut run = RunFolder::create(&folder.path().join("run"), &config).unwrap();
         let file = Arc::new(TensorFile::open(&posters).unwrap());
-        let trainer = Trainer::new(Rc::new(Cpu::new()), config, resnet50::MINIATURE, file).unwrap();
+        let trainer = Trainer::new(Rc::new(Cpu::new()), config, file).unwrap();
         run.age(Duration::from_secs(15 * 60));
         assert!(!trainer.is_save_due(&run));
         run.age(Duration::from_secs(5 * 60));
@@ -156,10 +162,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let posters = folder.path().join("posters.safetensors");
         synthetic::write(&posters, 20, 32, 7).unwrap();
-        let config = RunConfig { batch: 4, image_size: 32, ..RunConfig::default() };
+        let config = RunConfig { network: resnet50::MINIATURE, batch: 4, image_size: 32, ..RunConfig::default() };
         let mut run = RunFolder::create(&folder.path().join("run"), &config).unwrap();
         let file = Arc::new(TensorFile::open(&posters).unwrap());
-        let mut trainer = Trainer::new(Rc::new(Cpu::new()), config, resnet50::MINIATURE, file).unwrap();
+        let mut trainer = Trainer::new(Rc::new(Cpu::new()), config, file).unwrap();
         let mut batches = trainer.batches(0).unwrap();
         let (batch, pixels) = trainer.stage(&mut batches).unwrap().unwrap();
         let format = trainer.config.pixels.format();
@@ -176,12 +182,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let posters = folder.path().join("posters.safetensors");
         synthetic::write(&posters, 20, 32, 7).unwrap();
-        let config = RunConfig { batch: 4, epochs: 2, image_size: 32, ..RunConfig::default() };
+        let config =
+            RunConfig { network: resnet50::MINIATURE, batch: 4, epochs: 2, image_size: 32, ..RunConfig::default() };
         for (log, steps) in [("steps.csv", 3), ("log.csv", 4)] {
             let path = folder.path().join(log);
             let mut run = RunFolder::create(&path, &config).unwrap();
             let file = Arc::new(TensorFile::open(&posters).unwrap());
-            let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), resnet50::MINIATURE, file).unwrap();
+            let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), file).unwrap();
             run.fill_disk_for(log, steps);
             let error = trainer.run(&mut run, &AtomicBool::new(false), &mut |_| {}).unwrap_err();
             assert!(matches!(error, TrainingError::RunFolder(RunFolderError::Unwritable { .. })), "{error}");

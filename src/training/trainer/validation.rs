@@ -100,9 +100,15 @@ mod tests {
         let posters = folder.path().join("posters.safetensors");
         // Eight to validate, in two batches.
         synthetic::write(&posters, 80, 32, 7).unwrap();
-        let config = RunConfig { batch: 4, max_steps: Some(16), image_size: 32, ..RunConfig::default() };
+        let config = RunConfig {
+            network: resnet50::MINIATURE,
+            batch: 4,
+            max_steps: Some(16),
+            image_size: 32,
+            ..RunConfig::default()
+        };
         let file = Arc::new(TensorFile::open(&posters).unwrap());
-        let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), resnet50::MINIATURE, file).unwrap();
+        let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), file).unwrap();
         let run = |name: &str| RunFolder::create(&folder.path().join(name), &config).unwrap();
         let stop = AtomicBool::new(false);
         // As far as the validation of its first epoch.

@@ -49,7 +49,7 @@ fn text<D: Device>(trainer: &Trainer<D>, why: &str, file: &TensorFile, run: &Pat
     }
     row("memory", memory(architecture, trainer.model().plan(), config.batch));
     row("run", run.display().to_string());
-    format!("ResNet-50, {parameters} parameters, {trainable} trainable\n{text}")
+    format!("{}, {parameters} parameters, {trainable} trainable\n{text}", config.network.title)
 }
 
 fn size(file: &TensorFile) -> String {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn told(config: &RunConfig, file: &Arc<TensorFile>) -> String {
-        let trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), resnet50::MINIATURE, Arc::clone(file)).unwrap();
+        let trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), Arc::clone(file)).unwrap();
         text(&trainer, "--device cpu", file, Path::new("runs/a b"))
     }
 
@@ -128,6 +128,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let file = posters(&folder);
         let config = RunConfig {
+            network: resnet50::MINIATURE,
             data: Some("posters.safetensors".into()),
             batch: 4,
             image_size: 32,
@@ -135,12 +136,12 @@ mod tests {
             seed: 11,
             ..RunConfig::default()
         };
-        let architecture = Architecture::new(&config.model(resnet50::MINIATURE, 5)).unwrap();
+        let architecture = Architecture::new(&config.model(5)).unwrap();
         let (total, trainable) = (architecture.total_parameters(), architecture.trainable_parameters());
         assert!(1000 < trainable && trainable < total && total < 1_000_000, "{trainable} of {total}");
         let grouped = |number: usize| format!("{},{:03}", number / 1000, number % 1000);
         let expected = format!(
-            "ResNet-50, {} parameters, {} trainable
+            "a miniature of ResNet-50, {} parameters, {} trainable
   device         {}; --device cpu
   experiment     own settings
   posters        10 to train on, 3 for validation, 2 for the test; 32×32
@@ -168,7 +169,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let file = posters(&folder);
         let data = Some("posters.safetensors".into());
-        let base = RunConfig { data, batch: 4, image_size: 32, ..RunConfig::default() };
+        let base = RunConfig { network: resnet50::MINIATURE, data, batch: 4, image_size: 32, ..RunConfig::default() };
         let before = told(&base, &file);
         type Change = fn(&mut RunConfig);
         let lag = "momentum 0.5, for at Keras's 0.99 the averages would lag behind so short a run";

@@ -5,6 +5,7 @@ mod values;
 use super::*;
 use clap::error::ErrorKind;
 use clap::{Arg, Command, FromArgMatches};
+use onesheet::network::{resnet50, resnet50_v1_5};
 use std::collections::BTreeSet;
 use std::env::current_dir;
 
@@ -91,7 +92,9 @@ fn rows() -> impl Iterator<Item = Row> {
 
 #[test]
 fn a_flag_changes_its_own_setting_and_no_other() {
-    for (words, change) in rows() {
+    // Beside --resume this one may stand if it changes nothing.
+    let network: Row = ("--network resnet50-v1.5", |config| config.network = resnet50_v1_5::NETWORK);
+    for (words, change) in rows().chain([network]) {
         let config = typed(words).config(None).unwrap();
         assert_eq!(config, with(RunConfig::demonstration(), change), "{words}");
         let config = typed(&format!("--data d {words}")).config(None).unwrap();
@@ -128,7 +131,7 @@ fn every_flag_has_a_row() {
     let command = command();
     let flags = command.get_arguments().filter_map(Arg::get_long).map(|long| format!("--{long}"));
     let flags: BTreeSet<String> = flags.collect();
-    let apart = ["--data", "--experiment", "--profile", "--resume"];
+    let apart = ["--data", "--experiment", "--network", "--profile", "--resume"];
     let shown = names(rows().map(|(words, _)| words).chain(NO_SETTINGS).chain(apart));
     assert_eq!(flags.iter().map(String::as_str).collect::<BTreeSet<_>>(), shown);
     assert_eq!(flags.len(), command.get_arguments().count(), "each argument has a long name");
@@ -145,6 +148,7 @@ fn an_experiment_is_its_whole_preset() {
         let config = typed(&format!("--experiment {name} --data d --weights w")).config(None).unwrap();
         let expected = RunConfig {
             experiment: Some(experiment),
+            network: resnet50::NETWORK,
             data: here("d"),
             weights: here("w"),
             device: DeviceChoice::Auto,
@@ -212,6 +216,7 @@ fn a_run_that_goes_on_keeps_its_settings_but_for_those_typed() {
     // Different from every default, and from every value typed below.
     let begun = RunConfig {
         experiment: Some(Experiment::ResnetTl),
+        network: resnet50_v1_5::NETWORK,
         data: Some("/before/posters".into()),
         weights: Some("/before/weights".into()),
         device: DeviceChoice::Auto,
@@ -268,7 +273,7 @@ fn what_is_settled_is_refused_beside_resume_and_the_rest_is_not() {
         }
     }
     let open = OPEN_ROWS.map(|(words, _)| words);
-    for words in open.into_iter().chain(["--data d", "--profile", "--json", "--quiet", "-q"]) {
+    for words in open.into_iter().chain(["--data d", "--network resnet50", "--profile", "--json", "--quiet", "-q"]) {
         assert_eq!(typed(&format!("--resume r {words}")).resume, Some("r".into()), "{words}");
     }
     // The help names them too.

@@ -2,6 +2,7 @@
 
 use super::super::timestamp;
 use super::{parsed, typed};
+use onesheet::network::resnet50;
 
 #[test]
 fn values_are_taken_to_their_bounds_and_refused_behind_them() {
@@ -54,11 +55,12 @@ fn values_are_taken_to_their_bounds_and_refused_behind_them() {
         ("--save-every=-1", "an interval is a number of minutes from 0 on"),
         ("--save-every 1e6", "an interval is a number of minutes from 0 on"),
         ("--save-every nan", "an interval is a number of minutes from 0 on"),
-        ("--trainable last:177", "neither `all` nor `last:N`"),
+        ("--trainable last:x", "neither `all` nor `last:N`"),
         ("--pooling min", "neither `avg` nor `max`"),
         ("--device gpu", "[possible values: auto, cpu, cuda, sim]"),
         ("--precision f16", "[possible values: auto, f32, tf32, bf16]"),
         ("--experiment resnet", "[possible values: resnet-r, resnet-img, resnet-tl]"),
+        ("--network resnet", "[possible values: resnet50, resnet50-v1.5]"),
         ("--class-weights all", "[possible values: balanced, none]"),
         ("--pixels bgr", "[possible values: raw, imagenet, unit]"),
         ("--on-bad-numbers go", "[possible values: stop, skip, rollback]"),
@@ -71,6 +73,30 @@ fn values_are_taken_to_their_bounds_and_refused_behind_them() {
         let error = parsed(words).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains(why), "{words}: {error}");
     }
+}
+
+/// Which layers there are says the network, whatever the order in which the flags are typed.
+#[test]
+fn more_layers_than_the_network_has_are_refused() {
+    for words in
+        ["--trainable last:177", "--trainable last:177 --network resnet50-v1.5 --data d", "--trainable last:99999"]
+    {
+        let error = typed(words).config(None).unwrap_err().0;
+        assert!(
+            error.starts_with("trainable is last:") && error.contains("N up to 176, the layers of ResNet-50"),
+            "{error}"
+        );
+    }
+    assert!(typed("--trainable last:176").config(None).is_ok());
+}
+
+#[test]
+fn a_run_goes_on_as_the_network_it_began_as() {
+    let refusal = |words: &str| typed(words).refuse_another_network(resnet50::NETWORK).map_err(|error| error.0);
+    assert_eq!(refusal("--resume r"), Ok(()));
+    assert_eq!(refusal("--resume r --network resnet50"), Ok(()));
+    let error = refusal("--resume r --network resnet50-v1.5").unwrap_err();
+    assert!(error.starts_with("the run trains ResNet-50, and cannot go on as ResNet-50 v1.5; "), "{error}");
 }
 
 #[test]
@@ -105,7 +131,8 @@ fn an_experiment_says_what_it_lacks() {
 fn a_run_without_a_name_is_called_by_its_date_and_what_it_tries() {
     for (words, what) in [
         ("", "synthetic"),
-        ("--data d", "resnet"),
+        ("--data d", "resnet50"),
+        ("--data d --network resnet50-v1.5", "resnet50-v1.5"),
         ("--experiment resnet-r", "resnet-r"),
         ("--experiment resnet-tl --data d", "resnet-tl"),
     ] {

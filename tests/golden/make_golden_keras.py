@@ -1,29 +1,16 @@
 """Golden values for `tests/golden.rs`, from Keras on TensorFlow: an engine that shares no line with Onesheet.
 
     python -m venv venv && venv/bin/pip install tensorflow-cpu==2.21.0 keras==3.15.1 numpy==2.4.6 safetensors
-    venv/bin/python tests/golden/make_golden.py
+    venv/bin/python tests/golden/make_golden_keras.py
 
-It writes `resnet50.safetensors` and `layers.json` beside itself in half a minute on two cores, the same bytes
+It writes `resnet50.safetensors` and `resnet50_layers.json` beside itself in half a minute on two cores, the same bytes
 each time on one machine. Everything stored was computed in float64; the script computes it all in float32 too and
 prints how far apart the two are, which is what a float32 engine's tolerance has to allow for. (Where a pre-activation is
 zero up to rounding, one precision's ReLU passes the gradient and the other's does not: a few samples are off by more.)
 
-The network is Keras Applications' ResNet50 at 150x150 with global average pooling and Onesheet's head. No weights
-are stored: both sides make them with the integer hash `u`, which is exact in float32. For tensor number t (counting
-kernel, bias / gamma, beta, moving_mean, moving_variance layer by layer in the order of `layers.json`), element i in
-*Onesheet's* layout (kernels [K,R,S,C], dense [out,in]) is, with u = u(fmix32(t), i) and every step in float32:
-
-    kernel           u * sqrt(6 / fan_in), times 1/4 in `genres`
-    bias             0.1 u
-    gamma            1 + 0.25 u, times 1/4 in the last batch norm of a residual branch (`*_3_bn`)
-    beta             0.1 u
-    moving_mean      0.1 u
-    moving_variance  1 + 0.5 u, times 8192 in `conv1_bn`
-
-The factors keep inference with these invented averages healthy: 8192 is about the stem's variance on pixels, the small
-gamma keeps sixteen additions from growing, and the last quarter makes logits of order 1, not a saturated sigmoid.
-Position k of a tensor's samples is hash k of stream 2,000,000 + t, modulo the tensor's size. Pixels are the top byte of
-stream 1,000,000 in NHWC order as RGB, labels the top bit of stream 1,000,001 + step.
+The network is Keras Applications' ResNet50 at 150x150 with global average pooling and Onesheet's head. `common.py`
+says what weights, pixels and labels are; tensor number t counts kernel, bias / gamma, beta, moving_mean, moving_variance layer by
+layer in the order of `resnet50_layers.json`. 8192 there is about the stem's variance on pixels.
 
 One training step is: forward with batch statistics; loss = mean over batch and classes of w_c * BCE(logit, label);
 gradients; Adam with Keras's defaults but a learning rate of 1e-5. Adam's first steps are lr * sign(gradient) almost, so
@@ -45,34 +32,9 @@ os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 import keras
 import numpy as np
 import tensorflow as tf
-from safetensors.numpy import save_file
+from common import BATCH, CLASS_WEIGHTS, CLASSES, LAST, LEARNING_RATE, SIZE, STEPS, bgr_pixels, digest, initial, label_bits, report, save
 
 HERE = Path(__file__).parent
-CLASSES, SIZE, BATCH, STEPS, SAMPLES, LAST = 7, 150, 3, 3, 16, 40
-CLASS_WEIGHTS = [1.5, 0.5, 0.25, 1.0, 2.0, 1.25, 0.75]
-LEARNING_RATE = 1e-5
-# Seeds beyond any tensor's number.
-PIXELS, LABELS, POSITIONS = 1_000_000, 1_000_001, 2_000_000  # labels of step s: LABELS + s
-
-
-def fmix32(x):
-    """MurmurHash3's 32-bit finaliser, elementwise on uint32."""
-    x = np.asarray(x, np.uint32)
-    x = x ^ (x >> np.uint32(16))
-    x = x * np.uint32(0x85EBCA6B)
-    x = x ^ (x >> np.uint32(13))
-    x = x * np.uint32(0xC2B2AE35)
-    return x ^ (x >> np.uint32(16))
-
-
-def hashes(stream, count):
-    """The first `count` hashes of a stream: fmix32((i * 0x9E3779B9) ^ fmix32(stream))."""
-    return fmix32((np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B9)) ^ fmix32([stream]))
-
-
-def u(stream, count):
-    """Uniform numbers in [-1, 1), exact in float32: 24 bits of hash each."""
-    return (hashes(stream, count) >> np.uint32(8)).astype(np.float32) / np.float32(2**23) - np.float32(1)
 
 
 def to_engine(array):
@@ -100,38 +62,16 @@ def named_variables(model):
 
 def fill(model):
     for number, (name, variable) in enumerate(named_variables(model)):
-        layer, kind = name.split("/")
         shape = to_engine(np.empty(variable.shape, np.bool_)).shape
-        values = u(number, math.prod(shape))
-        if kind == "kernel":
-            fan_in = math.prod(shape[1:])
-            values = np.float32(math.sqrt(6 / fan_in)) * values
-            if layer == "genres":
-                values = np.float32(0.25) * values
-        elif kind == "gamma":
-            values = np.float32(1) + np.float32(0.25) * values
-            if layer.endswith("_3_bn"):
-                values = np.float32(0.25) * values
-        elif kind == "moving_variance":
-            values = np.float32(1) + np.float32(0.5) * values
-            if layer == "conv1_bn":
-                values = np.float32(8192) * values
-        else:
-            values = np.float32(0.1) * values
-        variable.assign(to_keras(values.reshape(shape)))
+        variable.assign(to_keras(initial(number, name, shape)))
 
 
 def images():
-    """Pixels as `--pixels imagenet` feeds them: BGR minus the ImageNet means."""
-    floatx = keras.backend.floatx()
-    pixels = (hashes(PIXELS, BATCH * SIZE * SIZE * 3) >> np.uint32(24)).astype(floatx)
-    bgr = pixels.reshape(BATCH, SIZE, SIZE, 3)[..., ::-1]
-    return tf.constant(bgr - np.array([103.939, 116.779, 123.68], floatx))
+    return tf.constant(bgr_pixels(), keras.backend.floatx())
 
 
 def labels(step):
-    bits = hashes(LABELS + step, BATCH * CLASSES) >> np.uint32(31)
-    return tf.constant(bits.reshape(BATCH, CLASSES), keras.backend.floatx())
+    return tf.constant(label_bits(step), keras.backend.floatx())
 
 
 def loss_of(logits, labels):
@@ -144,16 +84,6 @@ def loss_and_gradients(model, variables, step):
         logits = model(images(), training=True)
         loss = loss_of(logits, labels(step))
     return loss, tape.gradient(loss, [v.value for v in variables])
-
-
-def digest(names, numbers, arrays):
-    """A tensor each as its L2 norm and `SAMPLES` elements at hashed positions of the engine's layout."""
-    norms, samples = [], []
-    for name, array in zip(names, arrays, strict=True):
-        flat = to_engine(np.asarray(array, np.float64)).ravel()
-        norms.append(np.sqrt(np.sum(flat * flat)))
-        samples.append(flat[hashes(POSITIONS + numbers[name], SAMPLES) % np.uint32(flat.size)])
-    return np.array(norms), np.array(samples)
 
 
 def compute(floatx):
@@ -172,6 +102,7 @@ def compute(floatx):
 
     variables = dict(named_variables(model))
     numbers = {name: number for number, name in enumerate(variables)}
+    digest_of = lambda names, values: digest([numbers[n] for n in names], [to_engine(np.asarray(v)) for v in values])
     is_base_bias = lambda name: name.endswith("_conv/bias")
     moving = [name for name in variables if "/moving_" in name]
     trained = [name for name in variables if "/moving_" not in name and not is_base_bias(name)]
@@ -186,11 +117,11 @@ def compute(floatx):
         loss, gradients = loss_and_gradients(model, [variables[n] for n in trained], step)
         losses.append(loss.numpy())
         if step == 0:
-            out["gradient.norms"], out["gradient.samples"] = digest(trained, numbers, gradients)
-            out["moving.norms"], out["moving.samples"] = digest(moving, numbers, [variables[n].numpy() for n in moving])
+            out["gradient.norms"], out["gradient.samples"] = digest_of(trained, gradients)
+            out["moving.norms"], out["moving.samples"] = digest_of(moving, [variables[n].numpy() for n in moving])
         adam.apply(gradients, [variables[n] for n in trained])
     change = [variables[n].numpy() - initial[n] for n in trained]
-    out["change.norms"], out["change.samples"] = digest(trained, numbers, change)
+    out["change.norms"], out["change.samples"] = digest_of(trained, change)
     out["training.losses"] = np.array(losses)
 
     # Transfer learning: all but the base's last layers frozen, their batch norms in inference mode.
@@ -202,7 +133,7 @@ def compute(floatx):
     names["last40"] = tail
     loss, gradients = loss_and_gradients(model, [variables[n] for n in tail], step=0)
     out["last40.loss"] = np.array([loss.numpy()])
-    out["last40.gradient.norms"], out["last40.gradient.samples"] = digest(tail, numbers, gradients)
+    out["last40.gradient.norms"], out["last40.gradient.samples"] = digest_of(tail, gradients)
     return {key: np.asarray(value, np.float64) for key, value in out.items()}, names
 
 
@@ -231,36 +162,15 @@ def layer_table():
 def write_layers(table):
     rows = ",\n".join("    " + json.dumps(layer) for layer in table["layers"])
     head = json.dumps({k: v for k, v in table.items() if k != "layers"}, indent=2)[:-2]
-    (HERE / "layers.json").write_text(f'{head},\n  "layers": [\n{rows}\n  ]\n}}\n')
-
-
-def report(exact, rough):
-    """Prints how far float32 is from float64: norms relatively, samples relative to their tensor's norm (their change:
-    to the learning rate), anything else absolutely."""
-    for key, a in exact.items():
-        error = np.abs(a - rough[key])
-        if key == "change.samples":
-            error = error / LEARNING_RATE
-        elif key.endswith("samples"):
-            error = error / exact[key.replace("samples", "norms")][:, None]
-        elif key.endswith("norms"):
-            error = error / a
-        rms = np.sqrt(np.mean(error**2))
-        print(f"{key:28} {str(a.shape):10} float32 is off by {error.max():.1e} at worst, {rms:.1e} rms")
+    (HERE / "resnet50_layers.json").write_text(f'{head},\n  "layers": [\n{rows}\n  ]\n}}\n')
 
 
 def main():
     tf.config.experimental.enable_op_determinism()
     exact, names = compute("float64")
     rough, _ = compute("float32")
-    facts = {
-        "made_with": f"keras {keras.__version__}, tensorflow {tf.__version__}, float64",
-        "class_weights": CLASS_WEIGHTS,
-        "learning_rate": LEARNING_RATE,
-        **names,
-    }
-    metadata = {"golden": json.dumps(facts)}  # one key: the writer shuffles several
-    save_file({k: np.ascontiguousarray(v) for k, v in exact.items()}, HERE / "resnet50.safetensors", metadata=metadata)
+    made_with = f"keras {keras.__version__}, tensorflow {tf.__version__}, float64"
+    save(HERE / "resnet50.safetensors", exact, {"made_with": made_with, **names})
     write_layers(layer_table())
     report(exact, rough)
     print("logits, inference\n", exact["inference.logits"], "\nmax pooling\n", exact["inference_max_pool.logits"])

@@ -1,0 +1,115 @@
+"""What the golden values of every network have in common: weights, pixels and labels from an integer hash, and how results are kept.
+
+No weights are stored: both sides make them with the hash `u`, which is exact in float32. For tensor number t, element i in
+*Onesheet's* layout (kernels [K,R,S,C], dense [out,in]) is, with u = u(fmix32(t), i) and every step in float32:
+
+    kernel           u * sqrt(6 / fan_in), times 1/4 in `genres`
+    bias             0.1 u
+    gamma            1 + 0.25 u, times 1/4 in the last batch norm of a residual branch (`*_3_bn`)
+    beta             0.1 u
+    moving_mean      0.1 u
+    moving_variance  1 + 0.5 u, times 8192 in `conv1_bn`
+
+The factors keep inference with these invented averages healthy: 8192 is about the stem's variance on pixels, the small
+gamma keeps sixteen additions from growing, and the last quarter makes logits of order 1, not a saturated sigmoid.
+Position k of a tensor's samples is hash k of stream 2,000,000 + t, modulo the tensor's size. Pixels are the top byte of
+stream 1,000,000 in NHWC order as RGB, labels the top bit of stream 1,000,001 + step.
+"""
+
+import json
+import math
+
+import numpy as np
+from safetensors.numpy import save_file
+
+CLASSES, SIZE, BATCH, STEPS, SAMPLES, LAST = 7, 150, 3, 3, 16, 40
+CLASS_WEIGHTS = [1.5, 0.5, 0.25, 1.0, 2.0, 1.25, 0.75]
+LEARNING_RATE = 1e-5
+# Seeds beyond any tensor's number.
+PIXELS, LABELS, POSITIONS = 1_000_000, 1_000_001, 2_000_000  # labels of step s: LABELS + s
+
+
+def fmix32(x):
+    """MurmurHash3's 32-bit finaliser, elementwise on uint32."""
+    x = np.asarray(x, np.uint32)
+    x = x ^ (x >> np.uint32(16))
+    x = x * np.uint32(0x85EBCA6B)
+    x = x ^ (x >> np.uint32(13))
+    x = x * np.uint32(0xC2B2AE35)
+    return x ^ (x >> np.uint32(16))
+
+
+def hashes(stream, count):
+    """The first `count` hashes of a stream: fmix32((i * 0x9E3779B9) ^ fmix32(stream))."""
+    return fmix32((np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B9)) ^ fmix32([stream]))
+
+
+def u(stream, count):
+    """Uniform numbers in [-1, 1), exact in float32: 24 bits of hash each."""
+    return (hashes(stream, count) >> np.uint32(8)).astype(np.float32) / np.float32(2**23) - np.float32(1)
+
+
+def initial(number, name, shape):
+    """The tensor `name`, layer and kind, in the engine's layout."""
+    layer, kind = name.split("/")
+    values = u(number, math.prod(shape))
+    if kind == "kernel":
+        fan_in = math.prod(shape[1:])
+        values = np.float32(math.sqrt(6 / fan_in)) * values
+        if layer == "genres":
+            values = np.float32(0.25) * values
+    elif kind == "gamma":
+        values = np.float32(1) + np.float32(0.25) * values
+        if layer.endswith("_3_bn"):
+            values = np.float32(0.25) * values
+    elif kind == "moving_variance":
+        values = np.float32(1) + np.float32(0.5) * values
+        if layer == "conv1_bn":
+            values = np.float32(8192) * values
+    else:
+        values = np.float32(0.1) * values
+    return values.reshape(shape)
+
+
+def bgr_pixels():
+    """Pixels [N, H, W, 3] as `--pixels imagenet` feeds them: BGR minus the ImageNet means."""
+    pixels = (hashes(PIXELS, BATCH * SIZE * SIZE * 3) >> np.uint32(24)).astype(np.float64)
+    bgr = pixels.reshape(BATCH, SIZE, SIZE, 3)[..., ::-1]
+    return bgr - np.array([103.939, 116.779, 123.68])
+
+
+def label_bits(step):
+    """Labels [N, C] of a step."""
+    return (hashes(LABELS + step, BATCH * CLASSES) >> np.uint32(31)).reshape(BATCH, CLASSES)
+
+
+def digest(numbers, arrays):
+    """A tensor each, in the engine's layout, as its L2 norm and `SAMPLES` elements at hashed positions."""
+    norms, samples = [], []
+    for number, array in zip(numbers, arrays, strict=True):
+        flat = np.asarray(array, np.float64).ravel()
+        norms.append(np.sqrt(np.sum(flat * flat)))
+        samples.append(flat[hashes(POSITIONS + number, SAMPLES) % np.uint32(flat.size)])
+    return np.array(norms), np.array(samples)
+
+
+def report(exact, rough):
+    """Prints how far float32 is from float64: norms relatively, samples relative to their tensor's norm (their change:
+    to the learning rate), anything else absolutely."""
+    for key, a in exact.items():
+        error = np.abs(a - rough[key])
+        if key == "change.samples":
+            error = error / LEARNING_RATE
+        elif key.endswith("samples"):
+            error = error / exact[key.replace("samples", "norms")][:, None]
+        elif key.endswith("norms"):
+            error = error / a
+        rms = np.sqrt(np.mean(error**2))
+        print(f"{key:28} {str(a.shape):10} float32 is off by {error.max():.1e} at worst, {rms:.1e} rms")
+
+
+def save(path, values, facts):
+    """Writes the golden values, and what the file says about itself."""
+    facts = {"class_weights": CLASS_WEIGHTS, "learning_rate": LEARNING_RATE, **facts}
+    metadata = {"golden": json.dumps(facts)}  # one key: the writer shuffles several
+    save_file({key: np.ascontiguousarray(value) for key, value in values.items()}, path, metadata=metadata)
