@@ -13,6 +13,7 @@ use onesheet::device::{
     PixelFormat, Placement, PoolKernels, PoolShape, Projection, Rows, Storage,
 };
 use onesheet::network::Network;
+use onesheet::ops::batch_norm::BatchNorm;
 use onesheet::ops::dense::Dense;
 use onesheet::plan::{Step, Work};
 use onesheet::tensor::Tensor;
@@ -45,7 +46,9 @@ pub fn all(network: Network, batch: usize, image_size: usize) -> anyhow::Result<
     };
     let normalised = |layer: usize| {
         let own = steps.iter().find(|step| step.output() == layer);
-        own.is_some_and(|step| matches!(step.work, Work::ConvNorm { relu: false, .. }))
+        own.is_some_and(|step| {
+            matches!(step.work, Work::ConvNorm { norm: BatchNorm { activation: Activation::Linear, .. }, .. })
+        })
     };
     let projects = |step: &Step| step.inputs.iter().all(|&input| normalised(input));
     let junctions = || steps.iter().filter(|step| step.work == Work::Junction);
