@@ -6,9 +6,9 @@ use anyhow::Context;
 use indicatif::ProgressBar;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::gpu::{self, Gpu};
-use onesheet::device::cuda::{self, Cuda, modules, simulated};
+use onesheet::device::cuda::{Cuda, modules, simulated};
 use onesheet::device::{Device, DeviceError};
-use onesheet::training::config::{DeviceChoice, Precision};
+use onesheet::training::config::{DeviceChoice, PrecisionChoice};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,16 +22,11 @@ pub enum Opened {
 }
 
 /// Opens a device. `auto` takes an NVIDIA GPU if there is one that the kernels run on.
-pub fn open(device: DeviceChoice, precision: Precision, console: Console) -> anyhow::Result<Opened> {
-    let on_gpu = match precision {
-        Precision::Auto | Precision::Bf16 => cuda::Precision::Bf16,
-        Precision::Tf32 => cuda::Precision::Tf32,
-        Precision::F32 => cuda::Precision::F32,
-    };
+pub fn open(device: DeviceChoice, precision: PrecisionChoice, console: Console) -> anyhow::Result<Opened> {
     let opened = || {
         let gpu = Arc::new(Gpu::open()?);
         let mut compiling = Compiling::new(console, device == DeviceChoice::Sim);
-        Cuda::on(&gpu, on_gpu, &mut |progress| compiling.show(&gpu, progress))
+        Cuda::on(&gpu, precision.on_gpu(), &mut |progress| compiling.show(&gpu, progress))
     };
     match device {
         DeviceChoice::Cpu => processor(precision, "--device cpu".into()),
@@ -53,10 +48,10 @@ pub fn described<D: Device>(device: &D, why: &str) -> String {
     device.name() + if why.is_empty() { "" } else { "; " } + why
 }
 
-fn processor(precision: Precision, why: String) -> anyhow::Result<Opened> {
+fn processor(precision: PrecisionChoice, why: String) -> anyhow::Result<Opened> {
     match precision {
-        Precision::Auto | Precision::F32 => Ok(Opened::Cpu(Cpu::new(), why)),
-        Precision::Tf32 | Precision::Bf16 => {
+        PrecisionChoice::Auto | PrecisionChoice::F32 => Ok(Opened::Cpu(Cpu::new(), why)),
+        PrecisionChoice::Tf32 | PrecisionChoice::Bf16 => {
             Err(Usage(format!("{why}; the processor computes in f32 only, so leave --precision out")).into())
         }
     }
@@ -142,11 +137,11 @@ mod tests {
 
     #[test]
     fn the_processor_computes_in_f32_only() {
-        for precision in [Precision::Auto, Precision::F32] {
+        for precision in [PrecisionChoice::Auto, PrecisionChoice::F32] {
             let opened = processor(precision, "--device cpu".into()).unwrap();
             assert!(matches!(opened, Opened::Cpu(_, why) if why == "--device cpu"));
         }
-        for precision in [Precision::Tf32, Precision::Bf16] {
+        for precision in [PrecisionChoice::Tf32, PrecisionChoice::Bf16] {
             let refused = processor(precision, "no GPU".into()).err().unwrap();
             assert!(refused.is::<Usage>());
             let expected = "no GPU; the processor computes in f32 only, so leave --precision out";

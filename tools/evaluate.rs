@@ -12,7 +12,7 @@ use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::{Checkpoint, CheckpointError, Metadata};
-use onesheet::training::config::{DeviceChoice, Precision};
+use onesheet::training::config::{DeviceChoice, PrecisionChoice};
 use onesheet::training::evaluation::Answers;
 use onesheet::training::learner;
 use onesheet::training::run_folder::{best_checkpoint, folder_of, last_checkpoint, synthetic_posters};
@@ -47,7 +47,7 @@ pub struct Args {
     device: DeviceChoice,
     /// How wide its numbers are
     #[arg(long, value_enum, default_value = "auto")]
-    precision: Precision,
+    precision: PrecisionChoice,
     /// Posters at a time
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,

@@ -10,7 +10,7 @@ use onesheet::data::squaring::Squaring;
 use onesheet::device::{Device, Placement};
 use onesheet::model::Posters;
 use onesheet::training::checkpoint::{Checkpoint, Metadata};
-use onesheet::training::config::{DeviceChoice, Precision};
+use onesheet::training::config::{DeviceChoice, PrecisionChoice};
 use onesheet::training::learner;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ pub struct Args {
     device: DeviceChoice,
     /// How wide its numbers are
     #[arg(long, value_enum, default_value = "auto")]
-    precision: Precision,
+    precision: PrecisionChoice,
     /// Print JSON, one object a poster
     #[arg(long)]
     json: bool,

@@ -6,6 +6,7 @@ mod doctor;
 mod evaluate;
 mod exit;
 mod infer;
+mod plan;
 mod prepare;
 mod train;
 
@@ -26,6 +27,7 @@ enum Tool {
     Train(Box<train::Args>),
     Evaluate(evaluate::Args),
     Infer(infer::Args),
+    Plan(plan::Args),
     Doctor(doctor::Args),
 }
 
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Tool::Train(args) => train::run(&args),
         Tool::Evaluate(args) => evaluate::run(&args),
         Tool::Infer(args) => infer::run(&args),
+        Tool::Plan(args) => plan::run(&args),
         Tool::Doctor(args) => doctor::run(&args),
     };
     match result {

@@ -4,7 +4,7 @@ mod narration;
 mod settings;
 mod signals;
 
-pub use settings::Args;
+pub use settings::{Args, networks};
 
 use crate::console::{Console, print};
 use crate::device::{self, Opened, described};

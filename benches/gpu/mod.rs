@@ -5,7 +5,7 @@ pub mod counters;
 use anyhow::{Context, bail};
 use counters::Counters;
 use onesheet::device::cuda::{self, Cuda, simulated};
-use onesheet::training::config::{DeviceChoice, Precision};
+use onesheet::training::config::{DeviceChoice, PrecisionChoice};
 
 /// Which device, and how wide.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -15,7 +15,7 @@ pub struct Options {
     pub device: DeviceChoice,
     /// How wide the numbers are
     #[arg(long, value_enum, default_value = "bf16")]
-    pub precision: Precision,
+    pub precision: PrecisionChoice,
     /// Images a batch [default: 128, on the simulated GPU 1]
     #[arg(long)]
     pub batch: Option<usize>,
@@ -55,12 +55,8 @@ impl Options {
         }
     }
 
-    fn precision(&self) -> cuda::Precision {
-        match self.precision {
-            Precision::Bf16 | Precision::Auto => cuda::Precision::Bf16,
-            Precision::Tf32 => cuda::Precision::Tf32,
-            Precision::F32 => cuda::Precision::F32,
-        }
+    fn precision(&self) -> Precision {
+        self.precision.on_gpu()
     }
 
     /// Images a batch.

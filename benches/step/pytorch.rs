@@ -5,7 +5,7 @@ mod beside;
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
-use onesheet::training::config::Precision;
+use onesheet::training::config::PrecisionChoice;
 use serde::Deserialize;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ pub enum Way {
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// How wide its numbers are.
-    pub precision: Precision,
+    pub precision: PrecisionChoice,
     /// Images.
     pub batch: usize,
     /// Their height and width.

@@ -20,6 +20,7 @@ pub mod activation;
 pub mod adam;
 pub mod batch_norm;
 pub mod conv;
+pub mod counting;
 pub mod cpu;
 pub mod cuda;
 pub mod dense;
@@ -27,6 +28,7 @@ pub mod image;
 pub mod loss;
 pub mod memory;
 pub mod pool;
+pub mod precision;
 pub mod profiler;
 pub mod reference;
 
@@ -39,6 +41,7 @@ pub use image::{ImageKernels, ImageShape, PixelFormat, Placement};
 pub use loss::{LossKernels, LossShape};
 pub use memory::{Memory, Real, Storage};
 pub use pool::{GlobalPoolShape, PoolKernels, PoolShape};
+pub use precision::Precision;
 pub use profiler::{Measured, Pass, Profiler, Rates, Scope, Work};
 
 /// Everything the engine asks of a machine: memory and the kernels of every layer family.

@@ -41,16 +41,24 @@ impl<D: Device> Model<D> {
     /// # Errors
     /// The device's, and [`DeviceError::Shape`] if the images are too small for the network.
     pub fn new(device: Rc<D>, config: ModelConfig, seed: u64) -> Result<Self, DeviceError> {
-        let architecture = Architecture::new(&config)?;
-        let plan = Plan::new(&architecture, config.momentum)?;
-        let parameters =
-            Parameters::new(&*device, architecture.weights, architecture.averages, architecture.trainable_from)?;
-        let mut model = Model { device, architecture, config, plan, parameters };
+        let mut model = Model::zeros(device, config)?;
         for (number, tensor) in model.architecture.tensors.clone().iter().enumerate() {
             let len = tensor.shape.iter().product();
             model.write(tensor, &tensor.initialiser.values(seed, number as u32, len))?;
         }
         Ok(model)
+    }
+
+    /// A model whose tensors are all zero, for whoever writes them.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn zeros(device: Rc<D>, config: ModelConfig) -> Result<Self, DeviceError> {
+        let architecture = Architecture::new(&config)?;
+        let plan = Plan::new(&architecture, config.momentum)?;
+        let parameters =
+            Parameters::new(&*device, architecture.weights, architecture.averages, architecture.trainable_from)?;
+        Ok(Model { device, architecture, config, plan, parameters })
     }
 
     /// The layers and tensors.
@@ -61,6 +69,11 @@ impl<D: Device> Model<D> {
     /// What is computed, step by step.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Computes by another plan of the same network.
+    pub fn set_plan(&mut self, plan: Plan) {
+        self.plan = plan;
     }
 
     /// What the model was made from.

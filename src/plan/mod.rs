@@ -4,7 +4,9 @@
 //! a step leaves to whoever reads its value, such as a batch norm's scale, shift and ReLU, is carried by the value itself:
 //! see [`ops`](crate::ops).
 
+pub mod cost;
 pub mod fuse;
+pub mod gpus;
 mod run;
 mod step;
 

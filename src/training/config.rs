@@ -2,7 +2,7 @@
 
 use super::history::Entry;
 use crate::data::tensor_file::Access;
-use crate::device::PixelFormat;
+use crate::device::{PixelFormat, Precision};
 use crate::network::import::KERAS_PIXELS;
 use crate::network::{ModelConfig, Network, Trainable, resnet50};
 use crate::ops::pool::Pooling;
@@ -30,8 +30,8 @@ pub struct RunConfig {
     pub weights: Option<PathBuf>,
     /// Which machine computes.
     pub device: DeviceChoice,
-    /// How wide the numbers are.
-    pub precision: Precision,
+    /// How wide the numbers are, or that the device decides.
+    pub precision: PrecisionChoice,
     /// Initial weights, shuffling and augmentation all follow from it.
     pub seed: u64,
     /// Posters a step.
@@ -105,7 +105,7 @@ impl Default for RunConfig {
             data: None,
             weights: None,
             device: DeviceChoice::Auto,
-            precision: Precision::Auto,
+            precision: PrecisionChoice::Auto,
             seed: 0,
             batch: 128,
             epochs: 20,
@@ -208,10 +208,10 @@ pub enum DeviceChoice {
     Sim,
 }
 
-/// How wide the numbers are.
+/// How wide the numbers are, or that the device decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum Precision {
+pub enum PrecisionChoice {
     /// bf16 on a GPU, f32 on the processor
     Auto,
     /// 32 bits everywhere
@@ -220,6 +220,17 @@ pub enum Precision {
     Tf32,
     /// Activations and a copy of the weights in bfloat16; sums, statistics and the weights themselves in 32 bits
     Bf16,
+}
+
+impl PrecisionChoice {
+    /// What it comes to on a GPU.
+    pub fn on_gpu(self) -> Precision {
+        match self {
+            PrecisionChoice::Auto | PrecisionChoice::Bf16 => Precision::Bf16,
+            PrecisionChoice::Tf32 => Precision::Tf32,
+            PrecisionChoice::F32 => Precision::F32,
+        }
+    }
 }
 
 /// What happens when a loss or a gradient is no number. The step that has it leaves the weights alone in any case.

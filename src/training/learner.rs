@@ -47,8 +47,15 @@ impl<D: Device> Learner<D> {
     /// # Errors
     /// The device's.
     pub fn new(device: Rc<D>, config: ModelConfig, seed: u64) -> Result<Self, TrainingError> {
-        let model = Model::new(Rc::clone(&device), config, seed)?;
-        let adam = Adam::new(&*device, model.architecture().weights)?;
+        Learner::of(Model::new(device, config, seed)?)
+    }
+
+    /// A model as it is, and an optimiser that has taken no step.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn of(model: Model<D>) -> Result<Self, TrainingError> {
+        let adam = Adam::new(&**model.device(), model.architecture().weights)?;
         Ok(Learner { model, adam, current: None, submitted: VecDeque::new() })
     }
 
@@ -207,7 +214,7 @@ fn upload<D: Device>(device: &D, arena: &mut Arena<D>, span: Span, values: &[f32
 /// The checkpoint's, if it is of another model, and the device's.
 pub fn load<D: Device>(device: Rc<D>, checkpoint: &Checkpoint) -> Result<Model<D>, TrainingError> {
     let Metadata { config, genres, .. } = checkpoint.metadata();
-    let mut model = Model::new(device, config.model(genres.len()), config.seed)?;
+    let mut model = Model::zeros(device, config.model(genres.len()))?;
     let tensors = model.architecture().tensors.clone();
     let shapes: Vec<NamedShape> = tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
     checkpoint.check(&shapes)?;

@@ -8,6 +8,7 @@
 pub mod bounds;
 pub mod checkpoint;
 pub mod config;
+pub mod dry_run;
 pub mod evaluation;
 pub mod history;
 pub mod learner;

@@ -7,7 +7,7 @@ use crate::{Place, SIDE, settings};
 use onesheet::data::tensor_file::Access;
 use onesheet::network::Trainable;
 use onesheet::training::checkpoint::Checkpoint;
-use onesheet::training::config::{DeviceChoice, OnBadNumbers, Precision, RunConfig};
+use onesheet::training::config::{DeviceChoice, OnBadNumbers, PrecisionChoice, RunConfig};
 use onesheet::training::run_folder::{EpochRow, last_checkpoint, step_checkpoint};
 use std::fs;
 
@@ -50,7 +50,7 @@ fn a_run_goes_on_as_the_flags_beside_resume_say() {
     assert!(told.stderr.contains("stopped as asked after step 3, everything saved"), "{}", told.stderr);
     config.data = Some(place.at("moved.safetensors"));
     config.device = DeviceChoice::Cpu;
-    config.precision = Precision::F32;
+    config.precision = PrecisionChoice::F32;
     config.learning_rate = 0.0005;
     config.epochs = 3;
     config.max_steps = Some(3);
@@ -98,7 +98,7 @@ fn a_run_goes_on_as_the_flags_beside_resume_say() {
     // The one epoch is done, so it ends at once, on the device that it opened. What diverged was not saved, nor were its
     // settings.
     place.run_to(0, SIMULATED);
-    (config.device, config.precision) = (DeviceChoice::Sim, Precision::Tf32);
+    (config.device, config.precision) = (DeviceChoice::Sim, PrecisionChoice::Tf32);
     (config.epochs, config.learning_rate) = (1, 0.0005);
     (config.on_bad_numbers, config.check_numerics) = (OnBadNumbers::Skip, true);
     let (found, devices) = settings(&run);

@@ -8,7 +8,7 @@ use onesheet::device::cpu::Cpu;
 use onesheet::network::{Trainable, resnet50};
 use onesheet::ops::pool::Pooling;
 use onesheet::training::checkpoint::Checkpoint;
-use onesheet::training::config::{ClassWeights, DeviceChoice, OnBadNumbers, Pixels, Precision, RunConfig};
+use onesheet::training::config::{ClassWeights, DeviceChoice, OnBadNumbers, Pixels, PrecisionChoice, RunConfig};
 use onesheet::training::run_folder::{RunFolder, StepRow, last_checkpoint, step_checkpoint};
 use onesheet::training::trainer::{Event, Trainer};
 use std::collections::BTreeSet;
@@ -93,7 +93,7 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
         data: Some(place.at("posters.safetensors")),
         weights: Some(place.at("start.safetensors")),
         device: DeviceChoice::Cpu,
-        precision: Precision::F32,
+        precision: PrecisionChoice::F32,
         seed: 7,
         batch: 3,
         epochs: 9,
@@ -231,7 +231,10 @@ fn device_and_precision_are_those_that_compute() {
     let told = place.run_to(0, SIMULATED).stderr;
     assert!(told.contains(" files of kernels compiled in ") && !told.contains("the driver keeps"), "{told}");
     let (config, devices) = settings(&place.at("runs/run"));
-    assert_eq!((config.device, config.precision, config.max_steps), (DeviceChoice::Sim, Precision::Tf32, Some(0)));
+    assert_eq!(
+        (config.device, config.precision, config.max_steps),
+        (DeviceChoice::Sim, PrecisionChoice::Tf32, Some(0))
+    );
     assert_eq!(devices.len(), 1);
     assert!(devices[0].starts_with("gpusim ") && devices[0].ends_with(", tf32)"), "{devices:?}");
     let told = place.run_to(2, &format!("{FIRST_STEP} --run other --precision tf32"));

@@ -7,7 +7,9 @@ use onesheet::data::tensor_file::{Access, TensorFile};
 use onesheet::files::quoted;
 use onesheet::network::{NETWORKS, Network, Trainable};
 use onesheet::ops::pool::Pooling;
-use onesheet::training::config::{ClassWeights, DeviceChoice, Experiment, OnBadNumbers, Pixels, Precision, RunConfig};
+use onesheet::training::config::{
+    ClassWeights, DeviceChoice, Experiment, OnBadNumbers, Pixels, PrecisionChoice, RunConfig,
+};
 use onesheet::training::profiling::WARM_UP;
 use std::path::{Path, PathBuf, absolute};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -57,7 +59,7 @@ pub struct Args {
     pub device: Option<DeviceChoice>,
     /// How wide the numbers are
     #[arg(long, value_enum)]
-    pub precision: Option<Precision>,
+    pub precision: Option<PrecisionChoice>,
     /// Initial weights, shuffling and augmentation follow from it [default: 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub seed: Option<u64>,
@@ -136,7 +138,7 @@ pub struct Args {
 }
 
 /// The name of a network that can be chosen.
-fn networks() -> impl TypedValueParser<Value = Network> {
+pub fn networks() -> impl TypedValueParser<Value = Network> {
     PossibleValuesParser::new(NETWORKS.map(|network| network.name)).try_map(|name| name.parse::<Network>())
 }
 

@@ -1,0 +1,393 @@
+//! What each kernel must read and write: every operand once.
+
+use super::{Counting, View};
+use crate::device::adam::{ADAM_FLOPS, SQUARED_NORM_FLOPS};
+use crate::device::loss::SIGMOID_FLOPS;
+use crate::device::{
+    Activation, AdamConstants, AdamKernels, BatchNormConstants, BatchNormKernels, ConvKernels, ConvShape, DenseKernels,
+    DenseShape, DeviceError, GlobalPoolShape, ImageKernels, ImageShape, InputTransform, LossKernels, LossShape, Memory,
+    OutputGradient, PixelFormat, PoolKernels, PoolShape, Projection, ReduceEpilogue, Rows, Storage,
+};
+
+impl Counting {
+    /// Bytes of some elements of an operand, where a kernel does not look at all of them.
+    fn part(&self, view: View, len: usize) -> u64 {
+        self.bytes(View { len, ..view })
+    }
+
+    /// Bytes of the weights as convolutions read them.
+    fn narrow(&self, w: View) -> u64 {
+        self.bytes(View { storage: Storage::Activation, ..w })
+    }
+
+    fn optional(&self, view: Option<View>) -> u64 {
+        view.map_or(0, |view| self.bytes(view))
+    }
+
+    /// Of `norm [4, C]` the scale and the shift.
+    fn owed(&self, transform: Option<InputTransform<View>>) -> u64 {
+        transform.map_or(0, |InputTransform { norm, .. }| self.part(norm, norm.len / 2))
+    }
+
+    fn gradient(&self, dy: OutputGradient<View>) -> u64 {
+        match dy {
+            OutputGradient::Ready(dy) => self.bytes(dy),
+            OutputGradient::Owed { dz, y, k } => [dz, y, k].map(|view| self.bytes(view)).iter().sum(),
+        }
+    }
+
+    fn all<const N: usize>(&self, views: [View; N]) -> u64 {
+        views.map(|view| self.bytes(view)).iter().sum()
+    }
+}
+
+impl ConvKernels for Counting {
+    fn conv_forward(
+        &self,
+        y: View,
+        stats: Option<View>,
+        x: View,
+        transform: Option<InputTransform<View>>,
+        w: View,
+        bias: Option<View>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError> {
+        let norm = transform.map(|transform| transform.map(|norm| norm.len));
+        let [stats_len, bias_len] = [stats, bias].map(|view| view.map(|view| view.len));
+        shape.check_forward(y.len, stats_len, x.len, norm, w.len, bias_len)?;
+        let reads = self.part(x, shape.seen()) + self.owed(transform) + self.narrow(w) + self.optional(bias);
+        self.launch("conv_forward", reads, self.bytes(y) + self.optional(stats), shape.flops());
+        Ok(())
+    }
+
+    fn conv_form_gradient(
+        &self,
+        dz: View,
+        y: View,
+        k: View,
+        shape: &ConvShape,
+    ) -> Result<Option<Self::Buffer>, DeviceError> {
+        if !self.habits.forms_gradients {
+            return Ok(None);
+        }
+        let dy = self.allocate(shape.output_len(), Storage::Activation)?;
+        let written = self.bytes(Counting::view(&dy, 0..shape.output_len()));
+        self.launch("conv_form_gradient", self.all([dz, y, k]), written, 4 * shape.output_len() as u64);
+        Ok(Some(dy))
+    }
+
+    fn conv_backward_data(
+        &self,
+        dx: View,
+        accumulate: bool,
+        epilogue: Option<ReduceEpilogue<View, View>>,
+        dy: OutputGradient<View>,
+        w: View,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError> {
+        let lengths = epilogue.as_ref().map(|epilogue| epilogue.lengths(|view| view.len, |view| view.len));
+        shape.check_backward_data(dx.len, lengths, dy.map(|view| view.len), w.len)?;
+        // Without an epilogue, pixels that no tap reaches stay as they are.
+        let touched = self.part(dx, if accumulate && epilogue.is_none() { shape.seen() } else { dx.len });
+        let (mut reads, mut writes) = (self.gradient(dy) + self.narrow(w), touched);
+        if accumulate {
+            reads += touched;
+        }
+        if let Some(ReduceEpilogue { sums, y, norm, .. }) = epilogue {
+            reads += self.bytes(y) + self.part(norm, norm.len / 4 * 3);
+            writes += self.bytes(sums);
+        }
+        self.launch("conv_backward_data", reads, writes, shape.flops());
+        Ok(())
+    }
+
+    fn conv_backward_weights(
+        &self,
+        dw: View,
+        dy: OutputGradient<View>,
+        x: View,
+        transform: Option<InputTransform<View>>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError> {
+        let norm = transform.map(|transform| transform.map(|norm| norm.len));
+        shape.check_backward_weights(dw.len, dy.map(|view| view.len), x.len, norm)?;
+        let reads = self.gradient(dy) + self.part(x, shape.seen()) + self.owed(transform) + self.bytes(dw);
+        self.launch("conv_backward_weights", reads, self.bytes(dw), shape.flops());
+        Ok(())
+    }
+
+    fn conv_backward_bias(&self, dbias: View, dy: OutputGradient<View>, shape: &ConvShape) -> Result<(), DeviceError> {
+        shape.check_backward_bias(dbias.len, dy.map(|view| view.len))?;
+        let reads = self.gradient(dy) + self.bytes(dbias);
+        self.launch("conv_backward_bias", reads, self.bytes(dbias), shape.output_len() as u64);
+        Ok(())
+    }
+}
+
+impl BatchNormKernels for Counting {
+    fn batch_norm_finalise(
+        &self,
+        norm: View,
+        running_mean: View,
+        running_variance: View,
+        stats: View,
+        gamma: View,
+        beta: View,
+        bias: Option<View>,
+        _: usize,
+        _: BatchNormConstants,
+    ) -> Result<(), DeviceError> {
+        let averages = self.all([running_mean, running_variance]);
+        let reads = averages + self.all([stats, gamma, beta]) + self.optional(bias);
+        self.launch("batch_norm_finalise", reads, self.bytes(norm) + averages, 0);
+        Ok(())
+    }
+
+    fn batch_norm_fold(
+        &self,
+        norm: View,
+        running_mean: View,
+        running_variance: View,
+        gamma: View,
+        beta: View,
+        bias: Option<View>,
+        _: usize,
+        _: f64,
+    ) -> Result<(), DeviceError> {
+        let reads = self.all([running_mean, running_variance, gamma, beta]) + self.optional(bias);
+        self.launch("batch_norm_fold", reads, self.bytes(norm), 0);
+        Ok(())
+    }
+
+    fn batch_norm_statistics(&self, stats: View, y: View, shape: Rows) -> Result<(), DeviceError> {
+        shape.check_statistics(stats.len, y.len)?;
+        self.launch("batch_norm_statistics", self.bytes(y), self.bytes(stats), shape.statistics_flops());
+        Ok(())
+    }
+
+    fn batch_norm_apply(&self, a: View, y: View, norm: View, _: Activation, shape: Rows) -> Result<(), DeviceError> {
+        shape.check_apply(a.len, y.len, norm.len)?;
+        let reads = self.bytes(y) + self.part(norm, norm.len / 2);
+        self.launch("batch_norm_apply", reads, self.bytes(a), shape.apply_flops());
+        Ok(())
+    }
+
+    fn batch_norm_backward_reduce(
+        &self,
+        dz: View,
+        sums: View,
+        da: View,
+        y: View,
+        norm: View,
+        _: Activation,
+        shape: Rows,
+    ) -> Result<(), DeviceError> {
+        shape.check_backward_reduce(dz.len, sums.len, da.len, y.len, norm.len)?;
+        let reads = self.all([da, y]) + self.part(norm, norm.len / 4 * 3);
+        self.launch("batch_norm_backward_reduce", reads, self.all([dz, sums]), shape.backward_reduce_flops());
+        Ok(())
+    }
+
+    fn batch_norm_backward_finalise(
+        &self,
+        k: View,
+        dgamma: View,
+        dbeta: View,
+        sums: View,
+        gamma: View,
+        norm: View,
+        shape: Rows,
+    ) -> Result<(), DeviceError> {
+        shape.check_backward_finalise(k.len, dgamma.len, dbeta.len, sums.len, gamma.len, norm.len)?;
+        let reads = self.all([dgamma, dbeta, sums, gamma]) + self.part(norm, norm.len / 2);
+        self.launch("batch_norm_backward_finalise", reads, self.all([k, dgamma, dbeta]), 0);
+        Ok(())
+    }
+
+    fn residual_forward(
+        &self,
+        out: View,
+        y: View,
+        norm: View,
+        shortcut: View,
+        shortcut_norm: Option<View>,
+        shape: Rows,
+    ) -> Result<(), DeviceError> {
+        shape.check_residual_forward(out.len, y.len, norm.len, shortcut.len, shortcut_norm.map(|view| view.len))?;
+        let norms = self.bytes(norm) + self.optional(shortcut_norm);
+        let flops = shape.residual_forward_flops(shortcut_norm.is_some());
+        self.launch("residual_forward", self.all([y, shortcut]) + norms / 2, self.bytes(out), flops);
+        Ok(())
+    }
+
+    fn residual_backward(
+        &self,
+        dz: View,
+        sums: View,
+        dout: View,
+        out: View,
+        y: View,
+        norm: View,
+        projection: Option<Projection<View, View>>,
+        shape: Rows,
+    ) -> Result<(), DeviceError> {
+        let lengths = projection.as_ref().map(|projection| projection.lengths(|view| view.len, |view| view.len));
+        shape.check_residual_backward(dz.len, sums.len, dout.len, out.len, y.len, norm.len, lengths)?;
+        let mean = |norm: View| self.part(norm, norm.len / 4);
+        let (mut reads, mut writes) = (self.all([dout, out, y]) + mean(norm), self.all([dz, sums]));
+        let flops = shape.residual_backward_flops(projection.is_some());
+        if let Some(Projection { sums, y, norm }) = projection {
+            reads += self.bytes(y) + mean(norm);
+            writes += self.bytes(sums);
+        }
+        self.launch("residual_backward", reads, writes, flops);
+        Ok(())
+    }
+}
+
+impl PoolKernels for Counting {
+    fn max_pool_forward(
+        &self,
+        y: View,
+        x: View,
+        transform: Option<InputTransform<View>>,
+        shape: &PoolShape,
+    ) -> Result<(), DeviceError> {
+        self.launch("max_pool_forward", self.bytes(x) + self.owed(transform), self.bytes(y), shape.flops());
+        Ok(())
+    }
+
+    fn max_pool_backward(
+        &self,
+        dx: View,
+        dy: View,
+        x: View,
+        transform: Option<InputTransform<View>>,
+        shape: &PoolShape,
+    ) -> Result<(), DeviceError> {
+        let flops = shape.flops() + dy.len as u64;
+        self.launch("max_pool_backward", self.all([x, dy]) + self.owed(transform), self.bytes(dx), flops);
+        Ok(())
+    }
+
+    fn global_average_pool_forward(&self, y: View, x: View, _: &GlobalPoolShape) -> Result<(), DeviceError> {
+        self.launch("global_average_pool_forward", self.bytes(x), self.bytes(y), x.len as u64);
+        Ok(())
+    }
+
+    fn global_average_pool_backward(&self, dx: View, dy: View, _: &GlobalPoolShape) -> Result<(), DeviceError> {
+        self.launch("global_average_pool_backward", self.bytes(dy), self.bytes(dx), dy.len as u64);
+        Ok(())
+    }
+
+    fn global_max_pool_forward(&self, y: View, x: View, _: &GlobalPoolShape) -> Result<(), DeviceError> {
+        self.launch("global_max_pool_forward", self.bytes(x), self.bytes(y), x.len as u64);
+        Ok(())
+    }
+
+    fn global_max_pool_backward(&self, dx: View, dy: View, x: View, _: &GlobalPoolShape) -> Result<(), DeviceError> {
+        self.launch("global_max_pool_backward", self.all([dy, x]), self.bytes(dx), x.len as u64);
+        Ok(())
+    }
+}
+
+impl DenseKernels for Counting {
+    fn dense_forward(
+        &self,
+        y: View,
+        x: View,
+        w: View,
+        b: View,
+        _: bool,
+        shape: &DenseShape,
+    ) -> Result<(), DeviceError> {
+        self.launch("dense_forward", self.all([x, w, b]), self.bytes(y), shape.flops());
+        Ok(())
+    }
+
+    fn dense_backward_data(&self, dx: View, dz: View, w: View, shape: &DenseShape) -> Result<(), DeviceError> {
+        self.launch("dense_backward_data", self.all([dz, w]), self.bytes(dx), shape.flops());
+        Ok(())
+    }
+
+    fn dense_backward_weights(
+        &self,
+        dw: View,
+        db: View,
+        dz: View,
+        x: View,
+        shape: &DenseShape,
+    ) -> Result<(), DeviceError> {
+        self.launch("dense_backward_weights", self.all([dz, x, dw, db]), self.all([dw, db]), shape.flops());
+        Ok(())
+    }
+
+    fn relu_backward(&self, dz: View, dy: View, y: View) -> Result<(), DeviceError> {
+        self.launch("relu_backward", self.all([dy, y]), self.bytes(dz), 0);
+        Ok(())
+    }
+}
+
+impl LossKernels for Counting {
+    fn bce_forward_backward(
+        &self,
+        loss: View,
+        dlogits: View,
+        logits: View,
+        targets: View,
+        weights: View,
+        shape: &LossShape,
+    ) -> Result<(), DeviceError> {
+        let reads = self.all([logits, targets, weights]);
+        self.launch("bce_forward_backward", reads, self.all([loss, dlogits]), shape.flops());
+        Ok(())
+    }
+
+    fn sigmoid(&self, p: View, z: View) -> Result<(), DeviceError> {
+        self.launch("sigmoid", self.bytes(z), self.bytes(p), SIGMOID_FLOPS * z.len as u64);
+        Ok(())
+    }
+}
+
+impl AdamKernels for Counting {
+    fn squared_norm(&self, sum: View, x: View) -> Result<(), DeviceError> {
+        self.launch("squared_norm", self.bytes(x), self.bytes(sum), SQUARED_NORM_FLOPS * x.len as u64);
+        Ok(())
+    }
+
+    fn adam(
+        &self,
+        w: View,
+        m: View,
+        v: View,
+        gradients: View,
+        outcome: View,
+        rate: View,
+        _: &AdamConstants,
+    ) -> Result<(), DeviceError> {
+        // The copy that convolutions read is written as well, where there is one.
+        let copy = if self.habits.precision.bytes() < 4 { self.narrow(w) } else { 0 };
+        let moved = self.all([w, m, v]);
+        let reads = moved + self.all([gradients, outcome, rate]);
+        self.launch("adam", reads, moved + copy, ADAM_FLOPS * w.len as u64);
+        Ok(())
+    }
+
+    fn restore(&self, _: View, _: View, outcome: View) -> Result<(), DeviceError> {
+        self.launch("restore", self.bytes(outcome), 0, 0);
+        Ok(())
+    }
+}
+
+impl ImageKernels for Counting {
+    fn image_forward(
+        &self,
+        x: View,
+        pixels: &Self::Pixels,
+        _: &PixelFormat,
+        shape: &ImageShape,
+    ) -> Result<(), DeviceError> {
+        self.launch("image_forward", pixels.len as u64, self.bytes(x), shape.flops());
+        Ok(())
+    }
+}

@@ -1,0 +1,31 @@
+//! A training step that is counted, not computed.
+
+use super::TrainingError;
+use super::learner::Learner;
+use crate::device::counting::{Counting, Habits};
+use crate::device::{Memory, PixelFormat, Placement};
+use crate::model::Model;
+use crate::network::ModelConfig;
+use crate::plan::Plan;
+use crate::plan::cost::Costs;
+use std::rc::Rc;
+
+/// What a step on `batch` posters costs, and the memory that it takes, by a plan without some of the
+/// [rules](crate::plan::fuse::RULES).
+///
+/// # Errors
+/// [`DeviceError::Shape`](crate::device::DeviceError::Shape) for a network or a rule that there is not, or images that are too small.
+pub fn costs(config: &ModelConfig, habits: Habits, batch: usize, without: &[&str]) -> Result<Costs, TrainingError> {
+    let device = Rc::new(Counting::new(habits));
+    let (size, genres) = (config.image_size, config.genres);
+    let mut model = Model::zeros(Rc::clone(&device), config.clone())?;
+    let plan = Plan::without(model.architecture(), config.momentum, without)?;
+    model.set_plan(plan);
+    let mut learner = Learner::of(model)?;
+    device.measured()?;
+    let pixels = device.upload_pixels(&vec![0; batch * size * size * 3], &vec![Placement::default(); batch])?;
+    let format = PixelFormat { order: [0, 1, 2], scale: 1.0, shift: [0.0; 3] };
+    learner.submit(pixels, batch, &format, &vec![0; batch * genres], &vec![1.0; genres], 0.0)?;
+    let (model, launches) = (learner.model(), device.measured()?);
+    Ok(Costs::new(model.plan(), &model.architecture().layers, launches, &device.kept(), device.most_bytes()))
+}

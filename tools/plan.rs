@@ -1,0 +1,250 @@
+//! `onesheet plan`: what a training step computes, step by step, what it costs and what each fusion saves.
+
+use crate::console::print;
+use anyhow::Context;
+use clap::Args as ClapArgs;
+use clap::builder::PossibleValuesParser;
+use onesheet::device::counting::Habits;
+use onesheet::device::{Measured, Pass, Precision, Rates, Work};
+use onesheet::network::{ModelConfig, Network, Trainable};
+use onesheet::ops::pool::Pooling;
+use onesheet::plan::cost::{Costs, StepCost, floor, of_pass, total};
+use onesheet::plan::fuse::RULES;
+use onesheet::plan::gpus::GPUS;
+use onesheet::training::config::{DeviceChoice, PrecisionChoice, RunConfig};
+use onesheet::training::dry_run;
+use serde::Serialize;
+use std::fmt::Write;
+
+/// The version of the lines that `--json` prints.
+const SCHEMA: u32 = 1;
+
+const EXAMPLES: &str = "Examples:
+  onesheet plan                                            # the paper's step on an H100
+  onesheet plan --network resnet50-v1.5 --batch 256 --gpu rtx4090
+  onesheet plan --device cpu --without junction --json";
+
+/// Print what a training step computes, step by step: layers, kernels, FLOPs, bytes, floors, memory, and what each fusion saves.
+#[derive(Debug, ClapArgs)]
+#[command(before_help = EXAMPLES)]
+pub struct Args {
+    /// Whose step
+    #[arg(long, value_name = "NAME", value_parser = crate::train::networks(), default_value = "resnet50")]
+    network: Network,
+    /// Height and width of the posters
+    #[arg(long, value_name = "PIXELS", default_value_t = 150, value_parser = clap::value_parser!(u16).range(32..=1024))]
+    image_size: u16,
+    /// Posters a step
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+    /// Whose habits it follows; nothing is computed on it
+    #[arg(long, value_enum, default_value = "cuda")]
+    device: DeviceChoice,
+    /// How wide the numbers are
+    #[arg(long, value_enum, default_value = "auto")]
+    precision: PrecisionChoice,
+    /// Which of the base's layers are trained: `all`, or `last:N`
+    #[arg(long, value_name = "all|last:N", default_value = "all")]
+    trainable: Trainable,
+    /// The pooling before the head
+    #[arg(long, value_name = "avg|max", default_value = "avg")]
+    pooling: Pooling,
+    /// Leave a rule of fusion out; may be given several times. `all` computes layer by layer
+    #[arg(long, value_name = "RULE", value_parser = rules())]
+    without: Vec<String>,
+    /// Whose data sheet the floors are computed from
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(GPUS.map(|gpu| gpu.name)), default_value = "h100")]
+    gpu: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn rules() -> PossibleValuesParser {
+    PossibleValuesParser::new(RULES.map(|rule| rule.name).into_iter().chain(["all"]))
+}
+
+/// Some launches, as the table and the JSON have them.
+#[derive(Serialize)]
+struct Cost {
+    launches: usize,
+    flops: u64,
+    bytes: u64,
+    floor_us: f64,
+}
+
+impl Cost {
+    fn of<'a>(launches: impl Iterator<Item = &'a Measured> + Clone, rates: &Rates) -> Self {
+        let Work { reads, writes, flops } = total(launches.clone());
+        let floor_us = 1e6 * floor(launches.clone(), rates);
+        Cost { launches: launches.count(), flops, bytes: reads + writes, floor_us }
+    }
+}
+
+#[derive(Serialize)]
+struct Step<'a> {
+    layers: &'a [String],
+    kernels: Vec<&'static str>,
+    forward: Cost,
+    backward: Cost,
+    kept_bytes: usize,
+}
+
+/// A plan's totals, with and without a rule.
+#[derive(Serialize)]
+struct Variant {
+    without: String,
+    saves: &'static str,
+    #[serde(flatten)]
+    cost: Cost,
+    memory_bytes: usize,
+}
+
+/// Runs the tool.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let network = RunConfig { network: args.network, ..RunConfig::default() };
+    let config = ModelConfig {
+        image_size: args.image_size.into(),
+        pooling: args.pooling,
+        trainable: args.trainable,
+        ..network.model(7)
+    };
+    let habits = habits(args.device, args.precision)?;
+    let every: Vec<&str> = RULES.map(|rule| rule.name).to_vec();
+    let without: Vec<&str> = match args.without.iter().any(|rule| rule == "all") {
+        true => every.clone(),
+        false => args.without.iter().map(String::as_str).collect(),
+    };
+    let costs = |without: &[&str]| {
+        dry_run::costs(&config, habits, args.batch.into(), without)
+            .with_context(|| format!("--network {}", args.network))
+    };
+    let gpu = GPUS.iter().find(|gpu| gpu.name == args.gpu).context("clap has looked at the name")?;
+    let rates = gpu.rates(habits.precision);
+    let planned = costs(&without)?;
+    let mut variants = vec![variant(String::new(), "", &planned, &rates)];
+    for rule in RULES.iter().filter(|rule| !without.contains(&rule.name)) {
+        let more = [&without[..], &[rule.name]].concat();
+        variants.push(variant(rule.name.to_owned(), rule.saves, &costs(&more)?, &rates));
+    }
+    variants.push(variant("all".to_owned(), "everything above: a layer is a step", &costs(&every)?, &rates));
+    let steps: Vec<Step<'_>> = planned.steps.iter().map(|step| self::step(step, &rates)).collect();
+    let beside = Cost::of(planned.beside.iter(), &rates);
+    if args.json {
+        let head = serde_json::json!({
+            "schema": SCHEMA, "kind": "plan", "network": args.network.name, "image_size": args.image_size,
+            "batch": args.batch, "precision": habits.precision.name(), "gpu": gpu.name, "rates": rates.source,
+            "without": without, "beside": beside, "kept_bytes": planned.kept(),
+        });
+        print(format_args!("{head}\n"))?;
+        for step in &steps {
+            print(format_args!("{}\n", serde_json::json!({ "schema": SCHEMA, "kind": "step", "step": step })))?;
+        }
+        for variant in &variants {
+            print(format_args!("{}\n", serde_json::json!({ "schema": SCHEMA, "kind": "total", "total": variant })))?;
+        }
+        return Ok(());
+    }
+    let title = format!(
+        "{}, {}x{} posters, batch {}, {}; floors on {} ({})\n",
+        args.network.title,
+        args.image_size,
+        args.image_size,
+        args.batch,
+        habits.precision.name(),
+        gpu.name,
+        rates.source
+    );
+    print(format_args!("{title}{}", table(&steps, &beside, &variants, planned.kept())?))?;
+    Ok(())
+}
+
+/// What a device does in its own way.
+fn habits(device: DeviceChoice, precision: PrecisionChoice) -> anyhow::Result<Habits> {
+    match (device, precision) {
+        (DeviceChoice::Cpu, PrecisionChoice::Auto | PrecisionChoice::F32) => {
+            Ok(Habits { precision: Precision::F32, forms_gradients: false })
+        }
+        (DeviceChoice::Cpu, _) => anyhow::bail!("the processor computes in f32 only: leave --precision out"),
+        _ => Ok(Habits { precision: precision.on_gpu(), forms_gradients: true }),
+    }
+}
+
+fn step<'a>(step: &'a StepCost, rates: &Rates) -> Step<'a> {
+    let mut kernels: Vec<&'static str> = step.launches.iter().map(|launch| launch.kernel).collect();
+    kernels.dedup();
+    let pass = |pass| Cost::of(of_pass(&step.launches, pass).collect::<Vec<_>>().into_iter(), rates);
+    let (forward, backward) = (pass(Pass::Forward), pass(Pass::Backward));
+    Step { layers: &step.layers, kernels, forward, backward, kept_bytes: step.kept }
+}
+
+fn variant(without: String, saves: &'static str, costs: &Costs, rates: &Rates) -> Variant {
+    let cost = Cost::of(costs.launches().collect::<Vec<_>>().into_iter(), rates);
+    Variant { without, saves, cost, memory_bytes: costs.most_bytes }
+}
+
+/// The steps, what is beside them, and the totals.
+fn table(steps: &[Step<'_>], beside: &Cost, variants: &[Variant], kept: usize) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    let name = |step: &Step<'_>| match step.layers {
+        [only] => only.clone(),
+        [first, .., last] => format!("{first} .. {last}"),
+        [] => String::new(),
+    };
+    let width = steps.iter().map(|step| name(step).chars().count()).max().unwrap_or_default();
+    let (mib, gflop) = (|bytes: u64| bytes as f64 / f64::from(1 << 20), |flops: u64| flops as f64 / 1e9);
+    writeln!(
+        text,
+        "\n{:width$}  {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}  kernels",
+        "layers", "GFLOP", "forward", "backward", "floor us", "floor us", "kept", "launches"
+    )?;
+    writeln!(
+        text,
+        "{:width$}  {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "", "", "MiB", "MiB", "forward", "backward", "MiB", ""
+    )?;
+    for step in steps {
+        let Step { forward, backward, kept_bytes, kernels, .. } = step;
+        writeln!(
+            text,
+            "{:width$}  {:>9.2} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9}  {}",
+            name(step),
+            gflop(forward.flops + backward.flops),
+            mib(forward.bytes),
+            mib(backward.bytes),
+            forward.floor_us,
+            backward.floor_us,
+            mib(*kept_bytes as u64),
+            forward.launches + backward.launches,
+            kernels.join(", ")
+        )?;
+    }
+    writeln!(
+        text,
+        "{:width$}  {:>9.2} {:>19.1} {:>19.1} {:>19}",
+        "loss, gradients, averages, Adam",
+        gflop(beside.flops),
+        mib(beside.bytes),
+        beside.floor_us,
+        beside.launches
+    )?;
+    writeln!(text, "\nkept for the backward pass: {:.0} MiB\n", mib(kept as u64))?;
+    writeln!(
+        text,
+        "{:12} {:>9} {:>9} {:>9} {:>9} {:>9}  what the rule saves",
+        "without", "launches", "TFLOP", "GB", "floor ms", "memory GB"
+    )?;
+    for Variant { without, saves, cost, memory_bytes } in variants {
+        writeln!(
+            text,
+            "{:12} {:>9} {:>9.3} {:>9.2} {:>9.2} {:>9.2}  {saves}",
+            if without.is_empty() { "-" } else { without },
+            cost.launches,
+            cost.flops as f64 / 1e12,
+            cost.bytes as f64 / 1e9,
+            cost.floor_us / 1e3,
+            *memory_bytes as f64 / 1e9,
+        )?;
+    }
+    Ok(text)
+}
