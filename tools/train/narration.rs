@@ -30,6 +30,11 @@ fn plain_pause(lasted: Duration) -> Duration {
     (lasted / 20).clamp(Duration::from_secs(15), Duration::from_secs(900))
 }
 
+/// Whether that pause is over, so long after the last line.
+fn is_due(silent: Duration, lasted: Duration) -> bool {
+    silent >= plain_pause(lasted)
+}
+
 /// The bar, or plain lines where nobody watches, and the table of epochs on stdout.
 pub struct Progress {
     console: Console,
@@ -126,7 +131,7 @@ impl Progress {
         self.bar.set_prefix(of);
         self.bar.set_position(row.step);
         self.bar.set_message(format!("loss {loss:.4}  {rate:.1} images/s  {left} left"));
-        if self.console.is_live() || self.spoke.elapsed() < plain_pause(self.began.elapsed()) {
+        if self.console.is_live() || !is_due(self.spoke.elapsed(), self.began.elapsed()) {
             return None;
         }
         self.spoke = Instant::now();

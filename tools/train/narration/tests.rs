@@ -19,6 +19,10 @@ fn lines_off_a_terminal_thin_out() {
     assert_eq!([60, 300, 400, 18_000, 86_400].map(pause), [15, 15, 20, 900, 900]);
     assert!((50..100).contains(&lines(1)), "{} in an hour", lines(1));
     assert!((100..200).contains(&lines(24)), "{} in a day", lines(24));
+
+    let is_due = |silent, lasted| is_due(Duration::from_millis(silent), Duration::from_secs(lasted));
+    assert_eq!([14_999, 15_000, 15_001].map(|silent| is_due(silent, 60)), [false, true, true]);
+    assert_eq!([19_999, 20_000].map(|silent| is_due(silent, 400)), [false, true]);
 }
 
 /// A run of 4 epochs of 50 steps of 8 posters, on a console that says nothing.
