@@ -13,7 +13,7 @@
 // The forward pass and the data gradient on tensor cores: a tile of pixels x columns, a warp's part of it, and how many such
 // blocks should fit a multiprocessor.
 #define CONV_TENSOR(pixels, columns, warp_pixels, warp_columns, threads, blocks)                                            \
-    using Tensor##pixels##x##columns = tensor::Tile<pixels, columns, warp_pixels, warp_columns>;                            \
+    using Tensor##pixels##x##columns = ampere::ProductTile<pixels, columns, warp_pixels, warp_columns>;                     \
     static_assert(Tensor##pixels##x##columns::THREADS == threads, "the launch bounds say how many threads a tile has");     \
     extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
         conv_forward_##pixels##x##columns(const __grid_constant__ ConvForward a) {                                          \
@@ -37,7 +37,7 @@ CONV_TENSOR(64, 64, 32, 32, 128, 4);
 
 // The weight gradient on tensor cores: filters x columns of dw a block, and how many of those should fit a multiprocessor.
 #define CONV_WEIGHTS(filters, columns, threads, blocks)                                                                     \
-    using Weights##filters##x##columns = weights::Tile<filters, columns>;                                                   \
+    using Weights##filters##x##columns = weights::WeightsTile<filters, columns>;                                            \
     static_assert(Weights##filters##x##columns::THREADS == threads, "the launch bounds say how many threads a tile has");   \
     extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
         conv_backward_weights_##filters##x##columns(const __grid_constant__ ConvBackwardWeights a) {                        \
@@ -67,15 +67,15 @@ SHARED_BYTES(conv_stem_backward_weights, stem::BACKWARD_SHARED);
 #define CONV_FFMA(rows, columns, threads, blocks, path, vector)                                                             \
     extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
         conv_ffma_forward_##rows##x##columns##_##path(const __grid_constant__ ConvFfmaForward a) {                          \
-        ffma::forward<ffma::Tile<rows, columns>, vector>(a);                                                                \
+        ffma::forward<ffma::FfmaTile<rows, columns>, vector>(a);                                                            \
     }                                                                                                                       \
     extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
         conv_ffma_backward_data_##rows##x##columns##_##path(const __grid_constant__ ConvFfmaBackwardData a) {               \
-        ffma::backward_data<ffma::Tile<rows, columns>, vector>(a);                                                          \
+        ffma::backward_data<ffma::FfmaTile<rows, columns>, vector>(a);                                                      \
     }                                                                                                                       \
     extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
         conv_ffma_backward_weights_##rows##x##columns##_##path(const __grid_constant__ ConvFfmaBackwardWeights a) {         \
-        ffma::backward_weights<ffma::Tile<rows, columns>, vector>(a);                                                       \
+        ffma::backward_weights<ffma::FfmaTile<rows, columns>, vector>(a);                                                   \
     }
 
 CONV_FFMA(128, 64, 128, 3, scalar, false)
@@ -94,14 +94,12 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // The gradient of the output: formed from what a batch norm owes, and summed into the bias's.
 extern "C" __global__ void __launch_bounds__(256) conv_form_gradient(const __grid_constant__ ConvFormGradient a) {
-    output_gradient::form<LANE>(a);
-}
-extern "C" __global__ void __launch_bounds__(256) conv_form_gradient_scalar(const __grid_constant__ ConvFormGradient a) {
-    output_gradient::form<1>(a);
+    __shared__ Scratch scratch;
+    if (a.shape.wide) output_gradient::form<Quad>(a, scratch);
+    else output_gradient::form<element>(a, scratch);
 }
 extern "C" __global__ void __launch_bounds__(256) conv_backward_bias(const __grid_constant__ ConvBackwardBias a) {
-    output_gradient::bias<LANE>(a);
-}
-extern "C" __global__ void __launch_bounds__(256) conv_backward_bias_scalar(const __grid_constant__ ConvBackwardBias a) {
-    output_gradient::bias<1>(a);
+    __shared__ Scratch scratch;
+    if (a.shape.wide) output_gradient::bias<Quad>(a, scratch);
+    else output_gradient::bias<element>(a, scratch);
 }

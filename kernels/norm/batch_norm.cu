@@ -54,7 +54,7 @@ struct BatchNormApply {
     element* a;
     const element* y;
     const float* norm;
-    Rows shape;
+    WalkShape shape;
 };
 
 struct BatchNormBackwardReduce {
@@ -65,7 +65,7 @@ struct BatchNormBackwardReduce {
     const float* norm;
     float* partials;
     unsigned* tickets;
-    Rows shape;
+    WalkShape shape;
 };
 
 struct ResidualForward {
@@ -74,7 +74,7 @@ struct ResidualForward {
     const float* norm;
     const element* shortcut;
     const float* shortcut_norm; // or null: the shortcut is finished
-    Rows shape;
+    WalkShape shape;
 };
 
 struct ResidualBackward {
@@ -89,7 +89,7 @@ struct ResidualBackward {
     const float* projection_norm;
     float* partials;
     unsigned* tickets;
-    Rows shape;
+    WalkShape shape;
 };
 
 __device__ __forceinline__ void store_norm(float* norm, int c, int channels, float gamma, float beta, float mean,
@@ -144,23 +144,13 @@ template <typename Group> __device__ __forceinline__ void apply(const BatchNormA
     Walk<Group> walk(a.shape);
     float norm[2][WIDTH];
     walk.load_channels(norm, {a.norm, a.norm + walk.channels}, scratch);
-    for (int row = walk.first; row < walk.rows; row += UNROLL * walk.step) {
-        Group y[UNROLL];
+    walk.template each_row<1>({a.y}, [&](int row, const Group(&group)[1]) {
+        float x[WIDTH];
+        unpack(group[0], x);
 #pragma unroll
-        for (int i = 0; i < UNROLL; ++i) {
-            if (row + i * walk.step < walk.rows) y[i] = walk.load(a.y, row + i * walk.step);
-        }
-#pragma unroll
-        for (int i = 0; i < UNROLL; ++i) {
-            if (row + i * walk.step < walk.rows) {
-                float x[WIDTH];
-                unpack(y[i], x);
-#pragma unroll
-                for (int j = 0; j < WIDTH; ++j) x[j] = relu(fmaf(norm[0][j], x[j], norm[1][j]));
-                walk.store(a.a, row + i * walk.step, x);
-            }
-        }
-    }
+        for (int j = 0; j < WIDTH; ++j) x[j] = relu(fmaf(norm[0][j], x[j], norm[1][j]));
+        walk.store(a.a, row, x);
+    });
 }
 
 extern "C" __global__ void __launch_bounds__(256) batch_norm_apply(const __grid_constant__ BatchNormApply a) {
@@ -181,30 +171,17 @@ __device__ __forceinline__ void join(const ResidualForward& a, Scratch& scratch)
     } else {
         walk.load_channels(norm, {a.norm, a.norm + walk.channels}, scratch);
     }
-    for (int row = walk.first; row < walk.rows; row += UNROLL * walk.step) {
-        Group y[UNROLL], shortcut[UNROLL];
+    walk.template each_row<2>({a.y, a.shortcut}, [&](int row, const Group(&group)[2]) {
+        float x[WIDTH], beside[WIDTH];
+        unpack(group[0], x);
+        unpack(group[1], beside);
 #pragma unroll
-        for (int i = 0; i < UNROLL; ++i) {
-            if (row + i * walk.step < walk.rows) {
-                y[i] = walk.load(a.y, row + i * walk.step);
-                shortcut[i] = walk.load(a.shortcut, row + i * walk.step);
-            }
+        for (int j = 0; j < WIDTH; ++j) {
+            if constexpr (PROJECTED) beside[j] = fmaf(norm[2][j], beside[j], norm[3][j]);
+            x[j] = relu(fmaf(norm[0][j], x[j], norm[1][j]) + beside[j]);
         }
-#pragma unroll
-        for (int i = 0; i < UNROLL; ++i) {
-            if (row + i * walk.step < walk.rows) {
-                float x[WIDTH], beside[WIDTH];
-                unpack(y[i], x);
-                unpack(shortcut[i], beside);
-#pragma unroll
-                for (int j = 0; j < WIDTH; ++j) {
-                    if constexpr (PROJECTED) beside[j] = fmaf(norm[2][j], beside[j], norm[3][j]);
-                    x[j] = relu(fmaf(norm[0][j], x[j], norm[1][j]) + beside[j]);
-                }
-                walk.store(a.out, row + i * walk.step, x);
-            }
-        }
-    }
+        walk.store(a.out, row, x);
+    });
 }
 
 extern "C" __global__ void __launch_bounds__(256) residual_forward(const __grid_constant__ ResidualForward a) {
@@ -228,31 +205,18 @@ __device__ __forceinline__ void backward_reduce(const BatchNormBackwardReduce& a
     float norm[3][WIDTH];
     walk.load_channels(norm, {a.norm, a.norm + walk.channels, a.norm + 2 * walk.channels}, scratch);
     float sums[2][WIDTH] = {};
-    for (int row = walk.first; row < walk.rows; row += UNROLL * walk.step) {
-        Group da[UNROLL], y[UNROLL];
+    walk.template each_row<2>({a.da, a.y}, [&](int row, const Group(&group)[2]) {
+        float dz[WIDTH], x[WIDTH];
+        unpack(group[0], dz);
+        unpack(group[1], x);
 #pragma unroll
-        for (int i = 0; i < UNROLL; ++i) {
-            if (row + i * walk.step < walk.rows) {
-                da[i] = walk.load(a.da, row + i * walk.step);
-                y[i] = walk.load(a.y, row + i * walk.step);
-            }
+        for (int j = 0; j < WIDTH; ++j) {
+            dz[j] = mask(dz[j], fmaf(norm[0][j], x[j], norm[1][j]));
+            sums[0][j] += dz[j];
+            sums[1][j] = fmaf(dz[j], x[j] - norm[2][j], sums[1][j]);
         }
-#pragma unroll
-        for (int i = 0; i < UNROLL; ++i) {
-            if (row + i * walk.step < walk.rows) {
-                float dz[WIDTH], x[WIDTH];
-                unpack(da[i], dz);
-                unpack(y[i], x);
-#pragma unroll
-                for (int j = 0; j < WIDTH; ++j) {
-                    dz[j] = mask(dz[j], fmaf(norm[0][j], x[j], norm[1][j]));
-                    sums[0][j] += dz[j];
-                    sums[1][j] = fmaf(dz[j], x[j] - norm[2][j], sums[1][j]);
-                }
-                walk.store(a.dz, row + i * walk.step, dz);
-            }
-        }
-    }
+        walk.store(a.dz, row, dz);
+    });
     walk.add_up(sums, a.partials, a.tickets, scratch,
                 [&](int i, int channel, float sum) { a.sums[i * walk.channels + channel] = sum; });
 }
@@ -277,40 +241,27 @@ __device__ __forceinline__ void split(const ResidualBackward& a, Scratch& scratc
         walk.load_channels(mean, {a.norm + 2 * walk.channels}, scratch);
     }
     float sums[SUMS][WIDTH] = {};
-    for (int row = walk.first; row < walk.rows; row += UNROLL * walk.step) {
-        Group dout[UNROLL], out[UNROLL], y[UNROLL], beside[UNROLL];
+    constexpr int ACTIVATIONS = PROJECTED ? 4 : 3;
+    const element* activations[ACTIVATIONS] = {a.dout, a.out, a.y};
+    if constexpr (PROJECTED) activations[3] = a.projection_y;
+    walk.each_row(activations, [&](int row, const Group(&group)[ACTIVATIONS]) {
+        float dz[WIDTH], x[WIDTH];
+        unpack(group[0], dz);
+        unpack(group[1], x);
 #pragma unroll
-        for (int i = 0; i < UNROLL; ++i) {
-            if (row + i * walk.step < walk.rows) {
-                dout[i] = walk.load(a.dout, row + i * walk.step);
-                out[i] = walk.load(a.out, row + i * walk.step);
-                y[i] = walk.load(a.y, row + i * walk.step);
-                if constexpr (PROJECTED) beside[i] = walk.load(a.projection_y, row + i * walk.step);
-            }
+        for (int j = 0; j < WIDTH; ++j) {
+            dz[j] = mask(dz[j], x[j]);
+            sums[0][j] += dz[j];
         }
+        walk.store(a.dz, row, dz);
+        // Each branch's y, and the sum behind it.
 #pragma unroll
-        for (int i = 0; i < UNROLL; ++i) {
-            if (row + i * walk.step < walk.rows) {
-                float dz[WIDTH], x[WIDTH];
-                unpack(dout[i], dz);
-                unpack(out[i], x);
+        for (int i = 0; i < SUMS - 1; ++i) {
+            unpack(group[2 + i], x);
 #pragma unroll
-                for (int j = 0; j < WIDTH; ++j) {
-                    dz[j] = mask(dz[j], x[j]);
-                    sums[0][j] += dz[j];
-                }
-                walk.store(a.dz, row + i * walk.step, dz);
-                unpack(y[i], x);
-#pragma unroll
-                for (int j = 0; j < WIDTH; ++j) sums[1][j] = fmaf(dz[j], x[j] - mean[0][j], sums[1][j]);
-                if constexpr (PROJECTED) {
-                    unpack(beside[i], x);
-#pragma unroll
-                    for (int j = 0; j < WIDTH; ++j) sums[2][j] = fmaf(dz[j], x[j] - mean[1][j], sums[2][j]);
-                }
-            }
+            for (int j = 0; j < WIDTH; ++j) sums[1 + i][j] = fmaf(dz[j], x[j] - mean[i][j], sums[1 + i][j]);
         }
-    }
+    });
     walk.add_up(sums, a.partials, a.tickets, scratch, [&](int i, int channel, float sum) {
         if (i < 2) a.sums[i * walk.channels + channel] = sum;
         if constexpr (PROJECTED) {

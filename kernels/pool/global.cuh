@@ -9,40 +9,42 @@
 struct GlobalPoolForward {
     float* y;
     const element* x;
-    Rows shape;
+    WalkShape shape;
 };
 
 struct GlobalAverageBackward {
     element* dx;
     const float* dy;
-    Rows shape;
+    WalkShape shape;
 };
 
 struct GlobalMaxBackward {
     element* dx;
     const float* dy;
     const element* x;
-    Rows shape;
+    WalkShape shape;
 };
+
+// Rows that a thread loads before it looks at the first: it does little with each, and stores nothing.
+constexpr int AHEAD = 4;
 
 // Whether `x` takes the maximum from an earlier `best`.
 __device__ __forceinline__ bool beats(float x, float best) { return !(x <= best) && best == best; }
 
 // Where block (x, y)'s image begins in a matrix of all.
-__device__ __forceinline__ int image_start(const Rows& shape) { return blockIdx.y * shape.rows * shape.channels; }
+__device__ __forceinline__ int image_start(const WalkShape& shape) { return blockIdx.y * shape.rows * shape.channels; }
 
 template <typename Group> __device__ __forceinline__ void average(const GlobalPoolForward& a, Scratch& scratch) {
     constexpr int WIDTH = Walk<Group>::WIDTH;
     Walk<Group> walk(a.shape, 0, 1);
     const element* image = a.x + image_start(a.shape);
     float sum[WIDTH] = {};
-#pragma unroll 4
-    for (int row = walk.first; row < walk.rows; row += walk.step) {
+    walk.template each_row<1, AHEAD>({image}, [&](int, const Group(&group)[1]) {
         float x[WIDTH];
-        unpack(walk.load(image, row), x);
+        unpack(group[0], x);
 #pragma unroll
         for (int j = 0; j < WIDTH; ++j) sum[j] += x[j];
-    }
+    });
     float total = walk.add_lines(sum, walk.lines, walk.span, scratch);
     if (threadIdx.x < walk.width()) a.y[blockIdx.y * walk.channels + walk.base + threadIdx.x] = total / walk.rows;
 }
@@ -92,17 +94,16 @@ __device__ __forceinline__ Maximum maximum(const Walk<Group>& walk, const elemen
         best[j] = __int_as_float(0xff800000);
         winner[j] = walk.first;
     }
-#pragma unroll 4
-    for (int row = walk.first; row < walk.rows; row += walk.step) {
+    walk.template each_row<1, AHEAD>({image}, [&](int row, const Group(&group)[1]) {
         float x[WIDTH];
-        unpack(walk.load(image, row), x);
+        unpack(group[0], x);
 #pragma unroll
         for (int j = 0; j < WIDTH; ++j) {
             bool wins = beats(x[j], best[j]);
             best[j] = wins ? x[j] : best[j];
             winner[j] = wins ? row : winner[j];
         }
-    }
+    });
     write(scratch.x + threadIdx.x * WIDTH, best);
 #pragma unroll
     for (int j = 0; j < WIDTH; ++j) rows[threadIdx.x * WIDTH + j] = winner[j];

@@ -23,7 +23,7 @@ struct MaxPoolWindows {
     unsigned char* winners; // [N, P, Q, C], written by max_pool_winners
     const element* x;
     const float* norm; // or null: nothing is owed
-    Rows shape;        // N*P*Q rows
+    WalkShape shape;   // N*P*Q rows
     PoolGeometry geometry;
     Divisor by_p, by_q;
 };
@@ -32,7 +32,7 @@ struct MaxPoolBackward {
     element* dx;
     const element* dy;
     const unsigned char* winners;
-    Rows shape; // n images of by_height * by_width rows
+    WalkShape shape; // n images of by_height * by_width rows
     PoolGeometry geometry;
     Divisor by_height, by_width, by_stride;
     int reach; // ceil(window / stride): as many windows at most meet in a pixel, either way

@@ -8,19 +8,6 @@ __device__ __forceinline__ float warp_sum(float x) {
     return x;
 }
 
-// Mean and sum of squared deviations of some numbers.
-struct Moments {
-    float count, mean, m2;
-};
-
-// Those of two groups together (Chan, Golub and LeVeque). Either group may be empty.
-__device__ __forceinline__ Moments merge(Moments a, Moments b) {
-    float count = a.count + b.count;
-    float share = count > 0.0f ? b.count / count : 0.0f;
-    float delta = b.mean - a.mean;
-    return Moments{count, a.mean + delta * share, a.m2 + b.m2 + delta * delta * a.count * share};
-}
-
 // Whether this block is the last of `blocks` to come here; true for exactly one. What every block wrote before is then
 // visible to the last one's reads. The ticket decides who does the rest, never in which order, so results repeat bit for
 // bit. Every thread of the block must call it.

@@ -20,7 +20,8 @@ struct alignas(16) Scratch {
     float x[THREADS * LANE];
 };
 
-struct Rows {
+// What a walk is told: the matrix, and how a block lies across it.
+struct WalkShape {
     int rows, channels;
     int columns;
     int wide; // groups are Quads
@@ -68,7 +69,7 @@ template <typename Group> struct Walk {
     int step;    // from one of its rows to the next
 
     // Of `part` of `parts` equal ones that the rows are dealt to.
-    __device__ __forceinline__ explicit Walk(const Rows& shape, unsigned part = blockIdx.y, unsigned parts = gridDim.y)
+    __device__ __forceinline__ explicit Walk(const WalkShape& shape, unsigned part = blockIdx.y, unsigned parts = gridDim.y)
         : rows(shape.rows), channels(shape.channels) {
         int line = threadIdx.x / shape.columns;
         span = shape.columns * WIDTH;
@@ -94,6 +95,27 @@ template <typename Group> struct Walk {
         element* to = matrix + index(row);
         if constexpr (WIDTH == 1) *to = narrow<element>(x[0]);
         else *reinterpret_cast<Quad*>(to) = pack(x);
+    }
+
+    // Hands each of the thread's rows to `body(row, groups)`, with the thread's group of it in each of N activations. The
+    // loads of AHEAD rows go out before `body` sees the first of them: what it stores might overlap the next row's
+    // loads, for all that the compiler knows.
+    template <int N, int AHEAD = UNROLL, typename Body>
+    __device__ __forceinline__ void each_row(const element* const (&activations)[N], Body body) const {
+        for (int row = first; row < rows; row += AHEAD * step) {
+            Group groups[AHEAD][N];
+#pragma unroll
+            for (int i = 0; i < AHEAD; ++i) {
+                if (row + i * step < rows) {
+#pragma unroll
+                    for (int n = 0; n < N; ++n) groups[i][n] = load(activations[n], row + i * step);
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < AHEAD; ++i) {
+                if (row + i * step < rows) body(row + i * step, groups[i]);
+            }
+        }
     }
 
     // The thread's channels of N vectors of C floats: loaded by the block side by side, whatever their alignment, and

@@ -8,6 +8,7 @@
 mod batch_norm;
 #[path = "../device_agreement/case.rs"]
 mod case;
+mod choices;
 #[path = "../device_agreement/conv.rs"]
 mod conv;
 #[path = "../support/cuda.rs"]

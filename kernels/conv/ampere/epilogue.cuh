@@ -10,7 +10,7 @@
 
 #include "conv/ampere/reduction.cuh"
 
-namespace tensor {
+namespace ampere {
 
 template <typename T> struct Staged {
     static constexpr int PASSES = T::PIXELS * T::COLUMNS * 4 < T::SHARED_BYTES ? 1 : 2;
@@ -65,7 +65,7 @@ template <typename T> struct Staged {
     }
 
     // Pixels among the rows that this warp finishes in a pass.
-    __device__ __forceinline__ int pixels(int pass, const Place<T>& place) const {
+    __device__ __forceinline__ int pixels(int pass, const BlockPlace<T>& place) const {
         int first = tile_row(pass) / WARP_ROWS * WARP_ROWS;
         return max(0, min(WARP_ROWS, place.pixels - place.first_pixel() - first));
     }
@@ -116,7 +116,7 @@ template <typename T> struct Staged {
 // Forward: y = round(sum + bias), and the moments of y if they are wanted.
 template <typename T>
 __device__ __forceinline__ void store_output(const Results<T>& sum, element* y, const float* bias,
-                                             const Reduction& stats, const Place<T>& place, char* shared) {
+                                             const Reduction& stats, const BlockPlace<T>& place, char* shared) {
     using S = Staged<T>;
     const S staged(shared);
     const int column = place.first_column() + staged.vector * LANE;
@@ -199,7 +199,7 @@ __device__ __forceinline__ void clear_skipped(element* dx, const ConvGeometry& s
 template <typename T>
 __device__ __forceinline__ void store_gradient(const Results<T>& sum, const GradientEnd& end, const ConvGeometry& shape,
                                                Divisor image, Divisor line, const Reduction& sums,
-                                               const Place<T>& place, char* shared) {
+                                               const BlockPlace<T>& place, char* shared) {
     using S = Staged<T>;
     // Rows whose loads are under way together.
     constexpr int BATCH = S::ROWS < 4 ? S::ROWS : 4;
@@ -275,4 +275,4 @@ __device__ __forceinline__ void store_gradient(const Results<T>& sum, const Grad
     if (masks) reduce<T, Sums>(staged.partials, S::WARP_ROWS, sums, place, staged.tile);
 }
 
-}  // namespace tensor
+}  // namespace ampere

@@ -9,13 +9,13 @@
 
 #include "primitives/tensor_core.cuh"
 
-namespace tensor {
+namespace ampere {
 
 __device__ __forceinline__ float transformed(float x, float scale, float shift) { return relu(fmaf(scale, x, shift)); }
 
 // Four neighbouring channels in shared memory.
 #ifdef PRECISION_BF16
-struct Four {
+struct FourChannels {
     Pair x;
 
     __device__ __forceinline__ void load(unsigned address) { x = load_pair(address); }
@@ -29,7 +29,7 @@ struct Four {
     }
 };
 #else
-struct Four {
+struct FourChannels {
     Quad x;
 
     __device__ __forceinline__ void load(unsigned address) { x = load_quad(address); }
@@ -85,7 +85,7 @@ template <int COPIES, int APART> struct InputTransform {
         const float4 shift = __ldg(reinterpret_cast<const float4*>(scales + channels));
         auto place = [&](int row, int i) { return stage + (at ^ row * 64) + i * APART; };
         __syncwarp();  // shows a thread what its neighbour has waited for
-        Four x[ROWS][COPIES];
+        FourChannels x[ROWS][COPIES];
 #pragma unroll
         for (int row = 0; row < ROWS; ++row) {
 #pragma unroll
@@ -107,4 +107,4 @@ struct AsItIs {
     __device__ __forceinline__ void apply(unsigned, int, unsigned) const {}
 };
 
-}  // namespace tensor
+}  // namespace ampere

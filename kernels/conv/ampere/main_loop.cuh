@@ -29,14 +29,14 @@
 #include "conv/ampere/input_transform.cuh"
 #include "primitives/tensor_core.cuh"
 
-namespace tensor {
+namespace ampere {
 
 constexpr int STAGES = 3;
 // Channels in a row of 64 bytes, and the row's chunks of 16 bytes.
 constexpr int SLICE = 4 * LANE;
 constexpr int CHUNKS = 4;
 
-template <int PIXELS_, int COLUMNS_, int WARP_PIXELS_, int WARP_COLUMNS_> struct Tile {
+template <int PIXELS_, int COLUMNS_, int WARP_PIXELS_, int WARP_COLUMNS_> struct ProductTile {
     static constexpr int PIXELS = PIXELS_, COLUMNS = COLUMNS_;
     static constexpr int WARP_PIXELS = WARP_PIXELS_, WARP_COLUMNS = WARP_COLUMNS_;
     static constexpr int WARPS_ACROSS = COLUMNS / WARP_COLUMNS;
@@ -354,4 +354,4 @@ __device__ __forceinline__ void multiply_slices(Results<T>& sum, char* shared, c
     __syncthreads();
 }
 
-}  // namespace tensor
+}  // namespace ampere

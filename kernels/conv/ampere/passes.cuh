@@ -31,11 +31,11 @@ struct ConvForward {
 };
 
 template <typename T, bool TRANSFORM> __device__ __forceinline__ void tensor_forward(const ConvForward& a) {
-    using namespace tensor;
+    using namespace ampere;
     extern __shared__ __align__(128) char shared[];
     const int tile = blockIdx.x / a.column_tiles;
     const int pixel_count = a.shape.n * a.shape.p * a.shape.q;
-    const Place<T> place{tile, int(blockIdx.x) - tile * a.column_tiles, pixel_count, a.shape.k};
+    const BlockPlace<T> place{tile, int(blockIdx.x) - tile * a.column_tiles, pixel_count, a.shape.k};
     const PixelCopies<T> pixels(a.shape, a.x, a.image, a.line, a.shape.pad, a.shape.pad, place.first_pixel());
     const FilterRows<T> filters(a.shape, a.w, place.first_column());
     Results<T> sum = {};
@@ -65,7 +65,7 @@ struct ConvBackwardData {
 };
 
 template <typename T> __device__ __forceinline__ void tensor_backward_data(const ConvBackwardData& a) {
-    using namespace tensor;
+    using namespace ampere;
     extern __shared__ __align__(128) char shared[];
     // The pass as a forward convolution of dy by the turned filters. With a stride only the sampled pixels are
     // computed.
@@ -73,7 +73,7 @@ template <typename T> __device__ __forceinline__ void tensor_backward_data(const
     const bool strided = s.stride > 1;
     const ConvGeometry pass{s.n, s.p, s.q, s.k, s.c, s.r, s.s, 1, 0, strided ? s.p : s.h, strided ? s.q : s.w};
     const int tile = blockIdx.x / a.column_tiles;
-    const Place<T> place{tile, int(blockIdx.x) - tile * a.column_tiles, pass.n * pass.p * pass.q, s.c};
+    const BlockPlace<T> place{tile, int(blockIdx.x) - tile * a.column_tiles, pass.n * pass.p * pass.q, s.c};
     const PixelCopies<T> pixels(pass, a.dy, a.image, a.line, s.r - 1 - s.pad, s.s - 1 - s.pad, place.first_pixel());
     const ChannelRows<T> channels(pass, a.w, place.first_column());
     Results<T> sum = {};

@@ -8,53 +8,10 @@
 #pragma once
 
 #include "conv/ampere/main_loop.cuh"
+#include "primitives/partials.cuh"
 #include "primitives/reduce.cuh"
 
-namespace tensor {
-
-// The gradient's two sums: of dz and of dz * (y - mean).
-struct Sums {
-    float dz, product;
-};
-
-__device__ __forceinline__ Sums merge(Sums a, Sums b) { return Sums{a.dz + b.dz, a.product + b.product}; }
-
-// A partial is two numbers a column, in a table [rows][2][columns] in which every row covers `span` pixels, in order,
-// and together `pixels`: so how many each covers follows from its place.
-__device__ __forceinline__ void write_partial(float* partial, int columns, Moments x) {
-    partial[0] = x.mean;
-    partial[columns] = x.m2;
-}
-__device__ __forceinline__ void write_partial(float* partial, int columns, Sums x) {
-    partial[0] = x.dz;
-    partial[columns] = x.product;
-}
-__device__ __forceinline__ void read_partial(const float* partial, int columns, int pixels, Moments& x) {
-    x = Moments{float(pixels), partial[0], partial[columns]};
-}
-__device__ __forceinline__ void read_partial(const float* partial, int columns, int, Sums& x) {
-    x = Sums{partial[0], partial[columns]};
-}
-
-// Rows first to last of such a table merged, of the column that it points to.
-template <typename Part>
-__device__ __forceinline__ Part merge_rows(const float* table, int columns, int first, int last, int span, int pixels) {
-    Part total{};
-#pragma unroll 8
-    for (int row = first; row < last; ++row) {
-        Part part;
-        read_partial(table + row * 2 * columns, columns, max(0, min(span, pixels - row * span)), part);
-        total = merge(total, part);
-    }
-    return total;
-}
-
-// The result proper: statistics are mean and biased variance.
-__device__ __forceinline__ void write_result(float* result, int columns, Moments x) {
-    result[0] = x.mean;
-    result[columns] = x.m2 / x.count;
-}
-__device__ __forceinline__ void write_result(float* result, int columns, Sums x) { write_partial(result, columns, x); }
+namespace ampere {
 
 // Where a reduction over all pixels happens. The grid is [tiles][column_tiles], column tiles fastest.
 struct Reduction {
@@ -65,7 +22,7 @@ struct Reduction {
 };
 
 // Which part of the product this block makes.
-template <typename T> struct Place {
+template <typename T> struct BlockPlace {
     int tile, column_tile;  // of pixels, of columns
     int pixels, columns;    // in all
     __device__ __forceinline__ int first_pixel() const { return tile * T::PIXELS; }
@@ -75,20 +32,21 @@ template <typename T> struct Place {
 // The reduction's result for one column, in the block's first COLUMNS threads, of rows first to last of a table in the
 // workspace: the threads that share a column take a part each.
 template <typename T, typename Part>
-__device__ __forceinline__ Part merge_table(const float* table, int first, int last, int span, const Place<T>& place,
-                                            float* shared) {
+__device__ __forceinline__ Part merge_table(const float* table, int first, int last, int span,
+                                            const BlockPlace<T>& place, float* shared) {
     constexpr int WAYS = T::THREADS / T::COLUMNS;
     const int column = threadIdx.x % T::COLUMNS, way = threadIdx.x / T::COLUMNS;
     const int share = (last - first + WAYS - 1) / WAYS;
     const int from = min(first + way * share, last), to = min(from + share, last);
     Part part{};
     if (place.first_column() + column < place.columns) {
-        part = merge_rows<Part>(table + place.first_column() + column, place.columns, from, to, span, place.pixels);
+        part = merge_rows<Part>(table + place.first_column() + column, place.columns, from, to,
+                                EvenSpans{span, place.pixels});
     }
     write_partial(shared + way * 2 * T::COLUMNS + column, T::COLUMNS, part);
     __syncthreads();
     const int pixels = min(last * span, place.pixels) - first * span;
-    part = merge_rows<Part>(shared + column, T::COLUMNS, 0, WAYS, share * span, pixels);
+    part = merge_rows<Part>(shared + column, T::COLUMNS, 0, WAYS, EvenSpans{share * span, pixels});
     __syncthreads();
     return part;
 }
@@ -96,7 +54,7 @@ __device__ __forceinline__ Part merge_table(const float* table, int first, int l
 // From the block's table of partials in shared memory, [PIXELS / span][2][COLUMNS], to the result. `scratch` may hold a
 // partial for every thread.
 template <typename T, typename Part>
-__device__ __forceinline__ void reduce(const float* partials, int span, const Reduction& to, const Place<T>& place,
+__device__ __forceinline__ void reduce(const float* partials, int span, const Reduction& to, const BlockPlace<T>& place,
                                        float* scratch) {
     const int columns = place.columns, column = place.first_column() + threadIdx.x;
     const bool mine = threadIdx.x < T::COLUMNS && column < columns;
@@ -104,7 +62,8 @@ __device__ __forceinline__ void reduce(const float* partials, int span, const Re
     Part total{};
     if (mine) {
         const int pixels = place.pixels - place.first_pixel();
-        total = merge_rows<Part>(partials + threadIdx.x, T::COLUMNS, 0, T::PIXELS / span, span, pixels);
+        total = merge_rows<Part>(partials + threadIdx.x, T::COLUMNS, 0, T::PIXELS / span,
+                                 EvenSpans{span, pixels});
         write_partial(to.partials + place.tile * 2 * columns + column, columns, total);
     }
 
@@ -122,4 +81,4 @@ __device__ __forceinline__ void reduce(const float* partials, int span, const Re
     if (mine) write_result(to.result + column, columns, total);
 }
 
-}  // namespace tensor
+}  // namespace ampere

@@ -51,7 +51,7 @@ constexpr int PIXELS = 64 / sizeof(element);
 constexpr int WARP = 64;
 constexpr int STAGES = 3;
 
-template <int FILTERS_, int COLUMNS_> struct Tile {
+template <int FILTERS_, int COLUMNS_> struct WeightsTile {
     static constexpr int FILTERS = FILTERS_, COLUMNS = COLUMNS_;
     static constexpr int WARPS_ACROSS = COLUMNS / WARP;
     static constexpr int WARPS = FILTERS / WARP * WARPS_ACROSS;
@@ -63,7 +63,7 @@ template <int FILTERS_, int COLUMNS_> struct Tile {
 
 // How a block's threads share a slice of WIDTH elements a row: one column of chunks each, COPIES rows that are ROWS
 // apart.
-template <int WIDTH, int THREADS> struct Share {
+template <int WIDTH, int THREADS> struct RowShare {
     static constexpr int ROW_BYTES = WIDTH * sizeof(element);
     static constexpr int CHUNKS = WIDTH / LANE;
     static constexpr int ROWS = THREADS / CHUNKS;
@@ -135,16 +135,16 @@ __device__ __forceinline__ void multiply_slice(float (&acc)[WARP / 16][WARP / 8]
 
 // Adds two neighbouring results to dw, or stores them as a split's part.
 __device__ __forceinline__ void put(float* to, float first, float second, bool add) {
-    struct alignas(8) Pair {
+    struct alignas(8) TwoFloats {
         float first, second;
     };
-    Pair* const pair = reinterpret_cast<Pair*>(to);
+    TwoFloats* const pair = reinterpret_cast<TwoFloats*>(to);
     if (add) {
-        const Pair old = *pair;
+        const TwoFloats old = *pair;
         first += old.first;
         second += old.second;
     }
-    *pair = Pair{first, second};
+    *pair = TwoFloats{first, second};
 }
 
 // An output pixel as the copies of u need it.
@@ -169,8 +169,8 @@ __device__ __forceinline__ Pixel locate(const ConvBackwardWeights& a, int pixel,
 }
 
 template <typename T> __device__ __forceinline__ void backward(const ConvBackwardWeights& a) {
-    using DyShare = Share<T::FILTERS, T::THREADS>;
-    using UShare = Share<T::COLUMNS, T::THREADS>;
+    using DyShare = RowShare<T::FILTERS, T::THREADS>;
+    using UShare = RowShare<T::COLUMNS, T::THREADS>;
     extern __shared__ __align__(128) unsigned char ring[];
     Pixel(*const located)[PIXELS] = reinterpret_cast<Pixel(*)[PIXELS]>(ring + STAGES * T::STAGE_BYTES);
     const unsigned base = shared_address(ring);

@@ -144,7 +144,7 @@ template <class Tile, bool VECTOR, int DIRECTION> struct GatheredRows : Across<T
 };
 
 // Rows are filters, k runs over a filter's taps and channels: a matrix as it lies in memory.
-template <class Tile, bool VECTOR> struct FilterRows : Across<Tile, Tile::N> {
+template <class Tile, bool VECTOR> struct WeightRows : Across<Tile, Tile::N> {
     using Share = Across<Tile, Tile::N>;
     static constexpr int LOADS = Share::LOADS, WIDTH = VECTOR ? 4 : 1;
 
@@ -153,7 +153,7 @@ template <class Tile, bool VECTOR> struct FilterRows : Across<Tile, Tile::N> {
     int k = Share::k0();
     Four<float> four[LOADS];
 
-    __device__ __forceinline__ FilterRows(const float* w, int first, int filters, int length)
+    __device__ __forceinline__ WeightRows(const float* w, int first, int filters, int length)
         : w(w), first(first), filters(filters), length(length) {}
 
     __device__ __forceinline__ void fetch() {
@@ -202,7 +202,7 @@ struct TapClass {
 };
 
 // Columns are input channels, k runs over the taps of a class and all filters: the filters of a data gradient.
-template <class Tile, bool VECTOR> struct FilterColumns : Along<Tile, Tile::N> {
+template <class Tile, bool VECTOR> struct WeightColumns : Along<Tile, Tile::N> {
     using Share = Along<Tile, Tile::N>;
 
     const float* w;
@@ -212,7 +212,7 @@ template <class Tile, bool VECTOR> struct FilterColumns : Along<Tile, Tile::N> {
     Tap tap;
     Four<float> four[Share::LOADS];
 
-    __device__ __forceinline__ FilterColumns(const float* w, const ConvGeometry& g, TapClass taps, int first)
+    __device__ __forceinline__ WeightColumns(const float* w, const ConvGeometry& g, TapClass taps, int first)
         : w(w), g(g), taps(taps), c(first + Share::column()), tap{0, 0, 0} {
         tap.advance(Share::row(), taps.columns, g.k);
     }

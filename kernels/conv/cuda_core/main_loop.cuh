@@ -15,7 +15,7 @@
 
 namespace ffma {
 
-template <int TILE_M, int TILE_N> struct Tile {
+template <int TILE_M, int TILE_N> struct FfmaTile {
     static constexpr int M = TILE_M;
     static constexpr int N = TILE_N;
     static constexpr int DEPTH = 8;

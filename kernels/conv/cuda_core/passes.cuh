@@ -19,6 +19,7 @@
 #pragma once
 
 #include "conv/cuda_core/load.cuh"
+#include "primitives/partials.cuh"
 #include "primitives/reduce.cuh"
 
 struct ConvFfmaForward {
@@ -30,7 +31,7 @@ struct ConvFfmaForward {
     const float* bias;  // [K], or null
     float* partials;    // with stats: [row tiles][2][K]
     unsigned* tickets;
-    ConvGeometry g;
+    ConvGeometry shape;
     Divisor p, q;
 };
 
@@ -43,7 +44,7 @@ struct ConvFfmaBackwardData {
     const float* w;
     float* partials;  // with sums: [row tiles][2][C]
     unsigned* tickets;
-    ConvGeometry g;
+    ConvGeometry shape;
     Divisor class_height, class_width;  // ceil(H / stride), ceil(W / stride): the extents of a class of pixels
     int accumulate;                     // dx +=
 };
@@ -55,7 +56,7 @@ struct ConvFfmaBackwardWeights {
     const float* norm;  // as in the forward pass
     float* partials;    // with several splits: [tiles][splits][M N]
     unsigned* tickets;
-    ConvGeometry g;
+    ConvGeometry shape;
     Divisor p, q;
     int splits;
 };
@@ -76,40 +77,35 @@ __device__ __forceinline__ void store_partials(float* partials, const float (&on
     }
 }
 
-// Mean and variance of each column of this block's column tile, from all row tiles' in their order.
-template <class Tile>
-__device__ __forceinline__ void merge_statistics(const ConvFfmaForward& a, int column_tile, int row_tiles, int pixels) {
+// The result of each column of this block's column tile, from all row tiles' partials in their order.
+template <class Tile, typename Part>
+__device__ __forceinline__ void merge_tiles(float* result, const float* partials, int columns, int column_tile,
+                                            int row_tiles, EvenSpans spans) {
     for (int j = threadIdx.x; j < Tile::N; j += Tile::THREADS) {
-        int k = column_tile * Tile::N + j;
-        if (k >= a.g.k) return;
-        Moments all = {0.0f, 0.0f, 0.0f};
-#pragma unroll 4
-        for (int tile = 0; tile < row_tiles; ++tile) {
-            const float* part = a.partials + 2 * tile * a.g.k + k;
-            all = merge(all, Moments{float(min(Tile::M, pixels - tile * Tile::M)), part[0], part[a.g.k]});
-        }
-        a.stats[k] = all.mean;
-        a.stats[a.g.k + k] = all.m2 / all.count;
+        int column = column_tile * Tile::N + j;
+        if (column >= columns) return;
+        Part all = merge_rows<Part>(partials + column, columns, 0, row_tiles, spans);
+        write_result(result + column, columns, all);
     }
 }
 
 // Grid: row tiles of N P Q pixels, times column tiles of K filters.
 template <class Tile, bool VECTOR> __device__ __forceinline__ void forward(const ConvFfmaForward& a) {
-    const ConvGeometry& g = a.g;
+    const ConvGeometry& g = a.shape;
     int column_tiles = (g.k + Tile::N - 1) / Tile::N, row_tiles = gridDim.x / column_tiles;
     int row_tile = blockIdx.x / column_tiles, column_tile = blockIdx.x % column_tiles;
     int pixels = g.n * g.p * g.q, length = g.r * g.s * g.c;
 
-    using Rows = GatheredRows<Tile, VECTOR, 1>;
-    Rows x(a.x, g.h, g.w, g.c, g.r, g.s, a.norm);
+    using Pixels = GatheredRows<Tile, VECTOR, 1>;
+    Pixels x(a.x, g.h, g.w, g.c, g.r, g.s, a.norm);
 #pragma unroll
-    for (int load = 0; load < Rows::LOADS; ++load) {
-        int pixel = row_tile * Tile::M + Rows::Share::row(load), row, n, p, q;
+    for (int load = 0; load < Pixels::LOADS; ++load) {
+        int pixel = row_tile * Tile::M + Pixels::Share::row(load), row, n, p, q;
         a.q.split(pixel, row, q);
         a.p.split(row, n, p);
         x.place(load, pixel < pixels, n, p * g.stride - g.pad, q * g.stride - g.pad);
     }
-    FilterRows<Tile, VECTOR> w(a.w, column_tile * Tile::N, g.k, length);
+    WeightRows<Tile, VECTOR> w(a.w, column_tile * Tile::N, g.k, length);
     float sum[8][8];
     multiply<Tile>(sum, x, w, (length + Tile::DEPTH - 1) / Tile::DEPTH);
 
@@ -156,14 +152,15 @@ template <class Tile, bool VECTOR> __device__ __forceinline__ void forward(const
     }
     add_columns<Tile>(m2);
     store_partials<Tile, VECTOR>(a.partials, mean, m2, g.k, column_tile, row_tile);
-    if (last_block(a.tickets + column_tile, row_tiles)) merge_statistics<Tile>(a, column_tile, row_tiles, pixels);
+    if (!last_block(a.tickets + column_tile, row_tiles)) return;
+    merge_tiles<Tile, Moments>(a.stats, a.partials, g.k, column_tile, row_tiles, EvenSpans{Tile::M, pixels});
 }
 
 // Mask, store and sum: dz = dx [scale y + shift > 0]. `pixel`: of this thread's rows, negative where there is none.
 template <class Tile, bool VECTOR>
 __device__ __forceinline__ void store_gradient(const ConvFfmaBackwardData& a, float (&sum)[8][8], const int (&pixel)[8],
                                                int column_tile, int row_tile, int row_tiles) {
-    int channels = a.g.c;
+    int channels = a.shape.c;
     float total[8] = {}, moment[8] = {};
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -201,14 +198,8 @@ __device__ __forceinline__ void store_gradient(const ConvFfmaBackwardData& a, fl
     add_columns<Tile>(moment);
     store_partials<Tile, VECTOR>(a.partials, total, moment, channels, column_tile, row_tile);
     if (!last_block(a.tickets + column_tile, row_tiles)) return;
-    for (int j = threadIdx.x; j < 2 * Tile::N; j += Tile::THREADS) {
-        int c = column_tile * Tile::N + j % Tile::N, which = j / Tile::N;
-        if (c >= channels) continue;
-        float all = 0.0f;
-#pragma unroll 4
-        for (int tile = 0; tile < row_tiles; ++tile) all += a.partials[(2 * tile + which) * channels + c];
-        a.sums[which * channels + c] = all;
-    }
+    // How many pixels a tile has does not matter to sums.
+    merge_tiles<Tile, Sums>(a.sums, a.partials, channels, column_tile, row_tiles, EvenSpans{});
 }
 
 // With a stride, the taps that reach an input pixel (h, w) depend on its class, (h mod stride, w mod stride): tap r
@@ -217,7 +208,7 @@ __device__ __forceinline__ void store_gradient(const ConvFfmaBackwardData& a, fl
 //
 // Grid: stride^2 classes, times row tiles of N ceil(H/stride) ceil(W/stride) pixels, times column tiles of C channels.
 template <class Tile, bool VECTOR> __device__ __forceinline__ void backward_data(const ConvFfmaBackwardData& a) {
-    const ConvGeometry& g = a.g;
+    const ConvGeometry& g = a.shape;
     int column_tiles = (g.c + Tile::N - 1) / Tile::N, row_tiles = gridDim.x / column_tiles;
     int row_tile = blockIdx.x / column_tiles, column_tile = blockIdx.x % column_tiles;
     int class_tiles = row_tiles / (g.stride * g.stride), which = row_tile / class_tiles;
@@ -233,17 +224,17 @@ template <class Tile, bool VECTOR> __device__ __forceinline__ void backward_data
     int length = taps.rows * taps.columns * g.k;
     if (length == 0 && a.accumulate && a.sums == nullptr) return;
 
-    using Rows = GatheredRows<Tile, VECTOR, -1>;
-    Rows dy(a.dy, g.p, g.q, g.k, taps.rows, taps.columns, nullptr);
+    using Pixels = GatheredRows<Tile, VECTOR, -1>;
+    Pixels dy(a.dy, g.p, g.q, g.k, taps.rows, taps.columns, nullptr);
     int p0 = (class_h + g.pad) / g.stride, q0 = (class_w + g.pad) / g.stride;
 #pragma unroll
-    for (int load = 0; load < Rows::LOADS; ++load) {
-        int index = first + Rows::Share::row(load), row, n, i, j;
+    for (int load = 0; load < Pixels::LOADS; ++load) {
+        int index = first + Pixels::Share::row(load), row, n, i, j;
         a.class_width.split(index, row, j);
         a.class_height.split(row, n, i);
         dy.place(load, index < pixels, n, p0 + i, q0 + j);
     }
-    FilterColumns<Tile, VECTOR> w(a.w, g, taps, column_tile * Tile::N);
+    WeightColumns<Tile, VECTOR> w(a.w, g, taps, column_tile * Tile::N);
     float sum[8][8];
     multiply<Tile>(sum, dy, w, (length + Tile::DEPTH - 1) / Tile::DEPTH);
 
@@ -265,7 +256,7 @@ template <class Tile, bool VECTOR> __device__ __forceinline__ void backward_data
 // A split sums over its own range of pixels. Where there are several, each leaves its sums in the workspace, in the
 // order in which threads hold them, and the last block of a tile adds them split by split.
 template <class Tile, bool VECTOR> __device__ __forceinline__ void backward_weights(const ConvFfmaBackwardWeights& a) {
-    const ConvGeometry& g = a.g;
+    const ConvGeometry& g = a.shape;
     int pixels = g.n * g.p * g.q, length = g.r * g.s * g.c;
     int column_tiles = (length + Tile::N - 1) / Tile::N, tiles = gridDim.x / a.splits;
     int tile = blockIdx.x % tiles, split = blockIdx.x / tiles;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "conv/stem/patch.cuh"
+#include "primitives/partials.cuh"
 #include "primitives/reduce.cuh"
 
 // y = conv(x, w) + bias, and the statistics of what was stored. Block: 128 threads. Grid: blocks that share the
@@ -19,7 +20,7 @@ struct ConvStemForward {
     const float* bias;  // [K], or null
     float* partials;    // with stats: [blocks][2][K], then a pixel count [ceil(K/64)][blocks]
     unsigned* tickets;  // with stats: one a 64 filters
-    ConvGeometry g;
+    ConvGeometry shape;
 };
 
 namespace stem {
@@ -169,9 +170,9 @@ struct Running {
 };
 
 // Stores a tile's results; `running` takes them in as stored.
-__device__ __forceinline__ void store_tile(const ConvStemForward& a, const float (&sum)[2][8][4], const Place& at,
+__device__ __forceinline__ void store_tile(const ConvStemForward& a, const float (&sum)[2][8][4], const TilePlace& at,
                                            int first, Running& running) {
-    const ConvGeometry& g = a.g;
+    const ConvGeometry& g = a.shape;
     int warp = threadIdx.x / 32, group = threadIdx.x % 32 / 4, lane = threadIdx.x % 4;
 #pragma unroll
     for (int i = 0; i < 2; ++i)
@@ -203,8 +204,7 @@ __device__ __forceinline__ void store_tile(const ConvStemForward& a, const float
 // From every thread's moments to `stats`: lanes, warps, then blocks, each in a fixed order.
 __device__ __forceinline__ void reduce_statistics(const ConvStemForward& a, Running& running, int first,
                                                   float* shared) {
-    constexpr int WARP = 2 * FILTERS + 1;  // floats a warp leaves: means, m2s, its count
-    int warp = threadIdx.x / 32, filters = a.g.k, blocks = gridDim.x;
+    int warp = threadIdx.x / 32, filters = a.shape.k, blocks = gridDim.x;
 #pragma unroll
     for (int step = 4; step < 32; step *= 2) {
         float count = __shfl_xor_sync(0xffffffffu, running.count, step);
@@ -218,46 +218,38 @@ __device__ __forceinline__ void reduce_statistics(const ConvStemForward& a, Runn
         }
         running.count += count;
     }
-    float* own = shared + warp * WARP;
+    // [warps][2][FILTERS], and each warp's count.
+    float* counts = shared + FORWARD_WARPS * 2 * FILTERS;
     if (threadIdx.x % 32 < 4) {
 #pragma unroll
         for (int i = 0; i < 16; ++i) {
             int k = i / LANE * 4 * LANE + threadIdx.x % 4 * LANE + i % LANE;
-            own[k] = running.mean[i];
-            own[FILTERS + k] = running.m2[i];
+            write_partial(shared + 2 * warp * FILTERS + k, FILTERS,
+                          Moments{running.count, running.mean[i], running.m2[i]});
         }
-        own[2 * FILTERS] = running.count;
+        counts[warp] = running.count;
     }
     __syncthreads();
     int k = first + threadIdx.x;
     bool mine = threadIdx.x < FILTERS && k < filters;
+    // Every group of filters has the same counts, in a place of its own.
+    float* block_counts = a.partials + 2 * blocks * filters + blockIdx.y * blocks;
     if (mine) {
-        Moments all = {0.0f, 0.0f, 0.0f};
-        for (int other = 0; other < FORWARD_WARPS; ++other) {
-            const float* part = shared + other * WARP;
-            all = merge(all, Moments{part[2 * FILTERS], part[threadIdx.x], part[FILTERS + threadIdx.x]});
-        }
-        a.partials[2 * blockIdx.x * filters + k] = all.mean;
-        a.partials[(2 * blockIdx.x + 1) * filters + k] = all.m2;
-        // Every group of filters writes the same count, into a place of its own.
-        if (threadIdx.x == 0) a.partials[2 * blocks * filters + blockIdx.y * blocks + blockIdx.x] = all.count;
+        Moments all = merge_rows<Moments>(shared + threadIdx.x, FILTERS, 0, FORWARD_WARPS,
+                                          [&](int other) { return counts[other]; });
+        write_partial(a.partials + 2 * blockIdx.x * filters + k, filters, all);
+        if (threadIdx.x == 0) block_counts[blockIdx.x] = all.count;
     }
     if (!last_block(a.tickets + blockIdx.y, blocks) || !mine) return;
-    Moments all = {0.0f, 0.0f, 0.0f};
-    const float* counts = a.partials + 2 * blocks * filters + blockIdx.y * blocks;
-#pragma unroll 4
-    for (int block = 0; block < blocks; ++block) {
-        const float* part = a.partials + 2 * block * filters + k;
-        all = merge(all, Moments{counts[block], part[0], part[filters]});
-    }
-    a.stats[k] = all.mean;
-    a.stats[filters + k] = all.m2 / all.count;
+    Moments all = merge_rows<Moments>(a.partials + k, filters, 0, blocks,
+                                      [&](int block) { return block_counts[block]; });
+    write_result(a.stats + k, filters, all);
 }
 
 __device__ __forceinline__ void forward(const ConvStemForward& a) {
     extern __shared__ Quad stem_shared[];
     constexpr int THREADS = 32 * FORWARD_WARPS;
-    const ConvGeometry& g = a.g;
+    const ConvGeometry& g = a.shape;
     char* weights = reinterpret_cast<char*>(stem_shared);
     char* now = weights + FILTERS * WEIGHTS_PITCH;
     char* next = now + Patch::BYTES;
@@ -265,12 +257,12 @@ __device__ __forceinline__ void forward(const ConvStemForward& a) {
     Range range(g);
     Running running;
     int layout = -1;
-    if (range.begin < range.end) Patch(g, Place(g, range.begin)).copy<THREADS>(a.x, shared_address(now));
+    if (range.begin < range.end) Patch(g, TilePlace(g, range.begin)).copy<THREADS>(a.x, shared_address(now));
     commit_copies();
     for (int tile = range.begin; tile < range.end; ++tile) {
-        if (tile + 1 < range.end) Patch(g, Place(g, tile + 1)).copy<THREADS>(a.x, shared_address(next));
+        if (tile + 1 < range.end) Patch(g, TilePlace(g, tile + 1)).copy<THREADS>(a.x, shared_address(next));
         commit_copies();
-        Place at(g, tile);
+        TilePlace at(g, tile);
         Patch source(g, at);
         Early early(g, at.n);
         // Images of odd height and width take turns in where their rows begin.

@@ -36,10 +36,10 @@ constexpr int TILE_P = 8, TILE_Q = 16, PIXELS = TILE_P * TILE_Q;
 constexpr int FILTERS = 64;  // a block
 
 // Tile `index` of images in reading order.
-struct Place {
+struct TilePlace {
     int n, p, q;
 
-    __device__ __forceinline__ Place(const ConvGeometry& g, int index) {
+    __device__ __forceinline__ TilePlace(const ConvGeometry& g, int index) {
         int down = (g.p + TILE_P - 1) / TILE_P, across = (g.q + TILE_Q - 1) / TILE_Q;
         q = index % across * TILE_Q;
         p = index / across % down * TILE_P;
@@ -60,7 +60,7 @@ struct Patch {
     int pitch;  // from row to row, there
     int top, left, height, width;
 
-    __device__ __forceinline__ Patch(const ConvGeometry& g, const Place& at)
+    __device__ __forceinline__ Patch(const ConvGeometry& g, const TilePlace& at)
         : pitch(g.w * CHANNELS), top(at.p * STRIDE - PAD), left(at.q * STRIDE - PAD), height(g.h), width(g.w) {
         start = ((at.n * g.h + top) * g.w + left) * CHANNELS;
     }

@@ -14,7 +14,7 @@ struct ConvStemBackwardWeights {
     float* partials;  // [blocks][K][7][7][3]
     const element* dy;
     const element* x;
-    ConvGeometry g;
+    ConvGeometry shape;
 };
 
 namespace stem {
@@ -27,9 +27,9 @@ constexpr int BACKWARD_SHARED = 2 * STAGE_BYTES;
 static_assert(FILTERS * LENGTH * 4 <= BACKWARD_SHARED, "a block's result fits over the stages");
 
 // Starts the copies of a tile's output gradients, zeros past the image's edge and the last filter.
-__device__ __forceinline__ void copy_gradients(const ConvStemBackwardWeights& a, const Place& at, int first,
+__device__ __forceinline__ void copy_gradients(const ConvStemBackwardWeights& a, const TilePlace& at, int first,
                                                unsigned to) {
-    const ConvGeometry& g = a.g;
+    const ConvGeometry& g = a.shape;
     constexpr int CHUNKS = FILTERS / LANE;
 #pragma unroll 1
     for (int i = threadIdx.x; i < PIXELS * CHUNKS; i += 32 * BACKWARD_WARPS) {
@@ -87,12 +87,12 @@ __device__ __forceinline__ void add_row(float (&sum)[4][3][4], const element* dy
 
 __device__ __forceinline__ void backward_weights(const ConvStemBackwardWeights& a) {
     extern __shared__ Quad stem_shared[];
-    const ConvGeometry& g = a.g;
+    const ConvGeometry& g = a.shape;
     char* stages = reinterpret_cast<char*>(stem_shared);
     int first = blockIdx.y * FILTERS;
     Range range(g);
     auto start = [&](int tile, char* stage) {
-        Place at(g, tile);
+        TilePlace at(g, tile);
         Patch(g, at).copy<32 * BACKWARD_WARPS>(a.x, shared_address(stage));
         copy_gradients(a, at, first, shared_address(stage + Patch::BYTES));
     };
@@ -105,7 +105,7 @@ __device__ __forceinline__ void backward_weights(const ConvStemBackwardWeights& 
         commit_copies();
         await_copies<1>();
         __syncthreads();
-        Patch source(g, Place(g, tile));
+        Patch source(g, TilePlace(g, tile));
         element* patch = reinterpret_cast<element*>(now);
         if (source.left < 0) {
             source.clear<32 * BACKWARD_WARPS>(patch);

@@ -1,63 +1,50 @@
 //! The end of a step: launches of `kernels/adam/adam.cu`.
 
 use super::Cuda;
+use super::arguments::arguments;
 use super::kernels::Launch;
 use super::memory::{View, ViewMut};
 use super::modules::Module;
 use crate::device::adam::{ADAM_FLOPS, OUTCOME, SQUARED_NORM_FLOPS, check_adam, check_restore};
 use crate::device::{AdamConstants, AdamKernels, DeviceError, Work, check_lengths};
-use cudarc::driver::DeviceRepr;
 
-/// Argument of `adam`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct Adam {
-    w: u64,
-    m: u64,
-    v: u64,
-    narrow: u64,
-    gradients: u64,
-    outcome: u64,
-    rate: u64,
-    count: i32,
-    head: i32,
-    quads: i32,
-    towards_g: f32,
-    towards_g_square: f32,
-    epsilon: f32,
+arguments! {
+    /// Argument of `adam`.
+    struct Adam {
+        w: u64,
+        m: u64,
+        v: u64,
+        narrow: u64,
+        gradients: u64,
+        outcome: u64,
+        rate: u64,
+        count: i32,
+        head: i32,
+        quads: i32,
+        towards_g: f32,
+        towards_g_square: f32,
+        epsilon: f32,
+    }
+
+    /// Argument of `squared_norm`.
+    struct SquaredNorm {
+        sum: u64,
+        x: u64,
+        partials: u64,
+        ticket: u64,
+        count: i32,
+        head: i32,
+        quads: i32,
+    }
+
+    /// Argument of `restore`.
+    struct Restore {
+        to: u64,
+        from: u64,
+        outcome: u64,
+        count: i32,
+    }
 }
-
-// SAFETY: plain numbers, laid out as the kernel declares them.
-unsafe impl DeviceRepr for Adam {}
-
-/// Argument of `squared_norm`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct SquaredNorm {
-    sum: u64,
-    x: u64,
-    partials: u64,
-    ticket: u64,
-    count: i32,
-    head: i32,
-    quads: i32,
-}
-
-// SAFETY: plain numbers, laid out as the kernel declares them.
-unsafe impl DeviceRepr for SquaredNorm {}
-
-/// Argument of `restore`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct Restore {
-    to: u64,
-    from: u64,
-    outcome: u64,
-    count: i32,
-}
-
-// SAFETY: plain numbers, laid out as the kernel declares them.
-unsafe impl DeviceRepr for Restore {}
 
 /// Groups of four elements that a block of `squared_norm` adds up.
 const QUADS: i32 = 4096;

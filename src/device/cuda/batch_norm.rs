@@ -1,139 +1,106 @@
 //! Batch norm and the junction: launches of `kernels/norm/batch_norm.cu`.
 
 use super::Cuda;
+use super::arguments::arguments;
 use super::kernels::Launch;
 use super::memory::{View, ViewMut};
 use super::modules::Module;
-use super::rows::{Extents, Walk};
+use super::rows::{Walk, WalkShape};
 use crate::device::{
     Activation, BatchNormConstants, BatchNormKernels, DeviceError, Projection, Rows, Work, check_channels,
 };
-use cudarc::driver::DeviceRepr;
 
 /// Blocks a multiprocessor of a pass that only streams.
 const STREAMING: usize = 4;
 /// Of one that also sums: fewer, because each leaves partial sums, and more is under way in each.
 const REDUCING: usize = 2;
 
-/// Argument of `batch_norm_finalise`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct BatchNormFinalise {
-    norm: u64,
-    running_mean: u64,
-    running_variance: u64,
-    stats: u64,
-    gamma: u64,
-    beta: u64,
-    bias: u64,
-    channels: i32,
-    momentum: f32,
-    complement: f32,
-    epsilon: f32,
+arguments! {
+    /// Argument of `batch_norm_finalise`.
+    struct BatchNormFinalise {
+        norm: u64,
+        running_mean: u64,
+        running_variance: u64,
+        stats: u64,
+        gamma: u64,
+        beta: u64,
+        bias: u64,
+        channels: i32,
+        momentum: f32,
+        complement: f32,
+        epsilon: f32,
+    }
+
+    /// Argument of `batch_norm_fold`.
+    struct BatchNormFold {
+        norm: u64,
+        running_mean: u64,
+        running_variance: u64,
+        gamma: u64,
+        beta: u64,
+        bias: u64,
+        channels: i32,
+        epsilon: f32,
+    }
+
+    /// Argument of `batch_norm_backward_finalise`.
+    struct BatchNormBackwardFinalise {
+        k: u64,
+        dgamma: u64,
+        dbeta: u64,
+        sums: u64,
+        gamma: u64,
+        norm: u64,
+        channels: i32,
+        rows: f32,
+    }
+
+    /// Argument of `batch_norm_apply`.
+    struct BatchNormApply {
+        a: u64,
+        y: u64,
+        norm: u64,
+        shape: WalkShape,
+    }
+
+    /// Argument of `batch_norm_backward_reduce`.
+    struct BatchNormBackwardReduce {
+        dz: u64,
+        sums: u64,
+        da: u64,
+        y: u64,
+        norm: u64,
+        partials: u64,
+        tickets: u64,
+        shape: WalkShape,
+    }
+
+    /// Argument of `residual_forward` and `residual_forward_projected`.
+    struct ResidualForward {
+        out: u64,
+        y: u64,
+        norm: u64,
+        shortcut: u64,
+        shortcut_norm: u64,
+        shape: WalkShape,
+    }
+
+    /// Argument of `residual_backward` and `residual_backward_projected`.
+    struct ResidualBackward {
+        dz: u64,
+        sums: u64,
+        dout: u64,
+        out: u64,
+        y: u64,
+        norm: u64,
+        projection_sums: u64,
+        projection_y: u64,
+        projection_norm: u64,
+        partials: u64,
+        tickets: u64,
+        shape: WalkShape,
+    }
 }
-
-// SAFETY: plain numbers, laid out as the kernel declares them.
-unsafe impl DeviceRepr for BatchNormFinalise {}
-
-/// Argument of `batch_norm_fold`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct BatchNormFold {
-    norm: u64,
-    running_mean: u64,
-    running_variance: u64,
-    gamma: u64,
-    beta: u64,
-    bias: u64,
-    channels: i32,
-    epsilon: f32,
-}
-
-// SAFETY: plain numbers, laid out as the kernel declares them.
-unsafe impl DeviceRepr for BatchNormFold {}
-
-/// Argument of `batch_norm_backward_finalise`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct BatchNormBackwardFinalise {
-    k: u64,
-    dgamma: u64,
-    dbeta: u64,
-    sums: u64,
-    gamma: u64,
-    norm: u64,
-    channels: i32,
-    rows: f32,
-}
-
-// SAFETY: plain numbers, laid out as the kernel declares them.
-unsafe impl DeviceRepr for BatchNormBackwardFinalise {}
-
-/// Argument of `batch_norm_apply`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct BatchNormApply {
-    a: u64,
-    y: u64,
-    norm: u64,
-    shape: Extents,
-}
-
-// SAFETY: plain numbers, laid out as the kernel declares them.
-unsafe impl DeviceRepr for BatchNormApply {}
-
-/// Argument of `batch_norm_backward_reduce`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct BatchNormBackwardReduce {
-    dz: u64,
-    sums: u64,
-    da: u64,
-    y: u64,
-    norm: u64,
-    partials: u64,
-    tickets: u64,
-    shape: Extents,
-}
-
-// SAFETY: plain numbers, laid out as the kernel declares them.
-unsafe impl DeviceRepr for BatchNormBackwardReduce {}
-
-/// Argument of `residual_forward` and `residual_forward_projected`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct ResidualForward {
-    out: u64,
-    y: u64,
-    norm: u64,
-    shortcut: u64,
-    shortcut_norm: u64,
-    shape: Extents,
-}
-
-// SAFETY: plain numbers, laid out as the kernels declare them.
-unsafe impl DeviceRepr for ResidualForward {}
-
-/// Argument of `residual_backward` and `residual_backward_projected`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct ResidualBackward {
-    dz: u64,
-    sums: u64,
-    dout: u64,
-    out: u64,
-    y: u64,
-    norm: u64,
-    projection_sums: u64,
-    projection_y: u64,
-    projection_norm: u64,
-    partials: u64,
-    tickets: u64,
-    shape: Extents,
-}
-
-// SAFETY: plain numbers, laid out as the kernels declare them.
-unsafe impl DeviceRepr for ResidualBackward {}
 
 /// Bytes of rows of one float a channel.
 fn floats(rows: usize, channels: usize) -> u64 {
@@ -248,7 +215,7 @@ impl BatchNormKernels for Cuda {
         shape.check_apply(a.len(), y.len(), norm.len())?;
         let activations = [(a.address(), a.element()), (y.address(), y.element())];
         let walk = Walk::new(self, KERNEL, shape.rows, shape.channels, &activations)?;
-        let arguments = BatchNormApply { a: a.address(), y: y.address(), norm: norm.address(), shape: walk.extents };
+        let arguments = BatchNormApply { a: a.address(), y: y.address(), norm: norm.address(), shape: walk.shape };
         let reads = walk.bytes + floats(2, shape.channels);
         let work = Work { reads, writes: walk.bytes, flops: shape.apply_flops() };
         self.launch(Module::BatchNorm, KERNEL, walk.launch(walk.blocks(self, STREAMING), work), &arguments)
@@ -281,7 +248,7 @@ impl BatchNormKernels for Cuda {
             norm: norm.address(),
             partials: workspace.address(),
             tickets: self.tickets(KERNEL, walk.slices())?,
-            shape: walk.extents,
+            shape: walk.shape,
         };
         let work = Work {
             reads: 2 * walk.bytes + floats(3, channels),
@@ -340,7 +307,7 @@ impl BatchNormKernels for Cuda {
             norm: norm.address(),
             shortcut: shortcut.address(),
             shortcut_norm: shortcut_norm.map_or(0, |norm| norm.address()),
-            shape: walk.extents,
+            shape: walk.shape,
         };
         let reads = 2 * walk.bytes + floats(constants, shape.channels);
         let flops = shape.residual_forward_flops(shortcut_norm.is_some());
@@ -401,7 +368,7 @@ impl BatchNormKernels for Cuda {
             projection_norm,
             partials: workspace.address(),
             tickets: self.tickets(kernel, walk.slices())?,
-            shape: walk.extents,
+            shape: walk.shape,
         };
         let work = Work {
             reads: (activations.len() as u64 - 1) * walk.bytes + floats(terms - 1, channels),

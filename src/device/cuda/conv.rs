@@ -1,4 +1,4 @@
-//! Convolution: which kernels take which shapes.
+//! Convolution. Which kernels take which shapes is decided in [`choose::conv`](super::choose::conv); their launches are here.
 //!
 //! - [`ampere`]: tensor cores take channels and filters in multiples of 16 bytes, in bf16 and tf32.
 //! - [`stem`]: three channels have kernels of their own there.
@@ -6,20 +6,37 @@
 //! - [`output_gradient`]: forming the gradient that a batch norm owes, and summing it into the bias's.
 //! - [`geometry`]: what all of them are told of the shape.
 
-mod ampere;
-mod cuda_core;
-mod geometry;
-mod output_gradient;
-mod stem;
+pub(super) mod ampere;
+pub(super) mod cuda_core;
+pub(super) mod geometry;
+pub(super) mod output_gradient;
+pub(super) mod stem;
 
 pub(super) use geometry::{Divisor, extent};
 
 use super::Cuda;
 use super::batch_norm::only_relu;
-use super::memory::{View, ViewMut};
+use super::choose::conv::{self as choose, Aligned, BackwardData, BackwardWeights, Forward};
+use super::memory::{Element, View, ViewMut};
 use crate::device::Activation::Relu;
 use crate::device::{ConvKernels, ConvShape, DeviceError, InputTransform, OutputGradient, ReduceEpilogue};
-use ampere::backward_data;
+
+/// Whether what lies at these addresses can be loaded by 16 bytes; 0 is nothing.
+fn aligned<const N: usize>(addresses: [u64; N]) -> bool {
+    addresses.iter().all(|address| address.is_multiple_of(16))
+}
+
+impl Cuda {
+    /// Refuses activations that are stored in another width than this precision's: the kernels would misread them.
+    fn check_elements(&self, kernel: &'static str, activations: [Element; 2]) -> Result<(), DeviceError> {
+        let element = self.activation_element();
+        if activations != [element; 2] {
+            let reason = format!("activations are stored as {element:?} here, not as {activations:?}");
+            return Err(DeviceError::Shape { kernel, reason });
+        }
+        Ok(())
+    }
+}
 
 impl ConvKernels for Cuda {
     fn conv_forward(
@@ -41,14 +58,20 @@ impl ConvKernels for Cuda {
             bias.as_ref().map(View::len),
         )?;
         only_relu("conv_forward", transform.map_or(Relu, |transform| transform.activation))?;
-        let norm = transform.map_or(0, |transform| transform.norm.address());
-        if let Some(operands) = self.tensor_operands(&y, &x, &w, [norm, 0], shape)? {
-            return self.tensor_forward(operands, stats, transform, bias, shape);
+        self.check_elements("conv_forward", [y.element(), x.element()])?;
+        let operands = Aligned {
+            tensors: aligned([y.address(), x.address()]),
+            norm: aligned([transform.map_or(0, |transform| transform.norm.address())]),
+            weights: aligned([w.address()]),
+            narrow: w.narrow().map(|w| aligned([w])),
+            bias: aligned([bias.map_or(0, |bias| bias.address())]),
+        };
+        let choice = choose::forward(&self.target(), shape, transform.is_some(), operands)?;
+        match choice.kernel {
+            Forward::Ampere(tiling) => self.tensor_forward(tiling, y, stats, x, transform, w, bias, shape),
+            Forward::Stem(grid) => self.stem_forward(grid, y, stats, x, w, bias, shape),
+            Forward::CudaCore(tile) => self.ffma_forward(tile, y, stats, x, transform, w, bias, shape),
         }
-        if transform.is_none() && self.takes_stem(shape, &[y.address(), x.address(), w.address()]) {
-            return self.stem_forward(y, stats, x, w, bias, shape);
-        }
-        self.ffma_forward(y, stats, x, transform, w, bias, shape)
     }
 
     fn conv_form_gradient(
@@ -75,13 +98,20 @@ impl ConvKernels for Cuda {
         only_relu("conv_backward_data", epilogue.as_ref().map_or(Relu, |epilogue| epilogue.activation))?;
         let mut formed = None;
         let dy = self.ready(dy, shape, &mut formed)?;
-        let beside = epilogue.as_ref().map_or([0; 2], |epilogue| [epilogue.y.address(), epilogue.norm.address()]);
-        if backward_data::takes(shape, epilogue.is_some())
-            && let Some(operands) = self.tensor_operands(&dx, &dy, &w, beside, shape)?
-        {
-            return self.tensor_backward_data(operands, accumulate, epilogue, shape);
+        self.check_elements("conv_backward_data", [dx.element(), dy.element()])?;
+        let of = |address: fn(&ReduceEpilogue<View<'_>, ViewMut<'_>>) -> u64| epilogue.as_ref().map_or(0, address);
+        let operands = Aligned {
+            tensors: aligned([dx.address(), dy.address(), of(|epilogue| epilogue.y.address())]),
+            norm: aligned([of(|epilogue| epilogue.norm.address())]),
+            weights: aligned([w.address()]),
+            narrow: w.narrow().map(|w| aligned([w])),
+            bias: true,
+        };
+        let choice = choose::backward_data(&self.target(), shape, epilogue.is_some(), operands)?;
+        match choice.kernel {
+            BackwardData::Ampere(tiling) => self.tensor_backward_data(tiling, dx, accumulate, epilogue, dy, w, shape),
+            BackwardData::CudaCore(tile) => self.ffma_backward_data(tile, dx, accumulate, epilogue, dy, w, shape),
         }
-        self.ffma_backward_data(dx, accumulate, epilogue, dy, w, shape)
     }
 
     fn conv_backward_weights(
@@ -97,13 +127,18 @@ impl ConvKernels for Cuda {
         only_relu("conv_backward_weights", transform.map_or(Relu, |transform| transform.activation))?;
         let mut formed = None;
         let dy = self.ready(dy, shape, &mut formed)?;
-        if self.takes_backward_weights(&dw, &dy, &x, shape) {
-            return self.backward_weights(dw, dy, x, transform, shape);
+        self.check_elements("conv_backward_weights", [dy.element(), x.element()])?;
+        let operands = Aligned {
+            tensors: aligned([dw.address(), dy.address(), x.address()]),
+            norm: aligned([transform.map_or(0, |transform| transform.norm.address())]),
+            ..Aligned::ALL
+        };
+        let choice = choose::backward_weights(&self.target(), shape, transform.is_some(), operands);
+        match choice.kernel {
+            BackwardWeights::Ampere(split) => self.tensor_backward_weights(split, dw, dy, x, transform, shape),
+            BackwardWeights::Stem(grid) => self.stem_backward_weights(grid, dw, dy, x, shape),
+            BackwardWeights::CudaCore(splits) => self.ffma_backward_weights(splits, dw, dy, x, transform, shape),
         }
-        if transform.is_none() && self.takes_stem(shape, &[dw.address(), dy.address(), x.address()]) {
-            return self.stem_backward_weights(dw, dy, x, shape);
-        }
-        self.ffma_backward_weights(dw, dy, x, transform, shape)
     }
 
     fn conv_backward_bias(

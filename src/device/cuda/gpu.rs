@@ -76,6 +76,11 @@ impl Gpu {
         format!("{} (sm_{major}{minor}, {beside})", self.name)
     }
 
+    /// Its compute capability.
+    pub(super) fn capability(&self) -> (i32, i32) {
+        self.capability
+    }
+
     /// Streaming multiprocessors: blocks of a launch are best a multiple of what these hold.
     pub fn multiprocessors(&self) -> u32 {
         self.multiprocessors

@@ -1,38 +1,35 @@
 //! From stored bytes to the network's input: the launch of `kernels/image/image.cu`.
 
+use super::Cuda;
+use super::arguments::arguments;
 use super::conv::Divisor;
 use super::kernels::Launch;
-use super::memory::{Element, ViewMut};
+use super::memory::ViewMut;
 use super::modules::Module;
 use super::pixels::Pixels;
-use super::{Cuda, Precision};
 use crate::device::{DeviceError, ImageKernels, ImageShape, PixelFormat, Placement, Work};
-use cudarc::driver::DeviceRepr;
 
 const KERNEL: &str = "image_forward";
 /// Bytes of a `Segment` in shared memory.
 const SEGMENT: usize = 20;
 
-/// Argument of `image_forward`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct ImageForward {
-    x: u64,
-    pixels: u64,
-    placements: u64,
-    len: i32,
-    size: i32,
-    rows: i32,
-    pitch: i32,
-    by_row: Divisor,
-    by_size: Divisor,
-    order: [i32; 3],
-    scale: f32,
-    shift: [f32; 3],
+arguments! {
+    /// Argument of `image_forward`.
+    struct ImageForward {
+        x: u64,
+        pixels: u64,
+        placements: u64,
+        len: i32,
+        size: i32,
+        rows: i32,
+        pitch: i32,
+        by_row: Divisor,
+        by_size: Divisor,
+        order: [i32; 3],
+        scale: f32,
+        shift: [f32; 3],
+    }
 }
-
-// SAFETY: plain numbers, laid out as the kernel declares them.
-unsafe impl DeviceRepr for ImageForward {}
 
 impl ImageKernels for Cuda {
     fn image_forward(
@@ -43,7 +40,7 @@ impl ImageKernels for Cuda {
         shape: &ImageShape,
     ) -> Result<(), DeviceError> {
         shape.check(x.len(), pixels.len(), pixels.images(), format)?;
-        let element = if self.precision() == Precision::Bf16 { Element::Bf16 } else { Element::F32 };
+        let element = self.activation_element();
         let (len, row) = (shape.len(), 3 * shape.size);
         if x.element() != element || !x.address().is_multiple_of(16) || len > 1 << 30 {
             let reason = format!(

@@ -1,14 +1,14 @@
 //! The one place that launches kernels, and what it knows of each launch.
 
+use super::arguments::Arguments;
 use super::gpu::{Gpu, Progress};
 use super::modules::{Compiled, Module};
 use super::{Cuda, Precision};
 use crate::device::{DeviceError, Work};
-use cudarc::driver::{DeviceRepr, result};
+use cudarc::driver::result;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::fmt::Debug;
 use std::sync::Arc;
 
 /// The shape of a launch.
@@ -56,7 +56,7 @@ impl Cuda {
     /// # Errors
     /// [`DeviceError::Shape`] for a geometry that no launch can have, [`DeviceError::Driver`] if the driver refuses; a fault
     /// inside the kernel is reported by a later call.
-    pub(super) fn launch<A: DeviceRepr + Debug>(
+    pub(super) fn launch<A: Arguments>(
         &self,
         module: Module,
         kernel: &'static str,
@@ -71,6 +71,11 @@ impl Cuda {
         let Some(function) = compiled.function(kernel) else {
             return Err(DeviceError::Shape { kernel, reason: format!("{} has no such kernel", compiled.name) });
         };
+        if function.argument_bytes != size_of::<A>() {
+            let reason =
+                format!("it is told {} bytes, not the {} of {arguments:?}", function.argument_bytes, size_of::<A>());
+            return Err(DeviceError::Shape { kernel, reason });
+        }
         let failed = |error| self.driver_error(format!("{kernel} with {launch:?}, {arguments:?}"), error);
         self.inner.gpu.context.bind_to_thread().map_err(failed)?;
         let mut parameters = [std::ptr::from_ref(arguments).cast_mut().cast::<c_void>()];

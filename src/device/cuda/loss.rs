@@ -1,39 +1,32 @@
 //! The loss and the probabilities.
 
 use super::Cuda;
+use super::arguments::arguments;
 use super::kernels::Launch;
 use super::memory::{View, ViewMut};
 use super::modules::Module;
 use crate::device::loss::SIGMOID_FLOPS;
 use crate::device::{DeviceError, LossKernels, LossShape, Work, check_lengths};
-use cudarc::driver::DeviceRepr;
 
-/// Arguments of `bce_forward_backward` in `kernels/loss/loss.cu`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct BceForwardBackward {
-    loss: u64,
-    dlogits: u64,
-    logits: u64,
-    targets: u64,
-    weights: u64,
-    count: i32,
-    classes: i32,
+arguments! {
+    /// Arguments of `bce_forward_backward` in `kernels/loss/loss.cu`.
+    struct BceForwardBackward {
+        loss: u64,
+        dlogits: u64,
+        logits: u64,
+        targets: u64,
+        weights: u64,
+        count: i32,
+        classes: i32,
+    }
+
+    /// Arguments of `sigmoid` there.
+    struct Sigmoid {
+        p: u64,
+        z: u64,
+        count: i32,
+    }
 }
-
-/// Arguments of `sigmoid` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct Sigmoid {
-    p: u64,
-    z: u64,
-    count: i32,
-}
-
-// SAFETY: plain numbers, laid out as the kernels declare them.
-unsafe impl DeviceRepr for BceForwardBackward {}
-// SAFETY: likewise.
-unsafe impl DeviceRepr for Sigmoid {}
 
 /// A number of logits as the kernels count them.
 fn count(kernel: &'static str, logits: usize) -> Result<i32, DeviceError> {

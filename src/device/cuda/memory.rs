@@ -1,5 +1,6 @@
 //! Device memory: a pool whose addresses repeat, views that know what they hold, and the moves between host and device.
 
+use super::arguments::arguments;
 use super::kernels::Launch;
 use super::modules::Module;
 use super::pixels::Pixels;
@@ -7,7 +8,7 @@ use super::slots::{Arriving, SLOT};
 use super::{Cuda, Precision, replay, words};
 use crate::device::{DeviceError, Measured, Memory, Placement, Profiler, Rates, Storage, Work, check_lengths};
 use cudarc::driver::sys::{CUdeviceptr, CUresult};
-use cudarc::driver::{CudaContext, CudaStream, DeviceRepr, DriverError, result};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -252,18 +253,15 @@ pub(super) fn clear(stream: &Arc<CudaStream>, block: &Block) -> Result<(), Drive
     unsafe { result::memset_d8_async(block.address, 0, block.bytes, stream.cu_stream()) }
 }
 
-/// Arguments of the element-wise kernels in `kernels/memory/memory.cu`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct Elements {
-    to: u64,
-    from: u64,
-    len: u64,
-    value: f32,
+arguments! {
+    /// Arguments of the element-wise kernels in `kernels/memory/memory.cu`.
+    struct Elements {
+        to: u64,
+        from: u64,
+        len: u64,
+        value: f32,
+    }
 }
-
-// SAFETY: plain numbers, laid out as the kernels declare them.
-unsafe impl DeviceRepr for Elements {}
 
 impl Cuda {
     /// A kernel over `len` elements, in blocks of 256 threads with up to 16 elements each.

@@ -7,6 +7,8 @@
 //! - [`pixels`]: the next batch, on its way while a step runs.
 //! - [`gpu`]: the GPU as a process sees it, one context for all devices on it; [`driver`]: whether the library can be called.
 //! - [`modules`]: the PTX of each layer family, what the driver's compiler makes of it, and what that takes.
+//! - [`choose`]: which kernel a launch gets, and why.
+//! - `arguments`: what kernels are told, and that they understand it so.
 //! - [`kernels`]: the one place that launches.
 //! - `clock` and `rates`: how long launches take, and how long they must.
 //! - [`slots`]: small transfers that the host does not wait for.
@@ -18,7 +20,9 @@
 //! Kernels run in order on one stream. A second stream carries the next batch's pixels to the device meanwhile.
 
 mod adam;
+mod arguments;
 mod batch_norm;
+pub mod choose;
 mod clock;
 mod conv;
 mod dense;
@@ -40,12 +44,13 @@ pub mod slots;
 
 use super::DeviceError;
 pub use super::Precision;
+use choose::Target;
 use clock::Clocks;
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaStream, DriverError};
 use gpu::{Gpu, Progress};
 use kernels::Kernels;
-use memory::Pool;
+use memory::{Element, Pool};
 use pixels::Lanes;
 use scratch::Tickets;
 use slots::Slots;
@@ -124,6 +129,20 @@ impl Cuda {
     /// Streaming multiprocessors: blocks of a launch are best a multiple of what these hold.
     fn multiprocessors(&self) -> u32 {
         self.inner.gpu.multiprocessors()
+    }
+
+    /// What the choice of a kernel depends on.
+    pub fn target(&self) -> Target {
+        Target {
+            capability: self.inner.gpu.capability(),
+            multiprocessors: self.multiprocessors() as usize,
+            precision: self.precision(),
+        }
+    }
+
+    /// What activations are stored in.
+    fn activation_element(&self) -> Element {
+        if self.precision() == Precision::Bf16 { Element::Bf16 } else { Element::F32 }
     }
 
     /// An error of the driver's, with what was asked of it.

@@ -34,16 +34,16 @@ pub enum Module {
 
 /// A file in `kernels/ptx/`.
 #[derive(Clone, Copy, Debug)]
-pub struct Source {
+pub struct PtxFile {
     /// Its name, without the ending.
     pub name: &'static str,
     /// Its text.
-    ptx: &'static str,
+    pub(super) ptx: &'static str,
 }
 
 macro_rules! source {
     ($name:literal) => {
-        Source { name: $name, ptx: include_str!(concat!("../../../kernels/ptx/", $name, ".ptx")) }
+        PtxFile { name: $name, ptx: include_str!(concat!("../../../kernels/ptx/", $name, ".ptx")) }
     };
 }
 
@@ -61,7 +61,7 @@ impl Module {
     ];
 
     /// The family's PTX for a precision.
-    pub fn source(self, precision: Precision) -> Source {
+    pub fn source(self, precision: Precision) -> PtxFile {
         use Precision::{Bf16, F32, Tf32};
         match (self, precision) {
             (Module::Adam, _) => source!("adam"),
@@ -101,6 +101,8 @@ pub struct Resources {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Function {
     pub handle: sys::CUfunction,
+    /// Bytes of the struct that it takes.
+    pub argument_bytes: usize,
     pub resources: Resources,
 }
 
@@ -147,7 +149,7 @@ impl Compiled {
     ///
     /// # Errors
     /// [`DeviceError::Unavailable`] with the compiler's words.
-    pub(super) fn new(context: &Arc<CudaContext>, source: Source) -> Result<Self, DeviceError> {
+    pub(super) fn new(context: &Arc<CudaContext>, source: PtxFile) -> Result<Self, DeviceError> {
         let start = Instant::now();
         let failed = |error: DriverError, log: &str| {
             let file = source.name;
@@ -188,6 +190,8 @@ impl Compiled {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Declared {
     name: &'static str,
+    /// Bytes of the struct that it takes.
+    argument_bytes: usize,
     /// Bytes of dynamic shared memory that it is launched with, where the file says so.
     dynamic_shared: u32,
 }
@@ -203,8 +207,14 @@ fn kernels_of(text: &'static str) -> Vec<Declared> {
             dynamic.insert(name, bytes);
         }
     }
-    let names = text.lines().filter_map(|line| after(line, ".visible .entry ")?.split('(').next());
-    names.map(|name| Declared { name, dynamic_shared: dynamic.get(name).copied().unwrap_or(0) }).collect()
+    // `.visible .entry NAME(`, and on the next line `.param .align 8 .b8 NAME_param_0[BYTES]`.
+    let entries = text.lines().zip(text.lines().skip(1));
+    let kernels = entries.filter_map(|(line, parameter)| {
+        let name = after(line, ".visible .entry ")?.split('(').next()?;
+        let argument_bytes = after(parameter, "_param_0[")?.split(']').next()?.parse().ok()?;
+        Some(Declared { name, argument_bytes, dynamic_shared: dynamic.get(name).copied().unwrap_or(0) })
+    });
+    kernels.collect()
 }
 
 impl Function {
@@ -234,7 +244,7 @@ impl Function {
             shared_bytes: (declared + dynamic) as u32,
             resident_blocks: blocks as u32,
         };
-        Ok(Function { handle, resources })
+        Ok(Function { handle, argument_bytes: kernel.argument_bytes, resources })
     }
 }
 
@@ -294,5 +304,12 @@ mod tests {
         assert_eq!(found("conv_backward_bias").map(|kernel| kernel.dynamic_shared), Some(0));
         let tile = found("conv_forward_128x128").expect("it is the main one");
         assert!(tile.dynamic_shared > 32 * 1024, "{tile:?}");
+        assert!(tile.argument_bytes > 8 * size_of::<u64>(), "{tile:?}");
+        for module in Module::ALL {
+            for precision in Precision::ALL {
+                let ptx = module.source(precision).ptx;
+                assert_eq!(kernels_of(ptx).len(), ptx.matches(".entry").count(), "{module:?} {precision:?}");
+            }
+        }
     }
 }

@@ -1,41 +1,42 @@
 //! Pooling: launches of `kernels/pool/pool.cu`.
 
 use super::Cuda;
+use super::arguments::arguments;
 use super::batch_norm::only_relu;
+use super::choose::pool::{self as choose, max_pool_backward};
 use super::conv::{Divisor, extent};
 use super::kernels::Launch;
 use super::memory::{Element, View, ViewMut};
 use super::modules::Module;
-use super::rows::{Extents, Walk};
+use super::rows::{Walk, WalkShape};
 use crate::device::{
     Activation, DeviceError, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, Work, check_lengths,
 };
-use cudarc::driver::DeviceRepr;
 
 /// Blocks a multiprocessor.
 const BLOCKS: usize = 4;
 /// The widest window whose taps have numbers of a byte.
 const WIDEST_WINDOW: usize = 16;
 
-/// Mirror of `PoolGeometry`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct Geometry {
-    h: i32,
-    w: i32,
-    window: i32,
-    stride: i32,
-    pad: i32,
-    p: i32,
-    q: i32,
+arguments! {
+    /// A pooling as the kernels see it.
+    struct PoolGeometry {
+        h: i32,
+        w: i32,
+        window: i32,
+        stride: i32,
+        pad: i32,
+        p: i32,
+        q: i32,
+    }
 }
 
-impl Geometry {
+impl PoolGeometry {
     fn new(kernel: &'static str, shape: &PoolShape) -> Result<Self, DeviceError> {
         let of = |count| extent(kernel, count);
         // Pixels are numbered from the padding's first, taps from a window's first.
         of(shape.h.max(shape.w) + 2 * shape.pad + shape.window + shape.stride)?;
-        Ok(Geometry {
+        Ok(PoolGeometry {
             h: of(shape.h)?,
             w: of(shape.w)?,
             window: of(shape.window)?,
@@ -47,81 +48,58 @@ impl Geometry {
     }
 }
 
-/// Argument of `max_pool_forward` and `max_pool_winners`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct MaxPoolWindows {
-    y: u64,
-    winners: u64,
-    x: u64,
-    norm: u64,
-    shape: Extents,
-    geometry: Geometry,
-    by_p: Divisor,
-    by_q: Divisor,
+arguments! {
+    /// Argument of `max_pool_forward` and `max_pool_winners`.
+    struct MaxPoolWindows {
+        y: u64,
+        winners: u64,
+        x: u64,
+        norm: u64,
+        shape: WalkShape,
+        geometry: PoolGeometry,
+        by_p: Divisor,
+        by_q: Divisor,
+    }
+
+    /// Argument of `max_pool_backward` and `max_pool_backward_3x3_stride2`.
+    struct MaxPoolBackward {
+        dx: u64,
+        dy: u64,
+        winners: u64,
+        shape: WalkShape,
+        geometry: PoolGeometry,
+        by_height: Divisor,
+        by_width: Divisor,
+        by_stride: Divisor,
+        reach: i32,
+    }
+
+    /// Argument of `global_average_pool_forward` and `global_max_pool_forward`.
+    struct GlobalPoolForward {
+        y: u64,
+        x: u64,
+        shape: WalkShape,
+    }
+
+    /// Argument of `global_average_pool_backward`.
+    struct GlobalAverageBackward {
+        dx: u64,
+        dy: u64,
+        shape: WalkShape,
+    }
+
+    /// Argument of `global_max_pool_backward`.
+    struct GlobalMaxBackward {
+        dx: u64,
+        dy: u64,
+        x: u64,
+        shape: WalkShape,
+    }
 }
-
-// SAFETY: plain numbers, laid out as the kernels declare them.
-unsafe impl DeviceRepr for MaxPoolWindows {}
-
-/// Argument of `max_pool_backward` and `max_pool_backward_3x3_stride2`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct MaxPoolBackward {
-    dx: u64,
-    dy: u64,
-    winners: u64,
-    shape: Extents,
-    geometry: Geometry,
-    by_height: Divisor,
-    by_width: Divisor,
-    by_stride: Divisor,
-    reach: i32,
-}
-
-// SAFETY: plain numbers, laid out as the kernels declare them.
-unsafe impl DeviceRepr for MaxPoolBackward {}
-
-/// Argument of `global_average_pool_forward` and `global_max_pool_forward`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct GlobalPoolForward {
-    y: u64,
-    x: u64,
-    shape: Extents,
-}
-
-// SAFETY: plain numbers, laid out as the kernels declare them.
-unsafe impl DeviceRepr for GlobalPoolForward {}
-
-/// Argument of `global_average_pool_backward`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct GlobalAverageBackward {
-    dx: u64,
-    dy: u64,
-    shape: Extents,
-}
-
-// SAFETY: plain numbers, laid out as the kernel declares them.
-unsafe impl DeviceRepr for GlobalAverageBackward {}
-
-/// Argument of `global_max_pool_backward`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct GlobalMaxBackward {
-    dx: u64,
-    dy: u64,
-    x: u64,
-    shape: Extents,
-}
-
-// SAFETY: plain numbers, laid out as the kernel declares them.
-unsafe impl DeviceRepr for GlobalMaxBackward {}
 
 /// Where a kernel that looks through windows puts what it finds.
 #[derive(Clone, Copy)]
-enum Found<'a> {
+enum WindowOutput<'a> {
     Maxima(&'a ViewMut<'a>),
     /// Bytes at this address.
     Winners(u64),
@@ -130,15 +108,15 @@ enum Found<'a> {
 impl Cuda {
     fn look_through_windows(
         &self,
-        found: Found<'_>,
+        found: WindowOutput<'_>,
         x: View<'_>,
         transform: Option<InputTransform<View<'_>>>,
         shape: &PoolShape,
     ) -> Result<(), DeviceError> {
         let input = (x.address(), x.element());
         let (kernel, y, winners, activations) = match found {
-            Found::Maxima(y) => ("max_pool_forward", y.address(), 0, vec![input, (y.address(), y.element())]),
-            Found::Winners(winners) => ("max_pool_winners", 0, winners, vec![input]),
+            WindowOutput::Maxima(y) => ("max_pool_forward", y.address(), 0, vec![input, (y.address(), y.element())]),
+            WindowOutput::Winners(winners) => ("max_pool_winners", 0, winners, vec![input]),
         };
         extent(kernel, shape.input_len())?;
         let walk = Walk::new(self, kernel, shape.n * shape.p * shape.q, shape.c, &activations)?;
@@ -147,8 +125,8 @@ impl Cuda {
             winners,
             x: x.address(),
             norm: transform.map_or(0, |transform| transform.norm.address()),
-            shape: walk.extents,
-            geometry: Geometry::new(kernel, shape)?,
+            shape: walk.shape,
+            geometry: PoolGeometry::new(kernel, shape)?,
             by_p: Divisor::new(shape.p as u32),
             by_q: Divisor::new(shape.q as u32),
         };
@@ -169,9 +147,9 @@ impl Cuda {
         activations: &[(u64, Element)],
         shape: &GlobalPoolShape,
         work: impl FnOnce(u64) -> Work,
-    ) -> Result<(Extents, Launch), DeviceError> {
+    ) -> Result<(WalkShape, Launch), DeviceError> {
         let walk = Walk::new(self, kernel, shape.n * shape.pixels, shape.c, activations)?;
-        Ok((walk.one_image(shape.pixels).extents, walk.launch(shape.n, work(walk.bytes))))
+        Ok((walk.one_image(shape.pixels).shape, walk.launch(shape.n, work(walk.bytes))))
     }
 
     fn global_pool_forward(
@@ -182,12 +160,12 @@ impl Cuda {
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
         check_lengths(kernel, &[("y", y.len(), shape.output_len()), ("x", x.len(), shape.input_len())])?;
-        let (extents, launch) = self.whole_images(kernel, &[(x.address(), x.element())], shape, |bytes| Work {
+        let (walk, launch) = self.whole_images(kernel, &[(x.address(), x.element())], shape, |bytes| Work {
             reads: bytes,
             writes: (shape.output_len() * size_of::<f32>()) as u64,
             flops: shape.input_len() as u64,
         })?;
-        let arguments = GlobalPoolForward { y: y.address(), x: x.address(), shape: extents };
+        let arguments = GlobalPoolForward { y: y.address(), x: x.address(), shape: walk };
         self.launch(Module::Pool, kernel, launch, &arguments)
     }
 }
@@ -215,7 +193,7 @@ impl PoolKernels for Cuda {
     ) -> Result<(), DeviceError> {
         let operands = [("y", y.len(), shape.output_len()), ("x", x.len(), shape.input_len())];
         check_transform("max_pool_forward", operands, transform, shape)?;
-        self.look_through_windows(Found::Maxima(&y), x, transform, shape)
+        self.look_through_windows(WindowOutput::Maxima(&y), x, transform, shape)
     }
 
     fn max_pool_backward(
@@ -235,13 +213,15 @@ impl PoolKernels for Cuda {
             return Err(DeviceError::Shape { kernel: KERNEL, reason });
         }
         let winners = self.workspace(shape.output_len())?;
-        self.look_through_windows(Found::Winners(winners.address()), x, transform, shape)?;
+        self.look_through_windows(WindowOutput::Winners(winners.address()), x, transform, shape)?;
 
-        // A thread's row is a pixel, or for the network's own pool a cell of 2x2.
-        let (kernel, [height, width]) = match (shape.window, shape.stride) {
-            (3, 2) => ("max_pool_backward_3x3_stride2", [shape.h, shape.w].map(|side| (side + shape.pad).div_ceil(2))),
-            _ => (KERNEL, [shape.h, shape.w]),
+        let choice = max_pool_backward(shape.window, shape.stride).kernel;
+        // A thread's row is a pixel, or a cell of 2x2.
+        let [height, width] = match choice {
+            choose::PoolGradient::Pixels => [shape.h, shape.w],
+            choose::PoolGradient::Cells => [shape.h, shape.w].map(|side| (side + shape.pad).div_ceil(2)),
         };
+        let kernel = choice.name();
         let activations = [(dx.address(), dx.element()), (dy.address(), dy.element())];
         extent(kernel, shape.input_len())?;
         let walk = Walk::new(self, kernel, shape.n * height * width, shape.c, &activations)?;
@@ -249,8 +229,8 @@ impl PoolKernels for Cuda {
             dx: dx.address(),
             dy: dy.address(),
             winners: winners.address(),
-            shape: walk.extents,
-            geometry: Geometry::new(kernel, shape)?,
+            shape: walk.shape,
+            geometry: PoolGeometry::new(kernel, shape)?,
             by_height: Divisor::new(height as u32),
             by_width: Divisor::new(width as u32),
             by_stride: Divisor::new(shape.stride as u32),
@@ -282,12 +262,12 @@ impl PoolKernels for Cuda {
     ) -> Result<(), DeviceError> {
         const KERNEL: &str = "global_average_pool_backward";
         check_lengths(KERNEL, &[("dx", dx.len(), shape.input_len()), ("dy", dy.len(), shape.output_len())])?;
-        let (extents, launch) = self.whole_images(KERNEL, &[(dx.address(), dx.element())], shape, |bytes| Work {
+        let (walk, launch) = self.whole_images(KERNEL, &[(dx.address(), dx.element())], shape, |bytes| Work {
             reads: (shape.output_len() * size_of::<f32>()) as u64,
             writes: bytes,
             flops: shape.output_len() as u64,
         })?;
-        let arguments = GlobalAverageBackward { dx: dx.address(), dy: dy.address(), shape: extents };
+        let arguments = GlobalAverageBackward { dx: dx.address(), dy: dy.address(), shape: walk };
         self.launch(Module::Pool, KERNEL, launch, &arguments)
     }
 
@@ -310,12 +290,12 @@ impl PoolKernels for Cuda {
         ];
         check_lengths(KERNEL, &operands)?;
         let activations = [(dx.address(), dx.element()), (x.address(), x.element())];
-        let (extents, launch) = self.whole_images(KERNEL, &activations, shape, |bytes| Work {
+        let (walk, launch) = self.whole_images(KERNEL, &activations, shape, |bytes| Work {
             reads: bytes + (shape.output_len() * size_of::<f32>()) as u64,
             writes: bytes,
             flops: shape.input_len() as u64,
         })?;
-        let arguments = GlobalMaxBackward { dx: dx.address(), dy: dy.address(), x: x.address(), shape: extents };
+        let arguments = GlobalMaxBackward { dx: dx.address(), dy: dy.address(), x: x.address(), shape: walk };
         self.launch(Module::Pool, KERNEL, launch, &arguments)
     }
 }

@@ -1,5 +1,6 @@
 //! The geometry of a convolution as its kernels see it (`kernels/conv/geometry.cuh`).
 
+use crate::device::cuda::arguments::arguments;
 use crate::device::{ConvShape, DeviceError};
 
 /// A count as the kernels hold it.
@@ -11,27 +12,27 @@ pub(in crate::device::cuda) fn extent(kernel: &'static str, count: usize) -> Res
         .map_err(|_| DeviceError::Shape { kernel, reason: format!("{count} is more than its indices reach") })
 }
 
-/// Mirror of `ConvGeometry`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Geometry {
-    n: i32,
-    h: i32,
-    w: i32,
-    c: i32,
-    k: i32,
-    r: i32,
-    s: i32,
-    stride: i32,
-    pad: i32,
-    p: i32,
-    q: i32,
+arguments! {
+    /// A convolution as the kernels see it.
+    struct ConvGeometry {
+        n: i32,
+        h: i32,
+        w: i32,
+        c: i32,
+        k: i32,
+        r: i32,
+        s: i32,
+        stride: i32,
+        pad: i32,
+        p: i32,
+        q: i32,
+    }
 }
 
-impl Geometry {
+impl ConvGeometry {
     pub(super) fn new(kernel: &'static str, shape: &ConvShape) -> Result<Self, DeviceError> {
         let of = |count| extent(kernel, count);
-        Ok(Geometry {
+        Ok(ConvGeometry {
             n: of(shape.n)?,
             h: of(shape.h)?,
             w: of(shape.w)?,
@@ -47,13 +48,13 @@ impl Geometry {
     }
 }
 
-/// Mirror of `Divisor`: division as a multiplication.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub(in crate::device::cuda) struct Divisor {
-    divisor: i32,
-    multiplier: u32,
-    shift: u32,
+arguments! {
+    /// Division by a number known at the launch, as a multiplication.
+    struct Divisor {
+        divisor: i32,
+        multiplier: u32,
+        shift: u32,
+    }
 }
 
 impl Divisor {

@@ -1,67 +1,65 @@
 //! The forward pass on tensor cores (`conv_forward_*` in `kernels/conv/conv.cu`).
 
-use super::Operands;
-use super::tiles::Tiling;
+use super::check_extents;
 use crate::device::cuda::Cuda;
-use crate::device::cuda::conv::geometry::{Divisor, Geometry};
+use crate::device::cuda::arguments::arguments;
+use crate::device::cuda::choose::conv::Tiling;
+use crate::device::cuda::conv::geometry::{ConvGeometry, Divisor};
 use crate::device::cuda::memory::{View, ViewMut};
 use crate::device::cuda::modules::Module;
 use crate::device::{ConvShape, DeviceError, InputTransform, Work};
-use cudarc::driver::DeviceRepr;
 
 const KERNEL: &str = "conv_forward";
 
-/// Argument of the kernels `conv_forward_*`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct ConvForward {
-    y: u64,
-    x: u64,
-    norm: u64,
-    w: u64,
-    bias: u64,
-    stats: u64,
-    partials: u64,
-    tickets: u64,
-    shape: Geometry,
-    image: Divisor,
-    line: Divisor,
-    tiles: i32,
-    column_tiles: i32,
-    group: i32,
+arguments! {
+    /// Argument of the kernels `conv_forward_*`.
+    struct ConvForward {
+        y: u64,
+        x: u64,
+        norm: u64,
+        w: u64,
+        bias: u64,
+        stats: u64,
+        partials: u64,
+        tickets: u64,
+        shape: ConvGeometry,
+        image: Divisor,
+        line: Divisor,
+        tiles: i32,
+        column_tiles: i32,
+        group: i32,
+    }
 }
 
-// SAFETY: plain numbers, laid out as the kernels declare them.
-unsafe impl DeviceRepr for ConvForward {}
-
 impl Cuda {
-    /// `y = conv(transform(x), w) + bias` and its `stats`, of `operands` that [`Cuda::tensor_operands`] has let
-    /// through: the addresses of `y`, `x` and `w`.
+    /// `y = conv(transform(x), w) + bias` and its `stats`, of operands that these kernels take.
     ///
     /// # Errors
     /// [`DeviceError::Shape`] for tensors larger than the kernels' indices reach.
-    pub(in super::super) fn tensor_forward(
+    pub(in crate::device::cuda::conv) fn tensor_forward(
         &self,
-        operands: Operands,
+        tiling: Tiling,
+        y: ViewMut<'_>,
         stats: Option<ViewMut<'_>>,
+        x: View<'_>,
         transform: Option<InputTransform<View<'_>>>,
+        w: View<'_>,
         bias: Option<View<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        let pixels = shape.n * shape.p * shape.q;
-        let tiling = Tiling::new(KERNEL, pixels, shape.k, self.multiprocessors())?;
+        check_extents(KERNEL, shape)?;
         let partials = if stats.is_some() { tiling.partials } else { 0 };
         let workspace = self.workspace(partials * size_of::<f32>())?;
         let arguments = ConvForward {
-            y: operands.out,
-            x: operands.input,
+            y: y.address(),
+            x: x.address(),
             norm: transform.as_ref().map_or(0, |transform| transform.norm.address()),
-            w: operands.w,
+            w: self.tensor_weights(&w),
             bias: bias.as_ref().map_or(0, View::address),
             stats: stats.as_ref().map_or(0, ViewMut::address),
             partials: workspace.address(),
             tickets: self.tickets(KERNEL, tiling.tickets)?,
-            shape: Geometry::new(KERNEL, shape)?,
+            shape: ConvGeometry::new(KERNEL, shape)?,
             image: Divisor::new((shape.p * shape.q) as u32),
             line: Divisor::new(shape.q as u32),
             tiles: tiling.tiles,
@@ -70,9 +68,10 @@ impl Cuda {
         };
         let channels = transform.map_or(0, |_| 2 * shape.c) + bias.map_or(0, |_| shape.k);
         let results = partials + stats.map_or(0, |_| 2 * shape.k);
+        let bytes = x.element().bytes();
         let work = Work {
-            reads: ((shape.seen() + shape.weights_len()) * operands.bytes + channels * size_of::<f32>()) as u64,
-            writes: (shape.output_len() * operands.bytes + results * size_of::<f32>()) as u64,
+            reads: ((shape.seen() + shape.weights_len()) * bytes + channels * size_of::<f32>()) as u64,
+            writes: (shape.output_len() * bytes + results * size_of::<f32>()) as u64,
             flops: shape.flops(),
         };
         let kernel = if transform.is_some() { tiling.tile.transformed } else { tiling.tile.forward };

@@ -1,20 +1,26 @@
 //! How the tensor-core convolutions cut their matrix product into tiles, and what their reductions need
 //! (`kernels/conv/ampere/main_loop.cuh`).
 
-use crate::device::cuda::conv::geometry::extent;
+use crate::device::cuda::choose::{Refusal, Target};
+use crate::device::cuda::conv::extent;
 use crate::device::cuda::kernels::Launch;
 use crate::device::cuda::scratch::TICKETS;
 use crate::device::{DeviceError, Work};
 
 /// One of the tiles that `kernels/conv/conv.cu` instantiates: pixels × columns, which are filters or, in the data
 /// gradient, channels.
-#[derive(Debug)]
-pub(super) struct Tile {
-    pub(super) forward: &'static str,
-    pub(super) transformed: &'static str,
-    pub(super) backward_data: &'static str,
-    pixels: usize,
-    columns: usize,
+#[derive(Debug, PartialEq)]
+pub struct ProductTile {
+    /// The forward kernel of it.
+    pub forward: &'static str,
+    /// The one for an input that owes a batch norm.
+    pub transformed: &'static str,
+    /// The data gradient's.
+    pub backward_data: &'static str,
+    /// Pixels of a block.
+    pub pixels: usize,
+    /// Columns of a block.
+    pub columns: usize,
     /// Clocks of the tensor cores for each that shared memory needs to feed them, on an A100: how much of their speed
     /// the tile can reach.
     efficiency: f64,
@@ -30,8 +36,8 @@ const SHARED_BYTES: usize = 64 * 3;
 const GROUP: usize = 32;
 
 /// The largest first, which wins a tie.
-static TILES: [Tile; 3] = [
-    Tile {
+static TILES: [ProductTile; 3] = [
+    ProductTile {
         forward: "conv_forward_128x128",
         transformed: "conv_forward_transformed_128x128",
         backward_data: "conv_backward_data_128x128",
@@ -39,7 +45,7 @@ static TILES: [Tile; 3] = [
         columns: 128,
         efficiency: 1.0,
     },
-    Tile {
+    ProductTile {
         forward: "conv_forward_128x64",
         transformed: "conv_forward_transformed_128x64",
         backward_data: "conv_backward_data_128x64",
@@ -47,7 +53,7 @@ static TILES: [Tile; 3] = [
         columns: 64,
         efficiency: 0.89,
     },
-    Tile {
+    ProductTile {
         forward: "conv_forward_64x64",
         transformed: "conv_forward_transformed_64x64",
         backward_data: "conv_backward_data_64x64",
@@ -57,7 +63,7 @@ static TILES: [Tile; 3] = [
     },
 ];
 
-impl Tile {
+impl ProductTile {
     /// Work of the multiprocessor that gets the most tiles, in results at full speed.
     fn cost(&self, pixels: usize, columns: usize, multiprocessors: usize) -> f64 {
         let blocks = pixels.div_ceil(self.pixels) * columns.div_ceil(self.columns);
@@ -66,23 +72,26 @@ impl Tile {
 }
 
 /// A product of `pixels` × `columns` cut into tiles, and these into groups for a reduction over pixels.
-#[derive(Debug)]
-pub(super) struct Tiling {
-    pub(super) tile: &'static Tile,
-    pub(super) tiles: i32,
-    pub(super) column_tiles: i32,
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tiling {
+    /// The tile.
+    pub tile: &'static ProductTile,
+    /// Tiles of pixels.
+    pub tiles: i32,
+    /// Tiles of columns.
+    pub column_tiles: i32,
     /// Tiles that the first level of a reduction merges.
-    pub(super) group: i32,
+    pub group: i32,
     /// `f32`s of the reduction's workspace.
-    pub(super) partials: usize,
+    pub partials: usize,
     /// Tickets that it draws.
-    pub(super) tickets: usize,
+    pub tickets: usize,
     blocks: i32,
 }
 
 impl Tiling {
-    /// With the tile that is fastest on a GPU of so many multiprocessors. It depends on nothing else, so results
-    /// repeat.
+    /// With the tile that is fastest on a GPU of so many multiprocessors; the others are `refused`, under the name that they
+    /// have in this pass.
     ///
     /// # Errors
     /// [`DeviceError::Shape`] for more blocks or partial results than the kernels count.
@@ -90,11 +99,15 @@ impl Tiling {
         kernel: &'static str,
         pixels: usize,
         columns: usize,
-        multiprocessors: u32,
+        target: &Target,
+        name: impl Fn(&'static ProductTile) -> &'static str,
+        refused: &mut Vec<(&'static str, Refusal)>,
     ) -> Result<Self, DeviceError> {
-        let cost = |tile: &&Tile| tile.cost(pixels, columns, multiprocessors as usize);
+        let cost = |tile: &ProductTile| tile.cost(pixels, columns, target.multiprocessors);
         let first = &TILES[0];
-        let tile = TILES[1..].iter().fold(first, |best, tile| if cost(&tile) < cost(&best) { tile } else { best });
+        let tile = TILES[1..].iter().fold(first, |best, tile| if cost(tile) < cost(best) { tile } else { best });
+        let others = TILES.iter().filter(|other| *other != tile);
+        refused.extend(others.map(|other| (name(other), Refusal::slower(cost(other), cost(tile)))));
         let (tiles, column_tiles) = (pixels.div_ceil(tile.pixels), columns.div_ceil(tile.columns));
         // Two levels of about equal length; each group and each column draws tickets.
         let mut group = GROUP.max(tiles.isqrt());
@@ -118,7 +131,7 @@ impl Tiling {
     }
 
     /// The launch, which does `work` at least.
-    pub(super) fn launch(&self, work: Work) -> Launch {
+    pub(in crate::device::cuda) fn launch(&self, work: Work) -> Launch {
         let shared = SHARED_BYTES * (self.tile.pixels + self.tile.columns);
         Launch { grid: [self.blocks as u32, 1, 1], block: THREADS, shared: shared as u32, work }
     }
@@ -127,10 +140,16 @@ impl Tiling {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::cuda::Precision;
+
+    fn tiling(pixels: usize, columns: usize, multiprocessors: usize) -> Tiling {
+        let target = Target { capability: (8, 0), multiprocessors, precision: Precision::Bf16 };
+        Tiling::new("test", pixels, columns, &target, |tile| tile.forward, &mut Vec::new()).unwrap()
+    }
 
     #[test]
     fn the_tile_follows_the_shape_and_the_gpu() {
-        let kernel = |pixels, columns, gpu| Tiling::new("test", pixels, columns, gpu).unwrap().tile.forward;
+        let kernel = |pixels, columns, gpu| tiling(pixels, columns, gpu).tile.forward;
         // Stage 2 at batch 128 has work for all; 64 filters fill no wider tile.
         assert_eq!(kernel(184_832, 256, 108), "conv_forward_128x128");
         assert_eq!(kernel(184_832, 64, 108), "conv_forward_128x64");
@@ -146,7 +165,7 @@ mod tests {
     #[test]
     fn a_reduction_has_the_tickets_it_draws() {
         let drawn = |pixels, columns| {
-            let tiling = Tiling::new("test", pixels, columns, 132).unwrap();
+            let tiling = tiling(pixels, columns, 132);
             let groups = (tiling.tiles as usize).div_ceil(tiling.group as usize);
             assert_eq!(tiling.tickets, tiling.column_tiles as usize * (groups + 1));
             tiling.tickets
