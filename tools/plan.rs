@@ -1,16 +1,17 @@
 //! `onesheet plan`: what a training step computes, step by step, what it costs and what each fusion saves.
 
 use crate::console::print;
+use crate::exit::Usage;
 use anyhow::Context;
 use clap::Args as ClapArgs;
 use clap::builder::PossibleValuesParser;
-use onesheet::device::counting::Habits;
-use onesheet::device::{Measured, Pass, Precision, Rates, Work};
+use onesheet::device::counting::{Counted, Habits, Why};
+use onesheet::device::{Pass, Rates, Work};
 use onesheet::network::{ModelConfig, Network, Trainable};
 use onesheet::ops::pool::Pooling;
 use onesheet::plan::cost::{Costs, StepCost, floor, of_pass, total};
 use onesheet::plan::fuse::RULES;
-use onesheet::plan::gpus::GPUS;
+use onesheet::plan::gpus::{GPUS, NamedGpu};
 use onesheet::training::config::{DeviceChoice, PrecisionChoice, RunConfig};
 use onesheet::training::dry_run;
 use serde::Serialize;
@@ -74,17 +75,38 @@ struct Cost {
 }
 
 impl Cost {
-    fn of<'a>(launches: impl Iterator<Item = &'a Measured> + Clone, rates: &Rates) -> Self {
+    fn of<'a>(launches: impl Iterator<Item = &'a Counted> + Clone, rates: &Rates) -> Self {
         let Work { reads, writes, flops } = total(launches.clone());
         let floor_us = 1e6 * floor(launches.clone(), rates);
         Cost { launches: launches.count(), flops, bytes: reads + writes, floor_us }
     }
 }
 
+/// A launch's kernel, and why it is this one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Kernel {
+    kernel: &'static str,
+    pass: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refused: Vec<(&'static str, String)>,
+}
+
+impl Kernel {
+    fn of(counted: &Counted) -> Self {
+        let (kernel, pass) = (counted.launch.kernel, counted.launch.scope.pass.name());
+        match counted.why.clone() {
+            Some(Why { reason, refused }) => Kernel { kernel, pass, reason: Some(reason), refused },
+            None => Kernel { kernel, pass, reason: None, refused: Vec::new() },
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Step<'a> {
     layers: &'a [String],
-    kernels: Vec<&'static str>,
+    kernels: Vec<Kernel>,
     forward: Cost,
     backward: Cost,
     kept_bytes: usize,
@@ -109,7 +131,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         trainable: args.trainable,
         ..network.model(7)
     };
-    let habits = habits(args.device, args.precision)?;
+    let gpu = GPUS.iter().find(|gpu| gpu.name == args.gpu).context("clap has looked at the name")?;
+    let habits = habits(args.device, args.precision, gpu)?;
     let every: Vec<&str> = RULES.map(|rule| rule.name).to_vec();
     let without: Vec<&str> = match args.without.iter().any(|rule| rule == "all") {
         true => every.clone(),
@@ -119,8 +142,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         dry_run::costs(&config, habits, args.batch.into(), without)
             .with_context(|| format!("--network {}", args.network))
     };
-    let gpu = GPUS.iter().find(|gpu| gpu.name == args.gpu).context("clap has looked at the name")?;
-    let rates = gpu.rates(habits.precision);
+    let rates = gpu.rates(habits.precision());
     let planned = costs(&without)?;
     let mut variants = vec![variant(String::new(), "", &planned, &rates)];
     for rule in RULES.iter().filter(|rule| !without.contains(&rule.name)) {
@@ -133,7 +155,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.json {
         let head = serde_json::json!({
             "schema": SCHEMA, "kind": "plan", "network": args.network.name, "image_size": args.image_size,
-            "batch": args.batch, "precision": habits.precision.name(), "gpu": gpu.name, "rates": rates.source,
+            "batch": args.batch, "precision": habits.precision().name(), "gpu": gpu.name, "rates": rates.source,
             "without": without, "beside": beside, "kept_bytes": planned.kept(),
         });
         print(format_args!("{head}\n"))?;
@@ -151,7 +173,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args.image_size,
         args.image_size,
         args.batch,
-        habits.precision.name(),
+        habits.precision().name(),
         gpu.name,
         rates.source
     );
@@ -160,21 +182,18 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// What a device does in its own way.
-fn habits(device: DeviceChoice, precision: PrecisionChoice) -> anyhow::Result<Habits> {
+fn habits(device: DeviceChoice, precision: PrecisionChoice, gpu: &NamedGpu) -> anyhow::Result<Habits> {
     match (device, precision) {
-        (DeviceChoice::Cpu, PrecisionChoice::Auto | PrecisionChoice::F32) => {
-            Ok(Habits { precision: Precision::F32, forms_gradients: false })
-        }
-        (DeviceChoice::Cpu, _) => anyhow::bail!("the processor computes in f32 only: leave --precision out"),
-        _ => Ok(Habits { precision: precision.on_gpu(), forms_gradients: true }),
+        (DeviceChoice::Cpu, PrecisionChoice::Auto | PrecisionChoice::F32) => Ok(Habits::Processor),
+        (DeviceChoice::Cpu, _) => Err(Usage("the processor computes in f32 only: leave --precision out".into()).into()),
+        _ => Ok(Habits::Gpu(gpu.target(precision.on_gpu()))),
     }
 }
 
 fn step<'a>(step: &'a StepCost, rates: &Rates) -> Step<'a> {
-    let mut kernels: Vec<&'static str> = step.launches.iter().map(|launch| launch.kernel).collect();
-    kernels.dedup();
     let pass = |pass| Cost::of(of_pass(&step.launches, pass).collect::<Vec<_>>().into_iter(), rates);
     let (forward, backward) = (pass(Pass::Forward), pass(Pass::Backward));
+    let kernels = step.launches.iter().map(Kernel::of).collect();
     Step { layers: &step.layers, kernels, forward, backward, kept_bytes: step.kept }
 }
 
@@ -216,7 +235,7 @@ fn table(steps: &[Step<'_>], beside: &Cost, variants: &[Variant], kept: usize) -
             backward.floor_us,
             mib(*kept_bytes as u64),
             forward.launches + backward.launches,
-            kernels.join(", ")
+            kernels.iter().map(|kernel| kernel.kernel).collect::<Vec<_>>().join(", ")
         )?;
     }
     writeln!(
@@ -228,6 +247,7 @@ fn table(steps: &[Step<'_>], beside: &Cost, variants: &[Variant], kept: usize) -
         beside.floor_us,
         beside.launches
     )?;
+    write_reasons(&mut text, steps)?;
     writeln!(text, "\nkept for the backward pass: {:.0} MiB\n", mib(kept as u64))?;
     writeln!(
         text,
@@ -247,4 +267,25 @@ fn table(steps: &[Step<'_>], beside: &Cost, variants: &[Variant], kept: usize) -
         )?;
     }
     Ok(text)
+}
+
+/// Why kernels were chosen and others were not: once for each choice, with the layer where it is made first.
+fn write_reasons(text: &mut String, steps: &[Step<'_>]) -> std::fmt::Result {
+    let chosen = steps.iter().flat_map(|step| step.kernels.iter().map(move |kernel| (kernel, step)));
+    let mut seen: Vec<&Kernel> = Vec::new();
+    for (kernel, step) in chosen.filter(|(kernel, _)| kernel.reason.is_some()) {
+        if seen.is_empty() {
+            writeln!(text, "\nwhy these kernels, where there are others")?;
+        }
+        if !seen.contains(&kernel) {
+            seen.push(kernel);
+            let Kernel { kernel, reason, refused, .. } = kernel;
+            let (first, reason) = (&step.layers[0], reason.unwrap_or_default());
+            writeln!(text, "  {kernel}, first in {first}: {reason}")?;
+            for (other, refusal) in refused {
+                writeln!(text, "    not {other}: {refusal}")?;
+            }
+        }
+    }
+    Ok(())
 }

@@ -4,7 +4,8 @@ pub mod counters;
 
 use anyhow::{Context, bail};
 use counters::Counters;
-use onesheet::device::cuda::{self, Cuda, simulated};
+use onesheet::device::Precision;
+use onesheet::device::cuda::{Cuda, simulated};
 use onesheet::training::config::{DeviceChoice, PrecisionChoice};
 
 /// Which device, and how wide.

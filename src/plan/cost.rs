@@ -1,7 +1,8 @@
 //! What a training step costs: the launches of each step of a plan, and what they must read, write and multiply.
 
 use super::Plan;
-use crate::device::{Measured, Pass, Rates, Work};
+use crate::device::counting::Counted;
+use crate::device::{Pass, Rates, Work};
 use crate::network::Layer;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -12,7 +13,7 @@ pub struct Costs {
     /// Of each step, in order.
     pub steps: Vec<StepCost>,
     /// Launches that belong to no layer: the loss, gradients set to zero and their norm, the running averages, Adam.
-    pub beside: Vec<Measured>,
+    pub beside: Vec<Counted>,
     /// The most memory that is taken at one time: weights, moments and all.
     pub most_bytes: usize,
 }
@@ -23,7 +24,7 @@ pub struct StepCost {
     /// The layers that it covers, by Keras's names.
     pub layers: Vec<String>,
     /// Its launches in both passes.
-    pub launches: Vec<Measured>,
+    pub launches: Vec<Counted>,
     /// Bytes that its forward pass leaves for the backward pass.
     pub kept: usize,
 }
@@ -34,7 +35,7 @@ impl Costs {
     pub fn new(
         plan: &Plan,
         layers: &[Layer],
-        launches: Vec<Measured>,
+        launches: Vec<Counted>,
         kept: &BTreeMap<Rc<str>, usize>,
         most_bytes: usize,
     ) -> Self {
@@ -42,7 +43,7 @@ impl Costs {
         let mut steps: Vec<StepCost> = names.map(|layers| StepCost { layers, launches: Vec::new(), kept: 0 }).collect();
         let mut beside = Vec::new();
         for launch in launches {
-            let of = |step: &&mut StepCost| step.layers.iter().any(|layer| **layer == *launch.scope.layer);
+            let of = |step: &&mut StepCost| step.layers.iter().any(|layer| **layer == *launch.launch.scope.layer);
             match steps.iter_mut().find(of) {
                 Some(step) => step.launches.push(launch),
                 None => beside.push(launch),
@@ -55,7 +56,7 @@ impl Costs {
     }
 
     /// All launches.
-    pub fn launches(&self) -> impl Iterator<Item = &Measured> {
+    pub fn launches(&self) -> impl Iterator<Item = &Counted> {
         self.steps.iter().flat_map(|step| &step.launches).chain(&self.beside)
     }
 
@@ -66,20 +67,19 @@ impl Costs {
 }
 
 /// What some launches must do together.
-pub fn total<'a>(launches: impl IntoIterator<Item = &'a Measured>) -> Work {
-    launches.into_iter().fold(Work::default(), |sum, Measured { work, .. }| Work {
-        reads: sum.reads + work.reads,
-        writes: sum.writes + work.writes,
-        flops: sum.flops + work.flops,
+pub fn total<'a>(launches: impl IntoIterator<Item = &'a Counted>) -> Work {
+    launches.into_iter().fold(Work::default(), |sum, counted| {
+        let work = counted.launch.work;
+        Work { reads: sum.reads + work.reads, writes: sum.writes + work.writes, flops: sum.flops + work.flops }
     })
 }
 
 /// Seconds that some launches take at least, one after the other, each with its operands from memory.
-pub fn floor<'a>(launches: impl IntoIterator<Item = &'a Measured>, rates: &Rates) -> f64 {
-    launches.into_iter().fold(0.0, |sum, launch| sum + rates.floor(&launch.work))
+pub fn floor<'a>(launches: impl IntoIterator<Item = &'a Counted>, rates: &Rates) -> f64 {
+    launches.into_iter().fold(0.0, |sum, counted| sum + rates.floor(&counted.launch.work))
 }
 
 /// Those of one pass.
-pub fn of_pass<'a>(launches: impl IntoIterator<Item = &'a Measured>, pass: Pass) -> impl Iterator<Item = &'a Measured> {
-    launches.into_iter().filter(move |launch| launch.scope.pass == pass)
+pub fn of_pass<'a>(launches: impl IntoIterator<Item = &'a Counted>, pass: Pass) -> impl Iterator<Item = &'a Counted> {
+    launches.into_iter().filter(move |counted| counted.launch.scope.pass == pass)
 }

@@ -22,10 +22,10 @@ pub fn costs(config: &ModelConfig, habits: Habits, batch: usize, without: &[&str
     let plan = Plan::without(model.architecture(), config.momentum, without)?;
     model.set_plan(plan);
     let mut learner = Learner::of(model)?;
-    device.measured()?;
+    device.counted();
     let pixels = device.upload_pixels(&vec![0; batch * size * size * 3], &vec![Placement::default(); batch])?;
     let format = PixelFormat { order: [0, 1, 2], scale: 1.0, shift: [0.0; 3] };
     learner.submit(pixels, batch, &format, &vec![0; batch * genres], &vec![1.0; genres], 0.0)?;
-    let (model, launches) = (learner.model(), device.measured()?);
+    let (model, launches) = (learner.model(), device.counted());
     Ok(Costs::new(model.plan(), &model.architecture().layers, launches, &device.kept(), device.most_bytes()))
 }

@@ -5,6 +5,7 @@
 
 mod answers;
 mod first_step;
+mod plan;
 mod prepare;
 mod resume;
 #[cfg(feature = "fetch")]
@@ -148,5 +149,5 @@ fn no_tool_is_left_out() {
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let tools: BTreeSet<&str> = commands.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
     let tools: Vec<&str> = tools.into_iter().filter(|tool| !["", "help"].contains(tool)).collect();
-    assert_eq!(tools, ["doctor", "evaluate", "infer", "prepare", "train"]);
+    assert_eq!(tools, ["doctor", "evaluate", "infer", "plan", "prepare", "train"]);
 }

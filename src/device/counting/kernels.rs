@@ -1,7 +1,9 @@
 //! What each kernel must read and write: every operand once.
 
-use super::{Counting, View};
+use super::{Counting, Habits, View, Why};
 use crate::device::adam::{ADAM_FLOPS, SQUARED_NORM_FLOPS};
+use crate::device::cuda::choose::conv::{self as choose, Aligned};
+use crate::device::cuda::choose::{Target, pool as choose_pool};
 use crate::device::loss::SIGMOID_FLOPS;
 use crate::device::{
     Activation, AdamConstants, AdamKernels, BatchNormConstants, BatchNormKernels, ConvKernels, ConvShape, DenseKernels,
@@ -36,6 +38,18 @@ impl Counting {
         }
     }
 
+    /// The kernel that a GPU chooses, and why; elsewhere there is one, of this name.
+    fn choose(
+        &self,
+        name: &'static str,
+        choice: impl FnOnce(&Target) -> Result<(&'static str, Why), DeviceError>,
+    ) -> Result<(&'static str, Option<Why>), DeviceError> {
+        match &self.habits {
+            Habits::Processor => Ok((name, None)),
+            Habits::Gpu(target) => choice(target).map(|(kernel, why)| (kernel, Some(why))),
+        }
+    }
+
     fn all<const N: usize>(&self, views: [View; N]) -> u64 {
         views.map(|view| self.bytes(view)).iter().sum()
     }
@@ -56,7 +70,11 @@ impl ConvKernels for Counting {
         let [stats_len, bias_len] = [stats, bias].map(|view| view.map(|view| view.len));
         shape.check_forward(y.len, stats_len, x.len, norm, w.len, bias_len)?;
         let reads = self.part(x, shape.seen()) + self.owed(transform) + self.narrow(w) + self.optional(bias);
-        self.launch("conv_forward", reads, self.bytes(y) + self.optional(stats), shape.flops());
+        let kernel = self.choose("conv_forward", |target| {
+            let choice = choose::forward(target, shape, transform.is_some(), Aligned::ALL)?;
+            Ok((choice.kernel.name(transform.is_some()), Why::from(&choice)))
+        })?;
+        self.launch_chosen(kernel, reads, self.bytes(y) + self.optional(stats), shape.flops());
         Ok(())
     }
 
@@ -67,7 +85,7 @@ impl ConvKernels for Counting {
         k: View,
         shape: &ConvShape,
     ) -> Result<Option<Self::Buffer>, DeviceError> {
-        if !self.habits.forms_gradients {
+        if self.habits == Habits::Processor {
             return Ok(None);
         }
         let dy = self.allocate(shape.output_len(), Storage::Activation)?;
@@ -93,11 +111,16 @@ impl ConvKernels for Counting {
         if accumulate {
             reads += touched;
         }
+        let has_epilogue = epilogue.is_some();
         if let Some(ReduceEpilogue { sums, y, norm, .. }) = epilogue {
             reads += self.bytes(y) + self.part(norm, norm.len / 4 * 3);
             writes += self.bytes(sums);
         }
-        self.launch("conv_backward_data", reads, writes, shape.flops());
+        let kernel = self.choose("conv_backward_data", |target| {
+            let choice = choose::backward_data(target, shape, has_epilogue, Aligned::ALL)?;
+            Ok((choice.kernel.name(), Why::from(&choice)))
+        })?;
+        self.launch_chosen(kernel, reads, writes, shape.flops());
         Ok(())
     }
 
@@ -112,7 +135,11 @@ impl ConvKernels for Counting {
         let norm = transform.map(|transform| transform.map(|norm| norm.len));
         shape.check_backward_weights(dw.len, dy.map(|view| view.len), x.len, norm)?;
         let reads = self.gradient(dy) + self.part(x, shape.seen()) + self.owed(transform) + self.bytes(dw);
-        self.launch("conv_backward_weights", reads, self.bytes(dw), shape.flops());
+        let kernel = self.choose("conv_backward_weights", |target| {
+            let choice = choose::backward_weights(target, shape, transform.is_some(), Aligned::ALL);
+            Ok((choice.kernel.name(), Why::from(&choice)))
+        })?;
+        self.launch_chosen(kernel, reads, self.bytes(dw), shape.flops());
         Ok(())
     }
 
@@ -216,7 +243,9 @@ impl BatchNormKernels for Counting {
         shape.check_residual_forward(out.len, y.len, norm.len, shortcut.len, shortcut_norm.map(|view| view.len))?;
         let norms = self.bytes(norm) + self.optional(shortcut_norm);
         let flops = shape.residual_forward_flops(shortcut_norm.is_some());
-        self.launch("residual_forward", self.all([y, shortcut]) + norms / 2, self.bytes(out), flops);
+        let projected = shortcut_norm.is_some() && self.habits != Habits::Processor;
+        let kernel = if projected { "residual_forward_projected" } else { "residual_forward" };
+        self.launch(kernel, self.all([y, shortcut]) + norms / 2, self.bytes(out), flops);
         Ok(())
     }
 
@@ -236,11 +265,13 @@ impl BatchNormKernels for Counting {
         let mean = |norm: View| self.part(norm, norm.len / 4);
         let (mut reads, mut writes) = (self.all([dout, out, y]) + mean(norm), self.all([dz, sums]));
         let flops = shape.residual_backward_flops(projection.is_some());
+        let projected = projection.is_some() && self.habits != Habits::Processor;
+        let kernel = if projected { "residual_backward_projected" } else { "residual_backward" };
         if let Some(Projection { sums, y, norm }) = projection {
             reads += self.bytes(y) + mean(norm);
             writes += self.bytes(sums);
         }
-        self.launch("residual_backward", reads, writes, flops);
+        self.launch(kernel, reads, writes, flops);
         Ok(())
     }
 }
@@ -266,7 +297,11 @@ impl PoolKernels for Counting {
         shape: &PoolShape,
     ) -> Result<(), DeviceError> {
         let flops = shape.flops() + dy.len as u64;
-        self.launch("max_pool_backward", self.all([x, dy]) + self.owed(transform), self.bytes(dx), flops);
+        let kernel = self.choose("max_pool_backward", |_| {
+            let choice = choose_pool::max_pool_backward(shape.window, shape.stride);
+            Ok((choice.kernel.name(), Why::from(&choice)))
+        })?;
+        self.launch_chosen(kernel, self.all([x, dy]) + self.owed(transform), self.bytes(dx), flops);
         Ok(())
     }
 
@@ -366,7 +401,7 @@ impl AdamKernels for Counting {
         _: &AdamConstants,
     ) -> Result<(), DeviceError> {
         // The copy that convolutions read is written as well, where there is one.
-        let copy = if self.habits.precision.bytes() < 4 { self.narrow(w) } else { 0 };
+        let copy = if self.habits.precision().bytes() < 4 { self.narrow(w) } else { 0 };
         let moved = self.all([w, m, v]);
         let reads = moved + self.all([gradients, outcome, rate]);
         self.launch("adam", reads, moved + copy, ADAM_FLOPS * w.len as u64);

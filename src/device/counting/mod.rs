@@ -6,6 +6,7 @@
 
 mod kernels;
 
+use super::cuda::choose::{Choice, Target};
 use super::{DeviceError, Measured, Memory, Pass, Placement, Precision, Profiler, Storage, Work, check_lengths};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,17 +17,52 @@ use std::rc::Rc;
 pub struct Counting {
     habits: Habits,
     profiler: Profiler,
-    launches: RefCell<Vec<Measured>>,
+    launches: RefCell<Vec<Counted>>,
     ledger: Rc<RefCell<Ledger>>,
 }
 
 /// What a device does in its own way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Habits {
-    /// How wide it stores activations and what convolutions multiply.
-    pub precision: Precision,
-    /// Whether it forms a gradient that a batch norm owes ahead of a convolution's two backward passes.
-    pub forms_gradients: bool,
+pub enum Habits {
+    /// The processor's, in `f32`: a gradient that a batch norm owes is formed while loading.
+    Processor,
+    /// A GPU's: it has several kernels to choose from, and forms such a gradient ahead of a convolution's two backward passes.
+    Gpu(Target),
+}
+
+impl Habits {
+    /// How wide activations are stored, and what convolutions multiply.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Habits::Processor => Precision::F32,
+            Habits::Gpu(target) => target.precision,
+        }
+    }
+}
+
+/// A launch, and why it is this kernel's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Counted {
+    /// Where it belongs and what it must do.
+    pub launch: Measured,
+    /// Where a device has several kernels for it.
+    pub why: Option<Why>,
+}
+
+/// Why a kernel was chosen, and the others were not.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Why {
+    /// Why it was chosen.
+    pub reason: &'static str,
+    /// The others, or what several names begin with and a `*`; and why not.
+    pub refused: Vec<(&'static str, String)>,
+}
+
+impl<K> From<&Choice<K>> for Why {
+    fn from(choice: &Choice<K>) -> Self {
+        let refused = choice.refused.iter().map(|(kernel, refusal)| (*kernel, refusal.to_string())).collect();
+        Why { reason: choice.reason, refused }
+    }
 }
 
 /// The memory that is taken.
@@ -100,7 +136,7 @@ impl Counting {
     /// Bytes of an element, as it is stored.
     fn width(&self, storage: Storage) -> usize {
         match storage {
-            Storage::Activation => self.habits.precision.bytes(),
+            Storage::Activation => self.habits.precision().bytes(),
             Storage::Weights | Storage::Full => 4,
         }
     }
@@ -110,11 +146,20 @@ impl Counting {
         (view.len * self.width(view.storage)) as u64
     }
 
-    /// Counts a launch.
+    /// The launches counted since the last call, in their order.
+    pub fn counted(&self) -> Vec<Counted> {
+        self.launches.take()
+    }
+
+    /// Counts a launch of the only kernel for it.
     fn launch(&self, kernel: &'static str, reads: u64, writes: u64, flops: u64) {
+        self.launch_chosen((kernel, None), reads, writes, flops);
+    }
+
+    fn launch_chosen(&self, (kernel, why): (&'static str, Option<Why>), reads: u64, writes: u64, flops: u64) {
         if let Some(scope) = self.profiler.scope() {
             let work = Work { reads, writes, flops };
-            self.launches.borrow_mut().push(Measured { scope, kernel, work, seconds: 0.0 });
+            self.launches.borrow_mut().push(Counted { launch: Measured { scope, kernel, work, seconds: 0.0 }, why });
         }
     }
 }
@@ -129,11 +174,11 @@ impl Memory for Counting {
     type Plan = ();
 
     fn name(&self) -> String {
-        format!("counting ({})", self.habits.precision.name())
+        format!("counting ({})", self.habits.precision().name())
     }
 
     fn allocate(&self, len: usize, storage: Storage) -> Result<Buffer, DeviceError> {
-        let narrow = self.habits.precision.bytes();
+        let narrow = self.habits.precision().bytes();
         let copy = if storage == Storage::Weights && narrow < 4 { narrow } else { 0 };
         Ok(self.take(len, storage, len * (self.width(storage) + copy)))
     }
@@ -217,6 +262,6 @@ impl Memory for Counting {
     }
 
     fn measured(&self) -> Result<Vec<Measured>, DeviceError> {
-        Ok(self.launches.take())
+        Ok(self.counted().into_iter().map(|counted| counted.launch).collect())
     }
 }

@@ -1,0 +1,118 @@
+//! The flags of `plan`. What a step costs is counted by the library, with settings that are typed here.
+
+use crate::{Place, assert_all_are_typed};
+use onesheet::device::Precision;
+use onesheet::device::counting::Habits;
+use onesheet::device::cuda::choose::Target;
+use onesheet::network::{ModelConfig, Trainable, resnet50, resnet50_v1_5};
+use onesheet::ops::pool::Pooling;
+use onesheet::plan::cost::{Costs, floor, total};
+use onesheet::plan::gpus::GPUS;
+use onesheet::training::dry_run;
+use std::collections::BTreeSet;
+
+/// What the flags behind `plan --json` ask, and what is then counted.
+struct Question {
+    words: &'static str,
+    config: fn() -> ModelConfig,
+    habits: Habits,
+    batch: usize,
+    without: &'static [&'static str],
+    gpu: &'static str,
+}
+
+const H100: Target = Target { capability: (9, 0), multiprocessors: 132, precision: Precision::Bf16 };
+
+const fn asked(words: &'static str) -> Question {
+    let config = || ModelConfig::new(resnet50::NETWORK, 7);
+    Question { words, config, habits: Habits::Gpu(H100), batch: 128, without: &[], gpu: "h100" }
+}
+
+const QUESTIONS: [Question; 10] = [
+    asked(""),
+    Question { config: || ModelConfig::new(resnet50_v1_5::NETWORK, 7), ..asked("--network resnet50-v1.5") },
+    Question {
+        config: || ModelConfig { image_size: 64, ..ModelConfig::new(resnet50::NETWORK, 7) },
+        ..asked("--image-size 64")
+    },
+    Question { batch: 3, ..asked("--batch 3") },
+    Question { habits: Habits::Processor, ..asked("--device cpu") },
+    Question { habits: Habits::Gpu(Target { precision: Precision::Tf32, ..H100 }), ..asked("--precision tf32") },
+    Question {
+        config: || ModelConfig { trainable: Trainable::Last(40), ..ModelConfig::new(resnet50::NETWORK, 7) },
+        ..asked("--trainable last:40")
+    },
+    Question {
+        config: || ModelConfig { pooling: Pooling::Max, ..ModelConfig::new(resnet50::NETWORK, 7) },
+        ..asked("--pooling max")
+    },
+    Question { without: &["debt", "junction"], ..asked("--without debt --without junction") },
+    Question {
+        habits: Habits::Gpu(Target { capability: (8, 9), multiprocessors: 128, ..H100 }),
+        gpu: "rtx4090",
+        ..asked("--gpu rtx4090")
+    },
+];
+
+#[test]
+fn plan_counts_what_its_flags_ask() {
+    assert_all_are_typed("plan", QUESTIONS.iter().map(|question| question.words).chain(["plan --json"]));
+    let place = Place::new();
+    let mut answers = BTreeSet::new();
+    for Question { words, config, habits, batch, without, gpu } in &QUESTIONS {
+        let costs = dry_run::costs(&config(), *habits, *batch, without).unwrap();
+        let rates = GPUS.iter().find(|known| known.name == *gpu).unwrap().rates(habits.precision());
+        let told = place.run_to(0, &format!("plan --json {words}"));
+        let lines = told.objects();
+        let of_kind = |kind: &str| lines.iter().filter(|line| line["kind"] == kind).collect::<Vec<_>>();
+        let steps = of_kind("step");
+        assert_eq!(steps.len(), costs.steps.len(), "{words}");
+        for (line, step) in steps.iter().zip(&costs.steps) {
+            let line = &line["step"];
+            let flops = |pass: &str| line[pass]["flops"].as_u64().unwrap();
+            assert_eq!(line["layers"].as_array().unwrap().len(), step.layers.len());
+            assert_eq!(flops("forward") + flops("backward"), total(&step.launches).flops, "{words}: {line}");
+            assert_eq!(line["kept_bytes"], step.kept, "{words}: {line}");
+            let kernels: Vec<&str> =
+                line["kernels"].as_array().unwrap().iter().map(|kernel| kernel["kernel"].as_str().unwrap()).collect();
+            let expected: Vec<&str> = step.launches.iter().map(|counted| counted.launch.kernel).collect();
+            assert_eq!(kernels, expected, "{words}: {line}");
+        }
+        assert_eq!(of_kind("plan")[0]["kept_bytes"], costs.kept(), "{words}");
+        let all = &of_kind("total")[0]["total"];
+        let expected = |costs: &Costs| (total(costs.launches()).bytes(), costs.launches().count(), costs.most_bytes);
+        let found = (all["bytes"].as_u64().unwrap(), all["launches"].as_u64().unwrap(), all["memory_bytes"].as_u64());
+        let (bytes, launches, memory) = expected(&costs);
+        assert_eq!(found, (bytes, launches as u64, Some(memory as u64)), "{words}");
+        let us = all["floor_us"].as_f64().unwrap();
+        assert!((us / 1e6 / floor(costs.launches(), &rates) - 1.0).abs() < 1e-9, "{words}: {us}");
+        answers.insert(format!("{all}"));
+    }
+    assert_eq!(answers.len(), QUESTIONS.len(), "each question has an answer of its own");
+}
+
+#[test]
+fn plan_prints_each_step_and_what_each_rule_saves() {
+    let place = Place::new();
+    let told = place.run_to(0, "plan");
+    for line in
+        ["conv1_pad .. conv1_relu", "conv5_block3_add .. conv5_block3_out", "genres", "kept for the backward pass"]
+    {
+        assert!(told.stdout.lines().any(|found| found.starts_with(line)), "{line}: {}", told.stdout);
+    }
+    for rule in ["-", "padding", "norm", "activation", "debt", "junction", "all"] {
+        assert!(told.stdout.lines().any(|line| line.split_whitespace().next() == Some(rule)), "{rule}");
+    }
+    let eager = place.run_to(0, "plan --without all --json");
+    assert_eq!(eager.objects().iter().filter(|line| line["kind"] == "step").count(), 176 + 3);
+    for (words, reason) in [
+        ("plan --without norms", "norm"),
+        ("plan --gpu h1000", "rtx4090"),
+        ("plan --network resnet", "resnet50-v1.5"),
+        ("plan --batch 0", "batch"),
+    ] {
+        assert!(place.run_to(2, words).stderr.contains(reason), "{words}");
+    }
+    let refused = place.run_to(2, "plan --device cpu --precision bf16");
+    assert!(refused.stderr.contains("f32 only"), "{refused:?}");
+}
