@@ -207,12 +207,15 @@ fn a_run_that_cannot_be_what_it_is_asked_is_refused() {
         ("--warmup-epochs", "nan"),
         ("--zero-init-residual", "perhaps"),
         ("--momentum", "1"),
-        ("--trainable", "last:177"),
+        ("--trainable", "last:-1"),
+        ("--network", "resnet18"),
         ("--pooling", "min"),
     ] {
         let refusal = format!("invalid value '{value}' for '{flag} <");
         refused(train(folder.path(), &data).args([flag, value]), 2, &[&refusal]);
     }
+    let too_many = &["error: trainable is last:177; it must be all, or last:N with N up to 176"];
+    refused(train(folder.path(), &data).args(["--trainable", "last:177"]), 2, too_many);
     let (code, _, stderr) = run(onesheet().args(["train", "--resume", "x", "--batch", "3"]));
     assert!(code == 2 && stderr.contains("cannot be used with"), "{stderr}");
 }

@@ -135,7 +135,7 @@ mod tests {
             let x = net.max_pool("pool", net.input(), 2, 2)?;
             net.batch_norm("lonely_bn", x, 1e-3)
         }
-        let architecture = laid_out(Network { base, head: &[], ..resnet50::NETWORK });
+        let architecture = laid_out(Network { name: "odd", base, ..resnet50::MINIATURE });
         let error = Plan::new(&architecture, 0.9).unwrap_err().to_string();
         assert!(error.contains("lonely_bn") && error.contains("convolution"), "{error}");
     }
