@@ -10,8 +10,9 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use onesheet::network::import::{self, ImportError, KERAS_PIXELS, Source, Wanted, Weights};
-use onesheet::network::{NamedShape, resnet50};
+use onesheet::network::IMAGENET_PIXELS;
+use onesheet::network::import::{self, ImportError, Source, Wanted, Weights};
+use onesheet::network::{Architecture, ModelConfig, NamedShape, mobilenet, resnet50};
 use onesheet::training::config::Pixels;
 use safetensors::tensor::{Dtype, TensorView};
 use tempfile::TempDir;
@@ -72,7 +73,7 @@ fn wanted(tensors: &[NamedShape]) -> Wanted {
 
 /// Weights for a model that is fed pixels as Keras's weights expect them.
 fn read(path: &Path, expected: &[NamedShape]) -> Result<Weights, ImportError> {
-    import::read(path, &wanted(expected), &KERAS_PIXELS)
+    import::read(path, &wanted(expected), &IMAGENET_PIXELS.format)
 }
 
 /// The error of reading `path`, as its type and as the words a user sees (the causes included).
@@ -124,6 +125,40 @@ fn keras_files_of_every_arrangement_give_the_same_weights() {
             assert_eq!(weights.tensors[*kind].data, values, "{name} {kind}");
         }
     }
+}
+
+/// The script's values of a tensor of a miniature, in Keras's layout.
+fn known(name: &str, len: usize) -> Vec<f32> {
+    let number = name.bytes().fold(0, |number, byte| (31 * number + usize::from(byte)) % 65521);
+    let lift = if name.ends_with("/gamma") || name.ends_with("/moving_variance") { 0.5 } else { -0.5 };
+    (0..len).map(|i| ((37 * i + number) % 509) as f32 / 512.0 + lift).collect()
+}
+
+#[test]
+fn depthwise_kernels_keep_their_order() {
+    let architecture = Architecture::new(&ModelConfig::new(mobilenet::MINIATURE, 7)).unwrap();
+    let wanted = Wanted::by(&architecture);
+    for (file, fed) in [("mobilenet.h5", Pixels::Symmetric), ("mobilenet.weights.h5", Pixels::Imagenet)] {
+        let weights = import::read(&fixture(file), &wanted, &fed.format()).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(weights.tensors.len(), 5 + 2 * 10, "{file}");
+        for (name, shape) in &wanted.base {
+            let tensor = &weights.tensors[name];
+            let len = shape.iter().product();
+            assert_eq!((&tensor.shape, tensor.data.len()), (shape, len), "{file} {name}");
+            let keras = known(name, len);
+            // Keras has the output channels of a kernel last, and so has a depthwise kernel here.
+            let at = |i: usize| match (&shape[..], name.ends_with("/kernel")) {
+                ([outputs, ..], true) => keras[i % (len / outputs) * outputs + i / (len / outputs)],
+                _ => keras[i],
+            };
+            assert!(tensor.data.iter().enumerate().all(|(i, value)| *value == at(i)), "{file} {name}");
+        }
+        let noted = weights.notes.iter().any(|note| note.contains("--pixels symmetric"));
+        assert_eq!(noted, fed == Pixels::Imagenet, "{:?}", weights.notes);
+    }
+    // Another network's file is named as what it is.
+    let error = import::read(&fixture("miniature.h5"), &wanted, &IMAGENET_PIXELS.format).unwrap_err().to_string();
+    assert!(error.contains("MobileNet") && error.contains("ResNet"), "{error}");
 }
 
 /// Keras's ResNet-101 holds all that its ResNet-50 has.

@@ -11,7 +11,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use onesheet::network::import::{self, KERAS_PIXELS, Wanted};
+use onesheet::network::IMAGENET_PIXELS;
+use onesheet::network::import::{self, Wanted};
 use onesheet::network::resnet50;
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -127,7 +128,7 @@ fn mutated_files_never_panic_and_stay_within_memory() {
             let before = LIVE.load(Relaxed);
             PEAK.store(before, Relaxed);
             let start = Instant::now();
-            let outcome = std::panic::catch_unwind(|| import::read(&path, &wanted, &KERAS_PIXELS).is_ok());
+            let outcome = std::panic::catch_unwind(|| import::read(&path, &wanted, &IMAGENET_PIXELS.format).is_ok());
             slowest = slowest.max(start.elapsed());
             fs::remove_file(&path).unwrap();
             let taken = PEAK.load(Relaxed) - before;

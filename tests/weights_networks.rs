@@ -1,7 +1,8 @@
 //! Weights files of whole networks, as torchvision and timm name and shape them: ResNet-50 under any prefix is read, and
 //! other networks are refused though they hold all that ResNet-50 has.
 
-use onesheet::network::import::{self, ImportError, KERAS_PIXELS, Source, Wanted, Weights};
+use onesheet::network::IMAGENET_PIXELS;
+use onesheet::network::import::{self, ImportError, Source, Wanted, Weights};
 use onesheet::network::{self, Architecture, ModelConfig, resnet50, resnet50_v1_5};
 use std::fs::File;
 use std::io::Write;
@@ -83,7 +84,7 @@ fn read_for(network: network::Network, tensors: &[Named]) -> Result<Weights, Imp
     let path = folder.path().join("weights.safetensors");
     write(&path, tensors);
     let architecture = Architecture::new(&ModelConfig::new(network, 7)).unwrap();
-    import::read(&path, &Wanted::by(&architecture), &KERAS_PIXELS)
+    import::read(&path, &Wanted::by(&architecture), &IMAGENET_PIXELS.format)
 }
 
 fn behind(prefix: &str, tensors: Vec<Named>) -> Vec<Named> {

@@ -204,7 +204,7 @@ fn train<D: Device>(
         }
     };
     drop(checkpoint);
-    narration::open(console, &trainer, why.unwrap_or_default(), &file, &path);
+    narration::open(console, &trainer, why.unwrap_or_default(), &file, &path)?;
     let progress = *trainer.progress();
     let told = described(&**trainer.model().device(), why.unwrap_or_default());
     let entry =

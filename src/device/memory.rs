@@ -1,5 +1,6 @@
 //! Memory: buffers from a pool, views of them, and the moves between host and device.
 
+use super::counting::Habits;
 use super::{DeviceError, Measured, Pass, Placement, Profiler, Rates};
 use std::fmt::Debug;
 use std::ops::Range;
@@ -112,6 +113,11 @@ pub trait Memory: Sized + 'static {
 
     /// `to += from`: the fan-in of a gradient whose second part comes from no kernel that could add while storing.
     fn add(&self, to: Self::ViewMut<'_>, from: Self::View<'_>) -> Result<(), DeviceError>;
+
+    /// What it does in its own way, so that a step on it can be counted without it.
+    fn habits(&self) -> Habits {
+        Habits::Processor
+    }
 
     /// The switch for timing launches, if this device can. While it is on, [`repeat`](Self::repeat) does all work as it is.
     fn profiler(&self) -> Option<&Profiler> {

@@ -262,10 +262,10 @@ mod tests {
     /// A convolution without padding over every second pixel, three times.
     fn shrinking() -> Network {
         fn base(net: &mut Builder) -> Result<Value, DeviceError> {
-            let convolution = Convolution { filters: 2, window: 5, stride: 2, pad: 0, bias: true };
+            let convolution = Convolution { filters: 2, window: 5, stride: 2, pad: 0.into(), bias: true };
             (0..3).try_fold(net.input(), |x, layer| net.conv(&format!("conv{layer}"), x, convolution))
         }
-        Network { name: "shrinking", title: "a network that shrinks", base, head: &[], torch: None }
+        Network { name: "shrinking", title: "a network that shrinks", base, head: &[], ..resnet50::NETWORK }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a network's file writes its layers with.
 
-use super::layer::{Convolution, Layer, Op};
+use super::layer::{Convolution, Depthwise, Layer, Op};
 use crate::device::{Activation, DeviceError, Padding};
 use crate::ops::pool::Pooling;
 
@@ -45,6 +45,19 @@ impl Builder {
         self.push(name, Op::Conv(convolution), &[x])
     }
 
+    /// `DepthwiseConv2D`.
+    pub fn depthwise_conv(&mut self, name: &str, x: Value, depthwise: Depthwise) -> Result<Value, DeviceError> {
+        self.push(name, Op::DepthwiseConv(depthwise), &[x])
+    }
+
+    /// The zeros of Keras's `padding="same"` around a square image: as many as make the output's side that of the input over the
+    /// stride, rounded up; of an odd number one more below and to the right.
+    pub fn same(&self, Value(x): Value, window: usize, stride: usize) -> Padding {
+        let side = self.layers[x].output[0];
+        let total = ((side.div_ceil(stride) - 1) * stride + window).saturating_sub(side);
+        Padding { before: total / 2, after: total.div_ceil(2) }
+    }
+
     /// `BatchNormalization`.
     pub fn batch_norm(&mut self, name: &str, x: Value, epsilon: f64) -> Result<Value, DeviceError> {
         self.push(name, Op::BatchNorm { epsilon, ends_block: false }, &[x])
@@ -58,6 +71,11 @@ impl Builder {
     /// `Activation("relu")`.
     pub fn relu(&mut self, name: &str, x: Value) -> Result<Value, DeviceError> {
         self.push(name, Op::Activation(Activation::Relu), &[x])
+    }
+
+    /// `ReLU(6)`.
+    pub fn relu6(&mut self, name: &str, x: Value) -> Result<Value, DeviceError> {
+        self.push(name, Op::Activation(Activation::Relu6), &[x])
     }
 
     /// `MaxPooling2D`.

@@ -14,6 +14,8 @@ pub enum Op {
     ZeroPad(Padding),
     /// A convolution.
     Conv(Convolution),
+    /// A convolution of each channel by itself.
+    DepthwiseConv(Depthwise),
     /// Batch norm over the channels.
     BatchNorm {
         /// Added to the variance.
@@ -52,10 +54,21 @@ pub struct Convolution {
     pub window: usize,
     /// Step between output pixels.
     pub stride: usize,
-    /// Zero pixels that it adds on each side by itself: Keras's `padding="same"`.
-    pub pad: usize,
+    /// Zeros that it adds around the image by itself: Keras's `padding="same"`.
+    pub pad: Padding,
     /// Whether a bias is added.
     pub bias: bool,
+}
+
+/// What Keras's `DepthwiseConv2D` is told; of each channel it makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depthwise {
+    /// R and S.
+    pub window: usize,
+    /// Step between output pixels.
+    pub stride: usize,
+    /// Zeros that it adds around the image by itself.
+    pub pad: Padding,
 }
 
 /// One of Keras's layers.
@@ -80,6 +93,7 @@ impl Layer {
             Op::Input => "InputLayer",
             Op::ZeroPad(_) => "ZeroPadding2D",
             Op::Conv(_) => "Conv2D",
+            Op::DepthwiseConv(_) => "DepthwiseConv2D",
             Op::BatchNorm { .. } => "BatchNormalization",
             Op::Activation(Activation::Relu6) => "ReLU",
             Op::Activation(_) => "Activation",
@@ -112,6 +126,10 @@ impl Op {
                 let shape = ConvShape::new(image()?, filters, [window; 2], stride, pad)?;
                 vec![shape.p, shape.q, filters]
             }
+            Op::DepthwiseConv(Depthwise { window, stride, pad }) => {
+                let shape = ConvShape::new(image()?, image()?[3], [window; 2], stride, pad)?;
+                vec![shape.p, shape.q, shape.c]
+            }
             Op::MaxPool { window, stride } => {
                 let shape = PoolShape::new(image()?, window, stride, 0)?;
                 vec![shape.p, shape.q, shape.c]
@@ -131,6 +149,12 @@ impl Op {
                 let kernel = tensor("kernel", &[filters, window, window, channels], glorot);
                 let bias = bias.then(|| tensor("bias", &[filters], Initialiser::Zeros));
                 [Some(kernel), bias].into_iter().flatten().collect()
+            }
+            Op::DepthwiseConv(Depthwise { window, .. }) => {
+                // Keras counts the one filter per channel as one output channel.
+                let taps = window * window;
+                let glorot = Initialiser::glorot(taps * channels, taps);
+                vec![tensor("depthwise_kernel", &[window, window, channels], glorot)]
             }
             Op::BatchNorm { ends_block, .. } => {
                 let gamma = if ends_block && zero_init_residual { Initialiser::Zeros } else { Initialiser::Ones };
@@ -154,7 +178,7 @@ impl Op {
 
 /// A tensor that a layer has.
 pub(super) struct LayerTensor {
-    /// `kernel`, `bias`, `gamma`, `beta`, `moving_mean` or `moving_variance`.
+    /// `kernel`, `depthwise_kernel`, `bias`, `gamma`, `beta`, `moving_mean` or `moving_variance`.
     pub name: &'static str,
     pub shape: Vec<usize>,
     pub initialiser: Initialiser,

@@ -8,6 +8,7 @@ mod builder;
 pub mod import;
 mod initialisers;
 mod layer;
+pub mod mobilenet;
 pub mod resnet50;
 pub mod resnet50_v1_5;
 pub mod summary;
@@ -15,17 +16,17 @@ pub mod summary;
 pub use architecture::{Architecture, LayoutError, ModelConfig, NamedShape, NamedTensor, Place, Trainable};
 pub use builder::{Builder, Value};
 pub use initialisers::Initialiser;
-pub use layer::{Convolution, Layer, Op};
+pub use layer::{Convolution, Depthwise, Layer, Op};
 
-use crate::device::DeviceError;
+use crate::device::{DeviceError, PixelFormat};
 use std::fmt;
 use std::str::FromStr;
 
 /// Every network that can be chosen, in the order in which they are listed.
-pub const NETWORKS: [Network; 2] = [resnet50::NETWORK, resnet50_v1_5::NETWORK];
+pub const NETWORKS: [Network; 3] = [resnet50::NETWORK, resnet50_v1_5::NETWORK, mobilenet::NETWORK];
 
 /// Small ones that tests are made of. Known by name, so that their checkpoints can be read, and listed nowhere.
-const MINIATURES: [Network; 2] = [resnet50::MINIATURE, resnet50_v1_5::MINIATURE];
+const MINIATURES: [Network; 3] = [resnet50::MINIATURE, resnet50_v1_5::MINIATURE, mobilenet::MINIATURE];
 
 /// A network: how its list of layers is written, up to the last feature map, and the head behind it.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,8 @@ pub struct Network {
     pub base: fn(&mut Builder) -> Result<Value, DeviceError>,
     /// Widths of the hidden dense layers.
     pub head: &'static [usize],
+    /// The pixels that its ImageNet weights in Keras Applications were made for.
+    pub pixels: KerasPixels,
     /// Its counterpart in PyTorch, if there is one.
     pub torch: Option<Torch>,
 }
@@ -50,6 +53,25 @@ pub struct Torch {
     /// What someone should know who trains on such weights.
     pub note: Option<&'static str>,
 }
+
+/// Pixels that weights were made for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KerasPixels {
+    /// What is typed behind `--pixels`.
+    pub name: &'static str,
+    /// How bytes become them.
+    pub format: PixelFormat,
+}
+
+/// Blue, green and red, each minus ImageNet's mean.
+pub const IMAGENET_PIXELS: KerasPixels = KerasPixels {
+    name: "imagenet",
+    format: PixelFormat { order: [2, 1, 0], scale: 1.0, shift: [-103.939, -116.779, -123.68] },
+};
+
+/// Red, green and blue from −1 to 1.
+pub const SYMMETRIC_PIXELS: KerasPixels =
+    KerasPixels { name: "symmetric", format: PixelFormat { order: [0, 1, 2], scale: 1.0 / 127.5, shift: [-1.0; 3] } };
 
 /// The paper's head.
 pub const HEAD: [usize; 2] = [1024, 128];
@@ -98,7 +120,7 @@ mod tests {
         }
         for name in ["", "resnet", "ResNet-50", "resnet50 "] {
             let error = name.parse::<Network>().unwrap_err().to_string();
-            assert_eq!(error, format!("there is no network `{name}`; there are resnet50, resnet50-v1.5"));
+            assert_eq!(error, format!("there is no network `{name}`; there are resnet50, resnet50-v1.5, mobilenet"));
         }
     }
 }

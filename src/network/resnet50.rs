@@ -5,7 +5,7 @@
 
 use super::builder::{Builder, Value};
 use super::layer::Convolution;
-use super::{HEAD, Network, Torch};
+use super::{HEAD, IMAGENET_PIXELS, Network, Torch};
 use crate::device::DeviceError;
 
 /// Filters of the 3×3 convolutions and number of blocks, for each stage.
@@ -37,6 +37,7 @@ pub const NETWORK: Network = Network {
     title: "ResNet-50",
     base: |net| base(net, V1, 64, STAGES),
     head: &HEAD,
+    pixels: IMAGENET_PIXELS,
     torch: Some(Torch { layer: torch_layer, note: Some(OTHER_STRIDES) }),
 };
 
@@ -92,7 +93,7 @@ fn bottleneck(
     let x = net.batch_norm(&name("1_bn"), x, version.epsilon)?;
     let x = net.relu(&name("1_relu"), x)?;
 
-    let x = net.conv(&name("2_conv"), x, Convolution { pad: 1, ..conv(version, filters, 3, second) })?;
+    let x = net.conv(&name("2_conv"), x, Convolution { pad: 1.into(), ..conv(version, filters, 3, second) })?;
     let x = net.batch_norm(&name("2_bn"), x, version.epsilon)?;
     let x = net.relu(&name("2_relu"), x)?;
 
@@ -113,7 +114,7 @@ fn bottleneck(
 
 /// A convolution without padding of its own.
 fn conv(version: Version, filters: usize, window: usize, stride: usize) -> Convolution {
-    Convolution { filters, window, stride, pad: 0, bias: version.bias }
+    Convolution { filters, window, stride, pad: 0.into(), bias: version.bias }
 }
 
 /// PyTorch's name of a layer: `conv1` of `conv1_conv`, `layer2.1.bn1` of `conv3_block2_1_bn`, `layer2.0.downsample.1` of

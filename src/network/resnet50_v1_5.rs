@@ -4,7 +4,7 @@
 //! names that Keras gives v1's, so that summaries read alike and `last:N` reaches as far.
 
 use super::resnet50::{FEW_STAGES, STAGES, Version, base, torch_layer};
-use super::{HEAD, Network, Torch};
+use super::{HEAD, IMAGENET_PIXELS, Network, Torch};
 
 /// PyTorch's version.
 pub const V1_5: Version = Version { strides_3x3: true, bias: false, epsilon: 1e-5 };
@@ -15,6 +15,7 @@ pub const NETWORK: Network = Network {
     title: "ResNet-50 v1.5",
     base: |net| base(net, V1_5, 64, STAGES),
     head: &HEAD,
+    pixels: IMAGENET_PIXELS,
     torch: Some(Torch { layer: torch_layer, note: None }),
 };
 

@@ -155,8 +155,9 @@ fn work(architecture: &Architecture, layer: &Layer, momentum: f64) -> Work {
         Op::ZeroPad(zeros) => Work::Pad(zeros),
         Op::Conv(Convolution { filters, window, stride, pad, bias }) => {
             let bias = bias.then(|| span("bias"));
-            Work::Conv(Conv { kernel: span("kernel"), bias, filters, window: [window; 2], stride, pad: pad.into() })
+            Work::Conv(Conv { kernel: span("kernel"), bias, filters, window: [window; 2], stride, pad })
         }
+        Op::DepthwiseConv(_) => todo!(),
         Op::BatchNorm { epsilon, .. } => Work::Norm(BatchNorm {
             gamma: span("gamma"),
             beta: span("beta"),

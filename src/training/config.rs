@@ -3,8 +3,7 @@
 use super::history::Entry;
 use crate::data::tensor_file::Access;
 use crate::device::{PixelFormat, Precision};
-use crate::network::import::KERAS_PIXELS;
-use crate::network::{ModelConfig, Network, Trainable, resnet50};
+use crate::network::{IMAGENET_PIXELS, ModelConfig, Network, SYMMETRIC_PIXELS, Trainable, resnet50};
 use crate::ops::pool::Pooling;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -280,6 +279,8 @@ pub enum Pixels {
     Imagenet,
     /// RGB, 0 to 1
     Unit,
+    /// RGB, -1 to 1, as Keras's MobileNet weights expect
+    Symmetric,
 }
 
 impl Pixels {
@@ -287,8 +288,9 @@ impl Pixels {
     pub fn name(self) -> &'static str {
         match self {
             Pixels::Raw => "raw",
-            Pixels::Imagenet => "imagenet",
+            Pixels::Imagenet => IMAGENET_PIXELS.name,
             Pixels::Unit => "unit",
+            Pixels::Symmetric => SYMMETRIC_PIXELS.name,
         }
     }
 
@@ -296,9 +298,15 @@ impl Pixels {
     pub fn format(self) -> PixelFormat {
         match self {
             Pixels::Raw => PixelFormat { order: [0, 1, 2], scale: 1.0, shift: [0.0; 3] },
-            Pixels::Imagenet => KERAS_PIXELS,
+            Pixels::Imagenet => IMAGENET_PIXELS.format,
             Pixels::Unit => PixelFormat { order: [0, 1, 2], scale: 1.0 / 255.0, shift: [0.0; 3] },
+            Pixels::Symmetric => SYMMETRIC_PIXELS.format,
         }
+    }
+
+    /// Those that a network's ImageNet weights in Keras Applications were made for.
+    pub fn of(network: Network) -> Self {
+        if network.pixels == SYMMETRIC_PIXELS { Pixels::Symmetric } else { Pixels::Imagenet }
     }
 }
 

@@ -10,6 +10,7 @@ mod validation;
 use super::TrainingError;
 use super::checkpoint::{Checkpoint, Metadata, Progress};
 use super::config::RunConfig;
+use super::dry_run;
 use super::learner::{Keep, Learner};
 use super::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint};
 use crate::data::Split;
@@ -20,6 +21,7 @@ use crate::device::Device;
 use crate::metrics::Scores;
 use crate::model::Model;
 use crate::optim::Warmup;
+use crate::plan::cost::Costs;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -157,6 +159,15 @@ impl<D: Device> Trainer<D> {
     /// The run's settings.
     pub fn config(&self) -> &RunConfig {
         &self.config
+    }
+
+    /// What a step costs on this device, and the memory that it takes.
+    ///
+    /// # Errors
+    /// None that a trainer's own step would not have had.
+    pub fn costs(&self) -> Result<Costs, TrainingError> {
+        let model = self.learner.model();
+        dry_run::costs(model.config(), model.device().habits(), self.config.batch, &[])
     }
 
     /// How much each genre's errors count.

@@ -3,7 +3,7 @@
 No weights are stored: both sides make them with the hash `u`, which is exact in float32. For tensor number t, element i in
 *Onesheet's* layout (kernels [K,R,S,C], dense [out,in]) is, with u = u(fmix32(t), i) and every step in float32:
 
-    kernel           u * sqrt(6 / fan_in), times 1/4 in `genres`
+    kernel           u * sqrt(6 / fan_in), times 1/4 in `genres`; fan_in is R * S of a depthwise kernel [R,S,C]
     bias             0.1 u
     gamma            1 + 0.25 u, times 1/4 in the last batch norm of a residual branch (`*_3_bn`)
     beta             0.1 u
@@ -53,8 +53,8 @@ def initial(number, name, shape):
     """The tensor `name`, layer and kind, in the engine's layout."""
     layer, kind = name.split("/")
     values = u(number, math.prod(shape))
-    if kind == "kernel":
-        fan_in = math.prod(shape[1:])
+    if kind in ("kernel", "depthwise_kernel"):
+        fan_in = math.prod(shape[1:] if kind == "kernel" else shape[:2])
         values = np.float32(math.sqrt(6 / fan_in)) * values
         if layer == "genres":
             values = np.float32(0.25) * values

@@ -3,14 +3,14 @@
     python -m venv venv && venv/bin/pip install tensorflow-cpu==2.21.0 keras==3.15.1 numpy==2.4.6 safetensors
     venv/bin/python tests/golden/make_golden_keras.py
 
-It writes `resnet50.safetensors` and `resnet50_layers.json` beside itself in half a minute on two cores, the same bytes
-each time on one machine. Everything stored was computed in float64; the script computes it all in float32 too and
+It writes `resnet50.safetensors` and `resnet50_layers.json` beside itself, and the same of MobileNet, in a minute on two cores; the same
+bytes each time on one machine. Everything stored was computed in float64; the script computes it all in float32 too and
 prints how far apart the two are, which is what a float32 engine's tolerance has to allow for. (Where a pre-activation is
 zero up to rounding, one precision's ReLU passes the gradient and the other's does not: a few samples are off by more.)
 
-The network is Keras Applications' ResNet50 at 150x150 with global average pooling and Onesheet's head. `common.py`
+The networks are Keras Applications' ResNet50 and MobileNet at 150x150 with global average pooling and Onesheet's head. `common.py`
 says what weights, pixels and labels are; tensor number t counts kernel, bias / gamma, beta, moving_mean, moving_variance layer by
-layer in the order of `resnet50_layers.json`. 8192 there is about the stem's variance on pixels.
+layer in the order of the file of layers. 8192 there is about the stem's variance on pixels.
 
 One training step is: forward with batch statistics; loss = mean over batch and classes of w_c * BCE(logit, label);
 gradients; Adam with Keras's defaults but a learning rate of 1e-5. Adam's first steps are lr * sign(gradient) almost, so
@@ -37,18 +37,25 @@ from common import BATCH, CLASS_WEIGHTS, CLASSES, LAST, LEARNING_RATE, SIZE, STE
 HERE = Path(__file__).parent
 
 
-def to_engine(array):
-    """Keras's layout to Onesheet's: HWIO to KRSC, [in, out] to [out, in]."""
+APPLICATIONS = {"resnet50": keras.applications.ResNet50, "mobilenet": keras.applications.MobileNet}
+
+
+def to_engine(name, array):
+    """Keras's layout to Onesheet's: HWIO to KRSC, [in, out] to [out, in], and of depthwise kernels [R, S, C, 1] to [R, S, C]."""
+    if name.endswith("/depthwise_kernel"):
+        return array[..., 0]
     return {4: lambda a: a.transpose(3, 0, 1, 2), 2: lambda a: a.T, 1: lambda a: a}[array.ndim](array)
 
 
-def to_keras(array):
-    """Onesheet's layout to Keras's: KRSC to HWIO, [out, in] to [in, out]."""
+def to_keras(name, array):
+    """Onesheet's layout to Keras's."""
+    if name.endswith("/depthwise_kernel"):
+        return array[..., None]
     return {4: lambda a: a.transpose(1, 2, 3, 0), 2: lambda a: a.T, 1: lambda a: a}[array.ndim](array)
 
 
-def build(pooling="avg"):
-    base = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(SIZE, SIZE, 3), pooling=pooling)
+def build(network, pooling="avg"):
+    base = APPLICATIONS[network](weights=None, include_top=False, input_shape=(SIZE, SIZE, 3), pooling=pooling)
     x = keras.layers.Dense(1024, activation="relu", name="head_1024")(base.output)
     x = keras.layers.Dense(128, activation="relu", name="head_128")(x)
     logits = keras.layers.Dense(CLASSES, name="genres")(x)
@@ -57,13 +64,19 @@ def build(pooling="avg"):
 
 def named_variables(model):
     """Every tensor as (name, variable), in layer order; the position in this list is the tensor's number."""
-    return [(f"{layer.name}/{v.name}", v) for layer in model.layers for v in layer.weights]
+    return [(tensor_name(layer, v), v) for layer in model.layers for v in layer.weights]
+
+
+def tensor_name(layer, variable):
+    """Keras 3 calls a depthwise kernel `kernel`; Onesheet calls it as Keras's own weight files do."""
+    is_depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+    return f"{layer.name}/{'depthwise_kernel' if is_depthwise and variable.name == 'kernel' else variable.name}"
 
 
 def fill(model):
     for number, (name, variable) in enumerate(named_variables(model)):
-        shape = to_engine(np.empty(variable.shape, np.bool_)).shape
-        variable.assign(to_keras(initial(number, name, shape)))
+        shape = to_engine(name, np.empty(variable.shape, np.bool_)).shape
+        variable.assign(to_keras(name, initial(number, name, shape)))
 
 
 def images():
@@ -86,23 +99,23 @@ def loss_and_gradients(model, variables, step):
     return loss, tape.gradient(loss, [v.value for v in variables])
 
 
-def compute(floatx):
+def compute(network, floatx):
     """All golden values in one precision, as {tensor name: float64 array}, and the lists of names behind their rows."""
     keras.backend.set_floatx(floatx)
     keras.utils.clear_session()
     out, names = {}, {}
 
-    maxed, _ = build("max")
+    maxed, _ = build(network, "max")
     fill(maxed)
     out["inference_max_pool.logits"] = maxed(images(), training=False).numpy()
 
-    model, base = build()
+    model, base = build(network)
     fill(model)
     out["inference.logits"] = model(images(), training=False).numpy()
 
     variables = dict(named_variables(model))
     numbers = {name: number for number, name in enumerate(variables)}
-    digest_of = lambda names, values: digest([numbers[n] for n in names], [to_engine(np.asarray(v)) for v in values])
+    digest_of = lambda names, values: digest([numbers[n] for n in names], [to_engine(n, np.asarray(v)) for n, v in zip(names, values)])
     is_base_bias = lambda name: name.endswith("_conv/bias")
     moving = [name for name in variables if "/moving_" in name]
     trained = [name for name in variables if "/moving_" not in name and not is_base_bias(name)]
@@ -128,7 +141,7 @@ def compute(floatx):
     fill(model)
     for layer in base.layers[:-LAST]:
         layer.trainable = False
-    tail = [f"{layer.name}/{v.name}" for layer in model.layers for v in layer.trainable_weights]
+    tail = [tensor_name(layer, v) for layer in model.layers for v in layer.trainable_weights]
     tail = [name for name in tail if not is_base_bias(name)]
     names["last40"] = tail
     loss, gradients = loss_and_gradients(model, [variables[n] for n in tail], step=0)
@@ -137,10 +150,10 @@ def compute(floatx):
     return {key: np.asarray(value, np.float64) for key, value in out.items()}, names
 
 
-def layer_table():
+def layer_table(network):
     """The facts that `summary` prints: layers in Keras's order, and the three parameter counts."""
     keras.utils.clear_session()
-    model, base = build()
+    model, base = build(network)
     count = lambda variables: sum(math.prod(v.shape) for v in variables)
     total, trainable = count(model.weights), count(model.trainable_weights)
     layers = [
@@ -149,7 +162,7 @@ def layer_table():
             "type": type(layer).__name__,
             "output": list(layer.output.shape[1:]),
             "parameters": count(layer.weights),
-            "tensors": [[v.name, list(to_engine(np.empty(v.shape, np.bool_)).shape)] for v in layer.weights],
+            "tensors": [tensor_row(layer, v) for v in layer.weights],
         }
         for layer in model.layers
     ]
@@ -159,22 +172,30 @@ def layer_table():
     return {"base_layers": len(base.layers), "parameters": counts, "layers": layers}
 
 
-def write_layers(table):
+def tensor_row(layer, variable):
+    """A tensor's kind and its extents in the engine's layout."""
+    name = tensor_name(layer, variable)
+    return [name.split("/")[1], list(to_engine(name, np.empty(variable.shape, np.bool_)).shape)]
+
+
+def write_layers(network, table):
     rows = ",\n".join("    " + json.dumps(layer) for layer in table["layers"])
     head = json.dumps({k: v for k, v in table.items() if k != "layers"}, indent=2)[:-2]
-    (HERE / "resnet50_layers.json").write_text(f'{head},\n  "layers": [\n{rows}\n  ]\n}}\n')
+    (HERE / f"{network}_layers.json").write_text(f'{head},\n  "layers": [\n{rows}\n  ]\n}}\n')
 
 
 def main():
     tf.config.experimental.enable_op_determinism()
-    exact, names = compute("float64")
-    rough, _ = compute("float32")
-    made_with = f"keras {keras.__version__}, tensorflow {tf.__version__}, float64"
-    save(HERE / "resnet50.safetensors", exact, {"made_with": made_with, **names})
-    write_layers(layer_table())
-    report(exact, rough)
-    print("logits, inference\n", exact["inference.logits"], "\nmax pooling\n", exact["inference_max_pool.logits"])
-    print("losses", exact["training.losses"].tolist(), exact["last40.loss"])
+    for network in APPLICATIONS:
+        print(network)
+        exact, names = compute(network, "float64")
+        rough, _ = compute(network, "float32")
+        made_with = f"keras {keras.__version__}, tensorflow {tf.__version__}, float64"
+        save(HERE / f"{network}.safetensors", exact, {"made_with": made_with, **names})
+        write_layers(network, layer_table(network))
+        report(exact, rough)
+        print("logits, inference\n", exact["inference.logits"], "\nmax pooling\n", exact["inference_max_pool.logits"])
+        print("losses", exact["training.losses"].tolist(), exact["last40.loss"])
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ pub fn format(pixels: Pixels) -> PixelFormat {
         Pixels::Raw => PixelFormat { order: [0, 1, 2], scale: 1.0, shift: [0.0; 3] },
         Pixels::Imagenet => PixelFormat { order: [2, 1, 0], scale: 1.0, shift: [-103.939, -116.779, -123.68] },
         Pixels::Unit => PixelFormat { order: [0, 1, 2], scale: 1.0 / 255.0, shift: [0.0; 3] },
+        Pixels::Symmetric => PixelFormat { order: [0, 1, 2], scale: 2.0 / 255.0, shift: [-1.0; 3] },
     }
 }
 

@@ -47,7 +47,7 @@ fn base(posters: &Posters) -> RunConfig {
 /// A change to the settings, and whether a run's numbers must show it.
 type Case = (&'static str, fn(&mut RunConfig), bool);
 
-const CASES: [Case; 28] = [
+const CASES: [Case; 29] = [
     ("another seed", |config| config.seed = 4, true),
     ("a third seed", |config| config.seed = 7, true),
     ("larger batches", |config| config.batch = 5, true),
@@ -67,6 +67,7 @@ const CASES: [Case; 28] = [
     ("no class weights", |config| config.class_weights = ClassWeights::None, true),
     ("raw pixels", |config| config.pixels = Pixels::Raw, true),
     ("pixels from 0 to 1", |config| config.pixels = Pixels::Unit, true),
+    ("pixels from -1 to 1", |config| config.pixels = Pixels::Symmetric, true),
     ("another momentum", |config| config.momentum = 0.5, true),
     ("no momentum", |config| config.momentum = 0.0, true),
     ("augmentation", |config| config.augment = true, true),

@@ -76,12 +76,36 @@ def miniature():
     return weights
 
 
+def small_mobilenet():
+    """The base of `network::mobilenet::MINIATURE` likewise, with a depthwise kernel's name as Keras's published files have it."""
+    weights = {}
+
+    def add(name, kind, shape):
+        weights.setdefault(name, {})[kind] = known(f"{name}/{kind}", shape)
+
+    def norm(name, channels):
+        for kind in ["gamma", "beta", "moving_mean", "moving_variance"]:
+            add(name, kind, (channels,))
+
+    add("conv1", "kernel", (3, 3, 3, 3))
+    norm("conv1_bn", 3)
+    inputs = 3
+    for block, filters in [(1, 4), (2, 5)]:
+        add(f"conv_dw_{block}", "depthwise_kernel", (3, 3, inputs, 1))
+        norm(f"conv_dw_{block}_bn", inputs)
+        add(f"conv_pw_{block}", "kernel", (1, 1, inputs, filters))
+        norm(f"conv_pw_{block}_bn", filters)
+        inputs = filters
+    return weights
+
+
 def tensors(weights):
     return [(layer, kind, values) for layer, kinds in weights.items() for kind, values in kinds.items()]
 
 
 WEIGHTS = small()
 MINIATURE = miniature()
+MOBILENET = small_mobilenet()
 
 
 def legacy(group, suffix, first="", weights=WEIGHTS):
@@ -102,7 +126,9 @@ def numbered(group, names=True, weights=WEIGHTS):
     """Keras 3's `.weights.h5`: layers are named after their classes and counted, conv2d, conv2d_1, and so on."""
     count, places = {}, {}
     for layer in weights:
-        kind = "conv2d" if layer.endswith("_conv") else "batch_normalization" if layer.endswith("_bn") else "dense"
+        kinds = {"_conv": "conv2d", "conv1": "conv2d", "conv_pw": "conv2d", "conv_dw": "depthwise_conv2d", "_bn": "batch_normalization"}
+        stem = layer.rstrip("_0123456789") if layer.startswith(("conv_dw", "conv_pw")) else layer
+        kind = next((kind for end, kind in kinds.items() if stem.endswith(end)), "dense")
         number = count.setdefault(kind, 0)
         count[kind] += 1
         places[layer] = f"layers/{kind}_{number}/vars" if number else f"layers/{kind}/vars"
@@ -174,6 +200,11 @@ with newer("miniature_2016.h5") as f:
     for layer, kind, values in tensors(MINIATURE):
         name = old_layer(layer)
         f.require_group(name).create_dataset(f"{name}_{OLD_KINDS.get(kind, kind)}:0", data=values)
+
+with newer("mobilenet.h5") as f:
+    legacy(f, ":0", weights=MOBILENET)
+with newer("mobilenet.weights.h5") as f:
+    numbered(f, weights=MOBILENET)
 
 # Files that must be refused.
 with newer("deeper.h5") as f:

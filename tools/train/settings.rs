@@ -203,6 +203,9 @@ impl Args {
         self.set_what_may_change(&mut config, 0);
         config.augment |= self.augment;
         set(&mut config.network, self.network);
+        if self.experiment.is_none() {
+            config.pixels = Pixels::of(config.network);
+        }
         set(&mut config.seed, self.seed);
         set(&mut config.batch, self.batch);
         set(&mut config.warmup_epochs, self.warmup_epochs);

@@ -248,6 +248,10 @@ impl Memory for Counting {
         Ok(())
     }
 
+    fn habits(&self) -> Habits {
+        self.habits
+    }
+
     fn profiler(&self) -> Option<&Profiler> {
         Some(&self.profiler)
     }

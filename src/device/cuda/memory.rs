@@ -6,6 +6,7 @@ use super::modules::Module;
 use super::pixels::Pixels;
 use super::slots::{Arriving, SLOT};
 use super::{Cuda, Precision, replay, words};
+use crate::device::counting::Habits;
 use crate::device::{DeviceError, Measured, Memory, Placement, Profiler, Rates, Storage, Work, check_lengths};
 use cudarc::driver::sys::{CUdeviceptr, CUresult};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
@@ -463,6 +464,10 @@ impl Memory for Cuda {
             Elements { to: to.address(), from: from.address(), len: to.len() as u64, value: 0.0 },
         )?;
         self.renew_narrow(&to)
+    }
+
+    fn habits(&self) -> Habits {
+        Habits::Gpu(self.target())
     }
 
     fn profiler(&self) -> Option<&Profiler> {

@@ -21,7 +21,7 @@ use hdf5_reader::group::Group;
 use hdf5_reader::{Dataset, Datatype, FileStorage, Hdf5File, OpenOptions};
 
 use super::compare::{Comparison, Family};
-use super::{ImportError, KERAS_PIXELS, Source, Tensors, Wanted, WeightTensor, Weights, keras_2016, transpose};
+use super::{ImportError, Source, Tensors, Wanted, WeightTensor, Weights, keras_2016, transpose};
 use crate::device::PixelFormat;
 use crate::network::NamedShape;
 
@@ -71,14 +71,14 @@ pub(super) fn read(path: &Path, file: File, wanted: &Wanted, pixels: &PixelForma
         tensors.insert(name.clone(), WeightTensor { shape: shape.clone(), data });
     }
     let mut notes = Vec::new();
-    if *pixels != KERAS_PIXELS {
-        notes.push(OTHER_PIXELS.to_owned());
+    let theirs = wanted.network.pixels;
+    // Not made up for, since it is what the paper's experiments did: raw pixels into these weights.
+    if *pixels != theirs.format {
+        let name = theirs.name;
+        notes.push(format!("Keras's weights were trained on --pixels {name}; this run feeds them other pixels"));
     }
     Ok(Weights { tensors, source: Source::Keras, notes })
 }
-
-/// Not made up for, since it is what the paper's experiments did: raw pixels into these weights.
-const OTHER_PIXELS: &str = "Keras's weights were trained on --pixels imagenet; this run feeds them other pixels";
 
 /// The search for the base's data sets.
 struct Walk {
@@ -124,9 +124,12 @@ impl Walk {
                 if name == "vars" { numbered(dataset.name(), count) } else { dataset.name().trim_end_matches(":0") };
             // A network of today may have a layer that is called like another one was in 2016.
             let own = format!("{layer}/{kind}");
-            let tensor = match self.ours.contains(&own) {
-                true => own,
-                false => keras_2016::today(&layer, kind).unwrap_or(own),
+            // Keras 3 itself calls a depthwise kernel a kernel; its published files do not.
+            let depthwise = format!("{layer}/depthwise_kernel");
+            let tensor = match (self.ours.contains(&own), kind) {
+                (true, _) => own,
+                (false, "kernel") if self.ours.contains(&depthwise) => depthwise,
+                (false, _) => keras_2016::today(&layer, kind).unwrap_or(own),
             };
             self.first.get_or_insert_with(|| format!("{layer}/{}", dataset.name()));
             self.held.push((tensor.clone(), dataset.shape().iter().map(|&extent| extent as usize).collect()));
@@ -144,7 +147,7 @@ impl Walk {
 /// Which of a layer's `count` variables Keras 3 saves under `number`.
 fn numbered(number: &str, count: usize) -> &str {
     match (count, number) {
-        (2, "0") => "kernel",
+        (1 | 2, "0") => "kernel",
         (2, "1") => "bias",
         (4, "0") => "gamma",
         (4, "1") => "beta",
@@ -154,7 +157,8 @@ fn numbered(number: &str, count: usize) -> &str {
     }
 }
 
-/// One tensor, brought from Keras's layout into ours: the last axis, output channels, becomes the first.
+/// One tensor, brought from Keras's layout into ours: the last axis, output channels, becomes the first. A depthwise kernel's last
+/// axis, its one filter per channel, is dropped.
 fn read_tensor(
     comparison: &Comparison<'_>,
     name: &str,
@@ -162,8 +166,13 @@ fn read_tensor(
     dataset: &Dataset,
 ) -> Result<Vec<f32>, ImportError> {
     let path = comparison.path;
+    let is_depthwise = name.ends_with("/depthwise_kernel");
     let mut in_file = shape.to_vec();
-    in_file.rotate_left(1);
+    if is_depthwise {
+        in_file.push(1);
+    } else {
+        in_file.rotate_left(1);
+    }
     comparison.shape(name, &in_file, dataset.shape())?;
     if !matches!(dataset.dtype(), Datatype::FloatingPoint { size: 4, .. }) {
         let found = format!("{:?}", dataset.dtype());
@@ -174,6 +183,7 @@ fn read_tensor(
         .read_into(&mut data)
         .map_err(|e| ImportError::Damaged { path: path.to_owned(), reason: format!("{name} cannot be read: {e}") })?;
     match *shape {
+        _ if is_depthwise => Ok(data),
         [_] => Ok(data),
         [outputs, ..] => Ok(transpose(&data, data.len() / outputs.max(1), outputs)),
         [] => Ok(data),

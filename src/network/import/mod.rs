@@ -38,7 +38,8 @@ use compare::Comparison;
 pub use error::ImportError;
 use safetensors_file::SafetensorsFile;
 
-/// Tensors by name: Keras's layer name, a slash, and `kernel`, `bias`, `gamma`, `beta`, `moving_mean` or `moving_variance`.
+/// Tensors by name: Keras's layer name, a slash, and `kernel`, `depthwise_kernel`, `bias`, `gamma`, `beta`,
+/// `moving_mean` or `moving_variance`.
 pub type Tensors = BTreeMap<String, WeightTensor>;
 
 /// What a weights file held, in Onesheet's names and layouts.
@@ -71,10 +72,6 @@ pub enum Source {
     /// torchvision or timm.
     Torch,
 }
-
-/// The pixels that Keras's ImageNet weights were made for: blue, green and red, each minus ImageNet's mean.
-pub const KERAS_PIXELS: PixelFormat =
-    PixelFormat { order: [2, 1, 0], scale: 1.0, shift: [-103.939, -116.779, -123.68] };
 
 /// What a model wants of a weights file: its tensors, in the order of its layers.
 #[derive(Clone, Debug)]

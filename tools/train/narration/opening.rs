@@ -7,18 +7,26 @@ use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
 use onesheet::network::Architecture;
 use onesheet::network::summary::thousands;
-use onesheet::plan::Plan;
+use onesheet::plan::cost::Costs;
+use onesheet::training::TrainingError;
 use onesheet::training::config::{Pixels, RunConfig};
 use onesheet::training::trainer::Trainer;
 use std::path::Path;
 
 /// Says what is about to happen.
-pub fn open<D: Device>(console: Console, trainer: &Trainer<D>, why: &str, file: &TensorFile, run: &Path) {
-    console.say(text(trainer, why, file, run));
+pub fn open<D: Device>(
+    console: Console,
+    trainer: &Trainer<D>,
+    why: &str,
+    file: &TensorFile,
+    run: &Path,
+) -> Result<(), TrainingError> {
+    console.say(text(trainer, why, file, run)?);
+    Ok(())
 }
 
 /// Settings, posters, and the memory of the main buffers: a line each.
-fn text<D: Device>(trainer: &Trainer<D>, why: &str, file: &TensorFile, run: &Path) -> String {
+fn text<D: Device>(trainer: &Trainer<D>, why: &str, file: &TensorFile, run: &Path) -> Result<String, TrainingError> {
     let (config, architecture) = (trainer.config(), trainer.model().architecture());
     let mut text = String::new();
     let mut row = |name: &str, value: String| text += &format!("  {name:<14} {value}\n");
@@ -47,9 +55,9 @@ fn text<D: Device>(trainer: &Trainer<D>, why: &str, file: &TensorFile, run: &Pat
     for (line, weights) in weights.chunks(4).enumerate() {
         row(if line == 0 { "class weights" } else { "" }, weights.join(", "));
     }
-    row("memory", memory(architecture, trainer.model().plan(), config.batch));
+    row("memory", memory(architecture, &trainer.costs()?));
     row("run", run.display().to_string());
-    format!("{}, {parameters} parameters, {trainable} trainable\n{text}", config.network.title)
+    Ok(format!("{}, {parameters} parameters, {trainable} trainable\n{text}", config.network.title))
 }
 
 fn size(file: &TensorFile) -> String {
@@ -61,6 +69,7 @@ fn pixels(config: &RunConfig) -> &'static str {
         Pixels::Raw => "raw (RGB, 0 to 255)",
         Pixels::Imagenet => "imagenet (BGR minus the mean)",
         Pixels::Unit => "unit (RGB, 0 to 1)",
+        Pixels::Symmetric => "symmetric (RGB, -1 to 1)",
     }
 }
 
@@ -75,17 +84,17 @@ fn momentum_note(config: &RunConfig) -> &'static str {
     }
 }
 
-/// The main buffers. Of the activations, what each step of the plan leaves is kept for the backward pass.
-fn memory(architecture: &Architecture, plan: &Plan, batch: usize) -> String {
-    let mebibytes = |floats: usize| (4 * floats).div_ceil(1 << 20);
-    let kept = plan.steps().iter().map(|step| &architecture.layers[step.output()]);
-    let activations: usize = kept.map(|layer| layer.output.iter().product::<usize>()).sum();
+/// What a step takes at most, and the main parts of it. A device's workspaces come on top.
+fn memory(architecture: &Architecture, costs: &Costs) -> String {
+    let mebibytes = |bytes: usize| bytes.div_ceil(1 << 20);
+    let weights = architecture.weights.len();
     format!(
-        "weights {} MiB, gradients {} MiB, Adam {} MiB, activations {} MiB",
-        mebibytes(architecture.total_parameters()),
-        mebibytes(architecture.weights.len()),
-        mebibytes(2 * architecture.weights.len()),
-        mebibytes(batch * activations),
+        "{} MiB at most: weights {} MiB, gradients {} MiB, Adam {} MiB, kept for the backward pass {} MiB",
+        mebibytes(costs.most_bytes),
+        mebibytes(4 * architecture.total_parameters()),
+        mebibytes(4 * weights),
+        mebibytes(8 * weights),
+        mebibytes(costs.kept()),
     )
 }
 
@@ -94,10 +103,12 @@ mod tests {
     use super::*;
     use onesheet::data::tensor_file::{Description, TensorFileWriter};
     use onesheet::device::Memory;
+    use onesheet::device::counting::Habits;
     use onesheet::device::cpu::Cpu;
     use onesheet::network::{ModelConfig, Trainable, resnet50};
     use onesheet::ops::pool::Pooling;
     use onesheet::training::config::Experiment;
+    use onesheet::training::dry_run;
     use std::rc::Rc;
     use std::sync::Arc;
     use tempfile::TempDir;
@@ -120,7 +131,7 @@ mod tests {
 
     fn told(config: &RunConfig, file: &Arc<TensorFile>) -> String {
         let trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), Arc::clone(file)).unwrap();
-        text(&trainer, "--device cpu", file, Path::new("runs/a b"))
+        text(&trainer, "--device cpu", file, Path::new("runs/a b")).unwrap()
     }
 
     #[test]
@@ -158,7 +169,7 @@ mod tests {
             grouped(total),
             grouped(trainable),
             Cpu::new().name(),
-            memory(&architecture, &Plan::new(&architecture, 0.99).unwrap(), 4),
+            memory(&architecture, &dry_run::costs(&config.model(5), Habits::Processor, 4, &[]).unwrap()),
         );
         assert_eq!(told(&config, &file), expected);
     }
@@ -227,13 +238,19 @@ mod tests {
         assert!(frozen.contains("  layers         trainable last:3, avg pooling,"), "{frozen}");
     }
 
-    /// Summed up by hand from the published table of ResNet-50 at 150×150: 7,772,019 values of a poster are kept.
+    /// Summed up by hand from the published table of ResNet-50 at 150×150: 7,772,019 values of a poster are kept, and beside them a
+    /// scale and a shift, a mean and a deviation for each of 26,560 channels.
     #[test]
     fn the_memory_of_the_main_buffers_is_resnet_50s() {
-        let architecture = Architecture::new(&ModelConfig::new(resnet50::NETWORK, 7)).unwrap();
-        let plan = Plan::new(&architecture, 0.99).unwrap();
-        let fixed = "weights 99 MiB, gradients 99 MiB, Adam 197 MiB";
-        assert_eq!(memory(&architecture, &plan, 1), format!("{fixed}, activations 30 MiB"));
-        assert_eq!(memory(&architecture, &plan, 16), format!("{fixed}, activations 475 MiB"));
+        let config = ModelConfig::new(resnet50::NETWORK, 7);
+        let architecture = Architecture::new(&config).unwrap();
+        for (batch, kept) in [(1, 31), (16, 476)] {
+            let said = memory(&architecture, &dry_run::costs(&config, Habits::Processor, batch, &[]).unwrap());
+            let parts = "weights 99 MiB, gradients 99 MiB, Adam 197 MiB, kept for the backward pass";
+            assert!(said.ends_with(&format!("{parts} {kept} MiB")), "{said}");
+            let most: usize = said.split(' ').next().unwrap().parse().unwrap();
+            // Each part is rounded up.
+            assert!((95 + 99 + 197 + kept..2 * (99 + 99 + 197 + kept)).contains(&most), "{said}");
+        }
     }
 }

@@ -49,6 +49,7 @@ const SETTLED_ROWS: [Row; 13] = [
     ("--trainable last:17", |config| config.trainable = Trainable::Last(17)),
     ("--class-weights none", |config| config.class_weights = ClassWeights::None),
     ("--pixels unit", |config| config.pixels = Pixels::Unit),
+    ("--pixels symmetric", |config| config.pixels = Pixels::Symmetric),
     ("--pixels raw", |config| config.pixels = Pixels::Raw),
     ("--momentum 0.25", |config| config.momentum = 0.25),
     ("--augment", |config| config.augment = true),
