@@ -17,11 +17,15 @@
     static_assert(Tensor##pixels##x##columns::THREADS == threads, "the launch bounds say how many threads a tile has");     \
     extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
         conv_forward_##pixels##x##columns(const __grid_constant__ ConvForward a) {                                          \
-        tensor_forward<Tensor##pixels##x##columns, false>(a);                                                               \
+        tensor_forward<Tensor##pixels##x##columns, Input::AS_IT_IS>(a);                                                     \
     }                                                                                                                       \
     extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
         conv_forward_transformed_##pixels##x##columns(const __grid_constant__ ConvForward a) {                              \
-        tensor_forward<Tensor##pixels##x##columns, true>(a);                                                                \
+        tensor_forward<Tensor##pixels##x##columns, Input::TRANSFORMED>(a);                                                  \
+    }                                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
+        conv_forward_bounded_##pixels##x##columns(const __grid_constant__ ConvForward a) {                                  \
+        tensor_forward<Tensor##pixels##x##columns, Input::BOUNDED>(a);                                                      \
     }                                                                                                                       \
     extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
         conv_backward_data_##pixels##x##columns(const __grid_constant__ ConvBackwardData a) {                               \
@@ -29,6 +33,7 @@
     }                                                                                                                       \
     SHARED_BYTES(conv_forward_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES);                              \
     SHARED_BYTES(conv_forward_transformed_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES);                  \
+    SHARED_BYTES(conv_forward_bounded_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES);                      \
     SHARED_BYTES(conv_backward_data_##pixels##x##columns, Tensor##pixels##x##columns::SHARED_BYTES)
 
 CONV_TENSOR(128, 128, 64, 64, 128, 2);
@@ -41,9 +46,14 @@ CONV_TENSOR(64, 64, 32, 32, 128, 4);
     static_assert(Weights##filters##x##columns::THREADS == threads, "the launch bounds say how many threads a tile has");   \
     extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
         conv_backward_weights_##filters##x##columns(const __grid_constant__ ConvBackwardWeights a) {                        \
-        weights::backward<Weights##filters##x##columns>(a);                                                                 \
+        weights::backward<Weights##filters##x##columns, false>(a);                                                          \
     }                                                                                                                       \
-    SHARED_BYTES(conv_backward_weights_##filters##x##columns, Weights##filters##x##columns::SHARED_BYTES)
+    extern "C" __global__ void __launch_bounds__(threads, blocks)                                                           \
+        conv_backward_weights_bounded_##filters##x##columns(const __grid_constant__ ConvBackwardWeights a) {                \
+        weights::backward<Weights##filters##x##columns, true>(a);                                                           \
+    }                                                                                                                       \
+    SHARED_BYTES(conv_backward_weights_##filters##x##columns, Weights##filters##x##columns::SHARED_BYTES);                  \
+    SHARED_BYTES(conv_backward_weights_bounded_##filters##x##columns, Weights##filters##x##columns::SHARED_BYTES)
 
 CONV_WEIGHTS(128, 128, 128, 2);
 CONV_WEIGHTS(128, 64, 64, 4);

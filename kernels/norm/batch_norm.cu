@@ -13,6 +13,7 @@
 // on 16 bytes and a zero ticket for each block across. The per-channel kernels: block 256, grid ceil(C / 256), no
 // workspace; their floor is a launch.
 
+#include "norm/statistics.cuh"
 #include "primitives/rows.cuh"
 
 struct BatchNormFinalise {
@@ -55,6 +56,7 @@ struct BatchNormApply {
     const element* y;
     const float* norm;
     WalkShape shape;
+    Bounds bounds;
 };
 
 struct BatchNormBackwardReduce {
@@ -66,6 +68,7 @@ struct BatchNormBackwardReduce {
     float* partials;
     unsigned* tickets;
     WalkShape shape;
+    Stops stops;
 };
 
 struct ResidualForward {
@@ -138,7 +141,7 @@ extern "C" __global__ void __launch_bounds__(256)
     a.dbeta[c] += dbeta;
 }
 
-// a = max(0, scale*y + shift). Floor: 2 M*C.
+// a = scale*y + shift, kept between the bounds. Floor: 2 M*C.
 template <typename Group> __device__ __forceinline__ void apply(const BatchNormApply& a, Scratch& scratch) {
     constexpr int WIDTH = Walk<Group>::WIDTH;
     Walk<Group> walk(a.shape);
@@ -148,7 +151,7 @@ template <typename Group> __device__ __forceinline__ void apply(const BatchNormA
         float x[WIDTH];
         unpack(group[0], x);
 #pragma unroll
-        for (int j = 0; j < WIDTH; ++j) x[j] = relu(fmaf(norm[0][j], x[j], norm[1][j]));
+        for (int j = 0; j < WIDTH; ++j) x[j] = bounded(fmaf(norm[0][j], x[j], norm[1][j]), a.bounds);
         walk.store(a.a, row, x);
     });
 }
@@ -197,7 +200,7 @@ extern "C" __global__ void __launch_bounds__(256)
     else join<element, true>(a, scratch);
 }
 
-// dz = da where scale*y + shift > 0, and sums = (sum dz, sum dz*(y - mean)). Floor: 3 M*C.
+// dz = da where scale*y + shift is strictly between the bounds, and sums = (sum dz, sum dz*(y - mean)). Floor: 3 M*C.
 template <typename Group>
 __device__ __forceinline__ void backward_reduce(const BatchNormBackwardReduce& a, Scratch& scratch) {
     constexpr int WIDTH = Walk<Group>::WIDTH;
@@ -211,7 +214,7 @@ __device__ __forceinline__ void backward_reduce(const BatchNormBackwardReduce& a
         unpack(group[1], x);
 #pragma unroll
         for (int j = 0; j < WIDTH; ++j) {
-            dz[j] = mask(dz[j], fmaf(norm[0][j], x[j], norm[1][j]));
+            dz[j] = mask(dz[j], fmaf(norm[0][j], x[j], norm[1][j]), a.stops);
             sums[0][j] += dz[j];
             sums[1][j] = fmaf(dz[j], x[j] - norm[2][j], sums[1][j]);
         }

@@ -2,8 +2,8 @@
 //
 // A maximum goes to the first of equals in reading order, and to the first NaN before any number. rows.cuh says who
 // computes what: a row is a pixel of the output where a thread looks through its window, and pixels of the input where
-// it asks their windows. y owes nothing; x may owe the scale, shift and ReLU of `norm`, which the padding's zeros come
-// after.
+// it asks their windows. y owes nothing; x may owe the scale and shift of `norm` and the `bounds` behind them, which
+// the padding's zeros come after.
 //
 // Launch contract: block 256, grid (slices of channels, blocks that share the rows), as in batch_norm.cu; no dynamic
 // shared memory, no tickets; x fewer than 2^31 elements; `shape.wide` as there.
@@ -23,6 +23,7 @@ struct MaxPoolWindows {
     unsigned char* winners; // [N, P, Q, C], written by max_pool_winners
     const element* x;
     const float* norm; // or null: nothing is owed
+    Bounds bounds;     // infinite then
     WalkShape shape;   // N*P*Q rows
     PoolGeometry geometry;
     Divisor by_p, by_q;
@@ -41,6 +42,12 @@ struct MaxPoolBackward {
 __device__ __forceinline__ float max_nan(float x, float y) {
     float z;
     asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
+    return z;
+}
+
+__device__ __forceinline__ float min_nan(float x, float y) {
+    float z;
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
     return z;
 }
 
@@ -65,26 +72,34 @@ template <int WIDTH> struct Winners {
 };
 
 // Looks through each window, three taps of a row at a time so that their loads are under way together. PENDING: x owes
-// its scale, shift and ReLU. WINNERS: writes who won instead of the maximum.
+// its scale and shift, and what follows. WINNERS: writes who won instead of the maximum.
 template <typename Group, bool PENDING, bool WINNERS>
 __device__ __forceinline__ void look_through(const MaxPoolWindows& a, Scratch& scratch) {
     constexpr int WIDTH = Walk<Group>::WIDTH, TAPS = 3;
     const PoolGeometry& g = a.geometry;
     Walk<Group> walk(a.shape);
     float norm[2][WIDTH];
-    if constexpr (PENDING) walk.load_channels(norm, {a.norm, a.norm + walk.channels}, scratch);
+    if constexpr (PENDING) {
+        walk.load_channels(norm, {a.norm, a.norm + walk.channels}, scratch);
+        // Plus zero makes one zero of two, which tie. Then scale * x + shift is no negative zero either, but where it
+        // stands for a number too small to write down.
+#pragma unroll
+        for (int j = 0; j < WIDTH; ++j) norm[1][j] += 0.0f;
+    }
+    // The search starts from the lower bound, so no tap need be raised to it, and the padding only counts where that is
+    // below zero.
+    const bool padding_counts = a.bounds.low < 0.0f;
     for (int row = walk.first; row < walk.rows; row += walk.step) {
         int line, n, p, q;
         a.by_q.split(row, line, q);
         a.by_p.split(line, n, p);
         int top = p * g.stride - g.pad, left = q * g.stride - g.pad;
-        // What a ReLU lets through is no less than zero, nor is the padding: with zero for a start it needs neither.
-        // Without it minus infinity leaves the first tap the winner until another beats it, as zero does there.
+        // The first tap is the winner until another beats the least that there can be.
         float best[WIDTH];
         int winner[WIDTH];
 #pragma unroll
         for (int j = 0; j < WIDTH; ++j) {
-            best[j] = PENDING ? 0.0f : __int_as_float(0xff800000);
+            best[j] = a.bounds.low;
             winner[j] = 0;
         }
         for (int r = 0; r < g.window; ++r) {
@@ -101,12 +116,16 @@ __device__ __forceinline__ void look_through(const MaxPoolWindows& a, Scratch& s
 #pragma unroll
                 for (int i = 0; i < TAPS; ++i) {
                     float x[WIDTH] = {};
-                    if (inside[i]) unpack(group[i], x);
-                    if (inside[i] || !PENDING && s + i < g.window) {
+                    if (inside[i]) {
+                        unpack(group[i], x);
 #pragma unroll
                         for (int j = 0; j < WIDTH; ++j) {
-                            // Plus zero makes one zero of two, which tie.
-                            x[j] = PENDING ? fmaf(norm[0][j], x[j], norm[1][j]) : x[j] + 0.0f;
+                            x[j] = PENDING ? min_nan(fmaf(norm[0][j], x[j], norm[1][j]), a.bounds.high) : x[j] + 0.0f;
+                        }
+                    }
+                    if (inside[i] || padding_counts && s + i < g.window) {
+#pragma unroll
+                        for (int j = 0; j < WIDTH; ++j) {
                             float larger = max_nan(best[j], x[j]);
                             // By their bits, since a NaN that is already there stays.
                             bool wins = __float_as_int(larger) != __float_as_int(best[j]);
@@ -128,8 +147,8 @@ __device__ __forceinline__ void look_through(const MaxPoolWindows& a, Scratch& s
     }
 }
 
-// y[n,p,q,c] = the largest of its window over relu(scale*x + shift), or x, padded by zeros. Neighbouring windows' taps
-// come from L1 and L2. Floor: x and y once.
+// y[n,p,q,c] = the largest of its window over scale*x + shift between the bounds, or x, padded by zeros. Neighbouring
+// windows' taps come from L1 and L2. Floor: x and y once.
 extern "C" __global__ void __launch_bounds__(256) max_pool_forward(const __grid_constant__ MaxPoolWindows a) {
     __shared__ Scratch scratch;
     if (a.shape.wide) {

@@ -30,5 +30,34 @@ __device__ __forceinline__ float relu(float x) {
 // `dz` where the ReLU behind `z` let it pass; NaN if `z` is NaN, so that a fault upstream shows.
 __device__ __forceinline__ float mask(float dz, float z) { return z > 0.0f ? dz : (z <= 0.0f ? 0.0f : z); }
 
+// What follows a batch norm, by the least and the largest value that it gives; infinite where it has no such bound.
+struct Bounds {
+    float low, high;
+};
+
+// x, or the bound that it is beyond. Lets NaN through.
+__device__ __forceinline__ float bounded(float x, Bounds by) {
+    asm("max.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(by.low));
+    asm("min.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(by.high));
+    return x;
+}
+
+// The same by bounds, or by those of a ReLU, for kernels that are compiled twice: for a ReLU it is one instruction.
+template <bool BOUNDED> __device__ __forceinline__ float activated(float x, Bounds by) {
+    if constexpr (BOUNDED) return bounded(x, by);
+    else return relu(x);
+}
+
+// The same for the gradient: where it stops. NaN where there is no such bound, because no number compares with it.
+struct Stops {
+    float low, high;
+};
+
+// `dz` where z lies strictly between the bounds, 0 where it does not; NaN if z is NaN, so that a fault upstream shows.
+__device__ __forceinline__ float mask(float dz, float z, Stops at) {
+    float passed = z <= at.low || z >= at.high ? 0.0f : dz;
+    return z == z ? passed : z;
+}
+
 // Says how many bytes of dynamic shared memory a kernel is launched with, for the table of resources.
 #define SHARED_BYTES(kernel, bytes) extern "C" __constant__ const unsigned kernel##_shared_bytes = (bytes)

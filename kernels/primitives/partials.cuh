@@ -17,6 +17,19 @@ __device__ __forceinline__ Moments merge(Moments a, Moments b) {
     return Moments{count, a.mean + delta * share, a.m2 + b.m2 + delta * delta * a.count * share};
 }
 
+// Moments of N columns of numbers, a row after the other (Welford).
+template <int N> struct Running {
+    float count = 0.0f, mean[N] = {}, m2[N] = {};
+
+    // One more row: begin() it, then add each column's number.
+    __device__ __forceinline__ float begin() { return 1.0f / (count += 1.0f); }
+    __device__ __forceinline__ void add(int i, float x, float share) {
+        float delta = x - mean[i];
+        mean[i] = fmaf(delta, share, mean[i]);
+        m2[i] = fmaf(delta, x - mean[i], m2[i]);
+    }
+};
+
 // A gradient's two sums: of dz and of dz * (y - mean).
 struct Sums {
     float dz, product;

@@ -1,11 +1,11 @@
 //! Which kernel each convolution of ResNet-50 gets, and what is said of it. No GPU is asked.
 
-use onesheet::device::ConvShape;
 use onesheet::device::cuda::Precision;
 use onesheet::device::cuda::choose::conv::{
     Aligned, BackwardData, BackwardWeights, Forward, backward_data, backward_weights, forward,
 };
 use onesheet::device::cuda::choose::{Refusal, Target};
+use onesheet::device::{Activation, ConvShape, Padding};
 use onesheet::network::{Architecture, ModelConfig, Op, resnet50};
 
 const A100: Target = Target { capability: (8, 0), multiprocessors: 108, precision: Precision::Bf16 };
@@ -72,7 +72,7 @@ fn convolutions(images: usize, size: usize) -> Vec<(String, ConvShape)> {
         let input = &layers[layer.inputs[0]];
         let (extents, pad) = match input.op {
             Op::ZeroPad(pad) => (&layers[input.inputs[0]].output, pad),
-            _ => (&input.output, conv.pad.into()),
+            _ => (&input.output, conv.pad),
         };
         let [h, w, c] = extents[..] else { panic!("{extents:?}") };
         let shape = ConvShape::new([images, h, w, c], conv.filters, [conv.window; 2], conv.stride, pad).unwrap();
@@ -93,15 +93,17 @@ fn agrees(table: &[Row], target: Target, images: usize, size: usize) {
             continue;
         };
         seen += 1;
-        for transform in [false, true] {
-            let kernel = forward(&target, shape, transform, Aligned::ALL).unwrap().kernel;
-            let transformed = if transform { "transformed_" } else { "" };
-            assert_eq!(kernel.name(transform), format!("conv_forward_{transformed}{tile}"), "{name}");
-            let BackwardWeights::Ampere(split) = backward_weights(&target, shape, transform, Aligned::ALL).kernel
-            else {
-                panic!("{name}'s weights");
-            };
-            assert_eq!(split.tile.kernel, format!("conv_backward_weights_{weights}"), "{name}");
+        for (owed, form, weights_form) in [
+            (None, "", ""),
+            (Some(Activation::Relu), "transformed_", ""),
+            (Some(Activation::Relu6), "bounded_", "bounded_"),
+            (Some(Activation::Linear), "bounded_", "bounded_"),
+        ] {
+            let kernel = forward(&target, shape, owed, Aligned::ALL).unwrap().kernel;
+            assert_eq!(kernel.name(owed), format!("conv_forward_{form}{tile}"), "{name}");
+            let kernel = backward_weights(&target, shape, owed, Aligned::ALL).kernel;
+            assert_eq!(kernel.name(owed), format!("conv_backward_weights_{weights_form}{weights}"), "{name}");
+            let BackwardWeights::Ampere(split) = kernel else { panic!("{name}'s weights") };
             assert_eq!(split.splits, splits, "{name}");
         }
         for epilogue in [false, shape.stride == 1] {
@@ -123,11 +125,11 @@ fn three_channels_are_for_the_stems_kernels() {
     let stem = convolutions(128, 150)[0].1;
     for precision in [Precision::Bf16, Precision::Tf32] {
         let target = Target { precision, ..A100 };
-        let choice = forward(&target, &stem, false, Aligned::ALL).unwrap();
+        let choice = forward(&target, &stem, None, Aligned::ALL).unwrap();
         assert!(matches!(choice.kernel, Forward::Stem(_)), "{choice:?}");
         let multiple = target.lane();
         assert_eq!(choice.refused, [("conv_forward_*", Refusal::Channels { channels: 3, multiple })]);
-        assert!(matches!(backward_weights(&target, &stem, false, Aligned::ALL).kernel, BackwardWeights::Stem(_)));
+        assert!(matches!(backward_weights(&target, &stem, None, Aligned::ALL).kernel, BackwardWeights::Stem(_)));
         // The image's own gradient, which nobody asks for.
         let data = backward_data(&target, &stem, false, Aligned::ALL).unwrap();
         assert!(matches!(data.kernel, BackwardData::CudaCore(_)), "{data:?}");
@@ -139,11 +141,11 @@ fn three_channels_are_for_the_stems_kernels() {
 fn all_of_f32_is_for_cuda_cores() {
     let target = Target { precision: Precision::F32, ..A100 };
     for (name, shape) in convolutions(128, 150) {
-        let choice = forward(&target, &shape, false, Aligned::ALL).unwrap();
+        let choice = forward(&target, &shape, None, Aligned::ALL).unwrap();
         assert_eq!(choice.refused[0], ("conv_forward_*", Refusal::NotForF32));
         assert_eq!(choice.refused[1], ("conv_stem_forward", Refusal::NotForF32));
         let vector = if name == "conv1_conv" { "128x64_scalar" } else { "128x64_vector" };
-        assert_eq!(choice.kernel.name(false), format!("conv_ffma_forward_{vector}"), "{name}");
+        assert_eq!(choice.kernel.name(None), format!("conv_ffma_forward_{vector}"), "{name}");
     }
 }
 
@@ -161,11 +163,13 @@ fn a_refusal_says_what_it_is() {
         (plain, odd, "an operand does not begin at a multiple of 16 bytes"),
         (plain, bare, "the weights have no copy in bf16"),
     ] {
-        let choice = forward(&A100, &shape, false, aligned).unwrap();
+        let choice = forward(&A100, &shape, None, aligned).unwrap();
         assert!(matches!(choice.kernel, Forward::CudaCore(_)), "{choice:?}");
         assert_eq!(choice.refused[0].1.to_string(), word);
     }
+    let sees_padding = ConvShape::new([1, 8, 8, 64], 64, [1, 1], 2, Padding { before: 0, after: 1 }).unwrap();
     for (shape, epilogue, word) in [
+        (sees_padding, false, "with a stride it is not for outputs that see only padding"),
         (shape(64, 64, 3, 2), false, "with a stride it takes filters of 1×1 without padding only"),
         (shape(64, 64, 1, 2), true, "with a stride it has no epilogue"),
     ] {
@@ -174,7 +178,7 @@ fn a_refusal_says_what_it_is() {
         assert_eq!(choice.refused[0].1.to_string(), word);
     }
     // Of the tiles each that was not taken has its price.
-    let choice = forward(&A100, &plain, false, Aligned::ALL).unwrap();
+    let choice = forward(&A100, &plain, None, Aligned::ALL).unwrap();
     let names: Vec<_> = choice.refused.iter().map(|(name, refusal)| format!("{name}: {refusal}")).collect();
     assert_eq!(
         names,
@@ -185,7 +189,10 @@ fn a_refusal_says_what_it_is() {
     );
     // The norm, the bias and the copy in bf16 are nothing to those who don't read them so.
     let unread = Aligned { bias: false, weights: false, ..Aligned::ALL };
-    assert!(matches!(forward(&A100, &plain, true, unread).unwrap().kernel, Forward::Ampere(_)));
+    assert!(matches!(forward(&A100, &plain, Some(Activation::Relu), unread).unwrap().kernel, Forward::Ampere(_)));
     let unread = Aligned { norm: false, narrow: None, ..Aligned::ALL };
-    assert!(matches!(backward_weights(&A100, &plain, true, unread).kernel, BackwardWeights::Ampere(_)));
+    assert!(matches!(
+        backward_weights(&A100, &plain, Some(Activation::Relu), unread).kernel,
+        BackwardWeights::Ampere(_)
+    ));
 }

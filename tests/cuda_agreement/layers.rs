@@ -2,16 +2,18 @@
 
 use super::conv::{Conv, FUSED, Fusions, PLAIN};
 use super::network;
-use super::{Array, Case, Output, agree, compare, cuda, grid, grid_norm, narrow, sum_tolerance};
+use super::{
+    ACTIVATIONS, Array, Case, Output, activation_of, agree, compare, cuda, grid, grid_norm, narrow, sum_tolerance,
+};
 use onesheet::device::cuda::Precision;
 use onesheet::device::cuda::scratch::TICKETS;
 use onesheet::device::{
-    Activation, ConvKernels, ConvShape, Device, InputTransform, Memory, OutputGradient, ReduceEpilogue,
+    Activation, ConvKernels, ConvShape, Device, InputTransform, Memory, OutputGradient, Padding, ReduceEpilogue,
 };
 use onesheet::network::NETWORKS;
 use std::collections::BTreeSet;
 
-fn check(input: [usize; 4], k: usize, filter: usize, stride: usize, pad: usize, seed: u64) {
+fn check(input: [usize; 4], k: usize, filter: usize, stride: usize, pad: impl Into<Padding>, seed: u64) {
     let shape = ConvShape::new(input, k, [filter, filter], stride, pad).unwrap();
     agree(&Conv { shape, fusions: PLAIN, seed });
     agree(&Conv { shape, fusions: FUSED, seed: seed + 20 });
@@ -62,9 +64,38 @@ fn every_fusion_alone_and_together() {
     for (index, filter) in [1, 3].into_iter().enumerate() {
         for bits in 0..16 {
             let [norm, ends, owed, accumulate] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
+            let norm = norm.then(|| activation_of(bits));
             let shape = ConvShape::new([2, 7, 5, 16], 24, [filter, filter], 1, index).unwrap();
             agree(&Conv { shape, fusions: Fusions { norm, ends, owed, accumulate }, seed: bits });
         }
+    }
+}
+
+/// In each of the tiles.
+#[test]
+fn every_activation() {
+    for norm in ACTIVATIONS.map(Some) {
+        for (input, k, filter) in [([2, 66, 67, 16], 120, 1), ([2, 67, 66, 8], 64, 3), ([2, 7, 6, 40], 72, 3)] {
+            let shape = ConvShape::new(input, k, [filter, filter], 1, filter / 2).unwrap();
+            agree(&Conv { shape, fusions: Fusions { norm, ..FUSED }, seed: 3 });
+        }
+    }
+}
+
+/// Windows that reach farther over one side of the image than over the other; with a stride over single pixels also windows
+/// that see nothing but padding.
+#[test]
+fn padding_on_one_side() {
+    for (seed, (before, after)) in [(0, 1), (1, 0), (2, 1), (0, 5)].into_iter().enumerate() {
+        let pad = Padding { before, after };
+        for (filter, stride) in [(1, 1), (1, 2), (3, 1), (3, 2)] {
+            check([2, 8, 7, 16], 24, filter, stride, pad, 50 * seed as u64);
+        }
+    }
+    // The stem's own filters, with its padding before the image and another behind.
+    for after in [0, 2, 9] {
+        let shape = ConvShape::new([2, 20, 33, 3], 8, [7, 7], 2, Padding { before: 3, after }).unwrap();
+        agree(&Conv { shape, fusions: Fusions { ends: true, ..PLAIN }, seed: 1 });
     }
 }
 

@@ -3,13 +3,13 @@
 
 use super::batch_norm::Passes;
 use super::head::check_bad_numbers;
-use super::pool::{Global, MaxPool};
-use super::{Array, agree, cuda, grid, grid_norm, narrow, numbers};
+use super::pool::{self, Global};
+use super::{ACTIVATIONS, Array, activation_of, agree, cuda, grid, grid_norm, narrow, norm_before, numbers};
 use onesheet::device::cuda::Precision;
 use onesheet::device::cuda::modules::Module;
 use onesheet::device::{
-    Activation, AdamKernels, BatchNormKernels, Device, DeviceError, GlobalPoolShape, InputTransform, Memory,
-    PoolKernels, PoolShape, Projection, Rows,
+    Activation, AdamKernels, BatchNormKernels, ConvKernels, ConvShape, Device, DeviceError, GlobalPoolShape,
+    InputTransform, Memory, OutputGradient, PoolKernels, PoolShape, Projection, ReduceEpilogue, Rows,
 };
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
@@ -35,7 +35,8 @@ fn rows_around_the_edges_of_blocks() {
         [(1, 8), (255, 8), (513, 8), (31, 64), (33, 64), (129, 64), (15, 128), (17, 136), (65, 264), (3, 1032)];
     for (seed, (rows, channels)) in shapes.into_iter().enumerate() {
         for projected in [false, true] {
-            agree(&Passes { shape: Rows { rows, channels }, projected, seed: 30 * seed as u64 });
+            let activation = activation_of(seed as u64 + u64::from(projected));
+            agree(&Passes { shape: Rows { rows, channels }, activation, projected, seed: 30 * seed as u64 });
         }
     }
 }
@@ -52,10 +53,7 @@ fn windows_of_whole_groups() {
         ([1, 17, 18, 8], 16, 3, 5),
     ];
     for (seed, (input, window, stride, pad)) in shapes.into_iter().enumerate() {
-        for norm in [false, true] {
-            let shape = PoolShape::new(input, window, stride, pad).unwrap();
-            agree(&MaxPool { shape, norm, seed: 30 * seed as u64 });
-        }
+        pool::check(input, window, stride, pad, 30 * seed as u64);
     }
     for (seed, (n, pixels, c)) in [(2, 25, 2048), (3, 9, 136), (1, 300, 8)].into_iter().enumerate() {
         agree(&Global { shape: GlobalPoolShape { n, pixels, c }, seed: 30 * seed as u64 });
@@ -124,43 +122,84 @@ fn nothing_swallows_nan() {
         faulty[4 * channels + 3] = f64::NAN;
         let faulty = Array::activation(&device, &faulty);
         let sound = Array::activation(&device, &grid(2, shape.len()));
-        let norm = Array::new(&device, &grid_norm(3, channels));
         let is_in_channel_3 = |found: &Array<_>, what: &str| {
             assert_eq!(poisoned(&device, found, channels), [3], "{what} of {channels} channels on {}", device.name());
         };
 
         let mut a = Array::blank_activation(&device, shape.len());
-        device.batch_norm_apply(a.view_mut(), faulty.view(), norm.view(), Activation::Relu, shape).unwrap();
-        is_in_channel_3(&a, "batch_norm_apply");
+        let mut sums = Array::blank(&device, 2 * channels);
+        let window = PoolShape::new([1, 3, 3, channels], 3, 2, 1).unwrap();
+        let mut largest = Array::blank_activation(&device, window.output_len());
+        for activation in ACTIVATIONS {
+            let norm = Array::new(&device, &norm_before(activation, 3, channels));
+            let (y, n) = (faulty.view(), norm.view());
+            device.batch_norm_apply(a.view_mut(), y, n, activation, shape).unwrap();
+            is_in_channel_3(&a, "batch_norm_apply");
+            let (dz, reduced) = (a.view_mut(), sums.view_mut());
+            device.batch_norm_backward_reduce(dz, reduced, sound.view(), y, n, activation, shape).unwrap();
+            is_in_channel_3(&a, "batch_norm_backward_reduce");
+            is_in_channel_3(&sums, "its sums");
+            let transform = Some(InputTransform { norm: n, activation });
+            device.max_pool_forward(largest.view_mut(), y, transform, &window).unwrap();
+            is_in_channel_3(&largest, "max_pool_forward");
+        }
+        device.max_pool_forward(largest.view_mut(), faulty.view(), None, &window).unwrap();
+        is_in_channel_3(&largest, "max_pool_forward");
+        device.batch_norm_statistics(sums.view_mut(), faulty.view(), shape).unwrap();
+        is_in_channel_3(&sums, "batch_norm_statistics");
+
+        let norm = Array::new(&device, &grid_norm(3, channels));
         for (y, shortcut, owed) in [(&faulty, &sound, false), (&sound, &faulty, false), (&sound, &faulty, true)] {
             let owed = owed.then(|| norm.view());
             device.residual_forward(a.view_mut(), y.view(), norm.view(), shortcut.view(), owed, shape).unwrap();
             is_in_channel_3(&a, "residual_forward");
         }
-        let mut sums = Array::blank(&device, 2 * channels);
-        let (y, n) = (faulty.view(), norm.view());
-        device
-            .batch_norm_backward_reduce(a.view_mut(), sums.view_mut(), sound.view(), y, n, Activation::Relu, shape)
-            .unwrap();
-        is_in_channel_3(&a, "batch_norm_backward_reduce");
-        is_in_channel_3(&sums, "its sums");
         let (out, y) = (faulty.view(), sound.view());
-        device.residual_backward(a.view_mut(), sums.view_mut(), y, out, y, n, None, shape).unwrap();
+        device.residual_backward(a.view_mut(), sums.view_mut(), y, out, y, norm.view(), None, shape).unwrap();
         is_in_channel_3(&a, "residual_backward");
         is_in_channel_3(&sums, "its sums");
 
-        let window = PoolShape::new([1, 3, 3, channels], 3, 2, 1).unwrap();
-        let mut y = Array::blank_activation(&device, window.output_len());
-        for transform in [None, Some(InputTransform { norm: norm.view(), activation: Activation::Relu })] {
-            device.max_pool_forward(y.view_mut(), faulty.view(), transform, &window).unwrap();
-            is_in_channel_3(&y, "max_pool_forward");
-        }
         let whole = GlobalPoolShape { n: 1, pixels: 9, c: channels };
         let mut y = Array::blank(&device, channels);
         device.global_max_pool_forward(y.view_mut(), faulty.view(), &whole).unwrap();
         is_in_channel_3(&y, "global_max_pool_forward");
         device.global_average_pool_forward(y.view_mut(), faulty.view(), &whole).unwrap();
         is_in_channel_3(&y, "global_average_pool_forward");
+    }
+}
+
+/// On tensor cores and on CUDA cores.
+#[test]
+fn no_convolution_swallows_nan() {
+    for (precision, channels) in PRECISIONS.into_iter().flat_map(|precision| [(precision, 8), (precision, 5)]) {
+        let device = cuda::device(precision);
+        let shape = ConvShape::new([1, 3, 3, channels], channels, [1, 1], 1, 0).unwrap();
+        let mut faulty = grid(1, shape.input_len());
+        faulty[4 * channels + 3] = f64::NAN;
+        let faulty = Array::activation(&device, &faulty);
+        let w = Array::weights(&device, &narrow(2, shape.weights_len()));
+        let dy = Array::activation(&device, &narrow(3, shape.output_len()));
+        for activation in ACTIVATIONS {
+            let norm = Array::new(&device, &norm_before(activation, 4, channels));
+            let what = format!("{channels} channels and {activation:?} on {}", device.name());
+            let (x, norm, gradient) = (faulty.view(), norm.view(), OutputGradient::Ready(dy.view()));
+            let transform = Some(InputTransform { norm, activation });
+
+            let mut y = Array::blank_activation(&device, shape.output_len());
+            device.conv_forward(y.view_mut(), None, x, transform, w.view(), None, &shape).unwrap();
+            for (i, value) in device.download(y.view()).unwrap().into_iter().enumerate() {
+                assert_eq!(value.is_nan(), i / channels == 4, "y at {i} of {what}");
+            }
+            let mut dx = Array::blank_activation(&device, shape.input_len());
+            let mut sums = Array::blank(&device, 2 * channels);
+            let epilogue = Some(ReduceEpilogue { sums: sums.view_mut(), y: x, norm, activation });
+            device.conv_backward_data(dx.view_mut(), false, epilogue, gradient, w.view(), &shape).unwrap();
+            let mut dw = Array::new(&device, &vec![0.0; shape.weights_len()]);
+            device.conv_backward_weights(dw.view_mut(), gradient, x, transform, &shape).unwrap();
+            for (name, found) in [("dx", &dx), ("sums", &sums), ("dw", &dw)] {
+                assert_eq!(poisoned(&device, found, channels), [3], "{name} of {what}");
+            }
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! Batch norm and the junction.
 
-use super::{Array, Case, EPSILON, Output, agree, grid, grid_norm, narrow, numbers, sum_tolerance};
+use super::{
+    ACTIVATIONS, Array, Case, EPSILON, Output, activation_of, agree, grid, grid_norm, narrow, norm_before, numbers,
+    sum_tolerance,
+};
 use onesheet::device::{Activation, BatchNormConstants, Device, Projection, Rows};
 
 /// The per-channel kernels.
@@ -89,25 +92,29 @@ impl Case for Channels {
 #[derive(Debug)]
 pub struct Passes {
     pub shape: Rows,
+    pub activation: Activation,
     pub projected: bool,
     pub seed: u64,
 }
 
 impl Case for Passes {
     fn run<D: Device>(&self, device: &D) -> Vec<Output> {
-        let Passes { shape, projected, seed } = *self;
-        let activation = |values: Vec<f64>| Array::activation(device, &values);
+        let Passes { shape, activation, projected, seed } = *self;
+        let stored = |values: Vec<f64>| Array::activation(device, &values);
         let blank = || Array::blank_activation(device, shape.len());
         let sums = || Array::blank(device, 2 * shape.channels);
-        let [norm, shortcut_norm] = [1, 3].map(|offset| Array::new(device, &grid_norm(seed + offset, shape.channels)));
-        let [y, shortcut] = [0, 2].map(|offset| activation(grid(seed + offset, shape.len())));
-        let gradient = activation(narrow(seed + 4, shape.len()));
+        let norm = Array::new(device, &norm_before(activation, seed + 1, shape.channels));
+        let shortcut_norm = Array::new(device, &grid_norm(seed + 3, shape.channels));
+        let [y, shortcut] = [0, 2].map(|offset| stored(grid(seed + offset, shape.len())));
+        let gradient = stored(narrow(seed + 4, shape.len()));
         let element = 4.0 * EPSILON;
         // A term is a gradient of at most 1 times a deviation of at most 2.
         let sum = sum_tolerance(shape.rows, 2.0);
 
+        let mut stats = sums();
+        device.batch_norm_statistics(stats.view_mut(), y.view(), shape).unwrap();
         let mut a = blank();
-        device.batch_norm_apply(a.view_mut(), y.view(), norm.view(), Activation::Relu, shape).unwrap();
+        device.batch_norm_apply(a.view_mut(), y.view(), norm.view(), activation, shape).unwrap();
         let (mut dz, mut reduced) = (blank(), sums());
         device
             .batch_norm_backward_reduce(
@@ -116,12 +123,17 @@ impl Case for Passes {
                 gradient.view(),
                 y.view(),
                 norm.view(),
-                Activation::Relu,
+                activation,
                 shape,
             )
             .unwrap();
-        let mut outputs =
-            vec![a.output(device, "a", element), dz.output(device, "dz", 0.0), reduced.output(device, "sums", sum)];
+        let mut outputs = vec![
+            // Each row's own rounding, and an error of the mean so far that later rows make smaller again.
+            stats.output(device, "stats", 4.0 * EPSILON),
+            a.output(device, "a", element),
+            dz.output(device, "dz", 0.0),
+            reduced.output(device, "sums", sum),
+        ];
 
         let mut out = blank();
         let owed = projected.then(|| shortcut_norm.view());
@@ -154,6 +166,35 @@ impl Case for Passes {
     }
 }
 
+/// What is infinite passes its gradient where there is no bound.
+#[derive(Debug)]
+struct Infinite {
+    activation: Activation,
+}
+
+impl Case for Infinite {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let shape = Rows { rows: 6, channels: 1 };
+        let y = Array::activation(device, &[f64::INFINITY, f64::NEG_INFINITY, 0.0, 0.5, 6.0, 6.5]);
+        let (gradient, norm) = (Array::activation(device, &[1.0; 6]), Array::new(device, &[1.0, 0.0, 0.0, 1.0]));
+        let mut dz = Array::blank_activation(device, 6);
+        let mut sums = Array::blank(device, 2);
+        let (activation, norm) = (self.activation, norm.view());
+        let (written, reduced) = (dz.view_mut(), sums.view_mut());
+        device
+            .batch_norm_backward_reduce(written, reduced, gradient.view(), y.view(), norm, activation, shape)
+            .unwrap();
+        vec![dz.output(device, "dz", 0.0)]
+    }
+}
+
+#[test]
+fn what_is_infinite_passes_where_there_is_no_bound() {
+    for activation in ACTIVATIONS {
+        agree(&Infinite { activation });
+    }
+}
+
 #[test]
 fn channels() {
     for (seed, channels) in [1, 2, 63, 64, 65, 200].into_iter().enumerate() {
@@ -170,7 +211,31 @@ fn passes() {
         [(1, 1), (3, 5), (255, 3), (256, 4), (257, 7), (513, 64), (130, 256), (1000, 65), (17, 2048), (38, 100)];
     for (seed, (rows, channels)) in shapes.into_iter().enumerate() {
         for projected in [false, true] {
-            agree(&Passes { shape: Rows { rows, channels }, projected, seed: 20 * seed as u64 });
+            let activation = activation_of(seed as u64 + u64::from(projected));
+            agree(&Passes { shape: Rows { rows, channels }, activation, projected, seed: 20 * seed as u64 });
         }
+    }
+}
+
+/// Variance 1/4 about a mean of 64, exact even in bfloat16.
+#[derive(Debug)]
+struct FarFromZero {
+    channels: usize,
+}
+
+impl Case for FarFromZero {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let shape = Rows { rows: 3000, channels: self.channels };
+        let y: Vec<f64> = (0..shape.len()).map(|i| if i / shape.channels % 2 == 0 { 64.5 } else { 63.5 }).collect();
+        let (y, mut stats) = (Array::activation(device, &y), Array::blank(device, 2 * shape.channels));
+        device.batch_norm_statistics(stats.view_mut(), y.view(), shape).unwrap();
+        vec![stats.output(device, "stats", 64.0 * EPSILON)]
+    }
+}
+
+#[test]
+fn statistics_far_from_zero() {
+    for channels in [5, 64] {
+        agree(&FarFromZero { channels });
     }
 }

@@ -1,7 +1,7 @@
 //! What a case is: a call of kernels that is made the same way on any device.
 
 use super::support;
-use onesheet::device::{Device, Memory, Real, Storage};
+use onesheet::device::{Activation, Device, Memory, Real, Storage};
 
 /// Distance from 1 to the next `f32`.
 pub const EPSILON: f64 = f32::EPSILON as f64;
@@ -144,4 +144,30 @@ pub fn grid_norm(seed: u64, channels: usize) -> Vec<f64> {
         *istd = istd.abs() + 0.5;
     }
     norm
+}
+
+/// All of them.
+pub const ACTIVATIONS: [Activation; 3] = [Activation::Linear, Activation::Relu, Activation::Relu6];
+
+/// The activation of a case of this seed.
+pub fn activation_of(seed: u64) -> Activation {
+    ACTIVATIONS[(seed % 3) as usize]
+}
+
+/// `norm [4, C]` like [`grid_norm`], whose scale and shift take numbers in −1..1 to both bounds of an activation, onto them and
+/// beyond.
+pub fn norm_before(activation: Activation, seed: u64, channels: usize) -> Vec<f64> {
+    let mut norm = grid_norm(seed, channels);
+    if activation == Activation::Relu6 {
+        norm[..2 * channels].iter_mut().for_each(|value| *value *= 4.0);
+    }
+    norm
+}
+
+/// The largest number that such a norm and its activation give.
+pub fn largest_behind(activation: Activation) -> f64 {
+    match activation {
+        Activation::Linear | Activation::Relu => 2.0,
+        Activation::Relu6 => 6.0,
+    }
 }

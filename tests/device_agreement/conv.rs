@@ -1,13 +1,15 @@
 //! Convolution: all passes of one geometry, with every fused end on and off.
 
-use super::{Array, Case, Output, agree, grid, grid_norm, narrow, numbers, sum_tolerance};
-use onesheet::device::{Activation, ConvShape, Device, InputTransform, OutputGradient, ReduceEpilogue};
+use super::{
+    Array, Case, Output, activation_of, agree, grid, largest_behind, narrow, norm_before, numbers, sum_tolerance,
+};
+use onesheet::device::{Activation, ConvShape, Device, InputTransform, OutputGradient, Padding, ReduceEpilogue};
 
 /// What is fused into the passes.
 #[derive(Clone, Copy, Debug)]
 pub struct Fusions {
-    /// The input is owed a batch norm, and the data gradient is reduced for it.
-    pub norm: bool,
+    /// The input is owed a batch norm and this behind it, and the data gradient is reduced for it.
+    pub norm: Option<Activation>,
     /// A bias is added and the output's statistics are taken.
     pub ends: bool,
     /// The output's gradient is owed.
@@ -17,10 +19,10 @@ pub struct Fusions {
 }
 
 /// Nothing fused.
-pub const PLAIN: Fusions = Fusions { norm: false, ends: false, owed: false, accumulate: false };
+pub const PLAIN: Fusions = Fusions { norm: None, ends: false, owed: false, accumulate: false };
 
-/// Everything fused.
-pub const FUSED: Fusions = Fusions { norm: true, ends: true, owed: true, accumulate: true };
+/// Everything fused, with a ReLU.
+pub const FUSED: Fusions = Fusions { norm: Some(Activation::Relu), ends: true, owed: true, accumulate: true };
 
 /// Forward, data gradient, weight gradient and bias gradient of one convolution.
 #[derive(Debug)]
@@ -35,20 +37,21 @@ impl Case for Conv {
         let Conv { ref shape, fusions, seed } = *self;
         let array = |values: Vec<f64>| Array::new(device, &values);
         let x = Array::activation(device, &grid(seed, shape.input_len()));
-        let norm = array(grid_norm(seed + 1, shape.c));
+        let activation = fusions.norm.unwrap_or_default();
+        let norm = array(norm_before(activation, seed + 1, shape.c));
         let w = Array::weights(device, &narrow(seed + 2, shape.weights_len()));
         let bias = array(numbers(seed + 3, shape.k));
         let dz = Array::activation(device, &narrow(seed + 4, shape.output_len()));
         let raw = Array::activation(device, &narrow(seed + 5, shape.output_len()));
         let k = array(numbers(seed + 6, 3 * shape.k));
 
-        let transform = fusions.norm.then(|| InputTransform { norm: norm.view(), activation: Activation::Relu });
+        let transform = fusions.norm.map(|activation| InputTransform { norm: norm.view(), activation });
         let gradient = match fusions.owed {
             true => OutputGradient::Owed { dz: dz.view(), y: raw.view(), k: k.view() },
             false => OutputGradient::Ready(dz.view()),
         };
         // Bounds of an element: of the transformed input, and of the output's gradient.
-        let (input, slope) = (if fusions.norm { 2.0 } else { 1.0 }, if fusions.owed { 3.0 } else { 1.0 });
+        let (input, slope) = (fusions.norm.map_or(1.0, largest_behind), if fusions.owed { 3.0 } else { 1.0 });
         let (taps, pixels) = (shape.r * shape.s, shape.n * shape.p * shape.q);
 
         // Products whose factors a device that stores them narrow has rounded.
@@ -60,7 +63,8 @@ impl Case for Conv {
         let wanted = fusions.ends.then(|| stats.view_mut());
         device.conv_forward(y.view_mut(), wanted, x.view(), transform, w.view(), bias, shape).unwrap();
         let forward = sum_tolerance(taps * shape.c + 1, input);
-        let mut outputs = vec![y.output(device, "y", forward).rounded(rounded(fusions.norm, taps * shape.c), input)];
+        let mut outputs =
+            vec![y.output(device, "y", forward).rounded(rounded(fusions.norm.is_some(), taps * shape.c), input)];
         if fusions.ends {
             // A variance is a mean of squares, each off by twice the product of a value, about √terms, and its error;
             // those of different pixels partly cancel.
@@ -73,16 +77,16 @@ impl Case for Conv {
             false => Array::blank_activation(device, shape.input_len()),
         };
         let mut sums = Array::blank(device, 2 * shape.c);
-        let epilogue = fusions.norm.then(|| ReduceEpilogue {
+        let epilogue = fusions.norm.map(|activation| ReduceEpilogue {
             sums: sums.view_mut(),
             y: x.view(),
             norm: norm.view(),
-            activation: Activation::Relu,
+            activation,
         });
         device.conv_backward_data(dx.view_mut(), fusions.accumulate, epilogue, gradient, w.view(), shape).unwrap();
         let backward = sum_tolerance(taps * shape.k + 1, slope);
         outputs.push(dx.output(device, "dx", backward).rounded(rounded(fusions.owed, taps * shape.k), slope));
-        if fusions.norm {
+        if fusions.norm.is_some() {
             // Errors of the summands are independent; the sum's own roundings come on top.
             let inputs = shape.n * shape.h * shape.w;
             let summand = slope * ((taps * shape.k) as f64).sqrt();
@@ -92,7 +96,7 @@ impl Case for Conv {
 
         let mut dw = array(numbers(seed + 8, shape.weights_len()));
         device.conv_backward_weights(dw.view_mut(), gradient, x.view(), transform, shape).unwrap();
-        let terms = rounded(fusions.owed || fusions.norm, pixels);
+        let terms = rounded(fusions.owed || fusions.norm.is_some(), pixels);
         outputs.push(dw.output(device, "dw", sum_tolerance(pixels + 1, input * slope)).rounded(terms, input * slope));
 
         let mut dbias = array(numbers(seed + 9, shape.k));
@@ -103,10 +107,10 @@ impl Case for Conv {
     }
 }
 
-fn check(input: [usize; 4], k: usize, filter: [usize; 2], stride: usize, pad: usize, seed: u64) {
+fn check(input: [usize; 4], k: usize, filter: [usize; 2], stride: usize, pad: impl Into<Padding>, seed: u64) {
     let shape = ConvShape::new(input, k, filter, stride, pad).unwrap();
     agree(&Conv { shape, fusions: PLAIN, seed });
-    agree(&Conv { shape, fusions: FUSED, seed: seed + 20 });
+    agree(&Conv { shape, fusions: Fusions { norm: Some(activation_of(seed)), ..FUSED }, seed: seed + 20 });
 }
 
 #[test]
@@ -114,6 +118,7 @@ fn every_fusion_alone_and_together() {
     for (index, filter) in [[1, 1], [3, 3]].into_iter().enumerate() {
         for bits in 0..16 {
             let [norm, ends, owed, accumulate] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
+            let norm = norm.then(|| activation_of(bits));
             let shape = ConvShape::new([2, 7, 5, 6], 9, filter, 1, index).unwrap();
             agree(&Conv { shape, fusions: Fusions { norm, ends, owed, accumulate }, seed: bits });
         }
@@ -128,8 +133,9 @@ fn random_odd_shapes() {
         let [r, s] = [(); 2].map(|()| random.random_range(1..=5));
         let [n, c, k] = [3, 20, 20].map(|most| random.random_range(1..=most));
         let [h, w] = [r, s].map(|least| random.random_range(least..=12));
-        let (stride, pad) = (random.random_range(1..=3), random.random_range(0..=3));
-        check([n, h, w, c], k, [r, s], stride, pad, 1000 + 50 * seed);
+        let stride = random.random_range(1..=3);
+        let [before, after] = [(); 2].map(|()| random.random_range(0..=3));
+        check([n, h, w, c], k, [r, s], stride, Padding { before, after }, 1000 + 50 * seed);
     }
 }
 
@@ -149,6 +155,20 @@ fn strides_on_odd_sizes() {
     check([2, 9, 11, 6], 4, [3, 3], 2, 1, 3);
     check([1, 15, 14, 3], 4, [7, 7], 2, 3, 4);
     check([1, 13, 8, 3], 4, [2, 4], 3, 2, 5);
+}
+
+/// Windows that reach farther over one side of the image than over the other.
+#[test]
+fn padding_on_one_side() {
+    for (seed, (before, after)) in [(0, 1), (1, 0), (2, 1), (0, 5)].into_iter().enumerate() {
+        let pad = Padding { before, after };
+        for (stride, seed) in [(1, 120 * seed as u64), (2, 120 * seed as u64 + 40), (3, 120 * seed as u64 + 80)] {
+            check([2, 8, 7, 5], 6, [1, 1], stride, pad, seed);
+            check([1, 7, 8, 6], 5, [3, 3], stride, pad, seed + 1);
+        }
+    }
+    // MobileNet's first layer.
+    check([2, 12, 10, 3], 32, [3, 3], 2, Padding { before: 0, after: 1 }, 2);
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Poolings, on the grid: their ties are real.
 
-use super::{Array, Case, EPSILON, Output, agree, grid, grid_norm, narrow, numbers, sum_tolerance};
-use onesheet::device::{Activation, Device, GlobalPoolShape, InputTransform, PoolShape};
+use super::{ACTIVATIONS, Array, Case, EPSILON, Output, agree, grid, narrow, norm_before, numbers, sum_tolerance};
+use onesheet::device::{Activation, Device, GlobalPoolShape, InputTransform, Padding, PoolShape};
 
 #[derive(Debug)]
 pub struct MaxPool {
     pub shape: PoolShape,
-    pub norm: bool,
+    /// The input is owed a batch norm and this behind it.
+    pub norm: Option<Activation>,
     pub seed: u64,
 }
 
@@ -14,8 +15,8 @@ impl Case for MaxPool {
     fn run<D: Device>(&self, device: &D) -> Vec<Output> {
         let MaxPool { ref shape, norm, seed } = *self;
         let x = Array::activation(device, &grid(seed, shape.input_len()));
-        let owed = Array::new(device, &grid_norm(seed + 1, shape.c));
-        let transform = norm.then(|| InputTransform { norm: owed.view(), activation: Activation::Relu });
+        let owed = Array::new(device, &norm_before(norm.unwrap_or_default(), seed + 1, shape.c));
+        let transform = norm.map(|activation| InputTransform { norm: owed.view(), activation });
         let dy = Array::activation(device, &narrow(seed + 2, shape.output_len()));
         let [mut y, mut dx] = [shape.output_len(), shape.input_len()].map(|len| Array::blank_activation(device, len));
         device.max_pool_forward(y.view_mut(), x.view(), transform, shape).unwrap();
@@ -51,6 +52,14 @@ impl Case for Global {
     }
 }
 
+/// A pool of an input that owes nothing, and of one that owes a batch norm with each activation behind it.
+pub fn check(input: [usize; 4], window: usize, stride: usize, pad: impl Into<Padding>, seed: u64) {
+    let shape = PoolShape::new(input, window, stride, pad).unwrap();
+    for norm in ACTIVATIONS.map(Some).into_iter().chain([None]) {
+        agree(&MaxPool { shape, norm, seed });
+    }
+}
+
 #[test]
 fn max_pools() {
     let shapes = [
@@ -64,9 +73,16 @@ fn max_pools() {
         ([1, 4, 9, 7], 4, 3, 1),
     ];
     for (seed, (input, window, stride, pad)) in shapes.into_iter().enumerate() {
-        for norm in [false, true] {
-            let shape = PoolShape::new(input, window, stride, pad).unwrap();
-            agree(&MaxPool { shape, norm, seed: 10 * seed as u64 });
+        check(input, window, stride, pad, 10 * seed as u64);
+    }
+}
+
+/// Windows that reach farther over one side of the image than over the other.
+#[test]
+fn padding_on_one_side() {
+    for (seed, (before, after)) in [(0, 1), (1, 0), (2, 1), (0, 4)].into_iter().enumerate() {
+        for (window, stride) in [(3, 2), (2, 2), (3, 1)] {
+            check([2, 8, 7, 3], window, stride, Padding { before, after }, 10 * seed as u64);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::conv::{Conv, FUSED, Fusions, PLAIN};
 use super::head::{Adam, Dense, Elements, Image, Norm, SOUND, check_bad_numbers};
 use super::pool::{Global, MaxPool};
 use onesheet::device::cpu::Cpu;
-use onesheet::device::{ConvShape, DenseShape, GlobalPoolShape, ImageShape, PixelFormat, PoolShape, Rows};
+use onesheet::device::{Activation, ConvShape, DenseShape, GlobalPoolShape, ImageShape, PixelFormat, PoolShape, Rows};
 
 /// All outputs of a case as bits, computed by that many threads.
 fn bits(case: &(impl Case + Sync), threads: usize) -> Vec<u64> {
@@ -68,9 +68,14 @@ fn convolutions_repeat() {
 #[test]
 fn all_else_repeats() {
     for projected in [false, true] {
-        repeats(Passes { shape: Rows { rows: 3001, channels: 96 }, projected, seed: 1 });
+        let activation = Activation::Relu;
+        repeats(Passes { shape: Rows { rows: 3001, channels: 96 }, activation, projected, seed: 1 });
     }
-    repeats(MaxPool { shape: PoolShape::new([5, 21, 20, 64], 3, 2, 1).unwrap(), norm: true, seed: 2 });
+    repeats(MaxPool {
+        shape: PoolShape::new([5, 21, 20, 64], 3, 2, 1).unwrap(),
+        norm: Some(Activation::Relu),
+        seed: 2,
+    });
     repeats(Global { shape: GlobalPoolShape { n: 9, pixels: 25, c: 300 }, seed: 3 });
     for (n, inputs, outputs) in [(32, 2048, 1024), (5, 1024, 128), (1, 2048, 1024), (64, 128, 7)] {
         repeats(Dense { shape: DenseShape { n, inputs, outputs }, relu: true, offset: 0, seed: 4 });

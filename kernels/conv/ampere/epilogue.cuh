@@ -182,6 +182,7 @@ struct GradientEnd {
     bool accumulate;
     const element* y;   // the raw activation in front, or absent: no mask, no sums
     const float* norm;  // [4, C]
+    Stops stops;
 };
 
 // Zeros for the pixels that the stride skips after (p, q): the rest of its cell of stride x stride, within the image.
@@ -194,7 +195,7 @@ __device__ __forceinline__ void clear_skipped(element* dx, const ConvGeometry& s
     }
 }
 
-// Data gradient: dx (+)= sum; masked by the ReLU in front and reduced if `end.y`. With a stride (1x1 filters) the
+// Data gradient: dx (+)= sum; masked by the activation in front and reduced if `end.y`. With a stride (1x1 filters) the
 // pixels are the sampled ones, and each takes its skipped neighbours to the right and below with it: they get zeros.
 template <typename T>
 __device__ __forceinline__ void store_gradient(const Results<T>& sum, const GradientEnd& end, const ConvGeometry& shape,
@@ -254,7 +255,7 @@ __device__ __forceinline__ void store_gradient(const Results<T>& sum, const Grad
                 if (masks) {
                     unpack(y[i], other);
 #pragma unroll
-                    for (int j = 0; j < LANE; ++j) x[j] = mask(x[j], fmaf(scale[j], other[j], shift[j]));
+                    for (int j = 0; j < LANE; ++j) x[j] = mask(x[j], fmaf(scale[j], other[j], shift[j]), end.stops);
                 }
                 Quad rounded = pack(x);
                 *reinterpret_cast<Quad*>(end.dx + at[i]) = rounded;

@@ -1,4 +1,4 @@
-// max(0, scale * x + shift) on a slice of A that has landed in shared memory: what batch norm owes, paid by the warp
+// activation(scale * x + shift) on a slice of A that has landed in shared memory: what batch norm owes, paid by the warp
 // that made the copies, before the barrier that shows them to the other warps.
 //
 // A thread copies chunks of 16 bytes. In bfloat16 those are eight channels, whose scales are two loads of 16 bytes, and
@@ -11,8 +11,6 @@
 
 namespace ampere {
 
-__device__ __forceinline__ float transformed(float x, float scale, float shift) { return relu(fmaf(scale, x, shift)); }
-
 // Four neighbouring channels in shared memory.
 #ifdef PRECISION_BF16
 struct FourChannels {
@@ -20,7 +18,8 @@ struct FourChannels {
 
     __device__ __forceinline__ void load(unsigned address) { x = load_pair(address); }
     __device__ __forceinline__ void store(unsigned address) const { store_pair(address, x); }
-    __device__ __forceinline__ void transform(float4 scale, float4 shift) {
+    template <bool BOUNDED> __device__ __forceinline__ void transform(float4 scale, float4 shift, Bounds bounds) {
+        auto transformed = [&](float x, float by, float and_by) { return activated<BOUNDED>(fmaf(by, x, and_by), bounds); };
         unsigned &low = x.word[0], &high = x.word[1];
         low = pack_bf16(transformed(__uint_as_float(low << 16), scale.x, shift.x),
                         transformed(__uint_as_float(low & 0xffff0000u), scale.y, shift.y));
@@ -34,7 +33,8 @@ struct FourChannels {
 
     __device__ __forceinline__ void load(unsigned address) { x = load_quad(address); }
     __device__ __forceinline__ void store(unsigned address) const { store_quad(address, x); }
-    __device__ __forceinline__ void transform(float4 scale, float4 shift) {
+    template <bool BOUNDED> __device__ __forceinline__ void transform(float4 scale, float4 shift, Bounds bounds) {
+        auto transformed = [&](float x, float by, float and_by) { return activated<BOUNDED>(fmaf(by, x, and_by), bounds); };
         unsigned(&word)[4] = x.word;
         word[0] = __float_as_uint(transformed(__uint_as_float(word[0]), scale.x, shift.x));
         word[1] = __float_as_uint(transformed(__uint_as_float(word[1]), scale.y, shift.y));
@@ -46,7 +46,7 @@ struct FourChannels {
 
 // For COPIES chunks a thread, APART bytes from one another. Its neighbour's lie at the same place of the other of two
 // rows that share a line of all banks (`copied_row`, `swizzled`).
-template <int COPIES, int APART> struct InputTransform {
+template <int COPIES, int APART, bool BOUNDED> struct InputTransform {
     // Rows whose chunks a thread shares: its own, then its neighbour's.
     static constexpr int ROWS = LANE / 4;
 
@@ -55,12 +55,13 @@ template <int COPIES, int APART> struct InputTransform {
     int channels, channel;
     unsigned at;
     unsigned taps[ROWS][COPIES];
+    Bounds bounds;
 
     // `to`, `first` and `own_taps`: where this thread's first chunk lies in a stage, its first channel in a slice, and
     // which taps of each of its pixels lie inside the image.
-    __device__ __forceinline__ InputTransform(const float* norm, int channels, unsigned to, int first,
+    __device__ __forceinline__ InputTransform(const float* norm, Bounds bounds, int channels, unsigned to, int first,
                                               const unsigned (&own_taps)[COPIES])
-        : norm(norm), channels(channels), channel(first), at(to) {
+        : norm(norm), channels(channels), channel(first), at(to), bounds(bounds) {
         if constexpr (ROWS == 2) {
             // Which of the pair takes which four changes with every eight lanes, so that the 16 lanes whose loads of 8
             // bytes shared memory serves together ask each bank once.
@@ -95,7 +96,7 @@ template <int COPIES, int APART> struct InputTransform {
         for (int row = 0; row < ROWS; ++row) {
 #pragma unroll
             for (int i = 0; i < COPIES; ++i) {
-                x[row][i].transform(scale, shift);
+                x[row][i].template transform<BOUNDED>(scale, shift, bounds);
                 if ((tap & ~taps[row][i]) == 0) x[row][i].store(place(row, i));
             }
         }

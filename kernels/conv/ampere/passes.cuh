@@ -2,6 +2,7 @@
 //
 //   conv_forward_TILE                y = conv(x, w) + bias, and its statistics
 //   conv_forward_transformed_TILE    the same of max(0, scale * x + shift)
+//   conv_forward_bounded_TILE        the same of scale * x + shift, kept between bounds that are given at launch
 //   conv_backward_data_TILE          dx (+)= conv^T(dy, w), masked and reduced for the batch norm in front
 //
 // TILE is pixels x columns, which are filters or channels. main_loop.cuh has the tiling, shared memory and pipeline,
@@ -19,7 +20,7 @@
 struct ConvForward {
     element* y;          // [N, P, Q, K]
     const element* x;    // [N, H, W, C]
-    const float* norm;   // [4, C], of the transformed forms
+    const float* norm;   // [4, C], of the transformed and bounded forms
     const element* w;    // [K, R, S, C]
     const float* bias;   // [K], or absent
     float* stats;        // [2, K], or absent
@@ -28,9 +29,13 @@ struct ConvForward {
     ConvGeometry shape;
     Divisor image, line; // by P*Q and by Q
     int tiles, column_tiles, group;
+    Bounds bounds;       // of the bounded form
 };
 
-template <typename T, bool TRANSFORM> __device__ __forceinline__ void tensor_forward(const ConvForward& a) {
+// What is done to the input: nothing; scale, shift and a ReLU; scale, shift and bounds.
+enum class Input { AS_IT_IS, TRANSFORMED, BOUNDED };
+
+template <typename T, Input INPUT> __device__ __forceinline__ void tensor_forward(const ConvForward& a) {
     using namespace ampere;
     extern __shared__ __align__(128) char shared[];
     const int tile = blockIdx.x / a.column_tiles;
@@ -39,12 +44,12 @@ template <typename T, bool TRANSFORM> __device__ __forceinline__ void tensor_for
     const PixelCopies<T> pixels(a.shape, a.x, a.image, a.line, a.shape.pad, a.shape.pad, place.first_pixel());
     const FilterRows<T> filters(a.shape, a.w, place.first_column());
     Results<T> sum = {};
-    if constexpr (TRANSFORM) {
-        using Input = InputTransform<T::PIXEL_COPIES, PixelCopies<T>::APART>;
-        const Input input(a.norm, a.shape.c, pixels.to, pixels.channel, pixels.taps);
-        multiply_slices<T>(sum, shared, pixels, filters, input);
-    } else {
+    if constexpr (INPUT == Input::AS_IT_IS) {
         multiply_slices<T>(sum, shared, pixels, filters, AsItIs{});
+    } else {
+        using Transform = InputTransform<T::PIXEL_COPIES, PixelCopies<T>::APART, INPUT == Input::BOUNDED>;
+        const Transform transform(a.norm, a.bounds, a.shape.c, pixels.to, pixels.channel, pixels.taps);
+        multiply_slices<T>(sum, shared, pixels, filters, transform);
     }
     store_output<T>(sum, a.y, a.bias, Reduction{a.stats, a.partials, a.tickets, a.tiles, a.group}, place, shared);
 }
@@ -61,6 +66,7 @@ struct ConvBackwardData {
     ConvGeometry shape;  // stride 1, or a 1x1 filter without padding
     Divisor image, line; // by the pixels of an image and of a row: H*W and W; with a stride P*Q and Q
     int tiles, column_tiles, group;
+    Stops stops;         // with y
     int accumulate;
 };
 
@@ -78,7 +84,7 @@ template <typename T> __device__ __forceinline__ void tensor_backward_data(const
     const ChannelRows<T> channels(pass, a.w, place.first_column());
     Results<T> sum = {};
     multiply_slices<T>(sum, shared, pixels, channels, AsItIs{});
-    const GradientEnd end{a.dx, a.accumulate != 0, a.y, a.norm};
+    const GradientEnd end{a.dx, a.accumulate != 0, a.y, a.norm, a.stops};
     const Reduction sums{a.sums, a.partials, a.tickets, a.tiles, a.group};
     store_gradient<T>(sum, end, s, a.image, a.line, sums, place, shared);
 }

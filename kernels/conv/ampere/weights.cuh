@@ -3,6 +3,9 @@
 //     dw[k][j] += sum over pixels i of dy[i][k] * u[i][j]        i = (n, p, q), j = (r, s, c)
 //     u[i][j] = transform(x)[n, p*stride - pad + r, q*stride - pad + s, c], zero outside the image
 //
+// where transform(x) is x itself without a norm; with one, in conv_backward_weights_TILE, max(0, scale * x + shift), and in
+// conv_backward_weights_bounded_TILE scale * x + shift, kept between bounds that are given at launch.
+//
 // A matrix product: M = K filters, N = R*S*C columns, summed over N*P*Q pixels. The im2col matrix u exists in shared
 // memory only. A thread copies 16 bytes of its rows, and because C is a multiple of LANE those lie in one tap; which
 // one, and its channels' scale and shift, stay in registers, since a thread keeps to its column. Columns run on over
@@ -38,6 +41,7 @@ struct ConvBackwardWeights {
     ConvGeometry shape;
     Divisor by_p, by_q;
     int pixels_per_split;  // a multiple of PIXELS
+    Bounds bounds;         // of the bounded form
 };
 
 #ifndef PRECISION_F32
@@ -168,7 +172,7 @@ __device__ __forceinline__ Pixel locate(const ConvBackwardWeights& a, int pixel,
     return Pixel{(n * a.shape.h + h) * a.shape.w + w, pixel < end ? rows | columns << 16 : 0};
 }
 
-template <typename T> __device__ __forceinline__ void backward(const ConvBackwardWeights& a) {
+template <typename T, bool BOUNDED> __device__ __forceinline__ void backward(const ConvBackwardWeights& a) {
     using DyShare = RowShare<T::FILTERS, T::THREADS>;
     using UShare = RowShare<T::COLUMNS, T::THREADS>;
     extern __shared__ __align__(128) unsigned char ring[];
@@ -254,7 +258,7 @@ template <typename T> __device__ __forceinline__ void backward(const ConvBackwar
                 float x[LANE];
                 unpack(load_quad(at), x);
 #pragma unroll
-                for (int j = 0; j < LANE; ++j) x[j] = relu(fmaf(x[j], scale[j], shift[j]));
+                for (int j = 0; j < LANE; ++j) x[j] = activated<BOUNDED>(fmaf(x[j], scale[j], shift[j]), a.bounds);
                 store_quad(at, pack(x));
             }
         }

@@ -34,6 +34,7 @@ struct Tap {
 struct Owed {
     const float* norm;  // [4, channels], or null
     int channels;
+    Bounds bounds;
 
     // Scale and shift of WIDTH channels from c on.
     template <int WIDTH> __device__ __forceinline__ void read(float* scale, float* shift, int c) const {
@@ -56,7 +57,7 @@ struct Owed {
         if (norm == nullptr) return;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            float paid = relu(fmaf(x[i], scale[i], shift[i]));
+            float paid = bounded(fmaf(x[i], scale[i], shift[i]), bounds);
             x[i] = valid[i] ? paid : 0.0f;
         }
     }
@@ -89,9 +90,9 @@ template <class Tile, bool VECTOR, int DIRECTION> struct GatheredRows : Across<T
     unsigned valid;
 
     __device__ __forceinline__ GatheredRows(const element* image, int height, int width, int channels, int rows,
-                                            int columns, const float* norm)
+                                            int columns, const float* norm, Bounds bounds)
         : image(image), height(height), width(width), channels(channels), rows(rows), columns(columns),
-          owed{norm, channels}, tap{0, 0, 0} {
+          owed{norm, channels, bounds}, tap{0, 0, 0} {
         tap.advance(Share::k0(), columns, channels);
     }
 
@@ -295,8 +296,9 @@ template <class Tile, bool VECTOR> struct GatheredColumns : Along<Tile, Tile::N>
     unsigned valid;
 
     __device__ __forceinline__ GatheredColumns(const element* x, const ConvGeometry& g, const Divisor& p,
-                                               const Divisor& q, const float* norm, int first, int begin, int end)
-        : x(x), g(g), p(p), q(q), owed{norm, g.c}, pixel(begin + Share::row()), end(end) {
+                                               const Divisor& q, const float* norm, Bounds bounds, int first,
+                                               int begin, int end)
+        : x(x), g(g), p(p), q(q), owed{norm, g.c, bounds}, pixel(begin + Share::row()), end(end) {
         Tap at = {0, 0, 0};
         at.advance(first + Share::column(), g.s, g.c);
 #pragma unroll

@@ -26,13 +26,14 @@ struct ConvFfmaForward {
     element* y;
     float* stats;  // [2, K]: mean and biased variance of the stored y; or null
     const element* x;
-    const float* norm;  // [4, C]: x stands for max(0, scale x + shift); or null
+    const float* norm;  // [4, C]: x stands for scale x + shift, kept between the bounds; or null
     const float* w;
     const float* bias;  // [K], or null
     float* partials;    // with stats: [row tiles][2][K]
     unsigned* tickets;
     ConvGeometry shape;
     Divisor p, q;
+    Bounds bounds;
 };
 
 struct ConvFfmaBackwardData {
@@ -47,6 +48,7 @@ struct ConvFfmaBackwardData {
     ConvGeometry shape;
     Divisor class_height, class_width;  // ceil(H / stride), ceil(W / stride): the extents of a class of pixels
     int accumulate;                     // dx +=
+    Stops stops;                        // with sums
 };
 
 struct ConvFfmaBackwardWeights {
@@ -59,6 +61,7 @@ struct ConvFfmaBackwardWeights {
     ConvGeometry shape;
     Divisor p, q;
     int splits;
+    Bounds bounds;
 };
 
 namespace ffma {
@@ -97,7 +100,7 @@ template <class Tile, bool VECTOR> __device__ __forceinline__ void forward(const
     int pixels = g.n * g.p * g.q, length = g.r * g.s * g.c;
 
     using Pixels = GatheredRows<Tile, VECTOR, 1>;
-    Pixels x(a.x, g.h, g.w, g.c, g.r, g.s, a.norm);
+    Pixels x(a.x, g.h, g.w, g.c, g.r, g.s, a.norm, a.bounds);
 #pragma unroll
     for (int load = 0; load < Pixels::LOADS; ++load) {
         int pixel = row_tile * Tile::M + Pixels::Share::row(load), row, n, p, q;
@@ -156,7 +159,8 @@ template <class Tile, bool VECTOR> __device__ __forceinline__ void forward(const
     merge_tiles<Tile, Moments>(a.stats, a.partials, g.k, column_tile, row_tiles, EvenSpans{Tile::M, pixels});
 }
 
-// Mask, store and sum: dz = dx [scale y + shift > 0]. `pixel`: of this thread's rows, negative where there is none.
+// Mask, store and sum: dz = dx where scale y + shift is strictly between the bounds. `pixel`: of this thread's rows,
+// negative where there is none.
 template <class Tile, bool VECTOR>
 __device__ __forceinline__ void store_gradient(const ConvFfmaBackwardData& a, float (&sum)[8][8], const int (&pixel)[8],
                                                int column_tile, int row_tile, int row_tiles) {
@@ -183,7 +187,7 @@ __device__ __forceinline__ void store_gradient(const ConvFfmaBackwardData& a, fl
                 four[j] = sum[i][4 * half + j];
                 if (a.accumulate) four[j] += old[j];
                 if (a.sums != nullptr) {
-                    four[j] = mask(four[j], fmaf(scale[j], y[j], shift[j]));
+                    four[j] = mask(four[j], fmaf(scale[j], y[j], shift[j]), a.stops);
                     float dz = widen(narrow<element>(four[j]));
                     total[4 * half + j] += dz;
                     moment[4 * half + j] = fmaf(dz, y[j] - mean[j], moment[4 * half + j]);
@@ -225,7 +229,7 @@ template <class Tile, bool VECTOR> __device__ __forceinline__ void backward_data
     if (length == 0 && a.accumulate && a.sums == nullptr) return;
 
     using Pixels = GatheredRows<Tile, VECTOR, -1>;
-    Pixels dy(a.dy, g.p, g.q, g.k, taps.rows, taps.columns, nullptr);
+    Pixels dy(a.dy, g.p, g.q, g.k, taps.rows, taps.columns, nullptr, Bounds{});
     int p0 = (class_h + g.pad) / g.stride, q0 = (class_w + g.pad) / g.stride;
 #pragma unroll
     for (int load = 0; load < Pixels::LOADS; ++load) {
@@ -266,7 +270,8 @@ template <class Tile, bool VECTOR> __device__ __forceinline__ void backward_weig
     int share = (slices + a.splits - 1) / a.splits;
     int begin = min(slices, split * share), end = min(slices, begin + share);
     PixelColumns<Tile, VECTOR> dy(a.dy, row_tile * Tile::M, g.k, begin * Tile::DEPTH, pixels);
-    GatheredColumns<Tile, VECTOR> x(a.x, g, a.p, a.q, a.norm, column_tile * Tile::N, begin * Tile::DEPTH, pixels);
+    GatheredColumns<Tile, VECTOR> x(a.x, g, a.p, a.q, a.norm, a.bounds, column_tile * Tile::N, begin * Tile::DEPTH,
+                                    pixels);
     float sum[8][8];
     multiply<Tile>(sum, dy, x, end - begin);
 

@@ -156,22 +156,9 @@ __device__ __forceinline__ void multiply_patch(float (&sum)[2][8][4], const elem
     }
 }
 
-// Moments of this thread's 16 filters, over the pixels that it has stored.
-struct Running {
-    float count = 0.0f, mean[16] = {}, m2[16] = {};
-
-    // One more pixel (Welford): begin() it, then add each filter's value.
-    __device__ __forceinline__ float begin() { return 1.0f / (count += 1.0f); }
-    __device__ __forceinline__ void add(int i, float x, float share) {
-        float delta = x - mean[i];
-        mean[i] = fmaf(delta, share, mean[i]);
-        m2[i] = fmaf(delta, x - mean[i], m2[i]);
-    }
-};
-
-// Stores a tile's results; `running` takes them in as stored.
+// Stores a tile's results; `running`, of this thread's 16 filters, takes them in as stored.
 __device__ __forceinline__ void store_tile(const ConvStemForward& a, const float (&sum)[2][8][4], const TilePlace& at,
-                                           int first, Running& running) {
+                                           int first, Running<16>& running) {
     const ConvGeometry& g = a.shape;
     int warp = threadIdx.x / 32, group = threadIdx.x % 32 / 4, lane = threadIdx.x % 4;
 #pragma unroll
@@ -202,7 +189,7 @@ __device__ __forceinline__ void store_tile(const ConvStemForward& a, const float
 }
 
 // From every thread's moments to `stats`: lanes, warps, then blocks, each in a fixed order.
-__device__ __forceinline__ void reduce_statistics(const ConvStemForward& a, Running& running, int first,
+__device__ __forceinline__ void reduce_statistics(const ConvStemForward& a, Running<16>& running, int first,
                                                   float* shared) {
     int warp = threadIdx.x / 32, filters = a.shape.k, blocks = gridDim.x;
 #pragma unroll
@@ -255,7 +242,7 @@ __device__ __forceinline__ void forward(const ConvStemForward& a) {
     char* next = now + Patch::BYTES;
     int first = blockIdx.y * FILTERS;
     Range range(g);
-    Running running;
+    Running<16> running;
     int layout = -1;
     if (range.begin < range.end) Patch(g, TilePlace(g, range.begin)).copy<THREADS>(a.x, shared_address(now));
     commit_copies();

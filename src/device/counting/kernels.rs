@@ -71,8 +71,9 @@ impl ConvKernels for Counting {
         shape.check_forward(y.len, stats_len, x.len, norm, w.len, bias_len)?;
         let reads = self.part(x, shape.seen()) + self.owed(transform) + self.narrow(w) + self.optional(bias);
         let kernel = self.choose("conv_forward", |target| {
-            let choice = choose::forward(target, shape, transform.is_some(), Aligned::ALL)?;
-            Ok((choice.kernel.name(transform.is_some()), Why::from(&choice)))
+            let owed = transform.map(|transform| transform.activation);
+            let choice = choose::forward(target, shape, owed, Aligned::ALL)?;
+            Ok((choice.kernel.name(owed), Why::from(&choice)))
         })?;
         self.launch_chosen(kernel, reads, self.bytes(y) + self.optional(stats), shape.flops());
         Ok(())
@@ -136,8 +137,9 @@ impl ConvKernels for Counting {
         shape.check_backward_weights(dw.len, dy.map(|view| view.len), x.len, norm)?;
         let reads = self.gradient(dy) + self.part(x, shape.seen()) + self.owed(transform) + self.bytes(dw);
         let kernel = self.choose("conv_backward_weights", |target| {
-            let choice = choose::backward_weights(target, shape, transform.is_some(), Aligned::ALL);
-            Ok((choice.kernel.name(), Why::from(&choice)))
+            let owed = transform.map(|transform| transform.activation);
+            let choice = choose::backward_weights(target, shape, owed, Aligned::ALL);
+            Ok((choice.kernel.name(owed), Why::from(&choice)))
         })?;
         self.launch_chosen(kernel, reads, self.bytes(dw), shape.flops());
         Ok(())

@@ -1,6 +1,7 @@
 //! Batch norm and the junction: launches of `kernels/norm/batch_norm.cu`.
 
 use super::Cuda;
+use super::activation::{Bounds, Stops};
 use super::arguments::arguments;
 use super::kernels::Launch;
 use super::memory::{View, ViewMut};
@@ -55,12 +56,22 @@ arguments! {
         rows: f32,
     }
 
+    /// Argument of `batch_norm_statistics`.
+    struct BatchNormStatistics {
+        stats: u64,
+        y: u64,
+        partials: u64,
+        tickets: u64,
+        shape: WalkShape,
+    }
+
     /// Argument of `batch_norm_apply`.
     struct BatchNormApply {
         a: u64,
         y: u64,
         norm: u64,
         shape: WalkShape,
+        bounds: Bounds,
     }
 
     /// Argument of `batch_norm_backward_reduce`.
@@ -73,6 +84,7 @@ arguments! {
         partials: u64,
         tickets: u64,
         shape: WalkShape,
+        stops: Stops,
     }
 
     /// Argument of `residual_forward` and `residual_forward_projected`.
@@ -111,14 +123,6 @@ fn floats(rows: usize, channels: usize) -> u64 {
 fn per_channel(channels: usize, reads: usize, writes: usize) -> Launch {
     let work = Work { reads: floats(reads, channels), writes: floats(writes, channels), flops: 0 };
     Launch { grid: [channels.div_ceil(256) as u32, 1, 1], block: 256, shared: 0, work }
-}
-
-/// Refuses the activations that no kernel computes yet.
-pub(super) fn only_relu(kernel: &'static str, activation: Activation) -> Result<(), DeviceError> {
-    match activation {
-        Activation::Relu => Ok(()),
-        _ => Err(DeviceError::Shape { kernel, reason: format!("computes no {activation:?} yet") }),
-    }
 }
 
 impl BatchNormKernels for Cuda {
@@ -197,9 +201,23 @@ impl BatchNormKernels for Cuda {
         self.launch(Module::BatchNorm, "batch_norm_fold", launch, &arguments)
     }
 
-    fn batch_norm_statistics(&self, _: ViewMut<'_>, _: View<'_>, _: Rows) -> Result<(), DeviceError> {
-        let reason = "has no kernel for statistics that no convolution took".to_owned();
-        Err(DeviceError::Shape { kernel: "batch_norm_statistics", reason })
+    fn batch_norm_statistics(&self, stats: ViewMut<'_>, y: View<'_>, shape: Rows) -> Result<(), DeviceError> {
+        const KERNEL: &str = "batch_norm_statistics";
+        shape.check_statistics(stats.len(), y.len())?;
+        let channels = shape.channels;
+        let walk = Walk::new(self, KERNEL, shape.rows, channels, &[(y.address(), y.element())])?;
+        let blocks = walk.blocks(self, REDUCING);
+        let partials = floats(2 * blocks, channels);
+        let workspace = self.workspace(partials as usize)?;
+        let arguments = BatchNormStatistics {
+            stats: stats.address(),
+            y: y.address(),
+            partials: workspace.address(),
+            tickets: self.tickets(KERNEL, walk.slices())?,
+            shape: walk.shape,
+        };
+        let work = Work { reads: walk.bytes, writes: partials + floats(2, channels), flops: shape.statistics_flops() };
+        self.launch(Module::BatchNorm, KERNEL, walk.launch(blocks, work), &arguments)
     }
 
     fn batch_norm_apply(
@@ -211,11 +229,16 @@ impl BatchNormKernels for Cuda {
         shape: Rows,
     ) -> Result<(), DeviceError> {
         const KERNEL: &str = "batch_norm_apply";
-        only_relu(KERNEL, activation)?;
         shape.check_apply(a.len(), y.len(), norm.len())?;
         let activations = [(a.address(), a.element()), (y.address(), y.element())];
         let walk = Walk::new(self, KERNEL, shape.rows, shape.channels, &activations)?;
-        let arguments = BatchNormApply { a: a.address(), y: y.address(), norm: norm.address(), shape: walk.shape };
+        let arguments = BatchNormApply {
+            a: a.address(),
+            y: y.address(),
+            norm: norm.address(),
+            shape: walk.shape,
+            bounds: activation.into(),
+        };
         let reads = walk.bytes + floats(2, shape.channels);
         let work = Work { reads, writes: walk.bytes, flops: shape.apply_flops() };
         self.launch(Module::BatchNorm, KERNEL, walk.launch(walk.blocks(self, STREAMING), work), &arguments)
@@ -232,7 +255,6 @@ impl BatchNormKernels for Cuda {
         shape: Rows,
     ) -> Result<(), DeviceError> {
         const KERNEL: &str = "batch_norm_backward_reduce";
-        only_relu(KERNEL, activation)?;
         shape.check_backward_reduce(dz.len(), sums.len(), da.len(), y.len(), norm.len())?;
         let channels = shape.channels;
         let activations = [(dz.address(), dz.element()), (da.address(), da.element()), (y.address(), y.element())];
@@ -249,6 +271,7 @@ impl BatchNormKernels for Cuda {
             partials: workspace.address(),
             tickets: self.tickets(KERNEL, walk.slices())?,
             shape: walk.shape,
+            stops: activation.into(),
         };
         let work = Work {
             reads: 2 * walk.bytes + floats(3, channels),

@@ -15,10 +15,8 @@ pub(super) mod stem;
 pub(super) use geometry::{Divisor, extent};
 
 use super::Cuda;
-use super::batch_norm::only_relu;
 use super::choose::conv::{self as choose, Aligned, BackwardData, BackwardWeights, Forward};
 use super::memory::{Element, View, ViewMut};
-use crate::device::Activation::Relu;
 use crate::device::{ConvKernels, ConvShape, DeviceError, InputTransform, OutputGradient, ReduceEpilogue};
 
 /// Whether what lies at these addresses can be loaded by 16 bytes; 0 is nothing.
@@ -57,7 +55,6 @@ impl ConvKernels for Cuda {
             w.len(),
             bias.as_ref().map(View::len),
         )?;
-        only_relu("conv_forward", transform.map_or(Relu, |transform| transform.activation))?;
         self.check_elements("conv_forward", [y.element(), x.element()])?;
         let operands = Aligned {
             tensors: aligned([y.address(), x.address()]),
@@ -66,7 +63,7 @@ impl ConvKernels for Cuda {
             narrow: w.narrow().map(|w| aligned([w])),
             bias: aligned([bias.map_or(0, |bias| bias.address())]),
         };
-        let choice = choose::forward(&self.target(), shape, transform.is_some(), operands)?;
+        let choice = choose::forward(&self.target(), shape, transform.map(|transform| transform.activation), operands)?;
         match choice.kernel {
             Forward::Ampere(tiling) => self.tensor_forward(tiling, y, stats, x, transform, w, bias, shape),
             Forward::Stem(grid) => self.stem_forward(grid, y, stats, x, w, bias, shape),
@@ -95,7 +92,6 @@ impl ConvKernels for Cuda {
     ) -> Result<(), DeviceError> {
         let lengths = epilogue.as_ref().map(|epilogue| epilogue.lengths(View::len, ViewMut::len));
         shape.check_backward_data(dx.len(), lengths, dy.map(|dy| dy.len()), w.len())?;
-        only_relu("conv_backward_data", epilogue.as_ref().map_or(Relu, |epilogue| epilogue.activation))?;
         let mut formed = None;
         let dy = self.ready(dy, shape, &mut formed)?;
         self.check_elements("conv_backward_data", [dx.element(), dy.element()])?;
@@ -124,7 +120,6 @@ impl ConvKernels for Cuda {
     ) -> Result<(), DeviceError> {
         let norm = transform.map(|transform| transform.map(|norm| norm.len()));
         shape.check_backward_weights(dw.len(), dy.map(|view| view.len()), x.len(), norm)?;
-        only_relu("conv_backward_weights", transform.map_or(Relu, |transform| transform.activation))?;
         let mut formed = None;
         let dy = self.ready(dy, shape, &mut formed)?;
         self.check_elements("conv_backward_weights", [dy.element(), x.element()])?;
@@ -133,7 +128,8 @@ impl ConvKernels for Cuda {
             norm: aligned([transform.map_or(0, |transform| transform.norm.address())]),
             ..Aligned::ALL
         };
-        let choice = choose::backward_weights(&self.target(), shape, transform.is_some(), operands);
+        let choice =
+            choose::backward_weights(&self.target(), shape, transform.map(|transform| transform.activation), operands);
         match choice.kernel {
             BackwardWeights::Ampere(split) => self.tensor_backward_weights(split, dw, dy, x, transform, shape),
             BackwardWeights::Stem(grid) => self.stem_backward_weights(grid, dw, dy, x, shape),

@@ -19,6 +19,7 @@
 //!
 //! Kernels run in order on one stream. A second stream carries the next batch's pixels to the device meanwhile.
 
+mod activation;
 mod adam;
 mod arguments;
 mod batch_norm;

@@ -1,17 +1,15 @@
 //! Pooling: launches of `kernels/pool/pool.cu`.
 
 use super::Cuda;
+use super::activation::Bounds;
 use super::arguments::arguments;
-use super::batch_norm::only_relu;
 use super::choose::pool::{self as choose, max_pool_backward};
 use super::conv::{Divisor, extent};
 use super::kernels::Launch;
 use super::memory::{Element, View, ViewMut};
 use super::modules::Module;
 use super::rows::{Walk, WalkShape};
-use crate::device::{
-    Activation, DeviceError, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, Work, check_lengths,
-};
+use crate::device::{DeviceError, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, Work, check_lengths};
 
 /// Blocks a multiprocessor.
 const BLOCKS: usize = 4;
@@ -35,7 +33,8 @@ impl PoolGeometry {
     fn new(kernel: &'static str, shape: &PoolShape) -> Result<Self, DeviceError> {
         let of = |count| extent(kernel, count);
         // Pixels are numbered from the padding's first, taps from a window's first.
-        of(shape.h.max(shape.w) + 2 * shape.pad + shape.window + shape.stride)?;
+        let last = (shape.p.max(shape.q) * shape.stride).max(shape.h.max(shape.w));
+        of(last + 2 * shape.pad + shape.window + shape.stride)?;
         Ok(PoolGeometry {
             h: of(shape.h)?,
             w: of(shape.w)?,
@@ -59,6 +58,7 @@ arguments! {
         geometry: PoolGeometry,
         by_p: Divisor,
         by_q: Divisor,
+        bounds: Bounds,
     }
 
     /// Argument of `max_pool_backward` and `max_pool_backward_3x3_stride2`.
@@ -129,6 +129,7 @@ impl Cuda {
             geometry: PoolGeometry::new(kernel, shape)?,
             by_p: Divisor::new(shape.p as u32),
             by_q: Divisor::new(shape.q as u32),
+            bounds: Bounds::of(transform),
         };
         let norm = transform.map_or(0, |_| 2 * shape.c * size_of::<f32>());
         let outputs = shape.output_len() as u64;
@@ -177,7 +178,6 @@ fn check_transform(
     transform: Option<InputTransform<View<'_>>>,
     shape: &PoolShape,
 ) -> Result<(), DeviceError> {
-    only_relu(kernel, transform.map_or(Activation::Relu, |transform| transform.activation))?;
     let norm = transform.map_or(4 * shape.c, |transform| transform.norm.len());
     check_lengths(kernel, &operands)?;
     check_lengths(kernel, &[("transform.norm", norm, 4 * shape.c)])

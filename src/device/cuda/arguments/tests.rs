@@ -4,12 +4,14 @@ use super::{Arguments, StructLayout};
 use crate::device::cuda::conv::ampere::{backward_data, backward_weights, forward};
 use crate::device::cuda::conv::{cuda_core, geometry, output_gradient, stem};
 use crate::device::cuda::modules::Module;
-use crate::device::cuda::{Precision, adam, batch_norm, dense, image, loss, memory, pool, rows};
+use crate::device::cuda::{Precision, activation, adam, batch_norm, dense, image, loss, memory, pool, rows};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Every struct that is declared twice.
-const LAYOUTS: [StructLayout; 36] = [
+const LAYOUTS: [StructLayout; 39] = [
+    activation::Bounds::LAYOUT,
+    activation::Stops::LAYOUT,
     adam::Adam::LAYOUT,
     adam::Restore::LAYOUT,
     adam::SquaredNorm::LAYOUT,
@@ -21,6 +23,7 @@ const LAYOUTS: [StructLayout; 36] = [
     batch_norm::BatchNormBackwardReduce::LAYOUT,
     batch_norm::BatchNormFinalise::LAYOUT,
     batch_norm::BatchNormFold::LAYOUT,
+    batch_norm::BatchNormStatistics::LAYOUT,
     batch_norm::ResidualBackward::LAYOUT,
     batch_norm::ResidualForward::LAYOUT,
     cuda_core::ConvFfmaBackwardData::LAYOUT,

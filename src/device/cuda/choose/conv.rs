@@ -12,7 +12,7 @@ pub use weights::{PixelSplits, WeightsTile};
 
 use super::{Choice, Refusal, Target};
 use crate::device::cuda::Precision;
-use crate::device::{ConvShape, DeviceError};
+use crate::device::{Activation, ConvShape, DeviceError};
 
 /// Which operands begin at a multiple of 16 bytes. What is not there counts as one that does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,11 +66,10 @@ pub enum BackwardWeights {
 }
 
 impl Forward {
-    /// Its name, for an input that owes a batch norm or does not.
-    pub fn name(&self, transform: bool) -> &'static str {
+    /// Its name, for an input that owes a batch norm and this activation, or nothing.
+    pub fn name(&self, owed: Option<Activation>) -> &'static str {
         match self {
-            Forward::Ampere(tiling) if transform => tiling.tile.transformed,
-            Forward::Ampere(tiling) => tiling.tile.forward,
+            Forward::Ampere(tiling) => tiling.tile.forward_of(owed),
             Forward::Stem(_) => "conv_stem_forward",
             Forward::CudaCore(tile) => tile.forward,
         }
@@ -88,10 +87,10 @@ impl BackwardData {
 }
 
 impl BackwardWeights {
-    /// Its name.
-    pub fn name(&self) -> &'static str {
+    /// Its name, for an input that owes a batch norm and this activation, or nothing.
+    pub fn name(&self, owed: Option<Activation>) -> &'static str {
         match self {
-            BackwardWeights::Ampere(split) => split.tile.kernel,
+            BackwardWeights::Ampere(split) => split.tile.kernel_of(owed),
             BackwardWeights::Stem(_) => "conv_stem_backward_weights",
             BackwardWeights::CudaCore(splits) => splits.tile.backward_weights,
         }
@@ -155,27 +154,27 @@ const REST: &str = "it takes every shape, and in f32 all of them";
 const TENSOR_CORES: &str = "tensor cores; of the tiles the one with the least work for the busiest multiprocessor";
 const STEM: &str = "tensor cores, from patches of the image: three channels are too few for the others' loads";
 
-/// The kernel of `y = conv(x, w) + bias`, where x may owe a batch norm.
+/// The kernel of `y = conv(x, w) + bias`, where x may owe a batch norm and an activation.
 ///
 /// # Errors
 /// [`DeviceError::Shape`] for more blocks than a kernel counts.
 pub fn forward(
     target: &Target,
     shape: &ConvShape,
-    transform: bool,
+    owed: Option<Activation>,
     aligned: Aligned,
 ) -> Result<Choice<Forward>, DeviceError> {
     let mut refused = Vec::new();
     let pixels = shape.n * shape.p * shape.q;
     match ampere_takes_weights(target, shape, aligned) {
         Ok(()) => {
-            let name = |tile: &'static ProductTile| if transform { tile.transformed } else { tile.forward };
+            let name = |tile: &'static ProductTile| tile.forward_of(owed);
             let tiling = Tiling::new("conv_forward", pixels, shape.k, target, name, &mut refused)?;
             return Ok(Choice { kernel: Forward::Ampere(tiling), reason: TENSOR_CORES, refused });
         }
         Err(refusal) => refused.push(("conv_forward_*", refusal)),
     }
-    match stem_takes(target, shape, transform, aligned.tensors && aligned.weights) {
+    match stem_takes(target, shape, owed.is_some(), aligned.tensors && aligned.weights) {
         Ok(()) => {
             let grid = StemGrid::forward(shape, target);
             return Ok(Choice { kernel: Forward::Stem(grid), reason: STEM, refused });
@@ -200,10 +199,13 @@ pub fn backward_data(
 ) -> Result<Choice<BackwardData>, DeviceError> {
     let mut refused = Vec::new();
     // Every stride-1 convolution, and strides over single pixels, which are computed without the pixels in between.
+    let sampled = [shape.h, shape.w].map(|extent| extent.div_ceil(shape.stride));
     let strided = if shape.stride == 1 {
         Ok(())
     } else if [shape.r, shape.s, shape.pad] != [1, 1, 0] {
         Err(Refusal::StridedFilter)
+    } else if [shape.p, shape.q] != sampled {
+        Err(Refusal::StridedPadding)
     } else if epilogue {
         Err(Refusal::StridedEpilogue)
     } else {
@@ -219,7 +221,7 @@ pub fn backward_data(
         Err(refusal) => refused.push(("conv_backward_data_*", refusal)),
     }
     // A class of pixels sees the same taps.
-    let [height, width] = [shape.h, shape.w].map(|extent| extent.div_ceil(shape.stride));
+    let [height, width] = sampled;
     let pixels = shape.stride * shape.stride * shape.n * height * width;
     let aligned = aligned.tensors && aligned.norm && aligned.weights;
     let fills = Some(target.multiprocessors);
@@ -234,23 +236,23 @@ pub fn computed_pixels(shape: &ConvShape) -> usize {
     shape.n * height * width
 }
 
-/// The kernel of `dw += Σ dy ⊗ x`, where x may owe a batch norm.
+/// The kernel of `dw += Σ dy ⊗ x`, where x may owe a batch norm and an activation.
 pub fn backward_weights(
     target: &Target,
     shape: &ConvShape,
-    transform: bool,
+    owed: Option<Activation>,
     aligned: Aligned,
 ) -> Choice<BackwardWeights> {
     let mut refused = Vec::new();
     match ampere_takes(target, shape, aligned.tensors) {
         Ok(()) => {
-            let split = PixelSplits::new(shape, target, &mut refused);
+            let split = PixelSplits::new(shape, target, owed, &mut refused);
             let reason = "tensor cores; of the tiles and splits of the pixels the fastest by the estimate";
             return Choice { kernel: BackwardWeights::Ampere(split), reason, refused };
         }
         Err(refusal) => refused.push(("conv_backward_weights_*", refusal)),
     }
-    match stem_takes(target, shape, transform, aligned.tensors) {
+    match stem_takes(target, shape, owed.is_some(), aligned.tensors) {
         Ok(()) => {
             let grid = StemGrid::backward(shape, target);
             return Choice { kernel: BackwardWeights::Stem(grid), reason: STEM, refused };

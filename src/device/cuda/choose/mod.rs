@@ -92,6 +92,9 @@ pub enum Refusal {
     /// The taps that reach a pixel depend on the pixel.
     #[error("with a stride it takes filters of 1×1 without padding only")]
     StridedFilter,
+    /// Each pixel of dy is one of dx.
+    #[error("with a stride it is not for outputs that see only padding")]
+    StridedPadding,
     /// Pixels that the stride skips are not computed.
     #[error("with a stride it has no epilogue")]
     StridedEpilogue,

@@ -3,6 +3,7 @@
 
 use super::geometry::{ConvGeometry, Divisor, extent};
 use crate::device::cuda::Cuda;
+use crate::device::cuda::activation::{Bounds, Stops};
 use crate::device::cuda::arguments::arguments;
 use crate::device::cuda::choose::conv::{FfmaSplits, FfmaTile};
 use crate::device::cuda::memory::{View, ViewMut};
@@ -23,6 +24,7 @@ arguments! {
         shape: ConvGeometry,
         p: Divisor,
         q: Divisor,
+        bounds: Bounds,
     }
 
     /// Argument of the kernels `conv_ffma_backward_data_*`.
@@ -39,6 +41,7 @@ arguments! {
         class_height: Divisor,
         class_width: Divisor,
         accumulate: i32,
+        stops: Stops,
     }
 
     /// Argument of the kernels `conv_ffma_backward_weights_*`.
@@ -53,6 +56,7 @@ arguments! {
         p: Divisor,
         q: Divisor,
         splits: i32,
+        bounds: Bounds,
     }
 }
 
@@ -61,9 +65,11 @@ const ROWS: usize = 128;
 
 /// Refuses tensors whose indices, or those computed a tile past their ends, leave 31 bits.
 fn check(kernel: &'static str, shape: &ConvShape) -> Result<(), DeviceError> {
-    let &ConvShape { n, h, w, c, k, r, s, pad, p, q, .. } = shape;
+    let &ConvShape { n, h, w, c, k, r, s, stride, pad, p, q } = shape;
     let images = n + ROWS;
-    extent(kernel, images * (h + 2 * pad + r) * (w + 2 * pad + s) * c)?;
+    // The filter's last place may lie in the padding below and to the right.
+    let [height, width] = [h.max(p * stride), w.max(q * stride)];
+    extent(kernel, images * (height + 2 * pad + r) * (width + 2 * pad + s) * c)?;
     extent(kernel, images * (p + r) * (q + s) * k)?;
     extent(kernel, (k + ROWS) * (r + 1) * s * c)?;
     Ok(())
@@ -104,6 +110,7 @@ impl Cuda {
             shape: ConvGeometry::new(KERNEL, shape)?,
             p: Divisor::new(shape.p as u32),
             q: Divisor::new(shape.q as u32),
+            bounds: Bounds::of(transform),
         };
         let channels = transform.map_or(0, |_| 2 * shape.c) + bias.map_or(0, |_| shape.k);
         let results = stats.map_or(0, |_| 2 * shape.k);
@@ -152,6 +159,7 @@ impl Cuda {
             class_height: Divisor::new(height as u32),
             class_width: Divisor::new(width as u32),
             accumulate: accumulate.into(),
+            stops: Stops::of(&epilogue),
         };
         // Without an epilogue, pixels that no tap reaches stay as they are, or get zeros.
         let touched = if accumulate && epilogue.is_none() { shape.seen() } else { shape.input_len() };
@@ -200,6 +208,7 @@ impl Cuda {
             p: Divisor::new(shape.p as u32),
             q: Divisor::new(shape.q as u32),
             splits: splits as i32,
+            bounds: Bounds::of(transform),
         };
         let channels = transform.map_or(0, |_| 2 * shape.c);
         let weights = shape.weights_len() * size_of::<f32>();

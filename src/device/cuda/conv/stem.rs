@@ -33,7 +33,9 @@ arguments! {
 
 /// Refuses tensors whose indices, or those computed a patch past their ends, leave 31 bits.
 fn check(kernel: &'static str, shape: &ConvShape) -> Result<(), DeviceError> {
-    extent(kernel, (shape.n + 1) * (shape.h + 32) * (shape.w + 64) * 3)?;
+    // The last patch may lie in the padding below and to the right.
+    let [height, width] = [shape.h.max(2 * shape.p), shape.w.max(2 * shape.q)];
+    extent(kernel, (shape.n + 1) * (height + 32) * (width + 64) * 3)?;
     extent(kernel, (shape.n + 1) * (shape.p + 8) * (shape.q + 16) * (shape.k + 64))?;
     Ok(())
 }

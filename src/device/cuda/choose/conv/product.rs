@@ -5,7 +5,7 @@ use crate::device::cuda::choose::{Refusal, Target};
 use crate::device::cuda::conv::extent;
 use crate::device::cuda::kernels::Launch;
 use crate::device::cuda::scratch::TICKETS;
-use crate::device::{DeviceError, Work};
+use crate::device::{Activation, DeviceError, Work};
 
 /// One of the tiles that `kernels/conv/conv.cu` instantiates: pixels × columns, which are filters or, in the data
 /// gradient, channels.
@@ -13,8 +13,10 @@ use crate::device::{DeviceError, Work};
 pub struct ProductTile {
     /// The forward kernel of it.
     pub forward: &'static str,
-    /// The one for an input that owes a batch norm.
+    /// The one for an input that owes a batch norm and a ReLU.
     pub transformed: &'static str,
+    /// The one for an input that owes a batch norm and another activation.
+    pub bounded: &'static str,
     /// The data gradient's.
     pub backward_data: &'static str,
     /// Pixels of a block.
@@ -40,6 +42,7 @@ static TILES: [ProductTile; 3] = [
     ProductTile {
         forward: "conv_forward_128x128",
         transformed: "conv_forward_transformed_128x128",
+        bounded: "conv_forward_bounded_128x128",
         backward_data: "conv_backward_data_128x128",
         pixels: 128,
         columns: 128,
@@ -48,6 +51,7 @@ static TILES: [ProductTile; 3] = [
     ProductTile {
         forward: "conv_forward_128x64",
         transformed: "conv_forward_transformed_128x64",
+        bounded: "conv_forward_bounded_128x64",
         backward_data: "conv_backward_data_128x64",
         pixels: 128,
         columns: 64,
@@ -56,6 +60,7 @@ static TILES: [ProductTile; 3] = [
     ProductTile {
         forward: "conv_forward_64x64",
         transformed: "conv_forward_transformed_64x64",
+        bounded: "conv_forward_bounded_64x64",
         backward_data: "conv_backward_data_64x64",
         pixels: 64,
         columns: 64,
@@ -64,6 +69,15 @@ static TILES: [ProductTile; 3] = [
 ];
 
 impl ProductTile {
+    /// The forward kernel for an input that owes a batch norm and this activation, or nothing.
+    pub fn forward_of(&self, owed: Option<Activation>) -> &'static str {
+        match owed {
+            None => self.forward,
+            Some(Activation::Relu) => self.transformed,
+            Some(Activation::Linear | Activation::Relu6) => self.bounded,
+        }
+    }
+
     /// Work of the multiprocessor that gets the most tiles, in results at full speed.
     fn cost(&self, pixels: usize, columns: usize, multiprocessors: usize) -> f64 {
         let blocks = pixels.div_ceil(self.pixels) * columns.div_ceil(self.columns);

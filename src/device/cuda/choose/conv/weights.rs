@@ -3,13 +3,15 @@
 
 use crate::device::cuda::choose::{Refusal, Target};
 use crate::device::cuda::kernels::Launch;
-use crate::device::{ConvShape, Work};
+use crate::device::{Activation, ConvShape, Work};
 
 /// A block's share of dw, as `kernels/conv/conv.cu` instantiates it: filters by columns, a column being a tap and a channel.
 #[derive(Debug, PartialEq)]
 pub struct WeightsTile {
-    /// The kernel of it.
+    /// The kernel of it, for an input that owes nothing, or a batch norm and a ReLU.
     pub kernel: &'static str,
+    /// The one for an input that owes a batch norm and another activation.
+    pub bounded: &'static str,
     /// Filters of a block.
     pub filters: usize,
     /// Columns of a block.
@@ -18,13 +20,41 @@ pub struct WeightsTile {
 
 /// The largest first, which wins a tie.
 static TILES: [WeightsTile; 4] = [
-    WeightsTile { kernel: "conv_backward_weights_128x128", filters: 128, columns: 128 },
-    WeightsTile { kernel: "conv_backward_weights_128x64", filters: 128, columns: 64 },
-    WeightsTile { kernel: "conv_backward_weights_64x128", filters: 64, columns: 128 },
-    WeightsTile { kernel: "conv_backward_weights_64x64", filters: 64, columns: 64 },
+    WeightsTile {
+        kernel: "conv_backward_weights_128x128",
+        bounded: "conv_backward_weights_bounded_128x128",
+        filters: 128,
+        columns: 128,
+    },
+    WeightsTile {
+        kernel: "conv_backward_weights_128x64",
+        bounded: "conv_backward_weights_bounded_128x64",
+        filters: 128,
+        columns: 64,
+    },
+    WeightsTile {
+        kernel: "conv_backward_weights_64x128",
+        bounded: "conv_backward_weights_bounded_64x128",
+        filters: 64,
+        columns: 128,
+    },
+    WeightsTile {
+        kernel: "conv_backward_weights_64x64",
+        bounded: "conv_backward_weights_bounded_64x64",
+        filters: 64,
+        columns: 64,
+    },
 ];
 
 impl WeightsTile {
+    /// The kernel for an input that owes a batch norm and this activation, or nothing.
+    pub fn kernel_of(&self, owed: Option<Activation>) -> &'static str {
+        match owed {
+            None | Some(Activation::Relu) => self.kernel,
+            Some(Activation::Linear | Activation::Relu6) => self.bounded,
+        }
+    }
+
     /// Tiles that cover a sum.
     fn count(&self, sum: &Sum) -> usize {
         sum.filters.div_ceil(self.filters) * sum.columns.div_ceil(self.columns)
@@ -77,14 +107,19 @@ pub struct PixelSplits {
 impl PixelSplits {
     /// The fastest: tiles in each size, whole or split to give every multiprocessor one to four blocks. The other tiles are
     /// `refused`.
-    pub(super) fn new(shape: &ConvShape, target: &Target, refused: &mut Vec<(&'static str, Refusal)>) -> Self {
+    pub(super) fn new(
+        shape: &ConvShape,
+        target: &Target,
+        owed: Option<Activation>,
+        refused: &mut Vec<(&'static str, Refusal)>,
+    ) -> Self {
         let sum = Sum::of(shape, target);
         let best = TILES.iter().map(|tile| sum.fastest(tile, target.multiprocessors));
         let best = best.reduce(|best, other| if other.clocks < best.clocks { other } else { best });
         let best = best.expect("there are tiles");
         let others = TILES.iter().filter(|tile| *tile != best.tile);
         let clocks = |tile| sum.fastest(tile, target.multiprocessors).clocks;
-        refused.extend(others.map(|tile| (tile.kernel, Refusal::slower(clocks(tile), best.clocks))));
+        refused.extend(others.map(|tile| (tile.kernel_of(owed), Refusal::slower(clocks(tile), best.clocks))));
         best
     }
 

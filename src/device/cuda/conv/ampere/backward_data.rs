@@ -2,6 +2,7 @@
 
 use super::check_extents;
 use crate::device::cuda::Cuda;
+use crate::device::cuda::activation::Stops;
 use crate::device::cuda::arguments::arguments;
 use crate::device::cuda::choose::conv::{Tiling, computed_pixels};
 use crate::device::cuda::conv::geometry::{ConvGeometry, Divisor};
@@ -28,6 +29,7 @@ arguments! {
         tiles: i32,
         column_tiles: i32,
         group: i32,
+        stops: Stops,
         accumulate: i32,
     }
 }
@@ -68,6 +70,7 @@ impl Cuda {
             tiles: tiling.tiles,
             column_tiles: tiling.column_tiles,
             group: tiling.group,
+            stops: Stops::of(&epilogue),
             accumulate: accumulate.into(),
         };
         let bytes = dx.element().bytes();

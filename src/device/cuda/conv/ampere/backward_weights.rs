@@ -2,6 +2,7 @@
 //! (`kernels/conv/ampere/weights.cuh`).
 
 use crate::device::cuda::Cuda;
+use crate::device::cuda::activation::Bounds;
 use crate::device::cuda::arguments::arguments;
 use crate::device::cuda::choose::conv::PixelSplits;
 use crate::device::cuda::conv::geometry::{ConvGeometry, Divisor, extent};
@@ -27,6 +28,7 @@ arguments! {
         by_p: Divisor,
         by_q: Divisor,
         pixels_per_split: i32,
+        bounds: Bounds,
     }
 
     /// Argument of `conv_backward_weights_sum`.
@@ -69,6 +71,7 @@ impl Cuda {
             by_p: Divisor::new(shape.p as u32),
             by_q: Divisor::new(shape.q as u32),
             pixels_per_split: extent(KERNEL, split.pixels_per_split)?,
+            bounds: Bounds::of(transform),
         };
         let parts = 4 * (split.splits * shape.weights_len()) as u64;
         let work = Work {
@@ -78,7 +81,8 @@ impl Cuda {
             writes: parts,
             flops: shape.flops(),
         };
-        self.launch(Module::Conv, split.tile.kernel, split.launch(work), &arguments)?;
+        let kernel = split.tile.kernel_of(transform.map(|transform| transform.activation));
+        self.launch(Module::Conv, kernel, split.launch(work), &arguments)?;
         match workspace {
             Some(partials) => self.sum_weight_gradients(&dw, &partials, split.splits),
             None => Ok(()),

@@ -2,6 +2,7 @@
 
 use super::check_extents;
 use crate::device::cuda::Cuda;
+use crate::device::cuda::activation::Bounds;
 use crate::device::cuda::arguments::arguments;
 use crate::device::cuda::choose::conv::Tiling;
 use crate::device::cuda::conv::geometry::{ConvGeometry, Divisor};
@@ -28,6 +29,7 @@ arguments! {
         tiles: i32,
         column_tiles: i32,
         group: i32,
+        bounds: Bounds,
     }
 }
 
@@ -65,7 +67,9 @@ impl Cuda {
             tiles: tiling.tiles,
             column_tiles: tiling.column_tiles,
             group: tiling.group,
+            bounds: Bounds::of(transform),
         };
+        let kernel = tiling.tile.forward_of(transform.map(|transform| transform.activation));
         let channels = transform.map_or(0, |_| 2 * shape.c) + bias.map_or(0, |_| shape.k);
         let results = partials + stats.map_or(0, |_| 2 * shape.k);
         let bytes = x.element().bytes();
@@ -74,7 +78,6 @@ impl Cuda {
             writes: (shape.output_len() * bytes + results * size_of::<f32>()) as u64,
             flops: shape.flops(),
         };
-        let kernel = if transform.is_some() { tiling.tile.transformed } else { tiling.tile.forward };
         self.launch(Module::Conv, kernel, tiling.launch(work), &arguments)
     }
 }
