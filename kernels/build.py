@@ -35,6 +35,7 @@ FAMILIES = {
     "batch_norm": ["bf16", "f32"],
     "conv": ["bf16", "tf32", "f32"],
     "dense": ["tf32", "f32"],
+    "depthwise": ["bf16", "f32"],
     "image": ["bf16", "f32"],
     "loss": [""],
     "memory": [""],

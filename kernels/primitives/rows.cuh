@@ -3,14 +3,18 @@
 //
 // A thread owns a group of neighbouring channels: a Quad, 16 bytes of them, or one element where C or an address is no
 // multiple of that. A block is `columns` groups across, at most 16, so that a row of it is 256 contiguous bytes, and
-// 256 / columns lines down. Block (x, y) owns the groups from x * columns on, and the rows from y * lines on in steps
+// THREADS / columns lines down. Block (x, y) owns the groups from x * columns on, and the rows from y * lines on in steps
 // of gridDim.y * lines.
 #pragma once
 
 #include "primitives/element.cuh"
 #include "primitives/reduce.cuh"
 
-constexpr int THREADS = 256;
+// Threads a block: fewer in a family that says so before this is included, for those hold more in registers.
+#ifndef ROWS_THREADS
+#define ROWS_THREADS 256
+#endif
+constexpr int THREADS = ROWS_THREADS;
 // Channels across a block.
 constexpr int MAX_SPAN = 16 * LANE;
 // Rows a thread loads before it stores the first: enough bytes under way to keep memory busy.
@@ -156,7 +160,7 @@ template <typename Group> struct Walk {
         int depth = threadIdx.x / across;
         int column = (threadIdx.x - depth * across) * FOUR;
         float total[N][FOUR] = {};
-        constexpr int AHEAD = 4; // blocks whose partial sums are under way together
+        constexpr int AHEAD = N > 4 ? 1 : 4; // blocks whose partial sums are under way together
         for (unsigned block = depth < deep ? depth : gridDim.y; block < gridDim.y; block += AHEAD * deep) {
             float x[AHEAD][N][FOUR] = {};
 #pragma unroll
@@ -181,6 +185,54 @@ template <typename Group> struct Walk {
         for (int i = 0; i < N; ++i) {
             float sum = add_lines(total[i], deep, width(), scratch);
             if (threadIdx.x < width()) store(i, base + threadIdx.x, sum);
+        }
+    }
+
+    // Mean and biased variance of each channel over the whole grid, merged in that same order. How many numbers a thread
+    // has seen is its own matter. Calls `store(channel, mean, variance)` once for each channel; `partials` has room for
+    // [gridDim.y][3][C].
+    template <typename Store>
+    __device__ __forceinline__ void merge_up(const Running<WIDTH>& seen, float* partials, unsigned* tickets,
+                                             Scratch (&scratch)[2], Store store) const {
+        __shared__ float counts[THREADS];
+        const int line = threadIdx.x * WIDTH / span, column = threadIdx.x;
+        __syncthreads();
+        write(scratch[0].x + threadIdx.x * WIDTH, seen.mean);
+        write(scratch[1].x + threadIdx.x * WIDTH, seen.m2);
+        if (own == 0) counts[line] = seen.count;
+        __syncthreads();
+        float* part = partials + 3 * blockIdx.y * channels + base;
+        if (column < width()) {
+            Moments all{};
+            for (int i = 0; i < lines; ++i) {
+                const int at = i * span + column;
+                all = merge(all, Moments{counts[i], scratch[0].x[at], scratch[1].x[at]});
+            }
+            part[column] = all.count, part[channels + column] = all.mean, part[2 * channels + column] = all.m2;
+        }
+        if (!last_block(tickets + blockIdx.x, gridDim.y)) return;
+
+        // Several threads share a channel, each with its stretch of the blocks.
+        const int ways = THREADS / width(), way = threadIdx.x / width(), shared = threadIdx.x - way * width();
+        const int blocks = gridDim.y, stretch = (blocks + ways - 1) / ways;
+        float *means = scratch[0].x, *m2s = scratch[1].x;
+        if (way < ways) {
+            Moments all{};
+#pragma unroll 4
+            for (int block = way * stretch; block < min(blocks, (way + 1) * stretch); ++block) {
+                const float* from = partials + 3 * block * channels + base + shared;
+                all = merge(all, Moments{from[0], from[channels], from[2 * channels]});
+            }
+            counts[threadIdx.x] = all.count, means[threadIdx.x] = all.mean, m2s[threadIdx.x] = all.m2;
+        }
+        __syncthreads();
+        if (column < width()) {
+            Moments all{};
+            for (int i = 0; i < ways; ++i) {
+                const int at = i * width() + column;
+                all = merge(all, Moments{counts[at], means[at], m2s[at]});
+            }
+            store(base + column, all.mean, all.m2 / all.count);
         }
     }
 

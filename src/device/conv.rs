@@ -1,6 +1,6 @@
 //! Convolution: geometry, the fused ends of its three passes, and the kernels.
 
-use super::{Activation, DeviceError, Memory, check_lengths};
+use super::{Activation, DeviceError, Elements, Memory, check_lengths};
 
 /// Zeros around an image: so many rows above it and columns to its left, and so many below and to its right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -225,6 +225,13 @@ impl<V> InputTransform<V> {
     }
 }
 
+impl<V: Elements> InputTransform<V> {
+    /// Refuses operands that are not for so many channels.
+    pub(super) fn check(&self, kernel: &'static str, channels: usize) -> Result<(), DeviceError> {
+        check_lengths(kernel, &[("transform.norm", self.norm.count(), 4 * channels)])
+    }
+}
+
 /// The gradient of a convolution's output, in one of two forms.
 #[derive(Clone, Copy, Debug)]
 pub enum OutputGradient<V> {
@@ -251,6 +258,19 @@ impl<V> OutputGradient<V> {
     }
 }
 
+impl<V: Elements> OutputGradient<V> {
+    /// Refuses operands that are not for an output of `len` elements in so many channels.
+    pub(super) fn check(&self, kernel: &'static str, len: usize, channels: usize) -> Result<(), DeviceError> {
+        match self {
+            OutputGradient::Ready(dy) => check_lengths(kernel, &[("dy", dy.count(), len)]),
+            OutputGradient::Owed { dz, y, k } => check_lengths(
+                kernel,
+                &[("dy.dz", dz.count(), len), ("dy.y", y.count(), len), ("dy.k", k.count(), 3 * channels)],
+            ),
+        }
+    }
+}
+
 /// What the data gradient does before storing when its input was `a = activation(scale·y + shift)`, which a batch norm owed:
 /// store `dz = da·activation′(scale·y + shift)`, and reduce what that batch norm's backward pass needs.
 pub struct ReduceEpilogue<V, M> {
@@ -269,6 +289,18 @@ impl<V, M> ReduceEpilogue<V, M> {
     pub fn lengths(&self, read: impl Fn(&V) -> usize, written: impl Fn(&M) -> usize) -> ReduceEpilogue<usize, usize> {
         let ReduceEpilogue { sums, y, norm, activation } = self;
         ReduceEpilogue { sums: written(sums), y: read(y), norm: read(norm), activation: *activation }
+    }
+}
+
+impl<V: Elements, M: Elements> ReduceEpilogue<V, M> {
+    /// Refuses operands that are not for an input of `len` elements in so many channels.
+    pub(super) fn check(&self, kernel: &'static str, len: usize, channels: usize) -> Result<(), DeviceError> {
+        let operands = [
+            ("epilogue.sums", self.sums.count(), 2 * channels),
+            ("epilogue.y", self.y.count(), len),
+            ("epilogue.norm", self.norm.count(), 4 * channels),
+        ];
+        check_lengths(kernel, &operands)
     }
 }
 

@@ -35,6 +35,24 @@ pub enum Storage {
     Full,
 }
 
+/// What every view tells of itself, so that a kernel's operands can be checked on any device.
+pub trait Elements {
+    /// How many elements there are.
+    fn count(&self) -> usize;
+}
+
+impl<T> Elements for &[T] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+}
+
+impl<T> Elements for &mut [T] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+}
+
 /// Buffers and views. A buffer is owned and returns to its device's pool when dropped, so that a training step finds the
 /// same addresses as the one before it; kernels take views, which are to a buffer what slices are to a `Vec`.
 pub trait Memory: Sized + 'static {
@@ -43,9 +61,9 @@ pub trait Memory: Sized + 'static {
     /// An owned allocation.
     type Buffer;
     /// A shared view of part of a buffer.
-    type View<'a>: Copy;
+    type View<'a>: Copy + Elements;
     /// An exclusive view of part of a buffer.
-    type ViewMut<'a>;
+    type ViewMut<'a>: Elements;
     /// A few numbers on their way to the host.
     type Arriving;
     /// A batch of `u8` pixels on the device, and how each image of it is placed.

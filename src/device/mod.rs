@@ -1,13 +1,14 @@
 //! The kernel vocabulary, and the devices that speak it.
 //!
 //! A [`Device`] is memory plus one method a kernel. The methods are grouped by layer family, one trait a file, and every
-//! device implements a family in a file of the same name: [`conv`], [`batch_norm`], [`pool`], [`dense`], [`loss`],
+//! device implements a family in a file of the same name: [`conv`], [`depthwise`], [`batch_norm`], [`pool`], [`dense`], [`loss`],
 //! [`adam`], [`image`]. The engine above is generic over `Device`; nothing in it knows which one runs.
 //!
 //! # Conventions
 //!
 //! - Arguments come in the order outputs, inputs, parameters, sizes. The gradient of `x` is `dx`.
-//! - Activations are NHWC, convolution weights KRSC (one row a filter), dense weights `[outputs, inputs]`.
+//! - Activations are NHWC, convolution weights KRSC (one row a filter), depthwise weights `[R, S, C]`, dense weights
+//!   `[outputs, inputs]`.
 //! - Per-channel values are rows of a small matrix: `stats [2, C]` is (mean, biased variance), `norm [4, C]` is
 //!   (scale, shift, mean, inverse standard deviation), `sums [2, C]` and `k [3, C]` serve batch norm's backward pass.
 //! - Gradients of parameters accumulate (`+=`). Gradients of activations overwrite, except where a method takes
@@ -24,6 +25,7 @@ pub mod counting;
 pub mod cpu;
 pub mod cuda;
 pub mod dense;
+pub mod depthwise;
 pub mod image;
 pub mod loss;
 pub mod memory;
@@ -37,21 +39,40 @@ pub use adam::{AdamConstants, AdamKernels};
 pub use batch_norm::{BatchNormConstants, BatchNormKernels, Projection, Rows, check_channels};
 pub use conv::{ConvKernels, ConvShape, InputTransform, OutputGradient, Padding, ReduceEpilogue};
 pub use dense::{DenseKernels, DenseShape};
+pub use depthwise::{
+    DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, DepthwiseShape,
+};
 pub use image::{ImageKernels, ImageShape, PixelFormat, Placement};
 pub use loss::{LossKernels, LossShape};
-pub use memory::{Memory, Real, Storage};
+pub use memory::{Elements, Memory, Real, Storage};
 pub use pool::{GlobalPoolShape, PoolKernels, PoolShape};
 pub use precision::Precision;
 pub use profiler::{Measured, Pass, Profiler, Rates, Scope, Work};
 
 /// Everything the engine asks of a machine: memory and the kernels of every layer family.
 pub trait Device:
-    Memory + ConvKernels + BatchNormKernels + PoolKernels + DenseKernels + LossKernels + AdamKernels + ImageKernels
+    Memory
+    + ConvKernels
+    + DepthwiseKernels
+    + BatchNormKernels
+    + PoolKernels
+    + DenseKernels
+    + LossKernels
+    + AdamKernels
+    + ImageKernels
 {
 }
 
 impl<D> Device for D where
-    D: Memory + ConvKernels + BatchNormKernels + PoolKernels + DenseKernels + LossKernels + AdamKernels + ImageKernels
+    D: Memory
+        + ConvKernels
+        + DepthwiseKernels
+        + BatchNormKernels
+        + PoolKernels
+        + DenseKernels
+        + LossKernels
+        + AdamKernels
+        + ImageKernels
 {
 }
 

@@ -9,10 +9,13 @@ mod batch_norm;
 #[path = "../device_agreement/case.rs"]
 mod case;
 mod choices;
+mod columns;
 #[path = "../device_agreement/conv.rs"]
 mod conv;
 #[path = "../support/cuda.rs"]
 mod cuda;
+#[path = "../device_agreement/depthwise.rs"]
+mod depthwise;
 #[path = "../device_agreement/head.rs"]
 mod head;
 mod layers;

@@ -10,6 +10,7 @@
 mod batch_norm;
 mod case;
 mod conv;
+mod depthwise;
 mod head;
 mod network;
 mod pool;

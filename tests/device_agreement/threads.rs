@@ -3,6 +3,7 @@
 use super::Case;
 use super::batch_norm::Passes;
 use super::conv::{Conv, FUSED, Fusions, PLAIN};
+use super::depthwise::{self, Depthwise};
 use super::head::{Adam, Dense, Elements, Image, Norm, SOUND, check_bad_numbers};
 use super::pool::{Global, MaxPool};
 use onesheet::device::cpu::Cpu;
@@ -62,6 +63,13 @@ fn convolutions_repeat() {
         for fusions in [PLAIN, FUSED, Fusions { ends: true, ..PLAIN }] {
             repeats(Conv { shape, fusions, seed: 5 });
         }
+    }
+}
+
+#[test]
+fn depthwise_convolutions_repeat() {
+    for (seed, shape) in depthwise::mobilenet(3).enumerate() {
+        repeats(Depthwise { shape, fusions: depthwise::FUSED, seed: seed as u64 });
     }
 }
 

@@ -9,6 +9,7 @@ mod batch_norm;
 mod case;
 mod conv;
 mod dense;
+mod depthwise;
 mod junction;
 mod loss;
 mod network;

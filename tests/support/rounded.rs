@@ -38,6 +38,18 @@ pub struct ViewMut<'a> {
     storage: Storage,
 }
 
+impl Elements for View<'_> {
+    fn count(&self) -> usize {
+        self.data.len()
+    }
+}
+
+impl Elements for ViewMut<'_> {
+    fn count(&self) -> usize {
+        self.data.len()
+    }
+}
+
 impl Rounded {
     /// What an activation keeps of a number.
     fn stored(&self, x: f32) -> f32 {
@@ -269,6 +281,59 @@ impl ConvKernels for Rounded {
     ) -> Result<(), DeviceError> {
         let dy = self.gradient(dy, shape.k);
         self.inner.conv_backward_bias(dbias.data, OutputGradient::Ready(&dy), shape)
+    }
+}
+
+impl DepthwiseKernels for Rounded {
+    fn depthwise_forward(
+        &self,
+        operands: DepthwiseForward<View<'_>, ViewMut<'_>>,
+        shape: &DepthwiseShape,
+    ) -> Result<(), DeviceError> {
+        let DepthwiseForward { y, stats, x, transform, w } = operands;
+        let transform = transform.map(|transform| transform.map(|norm| norm.data));
+        // Products are of f32, on CUDA cores.
+        let operands = DepthwiseForward { y: &mut *y.data, stats: None, x: x.data, transform, w: w.data };
+        self.inner.depthwise_forward(operands, shape)?;
+        self.store(y.data);
+        match stats {
+            Some(stats) => {
+                let rows = Rows { rows: y.data.len() / shape.c, channels: shape.c };
+                self.inner.batch_norm_statistics(stats.data, y.data, rows)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn depthwise_backward_data(
+        &self,
+        operands: DepthwiseBackwardData<View<'_>, ViewMut<'_>>,
+        shape: &DepthwiseShape,
+    ) -> Result<(), DeviceError> {
+        let DepthwiseBackwardData { dx, accumulate, epilogue, dy, w } = operands;
+        let dy = dy.map(|view| view.data);
+        let operands = DepthwiseBackwardData { dx: &mut *dx.data, accumulate, epilogue: None, dy, w: w.data };
+        self.inner.depthwise_backward_data(operands, shape)?;
+        self.store(dx.data);
+        if let Some(ReduceEpilogue { sums, y, norm, activation }) = epilogue {
+            let (da, rows) = (dx.data.to_vec(), Rows { rows: dx.data.len() / shape.c, channels: shape.c });
+            self.inner.batch_norm_backward_reduce(dx.data, sums.data, &da, y.data, norm.data, activation, rows)?;
+        }
+        Ok(())
+    }
+
+    fn depthwise_backward_weights(
+        &self,
+        operands: DepthwiseBackwardWeights<View<'_>, ViewMut<'_>>,
+        shape: &DepthwiseShape,
+    ) -> Result<(), DeviceError> {
+        let DepthwiseBackwardWeights { dw, dy, x, transform } = operands;
+        let transform = transform.map(|transform| transform.map(|norm| norm.data));
+        let dy = dy.map(|view| view.data);
+        let operands = DepthwiseBackwardWeights { dw: &mut *dw.data, dy, x: x.data, transform };
+        self.inner.depthwise_backward_weights(operands, shape)?;
+        self.spoil("depthwise_backward_weights", dw.data);
+        Ok(())
     }
 }
 

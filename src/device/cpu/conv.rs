@@ -14,10 +14,11 @@ use super::memory::Cpu;
 use super::reduce::{Partials, Tiles, channel_rows};
 use super::rows;
 use super::scratch::Scratch;
+use super::source::{Source, gradient_len};
 use crate::device::{
     ConvKernels, ConvShape, DeviceError, InputTransform, Memory, OutputGradient, ReduceEpilogue, Storage,
 };
-use patches::{Patches, Source};
+use patches::Patches;
 use rayon::prelude::*;
 
 /// Most pixels of a tile. The weights are packed anew for each, so fewer waste time; more would not stay in cache.
@@ -168,14 +169,6 @@ impl ConvKernels for Cpu {
 /// Elements of the scale and the shift that the input owes.
 fn owed_to_input(transform: Option<InputTransform<&[f32]>>, shape: &ConvShape) -> usize {
     transform.map_or(0, |_| 2 * shape.c)
-}
-
-/// Elements that a gradient is read from.
-fn gradient_len(dy: &OutputGradient<&[f32]>) -> usize {
-    match dy {
-        OutputGradient::Ready(dy) => dy.len(),
-        OutputGradient::Owed { dz, y, k } => dz.len() + y.len() + k.len(),
-    }
 }
 
 /// `out [pixels, width] = patches · weights [columns, width]`, or `+=`, tile by tile. While a tile is hot,

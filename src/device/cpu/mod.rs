@@ -13,6 +13,7 @@ mod batch_norm;
 mod clock;
 mod conv;
 mod dense;
+mod depthwise;
 mod image;
 mod loss;
 mod matmul;
@@ -23,5 +24,6 @@ mod reduce;
 mod rows;
 mod scratch;
 mod simd;
+mod source;
 
 pub use memory::{Buffer, Cpu};

@@ -74,7 +74,7 @@ simd! {
     pub(super) fn moments(tile: &[f32], mean: &mut [f64], squares: &mut [f64]) {
         let width = mean.len();
         let rows = (tile.len() / width) as f64;
-        by_lanes(width, #[inline(always)] |from, lanes| {
+        by_lanes::<LANES>(width, #[inline(always)] |from, lanes| {
             let mut pivot = [0.0f32; LANES];
             for row in tile.chunks_exact(width) {
                 for (sum, y) in pivot[..lanes].iter_mut().zip(&row[from..from + lanes]) {
@@ -107,7 +107,7 @@ simd! {
     /// `sums += Σ dz` of each column.
     pub(super) fn column_sums(tile: &[f32], sums: &mut [f64]) {
         let width = sums.len();
-        by_lanes(width, #[inline(always)] |from, lanes| {
+        by_lanes::<LANES>(width, #[inline(always)] |from, lanes| {
             let mut sum = [0.0f32; LANES];
             for row in tile.chunks_exact(width) {
                 for (sum, dz) in sum[..lanes].iter_mut().zip(&row[from..from + lanes]) {
@@ -123,7 +123,7 @@ simd! {
     /// `plain += Σ dz` and `centred += Σ dz·(y − mean)` of each column.
     pub(super) fn gradient_sums(dz: &[f32], y: &[f32], mean: &[f32], plain: &mut [f64], centred: &mut [f64]) {
         let width = mean.len();
-        by_lanes(width, #[inline(always)] |from, lanes| {
+        by_lanes::<LANES>(width, #[inline(always)] |from, lanes| {
             let (mut sum, mut product) = ([0.0f32; LANES], [0.0f32; LANES]);
             let mean = &mean[from..from + lanes];
             for (dz, y) in dz.chunks_exact(width).zip(y.chunks_exact(width)) {
@@ -175,7 +175,7 @@ pub(super) fn pass(v: f32, d: f32) -> f32 {
 
 /// Calls `each(first, count)` for the groups of channels; a full group has a count known at compile time.
 #[inline(always)]
-fn by_lanes(width: usize, mut each: impl FnMut(usize, usize)) {
+pub(super) fn by_lanes<const LANES: usize>(width: usize, mut each: impl FnMut(usize, usize)) {
     let full = width / LANES * LANES;
     for from in (0..full).step_by(LANES) {
         each(from, LANES);

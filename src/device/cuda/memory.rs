@@ -7,7 +7,9 @@ use super::pixels::Pixels;
 use super::slots::{Arriving, SLOT};
 use super::{Cuda, Precision, replay, words};
 use crate::device::counting::Habits;
-use crate::device::{DeviceError, Measured, Memory, Placement, Profiler, Rates, Storage, Work, check_lengths};
+use crate::device::{
+    DeviceError, Elements, Measured, Memory, Placement, Profiler, Rates, Storage, Work, check_lengths,
+};
 use cudarc::driver::sys::{CUdeviceptr, CUresult};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 use std::cell::{Cell, RefCell};
@@ -242,6 +244,12 @@ macro_rules! access {
                 self.at.len * self.at.element.bytes()
             }
         }
+
+        impl Elements for $view<'_> {
+            fn count(&self) -> usize {
+                self.at.len
+            }
+        }
     };
 }
 access!(View);
@@ -256,7 +264,7 @@ pub(super) fn clear(stream: &Arc<CudaStream>, block: &Block) -> Result<(), Drive
 
 arguments! {
     /// Arguments of the element-wise kernels in `kernels/memory/memory.cu`.
-    struct Elements {
+    struct Elementwise {
         to: u64,
         from: u64,
         len: u64,
@@ -266,7 +274,7 @@ arguments! {
 
 impl Cuda {
     /// A kernel over `len` elements, in blocks of 256 threads with up to 16 elements each.
-    fn elementwise(&self, kernel: &'static str, elements: Elements) -> Result<(), DeviceError> {
+    fn elementwise(&self, kernel: &'static str, elements: Elementwise) -> Result<(), DeviceError> {
         if elements.len == 0 {
             return Ok(());
         }
@@ -287,7 +295,7 @@ impl Cuda {
     /// Brings the bf16 copy of weights up to date with what was written to `to`.
     fn renew_narrow(&self, to: &ViewMut<'_>) -> Result<(), DeviceError> {
         let Some(narrow) = to.narrow() else { return Ok(()) };
-        self.elementwise("narrow", Elements { to: narrow, from: to.address(), len: to.len() as u64, value: 0.0 })
+        self.elementwise("narrow", Elementwise { to: narrow, from: to.address(), len: to.len() as u64, value: 0.0 })
     }
 
     fn copy_to_device(&self, to: u64, bytes: &[u8]) -> Result<(), DeviceError> {
@@ -424,13 +432,13 @@ impl Memory for Cuda {
             Element::F32 => "fill_f32",
             Element::Bf16 => "fill_bf16",
         };
-        self.elementwise(kernel, Elements { to: to.address(), from: 0, len: to.len() as u64, value })?;
+        self.elementwise(kernel, Elementwise { to: to.address(), from: 0, len: to.len() as u64, value })?;
         self.renew_narrow(&to)
     }
 
     fn copy(&self, to: ViewMut<'_>, from: View<'_>) -> Result<(), DeviceError> {
         check_lengths("copy", &[("from", from.len(), to.len())])?;
-        let elements = Elements { to: to.address(), from: from.address(), len: to.len() as u64, value: 0.0 };
+        let elements = Elementwise { to: to.address(), from: from.address(), len: to.len() as u64, value: 0.0 };
         match (to.element(), from.element()) {
             (Element::Bf16, Element::F32) => self.elementwise("narrow", elements)?,
             (Element::F32, Element::Bf16) => self.elementwise("widen", elements)?,
@@ -461,7 +469,7 @@ impl Memory for Cuda {
         };
         self.elementwise(
             kernel,
-            Elements { to: to.address(), from: from.address(), len: to.len() as u64, value: 0.0 },
+            Elementwise { to: to.address(), from: from.address(), len: to.len() as u64, value: 0.0 },
         )?;
         self.renew_narrow(&to)
     }

@@ -27,6 +27,7 @@ pub mod choose;
 mod clock;
 mod conv;
 mod dense;
+mod depthwise;
 pub mod driver;
 pub mod gpu;
 mod image;

@@ -22,6 +22,8 @@ pub enum Module {
     Conv,
     /// `dense/dense.cu`
     Dense,
+    /// `depthwise/depthwise.cu`
+    Depthwise,
     /// `image/image.cu`
     Image,
     /// `loss/loss.cu`
@@ -49,11 +51,12 @@ macro_rules! source {
 
 impl Module {
     /// Every family.
-    pub const ALL: [Module; 8] = [
+    pub const ALL: [Module; 9] = [
         Module::Adam,
         Module::BatchNorm,
         Module::Conv,
         Module::Dense,
+        Module::Depthwise,
         Module::Image,
         Module::Loss,
         Module::Memory,
@@ -72,6 +75,8 @@ impl Module {
             (Module::Conv, F32) => source!("conv.f32"),
             (Module::Dense, F32) => source!("dense.f32"),
             (Module::Dense, Bf16 | Tf32) => source!("dense.tf32"),
+            (Module::Depthwise, Bf16) => source!("depthwise.bf16"),
+            (Module::Depthwise, F32 | Tf32) => source!("depthwise.f32"),
             (Module::Image, Bf16) => source!("image.bf16"),
             (Module::Image, F32 | Tf32) => source!("image.f32"),
             (Module::Loss, _) => source!("loss"),

@@ -150,7 +150,7 @@ impl Cuda {
         work: impl FnOnce(u64) -> Work,
     ) -> Result<(WalkShape, Launch), DeviceError> {
         let walk = Walk::new(self, kernel, shape.n * shape.pixels, shape.c, activations)?;
-        Ok((walk.one_image(shape.pixels).shape, walk.launch(shape.n, work(walk.bytes))))
+        Ok((walk.over(shape.pixels).shape, walk.launch(shape.n, work(walk.bytes))))
     }
 
     fn global_pool_forward(

@@ -8,7 +8,7 @@ use super::memory::Element;
 use crate::device::{DeviceError, Work};
 
 /// Elements that the kernels' indices reach; what a grid steps past the end stays below 2³¹ as well.
-const MOST_ELEMENTS: usize = 1 << 30;
+pub(super) const MOST_ELEMENTS: usize = 1 << 30;
 
 arguments! {
     /// What a walk is told: the matrix, and how a block lies across it.
@@ -28,6 +28,7 @@ pub(super) struct Walk {
     /// Bytes of the whole matrix.
     pub(super) bytes: u64,
     across: RowBlocks,
+    threads: usize,
 }
 
 impl Walk {
@@ -54,18 +55,45 @@ impl Walk {
         }
         let aligned = activations.iter().all(|(address, _)| address.is_multiple_of(16));
         let across = choose::walk(&device.target(), channels, aligned).kernel;
+        Ok(Walk::across(rows, channels, (elements * element.bytes()) as u64, across))
+    }
+
+    fn across(rows: usize, channels: usize, bytes: u64, across: RowBlocks) -> Self {
         let shape = WalkShape {
             rows: rows as i32,
             channels: channels as i32,
             columns: across.columns as i32,
             wide: i32::from(across.wide),
         };
-        Ok(Walk { shape, bytes: (elements * element.bytes()) as u64, across })
+        Walk { shape, bytes, across, threads: THREADS }
     }
 
-    /// The same for one image of several: `pixels` of the rows.
-    pub(super) fn one_image(self, pixels: usize) -> Self {
-        Walk { shape: WalkShape { rows: pixels as i32, ..self.shape }, ..self }
+    /// The same by single channels, for a kernel that takes no 16 bytes at once.
+    pub(super) fn by_elements(self) -> Self {
+        let WalkShape { rows, channels, .. } = self.shape;
+        let (rows, channels) = (rows as usize, channels as usize);
+        Walk::across(rows, channels, self.bytes, RowBlocks::of_groups(channels, false))
+    }
+
+    /// The same channels over other rows, such as those of one image of several.
+    pub(super) fn over(self, rows: usize) -> Self {
+        Walk { shape: WalkShape { rows: rows as i32, ..self.shape }, ..self }
+    }
+
+    /// The same in blocks of other threads, for a family that sets `ROWS_THREADS`.
+    pub(super) fn in_blocks_of(self, threads: usize) -> Self {
+        let lines = threads / self.across.columns;
+        Walk { across: RowBlocks { lines, ..self.across }, threads, ..self }
+    }
+
+    /// Whether a thread takes 16 bytes of channels.
+    pub(super) fn is_wide(&self) -> bool {
+        self.across.wide
+    }
+
+    /// Rows that a block takes at once.
+    pub(super) fn lines(&self) -> usize {
+        self.across.lines
     }
 
     /// Slices of the channels.
@@ -86,6 +114,6 @@ impl Walk {
 
     /// The launch of so many blocks a slice.
     pub(super) fn launch(&self, blocks: usize, work: Work) -> Launch {
-        Launch { grid: [self.across.slices as u32, blocks as u32, 1], block: THREADS as u32, shared: 0, work }
+        Launch { grid: [self.across.slices as u32, blocks as u32, 1], block: self.threads as u32, shared: 0, work }
     }
 }

@@ -1,6 +1,6 @@
 //! Convolution by its definition: seven nested loops, a bounds check for the padding.
 
-use super::{Reference, activation_gradient, moments, reduce_sums, transformed};
+use super::{Reference, activation_gradient, gradient, grid, moments, reduce_sums, transformed};
 use crate::device::{ConvKernels, ConvShape, DeviceError, InputTransform, OutputGradient, ReduceEpilogue};
 
 /// Calls `visit(x, w, y)` with the three element indices of every product in `y += x·w`, taps in the padding left out.
@@ -25,22 +25,6 @@ fn each_product(shape: &ConvShape, mut visit: impl FnMut(usize, usize, usize)) {
                     }
                 }
             }
-        }
-    }
-}
-
-/// All pairs below `(height, width)`, in reading order.
-fn grid(height: usize, width: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..height).flat_map(move |i| (0..width).map(move |j| (i, j)))
-}
-
-/// Element `i` of `dy`.
-fn gradient(dy: &OutputGradient<&[f64]>, i: usize, filters: usize) -> f64 {
-    match *dy {
-        OutputGradient::Ready(dy) => dy[i],
-        OutputGradient::Owed { dz, y, k } => {
-            let c = i % filters;
-            k[c] * dz[i] + k[filters + c] * y[i] + k[2 * filters + c]
         }
     }
 }

@@ -8,12 +8,13 @@ mod adam;
 mod batch_norm;
 mod conv;
 mod dense;
+mod depthwise;
 mod image;
 mod loss;
 mod pool;
 
 use super::image::HostPixels;
-use super::{Activation, DeviceError, InputTransform, Memory, Placement, Storage, check_lengths};
+use super::{Activation, DeviceError, InputTransform, Memory, OutputGradient, Placement, Storage, check_lengths};
 use std::ops::Range;
 
 /// The `f64` device that all others are tested against.
@@ -154,6 +155,22 @@ fn transformed(x: f64, channel: usize, channels: usize, transform: Option<InputT
 /// A transform's `norm` as [`check_lengths`] wants it: right where nothing is owed.
 fn transform_length(transform: Option<InputTransform<&[f64]>>, channels: usize) -> (&'static str, usize, usize) {
     ("transform.norm", transform.map_or(4 * channels, |transform| transform.norm.len()), 4 * channels)
+}
+
+/// All pairs below `(height, width)`, in reading order.
+fn grid(height: usize, width: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..height).flat_map(move |i| (0..width).map(move |j| (i, j)))
+}
+
+/// Element `i` of `dy`.
+fn gradient(dy: &OutputGradient<&[f64]>, i: usize, channels: usize) -> f64 {
+    match *dy {
+        OutputGradient::Ready(dy) => dy[i],
+        OutputGradient::Owed { dz, y, k } => {
+            let c = i % channels;
+            k[c] * dz[i] + k[channels + c] * y[i] + k[2 * channels + c]
+        }
+    }
 }
 
 /// `stats [2, C]` = mean and biased variance of each channel of `y [rows, C]`.

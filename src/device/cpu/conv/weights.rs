@@ -1,12 +1,13 @@
 //! The weights in the orders that the products want, and their gradient.
 
 use super::TILE;
-use super::patches::{Patches, Source};
+use super::patches::Patches;
 use crate::device::cpu::matmul::{Threads, matmul};
 use crate::device::cpu::memory::Cpu;
 use crate::device::cpu::reduce::Tiles;
 use crate::device::cpu::rows;
 use crate::device::cpu::scratch::Scratch;
+use crate::device::cpu::source::Source;
 use crate::device::{ConvShape, DeviceError, Memory, Storage};
 use rayon::prelude::*;
 use std::ops::Range;

@@ -32,21 +32,21 @@ pub fn walk(target: &Target, channels: usize, aligned: bool) -> Choice<RowBlocks
         false => Some(Refusal::Unaligned),
     };
     let groups = if refusal.is_none() { channels / multiple } else { channels };
-    // Slices of equal width: the last of unequal ones would leave most of its block idle.
-    let columns = groups.div_ceil(groups.div_ceil(COLUMNS));
     Choice {
-        kernel: RowBlocks {
-            wide: refusal.is_none(),
-            columns,
-            slices: groups.div_ceil(columns),
-            lines: THREADS / columns,
-        },
+        kernel: RowBlocks::of_groups(groups, refusal.is_none()),
         reason: if refusal.is_none() { "16 bytes at once" } else { "element by element, which fits everything" },
         refused: refusal.map(|refusal| ("16 bytes at once", refusal)).into_iter().collect(),
     }
 }
 
 impl RowBlocks {
+    /// Across so many groups of 16 bytes, or of single elements.
+    pub fn of_groups(groups: usize, wide: bool) -> Self {
+        // Slices of equal width: the last of unequal ones would leave most of its block idle.
+        let columns = groups.div_ceil(groups.div_ceil(COLUMNS));
+        RowBlocks { wide, columns, slices: groups.div_ceil(columns), lines: THREADS / columns }
+    }
+
     /// Blocks that share the rows of each slice: as many as `resident` a multiprocessor allow, unless a thread would have fewer
     /// than `each` rows.
     pub fn sharing(&self, target: &Target, rows: usize, resident: usize, each: usize) -> usize {

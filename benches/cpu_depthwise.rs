@@ -1,0 +1,97 @@
+//! MobileNet's depthwise convolutions on the processor, pass by pass, beside a copy of as many bytes.
+//!
+//! ```text
+//! cargo bench --bench cpu_depthwise [-- BATCH]        CSV on standard output, 32 images unless told
+//! ```
+//!
+//! Each figure is the best of several runs, and the two are taken in turns, so that their ratio means something on a
+//! machine that does other work too. Bytes are those that a pass must read and write at least, all it has fused included;
+//! `of_copy` is the share of the copy's speed that it reaches.
+
+use onesheet::device::cpu::Cpu;
+use onesheet::device::{
+    Activation, DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, DepthwiseShape,
+    InputTransform, Memory, OutputGradient, Padding, ReduceEpilogue,
+};
+use std::time::{Duration, Instant};
+
+/// Side, channels, stride, and how often the network has it.
+const LAYERS: [(usize, usize, usize, usize); 9] = [
+    (75, 32, 1, 1),
+    (75, 64, 2, 1),
+    (37, 128, 1, 1),
+    (37, 128, 2, 1),
+    (18, 256, 1, 1),
+    (18, 256, 2, 1),
+    (9, 512, 1, 5),
+    (9, 512, 2, 1),
+    (4, 1024, 1, 1),
+];
+
+/// The time of one run.
+fn time(run: &mut dyn FnMut()) -> Duration {
+    let start = Instant::now();
+    run();
+    start.elapsed()
+}
+
+/// The best times of the two, run in turns.
+fn race(first: &mut dyn FnMut(), second: &mut dyn FnMut()) -> [f64; 2] {
+    let mut best = [time(first), time(second)];
+    let started = Instant::now();
+    for round in 0.. {
+        if round >= 5 && started.elapsed() > Duration::from_millis(500) {
+            break;
+        }
+        best = [best[0].min(time(first)), best[1].min(time(second))];
+    }
+    best.map(|time| time.as_secs_f64())
+}
+
+fn main() {
+    // Cargo passes `--bench`.
+    let batch = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(32);
+    let device = Cpu::new();
+    let mut total = [[0.0; 2]; 3];
+    println!("side,c,stride,count,pass,ms,gb_per_s,copy_gb_per_s,of_copy");
+    for (side, c, stride, count) in LAYERS {
+        let padding = Padding { before: 2 - stride, after: 1 };
+        let shape = DepthwiseShape::new([batch, side, side, c], [3, 3], stride, padding).expect("a layer of MobileNet");
+        let numbers = |len: usize| (0..len).map(|i| (i % 17) as f32 / 16.0 - 0.5).collect::<Vec<f32>>();
+        let (x, w, k) = (numbers(shape.input_len()), numbers(shape.weights_len()), numbers(3 * c));
+        let (norm, dz, raw) = (numbers(4 * c), numbers(shape.output_len()), numbers(shape.output_len()));
+        let (mut y, mut dx, mut dw) = (raw.clone(), x.clone(), w.clone());
+        let (mut stats, mut sums) = (vec![0.0; 2 * c], vec![0.0; 2 * c]);
+        let activation = Activation::Relu6;
+        let transform = Some(InputTransform { norm: &norm[..], activation });
+        let dy = OutputGradient::Owed { dz: &dz[..], y: &raw[..], k: &k[..] };
+
+        let mut report = |pass: usize, floats: usize, run: &mut dyn FnMut()| {
+            let (from, mut to) = (numbers(floats / 2), vec![0.0; floats / 2]);
+            let [ours, copy] = race(run, &mut || device.copy(&mut to, &from).expect("lengths agree"));
+            total[pass][0] += count as f64 * ours;
+            total[pass][1] += count as f64 * copy;
+            let name = ["forward", "data", "weights"][pass];
+            let [rate, copied] = [ours, copy].map(|seconds| 4e-9 * floats as f64 / seconds);
+            let (ms, share) = (ours * 1e3, copy / ours);
+            println!("{side},{c},{stride},{count},{name},{ms:.3},{rate:.2},{copied:.2},{share:.2}");
+        };
+        let (inputs, outputs) = (shape.input_len(), shape.output_len());
+        report(0, shape.seen() + outputs, &mut || {
+            let (y, stats) = (&mut y[..], Some(&mut stats[..]));
+            device.depthwise_forward(DepthwiseForward { y, stats, x: &x, transform, w: &w }, &shape).expect("it fits");
+        });
+        report(1, 2 * outputs + 2 * inputs, &mut || {
+            let epilogue = Some(ReduceEpilogue { sums: &mut sums[..], y: &x[..], norm: &norm[..], activation });
+            let operands = DepthwiseBackwardData { dx: &mut dx[..], accumulate: false, epilogue, dy, w: &w };
+            device.depthwise_backward_data(operands, &shape).expect("it fits");
+        });
+        report(2, 2 * outputs + shape.seen(), &mut || {
+            let operands = DepthwiseBackwardWeights { dw: &mut dw[..], dy, x: &x, transform };
+            device.depthwise_backward_weights(operands, &shape).expect("it fits");
+        });
+    }
+    for (name, [ours, copy]) in ["forward", "data", "weights"].into_iter().zip(total) {
+        eprintln!("all 13 {name}: {:.1} ms, {:.0} % of a copy's speed", ours * 1e3, 100.0 * copy / ours);
+    }
+}

@@ -1,0 +1,343 @@
+//! Depthwise convolution, row by row.
+//!
+//! A filter moves over rows that lie in a ring of the latest few, with what is owed to them paid and zeros on both sides:
+//! so each is paid once a tile, no tap asks where the image ends, and all is in the first or second level cache. What
+//! follows (statistics, masks, sums) is done before the tile cools.
+//!
+//! - Forward: the rows are the input's, an output pixel the sum of R·S products.
+//! - Data gradient: the rows are those of `dy`. Pixels whose columns have the same remainder by the stride see the same
+//!   taps, and their neighbours of the same remainder the next pixel of `dy`: again a convolution, without any gaps.
+//! - Weight gradient: each tap's products are summed along a row in `f32`, over the rows of a tile and the tiles in `f64`.
+
+use super::memory::Cpu;
+use super::reduce::{Partials, Tiles, channel_rows};
+use super::rows;
+use super::scratch::Scratch;
+use super::simd::simd;
+use super::source::{Source, gradient_len};
+use crate::device::{
+    DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, DepthwiseShape, DeviceError,
+    ReduceEpilogue,
+};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Most floats of a tile, unless a single row has more: with the ring beside it they leave a second-level cache of 512 KB
+/// some room.
+const TILE_FLOATS: usize = 64 * 1024;
+/// Most pixels of a tile, likewise: sums of a tile are taken in `f32`, and this bounds their error.
+const TILE_PIXELS: usize = 1024;
+/// Channels that are worked on at a time.
+const LANES: usize = 32;
+
+/// Tiles of whole rows of `width` pixels.
+fn tiles(rows: usize, width: usize, channels: usize) -> Tiles {
+    Tiles::even(rows, (TILE_FLOATS / (width * channels)).min(TILE_PIXELS / width).max(1))
+}
+
+/// One tap over a row: where the row's first pixel under it begins, and where its weights do.
+type Tap = [usize; 2];
+
+/// The latest few rows of an activation, ready to be read.
+struct Ring<'a> {
+    source: &'a Source<'a>,
+    height: usize,
+    width: usize,
+    channels: usize,
+    /// Zeros to the left, and pixels of a ready row with all zeros.
+    left: usize,
+    pixels: usize,
+    ready: Scratch,
+    /// Which row is in each place, numbered through all images.
+    holds: Vec<Option<usize>>,
+}
+
+impl<'a> Ring<'a> {
+    /// Room for `rows` neighbouring rows of the images.
+    fn new(
+        source: &'a Source<'a>,
+        [height, width, channels]: [usize; 3],
+        rows: usize,
+        left: usize,
+        pixels: usize,
+    ) -> Self {
+        let mut ready = Scratch::new(rows * pixels * channels);
+        ready.fill(0.0);
+        Ring { source, height, width, channels, left, pixels, ready, holds: vec![None; rows] }
+    }
+
+    /// Where a row of an image begins; pays it if it isn't there.
+    fn row(&mut self, image: usize, row: usize) -> usize {
+        let (place, number) = (row % self.holds.len(), image * self.height + row);
+        let start = place * self.pixels * self.channels;
+        if self.holds[place] != Some(number) {
+            // A stride may skip the last columns, and a padding wider than the filter all of them.
+            let seen = self.width.min(self.pixels.saturating_sub(self.left));
+            let first = number * self.width;
+            let to = &mut self.ready[start + self.left.min(self.pixels) * self.channels..][..seen * self.channels];
+            self.source.write(to, self.channels, first..first + seen);
+            self.holds[place] = Some(number);
+        }
+        start
+    }
+}
+
+/// The input under the windows of output rows.
+struct Windows<'a> {
+    ring: Ring<'a>,
+    shape: &'a DepthwiseShape,
+    taps: Vec<Tap>,
+}
+
+impl<'a> Windows<'a> {
+    fn new(x: &'a Source<'a>, shape: &'a DepthwiseShape) -> Self {
+        let pixels = (shape.q - 1) * shape.stride + shape.s;
+        let ring = Ring::new(x, [shape.h, shape.w, shape.c], shape.r, shape.pad, pixels);
+        Windows { ring, shape, taps: Vec::with_capacity(shape.r * shape.s) }
+    }
+
+    /// Makes ready what output row `row` of all images sees. Taps in the padding above and below are left out.
+    fn look(&mut self, row: usize) {
+        let &DepthwiseShape { h, c, r, s, stride, pad, p, .. } = self.shape;
+        self.taps.clear();
+        for tap in 0..r {
+            let under = (row % p * stride + tap).wrapping_sub(pad);
+            if under < h {
+                let start = self.ring.row(row / p, under);
+                self.taps.extend((0..s).map(|column| [start + column * c, (tap * s + column) * c]));
+            }
+        }
+    }
+}
+
+/// The output's gradient under the taps of input rows.
+struct Gradients<'a> {
+    ring: Ring<'a>,
+    shape: &'a DepthwiseShape,
+    taps: Vec<Tap>,
+}
+
+impl<'a> Gradients<'a> {
+    fn new(dy: &'a Source<'a>, shape: &'a DepthwiseShape) -> Self {
+        let &DepthwiseShape { w, c, r, s, stride, pad, p, q, .. } = shape;
+        let left = (s - 1).saturating_sub(pad) / stride;
+        let pixels = left + q.max((w - 1 + pad) / stride + 1);
+        let ring = Ring::new(dy, [p, q, c], r.div_ceil(stride), left, pixels);
+        Gradients { ring, shape, taps: Vec::with_capacity(r * s) }
+    }
+
+    /// Makes ready what the pixels `column`, `column + stride`, … of input row `row` of all images get.
+    fn look(&mut self, row: usize, column: usize) {
+        let &DepthwiseShape { h, c, r, s, stride, pad, p, .. } = self.shape;
+        let (below, right) = (row % h + pad, column + pad);
+        self.taps.clear();
+        for tap in (below % stride..r.min(below + 1)).step_by(stride) {
+            let from = (below - tap) / stride;
+            if from < p {
+                let start = self.ring.row(row / h, from);
+                let beside = |tap: usize| (self.ring.left * stride + right - tap) / stride;
+                let columns = (right % stride..s).step_by(stride);
+                self.taps.extend(columns.map(|column| [start + beside(column) * c, (tap * s + column) * c]));
+            }
+        }
+    }
+}
+
+impl DepthwiseKernels for Cpu {
+    fn depthwise_forward(
+        &self,
+        operands: DepthwiseForward<&[f32], &mut [f32]>,
+        shape: &DepthwiseShape,
+    ) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let DepthwiseForward { y, stats, x, transform, w } = operands;
+        let channels = shape.c;
+        let reads = shape.seen() + transform.map_or(0, |_| 2 * channels) + w.len();
+        let writes = y.len() + stats.as_ref().map_or(0, |stats| stats.len());
+        let _clock = self.clock("depthwise_forward", shape.flops(), reads, writes);
+        let x = Source::input(x, transform, channels);
+        let (tiles, wants_stats) = (tiles(shape.n * shape.p, shape.q, channels), stats.is_some());
+        let width = shape.q * channels;
+        let mut partials = Partials::new(tiles.count(), channels);
+        y.par_chunks_mut(tiles.tile * width).zip(partials.par_tiles()).enumerate().for_each(|(index, (y, partial))| {
+            let mut windows = Windows::new(&x, shape);
+            for (row, y) in tiles.range(index).zip(y.chunks_exact_mut(width)) {
+                windows.look(row);
+                convolve_row(y, 1, false, &windows.ring.ready, shape.stride, &windows.taps, w, channels);
+            }
+            if wants_stats {
+                let (mean, squares) = partial.split_at_mut(channels);
+                rows::moments(y, mean, squares);
+            }
+        });
+        if let Some(stats) = stats {
+            let Tiles { rows, tile } = tiles;
+            partials.store_stats(stats, Tiles { rows: rows * shape.q, tile: tile * shape.q });
+        }
+        Ok(())
+    }
+
+    fn depthwise_backward_data(
+        &self,
+        operands: DepthwiseBackwardData<&[f32], &mut [f32]>,
+        shape: &DepthwiseShape,
+    ) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let DepthwiseBackwardData { dx, accumulate, epilogue, dy, w } = operands;
+        let channels = shape.c;
+        let old = if accumulate { dx.len() } else { 0 };
+        let masks = epilogue.as_ref().map_or(0, |epilogue| epilogue.y.len() + 3 * channels);
+        let sums = epilogue.as_ref().map_or(0, |epilogue| epilogue.sums.len());
+        let reads = gradient_len(&dy) + w.len() + old + masks;
+        let _clock = self.clock("depthwise_backward_data", shape.flops(), reads, dx.len() + sums);
+        // The batch norm in front, and where its sums go.
+        let (front, sums) = match epilogue {
+            Some(ReduceEpilogue { sums, y, norm, activation }) => (Some((y, norm, activation)), Some(sums)),
+            None => (None, None),
+        };
+        let dy = Source::gradient(dy, channels);
+        let tiles = tiles(shape.n * shape.h, shape.w, channels);
+        let width = shape.w * channels;
+        let mut partials = Partials::new(tiles.count(), channels);
+        dx.par_chunks_mut(tiles.tile * width).zip(partials.par_tiles()).enumerate().for_each(
+            |(index, (dx, partial))| {
+                let mut gradients = Gradients::new(&dy, shape);
+                for (row, dx) in tiles.range(index).zip(dx.chunks_exact_mut(width)) {
+                    for column in 0..shape.stride.min(shape.w) {
+                        gradients.look(row, column);
+                        let (dx, dy) = (&mut dx[column * channels..], &gradients.ring.ready);
+                        convolve_row(dx, shape.stride, accumulate, dy, 1, &gradients.taps, w, channels);
+                    }
+                    if let Some((y, norm, activation)) = front {
+                        let [scale, shift, mean] = channel_rows(norm, channels);
+                        let y = &y[row * width..][..width];
+                        let (plain, centred) = partial.split_at_mut(channels);
+                        rows::mask(dx, y, scale, shift, activation);
+                        rows::gradient_sums(dx, y, mean, plain, centred);
+                    }
+                }
+            },
+        );
+        if let Some(sums) = sums {
+            partials.store_sums(sums);
+        }
+        Ok(())
+    }
+
+    fn depthwise_backward_weights(
+        &self,
+        operands: DepthwiseBackwardWeights<&[f32], &mut [f32]>,
+        shape: &DepthwiseShape,
+    ) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let DepthwiseBackwardWeights { dw, dy, x, transform } = operands;
+        let channels = shape.c;
+        let reads = gradient_len(&dy) + shape.seen() + transform.map_or(0, |_| 2 * channels) + dw.len();
+        let _clock = self.clock("depthwise_backward_weights", shape.flops(), reads, dw.len());
+        let (dy, x) = (Source::gradient(dy, channels), Source::input(x, transform, channels));
+        let tiles = tiles(shape.n * shape.p, shape.q, channels);
+        let mut partials = vec![0.0; tiles.count() * dw.len()];
+        partials.par_chunks_exact_mut(dw.len()).enumerate().for_each(|(index, sums)| {
+            let mut windows = Windows::new(&x, shape);
+            let mut scratch = Scratch::new(0);
+            for row in tiles.range(index) {
+                windows.look(row);
+                let dy = dy.rows(channels, pixels_of(row, shape.q), &mut scratch);
+                correlate_row(sums, dy, &windows.ring.ready, shape.stride, &windows.taps, channels);
+            }
+        });
+        let mut total = vec![0.0; dw.len()];
+        for sums in partials.chunks_exact(dw.len()) {
+            for (total, sum) in total.iter_mut().zip(sums) {
+                *total += sum;
+            }
+        }
+        for (dw, total) in dw.iter_mut().zip(total) {
+            *dw += total as f32;
+        }
+        Ok(())
+    }
+}
+
+/// The pixels of a row.
+fn pixels_of(row: usize, width: usize) -> Range<usize> {
+    row * width..(row + 1) * width
+}
+
+simd! {
+    /// Every `step`-th pixel of `out` becomes, or grows by, the sum over the taps of `x·w`; from one of them to the next
+    /// `x` moves on by `stride` pixels.
+    fn convolve_row(
+        out: &mut [f32],
+        step: usize,
+        accumulate: bool,
+        x: &[f32],
+        stride: usize,
+        taps: &[Tap],
+        w: &[f32],
+        channels: usize,
+    ) {
+        rows::by_lanes::<LANES>(channels, #[inline(always)] |from, lanes| {
+            for (j, out) in out.chunks_mut(step * channels).enumerate() {
+                let out = &mut out[from..from + lanes];
+                let x = &x[j * stride * channels + from..];
+                let mut sum = [0.0f32; LANES];
+                if accumulate {
+                    sum[..lanes].copy_from_slice(out);
+                }
+                for &[at, weight] in taps {
+                    let (x, w) = (&x[at..at + lanes], &w[weight + from..weight + from + lanes]);
+                    for ((sum, x), w) in sum[..lanes].iter_mut().zip(x).zip(w) {
+                        *sum += x * w;
+                    }
+                }
+                out.copy_from_slice(&sum[..lanes]);
+            }
+        });
+    }
+
+    /// `sums [R·S, C]` grow by each tap's sum of `dy·x` along a row; from one pixel of `dy` to the next `x` moves on by
+    /// `stride` pixels.
+    fn correlate_row(sums: &mut [f64], dy: &[f32], x: &[f32], stride: usize, taps: &[Tap], channels: usize) {
+        let mut threes = taps.chunks_exact(3);
+        for taps in &mut threes {
+            correlate_taps([taps[0], taps[1], taps[2]], sums, dy, x, stride, channels);
+        }
+        for &tap in threes.remainder() {
+            correlate_taps([tap], sums, dy, x, stride, channels);
+        }
+    }
+}
+
+/// [`correlate_row`] of so many taps at once: sums enough under way that none waits for its last addition.
+#[inline(always)]
+fn correlate_taps<const TAPS: usize>(
+    taps: [Tap; TAPS],
+    sums: &mut [f64],
+    dy: &[f32],
+    x: &[f32],
+    stride: usize,
+    channels: usize,
+) {
+    rows::by_lanes::<LANES>(
+        channels,
+        #[inline(always)]
+        |from, lanes| {
+            let mut sum = [[0.0f32; LANES]; TAPS];
+            for (j, dy) in dy.chunks_exact(channels).enumerate() {
+                let dy = &dy[from..from + lanes];
+                for (sum, [at, _]) in sum.iter_mut().zip(taps) {
+                    let x = &x[j * stride * channels + at + from..][..lanes];
+                    for ((sum, dy), x) in sum[..lanes].iter_mut().zip(dy).zip(x) {
+                        *sum += dy * x;
+                    }
+                }
+            }
+            for (sum, [_, weight]) in sum.iter().zip(taps) {
+                for (total, sum) in sums[weight + from..weight + from + lanes].iter_mut().zip(sum) {
+                    *total += f64::from(*sum);
+                }
+            }
+        },
+    );
+}

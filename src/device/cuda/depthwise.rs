@@ -1,0 +1,434 @@
+//! Depthwise convolution: launches of `kernels/depthwise/depthwise.cu`.
+//!
+//! Filters of 3×3 with stride 1 or 2 over channels that make 16-byte vectors slide down columns of pixels; all others
+//! look for their taps pixel by pixel, element by element.
+
+use super::Cuda;
+use super::activation::{Bounds, Stops};
+use super::conv::{Divisor, extent};
+use super::kernels::Launch;
+use super::memory::{Buffer, Element, View, ViewMut};
+use super::modules::Module;
+use super::rows::{Extents, MOST_ELEMENTS, Walk};
+use crate::device::{
+    DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, DepthwiseShape, DeviceError,
+    InputTransform, OutputGradient, ReduceEpilogue, Work,
+};
+use cudarc::driver::DeviceRepr;
+
+/// Threads a block, `ROWS_THREADS` of the kernels.
+const THREADS: usize = 128;
+/// Blocks a multiprocessor that slide: what it holds of the forward kernel. One that is done takes its next columns.
+const SLIDING: usize = 3;
+/// Blocks a multiprocessor that look for taps.
+const LOOKING: usize = 8;
+/// Least pixels of a column: two rows more are read than it has.
+const LEAST_LENGTH: usize = 8;
+
+/// Mirror of `InputArguments`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct Input {
+    x: u64,
+    norm: u64,
+    bounds: Bounds,
+}
+
+impl Input {
+    fn new(x: View<'_>, transform: Option<InputTransform<View<'_>>>) -> Self {
+        let norm = transform.map_or(0, |transform| transform.norm.address());
+        Input { x: x.address(), norm, bounds: Bounds::of(transform) }
+    }
+}
+
+/// Mirror of `GradientArguments`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct Gradient {
+    dz: u64,
+    y: u64,
+    k: u64,
+}
+
+impl Gradient {
+    fn new(dy: OutputGradient<View<'_>>) -> Self {
+        match dy.map(|view| view.address()) {
+            OutputGradient::Ready(dz) => Gradient { dz, y: 0, k: 0 },
+            OutputGradient::Owed { dz, y, k } => Gradient { dz, y, k },
+        }
+    }
+}
+
+/// Mirror of `OutputArguments`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct Output {
+    y: u64,
+    stats: u64,
+    partials: u64,
+    tickets: u64,
+}
+
+/// Mirror of `InputGradientArguments`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct InputGradient {
+    dx: u64,
+    sums: u64,
+    y: u64,
+    norm: u64,
+    partials: u64,
+    tickets: u64,
+    stops: Stops,
+    accumulate: i32,
+}
+
+/// Mirror of `Columns`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct Columns {
+    shape: Extents,
+    height: i32,
+    width: i32,
+    out_height: i32,
+    out_width: i32,
+    pad: i32,
+    length: i32,
+    by_width: Divisor,
+    by_strips: Divisor,
+}
+
+/// Mirror of `Rows` and `Filter`, one behind the other.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct Pixels {
+    shape: Extents,
+    h: i32,
+    w: i32,
+    r: i32,
+    s: i32,
+    stride: i32,
+    pad: i32,
+    p: i32,
+    q: i32,
+    by_height: Divisor,
+    by_width: Divisor,
+    by_stride: Divisor,
+}
+
+/// Argument of `depthwise_forward_*`, in [`Columns`] or in [`Pixels`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct Forward<G> {
+    output: Output,
+    input: Input,
+    w: u64,
+    geometry: G,
+}
+
+// SAFETY: plain numbers, laid out as the kernels declare them.
+unsafe impl DeviceRepr for Forward<Columns> {}
+// SAFETY: likewise.
+unsafe impl DeviceRepr for Forward<Pixels> {}
+
+/// Argument of `depthwise_backward_data_*`, in [`Columns`] or in [`Pixels`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct BackwardData<G> {
+    output: InputGradient,
+    dy: Gradient,
+    w: u64,
+    geometry: G,
+}
+
+// SAFETY: plain numbers, laid out as the kernels declare them.
+unsafe impl DeviceRepr for BackwardData<Columns> {}
+// SAFETY: likewise.
+unsafe impl DeviceRepr for BackwardData<Pixels> {}
+
+/// Argument of `depthwise_backward_weights_*`, in [`Columns`] or in [`Pixels`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct BackwardWeights<G> {
+    dw: u64,
+    dy: Gradient,
+    input: Input,
+    partials: u64,
+    tickets: u64,
+    geometry: G,
+}
+
+// SAFETY: plain numbers, laid out as the kernels declare them.
+unsafe impl DeviceRepr for BackwardWeights<Columns> {}
+// SAFETY: likewise.
+unsafe impl DeviceRepr for BackwardWeights<Pixels> {}
+
+/// A pass: its kernels, and what it walks over.
+struct Pass {
+    name: &'static str,
+    stride_1: &'static str,
+    stride_2: &'static str,
+    scalar: &'static str,
+    /// Whether it writes pixels of the input rather than of the output.
+    to_input: bool,
+}
+
+static FORWARD: Pass = Pass {
+    name: "depthwise_forward",
+    stride_1: "depthwise_forward_3x3",
+    stride_2: "depthwise_forward_3x3_stride2",
+    scalar: "depthwise_forward_scalar",
+    to_input: false,
+};
+static BACKWARD_DATA: Pass = Pass {
+    name: "depthwise_backward_data",
+    stride_1: "depthwise_backward_data_3x3",
+    stride_2: "depthwise_backward_data_3x3_stride2",
+    scalar: "depthwise_backward_data_scalar",
+    to_input: true,
+};
+static BACKWARD_WEIGHTS: Pass = Pass {
+    name: "depthwise_backward_weights",
+    stride_1: "depthwise_backward_weights_3x3",
+    stride_2: "depthwise_backward_weights_3x3_stride2",
+    scalar: "depthwise_backward_weights_scalar",
+    to_input: false,
+};
+
+/// The kernel that a pass takes, its geometry and its grid.
+struct Choice {
+    kernel: &'static str,
+    walk: Walk,
+    /// Blocks that share the rows.
+    blocks: usize,
+    geometry: Geometry,
+}
+
+enum Geometry {
+    Columns(Columns),
+    Pixels(Pixels),
+}
+
+impl Pass {
+    /// # Errors
+    /// [`DeviceError::Shape`] for tensors larger than the kernels' indices reach, or stored otherwise than this device does.
+    fn choose(
+        &self,
+        device: &Cuda,
+        shape: &DepthwiseShape,
+        activations: &[(u64, Element)],
+        w: u64,
+    ) -> Result<Choice, DeviceError> {
+        let &DepthwiseShape { n, h, w: width, c, r, s, stride, pad, p, q } = shape;
+        if shape.input_len().max(shape.output_len()) > MOST_ELEMENTS {
+            let reason = format!("{n} images of {h}x{width}x{c}; at most 2³⁰ elements fit");
+            return Err(DeviceError::Shape { kernel: self.name, reason });
+        }
+        let of = |count: usize| extent(self.name, count);
+        // Pixels are numbered from the padding's first.
+        of((h + r + pad).max(width + s + pad).max(p * stride + r).max(q * stride + s))?;
+        let [out_height, out_width] = if self.to_input { [h, width] } else { [p, q] };
+        let walk = Walk::new(device, self.name, n * out_height * out_width, c, activations)?;
+        let slides = [r, s] == [3, 3] && stride <= 2 && walk.is_wide() && w.is_multiple_of(16);
+        if !slides {
+            let walk = walk.by_elements().in_blocks_of(THREADS);
+            let geometry = Geometry::Pixels(Pixels {
+                shape: walk.extents,
+                h: of(h)?,
+                w: of(width)?,
+                r: of(r)?,
+                s: of(s)?,
+                stride: of(stride)?,
+                pad: of(pad)?,
+                p: of(p)?,
+                q: of(q)?,
+                by_height: Divisor::new(out_height as u32),
+                by_width: Divisor::new(out_width as u32),
+                by_stride: Divisor::new(stride as u32),
+            });
+            return Ok(Choice { kernel: self.scalar, walk, blocks: walk.blocks(device, LOOKING), geometry });
+        }
+        let walk = walk.in_blocks_of(THREADS);
+        // The data gradient of stride 2 goes by cells of 2×2 pixels, counted from the padding's first.
+        let (height, columns) = match (self.to_input, stride) {
+            (true, 2) => ((h - 1 + pad) / 2 + 1, (width - 1 + pad) / 2 + 1),
+            _ => (out_height, out_width),
+        };
+        // Columns so long that twice the blocks which the GPU holds have one for each of their lines.
+        let wanted = 2 * SLIDING * device.multiprocessors() as usize * walk.lines();
+        let strips = wanted.div_ceil(walk.slices() * n * columns).min(height.div_ceil(LEAST_LENGTH));
+        let length = height.div_ceil(strips);
+        let strips = height.div_ceil(length);
+        let walk = walk.over(n * strips * columns);
+        // With stride 1 the data gradient is a forward pass over `dy`, padded as much less as the forward pass is more.
+        let (read, pad) = match (self.to_input, stride) {
+            (false, _) => ([h, width], of(pad)?),
+            (true, 1) => ([p, q], 2 - of(pad)?),
+            (true, _) => ([p, q], of(pad)?),
+        };
+        let geometry = Geometry::Columns(Columns {
+            shape: walk.extents,
+            height: of(read[0])?,
+            width: of(read[1])?,
+            out_height: of(out_height)?,
+            out_width: of(out_width)?,
+            pad,
+            length: of(length)?,
+            by_width: Divisor::new(columns as u32),
+            by_strips: Divisor::new(strips as u32),
+        });
+        let most = (SLIDING * device.multiprocessors() as usize / walk.slices()).max(1);
+        let blocks = (n * strips * columns).div_ceil(walk.lines()).min(most);
+        let kernel = if stride == 1 { self.stride_1 } else { self.stride_2 };
+        Ok(Choice { kernel, walk, blocks, geometry })
+    }
+}
+
+impl Choice {
+    /// Room for so many floats of each block and channel.
+    fn workspace(&self, device: &Cuda, floats: usize, shape: &DepthwiseShape) -> Result<(Buffer, usize), DeviceError> {
+        let bytes = floats * self.blocks * shape.c * size_of::<f32>();
+        Ok((device.workspace(bytes)?, bytes))
+    }
+
+    fn launch(&self, work: Work) -> Launch {
+        self.walk.launch(self.blocks, work)
+    }
+}
+
+/// Bytes that a gradient is read from.
+fn gradient_bytes(dy: OutputGradient<View<'_>>) -> usize {
+    match dy.map(|view| view.bytes()) {
+        OutputGradient::Ready(dy) => dy,
+        OutputGradient::Owed { dz, y, k } => dz + y + k,
+    }
+}
+
+/// What a gradient is read from and how it is stored.
+fn gradient_activations(dy: OutputGradient<View<'_>>) -> Vec<(u64, Element)> {
+    match dy.map(|view| (view.address(), view.element())) {
+        OutputGradient::Ready(dy) => vec![dy],
+        OutputGradient::Owed { dz, y, .. } => vec![dz, y],
+    }
+}
+
+/// Bytes of the input that are seen, and of what it owes.
+fn input_bytes(x: View<'_>, transform: Option<InputTransform<View<'_>>>, shape: &DepthwiseShape) -> usize {
+    shape.seen() * x.element().bytes() + transform.map_or(0, |_| 2 * shape.c * size_of::<f32>())
+}
+
+impl DepthwiseKernels for Cuda {
+    fn depthwise_forward(
+        &self,
+        operands: DepthwiseForward<View<'_>, ViewMut<'_>>,
+        shape: &DepthwiseShape,
+    ) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let DepthwiseForward { y, stats, x, transform, w } = operands;
+        let activations = [(y.address(), y.element()), (x.address(), x.element())];
+        let choice = FORWARD.choose(self, shape, &activations, w.address())?;
+        let (workspace, partials) = choice.workspace(self, if stats.is_some() { 3 } else { 0 }, shape)?;
+        let output = Output {
+            y: y.address(),
+            stats: stats.as_ref().map_or(0, ViewMut::address),
+            partials: workspace.address(),
+            tickets: self.tickets(FORWARD.name, choice.walk.slices())?,
+        };
+        let (input, w_address) = (Input::new(x, transform), w.address());
+        let work = Work {
+            reads: (input_bytes(x, transform, shape) + w.bytes()) as u64,
+            writes: (y.bytes() + stats.map_or(0, |stats| stats.bytes()) + partials) as u64,
+            flops: shape.flops(),
+        };
+        let (kernel, launch) = (choice.kernel, choice.launch(work));
+        match choice.geometry {
+            Geometry::Columns(geometry) => {
+                self.launch(Module::Depthwise, kernel, launch, &Forward { output, input, w: w_address, geometry })
+            }
+            Geometry::Pixels(geometry) => {
+                self.launch(Module::Depthwise, kernel, launch, &Forward { output, input, w: w_address, geometry })
+            }
+        }
+    }
+
+    fn depthwise_backward_data(
+        &self,
+        operands: DepthwiseBackwardData<View<'_>, ViewMut<'_>>,
+        shape: &DepthwiseShape,
+    ) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let DepthwiseBackwardData { dx, accumulate, epilogue, dy, w } = operands;
+        let mut activations = gradient_activations(dy);
+        activations.push((dx.address(), dx.element()));
+        activations.extend(epilogue.as_ref().map(|epilogue| (epilogue.y.address(), epilogue.y.element())));
+        let choice = BACKWARD_DATA.choose(self, shape, &activations, w.address())?;
+        let (workspace, partials) = choice.workspace(self, if epilogue.is_some() { 2 } else { 0 }, shape)?;
+        let of = |address: fn(&ReduceEpilogue<View<'_>, ViewMut<'_>>) -> u64| epilogue.as_ref().map_or(0, address);
+        let output = InputGradient {
+            dx: dx.address(),
+            sums: of(|epilogue| epilogue.sums.address()),
+            y: of(|epilogue| epilogue.y.address()),
+            norm: of(|epilogue| epilogue.norm.address()),
+            partials: workspace.address(),
+            tickets: self.tickets(BACKWARD_DATA.name, choice.walk.slices())?,
+            stops: Stops::of(&epilogue),
+            accumulate: accumulate.into(),
+        };
+        let (gradient, w_address) = (Gradient::new(dy), w.address());
+        let channel = shape.c * size_of::<f32>();
+        let [masks, sums] =
+            epilogue.as_ref().map_or([0; 2], |epilogue| [epilogue.y.bytes() + 3 * channel, 2 * channel]);
+        let work = Work {
+            reads: (gradient_bytes(dy) + w.bytes() + if accumulate { dx.bytes() } else { 0 } + masks) as u64,
+            writes: (dx.bytes() + sums + partials) as u64,
+            flops: shape.flops(),
+        };
+        let (kernel, launch) = (choice.kernel, choice.launch(work));
+        match choice.geometry {
+            Geometry::Columns(geometry) => {
+                let arguments = BackwardData { output, dy: gradient, w: w_address, geometry };
+                self.launch(Module::Depthwise, kernel, launch, &arguments)
+            }
+            Geometry::Pixels(geometry) => {
+                let arguments = BackwardData { output, dy: gradient, w: w_address, geometry };
+                self.launch(Module::Depthwise, kernel, launch, &arguments)
+            }
+        }
+    }
+
+    fn depthwise_backward_weights(
+        &self,
+        operands: DepthwiseBackwardWeights<View<'_>, ViewMut<'_>>,
+        shape: &DepthwiseShape,
+    ) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let DepthwiseBackwardWeights { dw, dy, x, transform } = operands;
+        let mut activations = gradient_activations(dy);
+        activations.push((x.address(), x.element()));
+        // The sums go to `dw` one by one, wherever it begins.
+        let choice = BACKWARD_WEIGHTS.choose(self, shape, &activations, 0)?;
+        let taps = shape.r * shape.s;
+        let (workspace, partials) = choice.workspace(self, taps, shape)?;
+        let (dw_address, gradient, input) = (dw.address(), Gradient::new(dy), Input::new(x, transform));
+        let work = Work {
+            reads: (gradient_bytes(dy) + input_bytes(x, transform, shape) + dw.bytes()) as u64,
+            writes: (dw.bytes() + partials) as u64,
+            flops: shape.flops(),
+        };
+        let (kernel, launch, partials) = (choice.kernel, choice.launch(work), workspace.address());
+        match choice.geometry {
+            Geometry::Columns(geometry) => {
+                let tickets = self.tickets(BACKWARD_WEIGHTS.name, choice.walk.slices())?;
+                let arguments = BackwardWeights { dw: dw_address, dy: gradient, input, partials, tickets, geometry };
+                self.launch(Module::Depthwise, kernel, launch, &arguments)
+            }
+            Geometry::Pixels(geometry) => {
+                let tickets = self.tickets(BACKWARD_WEIGHTS.name, taps * choice.walk.slices())?;
+                let arguments = BackwardWeights { dw: dw_address, dy: gradient, input, partials, tickets, geometry };
+                let [x, y, _] = launch.grid;
+                let launch = Launch { grid: [x, y, extent(BACKWARD_WEIGHTS.name, taps)? as u32], ..launch };
+                self.launch(Module::Depthwise, kernel, launch, &arguments)
+            }
+        }
+    }
+}
