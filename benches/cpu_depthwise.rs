@@ -8,25 +8,15 @@
 //! machine that does other work too. Bytes are those that a pass must read and write at least, all it has fused included;
 //! `of_copy` is the share of the copy's speed that it reaches.
 
+mod layers;
+
+use layers::{DepthwiseLayer, depthwise};
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{
-    Activation, DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, DepthwiseShape,
-    InputTransform, Memory, OutputGradient, Padding, ReduceEpilogue,
+    Activation, DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, InputTransform,
+    Memory, OutputGradient, ReduceEpilogue,
 };
 use std::time::{Duration, Instant};
-
-/// Side, channels, stride, and how often the network has it.
-const LAYERS: [(usize, usize, usize, usize); 9] = [
-    (75, 32, 1, 1),
-    (75, 64, 2, 1),
-    (37, 128, 1, 1),
-    (37, 128, 2, 1),
-    (18, 256, 1, 1),
-    (18, 256, 2, 1),
-    (9, 512, 1, 5),
-    (9, 512, 2, 1),
-    (4, 1024, 1, 1),
-];
 
 /// The time of one run.
 fn time(run: &mut dyn FnMut()) -> Duration {
@@ -53,10 +43,9 @@ fn main() {
     let batch = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(32);
     let device = Cpu::new();
     let mut total = [[0.0; 2]; 3];
-    println!("side,c,stride,count,pass,ms,gb_per_s,copy_gb_per_s,of_copy");
-    for (side, c, stride, count) in LAYERS {
-        let padding = Padding { before: 2 - stride, after: 1 };
-        let shape = DepthwiseShape::new([batch, side, side, c], [3, 3], stride, padding).expect("a layer of MobileNet");
+    println!("layer,side,c,stride,count,pass,ms,gb_per_s,copy_gb_per_s,of_copy");
+    for DepthwiseLayer { shape, count, name } in depthwise(batch, 150) {
+        let c = shape.c;
         let numbers = |len: usize| (0..len).map(|i| (i % 17) as f32 / 16.0 - 0.5).collect::<Vec<f32>>();
         let (x, w, k) = (numbers(shape.input_len()), numbers(shape.weights_len()), numbers(3 * c));
         let (norm, dz, raw) = (numbers(4 * c), numbers(shape.output_len()), numbers(shape.output_len()));
@@ -71,10 +60,11 @@ fn main() {
             let [ours, copy] = race(run, &mut || device.copy(&mut to, &from).expect("lengths agree"));
             total[pass][0] += count as f64 * ours;
             total[pass][1] += count as f64 * copy;
-            let name = ["forward", "data", "weights"][pass];
+            let pass = ["forward", "data", "weights"][pass];
+            let (side, stride) = (shape.h, shape.stride);
             let [rate, copied] = [ours, copy].map(|seconds| 4e-9 * floats as f64 / seconds);
             let (ms, share) = (ours * 1e3, copy / ours);
-            println!("{side},{c},{stride},{count},{name},{ms:.3},{rate:.2},{copied:.2},{share:.2}");
+            println!("{name},{side},{c},{stride},{count},{pass},{ms:.3},{rate:.2},{copied:.2},{share:.2}");
         };
         let (inputs, outputs) = (shape.input_len(), shape.output_len());
         report(0, shape.seen() + outputs, &mut || {

@@ -113,6 +113,14 @@ pub enum Gradient<D: Device> {
 }
 
 impl<D: Device> Gradient<D> {
+    /// What a convolution leaves of its input: with the `sums` of a batch norm in front, or without one.
+    pub(crate) fn of_input(dx: Tensor<D>, sums: Option<Tensor<D>>) -> Self {
+        match sums {
+            Some(sums) => Gradient::Reduced { dz: dx, sums },
+            None => Gradient::Ready(dx),
+        }
+    }
+
     /// The tensor of a gradient that owes nothing. Activations are idempotent in their gradient, so one that has been through them
     /// may go through them again.
     ///

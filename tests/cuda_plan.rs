@@ -5,16 +5,23 @@
 mod counters;
 #[path = "support/cuda.rs"]
 mod cuda;
+#[path = "../benches/layers/mod.rs"]
+#[allow(dead_code, reason = "the benches take more of it")]
+mod layers;
 #[path = "support/not_checked.rs"]
 mod not_checked;
 
 use counters::{Counted, Counters};
 use not_checked::not_checked;
 use onesheet::device::cuda::Precision;
-use onesheet::device::{Memory, PixelFormat, Placement};
+use onesheet::device::{
+    Activation, DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, InputTransform,
+    Memory, OutputGradient, PixelFormat, Placement, ReduceEpilogue, Storage,
+};
 use onesheet::model::{Batch, Model};
 use onesheet::network::{ModelConfig, resnet50};
 use onesheet::optim::Adam;
+use onesheet::tensor::Tensor;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Mutex;
@@ -49,6 +56,20 @@ fn step(images: usize, size: usize) -> BTreeMap<String, Counted> {
     counters.take(&plan).unwrap()
 }
 
+/// Panics unless each kernel moves what was planned; otherwise all of them together.
+fn check(kernels: &BTreeMap<String, Counted>) -> Counted {
+    let mut all = Counted::default();
+    for (kernel, counted) in kernels {
+        all.merge(counted);
+        let (planned, moved) = (counted.planned_bytes as f64, counted.dram_bytes as f64);
+        // Ends of sectors that a tensor does not fill; one a launch and operand.
+        let slack = 0.02 * planned + 256.0 * counted.launches as f64;
+        assert!((moved - planned).abs() <= slack, "{kernel} moves {moved} bytes and plans {planned}");
+        assert!(counted.flops == 0 || counted.tensor_flops == 0 || counted.tensor_flops >= counted.flops, "{kernel}");
+    }
+    all
+}
+
 /// Counted on the simulated GPU only: a real one has no such counters.
 #[test]
 fn a_step_moves_what_its_plan_says() {
@@ -57,18 +78,57 @@ fn a_step_moves_what_its_plan_says() {
         return;
     }
     let kernels = step(4, 96);
-    let mut all = Counted::default();
-    for (kernel, counted) in &kernels {
-        all.merge(counted);
-        let (planned, moved) = (counted.planned_bytes as f64, counted.dram_bytes as f64);
-        // Ends of sectors that a tensor does not fill; one a launch and operand.
-        let slack = 0.02 * planned + 256.0 * counted.launches as f64;
-        assert!((moved - planned).abs() <= slack, "{kernel} moves {moved} bytes and plans {planned}");
-        assert!(counted.flops == 0 || counted.tensor_flops == 0 || counted.tensor_flops >= counted.flops, "{kernel}");
-    }
+    let all = check(&kernels);
     let (planned, moved) = (all.planned_bytes as f64, all.dram_bytes as f64);
     assert!((moved / planned - 1.0).abs() <= 0.002, "the step moves {moved} bytes and plans {planned}");
     assert!(all.coalesced() >= 90.0, "{:.1} % of the sectors that requests move were asked for", all.coalesced());
+}
+
+/// MobileNet's depthwise convolutions with all that is fused to them: whatever their columns share, each operand moves once.
+#[test]
+fn depthwise_convolutions_move_what_they_plan() {
+    if cuda::is_real() {
+        not_checked("the bytes that kernels plan, because a real GPU has none of the simulated one's counters");
+        return;
+    }
+    let _alone = ALONE.lock();
+    for precision in [Precision::Bf16, Precision::F32] {
+        let device = cuda::device(precision);
+        let filled = |len: usize, storage| {
+            let values: Vec<f32> = (0..len).map(|i| (i % 251) as f32 / 128.0 - 1.0).collect();
+            let mut tensor = Tensor::new(&device, [len], storage).unwrap();
+            device.upload(tensor.view_mut(), &values).unwrap();
+            tensor
+        };
+        for layers::DepthwiseLayer { shape, .. } in layers::depthwise(2, 150) {
+            let [x, mut dx] = [(); 2].map(|()| filled(shape.input_len(), Storage::Activation));
+            let [dz, raw, mut y] = [(); 3].map(|()| filled(shape.output_len(), Storage::Activation));
+            let (w, mut dw) =
+                (filled(shape.weights_len(), Storage::Weights), filled(shape.weights_len(), Storage::Full));
+            let [k, norm] = [3, 4].map(|rows| filled(rows * shape.c, Storage::Full));
+            let [mut stats, mut sums] = [(); 2].map(|()| filled(2 * shape.c, Storage::Full));
+            // A stream may be late with what came before; whoever reads waits for it.
+            sums.to_host(&device).unwrap();
+            let counters = Counters::start().unwrap();
+            let (done, plan) = device.planned(|| {
+                let activation = Activation::Relu6;
+                let transform = Some(InputTransform { norm: norm.view(), activation });
+                let (x, w, norm) = (x.view(), w.view(), norm.view());
+                let dy = OutputGradient::Owed { dz: dz.view(), y: raw.view(), k: k.view() };
+                let stats = Some(stats.view_mut());
+                device.depthwise_forward(DepthwiseForward { y: y.view_mut(), stats, x, transform, w }, &shape)?;
+                let epilogue = Some(ReduceEpilogue { sums: sums.view_mut(), y: x, norm, activation });
+                let operands = DepthwiseBackwardData { dx: dx.view_mut(), accumulate: false, epilogue, dy, w };
+                device.depthwise_backward_data(operands, &shape)?;
+                let operands = DepthwiseBackwardWeights { dw: dw.view_mut(), dy, x, transform };
+                device.depthwise_backward_weights(operands, &shape)
+            });
+            done.unwrap();
+            dw.to_host(&device).unwrap();
+            let all = check(&counters.take(&plan).unwrap());
+            assert!(all.coalesced() >= 90.0, "{:.1} % of what {shape:?} moves was asked for", all.coalesced());
+        }
+    }
 }
 
 /// The design `mainloop` (statistics and reductions in epilogues, apply and ReLU in the load path, a pass for each batch norm's gradient) moves

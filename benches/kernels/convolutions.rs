@@ -29,7 +29,7 @@ pub enum Pass {
 pub struct Operands {
     /// `[N, H, W, C]`.
     pub x: Vec<f32>,
-    /// `[K, R, S, C]`.
+    /// `[K, R, S, C]`; of groups, the channels of one.
     pub w: Vec<f32>,
     /// `[N, P, Q, K]`.
     pub dy: Vec<f32>,
@@ -215,7 +215,7 @@ fn measure(report: &mut Report, layer: &Layer) -> anyhow::Result<()> {
     let formed_ahead = first.formed.is_some();
     let mut on_device = Copies::new(first, OnDevice::copied);
     #[cfg(feature = "cudnn")]
-    let mut peer = cudnn::Layer::new(report, &layer.shape, &operands)?;
+    let mut peer = cudnn::Layer::new(report, &layer.shape, 1, &operands)?;
     #[cfg(not(feature = "cudnn"))]
     report.without_cudnn();
     // The host needs its memory for the answers now.

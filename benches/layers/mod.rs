@@ -1,6 +1,7 @@
-//! The convolutions of a network as its plan computes them, equal ones together: for benches and tests.
+//! The convolutions of a network as its plan computes them, and MobileNet's depthwise ones; equal ones together: for benches and
+//! tests.
 
-use onesheet::device::ConvShape;
+use onesheet::device::{ConvShape, DepthwiseShape, Padding};
 use onesheet::network::{Architecture, ModelConfig, Network};
 use onesheet::plan::{Plan, Work};
 
@@ -52,4 +53,35 @@ pub fn planned(network: Network, size: usize) -> (Architecture, Plan) {
     let architecture = Architecture::new(&config).expect("the images are large enough");
     let plan = Plan::new(&architecture, config.momentum).expect("there are kernels for every network");
     (architecture, plan)
+}
+
+/// A depthwise convolution, and how often MobileNet has it. All read an activation that is owed a batch norm.
+#[allow(dead_code, reason = "not every bench has them")]
+pub struct DepthwiseLayer {
+    /// Keras's name of the first that is so.
+    pub name: String,
+    /// Its geometry.
+    pub shape: DepthwiseShape,
+    /// How many are so.
+    pub count: usize,
+}
+
+/// MobileNet's 13, over `n` posters of `size`×`size`.
+#[allow(dead_code, reason = "not every bench has them")]
+pub fn depthwise(n: usize, size: usize) -> Vec<DepthwiseLayer> {
+    let channels = [32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024];
+    let mut side = (size + 1 - 3) / 2 + 1;
+    let mut layers: Vec<DepthwiseLayer> = Vec::new();
+    for (at, c) in channels.into_iter().enumerate() {
+        let stride = if [1, 3, 5, 11].contains(&at) { 2 } else { 1 };
+        // Keras pads those of stride 2 below and to the right alone.
+        let pad = Padding { before: 2 - stride, after: 1 };
+        let shape = DepthwiseShape::new([n, side, side, c], [3, 3], stride, pad).expect("the images are large enough");
+        side = shape.p;
+        match layers.iter_mut().find(|layer| layer.shape == shape) {
+            Some(layer) => layer.count += 1,
+            None => layers.push(DepthwiseLayer { name: format!("conv_dw_{}", at + 1), shape, count: 1 }),
+        }
+    }
+    layers
 }

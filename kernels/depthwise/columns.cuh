@@ -69,12 +69,22 @@ template <typename Source> struct Neighbours {
     }
 };
 
-// The thread's channels of the nine taps, or of the filter turned by half a circle.
-__device__ __forceinline__ void load_filter(float (&w)[9][LANE], const float* from, bool turned, const Walk<Quad>& walk) {
-    if (walk.first >= walk.rows) return;
+// The thread's channels of the nine taps, or of the filter turned by half a circle; wherever it begins. Ends with a barrier.
+__device__ __forceinline__ void load_filter(float (&w)[9][LANE], const float* from, bool turned, const Walk<Quad>& walk,
+                                            Scratch& scratch) {
 #pragma unroll
-    for (int tap = 0; tap < 9; ++tap) {
-        read(w[tap], from + (turned ? 8 - tap : tap) * walk.channels + walk.base + walk.own);
+    for (int r = 0; r < 3; ++r) {
+        const float* taps[3];
+#pragma unroll
+        for (int s = 0; s < 3; ++s) taps[s] = from + (turned ? 8 - 3 * r - s : 3 * r + s) * walk.channels;
+        float row[3][LANE];
+        walk.load_channels(row, taps, scratch);
+#pragma unroll
+        for (int s = 0; s < 3; ++s) {
+#pragma unroll
+            for (int j = 0; j < LANE; ++j) w[3 * r + s][j] = row[s][j];
+        }
+        __syncthreads();
     }
 }
 

@@ -12,7 +12,7 @@
 //
 // Launch contract: block 128; grid (slices of channels, blocks that share the rows), by rows.cuh, and for
 // depthwise_backward_weights_scalar (…, …, R*S); no dynamic shared memory; fewer than 2^30 elements in x and in y.
-// Kernels named by 3x3: activations and `w` on 16 bytes. Reductions want a workspace of [row blocks][3][C] floats for
+// Kernels named by 3x3: activations on 16 bytes. Reductions want a workspace of [row blocks][3][C] floats for
 // statistics, [2][C] for sums, [9][C] for weights ([R*S][row blocks][C] in the scalar kernel), on 16 bytes, and a zero
 // ticket for each block across (and each tap, in the scalar kernel).
 
@@ -76,15 +76,15 @@ template <int STRIDE> __device__ __forceinline__ void forward(const DepthwiseFor
     const Input<Quad> input(a.input, walk, scratch[0]);
     Output<Quad> output(a.output);
     float w[9][LANE];
-    load_filter(w, a.w, false, walk);
+    load_filter(w, a.w, false, walk, scratch[0]);
     slide<STRIDE>(a.columns, walk, input, output, w);
     output.finish(a.output, walk, scratch);
 }
 
-extern "C" __global__ void __launch_bounds__(128) depthwise_forward_3x3(const __grid_constant__ DepthwiseForward a) {
+extern "C" __global__ void __launch_bounds__(128, 3) depthwise_forward_3x3(const __grid_constant__ DepthwiseForward a) {
     forward<1>(a);
 }
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 3)
     depthwise_forward_3x3_stride2(const __grid_constant__ DepthwiseForward a) {
     forward<2>(a);
 }
@@ -106,17 +106,17 @@ template <int STRIDE> __device__ __forceinline__ void backward_data(const Depthw
     const Gradient<Quad> dy(a.dy, walk, scratch);
     InputGradient<Quad> output(a.output, walk, norm);
     float w[9][LANE];
-    load_filter(w, a.w, STRIDE == 1, walk);
+    load_filter(w, a.w, STRIDE == 1, walk, scratch);
     if constexpr (STRIDE == 1) slide<1>(a.columns, walk, dy, output, w);
     else spread(a.columns, walk, dy, output, w);
     output.finish(a.output, walk, scratch);
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     depthwise_backward_data_3x3(const __grid_constant__ DepthwiseBackwardData a) {
     backward_data<1>(a);
 }
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     depthwise_backward_data_3x3_stride2(const __grid_constant__ DepthwiseBackwardData a) {
     backward_data<2>(a);
 }
@@ -142,11 +142,11 @@ template <int STRIDE> __device__ __forceinline__ void backward_weights(const Dep
                 [&](int tap, int channel, float sum) { a.dw[tap * walk.channels + channel] += sum; });
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     depthwise_backward_weights_3x3(const __grid_constant__ DepthwiseBackwardWeights a) {
     backward_weights<1>(a);
 }
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     depthwise_backward_weights_3x3_stride2(const __grid_constant__ DepthwiseBackwardWeights a) {
     backward_weights<2>(a);
 }

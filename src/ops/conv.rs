@@ -111,31 +111,49 @@ fn backward<D: Device>(
         }
     }
     let Some(slot) = x.slot else { return Ok(()) };
-    let earlier = tape.take(slot);
-    let accumulate = earlier.is_some();
-    let device = tape.device();
-    let mut dx = match earlier {
-        Some(earlier) => earlier.into_tensor()?.into_unique(device)?,
-        None => Tensor::new(device, x.shape(), Storage::Activation)?,
-    };
-    let mut sums = match &x.owed {
-        Owed::Norm { .. } => Some(Tensor::new(device, [2, shape.c], Storage::Full)?),
-        Owed::Nothing => None,
-    };
-    let epilogue = match (&x.owed, &mut sums) {
+    let InputGradient { mut dx, accumulate, mut sums } = InputGradient::begin(tape, slot, &x)?;
+    let (epilogue, w) = (epilogue(&x, &mut sums), parameters.weights.view(layer.kernel));
+    tape.device().conv_backward_data(dx.view_mut(), accumulate, epilogue, dy, w, &shape)?;
+    tape.put(slot, Gradient::of_input(dx, sums))
+}
+
+/// Where a convolution's data gradient goes.
+pub(super) struct InputGradient<D: Device> {
+    /// What another reader of the input has left, or room.
+    pub dx: Tensor<D>,
+    /// Whether it has left anything.
+    pub accumulate: bool,
+    /// Room for the sums of the batch norm in front, if the input still owed it.
+    pub sums: Option<Tensor<D>>,
+}
+
+impl<D: Device> InputGradient<D> {
+    pub(super) fn begin(tape: &mut Tape<D>, slot: Slot, x: &Value<D>) -> Result<Self, DeviceError> {
+        let earlier = tape.take(slot);
+        let accumulate = earlier.is_some();
+        let device = tape.device();
+        let dx = match earlier {
+            Some(earlier) => earlier.into_tensor()?.into_unique(device)?,
+            None => Tensor::new(device, x.shape(), Storage::Activation)?,
+        };
+        let sums = match &x.owed {
+            Owed::Norm { .. } => Some(Tensor::new(device, [2, x.shape().channels()], Storage::Full)?),
+            Owed::Nothing => None,
+        };
+        Ok(InputGradient { dx, accumulate, sums })
+    }
+}
+
+/// The activation and the reductions of the batch norm in front, if the input `x` still owed it.
+pub(super) fn epilogue<'a, D: Device>(
+    x: &'a Value<D>,
+    sums: &'a mut Option<Tensor<D>>,
+) -> Option<ReduceEpilogue<D::View<'a>, D::ViewMut<'a>>> {
+    match (&x.owed, sums) {
         (Owed::Norm { norm, activation }, Some(sums)) => {
             let (sums, y, norm) = (sums.view_mut(), x.raw.view(), norm.view());
             Some(ReduceEpilogue { sums, y, norm, activation: *activation })
         }
         _ => None,
-    };
-    let w = parameters.weights.view(layer.kernel);
-    device.conv_backward_data(dx.view_mut(), accumulate, epilogue, dy, w, &shape)?;
-    tape.put(
-        slot,
-        match sums {
-            Some(sums) => Gradient::Reduced { dz: dx, sums },
-            None => Gradient::Ready(dx),
-        },
-    )
+    }
 }

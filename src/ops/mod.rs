@@ -8,6 +8,7 @@ pub mod activation;
 pub mod batch_norm;
 pub mod conv;
 pub mod dense;
+pub mod depthwise;
 pub mod loss;
 pub mod pool;
 pub mod residual;

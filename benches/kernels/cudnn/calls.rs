@@ -78,7 +78,12 @@ pub struct Convolution {
 }
 
 impl Convolution {
-    pub fn new(handle: &Rc<Handle>, shape: &ConvShape, precision: Precision) -> Result<Self, CudnnError> {
+    pub fn new(
+        handle: &Rc<Handle>,
+        shape: &ConvShape,
+        groups: usize,
+        precision: Precision,
+    ) -> Result<Self, CudnnError> {
         let [n, h, w, c, k, r, s, p, q, stride, pad] =
             [shape.n, shape.h, shape.w, shape.c, shape.k, shape.r, shape.s, shape.p, shape.q, shape.stride, shape.pad]
                 .map(|extent| extent as c_int);
@@ -106,9 +111,10 @@ impl Convolution {
         unsafe {
             result::set_tensor4d_descriptor(described.x.raw, nhwc, element, [n, c, h, w])?;
             result::set_tensor4d_descriptor(described.y.raw, nhwc, element, [n, k, p, q])?;
-            result::set_filter4d_descriptor(described.w.raw, element, nhwc, [k, c, r, s])?;
+            result::set_filter4d_descriptor(described.w.raw, element, nhwc, [k, c / groups as c_int, r, s])?;
             let mode = Mode::CUDNN_CROSS_CORRELATION;
             result::set_convolution2d_descriptor(described.conv.raw, pad, pad, stride, stride, 1, 1, mode, sums)?;
+            result::set_convolution_group_count(described.conv.raw, groups as c_int)?;
             result::set_convolution_math_type(described.conv.raw, math)?;
         }
         Ok(described)

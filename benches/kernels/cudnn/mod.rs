@@ -138,8 +138,8 @@ impl Peer {
 }
 
 impl Layer {
-    /// None where there is no cuDNN.
-    pub fn new(report: &Report, shape: &ConvShape, operands: &Operands) -> anyhow::Result<Option<Self>> {
+    /// Of so many groups of channels and filters. None where there is no cuDNN.
+    pub fn new(report: &Report, shape: &ConvShape, groups: usize, operands: &Operands) -> anyhow::Result<Option<Self>> {
         let Some(peer) = report.cudnn() else { return Ok(None) };
         let (stream, width) = (&peer.handle.stream, peer.width());
         let (x, w, dy) = (peer.upload(&operands.x)?, peer.upload(&operands.w)?, peer.upload(&operands.dy)?);
@@ -153,7 +153,7 @@ impl Layer {
             let (x, w, dy) = (again(&all[0].x)?, again(&all[0].w)?, again(&all[0].dy)?);
             all.push(Memory { x, w, dy, result: stream.alloc_zeros(result)? });
         }
-        let convolution = Convolution::new(&peer.handle, shape, peer.precision).map_err(failed)?;
+        let convolution = Convolution::new(&peer.handle, shape, groups, peer.precision).map_err(failed)?;
         Ok(Some(Layer { peer, convolution, shape: *shape, copies: all }))
     }
 

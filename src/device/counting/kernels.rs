@@ -13,7 +13,7 @@ use crate::device::{
 
 impl Counting {
     /// Bytes of some elements of an operand, where a kernel does not look at all of them.
-    fn part(&self, view: View, len: usize) -> u64 {
+    pub(super) fn part(&self, view: View, len: usize) -> u64 {
         self.bytes(View { len, ..view })
     }
 
@@ -22,16 +22,16 @@ impl Counting {
         self.bytes(View { storage: Storage::Activation, ..w })
     }
 
-    fn optional(&self, view: Option<View>) -> u64 {
+    pub(super) fn optional(&self, view: Option<View>) -> u64 {
         view.map_or(0, |view| self.bytes(view))
     }
 
     /// Of `norm [4, C]` the scale and the shift.
-    fn owed(&self, transform: Option<InputTransform<View>>) -> u64 {
+    pub(super) fn owed(&self, transform: Option<InputTransform<View>>) -> u64 {
         transform.map_or(0, |InputTransform { norm, .. }| self.part(norm, norm.len / 2))
     }
 
-    fn gradient(&self, dy: OutputGradient<View>) -> u64 {
+    pub(super) fn gradient(&self, dy: OutputGradient<View>) -> u64 {
         match dy {
             OutputGradient::Ready(dy) => self.bytes(dy),
             OutputGradient::Owed { dz, y, k } => [dz, y, k].map(|view| self.bytes(view)).iter().sum(),

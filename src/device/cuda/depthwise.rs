@@ -217,7 +217,6 @@ impl Pass {
         device: &Cuda,
         shape: &DepthwiseShape,
         activations: &[(u64, Element)],
-        w: u64,
     ) -> Result<Choice, DeviceError> {
         let &DepthwiseShape { n, h, w: width, c, r, s, stride, pad, p, q } = shape;
         if shape.input_len().max(shape.output_len()) > MOST_ELEMENTS {
@@ -229,7 +228,7 @@ impl Pass {
         of((h + r + pad).max(width + s + pad).max(p * stride + r).max(q * stride + s))?;
         let [out_height, out_width] = if self.to_input { [h, width] } else { [p, q] };
         let walk = Walk::new(device, self.name, n * out_height * out_width, c, activations)?;
-        let slides = [r, s] == [3, 3] && stride <= 2 && walk.is_wide() && w.is_multiple_of(16);
+        let slides = [r, s] == [3, 3] && stride <= 2 && walk.is_wide();
         if !slides {
             let walk = walk.by_elements().in_blocks_of(THREADS);
             let geometry = Geometry::Pixels(Pixels {
@@ -326,7 +325,7 @@ impl DepthwiseKernels for Cuda {
         operands.check(shape)?;
         let DepthwiseForward { y, stats, x, transform, w } = operands;
         let activations = [(y.address(), y.element()), (x.address(), x.element())];
-        let choice = FORWARD.choose(self, shape, &activations, w.address())?;
+        let choice = FORWARD.choose(self, shape, &activations)?;
         let (workspace, partials) = choice.workspace(self, if stats.is_some() { 3 } else { 0 }, shape)?;
         let output = Output {
             y: y.address(),
@@ -361,7 +360,7 @@ impl DepthwiseKernels for Cuda {
         let mut activations = gradient_activations(dy);
         activations.push((dx.address(), dx.element()));
         activations.extend(epilogue.as_ref().map(|epilogue| (epilogue.y.address(), epilogue.y.element())));
-        let choice = BACKWARD_DATA.choose(self, shape, &activations, w.address())?;
+        let choice = BACKWARD_DATA.choose(self, shape, &activations)?;
         let (workspace, partials) = choice.workspace(self, if epilogue.is_some() { 2 } else { 0 }, shape)?;
         let of = |address: fn(&ReduceEpilogue<View<'_>, ViewMut<'_>>) -> u64| epilogue.as_ref().map_or(0, address);
         let output = InputGradient {
@@ -405,8 +404,7 @@ impl DepthwiseKernels for Cuda {
         let DepthwiseBackwardWeights { dw, dy, x, transform } = operands;
         let mut activations = gradient_activations(dy);
         activations.push((x.address(), x.element()));
-        // The sums go to `dw` one by one, wherever it begins.
-        let choice = BACKWARD_WEIGHTS.choose(self, shape, &activations, 0)?;
+        let choice = BACKWARD_WEIGHTS.choose(self, shape, &activations)?;
         let taps = shape.r * shape.s;
         let (workspace, partials) = choice.workspace(self, taps, shape)?;
         let (dw_address, gradient, input) = (dw.address(), Gradient::new(dy), Input::new(x, transform));

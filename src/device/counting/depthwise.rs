@@ -1,0 +1,58 @@
+//! What the depthwise convolutions must read and write: every operand once. Filters are read at full width.
+
+use super::{Counting, View};
+use crate::device::{
+    DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, DepthwiseShape, DeviceError,
+    Elements, ReduceEpilogue,
+};
+
+impl Elements for View {
+    fn count(&self) -> usize {
+        self.len
+    }
+}
+
+impl DepthwiseKernels for Counting {
+    fn depthwise_forward(
+        &self,
+        operands: DepthwiseForward<View, View>,
+        shape: &DepthwiseShape,
+    ) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let DepthwiseForward { y, stats, x, transform, w } = operands;
+        let reads = self.part(x, shape.seen()) + self.owed(transform) + self.bytes(w);
+        self.launch("depthwise_forward", reads, self.bytes(y) + self.optional(stats), shape.flops());
+        Ok(())
+    }
+
+    fn depthwise_backward_data(
+        &self,
+        operands: DepthwiseBackwardData<View, View>,
+        shape: &DepthwiseShape,
+    ) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let DepthwiseBackwardData { dx, accumulate, epilogue, dy, w } = operands;
+        let (mut reads, mut writes) = (self.gradient(dy) + self.bytes(w), self.bytes(dx));
+        if accumulate {
+            reads += self.bytes(dx);
+        }
+        if let Some(ReduceEpilogue { sums, y, norm, .. }) = epilogue {
+            reads += self.bytes(y) + self.part(norm, norm.len / 4 * 3);
+            writes += self.bytes(sums);
+        }
+        self.launch("depthwise_backward_data", reads, writes, shape.flops());
+        Ok(())
+    }
+
+    fn depthwise_backward_weights(
+        &self,
+        operands: DepthwiseBackwardWeights<View, View>,
+        shape: &DepthwiseShape,
+    ) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let DepthwiseBackwardWeights { dw, dy, x, transform } = operands;
+        let reads = self.gradient(dy) + self.part(x, shape.seen()) + self.owed(transform) + self.bytes(dw);
+        self.launch("depthwise_backward_weights", reads, self.bytes(dw), shape.flops());
+        Ok(())
+    }
+}
