@@ -13,7 +13,7 @@ mod layers;
 use gemm::Parallelism;
 use layers::{Layer, layers};
 use onesheet::device::cpu::Cpu;
-use onesheet::device::{Activation, ConvKernels, InputTransform, OutputGradient, ReduceEpilogue};
+use onesheet::device::{ConvKernels, InputTransform, OutputGradient, ReduceEpilogue};
 use onesheet::network::resnet50::NETWORK;
 use std::time::{Duration, Instant};
 
@@ -74,7 +74,7 @@ fn main() {
     let device = Cpu::new();
     let (mut total, mut flops) = ([0.0; 3], 0.0);
     println!("layer,h,c,k,filter,stride,count,pass,ms,gflops,product_ms,of_product");
-    for Layer { name, shape, count, normed, .. } in layers(NETWORK, batch, 150) {
+    for Layer { name, shape, count, owed, .. } in layers(NETWORK, batch, 150) {
         let numbers = |len: usize| (0..len).map(|i| (i % 17) as f32 / 16.0 - 0.5).collect::<Vec<f32>>();
         let (pixels, columns) = (shape.n * shape.p * shape.q, shape.r * shape.s * shape.c);
         let (x, w, k) = (numbers(shape.input_len()), numbers(shape.weights_len()), numbers(3 * shape.k));
@@ -84,7 +84,7 @@ fn main() {
         let (patches, mut product_y, mut product_patches, mut product_w) =
             (numbers(pixels * columns), y.clone(), vec![0.0; pixels * columns], w.clone());
 
-        let transform = normed.then_some(InputTransform { norm: &norm[..], activation: Activation::Relu });
+        let transform = owed.map(|activation| InputTransform { norm: &norm[..], activation });
         let gradient = OutputGradient::Owed { dz: &dz[..], y: &raw[..], k: &k[..] };
         let mut report = |pass: usize, (ours, plain): (Duration, Duration)| {
             let [ms, product_ms] = [ours, plain].map(|time| time.as_secs_f64() * 1e3);
@@ -112,11 +112,11 @@ fn main() {
         if shape.c > 3 {
             let data = race(
                 &mut || {
-                    let epilogue = normed.then_some(ReduceEpilogue {
+                    let epilogue = owed.map(|activation| ReduceEpilogue {
                         sums: &mut sums[..],
                         y: &x[..],
                         norm: &norm[..],
-                        activation: Activation::Relu,
+                        activation,
                     });
                     device.conv_backward_data(&mut dx, false, epilogue, gradient, &w, &shape).expect("lengths agree");
                 },

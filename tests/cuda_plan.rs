@@ -19,7 +19,7 @@ use onesheet::device::{
     Memory, OutputGradient, PixelFormat, Placement, ReduceEpilogue, Storage,
 };
 use onesheet::model::{Batch, Model};
-use onesheet::network::{ModelConfig, resnet50};
+use onesheet::network::{ModelConfig, mobilenet, resnet50};
 use onesheet::optim::Adam;
 use onesheet::tensor::Tensor;
 use std::collections::BTreeMap;
@@ -100,7 +100,7 @@ fn depthwise_convolutions_move_what_they_plan() {
             device.upload(tensor.view_mut(), &values).unwrap();
             tensor
         };
-        for layers::DepthwiseLayer { shape, .. } in layers::depthwise(2, 150) {
+        for layers::DepthwiseLayer { shape, .. } in layers::depthwise(mobilenet::NETWORK, 2, 150) {
             let [x, mut dx] = [(); 2].map(|()| filled(shape.input_len(), Storage::Activation));
             let [dz, raw, mut y] = [(); 3].map(|()| filled(shape.output_len(), Storage::Activation));
             let (w, mut dw) =

@@ -64,7 +64,7 @@ pub fn tensor(device: &Cuda, values: &[f32], storage: Storage) -> Result<Tensor<
 /// A layer's operands on the device, and room for its results.
 struct OnDevice {
     shape: ConvShape,
-    normed: bool,
+    owed: Option<Activation>,
     accumulates: bool,
     x: Tensor<Cuda>,
     w: Tensor<Cuda>,
@@ -96,7 +96,7 @@ impl OnDevice {
         device.fill(dw.view_mut(), 0.0)?;
         let mut operands = OnDevice {
             shape,
-            normed: layer.normed,
+            owed: layer.owed,
             accumulates: layer.accumulates,
             w: tensor(device, &operands.w, Storage::Weights)?,
             // What these are is no matter to the clock.
@@ -158,7 +158,7 @@ impl OnDevice {
             Some(dy) => OutputGradient::Ready(Cuda::view(dy, 0..shape.output_len())),
             None => OutputGradient::Owed { dz: self.dy.view(), y: self.raw.view(), k: self.k.view() },
         };
-        let transform = self.normed.then(|| InputTransform { norm: self.norm.view(), activation: Activation::Relu });
+        let transform = self.owed.map(|activation| InputTransform { norm: self.norm.view(), activation });
         let (x, w) = (self.x.view(), self.w.view());
         match pass {
             Pass::Forward => {
@@ -166,12 +166,8 @@ impl OnDevice {
             }
             Pass::BackwardData => {
                 let sums = self.sums.view_mut();
-                let epilogue = self.normed.then(|| ReduceEpilogue {
-                    sums,
-                    y: x,
-                    norm: self.norm.view(),
-                    activation: Activation::Relu,
-                });
+                let epilogue =
+                    self.owed.map(|activation| ReduceEpilogue { sums, y: x, norm: self.norm.view(), activation });
                 device.conv_backward_data(self.dx.view_mut(), self.accumulates, epilogue, dy, w, shape)
             }
             Pass::BackwardWeights => device.conv_backward_weights(self.dw.view_mut(), dy, x, transform, shape),

@@ -19,6 +19,7 @@ use onesheet::device::{
 };
 #[cfg(feature = "cudnn")]
 use onesheet::device::{ConvShape, Memory};
+use onesheet::network::Network;
 use onesheet::tensor::Tensor;
 
 const ACTIVATION: Activation = Activation::Relu6;
@@ -131,12 +132,12 @@ fn by_channel(w: &[f32], channels: usize) -> Vec<f32> {
 }
 
 /// A measurement for each layer that differs from those before it.
-pub fn all(batch: usize, image_size: usize) -> Vec<Measurement> {
+pub fn all(network: Network, batch: usize, image_size: usize) -> Vec<Measurement> {
     let measurement = |layer: DepthwiseLayer| Measurement {
         name: layer.name.clone(),
         measure: Box::new(move |report| measure(report, &layer)),
     };
-    depthwise(batch, image_size).into_iter().map(measurement).collect()
+    depthwise(network, batch, image_size).into_iter().map(measurement).collect()
 }
 
 fn measure(report: &mut Report, layer: &DepthwiseLayer) -> anyhow::Result<()> {

@@ -92,7 +92,7 @@ fn chosen(all: Vec<Measurement>, only: &[String]) -> anyhow::Result<Vec<Measurem
 fn main() -> anyhow::Result<()> {
     let Arguments { gpu: options, network, image_size, only } = Arguments::parse();
     let mut all = convolutions::all(network, options.batch(), image_size);
-    all.extend(depthwise::all(options.batch(), image_size));
+    all.extend(depthwise::all(network, options.batch(), image_size));
     all.extend(memory_bound::all(network, options.batch(), image_size)?);
     let chosen = chosen(all, &only)?;
     let mut report = Report::new(options.open()?)?;

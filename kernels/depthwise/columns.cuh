@@ -13,7 +13,7 @@
 
 // The grid of columns, and where they lie.
 struct Columns {
-    Rows shape;              // rows: images * strips * width
+    WalkShape shape;              // rows: images * strips * width
     int height, width;       // of what is read
     int out_height, out_width;
     int pad;                 // zeros in front of what is read

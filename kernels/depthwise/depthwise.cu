@@ -48,7 +48,7 @@ struct DepthwiseForwardScalar {
     OutputArguments output;
     InputArguments input;
     const float* w;
-    Rows shape;
+    WalkShape shape;
     Filter filter;
 };
 
@@ -56,7 +56,7 @@ struct DepthwiseBackwardDataScalar {
     InputGradientArguments output;
     GradientArguments dy;
     const float* w;
-    Rows shape;
+    WalkShape shape;
     Filter filter;
 };
 
@@ -66,7 +66,7 @@ struct DepthwiseBackwardWeightsScalar {
     InputArguments input;
     float* partials;
     unsigned* tickets;
-    Rows shape;
+    WalkShape shape;
     Filter filter;
 };
 

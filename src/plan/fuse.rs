@@ -1,11 +1,12 @@
 //! Which layers are computed together: the table of rules, and the walk that applies it.
 
-use super::step::{Step, Work};
+use super::step::{Filters, Step, Work};
 use crate::device::{Activation, BatchNormConstants};
-use crate::network::{Architecture, Convolution, Layer, Op};
+use crate::network::{self, Architecture, Convolution, Layer, Op};
 use crate::ops::batch_norm::BatchNorm;
 use crate::ops::conv::Conv;
 use crate::ops::dense::Dense;
+use crate::ops::depthwise::Depthwise;
 
 /// What may be computed together.
 pub struct Rule {
@@ -30,6 +31,9 @@ pub const RULES: [Rule; 5] = [
         saves: "a padded copy of the image: kernels take what lies outside as zero",
         kind: Kind::Merge(|first, second| match (first.work, second.work) {
             (Work::Pad(zeros), Work::Conv(conv)) => Some(Work::Conv(Conv { pad: conv.pad + zeros, ..conv })),
+            (Work::Pad(zeros), Work::Depthwise(conv)) => {
+                Some(Work::Depthwise(Depthwise { pad: conv.pad + zeros, ..conv }))
+            }
             (Work::Pad(zeros), Work::MaxPool { window, stride, pad }) => {
                 Some(Work::MaxPool { window, stride, pad: pad + zeros })
             }
@@ -43,7 +47,10 @@ pub const RULES: [Rule; 5] = [
         kind: Kind::Merge(|first, second| match (first.work, second.work) {
             (Work::Conv(conv), Work::Norm(norm)) => {
                 let (conv, norm) = (Conv { bias: None, ..conv }, BatchNorm { bias: conv.bias, ..norm });
-                Some(Work::ConvNorm { conv, norm, layers: [first.output(), second.output()] })
+                Some(Work::ConvNorm { conv: Filters::Full(conv), norm, layers: [first.output(), second.output()] })
+            }
+            (Work::Depthwise(conv), Work::Norm(norm)) => {
+                Some(Work::ConvNorm { conv: Filters::Depthwise(conv), norm, layers: [first.output(), second.output()] })
             }
             _ => None,
         }),
@@ -157,7 +164,9 @@ fn work(architecture: &Architecture, layer: &Layer, momentum: f64) -> Work {
             let bias = bias.then(|| span("bias"));
             Work::Conv(Conv { kernel: span("kernel"), bias, filters, window: [window; 2], stride, pad })
         }
-        Op::DepthwiseConv(_) => todo!(),
+        Op::DepthwiseConv(network::Depthwise { window, stride, pad }) => {
+            Work::Depthwise(Depthwise { kernel: span("depthwise_kernel"), window: [window; 2], stride, pad })
+        }
         Op::BatchNorm { epsilon, .. } => Work::Norm(BatchNorm {
             gamma: span("gamma"),
             beta: span("beta"),

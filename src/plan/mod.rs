@@ -11,7 +11,7 @@ mod run;
 mod step;
 
 pub use run::{Statistics, forward};
-pub use step::{Step, Work};
+pub use step::{Filters, Step, Work};
 
 use crate::device::DeviceError;
 use crate::network::Architecture;
@@ -45,7 +45,8 @@ impl Plan {
         for step in steps.iter().filter(|step| matches!(step.work, Work::Norm(_))) {
             let readers =
                 steps.iter().flat_map(|other| &other.inputs).filter(|&&input| input == step.inputs[0]).count();
-            let is_conv = |of: &Step| of.output() == step.inputs[0] && matches!(of.work, Work::Conv(_));
+            let is_conv =
+                |of: &Step| of.output() == step.inputs[0] && matches!(of.work, Work::Conv(_) | Work::Depthwise(_));
             if readers > 1 || !steps.iter().any(is_conv) {
                 // Nobody else forms the gradient that a batch norm leaves.
                 let layer = &architecture.layers[step.output()].name;
@@ -90,7 +91,7 @@ mod tests {
         let pads = |pad: usize| {
             plan.steps()
                 .iter()
-                .filter(move |step| matches!(step.work, Work::ConvNorm { conv, .. } if conv.pad == pad.into()))
+                .filter(move |step| matches!(step.work, Work::ConvNorm { conv: Filters::Full(conv), .. } if conv.pad == pad.into()))
         };
         assert_eq!([pads(3).count(), pads(1).count(), pads(0).count()], [1, 16, 36]);
     }

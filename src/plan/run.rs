@@ -1,12 +1,11 @@
 //! The forward pass: runs a plan's steps and records them on the tape.
 
-use super::{Plan, Step, Work};
+use super::{Filters, Plan, Step, Work};
 use crate::autograd::Tape;
 use crate::device::{Activation, Device, DeviceError};
 use crate::network::Layer;
 use crate::ops::batch_norm::{self, BatchNorm};
-use crate::ops::conv::{self, Conv};
-use crate::ops::{activation, dense, pool, residual};
+use crate::ops::{activation, conv, dense, depthwise, pool, residual};
 use crate::parameters::Parameters;
 use crate::tensor::Tensor;
 use crate::value::{Owed, Value};
@@ -67,6 +66,7 @@ fn run<D: Device>(
     match (step.work, &mut inputs[..]) {
         (Work::Pad(zeros), [x]) => pool::pad(tape, x, zeros),
         (Work::Conv(conv), [x]) => Ok(conv::forward(tape, statistics.parameters(), x, conv, false)?.0),
+        (Work::Depthwise(conv), [x]) => Ok(depthwise::forward(tape, statistics.parameters(), x, conv, false)?.0),
         (Work::Norm(norm), [x]) => {
             let x = x.clone().settled(tape.device())?;
             let stats = match statistics.are_the_batchs(&norm) {
@@ -104,12 +104,16 @@ fn conv_norm<D: Device>(
     tape: &mut Tape<D>,
     statistics: &mut Statistics<'_, D>,
     x: &Value<D>,
-    conv: Conv,
+    conv: Filters,
     norm: BatchNorm,
     [at, behind]: [&str; 2],
 ) -> Result<Value<D>, DeviceError> {
     tape.enter(at);
-    let (y, stats) = conv::forward(tape, statistics.parameters(), x, conv, statistics.are_the_batchs(&norm))?;
+    let (parameters, takes) = (statistics.parameters(), statistics.are_the_batchs(&norm));
+    let (y, stats) = match conv {
+        Filters::Full(conv) => conv::forward(tape, parameters, x, conv, takes)?,
+        Filters::Depthwise(conv) => depthwise::forward(tape, parameters, x, conv, takes)?,
+    };
     tape.enter(behind);
     self::norm(tape, statistics, y, stats, norm)
 }

@@ -4,6 +4,7 @@ use crate::device::{Activation, Padding};
 use crate::ops::batch_norm::BatchNorm;
 use crate::ops::conv::Conv;
 use crate::ops::dense::Dense;
+use crate::ops::depthwise::Depthwise;
 use crate::ops::pool::Pooling;
 
 /// Some of a network's layers that are computed together.
@@ -37,6 +38,8 @@ pub enum Work {
     Pad(Padding),
     /// A convolution; it pads as a padding layer in front would, if there was one.
     Conv(Conv),
+    /// A convolution of each channel by itself.
+    Depthwise(Depthwise),
     /// A batch norm and its activation, whose statistics are taken in a pass of their own.
     Norm(BatchNorm),
     /// An activation.
@@ -46,7 +49,7 @@ pub enum Work {
     /// A convolution that takes its output's statistics while storing it, and the batch norm that they are for.
     ConvNorm {
         /// The convolution, whose bias the batch norm takes over.
-        conv: Conv,
+        conv: Filters,
         /// The batch norm and its activation.
         norm: BatchNorm,
         /// Where convolution and batch norm stand among the layers.
@@ -67,4 +70,13 @@ pub enum Work {
     GlobalPool(Pooling),
     /// A dense layer.
     Dense(Dense),
+}
+
+/// A convolution of either kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filters {
+    /// Each filter sees all channels.
+    Full(Conv),
+    /// Each channel has a filter of its own.
+    Depthwise(Depthwise),
 }

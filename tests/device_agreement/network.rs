@@ -6,7 +6,6 @@ pub mod layers;
 use super::agree;
 use super::conv::{Conv, Fusions};
 use layers::{Layer, layers};
-use onesheet::device::Activation;
 use onesheet::network::{NETWORKS, resnet50, resnet50_v1_5};
 use std::collections::HashSet;
 
@@ -17,7 +16,7 @@ fn the_networks_shapes_are_right() {
         let total = |of: fn(&Layer) -> usize| all.iter().map(|layer| layer.count * of(layer)).sum::<usize>();
         assert_eq!((total(|_| 1), total(|layer| layer.shape.weights_len())), (53, 23_454_912), "{network}");
         // Behind the junctions there are no batch norms owed.
-        assert_eq!(total(|layer| usize::from(layer.normed)), 2 * 16, "{network}");
+        assert_eq!(total(|layer| usize::from(layer.owed.is_some())), 2 * 16, "{network}");
         // The input of a block is read twice.
         assert_eq!(total(|layer| usize::from(layer.accumulates)), 16, "{network}");
         let named =
@@ -32,10 +31,9 @@ fn the_networks_shapes_are_right() {
 /// Each distinct shape with the fusions that the networks give it.
 fn check(part: usize) {
     let mut seen = HashSet::new();
-    for Layer { shape, normed, accumulates, .. } in NETWORKS.into_iter().flat_map(|network| layers(network, 1, 150)) {
-        if seen.insert((shape, normed, accumulates)) && seen.len() % 2 == part {
-            let fusions =
-                Fusions { norm: normed.then_some(Activation::Relu), ends: true, owed: true, accumulate: accumulates };
+    for Layer { shape, owed, accumulates, .. } in NETWORKS.into_iter().flat_map(|network| layers(network, 1, 150)) {
+        if seen.insert((shape, owed, accumulates)) && seen.len() % 2 == part {
+            let fusions = Fusions { norm: owed, ends: true, owed: true, accumulate: accumulates };
             agree(&Conv { shape, fusions, seed: 100 * seen.len() as u64 });
         }
     }

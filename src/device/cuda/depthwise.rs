@@ -3,18 +3,20 @@
 //! Filters of 3×3 with stride 1 or 2 over channels that make 16-byte vectors slide down columns of pixels; all others
 //! look for their taps pixel by pixel, element by element.
 
+pub(super) mod arguments;
+
 use super::Cuda;
-use super::activation::{Bounds, Stops};
+use super::activation::Stops;
 use super::conv::{Divisor, extent};
 use super::kernels::Launch;
 use super::memory::{Buffer, Element, View, ViewMut};
 use super::modules::Module;
-use super::rows::{Extents, MOST_ELEMENTS, Walk};
+use super::rows::{MOST_ELEMENTS, Walk, WalkShape};
 use crate::device::{
     DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, DepthwiseShape, DeviceError,
     InputTransform, OutputGradient, ReduceEpilogue, Work,
 };
-use cudarc::driver::DeviceRepr;
+use arguments::{Columns, Filter, GradientArguments, InputArguments, InputGradientArguments, OutputArguments};
 
 /// Threads a block, `ROWS_THREADS` of the kernels.
 const THREADS: usize = 128;
@@ -24,144 +26,6 @@ const SLIDING: usize = 3;
 const LOOKING: usize = 8;
 /// Least pixels of a column: two rows more are read than it has.
 const LEAST_LENGTH: usize = 8;
-
-/// Mirror of `InputArguments`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct Input {
-    x: u64,
-    norm: u64,
-    bounds: Bounds,
-}
-
-impl Input {
-    fn new(x: View<'_>, transform: Option<InputTransform<View<'_>>>) -> Self {
-        let norm = transform.map_or(0, |transform| transform.norm.address());
-        Input { x: x.address(), norm, bounds: Bounds::of(transform) }
-    }
-}
-
-/// Mirror of `GradientArguments`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct Gradient {
-    dz: u64,
-    y: u64,
-    k: u64,
-}
-
-impl Gradient {
-    fn new(dy: OutputGradient<View<'_>>) -> Self {
-        match dy.map(|view| view.address()) {
-            OutputGradient::Ready(dz) => Gradient { dz, y: 0, k: 0 },
-            OutputGradient::Owed { dz, y, k } => Gradient { dz, y, k },
-        }
-    }
-}
-
-/// Mirror of `OutputArguments`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct Output {
-    y: u64,
-    stats: u64,
-    partials: u64,
-    tickets: u64,
-}
-
-/// Mirror of `InputGradientArguments`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct InputGradient {
-    dx: u64,
-    sums: u64,
-    y: u64,
-    norm: u64,
-    partials: u64,
-    tickets: u64,
-    stops: Stops,
-    accumulate: i32,
-}
-
-/// Mirror of `Columns`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct Columns {
-    shape: Extents,
-    height: i32,
-    width: i32,
-    out_height: i32,
-    out_width: i32,
-    pad: i32,
-    length: i32,
-    by_width: Divisor,
-    by_strips: Divisor,
-}
-
-/// Mirror of `Rows` and `Filter`, one behind the other.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct Pixels {
-    shape: Extents,
-    h: i32,
-    w: i32,
-    r: i32,
-    s: i32,
-    stride: i32,
-    pad: i32,
-    p: i32,
-    q: i32,
-    by_height: Divisor,
-    by_width: Divisor,
-    by_stride: Divisor,
-}
-
-/// Argument of `depthwise_forward_*`, in [`Columns`] or in [`Pixels`].
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct Forward<G> {
-    output: Output,
-    input: Input,
-    w: u64,
-    geometry: G,
-}
-
-// SAFETY: plain numbers, laid out as the kernels declare them.
-unsafe impl DeviceRepr for Forward<Columns> {}
-// SAFETY: likewise.
-unsafe impl DeviceRepr for Forward<Pixels> {}
-
-/// Argument of `depthwise_backward_data_*`, in [`Columns`] or in [`Pixels`].
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct BackwardData<G> {
-    output: InputGradient,
-    dy: Gradient,
-    w: u64,
-    geometry: G,
-}
-
-// SAFETY: plain numbers, laid out as the kernels declare them.
-unsafe impl DeviceRepr for BackwardData<Columns> {}
-// SAFETY: likewise.
-unsafe impl DeviceRepr for BackwardData<Pixels> {}
-
-/// Argument of `depthwise_backward_weights_*`, in [`Columns`] or in [`Pixels`].
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct BackwardWeights<G> {
-    dw: u64,
-    dy: Gradient,
-    input: Input,
-    partials: u64,
-    tickets: u64,
-    geometry: G,
-}
-
-// SAFETY: plain numbers, laid out as the kernels declare them.
-unsafe impl DeviceRepr for BackwardWeights<Columns> {}
-// SAFETY: likewise.
-unsafe impl DeviceRepr for BackwardWeights<Pixels> {}
 
 /// A pass: its kernels, and what it walks over.
 struct Pass {
@@ -206,7 +70,7 @@ struct Choice {
 
 enum Geometry {
     Columns(Columns),
-    Pixels(Pixels),
+    Pixels(WalkShape, Filter),
 }
 
 impl Pass {
@@ -231,20 +95,22 @@ impl Pass {
         let slides = [r, s] == [3, 3] && stride <= 2 && walk.is_wide();
         if !slides {
             let walk = walk.by_elements().in_blocks_of(THREADS);
-            let geometry = Geometry::Pixels(Pixels {
-                shape: walk.extents,
-                h: of(h)?,
-                w: of(width)?,
-                r: of(r)?,
-                s: of(s)?,
-                stride: of(stride)?,
-                pad: of(pad)?,
-                p: of(p)?,
-                q: of(q)?,
-                by_height: Divisor::new(out_height as u32),
-                by_width: Divisor::new(out_width as u32),
-                by_stride: Divisor::new(stride as u32),
-            });
+            let geometry = Geometry::Pixels(
+                walk.shape,
+                Filter {
+                    h: of(h)?,
+                    w: of(width)?,
+                    r: of(r)?,
+                    s: of(s)?,
+                    stride: of(stride)?,
+                    pad: of(pad)?,
+                    p: of(p)?,
+                    q: of(q)?,
+                    by_height: Divisor::new(out_height as u32),
+                    by_width: Divisor::new(out_width as u32),
+                    by_stride: Divisor::new(stride as u32),
+                },
+            );
             return Ok(Choice { kernel: self.scalar, walk, blocks: walk.blocks(device, LOOKING), geometry });
         }
         let walk = walk.in_blocks_of(THREADS);
@@ -266,7 +132,7 @@ impl Pass {
             (true, _) => ([p, q], of(pad)?),
         };
         let geometry = Geometry::Columns(Columns {
-            shape: walk.extents,
+            shape: walk.shape,
             height: of(read[0])?,
             width: of(read[1])?,
             out_height: of(out_height)?,
@@ -327,13 +193,13 @@ impl DepthwiseKernels for Cuda {
         let activations = [(y.address(), y.element()), (x.address(), x.element())];
         let choice = FORWARD.choose(self, shape, &activations)?;
         let (workspace, partials) = choice.workspace(self, if stats.is_some() { 3 } else { 0 }, shape)?;
-        let output = Output {
+        let output = OutputArguments {
             y: y.address(),
             stats: stats.as_ref().map_or(0, ViewMut::address),
             partials: workspace.address(),
             tickets: self.tickets(FORWARD.name, choice.walk.slices())?,
         };
-        let (input, w_address) = (Input::new(x, transform), w.address());
+        let (input, w_address) = (InputArguments::new(x, transform), w.address());
         let work = Work {
             reads: (input_bytes(x, transform, shape) + w.bytes()) as u64,
             writes: (y.bytes() + stats.map_or(0, |stats| stats.bytes()) + partials) as u64,
@@ -341,11 +207,13 @@ impl DepthwiseKernels for Cuda {
         };
         let (kernel, launch) = (choice.kernel, choice.launch(work));
         match choice.geometry {
-            Geometry::Columns(geometry) => {
-                self.launch(Module::Depthwise, kernel, launch, &Forward { output, input, w: w_address, geometry })
+            Geometry::Columns(columns) => {
+                let arguments = arguments::DepthwiseForward { output, input, w: w_address, columns };
+                self.launch(Module::Depthwise, kernel, launch, &arguments)
             }
-            Geometry::Pixels(geometry) => {
-                self.launch(Module::Depthwise, kernel, launch, &Forward { output, input, w: w_address, geometry })
+            Geometry::Pixels(shape, filter) => {
+                let arguments = arguments::DepthwiseForwardScalar { output, input, w: w_address, shape, filter };
+                self.launch(Module::Depthwise, kernel, launch, &arguments)
             }
         }
     }
@@ -363,7 +231,7 @@ impl DepthwiseKernels for Cuda {
         let choice = BACKWARD_DATA.choose(self, shape, &activations)?;
         let (workspace, partials) = choice.workspace(self, if epilogue.is_some() { 2 } else { 0 }, shape)?;
         let of = |address: fn(&ReduceEpilogue<View<'_>, ViewMut<'_>>) -> u64| epilogue.as_ref().map_or(0, address);
-        let output = InputGradient {
+        let output = InputGradientArguments {
             dx: dx.address(),
             sums: of(|epilogue| epilogue.sums.address()),
             y: of(|epilogue| epilogue.y.address()),
@@ -373,7 +241,7 @@ impl DepthwiseKernels for Cuda {
             stops: Stops::of(&epilogue),
             accumulate: accumulate.into(),
         };
-        let (gradient, w_address) = (Gradient::new(dy), w.address());
+        let (gradient, w_address) = (GradientArguments::new(dy), w.address());
         let channel = shape.c * size_of::<f32>();
         let [masks, sums] =
             epilogue.as_ref().map_or([0; 2], |epilogue| [epilogue.y.bytes() + 3 * channel, 2 * channel]);
@@ -384,12 +252,13 @@ impl DepthwiseKernels for Cuda {
         };
         let (kernel, launch) = (choice.kernel, choice.launch(work));
         match choice.geometry {
-            Geometry::Columns(geometry) => {
-                let arguments = BackwardData { output, dy: gradient, w: w_address, geometry };
+            Geometry::Columns(columns) => {
+                let arguments = arguments::DepthwiseBackwardData { output, dy: gradient, w: w_address, columns };
                 self.launch(Module::Depthwise, kernel, launch, &arguments)
             }
-            Geometry::Pixels(geometry) => {
-                let arguments = BackwardData { output, dy: gradient, w: w_address, geometry };
+            Geometry::Pixels(shape, filter) => {
+                let (dy, w) = (gradient, w_address);
+                let arguments = arguments::DepthwiseBackwardDataScalar { output, dy, w, shape, filter };
                 self.launch(Module::Depthwise, kernel, launch, &arguments)
             }
         }
@@ -407,7 +276,8 @@ impl DepthwiseKernels for Cuda {
         let choice = BACKWARD_WEIGHTS.choose(self, shape, &activations)?;
         let taps = shape.r * shape.s;
         let (workspace, partials) = choice.workspace(self, taps, shape)?;
-        let (dw_address, gradient, input) = (dw.address(), Gradient::new(dy), Input::new(x, transform));
+        let (dw_address, gradient, input) =
+            (dw.address(), GradientArguments::new(dy), InputArguments::new(x, transform));
         let work = Work {
             reads: (gradient_bytes(dy) + input_bytes(x, transform, shape) + dw.bytes()) as u64,
             writes: (dw.bytes() + partials) as u64,
@@ -415,14 +285,17 @@ impl DepthwiseKernels for Cuda {
         };
         let (kernel, launch, partials) = (choice.kernel, choice.launch(work), workspace.address());
         match choice.geometry {
-            Geometry::Columns(geometry) => {
+            Geometry::Columns(columns) => {
                 let tickets = self.tickets(BACKWARD_WEIGHTS.name, choice.walk.slices())?;
-                let arguments = BackwardWeights { dw: dw_address, dy: gradient, input, partials, tickets, geometry };
+                let (dw, dy) = (dw_address, gradient);
+                let arguments = arguments::DepthwiseBackwardWeights { dw, dy, input, partials, tickets, columns };
                 self.launch(Module::Depthwise, kernel, launch, &arguments)
             }
-            Geometry::Pixels(geometry) => {
+            Geometry::Pixels(shape, filter) => {
                 let tickets = self.tickets(BACKWARD_WEIGHTS.name, taps * choice.walk.slices())?;
-                let arguments = BackwardWeights { dw: dw_address, dy: gradient, input, partials, tickets, geometry };
+                let (dw, dy) = (dw_address, gradient);
+                let arguments =
+                    arguments::DepthwiseBackwardWeightsScalar { dw, dy, input, partials, tickets, shape, filter };
                 let [x, y, _] = launch.grid;
                 let launch = Launch { grid: [x, y, extent(BACKWARD_WEIGHTS.name, taps)? as u32], ..launch };
                 self.launch(Module::Depthwise, kernel, launch, &arguments)

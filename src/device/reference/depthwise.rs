@@ -133,7 +133,8 @@ mod tests {
         let shape = DepthwiseShape::new([2, 1, 1, 2], [1, 1], 1, 0).unwrap();
         let (mut y, mut stats) = (fresh(4), fresh(4));
         let (x, w) = ([1.0, 2.0, 3.0, 6.0], [2.0, -1.0]);
-        let operands = DepthwiseForward { y: &mut y[..], stats: Some(&mut stats), x: &x, transform: None, w: &w };
+        let operands =
+            DepthwiseForward { y: &mut y[..], stats: Some(&mut stats), x: &x[..], transform: None, w: &w[..] };
         Reference.depthwise_forward(operands, &shape).unwrap();
         assert_eq!((&y[..], &stats[..]), (&[2.0, -2.0, 6.0, -6.0][..], &[4.0, -4.0, 4.0, 4.0][..]));
     }

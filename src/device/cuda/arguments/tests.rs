@@ -4,12 +4,12 @@ use super::{Arguments, StructLayout};
 use crate::device::cuda::conv::ampere::{backward_data, backward_weights, forward};
 use crate::device::cuda::conv::{cuda_core, geometry, output_gradient, stem};
 use crate::device::cuda::modules::Module;
-use crate::device::cuda::{Precision, activation, adam, batch_norm, dense, image, loss, memory, pool, rows};
+use crate::device::cuda::{Precision, activation, adam, batch_norm, dense, depthwise, image, loss, memory, pool, rows};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Every struct that is declared twice.
-const LAYOUTS: [StructLayout; 39] = [
+const LAYOUTS: [StructLayout; 51] = [
     activation::Bounds::LAYOUT,
     activation::Stops::LAYOUT,
     adam::Adam::LAYOUT,
@@ -31,13 +31,25 @@ const LAYOUTS: [StructLayout; 39] = [
     cuda_core::ConvFfmaForward::LAYOUT,
     dense::DenseProduct::LAYOUT,
     dense::ReluBackward::LAYOUT,
+    depthwise::arguments::Columns::LAYOUT,
+    depthwise::arguments::DepthwiseBackwardData::LAYOUT,
+    depthwise::arguments::DepthwiseBackwardDataScalar::LAYOUT,
+    depthwise::arguments::DepthwiseBackwardWeights::LAYOUT,
+    depthwise::arguments::DepthwiseBackwardWeightsScalar::LAYOUT,
+    depthwise::arguments::DepthwiseForward::LAYOUT,
+    depthwise::arguments::DepthwiseForwardScalar::LAYOUT,
+    depthwise::arguments::Filter::LAYOUT,
+    depthwise::arguments::GradientArguments::LAYOUT,
+    depthwise::arguments::InputArguments::LAYOUT,
+    depthwise::arguments::InputGradientArguments::LAYOUT,
+    depthwise::arguments::OutputArguments::LAYOUT,
     forward::ConvForward::LAYOUT,
     geometry::ConvGeometry::LAYOUT,
     geometry::Divisor::LAYOUT,
     image::ImageForward::LAYOUT,
     loss::BceForwardBackward::LAYOUT,
     loss::Sigmoid::LAYOUT,
-    memory::Elements::LAYOUT,
+    memory::Elementwise::LAYOUT,
     output_gradient::ConvBackwardBias::LAYOUT,
     output_gradient::ConvFormGradient::LAYOUT,
     pool::GlobalAverageBackward::LAYOUT,

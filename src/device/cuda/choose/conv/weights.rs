@@ -236,7 +236,7 @@ mod tests {
         for precision in [Precision::Bf16, Precision::Tf32] {
             for shape in layers(1).into_iter().chain(layers(32)).chain([odd]) {
                 for multiprocessors in [1, 2, 36, 108, 132, 170] {
-                    let split = PixelSplits::new(&shape, &target(precision, multiprocessors), &mut Vec::new());
+                    let split = PixelSplits::new(&shape, &target(precision, multiprocessors), None, &mut Vec::new());
                     let PixelSplits { tile, splits, pixels_per_split, sum, .. } = split;
                     assert_eq!(pixels_per_split % sum.slice(), 0, "{shape:?}");
                     assert!(splits * pixels_per_split >= sum.pixels, "{shape:?}");
@@ -257,7 +257,7 @@ mod tests {
         {
             let mut traffic = 0.0;
             for shape in layers(images) {
-                let split = PixelSplits::new(&shape, &target(Precision::Bf16, multiprocessors), &mut Vec::new());
+                let split = PixelSplits::new(&shape, &target(Precision::Bf16, multiprocessors), None, &mut Vec::new());
                 traffic += 2.0 * split.workspace().unwrap_or(0) as f64;
             }
             assert!(traffic <= most, "{images} images on {multiprocessors} multiprocessors: {traffic} bytes");
