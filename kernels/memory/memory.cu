@@ -10,7 +10,7 @@
 
 #include "primitives/bfloat16.cuh"
 
-struct Elements {
+struct Elementwise {
     void* to;
     const void* from; // unused by fills
     unsigned long long len;
@@ -24,14 +24,14 @@ __device__ __forceinline__ bool starts_on(const void* pointer, unsigned bytes) {
 // Calls `group(g)` for groups of WIDTH elements, if both ends are aligned to them, and `single(i)` for the elements
 // left.
 template <int WIDTH, typename Group, typename Single>
-__device__ __forceinline__ void each(const Elements& a, bool aligned, Group group, Single single) {
+__device__ __forceinline__ void each(const Elementwise& a, bool aligned, Group group, Single single) {
     unsigned long long thread = blockIdx.x * 256ull + threadIdx.x, threads = gridDim.x * 256ull;
     unsigned long long groups = aligned ? a.len / WIDTH : 0;
     for (unsigned long long g = thread; g < groups; g += threads) group(g);
     for (unsigned long long i = groups * WIDTH + thread; i < a.len; i += threads) single(i);
 }
 
-template <typename T> __device__ __forceinline__ void fill(const Elements& a) {
+template <typename T> __device__ __forceinline__ void fill(const Elementwise& a) {
     constexpr int WIDTH = 16 / sizeof(T);
     float values[WIDTH];
 #pragma unroll
@@ -44,7 +44,7 @@ template <typename T> __device__ __forceinline__ void fill(const Elements& a) {
         [&](unsigned long long i) { to[i] = one; });
 }
 
-template <typename T> __device__ __forceinline__ void add(const Elements& a) {
+template <typename T> __device__ __forceinline__ void add(const Elementwise& a) {
     constexpr int WIDTH = 16 / sizeof(T);
     T* to = static_cast<T*>(a.to);
     const T* from = static_cast<const T*>(a.from);
@@ -62,15 +62,15 @@ template <typename T> __device__ __forceinline__ void add(const Elements& a) {
 }
 
 // to = value.
-extern "C" __global__ void __launch_bounds__(256) fill_f32(const __grid_constant__ Elements a) { fill<float>(a); }
-extern "C" __global__ void __launch_bounds__(256) fill_bf16(const __grid_constant__ Elements a) { fill<bfloat16>(a); }
+extern "C" __global__ void __launch_bounds__(256) fill_f32(const __grid_constant__ Elementwise a) { fill<float>(a); }
+extern "C" __global__ void __launch_bounds__(256) fill_bf16(const __grid_constant__ Elementwise a) { fill<bfloat16>(a); }
 
 // to += from.
-extern "C" __global__ void __launch_bounds__(256) add_f32(const __grid_constant__ Elements a) { add<float>(a); }
-extern "C" __global__ void __launch_bounds__(256) add_bf16(const __grid_constant__ Elements a) { add<bfloat16>(a); }
+extern "C" __global__ void __launch_bounds__(256) add_f32(const __grid_constant__ Elementwise a) { add<float>(a); }
+extern "C" __global__ void __launch_bounds__(256) add_bf16(const __grid_constant__ Elementwise a) { add<bfloat16>(a); }
 
 // Floats to bfloat16, to nearest even.
-extern "C" __global__ void __launch_bounds__(256) narrow(const __grid_constant__ Elements a) {
+extern "C" __global__ void __launch_bounds__(256) narrow(const __grid_constant__ Elementwise a) {
     bfloat16* to = static_cast<bfloat16*>(a.to);
     const float* from = static_cast<const float*>(a.from);
     each<4>(
@@ -84,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(256) narrow(const __grid_constant__
 }
 
 // bfloat16 to floats.
-extern "C" __global__ void __launch_bounds__(256) widen(const __grid_constant__ Elements a) {
+extern "C" __global__ void __launch_bounds__(256) widen(const __grid_constant__ Elementwise a) {
     float* to = static_cast<float*>(a.to);
     const bfloat16* from = static_cast<const bfloat16*>(a.from);
     each<4>(

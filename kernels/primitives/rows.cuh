@@ -8,6 +8,7 @@
 #pragma once
 
 #include "primitives/element.cuh"
+#include "primitives/partials.cuh"
 #include "primitives/reduce.cuh"
 
 // Threads a block: fewer in a family that says so before this is included, for those hold more in registers.
