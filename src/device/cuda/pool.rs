@@ -54,11 +54,11 @@ arguments! {
         winners: u64,
         x: u64,
         norm: u64,
+        bounds: Bounds,
         shape: WalkShape,
         geometry: PoolGeometry,
         by_p: Divisor,
         by_q: Divisor,
-        bounds: Bounds,
     }
 
     /// Argument of `max_pool_backward` and `max_pool_backward_3x3_stride2`.

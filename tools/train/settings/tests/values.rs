@@ -62,7 +62,7 @@ fn values_are_taken_to_their_bounds_and_refused_behind_them() {
         ("--experiment resnet", "[possible values: resnet-r, resnet-img, resnet-tl]"),
         ("--network resnet", "[possible values: resnet50, resnet50-v1.5, mobilenet]"),
         ("--class-weights all", "[possible values: balanced, none]"),
-        ("--pixels bgr", "[possible values: raw, imagenet, unit]"),
+        ("--pixels bgr", "[possible values: raw, imagenet, unit, symmetric]"),
         ("--on-bad-numbers go", "[possible values: stop, skip, rollback]"),
         ("--io write", "[possible values: map, read]"),
         ("--zero-init-residual 1", "[possible values: true, false]"),
