@@ -1,0 +1,90 @@
+//! Each rule of the plan off, and all of them, on the devices that networks run on: the same loss and gradients as with all rules on.
+
+#[path = "support/cuda.rs"]
+mod cuda;
+
+use onesheet::device::cpu::Cpu;
+use onesheet::device::{Device, PixelFormat, Placement, Precision};
+use onesheet::model::{Batch, Model};
+use onesheet::network::{ModelConfig, Network, mobilenet, resnet50, resnet50_v1_5};
+use onesheet::plan::Plan;
+use onesheet::plan::fuse::RULES;
+use std::rc::Rc;
+
+const SIZE: usize = 33;
+const BATCH: usize = 3;
+const MINIATURES: [Network; 3] = [resnet50::MINIATURE, resnet50_v1_5::MINIATURE, mobilenet::MINIATURE];
+
+/// The loss of a step, and the gradients of all weights that training moves.
+fn step<D: Device>(device: D, network: Network, without: &[&str]) -> (f64, Vec<f64>) {
+    let device = Rc::new(device);
+    let config = ModelConfig { image_size: SIZE, momentum: 0.9, ..ModelConfig::new(network, 4) };
+    let mut model = Model::new(Rc::clone(&device), config, 7).unwrap();
+    model.set_plan(Plan::without(model.architecture(), 0.9, without).unwrap());
+    let pixels: Vec<u8> = (0..BATCH * SIZE * SIZE * 3).map(|i| (i * 7919 % 251) as u8).collect();
+    let labels: Vec<u8> = (0..BATCH * 4).map(|i| u8::from(i % 3 == 0)).collect();
+    let format = PixelFormat { order: [2, 1, 0], scale: 1.0 / 127.5, shift: [-1.0; 3] };
+    let pixels = device.upload_pixels(&pixels, &[Placement::default(); BATCH]).unwrap();
+    let mut batch = Batch::new(&*device, pixels, BATCH, &format, &labels, &[1.0, 0.5, 2.0, 1.5]).unwrap();
+    model.gradients(&mut batch).unwrap();
+    let loss = batch.loss(&device).unwrap();
+    let gradients = device.download(model.parameters().gradients.from_offset(0)).unwrap();
+    (loss, gradients.into_iter().map(Into::into).collect())
+}
+
+/// The relative distance of two vectors.
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+    norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied())
+}
+
+/// How far each rule off is from all on, at most `loss` and `gradients`, relatively.
+fn check<D: Device>(device: impl Fn() -> D, loss: f64, gradients: f64) {
+    for network in MINIATURES {
+        let fused = step(device(), network, &[]);
+        let eager = RULES.map(|rule| rule.name).to_vec();
+        for without in RULES.map(|rule| vec![rule.name]).into_iter().chain([eager]) {
+            let other = step(device(), network, &without);
+            let off = [(other.0 / fused.0 - 1.0).abs(), distance(&other.1, &fused.1)];
+            assert!(off[0] <= loss && off[1] <= gradients, "{network} without {without:?} is off by {off:?}");
+        }
+    }
+}
+
+#[test]
+fn on_the_processor() {
+    check(Cpu::new, 1e-5, 1e-4);
+}
+
+#[test]
+fn on_cuda_in_f32() {
+    check(|| cuda::device(Precision::F32), 1e-5, 1e-4);
+}
+
+/// Narrow sums are rounded in other places without a rule, so what is compared is how far each is from the processor: about as far as
+/// with all rules on.
+#[test]
+fn on_cuda_in_bf16() {
+    for network in MINIATURES {
+        let exact = step(Cpu::new(), network, &[]);
+        let off = |without: &[&str]| {
+            let narrow = step(cuda::device(Precision::Bf16), network, without);
+            ((narrow.0 / exact.0 - 1.0).abs(), distance(&narrow.1, &exact.1))
+        };
+        let (_, fused) = off(&[]);
+        let eager = RULES.map(|rule| rule.name).to_vec();
+        for without in RULES.map(|rule| vec![rule.name]).into_iter().chain([eager]) {
+            let (loss, gradients) = off(&without);
+            assert!(loss <= 0.02 && gradients <= 2.0 * fused, "{network} without {without:?}: {gradients} for {fused}");
+        }
+    }
+}
+
+/// A step that left something out would be seen.
+#[test]
+fn a_distance_is_noticed() {
+    let (_, gradients) = step(Cpu::new(), mobilenet::MINIATURE, &[]);
+    let mut wrong = gradients.clone();
+    wrong.iter_mut().for_each(|gradient| *gradient *= 1.001);
+    assert!(distance(&wrong, &gradients) > 5e-4);
+}
