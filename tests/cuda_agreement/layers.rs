@@ -2,9 +2,7 @@
 
 use super::conv::{Conv, FUSED, Fusions, PLAIN};
 use super::network;
-use super::{
-    ACTIVATIONS, Array, Case, Output, activation_of, agree, compare, cuda, grid, grid_norm, narrow, sum_tolerance,
-};
+use super::{Array, Case, Output, activation_of, agree, compare, cuda, grid, grid_norm, narrow, sum_tolerance};
 use onesheet::device::cuda::Precision;
 use onesheet::device::cuda::scratch::TICKETS;
 use onesheet::device::{
@@ -71,13 +69,14 @@ fn every_fusion_alone_and_together() {
     }
 }
 
-/// In each of the tiles.
+/// The activations but ReLU in each of the tiles, which are compiled for them once more.
 #[test]
-fn every_activation() {
-    for norm in ACTIVATIONS.map(Some) {
+fn bounds_in_every_tile() {
+    for norm in [Activation::Linear, Activation::Relu6].map(Some) {
         for (input, k, filter) in [([2, 66, 67, 16], 120, 1), ([2, 67, 66, 8], 64, 3), ([2, 7, 6, 40], 72, 3)] {
             let shape = ConvShape::new(input, k, [filter, filter], 1, filter / 2).unwrap();
-            agree(&Conv { shape, fusions: Fusions { norm, ..FUSED }, seed: 3 });
+            let case = Conv { shape, fusions: Fusions { norm, ..FUSED }, seed: 3 };
+            assert_eq!(compare(&case, &[Precision::Tf32, Precision::Bf16]), Ok(()));
         }
     }
 }

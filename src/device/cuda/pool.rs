@@ -125,11 +125,11 @@ impl Cuda {
             winners,
             x: x.address(),
             norm: transform.map_or(0, |transform| transform.norm.address()),
+            bounds: Bounds::of(transform),
             shape: walk.shape,
             geometry: PoolGeometry::new(kernel, shape)?,
             by_p: Divisor::new(shape.p as u32),
             by_q: Divisor::new(shape.q as u32),
-            bounds: Bounds::of(transform),
         };
         let norm = transform.map_or(0, |_| 2 * shape.c * size_of::<f32>());
         let outputs = shape.output_len() as u64;
