@@ -326,7 +326,8 @@ fn lying_safetensors_headers_are_refused() {
     };
     let huge = u64::MAX;
     for (what, header, claimed) in [
-        ("length beyond the file", format!("{{{}}}", entry("a", 0, 16)), Some(1 << 40)),
+        ("length beyond any header", format!("{{{}}}", entry("a", 0, 16)), Some(1 << 40)),
+        ("length beyond the file", format!("{{{}}}", entry("a", 0, 16)), Some(1000)),
         ("hole", format!("{{{},{}}}", entry("a", 0, 16), entry("b", 20, 36)), None),
         ("overlap", format!("{{{},{}}}", entry("a", 0, 16), entry("b", 8, 24)), None),
         (
