@@ -44,11 +44,14 @@ fn what_is_in_the_way_is_not_written_over() {
     symlink("labels.csv", bench.path("through.safetensors.partial")).unwrap();
     fs::hard_link(bench.path("labels.csv"), bench.path("along.skipped.csv.partial")).unwrap();
     fs::write(bench.path("mine.safetensors.partial"), "mine, and no leftover").unwrap();
+    fs::write(bench.path("zeros"), [0; 9]).unwrap();
+    fs::hard_link(bench.path("zeros"), bench.path("two_names.safetensors.partial")).unwrap();
     symlink("posters/1.png", bench.path("poster.safetensors")).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(bench.path("pipe")).status().unwrap().success());
     let before = names(bench.folder.path());
-    let content =
-        || ["labels.csv", "run/lock", "posters/1.png", "list.skipped.csv"].map(|name| fs::read(bench.path(name)));
+    let content = || {
+        ["labels.csv", "run/lock", "posters/1.png", "list.skipped.csv", "zeros"].map(|name| fs::read(bench.path(name)))
+    };
     let untouched = content().map(Result::unwrap);
     for (out, why) in [
         ("labels.csv", "will not write labels.csv: it is the label table"),
@@ -58,6 +61,7 @@ fn what_is_in_the_way_is_not_written_over() {
         ("through.safetensors", "through.safetensors.partial is in use for something else"),
         ("along.safetensors", "along.skipped.csv.partial is in use for something else"),
         ("mine.safetensors", "mine.safetensors.partial is in use for something else"),
+        ("two_names.safetensors", "two_names.safetensors.partial is in use for something else"),
         ("posters/1.png", "there is another file, which `prepare` did not write"),
         ("poster.safetensors", "there is another file, which `prepare` did not write"),
         ("list.safetensors", "will not write list.skipped.csv: there is another file"),
@@ -74,7 +78,9 @@ fn what_is_in_the_way_is_not_written_over() {
         assert!(content().map(Result::unwrap) == untouched, "{out}");
     }
 
-    // What a run before left is written over, and two files in one folder have a list each.
+    // What a run before left is written over, finished or not, and two files in one folder have a list each.
+    fs::write(bench.path("a.safetensors.partial"), [0; 9]).unwrap();
+    fs::write(bench.path("b.skipped.csv.partial"), "line,id").unwrap();
     for out in ["a.safetensors", "b.safetensors", "a.safetensors"] {
         let (code, _, stderr) = bench.run(&format!("--posters posters --genres Drama --out {out}"));
         assert_eq!(code, 0, "{stderr}");
