@@ -485,7 +485,8 @@ fn the_processor_fine_tunes_as_pytorch_does() {
     Subject::new(Cpu::new(), last_40(resnet50_v1_5::NETWORK), FLOAT32).check_last_40();
 }
 
-/// One bias in the middle of the network, off by a twentieth, is seen in the outputs.
+/// One bias in the middle of the network, off by a twentieth, is seen in the outputs. It is one of which the ReLU behind it lets
+/// something pass.
 #[test]
 fn a_small_mistake_is_noticed() {
     for network in NETWORKS {
