@@ -202,28 +202,22 @@ impl Sum {
 mod tests {
     use super::*;
     use crate::device::cuda::Precision;
+    use crate::network::{Architecture, Convolution, Layer, ModelConfig, NETWORKS, Network, Op};
 
-    /// ResNet-50's convolutions but the stem, for images of 150x150.
+    /// Every network's convolutions but the stem, for images of 150x150.
     fn layers(images: usize) -> Vec<ConvShape> {
-        let mut layers = Vec::new();
-        let (mut side, mut c) = (38, 64);
-        for (filters, blocks, stride) in [(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)] {
-            for block in 0..blocks {
-                let stride = if block == 0 { stride } else { 1 };
-                let mut layer = |side: usize, c, k, r, stride, pad| {
-                    layers.push(ConvShape::new([images, side, side, c], k, [r, r], stride, pad).unwrap());
-                };
-                layer(side, c, filters, 1, stride, 0);
-                if block == 0 {
-                    layer(side, c, 4 * filters, 1, stride, 0);
-                }
-                side = (side - 1) / stride + 1;
-                layer(side, filters, filters, 3, 1, 1);
-                layer(side, filters, 4 * filters, 1, 1, 0);
-                c = 4 * filters;
+        NETWORKS.into_iter().flat_map(|network| layers_of(network, images)).collect()
+    }
+
+    fn layers_of(network: Network, images: usize) -> Vec<ConvShape> {
+        let layers = Architecture::new(&ModelConfig::new(network, 7)).unwrap().layers;
+        let shape = |layer: &Layer| match (layer.op, &layers[*layer.inputs.first()?].output[..]) {
+            (Op::Conv(Convolution { filters, window, stride, pad, .. }), &[h, w, c]) if c > 3 => {
+                Some(ConvShape::new([images, h, w, c], filters, [window; 2], stride, pad).unwrap())
             }
-        }
-        layers
+            _ => None,
+        };
+        layers.iter().filter_map(shape).collect()
     }
 
     fn target(precision: Precision, multiprocessors: usize) -> Target {
@@ -252,15 +246,17 @@ mod tests {
     /// The partial sums of a whole backward pass, written and read, beside the gigabytes of its activations.
     #[test]
     fn partial_sums_stay_small() {
-        for (images, multiprocessors, most) in
-            [(32, 108, 0.5e9), (32, 132, 0.5e9), (128, 108, 0.9e9), (128, 132, 0.9e9)]
+        let limits = [(32, 108, 0.5e9), (32, 132, 0.5e9), (128, 108, 0.9e9), (128, 132, 0.9e9)];
+        for (network, (images, multiprocessors, most)) in
+            NETWORKS.into_iter().flat_map(|n| limits.map(|limit| (n, limit)))
         {
             let mut traffic = 0.0;
-            for shape in layers(images) {
+            for shape in layers_of(network, images) {
                 let split = PixelSplits::new(&shape, &target(Precision::Bf16, multiprocessors), None, &mut Vec::new());
                 traffic += 2.0 * split.workspace().unwrap_or(0) as f64;
             }
-            assert!(traffic <= most, "{images} images on {multiprocessors} multiprocessors: {traffic} bytes");
+            let what = format!("{network}, {images} images on {multiprocessors} multiprocessors");
+            assert!(traffic <= most, "{what}: {traffic} bytes");
         }
     }
 }
