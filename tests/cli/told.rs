@@ -71,7 +71,7 @@ fn training_tells_its_settings_and_leaves_its_files() {
   batch norm     momentum 0.5
   class weights  {}
                  {}
-  memory         405 MiB at most: weights 99 MiB, gradients 99 MiB, Adam 197 MiB, kept for the backward pass 6 MiB
+  memory         400 MiB at most: weights 99 MiB, gradients 99 MiB, Adam 197 MiB, kept for the backward pass 6 MiB
   run            runs/run
 
 

@@ -26,7 +26,7 @@ const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 const STD: [f64; 3] = [0.229, 0.224, 0.225];
 
 const BLACK_BORDER: &str = "the first convolution is adapted to this run's pixels, exactly but for the three pixels of \
-     padding around a poster: they are black here where PyTorch pads with ImageNet's mean colour, as --pixels imagenet does";
+     padding around a poster: here they are not ImageNet's mean colour, with which PyTorch pads, as --pixels imagenet does";
 
 /// What stands before PyTorch's names of the network in the file: nothing, or `module.` and the like. `None` if it holds no
 /// such names.
