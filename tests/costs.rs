@@ -6,7 +6,7 @@ mod cuda;
 use onesheet::device::counting::Habits;
 use onesheet::device::cuda::choose::Target;
 use onesheet::device::{Memory, Pass, PixelFormat, Placement, Precision};
-use onesheet::network::{ModelConfig, resnet50};
+use onesheet::network::{ModelConfig, Network, mobilenet, resnet50};
 use onesheet::plan::cost::{of_pass, total};
 use onesheet::plan::fuse::RULES;
 use onesheet::training::dry_run;
@@ -80,9 +80,14 @@ fn frozen_layers_cost_no_backward_pass() {
 /// operands (partial sums) is all that the bytes differ by; that CUDA moves what it says is for other tests.
 #[test]
 fn the_launches_are_cudas() {
+    compare_with_cuda(resnet50::NETWORK);
+    compare_with_cuda(mobilenet::NETWORK);
+}
+
+fn compare_with_cuda(network: Network) {
     const SIZE: usize = 64;
     const BATCH: usize = 2;
-    let config = ModelConfig { image_size: SIZE, ..resnet_50() };
+    let config = ModelConfig { image_size: SIZE, ..ModelConfig::new(network, 7) };
     let device = Rc::new(cuda::device(Precision::Bf16));
     let mut learner = Learner::new(Rc::clone(&device), config.clone(), 1).unwrap();
     let pixels = device.upload_pixels(&[7; BATCH * SIZE * SIZE * 3], &[Placement::default(); BATCH]).unwrap();
@@ -101,7 +106,7 @@ fn the_launches_are_cudas() {
     counted.iter().for_each(|launch| *surplus.entry(launch.kernel).or_default() -= 1);
     // Partial sums are added up, and a pool's winners found, in launches of their own.
     surplus.retain(|kernel, count| *count != 0 && !["conv_backward_weights_sum", "max_pool_winners"].contains(kernel));
-    assert_eq!(surplus, BTreeMap::new());
+    assert_eq!(surplus, BTreeMap::new(), "{network}");
     let operands = planned.iter().filter(|planned| planned.kernel != "conv_backward_weights_sum");
     let flops = |works: &mut dyn Iterator<Item = u64>| works.sum::<u64>();
     assert_eq!(
@@ -110,5 +115,5 @@ fn the_launches_are_cudas() {
     );
     let theirs: u64 = planned.iter().map(|planned| planned.launch.work.bytes()).sum();
     let ours: u64 = counted.iter().map(|launch| launch.work.bytes()).sum();
-    assert!((1.0..1.03).contains(&(theirs as f64 / ours as f64)), "{theirs} for {ours}");
+    assert!((1.0..1.03).contains(&(theirs as f64 / ours as f64)), "{network}: {theirs} for {ours}");
 }

@@ -1,6 +1,7 @@
 //! What the depthwise convolutions must read and write: every operand once. Filters are read at full width.
 
-use super::{Counting, View};
+use super::{Counting, View, Why};
+use crate::device::cuda::choose::depthwise::{self as choose, DepthwisePass};
 use crate::device::{
     DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, DepthwiseShape, DeviceError,
     Elements, ReduceEpilogue,
@@ -9,6 +10,21 @@ use crate::device::{
 impl Elements for View {
     fn count(&self) -> usize {
         self.len
+    }
+}
+
+impl Counting {
+    /// The kernel of a pass, and why; `name` is that of the only one where there are no others.
+    fn choose_depthwise(
+        &self,
+        name: &'static str,
+        pass: DepthwisePass,
+        shape: &DepthwiseShape,
+    ) -> Result<(&'static str, Option<Why>), DeviceError> {
+        self.choose(name, |target| {
+            let choice = choose::depthwise(target, shape, pass, true);
+            Ok((choice.kernel.name(pass, shape.stride), Why::from(&choice)))
+        })
     }
 }
 
@@ -21,7 +37,8 @@ impl DepthwiseKernels for Counting {
         operands.check(shape)?;
         let DepthwiseForward { y, stats, x, transform, w } = operands;
         let reads = self.part(x, shape.seen()) + self.owed(transform) + self.bytes(w);
-        self.launch("depthwise_forward", reads, self.bytes(y) + self.optional(stats), shape.flops());
+        let kernel = self.choose_depthwise("depthwise_forward", DepthwisePass::Forward, shape)?;
+        self.launch_chosen(kernel, reads, self.bytes(y) + self.optional(stats), shape.flops());
         Ok(())
     }
 
@@ -40,7 +57,8 @@ impl DepthwiseKernels for Counting {
             reads += self.bytes(y) + self.part(norm, norm.len / 4 * 3);
             writes += self.bytes(sums);
         }
-        self.launch("depthwise_backward_data", reads, writes, shape.flops());
+        let kernel = self.choose_depthwise("depthwise_backward_data", DepthwisePass::BackwardData, shape)?;
+        self.launch_chosen(kernel, reads, writes, shape.flops());
         Ok(())
     }
 
@@ -52,7 +70,8 @@ impl DepthwiseKernels for Counting {
         operands.check(shape)?;
         let DepthwiseBackwardWeights { dw, dy, x, transform } = operands;
         let reads = self.gradient(dy) + self.part(x, shape.seen()) + self.owed(transform) + self.bytes(dw);
-        self.launch("depthwise_backward_weights", reads, self.bytes(dw), shape.flops());
+        let kernel = self.choose_depthwise("depthwise_backward_weights", DepthwisePass::BackwardWeights, shape)?;
+        self.launch_chosen(kernel, reads, self.bytes(dw), shape.flops());
         Ok(())
     }
 }

@@ -39,7 +39,7 @@ impl Counting {
     }
 
     /// The kernel that a GPU chooses, and why; elsewhere there is one, of this name.
-    fn choose(
+    pub(super) fn choose(
         &self,
         name: &'static str,
         choice: impl FnOnce(&Target) -> Result<(&'static str, Why), DeviceError>,

@@ -7,6 +7,7 @@ pub(super) mod arguments;
 
 use super::Cuda;
 use super::activation::Stops;
+use super::choose::depthwise::{self as choose, DepthwisePass, DepthwiseWalk};
 use super::conv::{Divisor, extent};
 use super::kernels::Launch;
 use super::memory::{Buffer, Element, View, ViewMut};
@@ -27,37 +28,19 @@ const LOOKING: usize = 8;
 /// Least pixels of a column: two rows more are read than it has.
 const LEAST_LENGTH: usize = 8;
 
-/// A pass: its kernels, and what it walks over.
+/// A pass, and what it walks over.
 struct Pass {
     name: &'static str,
-    stride_1: &'static str,
-    stride_2: &'static str,
-    scalar: &'static str,
+    pass: DepthwisePass,
     /// Whether it writes pixels of the input rather than of the output.
     to_input: bool,
 }
 
-static FORWARD: Pass = Pass {
-    name: "depthwise_forward",
-    stride_1: "depthwise_forward_3x3",
-    stride_2: "depthwise_forward_3x3_stride2",
-    scalar: "depthwise_forward_scalar",
-    to_input: false,
-};
-static BACKWARD_DATA: Pass = Pass {
-    name: "depthwise_backward_data",
-    stride_1: "depthwise_backward_data_3x3",
-    stride_2: "depthwise_backward_data_3x3_stride2",
-    scalar: "depthwise_backward_data_scalar",
-    to_input: true,
-};
-static BACKWARD_WEIGHTS: Pass = Pass {
-    name: "depthwise_backward_weights",
-    stride_1: "depthwise_backward_weights_3x3",
-    stride_2: "depthwise_backward_weights_3x3_stride2",
-    scalar: "depthwise_backward_weights_scalar",
-    to_input: false,
-};
+static FORWARD: Pass = Pass { name: "depthwise_forward", pass: DepthwisePass::Forward, to_input: false };
+static BACKWARD_DATA: Pass =
+    Pass { name: "depthwise_backward_data", pass: DepthwisePass::BackwardData, to_input: true };
+static BACKWARD_WEIGHTS: Pass =
+    Pass { name: "depthwise_backward_weights", pass: DepthwisePass::BackwardWeights, to_input: false };
 
 /// The kernel that a pass takes, its geometry and its grid.
 struct Choice {
@@ -92,8 +75,10 @@ impl Pass {
         of((h + r + pad).max(width + s + pad).max(p * stride + r).max(q * stride + s))?;
         let [out_height, out_width] = if self.to_input { [h, width] } else { [p, q] };
         let walk = Walk::new(device, self.name, n * out_height * out_width, c, activations)?;
-        let slides = [r, s] == [3, 3] && stride <= 2 && walk.is_wide();
-        if !slides {
+        let aligned = activations.iter().all(|(address, _)| address.is_multiple_of(16));
+        let walks = choose::depthwise(&device.target(), shape, self.pass, aligned).kernel;
+        let kernel = walks.name(self.pass, stride);
+        if walks == DepthwiseWalk::Pixels {
             let walk = walk.by_elements().in_blocks_of(THREADS);
             let geometry = Geometry::Pixels(
                 walk.shape,
@@ -111,7 +96,7 @@ impl Pass {
                     by_stride: Divisor::new(stride as u32),
                 },
             );
-            return Ok(Choice { kernel: self.scalar, walk, blocks: walk.blocks(device, LOOKING), geometry });
+            return Ok(Choice { kernel, walk, blocks: walk.blocks(device, LOOKING), geometry });
         }
         let walk = walk.in_blocks_of(THREADS);
         // The data gradient of stride 2 goes by cells of 2×2 pixels, counted from the padding's first.
@@ -144,7 +129,6 @@ impl Pass {
         });
         let most = (SLIDING * device.multiprocessors() as usize / walk.slices()).max(1);
         let blocks = (n * strips * columns).div_ceil(walk.lines()).min(most);
-        let kernel = if stride == 1 { self.stride_1 } else { self.stride_2 };
         Ok(Choice { kernel, walk, blocks, geometry })
     }
 }

@@ -86,11 +86,6 @@ impl Walk {
         Walk { across: RowBlocks { lines, ..self.across }, threads, ..self }
     }
 
-    /// Whether a thread takes 16 bytes of channels.
-    pub(super) fn is_wide(&self) -> bool {
-        self.across.wide
-    }
-
     /// Rows that a block takes at once.
     pub(super) fn lines(&self) -> usize {
         self.across.lines

@@ -25,7 +25,7 @@ use crate::network::Network;
 const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 const STD: [f64; 3] = [0.229, 0.224, 0.225];
 
-const BLACK_BORDER: &str = "the first convolution is adapted to this run's pixels, exactly but for the three pixels of \
+const OTHER_BORDER: &str = "the first convolution is adapted to this run's pixels, exactly but for the three pixels of \
      padding around a poster: here they are not ImageNet's mean colour, with which PyTorch pads, as --pixels imagenet does";
 
 /// What stands before PyTorch's names of the network in the file: nothing, or `module.` and the like. `None` if it holds no
@@ -89,7 +89,7 @@ pub(super) fn read(
         notes.push(format!("the network's tensors are found behind the prefix {prefix}"));
     }
     if padding_is_far_from_the_mean(pixels) {
-        notes.push(BLACK_BORDER.to_owned());
+        notes.push(OTHER_BORDER.to_owned());
     }
     notes.extend(wanted.network.torch.and_then(|torch| torch.note).map(str::to_owned));
     Ok(Weights { tensors, source: Source::Torch, notes })

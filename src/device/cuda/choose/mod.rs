@@ -5,6 +5,7 @@
 
 pub mod conv;
 pub mod dense;
+pub mod depthwise;
 pub mod pool;
 pub mod rows;
 
@@ -104,6 +105,9 @@ pub enum Refusal {
         /// Of the estimated time of the kernel that was chosen; 100 for a tie.
         percent: u32,
     },
+    /// The kernel has its filter built in.
+    #[error("it is for filters of 3×3 in steps of 1 or 2, and no others")]
+    NotThisFilter,
     /// The kernel has its window built in.
     #[error("it is for windows of 3×3 in steps of 2, and no others")]
     NotThisWindow,
