@@ -1,13 +1,13 @@
-//! Depthwise convolution: launches of `kernels/depthwise/depthwise.cu`.
-//!
-//! Filters of 3×3 with stride 1 or 2 over channels that make 16-byte vectors slide down columns of pixels; all others
-//! look for their taps pixel by pixel, element by element.
+//! Depthwise convolution: launches of `kernels/depthwise/depthwise.cu`. Which kernel takes what is decided in
+//! [`choose::depthwise`](super::choose::depthwise).
 
 pub(super) mod arguments;
 
 use super::Cuda;
 use super::activation::Stops;
-use super::choose::depthwise::{self as choose, DepthwisePass, DepthwiseWalk};
+use super::choose::depthwise::{
+    BACKWARD_DATA, BACKWARD_WEIGHTS, DepthwiseGrid, FORWARD, Pass, Strips, THREADS, depthwise,
+};
 use super::conv::{Divisor, extent};
 use super::kernels::Launch;
 use super::memory::{Buffer, Element, View, ViewMut};
@@ -19,30 +19,7 @@ use crate::device::{
 };
 use arguments::{Columns, Filter, GradientArguments, InputArguments, InputGradientArguments, OutputArguments};
 
-/// Threads a block, `ROWS_THREADS` of the kernels.
-const THREADS: usize = 128;
-/// Blocks a multiprocessor that slide: what it holds of the forward kernel. One that is done takes its next columns.
-const SLIDING: usize = 3;
-/// Blocks a multiprocessor that look for taps.
-const LOOKING: usize = 8;
-/// Least pixels of a column: two rows more are read than it has.
-const LEAST_LENGTH: usize = 8;
-
-/// A pass, and what it walks over.
-struct Pass {
-    name: &'static str,
-    pass: DepthwisePass,
-    /// Whether it writes pixels of the input rather than of the output.
-    to_input: bool,
-}
-
-static FORWARD: Pass = Pass { name: "depthwise_forward", pass: DepthwisePass::Forward, to_input: false };
-static BACKWARD_DATA: Pass =
-    Pass { name: "depthwise_backward_data", pass: DepthwisePass::BackwardData, to_input: true };
-static BACKWARD_WEIGHTS: Pass =
-    Pass { name: "depthwise_backward_weights", pass: DepthwisePass::BackwardWeights, to_input: false };
-
-/// The kernel that a pass takes, its geometry and its grid.
+/// A kernel's geometry and its grid.
 struct Choice {
     kernel: &'static str,
     walk: Walk,
@@ -56,67 +33,52 @@ enum Geometry {
     Pixels(WalkShape, Filter),
 }
 
-impl Pass {
+impl Choice {
     /// # Errors
     /// [`DeviceError::Shape`] for tensors larger than the kernels' indices reach, or stored otherwise than this device does.
-    fn choose(
-        &self,
+    fn new(
         device: &Cuda,
+        pass: &Pass,
         shape: &DepthwiseShape,
         activations: &[(u64, Element)],
-    ) -> Result<Choice, DeviceError> {
+    ) -> Result<Self, DeviceError> {
         let &DepthwiseShape { n, h, w: width, c, r, s, stride, pad, p, q } = shape;
         if shape.input_len().max(shape.output_len()) > MOST_ELEMENTS {
             let reason = format!("{n} images of {h}x{width}x{c}; at most 2³⁰ elements fit");
-            return Err(DeviceError::Shape { kernel: self.name, reason });
+            return Err(DeviceError::Shape { kernel: pass.name, reason });
         }
-        let of = |count: usize| extent(self.name, count);
+        let of = |count: usize| extent(pass.name, count);
         // Pixels are numbered from the padding's first.
         of((h + r + pad).max(width + s + pad).max(p * stride + r).max(q * stride + s))?;
-        let [out_height, out_width] = if self.to_input { [h, width] } else { [p, q] };
-        let walk = Walk::new(device, self.name, n * out_height * out_width, c, activations)?;
+        let [out_height, out_width] = if pass.to_input { [h, width] } else { [p, q] };
+        let walk = Walk::new(device, pass.name, n * out_height * out_width, c, activations)?;
         let aligned = activations.iter().all(|(address, _)| address.is_multiple_of(16));
-        let walks = choose::depthwise(&device.target(), shape, self.pass, aligned).kernel;
-        let kernel = walks.name(self.pass, stride);
-        if walks == DepthwiseWalk::Pixels {
-            let walk = walk.by_elements().in_blocks_of(THREADS);
-            let geometry = Geometry::Pixels(
-                walk.shape,
-                Filter {
-                    h: of(h)?,
-                    w: of(width)?,
-                    r: of(r)?,
-                    s: of(s)?,
-                    stride: of(stride)?,
-                    pad: of(pad)?,
-                    p: of(p)?,
-                    q: of(q)?,
-                    by_height: Divisor::new(out_height as u32),
-                    by_width: Divisor::new(out_width as u32),
-                    by_stride: Divisor::new(stride as u32),
-                },
-            );
-            return Ok(Choice { kernel, walk, blocks: walk.blocks(device, LOOKING), geometry });
-        }
-        let walk = walk.in_blocks_of(THREADS);
-        // The data gradient of stride 2 goes by cells of 2×2 pixels, counted from the padding's first.
-        let (height, columns) = match (self.to_input, stride) {
-            (true, 2) => ((h - 1 + pad) / 2 + 1, (width - 1 + pad) / 2 + 1),
-            _ => (out_height, out_width),
+        let DepthwiseGrid { kernel, across, rows, blocks, strips } =
+            depthwise(&device.target(), pass, shape, aligned).kernel;
+        let walk = walk.laid(across, THREADS, rows);
+        let Some(Strips { columns, strips, length }) = strips else {
+            let filter = Filter {
+                h: of(h)?,
+                w: of(width)?,
+                r: of(r)?,
+                s: of(s)?,
+                stride: of(stride)?,
+                pad: of(pad)?,
+                p: of(p)?,
+                q: of(q)?,
+                by_height: Divisor::new(out_height as u32),
+                by_width: Divisor::new(out_width as u32),
+                by_stride: Divisor::new(stride as u32),
+            };
+            return Ok(Choice { kernel, walk, blocks, geometry: Geometry::Pixels(walk.shape, filter) });
         };
-        // Columns so long that twice the blocks which the GPU holds have one for each of their lines.
-        let wanted = 2 * SLIDING * device.multiprocessors() as usize * walk.lines();
-        let strips = wanted.div_ceil(walk.slices() * n * columns).min(height.div_ceil(LEAST_LENGTH));
-        let length = height.div_ceil(strips);
-        let strips = height.div_ceil(length);
-        let walk = walk.over(n * strips * columns);
         // With stride 1 the data gradient is a forward pass over `dy`, padded as much less as the forward pass is more.
-        let (read, pad) = match (self.to_input, stride) {
+        let (read, pad) = match (pass.to_input, stride) {
             (false, _) => ([h, width], of(pad)?),
             (true, 1) => ([p, q], 2 - of(pad)?),
             (true, _) => ([p, q], of(pad)?),
         };
-        let geometry = Geometry::Columns(Columns {
+        let columns = Columns {
             shape: walk.shape,
             height: of(read[0])?,
             width: of(read[1])?,
@@ -126,14 +88,10 @@ impl Pass {
             length: of(length)?,
             by_width: Divisor::new(columns as u32),
             by_strips: Divisor::new(strips as u32),
-        });
-        let most = (SLIDING * device.multiprocessors() as usize / walk.slices()).max(1);
-        let blocks = (n * strips * columns).div_ceil(walk.lines()).min(most);
-        Ok(Choice { kernel, walk, blocks, geometry })
+        };
+        Ok(Choice { kernel, walk, blocks, geometry: Geometry::Columns(columns) })
     }
-}
 
-impl Choice {
     /// Room for so many floats of each block and channel.
     fn workspace(&self, device: &Cuda, floats: usize, shape: &DepthwiseShape) -> Result<(Buffer, usize), DeviceError> {
         let bytes = floats * self.blocks * shape.c * size_of::<f32>();
@@ -175,7 +133,7 @@ impl DepthwiseKernels for Cuda {
         operands.check(shape)?;
         let DepthwiseForward { y, stats, x, transform, w } = operands;
         let activations = [(y.address(), y.element()), (x.address(), x.element())];
-        let choice = FORWARD.choose(self, shape, &activations)?;
+        let choice = Choice::new(self, &FORWARD, shape, &activations)?;
         let (workspace, partials) = choice.workspace(self, if stats.is_some() { 3 } else { 0 }, shape)?;
         let output = OutputArguments {
             y: y.address(),
@@ -212,7 +170,7 @@ impl DepthwiseKernels for Cuda {
         let mut activations = gradient_activations(dy);
         activations.push((dx.address(), dx.element()));
         activations.extend(epilogue.as_ref().map(|epilogue| (epilogue.y.address(), epilogue.y.element())));
-        let choice = BACKWARD_DATA.choose(self, shape, &activations)?;
+        let choice = Choice::new(self, &BACKWARD_DATA, shape, &activations)?;
         let (workspace, partials) = choice.workspace(self, if epilogue.is_some() { 2 } else { 0 }, shape)?;
         let of = |address: fn(&ReduceEpilogue<View<'_>, ViewMut<'_>>) -> u64| epilogue.as_ref().map_or(0, address);
         let output = InputGradientArguments {
@@ -257,7 +215,7 @@ impl DepthwiseKernels for Cuda {
         let DepthwiseBackwardWeights { dw, dy, x, transform } = operands;
         let mut activations = gradient_activations(dy);
         activations.push((x.address(), x.element()));
-        let choice = BACKWARD_WEIGHTS.choose(self, shape, &activations)?;
+        let choice = Choice::new(self, &BACKWARD_WEIGHTS, shape, &activations)?;
         let taps = shape.r * shape.s;
         let (workspace, partials) = choice.workspace(self, taps, shape)?;
         let (dw_address, gradient, input) =

@@ -68,27 +68,14 @@ impl Walk {
         Walk { shape, bytes, across, threads: THREADS }
     }
 
-    /// The same by single channels, for a kernel that takes no 16 bytes at once.
-    pub(super) fn by_elements(self) -> Self {
-        let WalkShape { rows, channels, .. } = self.shape;
-        let (rows, channels) = (rows as usize, channels as usize);
-        Walk::across(rows, channels, self.bytes, RowBlocks::of_groups(channels, false))
-    }
-
     /// The same channels over other rows, such as those of one image of several.
     pub(super) fn over(self, rows: usize) -> Self {
         Walk { shape: WalkShape { rows: rows as i32, ..self.shape }, ..self }
     }
 
-    /// The same in blocks of other threads, for a family that sets `ROWS_THREADS`.
-    pub(super) fn in_blocks_of(self, threads: usize) -> Self {
-        let lines = threads / self.across.columns;
-        Walk { across: RowBlocks { lines, ..self.across }, threads, ..self }
-    }
-
-    /// Rows that a block takes at once.
-    pub(super) fn lines(&self) -> usize {
-        self.across.lines
+    /// The same channels in blocks that lie across them otherwise, over other rows.
+    pub(super) fn laid(self, across: RowBlocks, threads: usize, rows: usize) -> Self {
+        Walk { threads, ..Walk::across(rows, self.shape.channels as usize, self.bytes, across) }
     }
 
     /// Slices of the channels.

@@ -105,8 +105,8 @@ pub enum Refusal {
         /// Of the estimated time of the kernel that was chosen; 100 for a tie.
         percent: u32,
     },
-    /// The kernel has its filter built in.
-    #[error("it is for filters of 3×3 in steps of 1 or 2, and no others")]
+    /// The kernels that slide have their filter built in.
+    #[error("it is for filters of 3×3 with stride 1 or 2, and no others")]
     NotThisFilter,
     /// The kernel has its window built in.
     #[error("it is for windows of 3×3 in steps of 2, and no others")]

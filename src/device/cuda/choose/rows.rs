@@ -47,6 +47,11 @@ impl RowBlocks {
         RowBlocks { wide, columns, slices: groups.div_ceil(columns), lines: THREADS / columns }
     }
 
+    /// The same in blocks of other threads, for a family that sets `ROWS_THREADS`.
+    pub fn in_blocks_of(self, threads: usize) -> Self {
+        RowBlocks { lines: threads / self.columns, ..self }
+    }
+
     /// Blocks that share the rows of each slice: as many as `resident` a multiprocessor allow, unless a thread would have fewer
     /// than `each` rows.
     pub fn sharing(&self, target: &Target, rows: usize, resident: usize, each: usize) -> usize {
