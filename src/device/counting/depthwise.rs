@@ -1,7 +1,7 @@
 //! What the depthwise convolutions must read and write: every operand once. Filters are read at full width.
 
 use super::{Counting, View, Why};
-use crate::device::cuda::choose::depthwise::{self as choose, DepthwisePass};
+use crate::device::cuda::choose::depthwise::{self as choose, Pass};
 use crate::device::{
     DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, DepthwiseShape, DeviceError,
     Elements, ReduceEpilogue,
@@ -14,16 +14,15 @@ impl Elements for View {
 }
 
 impl Counting {
-    /// The kernel of a pass, and why; `name` is that of the only one where there are no others.
+    /// The kernel of a pass, and why it is that one.
     fn choose_depthwise(
         &self,
-        name: &'static str,
-        pass: DepthwisePass,
+        pass: &'static Pass,
         shape: &DepthwiseShape,
     ) -> Result<(&'static str, Option<Why>), DeviceError> {
-        self.choose(name, |target| {
-            let choice = choose::depthwise(target, shape, pass, true);
-            Ok((choice.kernel.name(pass, shape.stride), Why::from(&choice)))
+        self.choose(pass.name, |target| {
+            let choice = choose::depthwise(target, pass, shape, true);
+            Ok((choice.kernel.kernel, Why::from(&choice)))
         })
     }
 }
@@ -37,7 +36,7 @@ impl DepthwiseKernels for Counting {
         operands.check(shape)?;
         let DepthwiseForward { y, stats, x, transform, w } = operands;
         let reads = self.part(x, shape.seen()) + self.owed(transform) + self.bytes(w);
-        let kernel = self.choose_depthwise("depthwise_forward", DepthwisePass::Forward, shape)?;
+        let kernel = self.choose_depthwise(&choose::FORWARD, shape)?;
         self.launch_chosen(kernel, reads, self.bytes(y) + self.optional(stats), shape.flops());
         Ok(())
     }
@@ -57,7 +56,7 @@ impl DepthwiseKernels for Counting {
             reads += self.bytes(y) + self.part(norm, norm.len / 4 * 3);
             writes += self.bytes(sums);
         }
-        let kernel = self.choose_depthwise("depthwise_backward_data", DepthwisePass::BackwardData, shape)?;
+        let kernel = self.choose_depthwise(&choose::BACKWARD_DATA, shape)?;
         self.launch_chosen(kernel, reads, writes, shape.flops());
         Ok(())
     }
@@ -70,7 +69,7 @@ impl DepthwiseKernels for Counting {
         operands.check(shape)?;
         let DepthwiseBackwardWeights { dw, dy, x, transform } = operands;
         let reads = self.gradient(dy) + self.part(x, shape.seen()) + self.owed(transform) + self.bytes(dw);
-        let kernel = self.choose_depthwise("depthwise_backward_weights", DepthwisePass::BackwardWeights, shape)?;
+        let kernel = self.choose_depthwise(&choose::BACKWARD_WEIGHTS, shape)?;
         self.launch_chosen(kernel, reads, self.bytes(dw), shape.flops());
         Ok(())
     }
