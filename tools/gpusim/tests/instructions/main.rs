@@ -161,6 +161,19 @@ fn halves_in_pairs() {
     check32(&format!("{mask} add.f16x2 %d, %a, %b;"), |a, b, c| both(&|a, b, _| f(a) + f(b), a, b, c));
     check32(&format!("{mask} mul.f16x2 %d, %a, %b;"), |a, b, c| both(&|a, b, _| f(a) * f(b), a, b, c));
     check32(&format!("{mask} max.f16x2 %d, %a, %b;"), |a, b, c| both(&|a, b, _| f(a).max(f(b)), a, b, c));
+
+    // Of either sign, and of so few digits that a sum is either rounded far from a tie or not at all.
+    let f = |bits: u32| f64::from(half::f16::from_bits(bits as u16 & 0xbf80));
+    let mask = "and.b32 %a, %a, 0xbf80bf80; and.b32 %b, %b, 0xbf80bf80; and.b32 %c, %c, 0xbf80bf80;";
+    for (word, is_clipped) in [("rn", false), ("rn.relu", true)] {
+        check32(&format!("{mask} fma.{word}.f16x2 %d, %a, %b, %c;"), |a, b, c| {
+            let half = |shift: u32| {
+                let sum = f(a >> shift) * f(b >> shift) + f(c >> shift);
+                u32::from(half::f16::from_f64(if is_clipped && sum <= 0.0 { 0.0 } else { sum }).to_bits())
+            };
+            half(16) << 16 | half(0)
+        });
+    }
 }
 
 #[test]
