@@ -6,7 +6,6 @@ mod counters;
 #[path = "support/cuda.rs"]
 mod cuda;
 #[path = "../benches/layers/mod.rs"]
-#[allow(dead_code, reason = "the benches take more of it")]
 mod layers;
 #[path = "support/not_checked.rs"]
 mod not_checked;

@@ -268,8 +268,8 @@ fn wrong_shapes_are_named_in_the_files_layout() {
         match read(&path, &wanted) {
             Err(ImportError::Shape { tensor: name, expected, found, .. }) => {
                 assert_eq!(name, tensor);
-                assert_eq!(expected, needed);
-                assert_eq!(found, there.map(|extent| extent as u64));
+                assert_eq!(*expected, needed);
+                assert_eq!(*found, there.map(|extent| extent as u64));
             }
             other => panic!("{other:?}"),
         }

@@ -178,7 +178,14 @@ mod tests {
             (Box::new(move || E::OutOfBounds { path: path(), cause: bounds.clone() }), 4),
             (Box::new(|| E::Value { path: path(), tensor: "t".into(), index: 0, value: f32::NAN }), 4),
             (Box::new(|| E::Damaged { path: path(), part: "p".into() }), 4),
-            (Box::new(|| E::OtherNetwork { path: path(), found: NETWORKS[1], network: NETWORKS[0] }), 4),
+            (
+                Box::new(|| E::OtherNetwork {
+                    path: path(),
+                    found: Box::new(NETWORKS[1]),
+                    network: Box::new(NETWORKS[0]),
+                }),
+                4,
+            ),
             (Box::new(|| E::Missing { path: path(), tensor: "t".into(), hint: "" }), 4),
             (Box::new(|| E::Shape { path: path(), tensor: "t".into(), found: vec![1], expected: vec![2] }), 4),
         ];

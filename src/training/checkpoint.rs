@@ -226,9 +226,9 @@ pub enum CheckpointError {
         /// The file.
         path: PathBuf,
         /// The network in it.
-        found: Network,
+        found: Box<Network>,
         /// The one that it was to be of.
-        network: Network,
+        network: Box<Network>,
     },
     /// A tensor the model has is not in the file.
     #[error("{} has no tensor {tensor}; it is of another model{hint}", path.display())]

@@ -226,7 +226,8 @@ struct FarFromZero {
 impl Case for FarFromZero {
     fn run<D: Device>(&self, device: &D) -> Vec<Output> {
         let shape = Rows { rows: 3000, channels: self.channels };
-        let y: Vec<f64> = (0..shape.len()).map(|i| if i / shape.channels % 2 == 0 { 64.5 } else { 63.5 }).collect();
+        let y: Vec<f64> =
+            (0..shape.len()).map(|i| if (i / shape.channels).is_multiple_of(2) { 64.5 } else { 63.5 }).collect();
         let (y, mut stats) = (Array::activation(device, &y), Array::blank(device, 2 * shape.channels));
         device.batch_norm_statistics(stats.view_mut(), y.view(), shape).unwrap();
         vec![stats.output(device, "stats", 64.0 * EPSILON)]

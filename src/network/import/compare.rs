@@ -86,8 +86,8 @@ impl<'a> Comparison<'a> {
             path: self.path.to_owned(),
             network: self.wanted.network.title,
             tensor: tensor.to_owned(),
-            expected: expected.to_vec(),
-            found: found.to_vec(),
+            expected: expected.into(),
+            found: found.into(),
             seems: self
                 .looks_like
                 .clone()

@@ -112,9 +112,9 @@ pub enum ImportError {
         /// The tensor, under the file's name for it.
         tensor: String,
         /// The model's shape, in the file's layout.
-        expected: Vec<usize>,
+        expected: Box<[usize]>,
         /// The file's shape.
-        found: Vec<u64>,
+        found: Box<[u64]>,
         /// What the file seems to hold.
         seems: String,
     },

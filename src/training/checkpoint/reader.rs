@@ -73,6 +73,7 @@ impl Checkpoint {
         if found == network {
             Ok(())
         } else {
+            let (found, network) = (Box::new(found), Box::new(network));
             Err(CheckpointError::OtherNetwork { path: self.path.clone(), found, network })
         }
     }
