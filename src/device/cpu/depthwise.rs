@@ -29,6 +29,8 @@ const TILE_FLOATS: usize = 64 * 1024;
 const TILE_PIXELS: usize = 1024;
 /// Channels that are worked on at a time.
 const LANES: usize = 32;
+/// Taps that are worked on at a time: those of 3×3.
+const TAPS: usize = 9;
 
 /// Tiles of whole rows of `width` pixels.
 fn tiles(rows: usize, width: usize, channels: usize) -> Tiles {
@@ -277,23 +279,12 @@ simd! {
         w: &[f32],
         channels: usize,
     ) {
-        rows::by_lanes::<LANES>(channels, #[inline(always)] |from, lanes| {
-            for (j, out) in out.chunks_mut(step * channels).enumerate() {
-                let out = &mut out[from..from + lanes];
-                let x = &x[j * stride * channels + from..];
-                let mut sum = [0.0f32; LANES];
-                if accumulate {
-                    sum[..lanes].copy_from_slice(out);
-                }
-                for &[at, weight] in taps {
-                    let (x, w) = (&x[at..at + lanes], &w[weight + from..weight + from + lanes]);
-                    for ((sum, x), w) in sum[..lanes].iter_mut().zip(x).zip(w) {
-                        *sum += x * w;
-                    }
-                }
-                out.copy_from_slice(&sum[..lanes]);
-            }
-        });
+        if taps.is_empty() && !accumulate {
+            out.chunks_mut(step * channels).for_each(|out| out[..channels].fill(0.0));
+        }
+        for (index, taps) in taps.chunks(TAPS).enumerate() {
+            convolve_taps(out, step, accumulate || index > 0, x, stride, taps, w, channels);
+        }
     }
 
     /// `sums [R·S, C]` grow by each tap's sum of `dy·x` along a row; from one pixel of `dy` to the next `x` moves on by
@@ -307,6 +298,45 @@ simd! {
             correlate_taps([tap], sums, dy, x, stride, channels);
         }
     }
+}
+
+/// [`convolve_row`] of at most [`TAPS`] taps.
+#[inline(always)]
+fn convolve_taps(
+    out: &mut [f32],
+    step: usize,
+    accumulate: bool,
+    x: &[f32],
+    stride: usize,
+    taps: &[Tap],
+    w: &[f32],
+    channels: usize,
+) {
+    rows::by_lanes::<LANES>(
+        channels,
+        #[inline(always)]
+        |from, lanes| {
+            // Side by side: where C is a power of two, weights of different taps push one another out of the first-level cache.
+            let mut near = [[0.0f32; LANES]; TAPS];
+            for (near, &[_, weight]) in near.iter_mut().zip(taps) {
+                near[..lanes].copy_from_slice(&w[weight + from..weight + from + lanes]);
+            }
+            for (j, out) in out.chunks_mut(step * channels).enumerate() {
+                let out = &mut out[from..from + lanes];
+                let x = &x[j * stride * channels + from..];
+                let mut sum = [0.0f32; LANES];
+                if accumulate {
+                    sum[..lanes].copy_from_slice(out);
+                }
+                for (&[at, _], w) in taps.iter().zip(&near) {
+                    for ((sum, x), w) in sum[..lanes].iter_mut().zip(&x[at..at + lanes]).zip(&w[..lanes]) {
+                        *sum += x * w;
+                    }
+                }
+                out.copy_from_slice(&sum[..lanes]);
+            }
+        },
+    );
 }
 
 /// [`correlate_row`] of so many taps at once: sums enough under way that none waits for its last addition.
@@ -326,10 +356,12 @@ fn correlate_taps<const TAPS: usize>(
             let mut sum = [[0.0f32; LANES]; TAPS];
             for (j, dy) in dy.chunks_exact(channels).enumerate() {
                 let dy = &dy[from..from + lanes];
-                for (sum, [at, _]) in sum.iter_mut().zip(taps) {
-                    let x = &x[j * stride * channels + at + from..][..lanes];
-                    for ((sum, dy), x) in sum[..lanes].iter_mut().zip(dy).zip(x) {
-                        *sum += dy * x;
+                let x: [&[f32]; TAPS] =
+                    std::array::from_fn(|tap| &x[j * stride * channels + taps[tap][0] + from..][..lanes]);
+                // By their numbers, or the sums would not stay in registers.
+                for i in 0..lanes {
+                    for tap in 0..TAPS {
+                        sum[tap][i] += dy[i] * x[tap][i];
                     }
                 }
             }
