@@ -373,3 +373,28 @@ fn correlate_taps<const TAPS: usize>(
         },
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::cpu::simd::tests::{numbers, on_each_level};
+
+    #[test]
+    fn all_levels_give_the_same_bits() {
+        const CHANNELS: usize = 93;
+        const PIXELS: usize = 7;
+        let (x, w) = (numbers(1, 3 * PIXELS * CHANNELS), numbers(2, 9 * CHANNELS));
+        let taps: Vec<Tap> = (0..9).map(|tap| [(tap % 3 + tap / 3 * PIXELS) * CHANNELS, tap * CHANNELS]).collect();
+        let dy = numbers(3, (PIXELS - 2) * CHANNELS);
+        let answers = on_each_level(|| {
+            let (mut out, mut sums) = (dy.clone(), vec![0.0; 9 * CHANNELS]);
+            convolve_row(&mut out, 1, true, &x, 1, &taps, &w, CHANNELS);
+            correlate_row(&mut sums, &dy, &x, 1, &taps, CHANNELS);
+            out.into_iter()
+                .map(|v| u64::from(v.to_bits()))
+                .chain(sums.into_iter().map(f64::to_bits))
+                .collect::<Vec<_>>()
+        });
+        assert!(answers.iter().all(|answer| *answer == answers[0]));
+    }
+}

@@ -89,7 +89,7 @@ pub(super) fn level() -> Level {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::device::Activation;
     use crate::device::cpu::rows;
@@ -101,7 +101,7 @@ mod tests {
     }
 
     /// What `run` returns on each level that this machine has.
-    fn on_each_level<T>(run: impl Fn() -> T) -> Vec<T> {
+    pub(in crate::device::cpu) fn on_each_level<T>(run: impl Fn() -> T) -> Vec<T> {
         let widest = level();
         let mut levels = vec![Level::Portable];
         #[cfg(target_arch = "x86_64")]
@@ -116,7 +116,7 @@ mod tests {
     }
 
     /// Numbers of both signs and many magnitudes.
-    fn numbers(seed: u32, len: usize) -> Vec<f32> {
+    pub(in crate::device::cpu) fn numbers(seed: u32, len: usize) -> Vec<f32> {
         let hash = |i: u32| (i ^ seed).wrapping_mul(0x9e37_79b9).rotate_left(15).wrapping_mul(0x85eb_ca6b);
         (0..len as u32).map(|i| f32::from_bits(hash(i) & 0x83ff_ffff | 0x3c00_0000)).collect()
     }
