@@ -6,7 +6,9 @@ use onesheet::autograd::Tape;
 use onesheet::device::Storage;
 use onesheet::device::reference::Reference;
 use onesheet::device::{Activation, BatchNormConstants, DeviceError, Memory};
-use onesheet::network::{Architecture, ModelConfig, NamedTensor, Place, Trainable, resnet50};
+use onesheet::network::{
+    self, Architecture, Convolution, ModelConfig, NamedTensor, Place, Trainable, mobilenet, resnet50, resnet50_v1_5,
+};
 use onesheet::ops::batch_norm::{self, BatchNorm};
 use onesheet::ops::conv::{self, Conv};
 use onesheet::ops::dense::{self, Dense};
@@ -23,6 +25,23 @@ use std::rc::Rc;
 const POSTERS: usize = 3;
 const SIZE: usize = 21;
 const GENRES: usize = 4;
+
+/// The miniature of each network, and what none of them has.
+const SMALL: [network::Network; 4] = [resnet50::MINIATURE, resnet50_v1_5::MINIATURE, mobilenet::MINIATURE, BIASED];
+
+/// Convolutions whose biases no batch norm takes over, a ReLU6 behind one, none behind the other, and a sum without a ReLU.
+const BIASED: network::Network = network::Network {
+    name: "biased",
+    title: "a network with biases",
+    base: |net| {
+        let pad = net.same(net.input(), 3, 2);
+        let x = net.conv("first", net.input(), Convolution { filters: 3, window: 3, stride: 2, pad, bias: true })?;
+        let x = net.relu6("first_relu", x)?;
+        let y = net.conv("second", x, Convolution { filters: 3, window: 1, stride: 1, pad: 0.into(), bias: true })?;
+        net.add("sum", [x, y])
+    },
+    ..resnet50::MINIATURE
+};
 
 /// A small network, where it is looked at, and what it should say.
 struct Network {
@@ -43,10 +62,10 @@ struct Gradients {
 }
 
 impl Network {
-    /// Projections with and without stride, an identity, both kinds of pool, a head with a hidden layer.
-    fn draw(pooling: Pooling, trainable: Trainable) -> Self {
+    /// One of the miniatures, or [`BIASED`].
+    fn draw(network: network::Network, pooling: Pooling, trainable: Trainable) -> Self {
         let config = ModelConfig {
-            network: resnet50::MINIATURE,
+            network,
             image_size: SIZE,
             genres: GENRES,
             pooling,
@@ -133,9 +152,10 @@ impl Network {
 }
 
 #[test]
-fn every_tensor_of_a_small_resnet() {
-    for pooling in [Pooling::Average, Pooling::Max] {
-        let network = Network::draw(pooling, Trainable::All);
+fn every_tensor_of_a_small_network_of_every_kind() {
+    let averages = SMALL.map(|network| (network, Pooling::Average));
+    for (network, pooling) in averages.into_iter().chain([(resnet50::MINIATURE, Pooling::Max)]) {
+        let network = Network::draw(network, pooling, Trainable::All);
         let gradients = network.gradients(true);
         for (tensor, span) in network.tensors() {
             network.check(tensor, span, &gradients.weights[span.range()]).unwrap();
@@ -147,14 +167,15 @@ fn every_tensor_of_a_small_resnet() {
 
 #[test]
 fn each_rule_off_and_all_of_them_give_the_same_loss_and_gradients() {
-    for trainable in [Trainable::All, Trainable::Last(20)] {
-        let mut network = Network::draw(Pooling::Max, trainable);
+    let frozen = SMALL.map(|network| (network, Trainable::Last(6)));
+    for (network, trainable) in SMALL.map(|network| (network, Trainable::All)).into_iter().chain(frozen) {
+        let mut network = Network::draw(network, Pooling::Max, trainable);
         let loss = network.loss(&network.weights, &network.images);
         let fused = network.gradients(true);
         let eager = RULES.map(|rule| rule.name).to_vec();
         for without in RULES.map(|rule| vec![rule.name]).into_iter().chain([eager, vec!["norm", "debt"]]) {
             network.without = without;
-            let what = format!("{trainable:?} without {:?}", network.without);
+            let what = format!("{} {trainable:?} without {:?}", network.config.network, network.without);
             let other = network.gradients(true);
             assert_close(&what, &[network.loss(&network.weights, &network.images)], &[loss], 1e-12, 1e-12);
             assert_close(&what, &other.weights, &fused.weights, 1e-10, 1e-10);
@@ -165,7 +186,7 @@ fn each_rule_off_and_all_of_them_give_the_same_loss_and_gradients() {
 
 #[test]
 fn a_wrong_gradient_of_any_tensor_is_caught() {
-    let network = Network::draw(Pooling::Average, Trainable::All);
+    let network = Network::draw(resnet50::MINIATURE, Pooling::Average, Trainable::All);
     let gradients = network.gradients(false);
     for (tensor, span) in network.tensors() {
         let mut wrong = gradients.weights[span.range()].to_vec();
@@ -176,7 +197,7 @@ fn a_wrong_gradient_of_any_tensor_is_caught() {
 
 #[test]
 fn a_bias_in_front_of_a_training_batch_norm_has_no_gradient() {
-    let network = Network::draw(Pooling::Average, Trainable::All);
+    let network = Network::draw(resnet50::MINIATURE, Pooling::Average, Trainable::All);
     let gradients = network.gradients(false).weights;
     let biases: Vec<_> = network.tensors().filter(|(tensor, _)| tensor.name.ends_with("conv/bias")).collect();
     assert_eq!(biases.len(), 1 + 3 * 3 + 2);
@@ -187,9 +208,9 @@ fn a_bias_in_front_of_a_training_batch_norm_has_no_gradient() {
 
 #[test]
 fn every_frozen_prefix() {
-    let layers = Network::draw(Pooling::Average, Trainable::All).architecture.base_layers;
+    let layers = Network::draw(resnet50::MINIATURE, Pooling::Average, Trainable::All).architecture.base_layers;
     for last in 0..=layers {
-        let network = Network::draw(Pooling::Average, Trainable::Last(last));
+        let network = Network::draw(resnet50::MINIATURE, Pooling::Average, Trainable::Last(last));
         let from = network.architecture.trainable_from;
         let gradients = network.gradients(true);
         assert!(gradients.weights[..from].iter().all(|&g| g == 0.0), "last:{last}: a frozen tensor has a gradient");
