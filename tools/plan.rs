@@ -7,12 +7,12 @@ use clap::Args as ClapArgs;
 use clap::builder::PossibleValuesParser;
 use onesheet::device::counting::{Counted, Habits, Why};
 use onesheet::device::{Pass, Rates, Work};
-use onesheet::network::{ModelConfig, Network, Trainable};
+use onesheet::network::{Network, Trainable};
 use onesheet::ops::pool::Pooling;
 use onesheet::plan::cost::{Costs, StepCost, floor, of_pass, total};
 use onesheet::plan::fuse::RULES;
 use onesheet::plan::gpus::{GPUS, NamedGpu};
-use onesheet::training::config::{DeviceChoice, PrecisionChoice, RunConfig};
+use onesheet::training::config::{PrecisionChoice, RunConfig};
 use onesheet::training::dry_run;
 use serde::Serialize;
 use std::fmt::Write;
@@ -21,7 +21,7 @@ use std::fmt::Write;
 const SCHEMA: u32 = 1;
 
 const EXAMPLES: &str = "Examples:
-  onesheet plan                                            # the paper's step on an H100
+  onesheet plan                                            # ResNet-50, 128 posters, floors on an H100
   onesheet plan --network resnet50-v1.5 --batch 256 --gpu rtx4090
   onesheet plan --device cpu --without junction --json";
 
@@ -39,9 +39,9 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
     /// Whose habits it follows; nothing is computed on it
-    #[arg(long, value_enum, default_value = "cuda")]
-    device: DeviceChoice,
-    /// How wide the numbers are
+    #[arg(long, value_parser = PossibleValuesParser::new(["cpu", "cuda", "sim"]), default_value = "cuda")]
+    device: String,
+    /// How wide the numbers are; auto is f32 on the processor, bf16 on a GPU
     #[arg(long, value_enum, default_value = "auto")]
     precision: PrecisionChoice,
     /// Which of the base's layers are trained: `all`, or `last:N`
@@ -56,7 +56,7 @@ pub struct Args {
     /// Whose data sheet the floors are computed from
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(GPUS.map(|gpu| gpu.name)), default_value = "h100")]
     gpu: String,
-    /// Print JSON
+    /// Print JSON, one object a line
     #[arg(long)]
     json: bool,
 }
@@ -124,15 +124,17 @@ struct Variant {
 
 /// Runs the tool.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let network = RunConfig { network: args.network, ..RunConfig::default() };
-    let config = ModelConfig {
+    let run = RunConfig {
+        network: args.network,
         image_size: args.image_size.into(),
         pooling: args.pooling,
         trainable: args.trainable,
-        ..network.model(7)
+        ..RunConfig::default()
     };
+    run.check_network().map_err(|error| Usage(error.to_string()))?;
+    let config = run.model(7);
     let gpu = GPUS.iter().find(|gpu| gpu.name == args.gpu).context("clap has looked at the name")?;
-    let habits = habits(args.device, args.precision, gpu)?;
+    let habits = habits(&args.device, args.precision, gpu)?;
     let every: Vec<&str> = RULES.map(|rule| rule.name).to_vec();
     let without: Vec<&str> = match args.without.iter().any(|rule| rule == "all") {
         true => every.clone(),
@@ -144,10 +146,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let rates = gpu.rates(habits.precision());
     let planned = costs(&without)?;
-    let mut variants = vec![variant(String::new(), "", &planned, &rates)];
+    let asked = if without.is_empty() { "-" } else { "as asked" };
+    let mut variants = vec![variant(asked.to_owned(), "", &planned, &rates)];
     for rule in RULES.iter().filter(|rule| !without.contains(&rule.name)) {
         let more = [&without[..], &[rule.name]].concat();
-        variants.push(variant(rule.name.to_owned(), rule.saves, &costs(&more)?, &rates));
+        let other = costs(&more)?;
+        let saves = if other.launches().eq(planned.launches()) { "nothing here" } else { rule.saves };
+        variants.push(variant(rule.name.to_owned(), saves, &other, &rates));
     }
     variants.push(variant("all".to_owned(), "everything above: a layer is a step", &costs(&every)?, &rates));
     let steps: Vec<Step<'_>> = planned.steps.iter().map(|step| self::step(step, &rates)).collect();
@@ -167,8 +172,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         return Ok(());
     }
+    let floors = if args.device == "cpu" { "floors as if at the rates of" } else { "floors on" };
     let title = format!(
-        "{}, {}x{} posters, batch {}, {}; floors on {} ({})\n",
+        "{}, {}x{} posters, batch {}, {}; {floors} {} ({})\n",
         args.network.title,
         args.image_size,
         args.image_size,
@@ -182,10 +188,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// What a device does in its own way.
-fn habits(device: DeviceChoice, precision: PrecisionChoice, gpu: &NamedGpu) -> anyhow::Result<Habits> {
+fn habits(device: &str, precision: PrecisionChoice, gpu: &NamedGpu) -> anyhow::Result<Habits> {
     match (device, precision) {
-        (DeviceChoice::Cpu, PrecisionChoice::Auto | PrecisionChoice::F32) => Ok(Habits::Processor),
-        (DeviceChoice::Cpu, _) => Err(Usage("the processor computes in f32 only: leave --precision out".into()).into()),
+        ("cpu", PrecisionChoice::Auto | PrecisionChoice::F32) => Ok(Habits::Processor),
+        ("cpu", _) => Err(Usage("the processor computes in f32 only: leave --precision out".into()).into()),
         _ => Ok(Habits::Gpu(gpu.target(precision.on_gpu()))),
     }
 }
@@ -258,7 +264,7 @@ fn table(steps: &[Step<'_>], beside: &Cost, variants: &[Variant], kept: usize) -
         writeln!(
             text,
             "{:12} {:>9} {:>9.3} {:>9.2} {:>9.2} {:>9.2}  {saves}",
-            if without.is_empty() { "-" } else { without },
+            without,
             cost.launches,
             cost.flops as f64 / 1e12,
             cost.bytes as f64 / 1e9,

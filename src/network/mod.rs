@@ -41,6 +41,8 @@ pub struct Network {
     pub head: &'static [usize],
     /// The pixels that its ImageNet weights in Keras Applications were made for.
     pub pixels: KerasPixels,
+    /// Which published files of ImageNet weights fit it, in words.
+    pub published_weights: &'static str,
     /// Its counterpart in PyTorch, if there is one.
     pub torch: Option<Torch>,
 }

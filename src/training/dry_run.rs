@@ -2,8 +2,8 @@
 
 use super::TrainingError;
 use super::learner::Learner;
+use crate::device::PixelFormat;
 use crate::device::counting::{Counting, Habits};
-use crate::device::{Memory, PixelFormat, Placement};
 use crate::model::Model;
 use crate::network::ModelConfig;
 use crate::plan::Plan;
@@ -23,7 +23,7 @@ pub fn costs(config: &ModelConfig, habits: Habits, batch: usize, without: &[&str
     model.set_plan(plan);
     let mut learner = Learner::of(model)?;
     device.counted();
-    let pixels = device.upload_pixels(&vec![0; batch * size * size * 3], &vec![Placement::default(); batch])?;
+    let pixels = device.pixels(batch * size * size * 3);
     let format = PixelFormat { order: [0, 1, 2], scale: 1.0, shift: [0.0; 3] };
     learner.submit(pixels, batch, &format, &vec![0; batch * genres], &vec![1.0; genres], 0.0)?;
     let (model, launches) = (learner.model(), device.counted());

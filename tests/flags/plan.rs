@@ -110,9 +110,19 @@ fn plan_prints_each_step_and_what_each_rule_saves() {
         ("plan --gpu h1000", "rtx4090"),
         ("plan --network resnet", "resnet50-v1.5"),
         ("plan --batch 0", "batch"),
+        ("plan --trainable last:999", "N up to 176, the layers of ResNet-50"),
+        ("plan --device auto", "cuda"),
     ] {
         assert!(place.run_to(2, words).stderr.contains(reason), "{words}");
     }
+    // Nothing is computed, so nothing is too large.
+    place.run_to(0, "plan --device cpu --batch 65535 --image-size 1024");
+    // A rule that finds nothing to take saves nothing.
+    let mobilenet = place.run_to(0, "plan --network mobilenet").stdout;
+    assert!(
+        mobilenet.lines().any(|line| line.starts_with("junction ") && line.ends_with("nothing here")),
+        "{mobilenet}"
+    );
     let refused = place.run_to(2, "plan --device cpu --precision bf16");
     assert!(refused.stderr.contains("f32 only"), "{refused:?}");
 }

@@ -51,7 +51,7 @@ pub struct Args {
     /// What to train [default: resnet50]
     #[arg(long, value_name = "NAME", value_parser = networks())]
     pub network: Option<Network>,
-    /// ImageNet weights for the base: Keras's .h5, or safetensors of torchvision, timm or onesheet
+    /// ImageNet weights for the base: Keras's .h5, or safetensors of torchvision, timm or onesheet, as the network has them
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
     /// Where to compute
@@ -98,7 +98,7 @@ pub struct Args {
     /// How much a genre's errors count [default: balanced]
     #[arg(long, value_enum)]
     pub class_weights: Option<ClassWeights>,
-    /// What a stored byte becomes [default: imagenet; raw with --experiment]
+    /// What a stored byte becomes [default: what Keras's weights of the network expect; raw with --experiment]
     #[arg(long, value_enum)]
     pub pixels: Option<Pixels>,
     /// Weight of the old value in batch norm's running averages [default: 0.99; 0.9 for drawn posters]
@@ -269,16 +269,17 @@ impl Args {
         let Some(experiment) = self.experiment.filter(|_| !self.summary) else { return Ok(()) };
         let name = experiment.name();
         let data = quoted(self.data.as_deref().unwrap_or(Path::new("posters.safetensors")));
+        let chosen = self.network.map_or(String::new(), |network| format!(" --network {network}"));
+        let command = format!("onesheet train --data {data} --experiment {name}{chosen}");
         if experiment.needs_weights() && self.weights.is_none() {
+            let network = self.network.unwrap_or(RunConfig::default().network);
             return Err(Usage(format!(
-                "{name} starts from ImageNet weights: onesheet train --data {data} --experiment {name} --weights FILE, where \
-                 FILE is Keras's resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 or torchvision's resnet50 as safetensors"
+                "{name} starts from ImageNet weights: {command} --weights FILE, where FILE is {}",
+                network.published_weights
             )));
         }
         if self.data.is_none() {
-            return Err(Usage(format!(
-                "{name} needs posters: onesheet train --data {data} --experiment {name}; `onesheet prepare` makes the file"
-            )));
+            return Err(Usage(format!("{name} needs posters: {command}; `onesheet prepare` makes the file")));
         }
         Ok(())
     }

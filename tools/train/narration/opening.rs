@@ -5,8 +5,8 @@ use crate::device::described;
 use onesheet::data::Split;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
-use onesheet::network::Architecture;
 use onesheet::network::summary::thousands;
+use onesheet::network::{Architecture, Op};
 use onesheet::plan::cost::Costs;
 use onesheet::training::TrainingError;
 use onesheet::training::config::{Pixels, RunConfig};
@@ -38,7 +38,10 @@ fn text<D: Device>(trainer: &Trainer<D>, why: &str, file: &TensorFile, run: &Pat
     row("device", described(&**trainer.model().device(), why));
     row("experiment", config.experiment.map_or("own settings".into(), |experiment| experiment.name().into()));
     row("posters", format!("{train} to train on, {validation} for validation, {test} for the test; {}", size(file)));
-    row("weights", config.weights.as_ref().map_or(random_start(config).into(), |path| path.display().to_string()));
+    row(
+        "weights",
+        config.weights.as_ref().map_or(random_start(config, architecture).into(), |path| path.display().to_string()),
+    );
     row("layers", format!("trainable {}, {} pooling, pixels {}", config.trainable, config.pooling, pixels(config)));
     let steps = trainer.steps_per_epoch();
     let limit = config.max_steps.map_or(String::new(), |limit| format!(", at most {limit} steps in all"));
@@ -73,8 +76,9 @@ fn pixels(config: &RunConfig) -> &'static str {
     }
 }
 
-fn random_start(config: &RunConfig) -> &'static str {
-    if config.zero_init_residual { "random, residual blocks start as the identity" } else { "random" }
+fn random_start(config: &RunConfig, architecture: &Architecture) -> &'static str {
+    let has_blocks = architecture.layers.iter().any(|layer| matches!(layer.op, Op::BatchNorm { ends_block: true, .. }));
+    if config.zero_init_residual && has_blocks { "random, residual blocks start as the identity" } else { "random" }
 }
 
 fn momentum_note(config: &RunConfig) -> &'static str {

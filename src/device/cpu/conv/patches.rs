@@ -123,7 +123,7 @@ impl PatchTile<'_> {
 
 impl Window {
     fn is_pointwise(&self) -> bool {
-        self.r == 1 && self.s == 1 && self.stride == 1 && self.pad_h == 0 && self.pad_w == 0
+        self.r == 1 && self.s == 1 && self.stride == 1 && [self.p, self.q] == [self.h, self.w]
     }
 
     /// The image, row and column of an output pixel.

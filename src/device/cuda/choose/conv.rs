@@ -150,7 +150,7 @@ fn stem_takes(target: &Target, shape: &ConvShape, transform: bool, aligned: bool
 }
 
 /// Why CUDA cores have the work, and for the tensor cores' why they have it.
-const REST: &str = "it takes every shape, and in f32 all of them";
+const REST: &str = "it takes any shape; the faster ones do not take this one";
 const TENSOR_CORES: &str = "tensor cores; of the tiles the one with the least work for the busiest multiprocessor";
 const STEM: &str = "tensor cores, from patches of the image: three channels are too few for the others' loads";
 

@@ -52,7 +52,7 @@ pub enum Refusal {
     #[error("f32 is not multiplied on tensor cores")]
     NotForF32,
     /// The kernel is for CUDA cores, in a precision that has tensor cores.
-    #[error("only f32 has it: what the other precisions load in vectors goes to tensor cores")]
+    #[error("it exists in f32 only")]
     OnlyForF32,
     /// Channels are loaded by 16 bytes.
     #[error("{channels} channels are no multiple of {multiple}")]
@@ -100,7 +100,7 @@ pub enum Refusal {
     #[error("with a stride it has no epilogue")]
     StridedEpilogue,
     /// The estimate is against it.
-    #[error("slower: {percent} % of the chosen one's time by the estimate")]
+    #[error("{}", slower(*percent))]
     Slower {
         /// Of the estimated time of the kernel that was chosen; 100 for a tie.
         percent: u32,
@@ -111,6 +111,13 @@ pub enum Refusal {
     /// The kernel has its window built in.
     #[error("it is for windows of 3×3 in steps of 2, and no others")]
     NotThisWindow,
+}
+
+fn slower(percent: u32) -> String {
+    match percent {
+        ..=100 => "no faster by the estimate".to_owned(),
+        _ => format!("slower: {percent} % of the chosen one's time by the estimate"),
+    }
 }
 
 impl Refusal {
