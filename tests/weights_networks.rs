@@ -200,7 +200,10 @@ fn other_networks_are_named_by_what_they_are() {
         (basic, "it looks like ResNet-18"),
         (named(&["features.0.weight", "classifier.6.weight"]), "it looks like a VGG or AlexNet"),
         (named(&["block1_conv1/kernel", "block5_conv3/kernel"]), "it looks like VGG-16"),
-        (named(&["conv_dw_1/depthwise_kernel", "conv_pw_13/kernel"]), "it looks like MobileNet"),
+        (
+            named(&["conv_dw_1/depthwise_kernel", "conv_pw_13/kernel"]),
+            "it looks like MobileNet, which --network mobilenet chooses",
+        ),
         (named(&["conv_stem.weight", "blocks.0.0.conv_dw.weight"]), "it looks like a MobileNet or EfficientNet"),
     ] {
         for prefix in ["", "model."] {

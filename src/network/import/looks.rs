@@ -29,7 +29,16 @@ const MARKS: [(&str, &str); 17] = [
 /// The title of the network that these names and shapes are of, as far as is known.
 pub(super) fn looks_like(held: &[NamedShape]) -> Option<String> {
     let mark = MARKS.iter().find(|(mark, _)| held.iter().any(|(name, _)| name.contains(mark)));
-    mark.map(|(_, title)| (*title).to_owned()).or_else(|| resnet(held))
+    match mark {
+        // Its first convolution has 32 filters, wherever a layout has them.
+        Some((_, "MobileNet"))
+            if held.iter().any(|(name, shape)| name == "conv1/kernel" && shape.len() == 4 && !shape.contains(&32)) =>
+        {
+            Some("a MobileNet of another width".to_owned())
+        }
+        Some((_, title)) => Some((*title).to_owned()),
+        None => resnet(held),
+    }
 }
 
 /// A member of ResNet's family, by its blocks and by the extents of its 3×3 convolutions.
@@ -115,6 +124,16 @@ mod tests {
         ] {
             assert_eq!(told(names).as_deref(), expected, "{names:?}");
         }
+    }
+
+    #[test]
+    fn a_mobilenet_of_another_width_is_known_by_its_first_filters() {
+        let held = |filters: usize| {
+            let names = [("conv1/kernel", vec![3, 3, 3, filters]), ("conv_pw_13/kernel", vec![1, 1, 8, 8])];
+            names.map(|(name, shape)| (name.to_owned(), shape)).to_vec()
+        };
+        assert_eq!(looks_like(&held(32)).as_deref(), Some("MobileNet"));
+        assert_eq!(looks_like(&held(16)).as_deref(), Some("a MobileNet of another width"));
     }
 
     #[test]
