@@ -154,7 +154,7 @@ impl Averages {
 pub struct Scores {
     /// N, the posters scored.
     pub posters: u64,
-    /// A row a genre, in the model's order.
+    /// One row per genre, in the model's order.
     pub genres: Vec<GenreScores>,
     /// Means over genres weighed by their support; its F1 is the paper's headline.
     pub weighted: Averages,

@@ -82,7 +82,7 @@ impl<D: Device> Clone for Value<D> {
     }
 }
 
-/// A row a pixel.
+/// One row per pixel.
 impl From<Shape> for Rows {
     fn from(shape: Shape) -> Self {
         let channels = shape.channels();

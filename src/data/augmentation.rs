@@ -1,6 +1,6 @@
 //! Where each training poster lands: mirrored or not, and moved a little.
 //!
-//! Only the draw is made here, a few bytes a sample; the device applies it while it turns `u8` pixels into activations.
+//! Only the draw is made here, a few bytes per sample; the device applies it while it turns `u8` pixels into activations.
 
 use crate::device::Placement;
 use crate::random::{Philox, Stream};

@@ -1,4 +1,4 @@
-//! Batch norm as a scale and a shift a channel, its two-pass backward, and the residual junction.
+//! Batch norm as one scale and one shift per channel, its two-pass backward, and the residual junction.
 //!
 //! Forward: the convolution's epilogue leaves `stats`; [`finalise`](BatchNormKernels::batch_norm_finalise) turns them into
 //! `norm [4, C]`; whoever loads the activation next applies rows 0 and 1.
@@ -9,11 +9,11 @@
 //! dbeta = Σ dz     dgamma = Σ dz·ŷ     dy = gamma·istd·(dz − dbeta/M − ŷ·dgamma/M) = k₀·dz + k₁·y + k₂
 //! ```
 //!
-//! so one reduction (`sums`) and three numbers a channel (`k`) are all that the convolution's backward pass needs.
+//! so one reduction (`sums`) and three numbers per channel (`k`) are all that the convolution's backward pass needs.
 
 use super::{Activation, DeviceError, Memory, check_lengths};
 
-/// A matrix view of an NHWC activation: one row a pixel.
+/// A matrix view of an NHWC activation: one row per pixel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Rows {

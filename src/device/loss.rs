@@ -2,7 +2,7 @@
 
 use super::{DeviceError, Memory};
 
-/// The geometry of the loss: a row a poster, a column a genre.
+/// The geometry of the loss: one row per poster, one column per genre.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct LossShape {

@@ -7,7 +7,7 @@
 //! # Conventions
 //!
 //! - Arguments come in the order outputs, inputs, parameters, sizes. The gradient of `x` is `dx`.
-//! - Activations are NHWC, convolution weights KRSC (one row a filter), depthwise weights `[R, S, C]`, dense weights
+//! - Activations are NHWC, convolution weights KRSC (one row per filter), depthwise weights `[R, S, C]`, dense weights
 //!   `[outputs, inputs]`.
 //! - Per-channel values are rows of a small matrix: `stats [2, C]` is (mean, biased variance), `norm [4, C]` is
 //!   (scale, shift, mean, inverse standard deviation), `sums [2, C]` and `k [3, C]` serve batch norm's backward pass.

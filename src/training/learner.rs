@@ -272,7 +272,7 @@ mod tests {
             learner.save(&path, &metadata, keep).unwrap();
             let (said, is) = (learner.saved_bytes(keep), std::fs::metadata(&path).unwrap().len());
             assert!((is..is + 32_768).contains(&said), "{keep:?}: {said} said, {is} written");
-            // Four bytes a value, 256 a tensor, and 8 KiB.
+            // Four bytes per value, 256 per tensor, and 8 KiB.
             let tensors = Checkpoint::open(&path).unwrap().tensors().to_vec();
             let values: usize = tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
             assert_eq!(said, 4 * values as u64 + 256 * tensors.len() as u64 + 8192, "{keep:?}");

@@ -3,8 +3,8 @@
 //! ```text
 //! runs/NAME/
 //!   config.toml         every setting, enough to repeat the run, and who worked on it
-//!   log.csv             a row an epoch
-//!   steps.csv           a row a step
+//!   log.csv             one row per epoch
+//!   steps.csv           one row per step
 //!   profile.csv         a row a launch of a step, if the run was asked for it
 //!   checkpoints/        last.safetensors and the two before it, best.safetensors
 //!   lock                held by the trainer at work, with its process id in it

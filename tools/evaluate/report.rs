@@ -7,7 +7,7 @@ use serde_json::json;
 /// The version of the lines that `--json` prints.
 const SCHEMA: u32 = 1;
 
-/// A row a genre, then the averages, then what concerns all decisions together.
+/// One row per genre, then the averages, then what concerns all decisions together.
 pub fn table(metadata: &Metadata, scores: &Scores, loss: f64) -> String {
     let wide = metadata.genres.iter().map(|genre| genre.chars().count()).max().unwrap_or(0).max("weighted".len());
     let head = format!(
@@ -60,7 +60,7 @@ fn left_out(scores: &Scores, map: String) -> String {
     }
 }
 
-/// One number where all genres share it, else one a genre.
+/// One number where all genres share it, else one per genre.
 fn thresholds(thresholds: &[f64]) -> String {
     let of_its_own = if thresholds.iter().all(|threshold| *threshold == thresholds[0]) { 1 } else { thresholds.len() };
     thresholds.iter().take(of_its_own).map(f64::to_string).collect::<Vec<_>>().join(", ")

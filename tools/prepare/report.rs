@@ -32,7 +32,7 @@ impl Counted<'_> {
         print(if json { self.json(names) } else { self.table(names) })
     }
 
-    /// A row a genre, a row for all films; then why rows were skipped.
+    /// One row per genre, one row for all films; then why rows were skipped.
     fn table(&self, names: &[String]) -> String {
         let wide = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(self.what.len());
         let total = self.counts.total();

@@ -121,7 +121,7 @@ impl TensorFileWriter {
         })
     }
 
-    /// Appends one poster: `image` is `size · size · 3` bytes, `labels` one byte a genre, 0 or 1.
+    /// Appends one poster: `image` is `size · size · 3` bytes, `labels` one byte per genre, 0 or 1.
     ///
     /// # Errors
     /// [`TensorFileError::Row`] if one of them does not fit, the id is longer than [`MAX_ID`] or the file is at its capacity: the

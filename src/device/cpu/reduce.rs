@@ -38,7 +38,7 @@ impl Tiles {
     }
 }
 
-/// Two numbers a channel from each tile: (mean, squared deviations) or two sums.
+/// Two numbers per channel from each tile: (mean, squared deviations) or two sums.
 pub(super) struct Partials {
     channels: usize,
     values: Vec<f64>,

@@ -1,4 +1,4 @@
-//! Loops over a tile: some rows of an NHWC activation, a row a pixel and a column a channel.
+//! Loops over a tile: some rows of an NHWC activation, one row per pixel and one column per channel.
 
 use super::simd::simd;
 use crate::device::Activation;

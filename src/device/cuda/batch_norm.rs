@@ -119,7 +119,7 @@ fn floats(rows: usize, channels: usize) -> u64 {
     (rows * channels * size_of::<f32>()) as u64
 }
 
-/// A kernel with a thread a channel, which reads and writes so many floats of each.
+/// A kernel with one thread per channel, which reads and writes so many floats of each.
 fn per_channel(channels: usize, reads: usize, writes: usize) -> Launch {
     let work = Work { reads: floats(reads, channels), writes: floats(writes, channels), flops: 0 };
     Launch { grid: [channels.div_ceil(256) as u32, 1, 1], block: 256, shared: 0, work }

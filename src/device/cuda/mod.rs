@@ -14,7 +14,7 @@
 //! - [`slots`]: small transfers that the host does not wait for.
 //! - [`replay`]: a training step captured once as a CUDA graph, and replayed.
 //! - [`scratch`]: tickets and workspaces, and what they assume of the order of launches.
-//! - `rows`: the grid of the passes over activations, a row a pixel.
+//! - `rows`: the grid of the passes over activations, one row per pixel.
 //! - one file a layer family, as in every device: geometry and arguments of its launches.
 //!
 //! Kernels run in order on one stream. A second stream carries the next batch's pixels to the device meanwhile.

@@ -89,7 +89,7 @@ impl Walk {
         self.blocks_of(device, most, UNROLL)
     }
 
-    /// The same, of at least `each` rows a thread.
+    /// The same, of at least `each` rows per thread.
     pub(super) fn blocks_of(&self, device: &Cuda, most: usize, each: usize) -> usize {
         self.across.sharing(&device.target(), self.shape.rows as usize, most, each)
     }

@@ -1,4 +1,4 @@
-//! The two logs of a run, a row a step and a row an epoch.
+//! The two logs of a run, one row per step and one row per epoch.
 
 use super::{RunFolderError, unwritable};
 use crate::files::{Disk, replace, without_waiting};

@@ -1,4 +1,4 @@
-//! The left operand of a convolution's matrix product: one row a pixel, formed a tile at a time.
+//! The left operand of a convolution's matrix product: one row per pixel, formed one tile at a time.
 //!
 //! Two debts are paid while a tile is formed. A value may be *owed* (a batch norm's scale, shift and ReLU going forward, the
 //! affine form of its gradient going backward); and unless the filter is 1×1, a row is a *patch*, the R·S·C inputs under

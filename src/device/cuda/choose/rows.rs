@@ -1,4 +1,4 @@
-//! Passes over a matrix of rows of channels, a row a pixel (`kernels/primitives/rows.cuh`): batch norm, junctions, pooling, and the
+//! Passes over a matrix of rows of channels, one row per pixel (`kernels/primitives/rows.cuh`): batch norm, junctions, pooling, and the
 //! gradient of a convolution's output. Their kernels load groups of 16 bytes or, where these do not fit, single elements.
 
 use super::{Choice, Refusal, Target};
@@ -73,7 +73,7 @@ mod tests {
         let choice = of(Precision::Bf16, 256, true);
         assert_eq!(choice.kernel, RowBlocks { wide: true, columns: 16, slices: 2, lines: 16 });
         assert_eq!(choice.refused, []);
-        // 36 bytes a row are no whole groups in bf16, but nine in f32.
+        // 36 bytes per row are no whole groups in bf16, but nine in f32.
         assert_eq!(of(Precision::F32, 36, true).kernel, RowBlocks { wide: true, columns: 9, slices: 1, lines: 28 });
         let narrow = of(Precision::Bf16, 36, true);
         assert_eq!(narrow.kernel, RowBlocks { wide: false, columns: 12, slices: 3, lines: 21 });

@@ -112,7 +112,7 @@ unsafe fn load_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     for (element, pair) in wide[HEAD..].chunks_exact(2).enumerate() {
         let (slot, size) = (pair[0], pair[1]);
         let from = at.map(|address| address.wrapping_add(element as u64 * u64::from(bytes)));
-        // SAFETY: `locate` found every active lane's bytes readable; the slot is a row of `size` bytes an element.
+        // SAFETY: `locate` found every active lane's bytes readable; the slot is a row of `size` bytes per element.
         unsafe {
             match (bytes, size) {
                 (4, 4) => {
@@ -150,7 +150,7 @@ unsafe fn store_lanes(core: &mut Core<'_>, inst: &Inst, mask: u32) -> Done {
     // SAFETY: the decoder put an address row in operand 0.
     let at = unsafe { core.locate_elements(inst, mask)? };
     for (element, pair) in wide[HEAD..].chunks_exact(2).enumerate() {
-        // SAFETY: the slot is a row of `size` bytes an element; `locate` found every active lane's bytes writable.
+        // SAFETY: the slot is a row of `size` bytes per element; `locate` found every active lane's bytes writable.
         unsafe {
             let values = wide_row(core, pair[0], pair[1]);
             for lane in lanes(mask) {
