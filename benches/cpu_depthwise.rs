@@ -8,7 +8,6 @@
 //! machine that does other work too. Bytes are those that a pass must read and write at least, all it has fused included;
 //! `of_copy` is the share of the copy's speed that it reaches.
 
-#[allow(dead_code, reason = "the other benches take more of it")]
 mod layers;
 
 use layers::{DepthwiseLayer, depthwise};

@@ -27,7 +27,7 @@ enum Tool {
     Train(Box<train::Args>),
     Evaluate(evaluate::Args),
     Infer(infer::Args),
-    Plan(plan::Args),
+    Plan(Box<plan::Args>),
     Doctor(doctor::Args),
 }
 

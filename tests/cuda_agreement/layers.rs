@@ -46,8 +46,8 @@ fn around_the_edges_of_tiles() {
     }
 }
 
-/// So many pixels that GPUs of about a hundred multiprocessors take the large tiles (a test of `conv/tiles.rs` has these very
-/// shapes), and that the sums over pixels are merged in two levels; with fewer columns than the tile, and fewer pixels.
+/// So many pixels that GPUs of about a hundred multiprocessors take the large tiles (a test of `choose/conv/product.rs` has these
+/// very shapes), and that the sums over pixels are merged in two levels; with fewer columns than the tile, and fewer pixels.
 #[test]
 fn large_tiles() {
     check([2, 66, 67, 16], 120, 1, 1, 0, 1);

@@ -12,7 +12,7 @@ const OLDEST: i32 = 11080;
 /// The first driver of that version.
 pub(super) const OLDEST_DRIVER: &str = "520";
 
-/// All that this crate and cudarc's wrappers call. `tests/cuda_driver.rs` compares it with what a run asks the library for.
+/// All that this crate and cudarc's wrappers call. `tests/cuda_driver/` compares it with what a run asks the library for.
 pub const SYMBOLS: [&str; 44] = [
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",

@@ -47,27 +47,27 @@ pub(super) fn read(path: &Path, file: File, wanted: &Wanted, pixels: &PixelForma
     let top = root.group("model_weights").unwrap_or(root);
 
     let base = &wanted.base;
-    let mut walk = Walk::new(base);
-    walk.visit(&top, "", 0).map_err(damaged)?;
-    if let Some(name) = walk.twice {
+    let mut inventory = Inventory::new(base);
+    inventory.visit(&top, "", 0).map_err(damaged)?;
+    if let Some(name) = inventory.twice {
         let reason = format!("it holds {name} twice, so there is no telling which is meant");
         return Err(ImportError::Damaged { path: path.to_owned(), reason });
     }
     let missing: Vec<_> =
-        base.iter().map(|(name, _)| name).filter(|name| !walk.found.contains_key(*name)).cloned().collect();
-    if missing.len() == base.len() && walk.unnamed {
+        base.iter().map(|(name, _)| name).filter(|name| !inventory.found.contains_key(*name)).cloned().collect();
+    if missing.len() == base.len() && inventory.unnamed {
         return Err(ImportError::Unnamed { path: path.to_owned() });
     }
-    let comparison = Comparison::new(path, wanted, &walk.held);
-    comparison.missing(missing, base.len(), walk.first)?;
-    let mut held: Vec<&str> = walk.found.keys().map(String::as_str).collect();
+    let comparison = Comparison::new(path, wanted, &inventory.held);
+    comparison.missing(missing, base.len(), inventory.first)?;
+    let mut held: Vec<&str> = inventory.found.keys().map(String::as_str).collect();
     // Block 7 before block 10, so that the first one too many is named.
     held.sort_unstable_by_key(|name| (name.len(), *name));
     comparison.keras_surplus(held.into_iter())?;
 
     let mut tensors = Tensors::new();
     for (name, shape) in base {
-        let data = read_tensor(&comparison, name, shape, &walk.found[name])?;
+        let data = read_tensor(&comparison, name, shape, &inventory.found[name])?;
         tensors.insert(name.clone(), WeightTensor { shape: shape.clone(), data });
     }
     let mut notes = Vec::new();
@@ -80,8 +80,8 @@ pub(super) fn read(path: &Path, file: File, wanted: &Wanted, pixels: &PixelForma
     Ok(Weights { tensors, source: Source::Keras, notes })
 }
 
-/// The search for the base's data sets.
-struct Walk {
+/// What the file holds, and which of it is of the base; filled by walking through its groups.
+struct Inventory {
     /// Names of the base's tensors.
     ours: HashSet<String>,
     /// How they begin.
@@ -97,11 +97,11 @@ struct Walk {
     groups: usize,
 }
 
-impl Walk {
+impl Inventory {
     fn new(base: &[NamedShape]) -> Self {
         let ours = base.iter().map(|(name, _)| name.clone()).collect();
         let (found, held) = (HashMap::new(), Vec::new());
-        Walk { ours, family: Family::of(base), found, held, twice: None, first: None, unnamed: false, groups: 0 }
+        Inventory { ours, family: Family::of(base), found, held, twice: None, first: None, unnamed: false, groups: 0 }
     }
 
     fn visit(&mut self, group: &Group, name: &str, depth: usize) -> Result<(), Error> {
