@@ -265,7 +265,7 @@ mod tests {
 
     fn profile(steps: &[Vec<Measured>]) -> Result<Profile, ProfileError> {
         let rates = Rates { bytes: 1e3, flops: 1e6, source: "made up".into() };
-        Profile::new(&Reference, "a step".into(), steps).map(|profile| Profile { rates: Ok(rates), ..profile })
+        Profile::new(&Reference::EXACT, "a step".into(), steps).map(|profile| Profile { rates: Ok(rates), ..profile })
     }
 
     #[test]

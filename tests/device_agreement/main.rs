@@ -26,7 +26,7 @@ pub use case::*;
 
 /// Whether the processor and the reference agree on a case.
 pub fn compare(case: &impl Case) -> Result<(), String> {
-    let (found, expected) = (case.run(&Cpu::poisoned()), case.run(&Reference));
+    let (found, expected) = (case.run(&Cpu::poisoned()), case.run(&Reference::EXACT));
     for (found, expected) in found.iter().zip(&expected) {
         let what = format!("{} of {case:?}", expected.name);
         support::compare(&what, &found.values, &expected.values, expected.tolerance, 4.0 * EPSILON)?;

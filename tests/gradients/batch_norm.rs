@@ -17,8 +17,8 @@ pub const CONSTANTS: BatchNormConstants = BatchNormConstants { momentum: 0.99, e
 pub fn train(x: &[f64], w: &[f64], gamma: &[f64], beta: &[f64], shape: &ConvShape) -> (Vec<f64>, Vec<f64>) {
     let (mut y, mut stats, mut norm) = (fresh(shape.output_len()), fresh(2 * shape.k), fresh(4 * shape.k));
     let (mut mean, mut variance) = (vec![0.0; shape.k], vec![1.0; shape.k]);
-    Reference.conv_forward(&mut y, Some(&mut stats), x, None, w, None, shape).unwrap();
-    Reference
+    Reference::EXACT.conv_forward(&mut y, Some(&mut stats), x, None, w, None, shape).unwrap();
+    Reference::EXACT
         .batch_norm_finalise(&mut norm, &mut mean, &mut variance, &stats, gamma, beta, None, shape.k, CONSTANTS)
         .unwrap();
     (y, norm)
@@ -74,7 +74,7 @@ impl Chain {
         let first = &self.shapes[0];
         let Some([mean, variance]) = &self.running else { return train(x, w, gamma, beta, first) };
         let (y, mut norm) = (convolve(x, None, w, None, first), fresh(4 * first.k));
-        Reference
+        Reference::EXACT
             .batch_norm_fold(&mut norm, mean, variance, gamma, beta, Some(&at["bias"]), first.k, CONSTANTS.epsilon)
             .unwrap();
         (y, norm)
@@ -91,15 +91,15 @@ impl Chain {
                 let dy = OutputGradient::Ready(&self.dy[..]);
                 let epilogue =
                     ReduceEpilogue { sums: &mut sums[..], y: &y[..], norm: &norm[..], activation: Activation::Relu };
-                Reference.conv_backward_data(&mut dz, false, Some(epilogue), dy, &at["w2"], second).unwrap();
+                Reference::EXACT.conv_backward_data(&mut dz, false, Some(epilogue), dy, &at["w2"], second).unwrap();
                 let (dw, transform) = (
                     gradients.get_mut("w2").unwrap(),
                     Some(InputTransform { norm: &norm[..], activation: Activation::Relu }),
                 );
-                Reference.conv_backward_weights(dw, dy, &y, transform, second).unwrap();
+                Reference::EXACT.conv_backward_weights(dw, dy, &y, transform, second).unwrap();
             }
             Consumer::Applied => {
-                Reference
+                Reference::EXACT
                     .batch_norm_backward_reduce(&mut dz, &mut sums, &self.dy, &y, &norm, Activation::Relu, rows(first))
                     .unwrap();
             }
@@ -107,7 +107,7 @@ impl Chain {
         tamper("dz", &mut dz);
         tamper("sums", &mut sums);
         let (mut k, mut dgamma, mut dbeta) = (fresh(3 * first.k), vec![0.0; first.k], vec![0.0; first.k]);
-        Reference
+        Reference::EXACT
             .batch_norm_backward_finalise(&mut k, &mut dgamma, &mut dbeta, &sums, &at["gamma"], &norm, rows(first))
             .unwrap();
         if self.running.is_some() {
@@ -117,10 +117,10 @@ impl Chain {
         tamper("k", &mut k);
         let owed = OutputGradient::Owed { dz: &dz[..], y: &y[..], k: &k[..] };
         let mut dx = fresh(first.input_len());
-        Reference.conv_backward_data(&mut dx, false, None, owed, &at["w1"], first).unwrap();
-        Reference.conv_backward_weights(gradients.get_mut("w1").unwrap(), owed, &at["x"], None, first).unwrap();
+        Reference::EXACT.conv_backward_data(&mut dx, false, None, owed, &at["w1"], first).unwrap();
+        Reference::EXACT.conv_backward_weights(gradients.get_mut("w1").unwrap(), owed, &at["x"], None, first).unwrap();
         // In training this comes out as zero by itself, whatever the rounding: batch norm takes the bias out again.
-        Reference.conv_backward_bias(gradients.get_mut("bias").unwrap(), owed, first).unwrap();
+        Reference::EXACT.conv_backward_bias(gradients.get_mut("bias").unwrap(), owed, first).unwrap();
         gradients.extend([("x", dx), ("gamma", dgamma), ("beta", dbeta)]);
         gradients
     }
@@ -141,7 +141,7 @@ impl Case for Chain {
             return dot(&convolve(&y, Some(&norm), &at["w2"], None, &self.shapes[1]), &self.dy);
         }
         let mut a = fresh(y.len());
-        Reference.batch_norm_apply(&mut a, &y, &norm, Activation::Relu, rows(&self.shapes[0])).unwrap();
+        Reference::EXACT.batch_norm_apply(&mut a, &y, &norm, Activation::Relu, rows(&self.shapes[0])).unwrap();
         dot(&a, &self.dy)
     }
 

@@ -30,9 +30,9 @@ impl Convolution {
     pub fn gradients_over(&self, shape: &ConvShape) -> Point {
         let dy = OutputGradient::Ready(&self.dy[..]);
         let (mut dx, mut dw, mut dbias) = (self.other.clone(), vec![0.0; shape.weights_len()], vec![0.0; shape.k]);
-        Reference.conv_backward_data(&mut dx, true, None, dy, &self.point["w"], shape).unwrap();
-        Reference.conv_backward_weights(&mut dw, dy, &self.point["x"], None, shape).unwrap();
-        Reference.conv_backward_bias(&mut dbias, dy, shape).unwrap();
+        Reference::EXACT.conv_backward_data(&mut dx, true, None, dy, &self.point["w"], shape).unwrap();
+        Reference::EXACT.conv_backward_weights(&mut dw, dy, &self.point["x"], None, shape).unwrap();
+        Reference::EXACT.conv_backward_bias(&mut dbias, dy, shape).unwrap();
         Point::from([("x", dx), ("w", dw), ("bias", dbias)])
     }
 }
@@ -85,9 +85,9 @@ impl Transformed {
             norm: &norm[..],
             activation: Activation::Relu,
         };
-        Reference.conv_backward_data(&mut dx, true, Some(epilogue), dy, &self.point["w"], shape).unwrap();
+        Reference::EXACT.conv_backward_data(&mut dx, true, Some(epilogue), dy, &self.point["w"], shape).unwrap();
         let transform = transform.map(|norm| InputTransform { norm, activation: Activation::Relu });
-        Reference.conv_backward_weights(&mut dw, dy, &self.point["x"], transform, shape).unwrap();
+        Reference::EXACT.conv_backward_weights(&mut dw, dy, &self.point["x"], transform, shape).unwrap();
         let mut gradients = Point::from(behind_transform(&self.point, &self.mean, &dx, &sums));
         gradients.insert("w", dw);
         gradients

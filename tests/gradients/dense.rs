@@ -23,7 +23,7 @@ impl Dense {
 
     fn forward(&self, at: &Point) -> Vec<f64> {
         let mut y = fresh(self.dy.len());
-        Reference.dense_forward(&mut y, &at["x"], &at["w"], &at["b"], self.relu, &self.shape).unwrap();
+        Reference::EXACT.dense_forward(&mut y, &at["x"], &at["w"], &at["b"], self.relu, &self.shape).unwrap();
         y
     }
 
@@ -31,8 +31,8 @@ impl Dense {
     pub fn gradients_from(&self, dz: &[f64]) -> Point {
         let [mut dx, mut dw, mut db] = ["x", "w", "b"].map(|name| vec![0.0; self.point[name].len()]);
         dx.fill(f64::NAN);
-        Reference.dense_backward_data(&mut dx, dz, &self.point["w"], &self.shape).unwrap();
-        Reference.dense_backward_weights(&mut dw, &mut db, dz, &self.point["x"], &self.shape).unwrap();
+        Reference::EXACT.dense_backward_data(&mut dx, dz, &self.point["w"], &self.shape).unwrap();
+        Reference::EXACT.dense_backward_weights(&mut dw, &mut db, dz, &self.point["x"], &self.shape).unwrap();
         Point::from([("x", dx), ("w", dw), ("b", db)])
     }
 
@@ -60,7 +60,7 @@ impl Case for Dense {
             return self.gradients_from(&self.dy);
         }
         let mut dz = fresh(self.dy.len());
-        Reference.relu_backward(&mut dz, &self.dy, &self.forward(&self.point)).unwrap();
+        Reference::EXACT.relu_backward(&mut dz, &self.dy, &self.forward(&self.point)).unwrap();
         self.gradients_from(&dz)
     }
 }

@@ -47,7 +47,7 @@ impl Depthwise {
         let (norm, mut y) = (free_norm(at, &self.mean), fresh(shape.output_len()));
         let transform = Some(InputTransform { norm: &norm[..], activation: self.activation });
         let operands = DepthwiseForward { y: &mut y[..], stats: None, x: &at["x"][..], transform, w };
-        Reference.depthwise_forward(operands, shape).unwrap();
+        Reference::EXACT.depthwise_forward(operands, shape).unwrap();
         y
     }
 
@@ -59,10 +59,10 @@ impl Depthwise {
         let (x, w, activation) = (&self.point["x"][..], &self.point["w"][..], self.activation);
         let epilogue = Some(ReduceEpilogue { sums: &mut sums[..], y: x, norm: &norm[..], activation });
         let data = DepthwiseBackwardData { dx: &mut dx[..], accumulate: true, epilogue, dy, w };
-        Reference.depthwise_backward_data(data, shape).unwrap();
+        Reference::EXACT.depthwise_backward_data(data, shape).unwrap();
         let transform = Some(InputTransform { norm: &norm[..], activation });
         let weights = DepthwiseBackwardWeights { dw: &mut dw[..], dy, x, transform };
-        Reference.depthwise_backward_weights(weights, shape).unwrap();
+        Reference::EXACT.depthwise_backward_weights(weights, shape).unwrap();
         let mut gradients = Point::from(behind_transform(&self.point, &self.mean, &dx, &sums));
         gradients.insert("w", dw);
         gradients

@@ -32,13 +32,13 @@ impl<'a> Branch<'a> {
     fn backward(&self, at: &Point, dz: &[f64], sums: &[f64], dx: &mut [f64], gradients: &mut Point) {
         let (shape, [w, gamma, beta]) = (self.shape, self.names);
         let (mut k, mut dgamma, mut dbeta) = (fresh(3 * shape.k), vec![0.0; shape.k], vec![0.0; shape.k]);
-        Reference
+        Reference::EXACT
             .batch_norm_backward_finalise(&mut k, &mut dgamma, &mut dbeta, sums, &at[gamma], &self.norm, rows(shape))
             .unwrap();
         let owed = OutputGradient::Owed { dz, y: &self.y[..], k: &k[..] };
         let mut dw = vec![0.0; shape.weights_len()];
-        Reference.conv_backward_weights(&mut dw, owed, &at["x"], None, shape).unwrap();
-        Reference.conv_backward_data(dx, true, None, owed, &at[w], shape).unwrap();
+        Reference::EXACT.conv_backward_weights(&mut dw, owed, &at["x"], None, shape).unwrap();
+        Reference::EXACT.conv_backward_data(dx, true, None, owed, &at[w], shape).unwrap();
         gradients.extend([(w, dw), (gamma, dgamma), (beta, dbeta)]);
     }
 }
@@ -66,7 +66,9 @@ impl Junction {
             None => (&at["x"], None),
         };
         let mut out = fresh(self.dout.len());
-        Reference.residual_forward(&mut out, &branch.y, &branch.norm, shortcut, norm, rows(&self.branch)).unwrap();
+        Reference::EXACT
+            .residual_forward(&mut out, &branch.y, &branch.norm, shortcut, norm, rows(&self.branch))
+            .unwrap();
         (branch, projection, out)
     }
 
@@ -80,7 +82,7 @@ impl Junction {
             y: &projection.y[..],
             norm: &projection.norm[..],
         });
-        Reference
+        Reference::EXACT
             .residual_backward(
                 &mut dz,
                 &mut sums,

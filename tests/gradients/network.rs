@@ -87,7 +87,7 @@ impl Network {
 
     fn parameters(&self, weights: &[f64]) -> Parameters<Reference> {
         let Architecture { weights: layout, averages, trainable_from, .. } = self.architecture;
-        let mut parameters = Parameters::new(&Reference, layout, averages, trainable_from).unwrap();
+        let mut parameters = Parameters::new(&Reference::EXACT, layout, averages, trainable_from).unwrap();
         parameters.weights.from_offset_mut(0).copy_from_slice(weights);
         parameters.averages.from_offset_mut(0).copy_from_slice(&self.averages);
         parameters
@@ -103,33 +103,34 @@ impl Network {
     ) -> Result<(f64, Option<Gradients>), DeviceError> {
         let mut parameters = self.parameters(weights);
         let image_slot = if want_images { tape.input_slot() } else { None };
-        let images = Tensor::from_host(&Reference, [POSTERS, SIZE, SIZE, 3], images)?;
+        let images = Tensor::from_host(&Reference::EXACT, [POSTERS, SIZE, SIZE, 3], images)?;
         let images = Value::ready(images, image_slot);
         let mut statistics = Statistics::Batch(&mut parameters);
         let plan = Plan::without(&self.architecture, self.config.momentum, &self.without)?;
         let logits = plan::forward(&mut tape, &mut statistics, &plan, &self.architecture.layers, images)?;
-        let (logits, slot) = (logits.values(&Reference)?, logits.slot());
+        let (logits, slot) = (logits.values(&Reference::EXACT)?, logits.slot());
         let targets: Vec<f64> = seeded(4, POSTERS * GENRES, 0.0, 1.0).iter().map(|&u| f64::from(u < 0.4)).collect();
-        let targets = Tensor::from_host(&Reference, [POSTERS, GENRES], &targets)?;
-        let class_weights = Tensor::from_host(&Reference, [GENRES], &seeded(5, GENRES, 0.5, 2.0))?;
-        let mut loss = Tensor::new(&Reference, [1], Storage::Full)?;
-        let dlogits = binary_cross_entropy(&Reference, loss.view_mut(), &logits, targets.view(), class_weights.view())?;
-        let loss = loss.to_host(&Reference)?[0];
+        let targets = Tensor::from_host(&Reference::EXACT, [POSTERS, GENRES], &targets)?;
+        let class_weights = Tensor::from_host(&Reference::EXACT, [GENRES], &seeded(5, GENRES, 0.5, 2.0))?;
+        let mut loss = Tensor::new(&Reference::EXACT, [1], Storage::Full)?;
+        let dlogits =
+            binary_cross_entropy(&Reference::EXACT, loss.view_mut(), &logits, targets.view(), class_weights.view())?;
+        let loss = loss.to_host(&Reference::EXACT)?[0];
         let Some(slot) = slot else { return Ok((loss, None)) };
         tape.backward(slot, dlogits, &mut parameters)?;
         let images = match image_slot.map(|slot| tape.gradient(slot)).transpose()?.flatten() {
-            Some(dx) => Some(dx.to_host(&Reference)?),
+            Some(dx) => Some(dx.to_host(&Reference::EXACT)?),
             None => None,
         };
         Ok((loss, Some(Gradients { weights: parameters.gradients.from_offset(0).to_vec(), images })))
     }
 
     fn loss(&self, weights: &[f64], images: &[f64]) -> f64 {
-        self.run(Tape::inference(Rc::new(Reference)), weights, images, false).unwrap().0
+        self.run(Tape::inference(Rc::new(Reference::EXACT)), weights, images, false).unwrap().0
     }
 
     fn gradients(&self, want_images: bool) -> Gradients {
-        let tape = Tape::recording(Rc::new(Reference));
+        let tape = Tape::recording(Rc::new(Reference::EXACT));
         self.run(tape, &self.weights, &self.images, want_images).unwrap().1.expect("the head always trains")
     }
 
@@ -271,10 +272,10 @@ impl ManyReaders {
     /// `Σ cotangent·logits`, and its gradient on a recording tape.
     fn run(&self, mut tape: Tape<Reference>, weights: &[f64]) -> Result<(f64, Option<Vec<f64>>), DeviceError> {
         let tape = &mut tape;
-        let mut parameters = Parameters::new(&Reference, self.weights, self.averages, 0)?;
+        let mut parameters = Parameters::new(&Reference::EXACT, self.weights, self.averages, 0)?;
         parameters.weights.from_offset_mut(0).copy_from_slice(weights);
         let images = seeded(8, Self::EXTENTS.iter().product(), -1.0, 1.0);
-        let images = Value::ready(Tensor::from_host(&Reference, Self::EXTENTS, &images)?, None);
+        let images = Value::ready(Tensor::from_host(&Reference::EXACT, Self::EXTENTS, &images)?, None);
         let mut conv_norm = |tape: &mut Tape<_>, x: &Value<_>, (conv, norm): (Conv, BatchNorm)| {
             let (y, stats) = conv::forward(tape, &parameters, x, conv, true)?;
             batch_norm::train(tape, &mut parameters, y, &stats.unwrap(), norm)
@@ -290,13 +291,13 @@ impl ManyReaders {
         let third = residual::join(tape, third, second)?;
         let features = pool::global(tape, &third, Pooling::Average)?;
         let logits = dense::forward(tape, &parameters, &features, self.head)?;
-        let (logits, slot) = (logits.values(&Reference)?, logits.slot());
+        let (logits, slot) = (logits.values(&Reference::EXACT)?, logits.slot());
         let cotangent = seeded(9, logits.shape().len(), -1.0, 1.0);
-        let value = dot(&logits.to_host(&Reference)?, &cotangent);
+        let value = dot(&logits.to_host(&Reference::EXACT)?, &cotangent);
         let Some(slot) = slot else { return Ok((value, None)) };
-        let seed = Tensor::from_host(&Reference, logits.shape(), &cotangent)?;
+        let seed = Tensor::from_host(&Reference::EXACT, logits.shape(), &cotangent)?;
         tape.backward(slot, seed, &mut parameters)?;
-        Ok((value, Some(Reference.download(parameters.gradients.from_offset(0))?)))
+        Ok((value, Some(Reference::EXACT.download(parameters.gradients.from_offset(0))?)))
     }
 }
 
@@ -304,9 +305,9 @@ impl ManyReaders {
 fn a_pending_activation_with_many_readers() {
     let network = ManyReaders::new();
     let weights = seeded(10, network.weights.len(), -1.0, 1.0);
-    let gradients = network.run(Tape::recording(Rc::new(Reference)), &weights).unwrap().1.unwrap();
+    let gradients = network.run(Tape::recording(Rc::new(Reference::EXACT)), &weights).unwrap().1.unwrap();
     check_vector("weights", &weights, &gradients, |weights| {
-        network.run(Tape::inference(Rc::new(Reference)), weights).unwrap().0
+        network.run(Tape::inference(Rc::new(Reference::EXACT)), weights).unwrap().0
     })
     .unwrap();
 }

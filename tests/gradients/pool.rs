@@ -44,7 +44,7 @@ impl Case for MaxPool {
         let norm = self.norm(at);
         let transform = norm.as_deref().map(|norm| InputTransform { norm, activation: Activation::Relu });
         let mut y = fresh(self.shape.output_len());
-        Reference.max_pool_forward(&mut y, &at["x"], transform, &self.shape).unwrap();
+        Reference::EXACT.max_pool_forward(&mut y, &at["x"], transform, &self.shape).unwrap();
         dot(&y, &self.dy)
     }
 
@@ -53,11 +53,11 @@ impl Case for MaxPool {
         let norm = self.norm(&self.point);
         let transform = norm.as_deref().map(|norm| InputTransform { norm, activation: Activation::Relu });
         let mut da = fresh(shape.input_len());
-        Reference.max_pool_backward(&mut da, &self.dy, x, transform, shape).unwrap();
+        Reference::EXACT.max_pool_backward(&mut da, &self.dy, x, transform, shape).unwrap();
         let (Some(norm), Some(mean)) = (norm, &self.mean) else { return Point::from([("x", da)]) };
         let (mut dz, mut sums) = (fresh(shape.input_len()), fresh(2 * shape.c));
         let rows = Rows { rows: shape.n * shape.h * shape.w, channels: shape.c };
-        Reference.batch_norm_backward_reduce(&mut dz, &mut sums, &da, x, &norm, Activation::Relu, rows).unwrap();
+        Reference::EXACT.batch_norm_backward_reduce(&mut dz, &mut sums, &da, x, &norm, Activation::Relu, rows).unwrap();
         Point::from(behind_transform(&self.point, mean, &dz, &sums))
     }
 }
@@ -89,8 +89,8 @@ impl Case for GlobalPool {
     fn loss(&self, at: &Point) -> f64 {
         let mut y = fresh(self.shape.output_len());
         match self.max {
-            false => Reference.global_average_pool_forward(&mut y, &at["x"], &self.shape).unwrap(),
-            true => Reference.global_max_pool_forward(&mut y, &at["x"], &self.shape).unwrap(),
+            false => Reference::EXACT.global_average_pool_forward(&mut y, &at["x"], &self.shape).unwrap(),
+            true => Reference::EXACT.global_max_pool_forward(&mut y, &at["x"], &self.shape).unwrap(),
         }
         dot(&y, &self.dy)
     }
@@ -98,8 +98,10 @@ impl Case for GlobalPool {
     fn gradients(&self) -> Point {
         let mut dx = fresh(self.shape.input_len());
         match self.max {
-            false => Reference.global_average_pool_backward(&mut dx, &self.dy, &self.shape).unwrap(),
-            true => Reference.global_max_pool_backward(&mut dx, &self.dy, &self.point["x"], &self.shape).unwrap(),
+            false => Reference::EXACT.global_average_pool_backward(&mut dx, &self.dy, &self.shape).unwrap(),
+            true => {
+                Reference::EXACT.global_max_pool_backward(&mut dx, &self.dy, &self.point["x"], &self.shape).unwrap()
+            }
         }
         Point::from([("x", dx)])
     }

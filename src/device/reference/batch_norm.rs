@@ -214,7 +214,7 @@ mod tests {
         // istd = 1/√(3.75 + 0.25) and 1/√(0 + 0.25).
         let (mut norm, mut mean, mut variance) = (vec![f64::NAN; 8], vec![8.0, 0.0], vec![1.0, 4.0]);
         let (stats, gamma, beta) = ([4.0, -1.0, 3.75, 0.0], [3.0, 0.5], [10.0, 20.0]);
-        Reference
+        Reference::EXACT
             .batch_norm_finalise(&mut norm, &mut mean, &mut variance, &stats, &gamma, &beta, None, 2, CONSTANTS)
             .unwrap();
         assert_eq!(norm, [1.5, 1.0, 4.0, 21.0, 4.0, -1.0, 0.5, 2.0]);
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn the_bias_enters_the_running_mean_and_nothing_else() {
         let (mut norm, mut mean, mut variance) = (vec![f64::NAN; 4], vec![8.0], vec![1.0]);
-        Reference
+        Reference::EXACT
             .batch_norm_finalise(
                 &mut norm,
                 &mut mean,
@@ -247,10 +247,10 @@ mod tests {
     fn folding_takes_the_bias_out_of_the_mean() {
         // The convolution leaves y = 5 without its bias of 2, which stands for 7: (7 − 4)·½·3 + 10.
         let mut norm = vec![f64::NAN; 4];
-        Reference.batch_norm_fold(&mut norm, &[4.0], &[3.75], &[3.0], &[10.0], Some(&[2.0]), 1, 0.25).unwrap();
+        Reference::EXACT.batch_norm_fold(&mut norm, &[4.0], &[3.75], &[3.0], &[10.0], Some(&[2.0]), 1, 0.25).unwrap();
         assert_eq!(norm, [1.5, 7.0, 2.0, 0.5]);
         assert_eq!(normalised(5.0, &norm, 0, 1), 14.5);
-        Reference.batch_norm_fold(&mut norm, &[4.0], &[3.75], &[3.0], &[10.0], None, 1, 0.25).unwrap();
+        Reference::EXACT.batch_norm_fold(&mut norm, &[4.0], &[3.75], &[3.0], &[10.0], None, 1, 0.25).unwrap();
         assert_eq!(norm, [1.5, 4.0, 4.0, 0.5]);
     }
 
@@ -258,7 +258,7 @@ mod tests {
     fn applying_pays_scale_shift_and_relu() {
         let mut a = vec![f64::NAN; 4];
         let norm = [2.0, -1.0, 1.0, 0.5, 0.0, 0.0, 1.0, 1.0];
-        Reference.batch_norm_apply(&mut a, &[1.0, 3.0, -2.0, -3.0], &norm, Activation::Relu, SHAPE).unwrap();
+        Reference::EXACT.batch_norm_apply(&mut a, &[1.0, 3.0, -2.0, -3.0], &norm, Activation::Relu, SHAPE).unwrap();
         assert_eq!(a, [3.0, 0.0, 0.0, 3.5]);
     }
 
@@ -268,7 +268,9 @@ mod tests {
         let (mut dz, mut sums) = (vec![f64::NAN; 4], vec![f64::NAN; 4]);
         let norm = [2.0, -1.0, 1.0, 0.5, -0.5, -1.25, 1.0, 1.0];
         let (da, y) = ([10.0, 20.0, 30.0, 40.0], [1.0, 0.5, -2.0, -3.0]);
-        Reference.batch_norm_backward_reduce(&mut dz, &mut sums, &da, &y, &norm, Activation::Relu, SHAPE).unwrap();
+        Reference::EXACT
+            .batch_norm_backward_reduce(&mut dz, &mut sums, &da, &y, &norm, Activation::Relu, SHAPE)
+            .unwrap();
         assert_eq!(dz, [10.0, 0.0, 0.0, 40.0]);
         assert_eq!(sums, [10.0, 40.0, 15.0, -70.0]);
     }
@@ -279,7 +281,9 @@ mod tests {
         // dbeta = 5, dgamma = 3, dy = 3·(dz − 5/2 − ŷ·3/2) = (0, 0): two rows leave no freedom.
         let (mut k, mut dgamma, mut dbeta) = (vec![f64::NAN; 3], vec![100.0], vec![200.0]);
         let (norm, sums, shape) = ([3.0, 0.0, 3.0, 0.5], [5.0, 6.0], Rows { rows: 2, channels: 1 });
-        Reference.batch_norm_backward_finalise(&mut k, &mut dgamma, &mut dbeta, &sums, &[6.0], &norm, shape).unwrap();
+        Reference::EXACT
+            .batch_norm_backward_finalise(&mut k, &mut dgamma, &mut dbeta, &sums, &[6.0], &norm, shape)
+            .unwrap();
         assert_eq!((dgamma[0], dbeta[0]), (103.0, 205.0));
         assert_eq!(k, [3.0, -2.25, -0.75]);
         assert_eq!([k[0] * 1.0 + k[1] * 1.0 + k[2], k[0] * 4.0 + k[1] * 5.0 + k[2]], [0.0, 0.0]);
@@ -290,7 +294,9 @@ mod tests {
         // A batch of one pixel: y is its own mean, so nothing that y does can show, and dbeta alone is left.
         let (mut k, mut dgamma, mut dbeta) = (vec![f64::NAN; 3], vec![0.0], vec![0.0]);
         let (norm, sums, shape) = ([2.0, 0.0, 7.0, 1.0], [5.0, 0.0], Rows { rows: 1, channels: 1 });
-        Reference.batch_norm_backward_finalise(&mut k, &mut dgamma, &mut dbeta, &sums, &[2.0], &norm, shape).unwrap();
+        Reference::EXACT
+            .batch_norm_backward_finalise(&mut k, &mut dgamma, &mut dbeta, &sums, &[2.0], &norm, shape)
+            .unwrap();
         assert_eq!(k[0] * 5.0 + k[1] * 7.0 + k[2], 0.0);
         assert_eq!((dgamma[0], dbeta[0]), (0.0, 5.0));
     }
@@ -300,11 +306,11 @@ mod tests {
         let mut out = vec![f64::NAN; 4];
         let (y, norm) = ([1.0, 2.0, 3.0, 4.0], [1.0, 10.0, 0.5, 0.0, 0.0, 0.0, 1.0, 1.0]);
         let shortcut = [-2.0, 1.0, -3.5, 5.0];
-        Reference.residual_forward(&mut out, &y, &norm, &shortcut, None, SHAPE).unwrap();
+        Reference::EXACT.residual_forward(&mut out, &y, &norm, &shortcut, None, SHAPE).unwrap();
         assert_eq!(out, [0.0, 21.0, 0.0, 45.0]);
         // A projection owes scale and shift but no ReLU: −1·(−2) + 1 = 3, and 2·1 − 30 = −28 stays negative.
         let projected = [-1.0, 2.0, 1.0, -30.0, 0.0, 0.0, 1.0, 1.0];
-        Reference.residual_forward(&mut out, &y, &norm, &shortcut, Some(&projected), SHAPE).unwrap();
+        Reference::EXACT.residual_forward(&mut out, &y, &norm, &shortcut, Some(&projected), SHAPE).unwrap();
         assert_eq!(out, [4.5, 0.0, 8.0, 20.0]);
     }
 
@@ -314,19 +320,20 @@ mod tests {
         let (dout, out, y) = ([1.0, 2.0, 3.0, 4.0], [4.5, 0.0, 8.0, 20.0], [1.0, 2.0, 3.0, 4.0]);
         let norm = [f64::NAN, f64::NAN, f64::NAN, f64::NAN, 2.0, 1.0, 1.0, 1.0];
         let (projected, projected_norm) = ([-2.0, 1.0, -3.5, 5.0], [1.0, 1.0, 0.0, 0.0, 0.5, 4.0, 1.0, 1.0]);
-        Reference.residual_backward(&mut dz, &mut sums, &dout, &out, &y, &norm, None, SHAPE).unwrap();
+        Reference::EXACT.residual_backward(&mut dz, &mut sums, &dout, &out, &y, &norm, None, SHAPE).unwrap();
         assert_eq!(dz, [1.0, 0.0, 3.0, 4.0]);
         assert_eq!(sums, [4.0, 4.0, 2.0, 12.0]);
         let projection = Some(Projection { sums: &mut beside[..], y: &projected[..], norm: &projected_norm[..] });
-        Reference.residual_backward(&mut dz, &mut sums, &dout, &out, &y, &norm, projection, SHAPE).unwrap();
+        Reference::EXACT.residual_backward(&mut dz, &mut sums, &dout, &out, &y, &norm, projection, SHAPE).unwrap();
         assert_eq!(sums, [4.0, 4.0, 2.0, 12.0]);
         assert_eq!(beside, [4.0, 4.0, -14.5, 4.0]);
     }
 
     #[test]
     fn wrong_lengths_name_the_operand() {
-        let error =
-            Reference.batch_norm_apply(&mut [0.0; 4], &[0.0; 4], &[0.0; 4], Activation::Relu, SHAPE).unwrap_err();
+        let error = Reference::EXACT
+            .batch_norm_apply(&mut [0.0; 4], &[0.0; 4], &[0.0; 4], Activation::Relu, SHAPE)
+            .unwrap_err();
         assert_eq!(error.to_string(), "batch_norm_apply: operand norm has 4 elements, its shape asks for 8");
     }
 }

@@ -134,7 +134,7 @@ mod tests {
     fn forward(x: &[f64], norm: Option<&[f64]>, w: &[f64], bias: Option<&[f64]>, shape: &ConvShape) -> Vec<f64> {
         let mut y = fresh(shape.output_len());
         let transform = norm.map(|norm| InputTransform { norm, activation: Activation::Relu });
-        Reference.conv_forward(&mut y, None, x, transform, w, bias, shape).unwrap();
+        Reference::EXACT.conv_forward(&mut y, None, x, transform, w, bias, shape).unwrap();
         y
     }
 
@@ -180,7 +180,7 @@ mod tests {
         let shape = ConvShape::new([2, 1, 2, 1], 2, [1, 1], 1, 0).unwrap();
         let (mut y, mut stats) = (fresh(8), fresh(4));
         let (x, w, bias) = ([1.0, 2.0, 3.0, 6.0], [1.0, -2.0], [10.0, 0.0]);
-        Reference.conv_forward(&mut y, Some(&mut stats), &x, None, &w, Some(&bias), &shape).unwrap();
+        Reference::EXACT.conv_forward(&mut y, Some(&mut stats), &x, None, &w, Some(&bias), &shape).unwrap();
         assert_eq!(y, [11.0, -2.0, 12.0, -4.0, 13.0, -6.0, 16.0, -12.0]);
         assert_eq!(stats, [13.0, -6.0, 3.5, 14.0]);
     }
@@ -190,9 +190,9 @@ mod tests {
         let shape = ConvShape::new([1, 1, 3, 1], 1, [1, 2], 1, 0).unwrap();
         let (w, dy) = ([10.0, 1.0], [1.0, 2.0]);
         let mut dx = fresh(3);
-        Reference.conv_backward_data(&mut dx, false, None, OutputGradient::Ready(&dy), &w, &shape).unwrap();
+        Reference::EXACT.conv_backward_data(&mut dx, false, None, OutputGradient::Ready(&dy), &w, &shape).unwrap();
         assert_eq!(dx, [10.0, 21.0, 2.0]);
-        Reference.conv_backward_data(&mut dx, true, None, OutputGradient::Ready(&dy), &w, &shape).unwrap();
+        Reference::EXACT.conv_backward_data(&mut dx, true, None, OutputGradient::Ready(&dy), &w, &shape).unwrap();
         assert_eq!(dx, [20.0, 42.0, 4.0]);
     }
 
@@ -200,7 +200,9 @@ mod tests {
     fn pixels_that_a_stride_skips_get_no_gradient() {
         let shape = ConvShape::new([1, 3, 2, 1], 1, [1, 1], 2, 0).unwrap();
         let mut dx = fresh(6);
-        Reference.conv_backward_data(&mut dx, false, None, OutputGradient::Ready(&[5.0, 7.0]), &[2.0], &shape).unwrap();
+        Reference::EXACT
+            .conv_backward_data(&mut dx, false, None, OutputGradient::Ready(&[5.0, 7.0]), &[2.0], &shape)
+            .unwrap();
         assert_eq!(dx, [10.0, 0.0, 0.0, 0.0, 14.0, 0.0]);
     }
 
@@ -212,7 +214,9 @@ mod tests {
         let (mut dx, mut sums) = (vec![1.0; 3], fresh(2));
         let epilogue =
             Some(ReduceEpilogue { sums: &mut sums[..], y: &y[..], norm: &norm[..], activation: Activation::Relu });
-        Reference.conv_backward_data(&mut dx, true, epilogue, OutputGradient::Ready(&dy), &[1.0], &shape).unwrap();
+        Reference::EXACT
+            .conv_backward_data(&mut dx, true, epilogue, OutputGradient::Ready(&dy), &[1.0], &shape)
+            .unwrap();
         assert_eq!(dx, [4.0, 0.0, 6.0]);
         assert_eq!(sums, [10.0, 4.0 * 0.5 + 6.0 * 2.5]);
     }
@@ -224,11 +228,11 @@ mod tests {
         let (dz, y, k) = ([1.0, 10.0], [4.0, 5.0], [2.0, 3.0, 0.5, -1.0, 1.0, 0.0]);
         let owed = OutputGradient::Owed { dz: &dz[..], y: &y[..], k: &k[..] };
         let (mut dx, mut dw, mut dbias) = (fresh(1), vec![1.0, 2.0], vec![100.0, 200.0]);
-        Reference.conv_backward_data(&mut dx, false, None, owed, &[1.0, 10.0], &shape).unwrap();
+        Reference::EXACT.conv_backward_data(&mut dx, false, None, owed, &[1.0, 10.0], &shape).unwrap();
         assert_eq!(dx, [255.0]);
-        Reference.conv_backward_weights(&mut dw, owed, &[3.0], None, &shape).unwrap();
+        Reference::EXACT.conv_backward_weights(&mut dw, owed, &[3.0], None, &shape).unwrap();
         assert_eq!(dw, [16.0, 77.0]);
-        Reference.conv_backward_bias(&mut dbias, owed, &shape).unwrap();
+        Reference::EXACT.conv_backward_bias(&mut dbias, owed, &shape).unwrap();
         assert_eq!(dbias, [105.0, 225.0]);
     }
 
@@ -239,7 +243,7 @@ mod tests {
         let transform = Some(InputTransform { norm: &[1.0, -1.0, 0.0, 1.0][..], activation: Activation::Relu });
         let mut dw = vec![100.0; 2];
         let dy = OutputGradient::Ready(&[2.0, 3.0][..]);
-        Reference.conv_backward_weights(&mut dw, dy, &[-7.0, 2.0, 5.0], transform, &shape).unwrap();
+        Reference::EXACT.conv_backward_weights(&mut dw, dy, &[-7.0, 2.0, 5.0], transform, &shape).unwrap();
         assert_eq!(dw, [103.0, 114.0]);
     }
 
@@ -254,10 +258,10 @@ mod tests {
     fn wrong_lengths_name_the_operand() {
         let shape = ConvShape::new([1, 2, 2, 1], 3, [1, 1], 1, 0).unwrap();
         let (mut y, x, w) = (fresh(12), [0.0; 4], [0.0; 3]);
-        let error = Reference.conv_forward(&mut y, None, &x, None, &w, Some(&[0.0; 2]), &shape).unwrap_err();
+        let error = Reference::EXACT.conv_forward(&mut y, None, &x, None, &w, Some(&[0.0; 2]), &shape).unwrap_err();
         assert_eq!(error.to_string(), "conv_forward: operand bias has 2 elements, its shape asks for 3");
         let owed = OutputGradient::Owed { dz: &y[..], y: &y[..], k: &[0.0; 3][..] };
-        let error = Reference.conv_backward_bias(&mut [0.0; 3], owed, &shape).unwrap_err();
+        let error = Reference::EXACT.conv_backward_bias(&mut [0.0; 3], owed, &shape).unwrap_err();
         assert_eq!(error.to_string(), "conv_backward_bias: operand dy.k has 3 elements, its shape asks for 9");
     }
 }

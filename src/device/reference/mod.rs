@@ -14,12 +14,22 @@ mod loss;
 mod pool;
 
 use super::image::HostPixels;
-use super::{Activation, DeviceError, InputTransform, Memory, OutputGradient, Placement, Storage, check_lengths};
+use super::{
+    Activation, DeviceError, InputTransform, Memory, OutputGradient, Placement, Precision, Storage, check_lengths,
+};
 use std::ops::Range;
 
 /// The `f64` device that all others are tested against.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Reference;
+#[derive(Clone, Copy, Debug)]
+pub struct Reference {
+    /// The precision whose roundings it makes, if any.
+    rounding: Option<Precision>,
+}
+
+impl Reference {
+    /// As exact as `f64` is.
+    pub const EXACT: Reference = Reference { rounding: None };
+}
 
 impl Memory for Reference {
     type Real = f64;
@@ -201,20 +211,20 @@ mod tests {
 
     #[test]
     fn memory_starts_as_nan() {
-        let buffer = Reference.allocate(3, Storage::Activation).unwrap();
+        let buffer = Reference::EXACT.allocate(3, Storage::Activation).unwrap();
         assert!(buffer.len() == 3 && buffer.iter().all(|x| x.is_nan()));
     }
 
     #[test]
     fn bytes_move_and_add_up() {
-        let mut buffer = Reference.allocate(5, Storage::Full).unwrap();
-        Reference.fill(Reference::view_mut(&mut buffer, 0..5), 1.0).unwrap();
-        Reference.upload(Reference::view_mut(&mut buffer, 1..3), &[2.0, 3.0]).unwrap();
-        Reference.add(Reference::view_mut(&mut buffer, 2..4), &[10.0, 20.0]).unwrap();
-        Reference.copy(Reference::view_mut(&mut buffer, 4..5), &[7.0]).unwrap();
-        assert_eq!(Reference.download(Reference::view(&buffer, 0..5)).unwrap(), [1.0, 2.0, 13.0, 21.0, 7.0]);
-        let mut pixels = Reference.upload_pixels(&[3, 1], &[]).unwrap();
-        Reference.copy_pixels(&mut pixels, Reference.upload_pixels(&[5, 4], &[]).unwrap()).unwrap();
+        let mut buffer = Reference::EXACT.allocate(5, Storage::Full).unwrap();
+        Reference::EXACT.fill(Reference::view_mut(&mut buffer, 0..5), 1.0).unwrap();
+        Reference::EXACT.upload(Reference::view_mut(&mut buffer, 1..3), &[2.0, 3.0]).unwrap();
+        Reference::EXACT.add(Reference::view_mut(&mut buffer, 2..4), &[10.0, 20.0]).unwrap();
+        Reference::EXACT.copy(Reference::view_mut(&mut buffer, 4..5), &[7.0]).unwrap();
+        assert_eq!(Reference::EXACT.download(Reference::view(&buffer, 0..5)).unwrap(), [1.0, 2.0, 13.0, 21.0, 7.0]);
+        let mut pixels = Reference::EXACT.upload_pixels(&[3, 1], &[]).unwrap();
+        Reference::EXACT.copy_pixels(&mut pixels, Reference::EXACT.upload_pixels(&[5, 4], &[]).unwrap()).unwrap();
         assert_eq!(pixels.pixels, [5, 4]);
     }
 
@@ -222,11 +232,11 @@ mod tests {
     fn unequal_lengths_are_refused() {
         let mut two = vec![0.0; 2];
         assert!(matches!(
-            Reference.upload(&mut two, &[1.0; 3]),
+            Reference::EXACT.upload(&mut two, &[1.0; 3]),
             Err(DeviceError::Length { kernel: "upload", operand: "from", found: 3, expected: 2 })
         ));
-        assert!(Reference.copy(&mut two, &[1.0]).is_err());
-        assert!(Reference.add(&mut two, &[1.0]).is_err());
+        assert!(Reference::EXACT.copy(&mut two, &[1.0]).is_err());
+        assert!(Reference::EXACT.add(&mut two, &[1.0]).is_err());
         assert_eq!(two, [0.0, 0.0]);
     }
 

@@ -161,14 +161,14 @@ mod tests {
     fn forward(x: &[f64], norm: Option<&[f64]>, shape: &PoolShape) -> Vec<f64> {
         let mut y = vec![f64::NAN; shape.output_len()];
         let transform = norm.map(|norm| InputTransform { norm, activation: Activation::Relu });
-        Reference.max_pool_forward(&mut y, x, transform, shape).unwrap();
+        Reference::EXACT.max_pool_forward(&mut y, x, transform, shape).unwrap();
         y
     }
 
     fn backward(dy: &[f64], x: &[f64], norm: Option<&[f64]>, shape: &PoolShape) -> Vec<f64> {
         let mut dx = vec![f64::NAN; shape.input_len()];
         let transform = norm.map(|norm| InputTransform { norm, activation: Activation::Relu });
-        Reference.max_pool_backward(&mut dx, dy, x, transform, shape).unwrap();
+        Reference::EXACT.max_pool_backward(&mut dx, dy, x, transform, shape).unwrap();
         dx
     }
 
@@ -229,20 +229,20 @@ mod tests {
     #[test]
     fn the_average_is_over_pixels() {
         let mut y = vec![f64::NAN; 4];
-        Reference.global_average_pool_forward(&mut y, &MAP, &GLOBAL).unwrap();
+        Reference::EXACT.global_average_pool_forward(&mut y, &MAP, &GLOBAL).unwrap();
         assert_eq!(y, [3.0, -7.0 / 3.0, 0.0, 9.0]);
         let mut dx = vec![f64::NAN; 12];
-        Reference.global_average_pool_backward(&mut dx, &[3.0, 6.0, 9.0, 12.0], &GLOBAL).unwrap();
+        Reference::EXACT.global_average_pool_backward(&mut dx, &[3.0, 6.0, 9.0, 12.0], &GLOBAL).unwrap();
         assert_eq!(dx, [1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 3.0, 4.0, 3.0, 4.0, 3.0, 4.0]);
     }
 
     #[test]
     fn the_maximum_is_over_pixels_and_ties_go_to_the_first() {
         let mut y = vec![f64::NAN; 4];
-        Reference.global_max_pool_forward(&mut y, &MAP, &GLOBAL).unwrap();
+        Reference::EXACT.global_max_pool_forward(&mut y, &MAP, &GLOBAL).unwrap();
         assert_eq!(y, [6.0, -1.0, 0.0, 10.0]);
         let mut dx = vec![f64::NAN; 12];
-        Reference.global_max_pool_backward(&mut dx, &[3.0, 6.0, 9.0, 12.0], &MAP, &GLOBAL).unwrap();
+        Reference::EXACT.global_max_pool_backward(&mut dx, &[3.0, 6.0, 9.0, 12.0], &MAP, &GLOBAL).unwrap();
         assert_eq!(dx, [0.0, 0.0, 0.0, 6.0, 3.0, 0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 12.0]);
     }
 
@@ -250,9 +250,9 @@ mod tests {
     fn one_pixel_passes_through() {
         let shape = GlobalPoolShape { n: 1, pixels: 1, c: 3 };
         let (x, mut y) = ([1.0, -2.0, 3.0], vec![f64::NAN; 3]);
-        Reference.global_average_pool_forward(&mut y, &x, &shape).unwrap();
+        Reference::EXACT.global_average_pool_forward(&mut y, &x, &shape).unwrap();
         assert_eq!(y, x);
-        Reference.global_max_pool_forward(&mut y, &x, &shape).unwrap();
+        Reference::EXACT.global_max_pool_forward(&mut y, &x, &shape).unwrap();
         assert_eq!(y, x);
     }
 
@@ -262,7 +262,7 @@ mod tests {
         for at in 0..3 {
             let (mut x, mut y) = ([1.0, 2.0, 3.0], [0.0]);
             x[at] = f64::NAN;
-            Reference.global_max_pool_forward(&mut y, &x, &shape).unwrap();
+            Reference::EXACT.global_max_pool_forward(&mut y, &x, &shape).unwrap();
             assert!(y[0].is_nan());
         }
     }
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn wrong_lengths_name_the_operand() {
         let shape = PoolShape::new([1, 2, 2, 1], 2, 1, 0).unwrap();
-        let error = Reference.max_pool_backward(&mut [0.0; 4], &[0.0; 2], &[0.0; 4], None, &shape).unwrap_err();
+        let error = Reference::EXACT.max_pool_backward(&mut [0.0; 4], &[0.0; 2], &[0.0; 4], None, &shape).unwrap_err();
         assert_eq!(error.to_string(), "max_pool_backward: operand dy has 2 elements, its shape asks for 1");
     }
 }
