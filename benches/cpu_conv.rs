@@ -13,7 +13,9 @@ mod layers;
 use gemm::Parallelism;
 use layers::{Layer, layers};
 use onesheet::device::cpu::Cpu;
-use onesheet::device::{ConvKernels, InputTransform, OutputGradient, ReduceEpilogue};
+use onesheet::device::{
+    ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, InputTransform, OutputGradient, ReduceEpilogue,
+};
 use onesheet::network::resnet50::NETWORK;
 use std::time::{Duration, Instant};
 
@@ -104,7 +106,15 @@ fn main() {
         };
         let forward = race(
             &mut || {
-                device.conv_forward(&mut y, Some(&mut stats), &x, transform, &w, None, &shape).expect("lengths agree")
+                let operands = ConvForward {
+                    y: &mut y[..],
+                    stats: Some(&mut stats[..]),
+                    x: &x[..],
+                    transform,
+                    w: &w[..],
+                    bias: None,
+                };
+                device.conv_forward(operands, &shape).expect("lengths agree")
             },
             &mut || product(&mut product_y, [pixels, shape.k, columns], (&patches, false), (&w, true)),
         );
@@ -118,14 +128,19 @@ fn main() {
                         norm: &norm[..],
                         activation,
                     });
-                    device.conv_backward_data(&mut dx, false, epilogue, gradient, &w, &shape).expect("lengths agree");
+                    let operands =
+                        ConvBackwardData { dx: &mut dx[..], accumulate: false, epilogue, dy: gradient, w: &w[..] };
+                    device.conv_backward_data(operands, &shape).expect("lengths agree");
                 },
                 &mut || product(&mut product_patches, [pixels, columns, shape.k], (&dz, false), (&w, false)),
             );
             report(1, data);
         }
         let weights = race(
-            &mut || device.conv_backward_weights(&mut dw, gradient, &x, transform, &shape).expect("lengths agree"),
+            &mut || {
+                let operands = ConvBackwardWeights { dw: &mut dw[..], dy: gradient, x: &x[..], transform };
+                device.conv_backward_weights(operands, &shape).expect("lengths agree")
+            },
             &mut || product(&mut product_w, [shape.k, columns, pixels], (&dz, true), (&patches, false)),
         );
         report(2, weights);

@@ -8,7 +8,8 @@ use super::layers::{Layer, layers};
 use super::report::{Report, Subject};
 use onesheet::device::cuda::Cuda;
 use onesheet::device::{
-    Activation, ConvKernels, ConvShape, DeviceError, InputTransform, Memory, OutputGradient, ReduceEpilogue, Storage,
+    Activation, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, DeviceError,
+    InputTransform, Memory, OutputGradient, ReduceEpilogue, Storage,
 };
 use onesheet::network::Network;
 use onesheet::tensor::Tensor;
@@ -143,12 +144,20 @@ impl OnDevice {
 
     fn plain(&mut self, device: &Cuda, pass: Pass) -> Result<(), DeviceError> {
         let (shape, dy) = (&self.shape, OutputGradient::Ready(self.dy.view()));
+        let (x, w, transform) = (self.x.view(), self.w.view(), None);
         match pass {
             Pass::Forward => {
-                device.conv_forward(self.y.view_mut(), None, self.x.view(), None, self.w.view(), None, shape)
+                let operands = ConvForward { y: self.y.view_mut(), stats: None, x, transform, w, bias: None };
+                device.conv_forward(operands, shape)
             }
-            Pass::BackwardData => device.conv_backward_data(self.dx.view_mut(), false, None, dy, self.w.view(), shape),
-            Pass::BackwardWeights => device.conv_backward_weights(self.dw.view_mut(), dy, self.x.view(), None, shape),
+            Pass::BackwardData => {
+                let operands = ConvBackwardData { dx: self.dx.view_mut(), accumulate: false, epilogue: None, dy, w };
+                device.conv_backward_data(operands, shape)
+            }
+            Pass::BackwardWeights => {
+                let operands = ConvBackwardWeights { dw: self.dw.view_mut(), dy, x, transform };
+                device.conv_backward_weights(operands, shape)
+            }
         }
     }
 
@@ -162,15 +171,22 @@ impl OnDevice {
         let (x, w) = (self.x.view(), self.w.view());
         match pass {
             Pass::Forward => {
-                device.conv_forward(self.y.view_mut(), Some(self.stats.view_mut()), x, transform, w, None, shape)
+                let stats = Some(self.stats.view_mut());
+                let operands = ConvForward { y: self.y.view_mut(), stats, x, transform, w, bias: None };
+                device.conv_forward(operands, shape)
             }
             Pass::BackwardData => {
                 let sums = self.sums.view_mut();
                 let epilogue =
                     self.owed.map(|activation| ReduceEpilogue { sums, y: x, norm: self.norm.view(), activation });
-                device.conv_backward_data(self.dx.view_mut(), self.accumulates, epilogue, dy, w, shape)
+                let accumulate = self.accumulates;
+                let operands = ConvBackwardData { dx: self.dx.view_mut(), accumulate, epilogue, dy, w };
+                device.conv_backward_data(operands, shape)
             }
-            Pass::BackwardWeights => device.conv_backward_weights(self.dw.view_mut(), dy, x, transform, shape),
+            Pass::BackwardWeights => {
+                let operands = ConvBackwardWeights { dw: self.dw.view_mut(), dy, x, transform };
+                device.conv_backward_weights(operands, shape)
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What to hold a step's time against: how fast this GPU copies, and how fast our kernels multiply where nothing hinders them.
 
 use onesheet::device::cuda::Cuda;
-use onesheet::device::{ConvKernels, ConvShape, DeviceError, Memory, Storage};
+use onesheet::device::{ConvForward, ConvKernels, ConvShape, DeviceError, Memory, Storage};
 use onesheet::tensor::Tensor;
 
 /// Bytes of the copied buffer for each image of the batch: of 128 images, a GiB, of which no cache holds much.
@@ -59,8 +59,11 @@ fn product(device: &Cuda, batch: usize) -> Result<Anchor<'_>, DeviceError> {
     let w = numbers(device, shape.weights_len(), Storage::Weights)?;
     let mut y = Tensor::new(device, [shape.output_len()], Storage::Activation)?;
     let run = move || {
-        (0..LAUNCHES)
-            .try_for_each(|_| device.conv_forward(y.view_mut(), None, x.view(), None, w.view(), None, &shape))?;
+        (0..LAUNCHES).try_for_each(|_| {
+            let (x, w) = (x.view(), w.view());
+            let operands = ConvForward { y: y.view_mut(), stats: None, x, transform: None, w, bias: None };
+            device.conv_forward(operands, &shape)
+        })?;
         wait(device)
     };
     let flops = 2 * side * side * side;

@@ -126,82 +126,6 @@ impl ConvShape {
         2 * self.macs() as u64
     }
 
-    /// Refuses operands of [`ConvKernels::conv_forward`], given by their lengths, that contradict this geometry.
-    pub fn check_forward(
-        &self,
-        y: usize,
-        stats: Option<usize>,
-        x: usize,
-        transform: Option<InputTransform<usize>>,
-        w: usize,
-        bias: Option<usize>,
-    ) -> Result<(), DeviceError> {
-        let operands = [
-            ("y", y, self.output_len()),
-            ("stats", stats.unwrap_or(2 * self.k), 2 * self.k),
-            ("x", x, self.input_len()),
-            ("transform.norm", transform.map_or(4 * self.c, |transform| transform.norm), 4 * self.c),
-            ("w", w, self.weights_len()),
-            ("bias", bias.unwrap_or(self.k), self.k),
-        ];
-        check_lengths("conv_forward", &operands)
-    }
-
-    /// Refuses operands of [`ConvKernels::conv_backward_data`], given by their lengths, that contradict this geometry.
-    pub fn check_backward_data(
-        &self,
-        dx: usize,
-        epilogue: Option<ReduceEpilogue<usize, usize>>,
-        dy: OutputGradient<usize>,
-        w: usize,
-    ) -> Result<(), DeviceError> {
-        const KERNEL: &str = "conv_backward_data";
-        check_lengths(KERNEL, &[("dx", dx, self.input_len()), ("w", w, self.weights_len())])?;
-        if let Some(ReduceEpilogue { sums, y, norm, .. }) = epilogue {
-            let operands = [
-                ("epilogue.sums", sums, 2 * self.c),
-                ("epilogue.y", y, self.input_len()),
-                ("epilogue.norm", norm, 4 * self.c),
-            ];
-            check_lengths(KERNEL, &operands)?;
-        }
-        self.check_gradient(KERNEL, dy)
-    }
-
-    /// Refuses operands of [`ConvKernels::conv_backward_weights`], given by their lengths, that contradict this geometry.
-    pub fn check_backward_weights(
-        &self,
-        dw: usize,
-        dy: OutputGradient<usize>,
-        x: usize,
-        transform: Option<InputTransform<usize>>,
-    ) -> Result<(), DeviceError> {
-        const KERNEL: &str = "conv_backward_weights";
-        let operands = [
-            ("dw", dw, self.weights_len()),
-            ("x", x, self.input_len()),
-            ("transform.norm", transform.map_or(4 * self.c, |transform| transform.norm), 4 * self.c),
-        ];
-        check_lengths(KERNEL, &operands)?;
-        self.check_gradient(KERNEL, dy)
-    }
-
-    /// Refuses operands of [`ConvKernels::conv_backward_bias`], given by their lengths, that contradict this geometry.
-    pub fn check_backward_bias(&self, dbias: usize, dy: OutputGradient<usize>) -> Result<(), DeviceError> {
-        check_lengths("conv_backward_bias", &[("dbias", dbias, self.k)])?;
-        self.check_gradient("conv_backward_bias", dy)
-    }
-
-    fn check_gradient(&self, kernel: &'static str, dy: OutputGradient<usize>) -> Result<(), DeviceError> {
-        match dy {
-            OutputGradient::Ready(dy) => check_lengths(kernel, &[("dy", dy, self.output_len())]),
-            OutputGradient::Owed { dz, y, k } => check_lengths(
-                kernel,
-                &[("dy.dz", dz, self.output_len()), ("dy.y", y, self.output_len()), ("dy.k", k, 3 * self.k)],
-            ),
-        }
-    }
-
     /// Whether the pass is a plain matrix product over pixels: a 1×1 filter that skips none and pads none.
     pub fn is_pointwise(&self) -> bool {
         self.r == 1 && self.s == 1 && self.stride == 1 && [self.p, self.q] == [self.h, self.w]
@@ -284,14 +208,6 @@ pub struct ReduceEpilogue<V, M> {
     pub activation: Activation,
 }
 
-impl<V, M> ReduceEpilogue<V, M> {
-    /// The lengths of its operands, which `read` and `written` know how to take.
-    pub fn lengths(&self, read: impl Fn(&V) -> usize, written: impl Fn(&M) -> usize) -> ReduceEpilogue<usize, usize> {
-        let ReduceEpilogue { sums, y, norm, activation } = self;
-        ReduceEpilogue { sums: written(sums), y: read(y), norm: read(norm), activation: *activation }
-    }
-}
-
 impl<V: Elements, M: Elements> ReduceEpilogue<V, M> {
     /// Refuses operands that are not for an input of `len` elements in so many channels.
     pub(super) fn check(&self, kernel: &'static str, len: usize, channels: usize) -> Result<(), DeviceError> {
@@ -304,18 +220,111 @@ impl<V: Elements, M: Elements> ReduceEpilogue<V, M> {
     }
 }
 
+/// Operands of [`ConvKernels::conv_forward`].
+pub struct ConvForward<V, M> {
+    /// `y [N, P, Q, K]`, written.
+    pub y: M,
+    /// `stats [2, K]`, written: mean and biased variance over N·P·Q of each channel of the stored `y`.
+    pub stats: Option<M>,
+    /// `x [N, H, W, C]`.
+    pub x: V,
+    /// What is still owed to `x`.
+    pub transform: Option<InputTransform<V>>,
+    /// `w [K, R, S, C]`.
+    pub w: V,
+    /// `bias [K]`.
+    pub bias: Option<V>,
+}
+
+impl<V: Elements, M: Elements> ConvForward<V, M> {
+    /// Refuses operands that contradict the geometry.
+    pub fn check(&self, shape: &ConvShape) -> Result<(), DeviceError> {
+        const KERNEL: &str = "conv_forward";
+        let operands = [
+            ("y", self.y.count(), shape.output_len()),
+            ("x", self.x.count(), shape.input_len()),
+            ("w", self.w.count(), shape.weights_len()),
+        ];
+        check_lengths(KERNEL, &operands)?;
+        let stats = self.stats.as_ref().map(|stats| ("stats", stats.count(), 2 * shape.k));
+        check_lengths(KERNEL, stats.as_slice())?;
+        let bias = self.bias.as_ref().map(|bias| ("bias", bias.count(), shape.k));
+        check_lengths(KERNEL, bias.as_slice())?;
+        self.transform.as_ref().map_or(Ok(()), |transform| transform.check(KERNEL, shape.c))
+    }
+}
+
+/// Operands of [`ConvKernels::conv_backward_data`].
+pub struct ConvBackwardData<V, M> {
+    /// `dx [N, H, W, C]`, written.
+    pub dx: M,
+    /// Whether the gradient is added to what `dx` holds.
+    pub accumulate: bool,
+    /// What is done with the total before it is stored.
+    pub epilogue: Option<ReduceEpilogue<V, M>>,
+    /// `dy [N, P, Q, K]`.
+    pub dy: OutputGradient<V>,
+    /// `w [K, R, S, C]`.
+    pub w: V,
+}
+
+impl<V: Elements, M: Elements> ConvBackwardData<V, M> {
+    /// Refuses operands that contradict the geometry.
+    pub fn check(&self, shape: &ConvShape) -> Result<(), DeviceError> {
+        const KERNEL: &str = "conv_backward_data";
+        let operands = [("dx", self.dx.count(), shape.input_len()), ("w", self.w.count(), shape.weights_len())];
+        check_lengths(KERNEL, &operands)?;
+        self.dy.check(KERNEL, shape.output_len(), shape.k)?;
+        self.epilogue.as_ref().map_or(Ok(()), |epilogue| epilogue.check(KERNEL, shape.input_len(), shape.c))
+    }
+}
+
+/// Operands of [`ConvKernels::conv_backward_weights`].
+pub struct ConvBackwardWeights<V, M> {
+    /// `dw [K, R, S, C]`, added to.
+    pub dw: M,
+    /// `dy [N, P, Q, K]`.
+    pub dy: OutputGradient<V>,
+    /// `x [N, H, W, C]`.
+    pub x: V,
+    /// What is still owed to `x`.
+    pub transform: Option<InputTransform<V>>,
+}
+
+impl<V: Elements, M: Elements> ConvBackwardWeights<V, M> {
+    /// Refuses operands that contradict the geometry.
+    pub fn check(&self, shape: &ConvShape) -> Result<(), DeviceError> {
+        const KERNEL: &str = "conv_backward_weights";
+        let operands = [("dw", self.dw.count(), shape.weights_len()), ("x", self.x.count(), shape.input_len())];
+        check_lengths(KERNEL, &operands)?;
+        self.dy.check(KERNEL, shape.output_len(), shape.k)?;
+        self.transform.as_ref().map_or(Ok(()), |transform| transform.check(KERNEL, shape.c))
+    }
+}
+
+/// Operands of [`ConvKernels::conv_backward_bias`].
+pub struct ConvBackwardBias<V, M> {
+    /// `dbias [K]`, added to.
+    pub dbias: M,
+    /// `dy [N, P, Q, K]`.
+    pub dy: OutputGradient<V>,
+}
+
+impl<V: Elements, M: Elements> ConvBackwardBias<V, M> {
+    /// Refuses operands that contradict the geometry.
+    pub fn check(&self, shape: &ConvShape) -> Result<(), DeviceError> {
+        const KERNEL: &str = "conv_backward_bias";
+        check_lengths(KERNEL, &[("dbias", self.dbias.count(), shape.k)])?;
+        self.dy.check(KERNEL, shape.output_len(), shape.k)
+    }
+}
+
 /// The convolution's three passes.
 pub trait ConvKernels: Memory {
-    /// `y = conv(transform(x), w) + bias`, and `stats [2, K]` = mean and biased variance over N·P·Q of each channel of
-    /// the stored `y`.
+    /// `y = conv(transform(x), w) + bias`, and its `stats`. Padding is zero after the transform.
     fn conv_forward(
         &self,
-        y: Self::ViewMut<'_>,
-        stats: Option<Self::ViewMut<'_>>,
-        x: Self::View<'_>,
-        transform: Option<InputTransform<Self::View<'_>>>,
-        w: Self::View<'_>,
-        bias: Option<Self::View<'_>>,
+        operands: ConvForward<Self::View<'_>, Self::ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError>;
 
@@ -335,29 +344,21 @@ pub trait ConvKernels: Memory {
     /// `dx = convᵀ(dy, w)`, or `dx += …` with `accumulate`; then the epilogue on the total.
     fn conv_backward_data(
         &self,
-        dx: Self::ViewMut<'_>,
-        accumulate: bool,
-        epilogue: Option<ReduceEpilogue<Self::View<'_>, Self::ViewMut<'_>>>,
-        dy: OutputGradient<Self::View<'_>>,
-        w: Self::View<'_>,
+        operands: ConvBackwardData<Self::View<'_>, Self::ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError>;
 
     /// `dw += Σ_{n,p,q} dy ⊗ transform(x)`.
     fn conv_backward_weights(
         &self,
-        dw: Self::ViewMut<'_>,
-        dy: OutputGradient<Self::View<'_>>,
-        x: Self::View<'_>,
-        transform: Option<InputTransform<Self::View<'_>>>,
+        operands: ConvBackwardWeights<Self::View<'_>, Self::ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError>;
 
     /// `dbias[k] += Σ_{n,p,q} dy`. Only for a convolution that no batch norm follows: behind one it is exactly zero.
     fn conv_backward_bias(
         &self,
-        dbias: Self::ViewMut<'_>,
-        dy: OutputGradient<Self::View<'_>>,
+        operands: ConvBackwardBias<Self::View<'_>, Self::ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError>;
 }

@@ -37,7 +37,10 @@ pub mod reference;
 pub use activation::Activation;
 pub use adam::{AdamConstants, AdamKernels};
 pub use batch_norm::{BatchNormConstants, BatchNormKernels, Projection, Rows, check_channels};
-pub use conv::{ConvKernels, ConvShape, InputTransform, OutputGradient, Padding, ReduceEpilogue};
+pub use conv::{
+    ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, InputTransform,
+    OutputGradient, Padding, ReduceEpilogue,
+};
 pub use dense::{DenseKernels, DenseShape};
 pub use depthwise::{
     DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, DepthwiseShape,

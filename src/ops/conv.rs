@@ -1,7 +1,10 @@
 //! Convolution.
 
 use crate::autograd::Tape;
-use crate::device::{ConvShape, Device, DeviceError, OutputGradient, Padding, ReduceEpilogue, Storage};
+use crate::device::{
+    ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvShape, Device, DeviceError,
+    OutputGradient, Padding, ReduceEpilogue, Storage,
+};
 use crate::parameters::{Parameters, Span};
 use crate::tensor::{Shape, Tensor};
 use crate::value::{Gradient, Owed, Slot, Value};
@@ -60,15 +63,15 @@ pub fn forward<D: Device>(
         true => Some(Tensor::new(device, [2, shape.k], Storage::Full)?),
         false => None,
     };
-    device.conv_forward(
-        y.view_mut(),
-        stats.as_mut().map(Tensor::view_mut),
-        x.raw.view(),
-        x.transform(),
-        parameters.weights.view(layer.kernel),
-        layer.bias.map(|bias| parameters.weights.view(bias)),
-        &shape,
-    )?;
+    let operands = ConvForward {
+        y: y.view_mut(),
+        stats: stats.as_mut().map(Tensor::view_mut),
+        x: x.raw.view(),
+        transform: x.transform(),
+        w: parameters.weights.view(layer.kernel),
+        bias: layer.bias.map(|bias| parameters.weights.view(bias)),
+    };
+    device.conv_forward(operands, &shape)?;
     tape.check("its output", y.view())?;
     if let Some(stats) = &stats {
         tape.check("the mean and variance of its output", stats.view())?;
@@ -103,17 +106,20 @@ fn backward<D: Device>(
     };
     if parameters.is_trainable(layer.kernel) {
         let dw = parameters.gradients.view_mut(layer.kernel);
-        tape.device().conv_backward_weights(dw, dy, x.raw.view(), x.transform(), &shape)?;
+        let operands = ConvBackwardWeights { dw, dy, x: x.raw.view(), transform: x.transform() };
+        tape.device().conv_backward_weights(operands, &shape)?;
         tape.check("the gradient of its kernel", parameters.gradients.view(layer.kernel))?;
         if let Some(bias) = layer.bias {
-            tape.device().conv_backward_bias(parameters.gradients.view_mut(bias), dy, &shape)?;
+            let operands = ConvBackwardBias { dbias: parameters.gradients.view_mut(bias), dy };
+            tape.device().conv_backward_bias(operands, &shape)?;
             tape.check("the gradient of its bias", parameters.gradients.view(bias))?;
         }
     }
     let Some(slot) = x.slot else { return Ok(()) };
     let InputGradient { mut dx, accumulate, mut sums } = InputGradient::begin(tape, slot, &x)?;
     let (epilogue, w) = (epilogue(&x, &mut sums), parameters.weights.view(layer.kernel));
-    tape.device().conv_backward_data(dx.view_mut(), accumulate, epilogue, dy, w, &shape)?;
+    let operands = ConvBackwardData { dx: dx.view_mut(), accumulate, epilogue, dy, w };
+    tape.device().conv_backward_data(operands, &shape)?;
     tape.put(slot, Gradient::of_input(dx, sums))
 }
 

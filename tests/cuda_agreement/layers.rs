@@ -6,7 +6,8 @@ use super::{Array, Case, Output, activation_of, agree, compare, cuda, grid, grid
 use onesheet::device::cuda::Precision;
 use onesheet::device::cuda::scratch::TICKETS;
 use onesheet::device::{
-    Activation, ConvKernels, ConvShape, Device, InputTransform, Memory, OutputGradient, Padding, ReduceEpilogue,
+    Activation, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, Device, InputTransform,
+    Memory, OutputGradient, Padding, ReduceEpilogue,
 };
 use onesheet::network::NETWORKS;
 use std::collections::BTreeSet;
@@ -136,7 +137,15 @@ fn a_stem_spreads_nan_no_further_than_its_taps() {
                 let (x_in, weights) = (Array::activation(&device, &image), narrow(2, shape.weights_len()));
                 let weights = Array::weights(&device, &weights);
                 let mut out = Array::blank_activation(&device, shape.output_len());
-                device.conv_forward(out.view_mut(), None, x_in.view(), None, weights.view(), None, &shape).unwrap();
+                let operands = ConvForward {
+                    y: out.view_mut(),
+                    stats: None,
+                    x: x_in.view(),
+                    transform: None,
+                    w: weights.view(),
+                    bias: None,
+                };
+                device.conv_forward(operands, &shape).unwrap();
                 for (i, value) in device.download(out.view()).unwrap().into_iter().enumerate() {
                     let (pixel, image) = (i / shape.k % (shape.p * shape.q), i / shape.k / (shape.p * shape.q));
                     // Tap 0 lies three pixels up and to the left of the output pixel's place.
@@ -166,10 +175,12 @@ impl Case for NormBehind {
         let mut dx = Array::blank_activation(device, shape.input_len());
         let mut sums = Array::blank(device, 2 * shape.c);
         let transform = Some(InputTransform { norm, activation: Activation::Relu });
-        device.conv_forward(y.view_mut(), None, x.view(), transform, w.view(), None, &shape).unwrap();
+        let operands = ConvForward { y: y.view_mut(), stats: None, x: x.view(), transform, w: w.view(), bias: None };
+        device.conv_forward(operands, &shape).unwrap();
         let epilogue = Some(ReduceEpilogue { sums: sums.view_mut(), y: x.view(), norm, activation: Activation::Relu });
         let gradient = OutputGradient::Ready(dy.view());
-        device.conv_backward_data(dx.view_mut(), false, epilogue, gradient, w.view(), &shape).unwrap();
+        let operands = ConvBackwardData { dx: dx.view_mut(), accumulate: false, epilogue, dy: gradient, w: w.view() };
+        device.conv_backward_data(operands, &shape).unwrap();
         let (pixels, summand) = (shape.n * shape.h * shape.w, 2.0 * (shape.k as f64).sqrt());
         let backward = sum_tolerance(shape.k, 1.0);
         let sums_tolerance = 4.0 * backward * (pixels as f64).sqrt() + sum_tolerance(pixels, summand);
@@ -220,7 +231,9 @@ fn more_tickets_than_there_are_are_refused() {
         let mut y = Array::blank_activation(&device, shape.output_len());
         let mut stats = Array::blank(&device, 2 * shape.k);
         let wanted = Some(stats.view_mut());
-        let refused = device.conv_forward(y.view_mut(), wanted, x.view(), None, w.view(), None, &shape).unwrap_err();
+        let operands =
+            ConvForward { y: y.view_mut(), stats: wanted, x: x.view(), transform: None, w: w.view(), bias: None };
+        let refused = device.conv_forward(operands, &shape).unwrap_err();
         assert!(refused.to_string().contains("tickets"), "{refused} on {}", device.name());
     }
 }
@@ -245,8 +258,11 @@ fn convolutions_repeat_bit_for_bit() {
             let mut dw = Array::new(&device, &vec![0.0; shape.weights_len()]);
             let gradient = OutputGradient::Ready(dy.view());
             let wanted = Some(stats.view_mut());
-            device.conv_forward(y.view_mut(), wanted, x.view(), None, w.view(), None, &shape).unwrap();
-            device.conv_backward_weights(dw.view_mut(), gradient, x.view(), None, &shape).unwrap();
+            let operands =
+                ConvForward { y: y.view_mut(), stats: wanted, x: x.view(), transform: None, w: w.view(), bias: None };
+            device.conv_forward(operands, &shape).unwrap();
+            let operands = ConvBackwardWeights { dw: dw.view_mut(), dy: gradient, x: x.view(), transform: None };
+            device.conv_backward_weights(operands, &shape).unwrap();
             [stats, dw].map(|array| device.download(array.view()).unwrap())
         };
         let first = once();

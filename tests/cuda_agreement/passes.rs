@@ -8,8 +8,9 @@ use super::{ACTIVATIONS, Array, activation_of, agree, cuda, grid, grid_norm, nar
 use onesheet::device::cuda::Precision;
 use onesheet::device::cuda::modules::Module;
 use onesheet::device::{
-    Activation, AdamKernels, BatchNormKernels, ConvKernels, ConvShape, Device, DeviceError, GlobalPoolShape,
-    InputTransform, Memory, OutputGradient, PoolKernels, PoolShape, Projection, ReduceEpilogue, Rows,
+    Activation, AdamKernels, BatchNormKernels, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels,
+    ConvShape, Device, DeviceError, GlobalPoolShape, InputTransform, Memory, OutputGradient, PoolKernels, PoolShape,
+    Projection, ReduceEpilogue, Rows,
 };
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
@@ -186,16 +187,20 @@ fn no_convolution_swallows_nan() {
             let transform = Some(InputTransform { norm, activation });
 
             let mut y = Array::blank_activation(&device, shape.output_len());
-            device.conv_forward(y.view_mut(), None, x, transform, w.view(), None, &shape).unwrap();
+            let operands = ConvForward { y: y.view_mut(), stats: None, x, transform, w: w.view(), bias: None };
+            device.conv_forward(operands, &shape).unwrap();
             for (i, value) in device.download(y.view()).unwrap().into_iter().enumerate() {
                 assert_eq!(value.is_nan(), i / channels == 4, "y at {i} of {what}");
             }
             let mut dx = Array::blank_activation(&device, shape.input_len());
             let mut sums = Array::blank(&device, 2 * channels);
             let epilogue = Some(ReduceEpilogue { sums: sums.view_mut(), y: x, norm, activation });
-            device.conv_backward_data(dx.view_mut(), false, epilogue, gradient, w.view(), &shape).unwrap();
+            let operands =
+                ConvBackwardData { dx: dx.view_mut(), accumulate: false, epilogue, dy: gradient, w: w.view() };
+            device.conv_backward_data(operands, &shape).unwrap();
             let mut dw = Array::new(&device, &vec![0.0; shape.weights_len()]);
-            device.conv_backward_weights(dw.view_mut(), gradient, x, transform, &shape).unwrap();
+            let operands = ConvBackwardWeights { dw: dw.view_mut(), dy: gradient, x, transform };
+            device.conv_backward_weights(operands, &shape).unwrap();
             for (name, found) in [("dx", &dx), ("sums", &sums), ("dw", &dw)] {
                 assert_eq!(poisoned(&device, found, channels), [3], "{name} of {what}");
             }

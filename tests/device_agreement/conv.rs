@@ -3,7 +3,10 @@
 use super::{
     Array, Case, Output, activation_of, agree, grid, largest_behind, narrow, norm_before, numbers, sum_tolerance,
 };
-use onesheet::device::{Activation, ConvShape, Device, InputTransform, OutputGradient, Padding, ReduceEpilogue};
+use onesheet::device::{
+    Activation, ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvShape, Device,
+    InputTransform, OutputGradient, Padding, ReduceEpilogue,
+};
 
 /// What is fused into the passes.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +64,8 @@ impl Case for Conv {
         let mut stats = Array::blank(device, 2 * shape.k);
         let bias = fusions.ends.then(|| bias.view());
         let wanted = fusions.ends.then(|| stats.view_mut());
-        device.conv_forward(y.view_mut(), wanted, x.view(), transform, w.view(), bias, shape).unwrap();
+        let operands = ConvForward { y: y.view_mut(), stats: wanted, x: x.view(), transform, w: w.view(), bias };
+        device.conv_forward(operands, shape).unwrap();
         let forward = sum_tolerance(taps * shape.c + 1, input);
         let mut outputs =
             vec![y.output(device, "y", forward).rounded(rounded(fusions.norm.is_some(), taps * shape.c), input)];
@@ -83,7 +87,9 @@ impl Case for Conv {
             norm: norm.view(),
             activation,
         });
-        device.conv_backward_data(dx.view_mut(), fusions.accumulate, epilogue, gradient, w.view(), shape).unwrap();
+        let operands =
+            ConvBackwardData { dx: dx.view_mut(), accumulate: fusions.accumulate, epilogue, dy: gradient, w: w.view() };
+        device.conv_backward_data(operands, shape).unwrap();
         let backward = sum_tolerance(taps * shape.k + 1, slope);
         outputs.push(dx.output(device, "dx", backward).rounded(rounded(fusions.owed, taps * shape.k), slope));
         if fusions.norm.is_some() {
@@ -95,12 +101,13 @@ impl Case for Conv {
         }
 
         let mut dw = array(numbers(seed + 8, shape.weights_len()));
-        device.conv_backward_weights(dw.view_mut(), gradient, x.view(), transform, shape).unwrap();
+        let operands = ConvBackwardWeights { dw: dw.view_mut(), dy: gradient, x: x.view(), transform };
+        device.conv_backward_weights(operands, shape).unwrap();
         let terms = rounded(fusions.owed || fusions.norm.is_some(), pixels);
         outputs.push(dw.output(device, "dw", sum_tolerance(pixels + 1, input * slope)).rounded(terms, input * slope));
 
         let mut dbias = array(numbers(seed + 9, shape.k));
-        device.conv_backward_bias(dbias.view_mut(), gradient, shape).unwrap();
+        device.conv_backward_bias(ConvBackwardBias { dbias: dbias.view_mut(), dy: gradient }, shape).unwrap();
         let terms = rounded(fusions.owed, pixels);
         outputs.push(dbias.output(device, "dbias", sum_tolerance(pixels + 1, slope)).rounded(terms, slope));
         outputs
@@ -213,7 +220,15 @@ impl Case for FarFromZero {
         let identity: Vec<f64> = (0..64).map(|i| if i % 9 == 0 { 1.0 } else { 0.0 }).collect();
         let (x, w) = (Array::activation(device, &x), Array::weights(device, &identity));
         let (mut y, mut stats) = (Array::blank_activation(device, 3200), Array::blank(device, 16));
-        device.conv_forward(y.view_mut(), Some(stats.view_mut()), x.view(), None, w.view(), None, &shape).unwrap();
+        let operands = ConvForward {
+            y: y.view_mut(),
+            stats: Some(stats.view_mut()),
+            x: x.view(),
+            transform: None,
+            w: w.view(),
+            bias: None,
+        };
+        device.conv_forward(operands, &shape).unwrap();
         vec![y.output(device, "y", 0.0), stats.output(device, "stats", 0.0)]
     }
 }

@@ -5,8 +5,8 @@ use crate::case::{Case, Point, SHAPES, assert_gradients, convolve, dot, fresh, p
 use crate::support::{generator, seeded};
 use onesheet::device::reference::Reference;
 use onesheet::device::{
-    Activation, BatchNormConstants, BatchNormKernels, ConvKernels, ConvShape, InputTransform, OutputGradient,
-    ReduceEpilogue, Rows,
+    Activation, BatchNormConstants, BatchNormKernels, ConvBackwardBias, ConvBackwardData, ConvBackwardWeights,
+    ConvForward, ConvKernels, ConvShape, InputTransform, OutputGradient, ReduceEpilogue, Rows,
 };
 use rand::RngExt;
 
@@ -17,7 +17,8 @@ pub const CONSTANTS: BatchNormConstants = BatchNormConstants { momentum: 0.99, e
 pub fn train(x: &[f64], w: &[f64], gamma: &[f64], beta: &[f64], shape: &ConvShape) -> (Vec<f64>, Vec<f64>) {
     let (mut y, mut stats, mut norm) = (fresh(shape.output_len()), fresh(2 * shape.k), fresh(4 * shape.k));
     let (mut mean, mut variance) = (vec![0.0; shape.k], vec![1.0; shape.k]);
-    Reference::EXACT.conv_forward(&mut y, Some(&mut stats), x, None, w, None, shape).unwrap();
+    let operands = ConvForward { y: &mut y[..], stats: Some(&mut stats[..]), x, transform: None, w, bias: None };
+    Reference::EXACT.conv_forward(operands, shape).unwrap();
     Reference::EXACT
         .batch_norm_finalise(&mut norm, &mut mean, &mut variance, &stats, gamma, beta, None, shape.k, CONSTANTS)
         .unwrap();
@@ -91,12 +92,13 @@ impl Chain {
                 let dy = OutputGradient::Ready(&self.dy[..]);
                 let epilogue =
                     ReduceEpilogue { sums: &mut sums[..], y: &y[..], norm: &norm[..], activation: Activation::Relu };
-                Reference::EXACT.conv_backward_data(&mut dz, false, Some(epilogue), dy, &at["w2"], second).unwrap();
-                let (dw, transform) = (
-                    gradients.get_mut("w2").unwrap(),
-                    Some(InputTransform { norm: &norm[..], activation: Activation::Relu }),
-                );
-                Reference::EXACT.conv_backward_weights(dw, dy, &y, transform, second).unwrap();
+                let (epilogue, w) = (Some(epilogue), &at["w2"][..]);
+                let operands = ConvBackwardData { dx: &mut dz[..], accumulate: false, epilogue, dy, w };
+                Reference::EXACT.conv_backward_data(operands, second).unwrap();
+                let dw = &mut gradients.get_mut("w2").unwrap()[..];
+                let transform = Some(InputTransform { norm: &norm[..], activation: Activation::Relu });
+                let operands = ConvBackwardWeights { dw, dy, x: &y[..], transform };
+                Reference::EXACT.conv_backward_weights(operands, second).unwrap();
             }
             Consumer::Applied => {
                 Reference::EXACT
@@ -117,10 +119,15 @@ impl Chain {
         tamper("k", &mut k);
         let owed = OutputGradient::Owed { dz: &dz[..], y: &y[..], k: &k[..] };
         let mut dx = fresh(first.input_len());
-        Reference::EXACT.conv_backward_data(&mut dx, false, None, owed, &at["w1"], first).unwrap();
-        Reference::EXACT.conv_backward_weights(gradients.get_mut("w1").unwrap(), owed, &at["x"], None, first).unwrap();
+        let operands =
+            ConvBackwardData { dx: &mut dx[..], accumulate: false, epilogue: None, dy: owed, w: &at["w1"][..] };
+        Reference::EXACT.conv_backward_data(operands, first).unwrap();
+        let dw = &mut gradients.get_mut("w1").unwrap()[..];
+        let operands = ConvBackwardWeights { dw, dy: owed, x: &at["x"][..], transform: None };
+        Reference::EXACT.conv_backward_weights(operands, first).unwrap();
         // In training this comes out as zero by itself, whatever the rounding: batch norm takes the bias out again.
-        Reference::EXACT.conv_backward_bias(gradients.get_mut("bias").unwrap(), owed, first).unwrap();
+        let operands = ConvBackwardBias { dbias: &mut gradients.get_mut("bias").unwrap()[..], dy: owed };
+        Reference::EXACT.conv_backward_bias(operands, first).unwrap();
         gradients.extend([("x", dx), ("gamma", dgamma), ("beta", dbeta)]);
         gradients
     }

@@ -5,7 +5,10 @@ use crate::case::{
 };
 use crate::support::generator;
 use onesheet::device::reference::Reference;
-use onesheet::device::{Activation, ConvKernels, ConvShape, InputTransform, OutputGradient, ReduceEpilogue};
+use onesheet::device::{
+    Activation, ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvKernels, ConvShape, InputTransform,
+    OutputGradient, ReduceEpilogue,
+};
 use rand::RngExt;
 
 /// `Σ dy·(conv(x, w) + bias) + Σ other·x`, where the second term is another consumer of `x` whose gradient came first.
@@ -30,9 +33,12 @@ impl Convolution {
     pub fn gradients_over(&self, shape: &ConvShape) -> Point {
         let dy = OutputGradient::Ready(&self.dy[..]);
         let (mut dx, mut dw, mut dbias) = (self.other.clone(), vec![0.0; shape.weights_len()], vec![0.0; shape.k]);
-        Reference::EXACT.conv_backward_data(&mut dx, true, None, dy, &self.point["w"], shape).unwrap();
-        Reference::EXACT.conv_backward_weights(&mut dw, dy, &self.point["x"], None, shape).unwrap();
-        Reference::EXACT.conv_backward_bias(&mut dbias, dy, shape).unwrap();
+        let operands =
+            ConvBackwardData { dx: &mut dx[..], accumulate: true, epilogue: None, dy, w: &self.point["w"][..] };
+        Reference::EXACT.conv_backward_data(operands, shape).unwrap();
+        let operands = ConvBackwardWeights { dw: &mut dw[..], dy, x: &self.point["x"][..], transform: None };
+        Reference::EXACT.conv_backward_weights(operands, shape).unwrap();
+        Reference::EXACT.conv_backward_bias(ConvBackwardBias { dbias: &mut dbias, dy }, shape).unwrap();
         Point::from([("x", dx), ("w", dw), ("bias", dbias)])
     }
 }
@@ -85,9 +91,17 @@ impl Transformed {
             norm: &norm[..],
             activation: Activation::Relu,
         };
-        Reference::EXACT.conv_backward_data(&mut dx, true, Some(epilogue), dy, &self.point["w"], shape).unwrap();
+        let operands = ConvBackwardData {
+            dx: &mut dx[..],
+            accumulate: true,
+            epilogue: Some(epilogue),
+            dy,
+            w: &self.point["w"][..],
+        };
+        Reference::EXACT.conv_backward_data(operands, shape).unwrap();
         let transform = transform.map(|norm| InputTransform { norm, activation: Activation::Relu });
-        Reference::EXACT.conv_backward_weights(&mut dw, dy, &self.point["x"], transform, shape).unwrap();
+        let operands = ConvBackwardWeights { dw: &mut dw[..], dy, x: &self.point["x"][..], transform };
+        Reference::EXACT.conv_backward_weights(operands, shape).unwrap();
         let mut gradients = Point::from(behind_transform(&self.point, &self.mean, &dx, &sums));
         gradients.insert("w", dw);
         gradients

@@ -3,7 +3,9 @@
 use crate::batch_norm::{Tamper, rows, train};
 use crate::case::{Case, Point, SHAPES, assert_gradients, dot, fresh, point, values};
 use onesheet::device::reference::Reference;
-use onesheet::device::{BatchNormKernels, ConvKernels, ConvShape, OutputGradient, Projection};
+use onesheet::device::{
+    BatchNormKernels, ConvBackwardData, ConvBackwardWeights, ConvKernels, ConvShape, OutputGradient, Projection,
+};
 
 /// `Σ dout·relu(bn(conv(x, w)) + x)`, or with `bn(conv(x, w₀))` in place of the last `x`.
 pub struct Junction {
@@ -37,8 +39,10 @@ impl<'a> Branch<'a> {
             .unwrap();
         let owed = OutputGradient::Owed { dz, y: &self.y[..], k: &k[..] };
         let mut dw = vec![0.0; shape.weights_len()];
-        Reference::EXACT.conv_backward_weights(&mut dw, owed, &at["x"], None, shape).unwrap();
-        Reference::EXACT.conv_backward_data(dx, true, None, owed, &at[w], shape).unwrap();
+        let operands = ConvBackwardWeights { dw: &mut dw[..], dy: owed, x: &at["x"][..], transform: None };
+        Reference::EXACT.conv_backward_weights(operands, shape).unwrap();
+        let operands = ConvBackwardData { dx, accumulate: true, epilogue: None, dy: owed, w: &at[w] };
+        Reference::EXACT.conv_backward_data(operands, shape).unwrap();
         gradients.extend([(w, dw), (gamma, dgamma), (beta, dbeta)]);
     }
 }

@@ -215,18 +215,13 @@ impl Memory for Rounded {
 }
 
 impl ConvKernels for Rounded {
-    fn conv_forward(
-        &self,
-        y: ViewMut<'_>,
-        stats: Option<ViewMut<'_>>,
-        x: View<'_>,
-        transform: Option<InputTransform<View<'_>>>,
-        w: View<'_>,
-        bias: Option<View<'_>>,
-        shape: &ConvShape,
-    ) -> Result<(), DeviceError> {
+    fn conv_forward(&self, operands: ConvForward<View<'_>, ViewMut<'_>>, shape: &ConvShape) -> Result<(), DeviceError> {
+        let ConvForward { y, stats, x, transform, w, bias } = operands;
         let (x, w) = (self.input(x.data, transform, shape), self.factors(w.data, shape));
-        self.inner.conv_forward(y.data, None, &x, None, &w, bias.map(|bias| bias.data), shape)?;
+        self.inner.conv_forward(
+            ConvForward { y: y.data, stats: None, x: &x, transform: None, w: &w, bias: bias.map(|bias| bias.data) },
+            shape,
+        )?;
         self.store(y.data);
         if let Some(stats) = stats {
             let pixels = (y.data.len() / shape.k) as f64;
@@ -242,15 +237,15 @@ impl ConvKernels for Rounded {
 
     fn conv_backward_data(
         &self,
-        dx: ViewMut<'_>,
-        accumulate: bool,
-        epilogue: Option<ReduceEpilogue<View<'_>, ViewMut<'_>>>,
-        dy: OutputGradient<View<'_>>,
-        w: View<'_>,
+        operands: ConvBackwardData<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
+        let ConvBackwardData { dx, accumulate, epilogue, dy, w } = operands;
         let (dy, w) = (self.factors(&self.gradient(dy, shape.k), shape), self.factors(w.data, shape));
-        self.inner.conv_backward_data(dx.data, accumulate, None, OutputGradient::Ready(&dy), &w, shape)?;
+        self.inner.conv_backward_data(
+            ConvBackwardData { dx: dx.data, accumulate, epilogue: None, dy: OutputGradient::Ready(&dy), w: &w },
+            shape,
+        )?;
         self.store(dx.data);
         if let Some(ReduceEpilogue { sums, y, norm, activation }) = epilogue {
             let (da, rows) = (dx.data.to_vec(), Rows { rows: dx.data.len() / shape.c, channels: shape.c });
@@ -261,26 +256,27 @@ impl ConvKernels for Rounded {
 
     fn conv_backward_weights(
         &self,
-        dw: ViewMut<'_>,
-        dy: OutputGradient<View<'_>>,
-        x: View<'_>,
-        transform: Option<InputTransform<View<'_>>>,
+        operands: ConvBackwardWeights<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
+        let ConvBackwardWeights { dw, dy, x, transform } = operands;
         let (dy, x) = (self.factors(&self.gradient(dy, shape.k), shape), self.input(x.data, transform, shape));
-        self.inner.conv_backward_weights(dw.data, OutputGradient::Ready(&dy), &x, None, shape)?;
+        self.inner.conv_backward_weights(
+            ConvBackwardWeights { dw: dw.data, dy: OutputGradient::Ready(&dy), x: &x, transform: None },
+            shape,
+        )?;
         self.spoil("conv_backward_weights", dw.data);
         Ok(())
     }
 
     fn conv_backward_bias(
         &self,
-        dbias: ViewMut<'_>,
-        dy: OutputGradient<View<'_>>,
+        operands: ConvBackwardBias<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
+        let ConvBackwardBias { dbias, dy } = operands;
         let dy = self.gradient(dy, shape.k);
-        self.inner.conv_backward_bias(dbias.data, OutputGradient::Ready(&dy), shape)
+        self.inner.conv_backward_bias(ConvBackwardBias { dbias: dbias.data, dy: OutputGradient::Ready(&dy) }, shape)
     }
 }
 

@@ -6,9 +6,10 @@ use crate::device::cuda::choose::conv::{self as choose, Aligned};
 use crate::device::cuda::choose::{Target, pool as choose_pool};
 use crate::device::loss::SIGMOID_FLOPS;
 use crate::device::{
-    Activation, AdamConstants, AdamKernels, BatchNormConstants, BatchNormKernels, ConvKernels, ConvShape, DenseKernels,
-    DenseShape, DeviceError, GlobalPoolShape, ImageKernels, ImageShape, InputTransform, LossKernels, LossShape, Memory,
-    OutputGradient, PixelFormat, PoolKernels, PoolShape, Projection, ReduceEpilogue, Rows, Storage,
+    Activation, AdamConstants, AdamKernels, BatchNormConstants, BatchNormKernels, ConvBackwardBias, ConvBackwardData,
+    ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, DenseKernels, DenseShape, DeviceError, GlobalPoolShape,
+    ImageKernels, ImageShape, InputTransform, LossKernels, LossShape, Memory, OutputGradient, PixelFormat, PoolKernels,
+    PoolShape, Projection, ReduceEpilogue, Rows, Storage,
 };
 
 impl Counting {
@@ -56,19 +57,9 @@ impl Counting {
 }
 
 impl ConvKernels for Counting {
-    fn conv_forward(
-        &self,
-        y: View,
-        stats: Option<View>,
-        x: View,
-        transform: Option<InputTransform<View>>,
-        w: View,
-        bias: Option<View>,
-        shape: &ConvShape,
-    ) -> Result<(), DeviceError> {
-        let norm = transform.map(|transform| transform.map(|norm| norm.len));
-        let [stats_len, bias_len] = [stats, bias].map(|view| view.map(|view| view.len));
-        shape.check_forward(y.len, stats_len, x.len, norm, w.len, bias_len)?;
+    fn conv_forward(&self, operands: ConvForward<View, View>, shape: &ConvShape) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let ConvForward { y, stats, x, transform, w, bias } = operands;
         let reads = self.part(x, shape.seen()) + self.owed(transform) + self.narrow(w) + self.optional(bias);
         let kernel = self.choose("conv_forward", |target| {
             let owed = transform.map(|transform| transform.activation);
@@ -95,17 +86,9 @@ impl ConvKernels for Counting {
         Ok(Some(dy))
     }
 
-    fn conv_backward_data(
-        &self,
-        dx: View,
-        accumulate: bool,
-        epilogue: Option<ReduceEpilogue<View, View>>,
-        dy: OutputGradient<View>,
-        w: View,
-        shape: &ConvShape,
-    ) -> Result<(), DeviceError> {
-        let lengths = epilogue.as_ref().map(|epilogue| epilogue.lengths(|view| view.len, |view| view.len));
-        shape.check_backward_data(dx.len, lengths, dy.map(|view| view.len), w.len)?;
+    fn conv_backward_data(&self, operands: ConvBackwardData<View, View>, shape: &ConvShape) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let ConvBackwardData { dx, accumulate, epilogue, dy, w } = operands;
         // Without an epilogue, pixels that no tap reaches stay as they are.
         let touched = self.part(dx, if accumulate && epilogue.is_none() { shape.seen() } else { dx.len });
         let (mut reads, mut writes) = (self.gradient(dy) + self.narrow(w), touched);
@@ -127,14 +110,11 @@ impl ConvKernels for Counting {
 
     fn conv_backward_weights(
         &self,
-        dw: View,
-        dy: OutputGradient<View>,
-        x: View,
-        transform: Option<InputTransform<View>>,
+        operands: ConvBackwardWeights<View, View>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        let norm = transform.map(|transform| transform.map(|norm| norm.len));
-        shape.check_backward_weights(dw.len, dy.map(|view| view.len), x.len, norm)?;
+        operands.check(shape)?;
+        let ConvBackwardWeights { dw, dy, x, transform } = operands;
         let reads = self.gradient(dy) + self.part(x, shape.seen()) + self.owed(transform) + self.bytes(dw);
         let kernel = self.choose("conv_backward_weights", |target| {
             let owed = transform.map(|transform| transform.activation);
@@ -145,8 +125,9 @@ impl ConvKernels for Counting {
         Ok(())
     }
 
-    fn conv_backward_bias(&self, dbias: View, dy: OutputGradient<View>, shape: &ConvShape) -> Result<(), DeviceError> {
-        shape.check_backward_bias(dbias.len, dy.map(|view| view.len))?;
+    fn conv_backward_bias(&self, operands: ConvBackwardBias<View, View>, shape: &ConvShape) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let ConvBackwardBias { dbias, dy } = operands;
         let reads = self.gradient(dy) + self.bytes(dbias);
         self.launch("conv_backward_bias", reads, self.bytes(dbias), shape.output_len() as u64);
         Ok(())

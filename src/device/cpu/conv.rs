@@ -16,7 +16,8 @@ use super::rows;
 use super::scratch::Scratch;
 use super::source::{Source, gradient_len};
 use crate::device::{
-    ConvKernels, ConvShape, DeviceError, InputTransform, Memory, OutputGradient, ReduceEpilogue, Storage,
+    ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, DeviceError,
+    InputTransform, Memory, ReduceEpilogue, Storage,
 };
 use patches::Patches;
 use rayon::prelude::*;
@@ -25,24 +26,9 @@ use rayon::prelude::*;
 const TILE: usize = 128;
 
 impl ConvKernels for Cpu {
-    fn conv_forward(
-        &self,
-        y: &mut [f32],
-        stats: Option<&mut [f32]>,
-        x: &[f32],
-        transform: Option<InputTransform<&[f32]>>,
-        w: &[f32],
-        bias: Option<&[f32]>,
-        shape: &ConvShape,
-    ) -> Result<(), DeviceError> {
-        shape.check_forward(
-            y.len(),
-            stats.as_ref().map(|stats| stats.len()),
-            x.len(),
-            transform.map(|transform| transform.map(<[f32]>::len)),
-            w.len(),
-            bias.map(<[f32]>::len),
-        )?;
+    fn conv_forward(&self, operands: ConvForward<&[f32], &mut [f32]>, shape: &ConvShape) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let ConvForward { y, stats, x, transform, w, bias } = operands;
         let reads = shape.seen() + owed_to_input(transform, shape) + w.len() + bias.map_or(0, <[f32]>::len);
         let writes = y.len() + stats.as_ref().map_or(0, |stats| stats.len());
         let _clock = self.clock("conv_forward", shape.flops(), reads, writes);
@@ -68,19 +54,11 @@ impl ConvKernels for Cpu {
 
     fn conv_backward_data(
         &self,
-        dx: &mut [f32],
-        accumulate: bool,
-        epilogue: Option<ReduceEpilogue<&[f32], &mut [f32]>>,
-        dy: OutputGradient<&[f32]>,
-        w: &[f32],
+        operands: ConvBackwardData<&[f32], &mut [f32]>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        shape.check_backward_data(
-            dx.len(),
-            epilogue.as_ref().map(|epilogue| epilogue.lengths(|v| v.len(), |v| v.len())),
-            dy.map(<[f32]>::len),
-            w.len(),
-        )?;
+        operands.check(shape)?;
+        let ConvBackwardData { dx, accumulate, epilogue, dy, w } = operands;
         // Without an epilogue, pixels that no tap reaches stay as they are.
         let touched = if accumulate && epilogue.is_none() { shape.seen() } else { dx.len() };
         let old = if accumulate { touched } else { 0 };
@@ -124,18 +102,11 @@ impl ConvKernels for Cpu {
 
     fn conv_backward_weights(
         &self,
-        dw: &mut [f32],
-        dy: OutputGradient<&[f32]>,
-        x: &[f32],
-        transform: Option<InputTransform<&[f32]>>,
+        operands: ConvBackwardWeights<&[f32], &mut [f32]>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        shape.check_backward_weights(
-            dw.len(),
-            dy.map(<[f32]>::len),
-            x.len(),
-            transform.map(|transform| transform.map(<[f32]>::len)),
-        )?;
+        operands.check(shape)?;
+        let ConvBackwardWeights { dw, dy, x, transform } = operands;
         let reads = gradient_len(&dy) + shape.seen() + owed_to_input(transform, shape) + dw.len();
         let _clock = self.clock("conv_backward_weights", shape.flops(), reads, dw.len());
         let patches = Patches::of_input(Source::input(x, transform, shape.c), shape);
@@ -144,11 +115,11 @@ impl ConvKernels for Cpu {
 
     fn conv_backward_bias(
         &self,
-        dbias: &mut [f32],
-        dy: OutputGradient<&[f32]>,
+        operands: ConvBackwardBias<&[f32], &mut [f32]>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        shape.check_backward_bias(dbias.len(), dy.map(<[f32]>::len))?;
+        operands.check(shape)?;
+        let ConvBackwardBias { dbias, dy } = operands;
         let flops = shape.output_len() as u64;
         let _clock = self.clock("conv_backward_bias", flops, gradient_len(&dy) + dbias.len(), dbias.len());
         let gradient = Source::gradient(dy, shape.k);

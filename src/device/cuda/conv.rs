@@ -17,7 +17,10 @@ pub(super) use geometry::{Divisor, extent};
 use super::Cuda;
 use super::choose::conv::{self as choose, Aligned, BackwardData, BackwardWeights, Forward};
 use super::memory::{Element, View, ViewMut};
-use crate::device::{ConvKernels, ConvShape, DeviceError, InputTransform, OutputGradient, ReduceEpilogue};
+use crate::device::{
+    ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, DeviceError,
+    ReduceEpilogue,
+};
 
 /// Whether what lies at these addresses can be loaded by 16 bytes; 0 is nothing.
 fn aligned<const N: usize>(addresses: [u64; N]) -> bool {
@@ -37,37 +40,23 @@ impl Cuda {
 }
 
 impl ConvKernels for Cuda {
-    fn conv_forward(
-        &self,
-        y: ViewMut<'_>,
-        stats: Option<ViewMut<'_>>,
-        x: View<'_>,
-        transform: Option<InputTransform<View<'_>>>,
-        w: View<'_>,
-        bias: Option<View<'_>>,
-        shape: &ConvShape,
-    ) -> Result<(), DeviceError> {
-        shape.check_forward(
-            y.len(),
-            stats.as_ref().map(ViewMut::len),
-            x.len(),
-            transform.map(|transform| transform.map(|norm| norm.len())),
-            w.len(),
-            bias.as_ref().map(View::len),
-        )?;
+    fn conv_forward(&self, operands: ConvForward<View<'_>, ViewMut<'_>>, shape: &ConvShape) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let ConvForward { y, x, transform, w, bias, .. } = &operands;
         self.check_elements("conv_forward", [y.element(), x.element()])?;
-        let operands = Aligned {
+        let addresses = Aligned {
             tensors: aligned([y.address(), x.address()]),
             norm: aligned([transform.map_or(0, |transform| transform.norm.address())]),
             weights: aligned([w.address()]),
             narrow: w.narrow().map(|w| aligned([w])),
             bias: aligned([bias.map_or(0, |bias| bias.address())]),
         };
-        let choice = choose::forward(&self.target(), shape, transform.map(|transform| transform.activation), operands)?;
+        let owed = transform.map(|transform| transform.activation);
+        let choice = choose::forward(&self.target(), shape, owed, addresses)?;
         match choice.kernel {
-            Forward::Ampere(tiling) => self.tensor_forward(tiling, y, stats, x, transform, w, bias, shape),
-            Forward::Stem(grid) => self.stem_forward(grid, y, stats, x, w, bias, shape),
-            Forward::CudaCore(tile) => self.ffma_forward(tile, y, stats, x, transform, w, bias, shape),
+            Forward::Ampere(tiling) => self.tensor_forward(tiling, operands, shape),
+            Forward::Stem(grid) => self.stem_forward(grid, operands, shape),
+            Forward::CudaCore(tile) => self.ffma_forward(tile, operands, shape),
         }
     }
 
@@ -83,15 +72,11 @@ impl ConvKernels for Cuda {
 
     fn conv_backward_data(
         &self,
-        dx: ViewMut<'_>,
-        accumulate: bool,
-        epilogue: Option<ReduceEpilogue<View<'_>, ViewMut<'_>>>,
-        dy: OutputGradient<View<'_>>,
-        w: View<'_>,
+        operands: ConvBackwardData<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        let lengths = epilogue.as_ref().map(|epilogue| epilogue.lengths(View::len, ViewMut::len));
-        shape.check_backward_data(dx.len(), lengths, dy.map(|dy| dy.len()), w.len())?;
+        operands.check(shape)?;
+        let ConvBackwardData { dx, accumulate, epilogue, dy, w } = operands;
         let mut formed = None;
         let dy = self.ready(dy, shape, &mut formed)?;
         self.check_elements("conv_backward_data", [dx.element(), dy.element()])?;
@@ -112,14 +97,11 @@ impl ConvKernels for Cuda {
 
     fn conv_backward_weights(
         &self,
-        dw: ViewMut<'_>,
-        dy: OutputGradient<View<'_>>,
-        x: View<'_>,
-        transform: Option<InputTransform<View<'_>>>,
+        operands: ConvBackwardWeights<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        let norm = transform.map(|transform| transform.map(|norm| norm.len()));
-        shape.check_backward_weights(dw.len(), dy.map(|view| view.len()), x.len(), norm)?;
+        operands.check(shape)?;
+        let ConvBackwardWeights { dw, dy, x, transform } = operands;
         let mut formed = None;
         let dy = self.ready(dy, shape, &mut formed)?;
         self.check_elements("conv_backward_weights", [dy.element(), x.element()])?;
@@ -139,11 +121,11 @@ impl ConvKernels for Cuda {
 
     fn conv_backward_bias(
         &self,
-        dbias: ViewMut<'_>,
-        dy: OutputGradient<View<'_>>,
+        operands: ConvBackwardBias<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        shape.check_backward_bias(dbias.len(), dy.map(|view| view.len()))?;
+        operands.check(shape)?;
+        let ConvBackwardBias { dbias, dy } = operands;
         let mut formed = None;
         let dy = self.ready(dy, shape, &mut formed)?;
         self.backward_bias(dbias, dy, shape)

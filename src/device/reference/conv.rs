@@ -1,7 +1,10 @@
 //! Convolution by its definition: seven nested loops, a bounds check for the padding.
 
 use super::{Reference, activation_gradient, gradient, grid, moments, reduce_sums, transformed};
-use crate::device::{ConvKernels, ConvShape, DeviceError, InputTransform, OutputGradient, ReduceEpilogue};
+use crate::device::{
+    ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, DeviceError,
+    ReduceEpilogue,
+};
 
 /// Calls `visit(x, w, y)` with the three element indices of every product in `y += x·w`, taps in the padding left out.
 /// All three passes are sums over these triples; they differ in which index they sum into.
@@ -30,24 +33,9 @@ fn each_product(shape: &ConvShape, mut visit: impl FnMut(usize, usize, usize)) {
 }
 
 impl ConvKernels for Reference {
-    fn conv_forward(
-        &self,
-        y: &mut [f64],
-        stats: Option<&mut [f64]>,
-        x: &[f64],
-        transform: Option<InputTransform<&[f64]>>,
-        w: &[f64],
-        bias: Option<&[f64]>,
-        shape: &ConvShape,
-    ) -> Result<(), DeviceError> {
-        shape.check_forward(
-            y.len(),
-            stats.as_ref().map(|stats| stats.len()),
-            x.len(),
-            transform.map(|transform| transform.map(<[f64]>::len)),
-            w.len(),
-            bias.map(<[f64]>::len),
-        )?;
+    fn conv_forward(&self, operands: ConvForward<&[f64], &mut [f64]>, shape: &ConvShape) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let ConvForward { y, stats, x, transform, w, bias } = operands;
         for (i, y) in y.iter_mut().enumerate() {
             *y = bias.map_or(0.0, |bias| bias[i % shape.k]);
         }
@@ -60,19 +48,11 @@ impl ConvKernels for Reference {
 
     fn conv_backward_data(
         &self,
-        dx: &mut [f64],
-        accumulate: bool,
-        epilogue: Option<ReduceEpilogue<&[f64], &mut [f64]>>,
-        dy: OutputGradient<&[f64]>,
-        w: &[f64],
+        operands: ConvBackwardData<&[f64], &mut [f64]>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        shape.check_backward_data(
-            dx.len(),
-            epilogue.as_ref().map(|epilogue| epilogue.lengths(|v| v.len(), |v| v.len())),
-            dy.map(<[f64]>::len),
-            w.len(),
-        )?;
+        operands.check(shape)?;
+        let ConvBackwardData { dx, accumulate, epilogue, dy, w } = operands;
         if !accumulate {
             dx.fill(0.0);
         }
@@ -89,18 +69,11 @@ impl ConvKernels for Reference {
 
     fn conv_backward_weights(
         &self,
-        dw: &mut [f64],
-        dy: OutputGradient<&[f64]>,
-        x: &[f64],
-        transform: Option<InputTransform<&[f64]>>,
+        operands: ConvBackwardWeights<&[f64], &mut [f64]>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        shape.check_backward_weights(
-            dw.len(),
-            dy.map(<[f64]>::len),
-            x.len(),
-            transform.map(|transform| transform.map(<[f64]>::len)),
-        )?;
+        operands.check(shape)?;
+        let ConvBackwardWeights { dw, dy, x, transform } = operands;
         each_product(shape, |xi, wi, yi| {
             dw[wi] += gradient(&dy, yi, shape.k) * transformed(x[xi], xi % shape.c, shape.c, transform)
         });
@@ -109,11 +82,11 @@ impl ConvKernels for Reference {
 
     fn conv_backward_bias(
         &self,
-        dbias: &mut [f64],
-        dy: OutputGradient<&[f64]>,
+        operands: ConvBackwardBias<&[f64], &mut [f64]>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        shape.check_backward_bias(dbias.len(), dy.map(<[f64]>::len))?;
+        operands.check(shape)?;
+        let ConvBackwardBias { dbias, dy } = operands;
         for i in 0..shape.output_len() {
             dbias[i % shape.k] += gradient(&dy, i, shape.k);
         }
@@ -124,7 +97,7 @@ impl ConvKernels for Reference {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Activation;
+    use crate::device::{Activation, InputTransform, OutputGradient};
 
     /// What an allocation holds.
     fn fresh(len: usize) -> Vec<f64> {
@@ -134,7 +107,7 @@ mod tests {
     fn forward(x: &[f64], norm: Option<&[f64]>, w: &[f64], bias: Option<&[f64]>, shape: &ConvShape) -> Vec<f64> {
         let mut y = fresh(shape.output_len());
         let transform = norm.map(|norm| InputTransform { norm, activation: Activation::Relu });
-        Reference::EXACT.conv_forward(&mut y, None, x, transform, w, bias, shape).unwrap();
+        Reference::EXACT.conv_forward(ConvForward { y: &mut y, stats: None, x, transform, w, bias }, shape).unwrap();
         y
     }
 
@@ -180,7 +153,15 @@ mod tests {
         let shape = ConvShape::new([2, 1, 2, 1], 2, [1, 1], 1, 0).unwrap();
         let (mut y, mut stats) = (fresh(8), fresh(4));
         let (x, w, bias) = ([1.0, 2.0, 3.0, 6.0], [1.0, -2.0], [10.0, 0.0]);
-        Reference::EXACT.conv_forward(&mut y, Some(&mut stats), &x, None, &w, Some(&bias), &shape).unwrap();
+        let operands = ConvForward {
+            y: &mut y[..],
+            stats: Some(&mut stats[..]),
+            x: &x[..],
+            transform: None,
+            w: &w[..],
+            bias: Some(&bias[..]),
+        };
+        Reference::EXACT.conv_forward(operands, &shape).unwrap();
         assert_eq!(y, [11.0, -2.0, 12.0, -4.0, 13.0, -6.0, 16.0, -12.0]);
         assert_eq!(stats, [13.0, -6.0, 3.5, 14.0]);
     }
@@ -190,9 +171,23 @@ mod tests {
         let shape = ConvShape::new([1, 1, 3, 1], 1, [1, 2], 1, 0).unwrap();
         let (w, dy) = ([10.0, 1.0], [1.0, 2.0]);
         let mut dx = fresh(3);
-        Reference::EXACT.conv_backward_data(&mut dx, false, None, OutputGradient::Ready(&dy), &w, &shape).unwrap();
+        let operands = ConvBackwardData {
+            dx: &mut dx[..],
+            accumulate: false,
+            epilogue: None,
+            dy: OutputGradient::Ready(&dy[..]),
+            w: &w[..],
+        };
+        Reference::EXACT.conv_backward_data(operands, &shape).unwrap();
         assert_eq!(dx, [10.0, 21.0, 2.0]);
-        Reference::EXACT.conv_backward_data(&mut dx, true, None, OutputGradient::Ready(&dy), &w, &shape).unwrap();
+        let operands = ConvBackwardData {
+            dx: &mut dx[..],
+            accumulate: true,
+            epilogue: None,
+            dy: OutputGradient::Ready(&dy[..]),
+            w: &w[..],
+        };
+        Reference::EXACT.conv_backward_data(operands, &shape).unwrap();
         assert_eq!(dx, [20.0, 42.0, 4.0]);
     }
 
@@ -200,9 +195,14 @@ mod tests {
     fn pixels_that_a_stride_skips_get_no_gradient() {
         let shape = ConvShape::new([1, 3, 2, 1], 1, [1, 1], 2, 0).unwrap();
         let mut dx = fresh(6);
-        Reference::EXACT
-            .conv_backward_data(&mut dx, false, None, OutputGradient::Ready(&[5.0, 7.0]), &[2.0], &shape)
-            .unwrap();
+        let operands = ConvBackwardData {
+            dx: &mut dx[..],
+            accumulate: false,
+            epilogue: None,
+            dy: OutputGradient::Ready(&[5.0, 7.0][..]),
+            w: &[2.0][..],
+        };
+        Reference::EXACT.conv_backward_data(operands, &shape).unwrap();
         assert_eq!(dx, [10.0, 0.0, 0.0, 0.0, 14.0, 0.0]);
     }
 
@@ -214,9 +214,14 @@ mod tests {
         let (mut dx, mut sums) = (vec![1.0; 3], fresh(2));
         let epilogue =
             Some(ReduceEpilogue { sums: &mut sums[..], y: &y[..], norm: &norm[..], activation: Activation::Relu });
-        Reference::EXACT
-            .conv_backward_data(&mut dx, true, epilogue, OutputGradient::Ready(&dy), &[1.0], &shape)
-            .unwrap();
+        let operands = ConvBackwardData {
+            dx: &mut dx[..],
+            accumulate: true,
+            epilogue,
+            dy: OutputGradient::Ready(&dy[..]),
+            w: &[1.0][..],
+        };
+        Reference::EXACT.conv_backward_data(operands, &shape).unwrap();
         assert_eq!(dx, [4.0, 0.0, 6.0]);
         assert_eq!(sums, [10.0, 4.0 * 0.5 + 6.0 * 2.5]);
     }
@@ -228,11 +233,14 @@ mod tests {
         let (dz, y, k) = ([1.0, 10.0], [4.0, 5.0], [2.0, 3.0, 0.5, -1.0, 1.0, 0.0]);
         let owed = OutputGradient::Owed { dz: &dz[..], y: &y[..], k: &k[..] };
         let (mut dx, mut dw, mut dbias) = (fresh(1), vec![1.0, 2.0], vec![100.0, 200.0]);
-        Reference::EXACT.conv_backward_data(&mut dx, false, None, owed, &[1.0, 10.0], &shape).unwrap();
+        let operands =
+            ConvBackwardData { dx: &mut dx[..], accumulate: false, epilogue: None, dy: owed, w: &[1.0, 10.0][..] };
+        Reference::EXACT.conv_backward_data(operands, &shape).unwrap();
         assert_eq!(dx, [255.0]);
-        Reference::EXACT.conv_backward_weights(&mut dw, owed, &[3.0], None, &shape).unwrap();
+        let operands = ConvBackwardWeights { dw: &mut dw[..], dy: owed, x: &[3.0][..], transform: None };
+        Reference::EXACT.conv_backward_weights(operands, &shape).unwrap();
         assert_eq!(dw, [16.0, 77.0]);
-        Reference::EXACT.conv_backward_bias(&mut dbias, owed, &shape).unwrap();
+        Reference::EXACT.conv_backward_bias(ConvBackwardBias { dbias: &mut dbias, dy: owed }, &shape).unwrap();
         assert_eq!(dbias, [105.0, 225.0]);
     }
 
@@ -243,7 +251,8 @@ mod tests {
         let transform = Some(InputTransform { norm: &[1.0, -1.0, 0.0, 1.0][..], activation: Activation::Relu });
         let mut dw = vec![100.0; 2];
         let dy = OutputGradient::Ready(&[2.0, 3.0][..]);
-        Reference::EXACT.conv_backward_weights(&mut dw, dy, &[-7.0, 2.0, 5.0], transform, &shape).unwrap();
+        let operands = ConvBackwardWeights { dw: &mut dw[..], dy, x: &[-7.0, 2.0, 5.0][..], transform };
+        Reference::EXACT.conv_backward_weights(operands, &shape).unwrap();
         assert_eq!(dw, [103.0, 114.0]);
     }
 
@@ -258,10 +267,19 @@ mod tests {
     fn wrong_lengths_name_the_operand() {
         let shape = ConvShape::new([1, 2, 2, 1], 3, [1, 1], 1, 0).unwrap();
         let (mut y, x, w) = (fresh(12), [0.0; 4], [0.0; 3]);
-        let error = Reference::EXACT.conv_forward(&mut y, None, &x, None, &w, Some(&[0.0; 2]), &shape).unwrap_err();
+        let operands = ConvForward {
+            y: &mut y[..],
+            stats: None,
+            x: &x[..],
+            transform: None,
+            w: &w[..],
+            bias: Some(&[0.0; 2][..]),
+        };
+        let error = Reference::EXACT.conv_forward(operands, &shape).unwrap_err();
         assert_eq!(error.to_string(), "conv_forward: operand bias has 2 elements, its shape asks for 3");
         let owed = OutputGradient::Owed { dz: &y[..], y: &y[..], k: &[0.0; 3][..] };
-        let error = Reference::EXACT.conv_backward_bias(&mut [0.0; 3], owed, &shape).unwrap_err();
+        let operands = ConvBackwardBias { dbias: &mut [0.0; 3][..], dy: owed };
+        let error = Reference::EXACT.conv_backward_bias(operands, &shape).unwrap_err();
         assert_eq!(error.to_string(), "conv_backward_bias: operand dy.k has 3 elements, its shape asks for 9");
     }
 }

@@ -92,9 +92,8 @@ mod tests {
 
     fn forward(x: &[f64], transform: Option<InputTransform<&[f64]>>, w: &[f64], shape: &DepthwiseShape) -> Vec<f64> {
         let mut y = fresh(shape.output_len());
-        Reference::EXACT
-            .depthwise_forward(DepthwiseForward { y: &mut y, stats: None, x, transform, w }, shape)
-            .unwrap();
+        let operands = DepthwiseForward { y: &mut y[..], stats: None, x, transform, w };
+        Reference::EXACT.depthwise_forward(operands, shape).unwrap();
         y
     }
 
@@ -136,7 +135,7 @@ mod tests {
         let (mut y, mut stats) = (fresh(4), fresh(4));
         let (x, w) = ([1.0, 2.0, 3.0, 6.0], [2.0, -1.0]);
         let operands =
-            DepthwiseForward { y: &mut y[..], stats: Some(&mut stats), x: &x[..], transform: None, w: &w[..] };
+            DepthwiseForward { y: &mut y[..], stats: Some(&mut stats[..]), x: &x[..], transform: None, w: &w[..] };
         Reference::EXACT.depthwise_forward(operands, &shape).unwrap();
         assert_eq!((&y[..], &stats[..]), (&[2.0, -2.0, 6.0, -6.0][..], &[4.0, -4.0, 4.0, 4.0][..]));
     }
@@ -153,7 +152,7 @@ mod tests {
             accumulate: true,
             epilogue: Some(epilogue),
             dy: OutputGradient::Ready(&[1.0, 2.0][..]),
-            w: &[10.0, 1.0],
+            w: &[10.0, 1.0][..],
         };
         Reference::EXACT.depthwise_backward_data(operands, &shape).unwrap();
         assert_eq!((dx, sums), (vec![11.0, 0.0, 3.0], vec![14.0, 11.0 * 0.5 + 3.0 * 2.5]));
@@ -166,7 +165,7 @@ mod tests {
         let transform = Some(InputTransform { norm: &[1.0, -1.0, 0.0, 1.0][..], activation: Activation::Relu });
         let dy = OutputGradient::Owed { dz: &[1.0, 2.0][..], y: &[4.0, 8.0][..], k: &[2.0, 0.5, 1.0][..] };
         let mut dw = vec![100.0; 2];
-        let operands = DepthwiseBackwardWeights { dw: &mut dw[..], dy, x: &[-7.0, 2.0, 5.0], transform };
+        let operands = DepthwiseBackwardWeights { dw: &mut dw[..], dy, x: &[-7.0, 2.0, 5.0][..], transform };
         Reference::EXACT.depthwise_backward_weights(operands, &shape).unwrap();
         assert_eq!(dw, [109.0, 141.0]);
     }

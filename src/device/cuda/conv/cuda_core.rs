@@ -8,7 +8,7 @@ use crate::device::cuda::arguments::arguments;
 use crate::device::cuda::choose::conv::{FfmaSplits, FfmaTile};
 use crate::device::cuda::memory::{View, ViewMut};
 use crate::device::cuda::modules::Module;
-use crate::device::{ConvShape, DeviceError, InputTransform, ReduceEpilogue, Work};
+use crate::device::{ConvForward, ConvShape, DeviceError, InputTransform, ReduceEpilogue, Work};
 
 arguments! {
     /// Argument of the kernels `conv_ffma_forward_*`.
@@ -83,14 +83,10 @@ impl Cuda {
     pub(super) fn ffma_forward(
         &self,
         tile: &FfmaTile,
-        y: ViewMut<'_>,
-        stats: Option<ViewMut<'_>>,
-        x: View<'_>,
-        transform: Option<InputTransform<View<'_>>>,
-        w: View<'_>,
-        bias: Option<View<'_>>,
+        operands: ConvForward<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
+        let ConvForward { y, stats, x, transform, w, bias } = operands;
         const KERNEL: &str = "conv_forward";
         check(KERNEL, shape)?;
         let norm = transform.map_or(0, |transform| transform.norm.address());

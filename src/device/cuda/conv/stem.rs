@@ -7,7 +7,7 @@ use crate::device::cuda::choose::conv::StemGrid;
 use crate::device::cuda::kernels::Launch;
 use crate::device::cuda::memory::{View, ViewMut};
 use crate::device::cuda::modules::Module;
-use crate::device::{ConvShape, DeviceError, Work};
+use crate::device::{ConvForward, ConvShape, DeviceError, Work};
 
 arguments! {
     /// Argument of `conv_stem_forward`.
@@ -48,13 +48,10 @@ impl Cuda {
     pub(super) fn stem_forward(
         &self,
         StemGrid { blocks, groups, shared }: StemGrid,
-        y: ViewMut<'_>,
-        stats: Option<ViewMut<'_>>,
-        x: View<'_>,
-        w: View<'_>,
-        bias: Option<View<'_>>,
+        operands: ConvForward<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
+        let ConvForward { y, stats, x, w, bias, .. } = operands;
         const KERNEL: &str = "conv_stem_forward";
         check(KERNEL, shape)?;
         let partials = if stats.is_some() { (2 * shape.k + groups) * blocks * size_of::<f32>() } else { 0 };

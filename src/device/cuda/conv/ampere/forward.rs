@@ -1,6 +1,7 @@
 //! The forward pass on tensor cores (`conv_forward_*` in `kernels/conv/conv.cu`).
 
 use super::check_extents;
+use crate::device;
 use crate::device::cuda::Cuda;
 use crate::device::cuda::activation::Bounds;
 use crate::device::cuda::arguments::arguments;
@@ -8,7 +9,7 @@ use crate::device::cuda::choose::conv::Tiling;
 use crate::device::cuda::conv::geometry::{ConvGeometry, Divisor};
 use crate::device::cuda::memory::{View, ViewMut};
 use crate::device::cuda::modules::Module;
-use crate::device::{ConvShape, DeviceError, InputTransform, Work};
+use crate::device::{ConvShape, DeviceError, Work};
 
 const KERNEL: &str = "conv_forward";
 
@@ -41,14 +42,10 @@ impl Cuda {
     pub(in crate::device::cuda::conv) fn tensor_forward(
         &self,
         tiling: Tiling,
-        y: ViewMut<'_>,
-        stats: Option<ViewMut<'_>>,
-        x: View<'_>,
-        transform: Option<InputTransform<View<'_>>>,
-        w: View<'_>,
-        bias: Option<View<'_>>,
+        operands: device::ConvForward<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
+        let device::ConvForward { y, stats, x, transform, w, bias } = operands;
         check_extents(KERNEL, shape)?;
         let partials = if stats.is_some() { tiling.partials } else { 0 };
         let workspace = self.workspace(partials * size_of::<f32>())?;
