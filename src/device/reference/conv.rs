@@ -1,14 +1,16 @@
 //! Convolution by its definition: seven nested loops, a bounds check for the padding.
 
-use super::{Reference, activation_gradient, gradient, grid, moments, reduce_sums, transformed};
+use super::{Reference, activation_gradient, gradient, grid, moments, paid, reduce_sums};
 use crate::device::{
     ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, DeviceError,
-    ReduceEpilogue,
+    OutputGradient, ReduceEpilogue,
 };
+use std::ops::Range;
 
-/// Calls `visit(x, w, y)` with the three element indices of every product in `y += x·w`, taps in the padding left out.
-/// All three passes are sums over these triples; they differ in which index they sum into.
-fn each_product(shape: &ConvShape, mut visit: impl FnMut(usize, usize, usize)) {
+/// Calls `visit(x, w, y)` for the products in `y += x·w`, taps in the padding left out: with the element of `y`, and with the C
+/// elements of `x` and of `w` that lie together under a tap. All three passes are sums over these triples; they differ in which
+/// of the three they sum into.
+fn each_tap(shape: &ConvShape, mut visit: impl FnMut(Range<usize>, Range<usize>, usize)) {
     let &ConvShape { n: images, h, w: width, c: channels, k: filters, r: rows, s: columns, stride, pad, p, q } = shape;
     for n in 0..images {
         for (i, j) in grid(p, q) {
@@ -19,13 +21,9 @@ fn each_product(shape: &ConvShape, mut visit: impl FnMut(usize, usize, usize)) {
                     if y < pad || y >= h + pad || x < pad || x >= width + pad {
                         continue;
                     }
-                    for c in 0..channels {
-                        visit(
-                            ((n * h + y - pad) * width + x - pad) * channels + c,
-                            ((k * rows + r) * columns + s) * channels + c,
-                            ((n * p + i) * q + j) * filters + k,
-                        );
-                    }
+                    let x = ((n * h + y - pad) * width + x - pad) * channels;
+                    let w = ((k * rows + r) * columns + s) * channels;
+                    visit(x..x + channels, w..w + channels, ((n * p + i) * q + j) * filters + k);
                 }
             }
         }
@@ -36,10 +34,12 @@ impl ConvKernels for Reference {
     fn conv_forward(&self, operands: ConvForward<&[f64], &mut [f64]>, shape: &ConvShape) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let ConvForward { y, stats, x, transform, w, bias } = operands;
+        let (x, w) = (self.factors(paid(x, shape.c, transform), shape), self.factors(w.to_vec(), shape));
         for (i, y) in y.iter_mut().enumerate() {
             *y = bias.map_or(0.0, |bias| bias[i % shape.k]);
         }
-        each_product(shape, |xi, wi, yi| y[yi] += transformed(x[xi], xi % shape.c, shape.c, transform) * w[wi]);
+        each_tap(shape, |xs, ws, yi| y[yi] += x[xs].iter().zip(&w[ws]).map(|(x, w)| x * w).sum::<f64>());
+        self.store(y);
         if let Some(stats) = stats {
             moments(stats, y, shape.k);
         }
@@ -56,7 +56,9 @@ impl ConvKernels for Reference {
         if !accumulate {
             dx.fill(0.0);
         }
-        each_product(shape, |xi, wi, yi| dx[xi] += gradient(&dy, yi, shape.k) * w[wi]);
+        let (dy, w) = (self.factors(self.formed(&dy, shape), shape), self.factors(w.to_vec(), shape));
+        each_tap(shape, |xs, ws, yi| add_scaled(&mut dx[xs], &w[ws], dy[yi]));
+        self.store(dx);
         if let Some(ReduceEpilogue { sums, y, norm, activation }) = epilogue {
             for (i, dx) in dx.iter_mut().enumerate() {
                 let c = i % shape.c;
@@ -74,9 +76,8 @@ impl ConvKernels for Reference {
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let ConvBackwardWeights { dw, dy, x, transform } = operands;
-        each_product(shape, |xi, wi, yi| {
-            dw[wi] += gradient(&dy, yi, shape.k) * transformed(x[xi], xi % shape.c, shape.c, transform)
-        });
+        let (dy, x) = (self.factors(self.formed(&dy, shape), shape), self.factors(paid(x, shape.c, transform), shape));
+        each_tap(shape, |xs, ws, yi| add_scaled(&mut dw[ws], &x[xs], dy[yi]));
         Ok(())
     }
 
@@ -87,17 +88,33 @@ impl ConvKernels for Reference {
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let ConvBackwardBias { dbias, dy } = operands;
-        for i in 0..shape.output_len() {
-            dbias[i % shape.k] += gradient(&dy, i, shape.k);
+        for (i, dy) in self.formed(&dy, shape).into_iter().enumerate() {
+            dbias[i % shape.k] += dy;
         }
         Ok(())
+    }
+}
+
+impl Reference {
+    /// The output's gradient, as it is stored.
+    fn formed(&self, dy: &OutputGradient<&[f64]>, shape: &ConvShape) -> Vec<f64> {
+        let mut formed: Vec<f64> = (0..shape.output_len()).map(|i| gradient(dy, i, shape.k)).collect();
+        self.store(&mut formed);
+        formed
+    }
+}
+
+/// `to += factor·from`.
+fn add_scaled(to: &mut [f64], from: &[f64], factor: f64) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to += factor * from;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Activation, InputTransform, OutputGradient};
+    use crate::device::{Activation, InputTransform};
 
     /// What an allocation holds.
     fn fresh(len: usize) -> Vec<f64> {

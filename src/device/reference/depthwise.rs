@@ -39,6 +39,7 @@ impl DepthwiseKernels for Reference {
         let DepthwiseForward { y, stats, x, transform, w } = operands;
         y.fill(0.0);
         each_product(shape, |xi, wi, yi| y[yi] += transformed(x[xi], xi % shape.c, shape.c, transform) * w[wi]);
+        self.store(y);
         if let Some(stats) = stats {
             moments(stats, y, shape.c);
         }
@@ -56,6 +57,7 @@ impl DepthwiseKernels for Reference {
             dx.fill(0.0);
         }
         each_product(shape, |xi, wi, yi| dx[xi] += gradient(&dy, yi, shape.c) * w[wi]);
+        self.store(dx);
         if let Some(ReduceEpilogue { sums, y, norm, activation }) = epilogue {
             for (i, dx) in dx.iter_mut().enumerate() {
                 let c = i % shape.c;

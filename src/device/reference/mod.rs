@@ -12,6 +12,7 @@ mod depthwise;
 mod image;
 mod loss;
 mod pool;
+mod rounding;
 
 use super::image::HostPixels;
 use super::{
@@ -29,6 +30,11 @@ pub struct Reference {
 impl Reference {
     /// As exact as `f64` is.
     pub const EXACT: Reference = Reference { rounding: None };
+
+    /// One that rounds what the CUDA device rounds in a precision, and nothing else: neither sums nor what is stored at full width.
+    pub const fn rounding(precision: Precision) -> Self {
+        Reference { rounding: Some(precision) }
+    }
 }
 
 impl Memory for Reference {
@@ -41,7 +47,10 @@ impl Memory for Reference {
     type Plan = ();
 
     fn name(&self) -> String {
-        "reference (f64, plain loops)".to_string()
+        match self.rounding {
+            None => "reference (f64, plain loops)".to_string(),
+            Some(precision) => format!("reference (f64, plain loops, rounding as in {})", precision.name()),
+        }
     }
 
     fn allocate(&self, len: usize, _storage: Storage) -> Result<Vec<f64>, DeviceError> {
@@ -114,6 +123,7 @@ impl Memory for Reference {
         for (to, from) in to.iter_mut().zip(from) {
             *to += from;
         }
+        self.store(to);
         Ok(())
     }
 }
@@ -152,6 +162,11 @@ fn activation_gradient(activation: Activation, x: f64, d: f64) -> f64 {
         Activation::Relu6 if x >= 6.0 => 0.0,
         Activation::Relu6 => relu_gradient(x, d),
     }
+}
+
+/// `activation(scale[c]·x + shift[c])` of each element, or `x` itself if nothing is owed.
+fn paid(x: &[f64], channels: usize, transform: Option<InputTransform<&[f64]>>) -> Vec<f64> {
+    x.iter().enumerate().map(|(i, &x)| transformed(x, i % channels, channels, transform)).collect()
 }
 
 /// `activation(scale[c]·x + shift[c])`, or `x` itself if nothing is owed.
