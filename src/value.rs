@@ -4,7 +4,7 @@
 //! while loading; its gradient is left half computed in the same way. So each debt has a place where it is paid if nobody can pay
 //! while loading: [`Value::values`] going forward, [`batch_norm`](crate::ops::batch_norm) going back.
 
-use crate::device::{Activation, Device, DeviceError, InputTransform, Rows, Storage};
+use crate::device::{Activation, BatchNormApply, Device, DeviceError, InputTransform, Rows, Storage};
 use crate::tensor::{Shape, Tensor};
 
 /// Where the tape keeps the gradient of one value.
@@ -51,7 +51,9 @@ impl<D: Device> Value<D> {
     pub fn values(&self, device: &D) -> Result<Tensor<D>, DeviceError> {
         let Owed::Norm { norm, activation } = &self.owed else { return Ok(self.raw.clone()) };
         let mut values = Tensor::new(device, self.shape(), Storage::Activation)?;
-        device.batch_norm_apply(values.view_mut(), self.raw.view(), norm.view(), *activation, self.shape().into())?;
+        let (a, y) = (values.view_mut(), self.raw.view());
+        let operands = BatchNormApply { a, y, norm: norm.view(), activation: *activation };
+        device.batch_norm_apply(operands, self.shape().into())?;
         Ok(values)
     }
 

@@ -8,9 +8,10 @@ use super::report::{Report, Subject};
 use onesheet::device::adam::OUTCOME;
 use onesheet::device::cuda::Cuda;
 use onesheet::device::{
-    Activation, AdamConstants, AdamKernels, BatchNormConstants, BatchNormKernels, DenseKernels, DenseShape,
-    DeviceError, GlobalPoolShape, ImageKernels, ImageShape, InputTransform, LossKernels, LossShape, Memory,
-    PixelFormat, Placement, PoolKernels, PoolShape, Projection, Rows, Storage,
+    Activation, AdamConstants, AdamKernels, BatchNormBackwardFinalise, BatchNormConstants, BatchNormFinalise,
+    BatchNormKernels, DenseKernels, DenseShape, DeviceError, GlobalPoolShape, ImageKernels, ImageShape, InputTransform,
+    LossKernels, LossShape, Memory, PixelFormat, Placement, PoolKernels, PoolShape, Projection, ResidualBackward,
+    ResidualForward, Rows, Storage,
 };
 use onesheet::network::Network;
 use onesheet::ops::batch_norm::BatchNorm;
@@ -165,8 +166,14 @@ fn junction(report: &mut Report, name: &str, count: usize, projected: bool, shap
         None,
         &mut tensors,
         |device, [y, shortcut, _, out, _, norm, other, ..]| {
-            let shortcut_norm = projected.then(|| other.view());
-            device.residual_forward(out.view_mut(), y.view(), norm.view(), shortcut.view(), shortcut_norm, shape)
+            let operands = ResidualForward {
+                out: out.view_mut(),
+                y: y.view(),
+                norm: norm.view(),
+                shortcut: shortcut.view(),
+                shortcut_norm: projected.then(|| other.view()),
+            };
+            device.residual_forward(operands, shape)
         },
     )?;
     report.line(
@@ -177,8 +184,16 @@ fn junction(report: &mut Report, name: &str, count: usize, projected: bool, shap
             let sums_of_shortcut = other_sums.view_mut();
             let projection =
                 projected.then(|| Projection { sums: sums_of_shortcut, y: shortcut.view(), norm: other.view() });
-            let (dz, sums) = (dz.view_mut(), sums.view_mut());
-            device.residual_backward(dz, sums, dout.view(), out.view(), y.view(), norm.view(), projection, shape)
+            let operands = ResidualBackward {
+                dz: dz.view_mut(),
+                sums: sums.view_mut(),
+                dout: dout.view(),
+                out: out.view(),
+                y: y.view(),
+                norm: norm.view(),
+                projection,
+            };
+            device.residual_backward(operands, shape)
         },
     )
 }
@@ -198,9 +213,16 @@ fn finalise(report: &mut Report, name: &str, count: usize, shape: Rows) -> anyho
         &mut tensors,
         |device, [gamma, beta, stats, mean, variance, norm]| {
             let constants = BatchNormConstants { momentum: 0.99, epsilon: 1.001e-5 };
-            let (norm, mean, variance) = (norm.view_mut(), mean.view_mut(), variance.view_mut());
-            let (gamma, beta) = (gamma.view(), beta.view());
-            device.batch_norm_finalise(norm, mean, variance, stats.view(), gamma, beta, None, channels, constants)
+            let operands = BatchNormFinalise {
+                norm: norm.view_mut(),
+                running_mean: mean.view_mut(),
+                running_variance: variance.view_mut(),
+                stats: stats.view(),
+                gamma: gamma.view(),
+                beta: beta.view(),
+                bias: None,
+            };
+            device.batch_norm_finalise(operands, channels, constants)
         },
     )?;
     let mut tensors = Copies::of([gamma, full(4, 4)?, full(12, 2)?, full(10, 1)?, full(11, 1)?, full(17, 3)?]);
@@ -209,8 +231,15 @@ fn finalise(report: &mut Report, name: &str, count: usize, shape: Rows) -> anyho
         None,
         &mut tensors,
         |device, [gamma, norm, sums, dgamma, dbeta, k]| {
-            let (k, dgamma, dbeta) = (k.view_mut(), dgamma.view_mut(), dbeta.view_mut());
-            device.batch_norm_backward_finalise(k, dgamma, dbeta, sums.view(), gamma.view(), norm.view(), shape)
+            let operands = BatchNormBackwardFinalise {
+                k: k.view_mut(),
+                dgamma: dgamma.view_mut(),
+                dbeta: dbeta.view_mut(),
+                sums: sums.view(),
+                gamma: gamma.view(),
+                norm: norm.view(),
+            };
+            device.batch_norm_backward_finalise(operands, shape)
         },
     )
 }

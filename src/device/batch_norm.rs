@@ -11,7 +11,7 @@
 //!
 //! so one reduction (`sums`) and three numbers per channel (`k`) are all that the convolution's backward pass needs.
 
-use super::{Activation, DeviceError, Memory, check_lengths};
+use super::{Activation, DeviceError, Elements, Memory, check_lengths};
 
 /// A matrix view of an NHWC activation: one row per pixel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,30 +33,6 @@ impl Rows {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
-
-/// Refuses operands of [`BatchNormKernels::batch_norm_finalise`], or of [`BatchNormKernels::batch_norm_fold`], which has no
-/// `stats`, by their lengths.
-pub fn check_channels(
-    norm: usize,
-    running_mean: usize,
-    running_variance: usize,
-    stats: Option<usize>,
-    gamma: usize,
-    beta: usize,
-    bias: Option<usize>,
-    channels: usize,
-) -> Result<(), DeviceError> {
-    let operands = [
-        ("norm", norm, 4 * channels),
-        ("running_mean", running_mean, channels),
-        ("running_variance", running_variance, channels),
-        ("stats", stats.unwrap_or(2 * channels), 2 * channels),
-        ("gamma", gamma, channels),
-        ("beta", beta, channels),
-        ("bias", bias.unwrap_or(channels), channels),
-    ];
-    check_lengths(if stats.is_some() { "batch_norm_finalise" } else { "batch_norm_fold" }, &operands)
 }
 
 /// Multiplications and additions, a count for each kernel that goes over an activation.
@@ -87,126 +63,6 @@ impl Rows {
     }
 }
 
-/// One check a kernel, of the operands' lengths in the order of its signature.
-impl Rows {
-    /// Refuses operands of [`BatchNormKernels::batch_norm_statistics`] that contradict this shape.
-    pub fn check_statistics(&self, stats: usize, y: usize) -> Result<(), DeviceError> {
-        check_lengths("batch_norm_statistics", &[("stats", stats, 2 * self.channels), ("y", y, self.len())])
-    }
-
-    /// Refuses operands of [`BatchNormKernels::batch_norm_apply`] that contradict this shape.
-    pub fn check_apply(&self, a: usize, y: usize, norm: usize) -> Result<(), DeviceError> {
-        let operands = [("a", a, self.len()), ("y", y, self.len()), ("norm", norm, 4 * self.channels)];
-        check_lengths("batch_norm_apply", &operands)
-    }
-
-    /// Refuses operands of [`BatchNormKernels::batch_norm_backward_reduce`] that contradict this shape.
-    pub fn check_backward_reduce(
-        &self,
-        dz: usize,
-        sums: usize,
-        da: usize,
-        y: usize,
-        norm: usize,
-    ) -> Result<(), DeviceError> {
-        let operands = [
-            ("dz", dz, self.len()),
-            ("sums", sums, 2 * self.channels),
-            ("da", da, self.len()),
-            ("y", y, self.len()),
-            ("norm", norm, 4 * self.channels),
-        ];
-        check_lengths("batch_norm_backward_reduce", &operands)
-    }
-
-    /// Refuses operands of [`BatchNormKernels::batch_norm_backward_finalise`] that contradict this shape.
-    pub fn check_backward_finalise(
-        &self,
-        k: usize,
-        dgamma: usize,
-        dbeta: usize,
-        sums: usize,
-        gamma: usize,
-        norm: usize,
-    ) -> Result<(), DeviceError> {
-        let operands = [
-            ("k", k, 3 * self.channels),
-            ("dgamma", dgamma, self.channels),
-            ("dbeta", dbeta, self.channels),
-            ("sums", sums, 2 * self.channels),
-            ("gamma", gamma, self.channels),
-            ("norm", norm, 4 * self.channels),
-        ];
-        check_lengths("batch_norm_backward_finalise", &operands)
-    }
-
-    /// Refuses operands of [`BatchNormKernels::residual_forward`] that contradict this shape.
-    pub fn check_residual_forward(
-        &self,
-        out: usize,
-        y: usize,
-        norm: usize,
-        shortcut: usize,
-        shortcut_norm: Option<usize>,
-    ) -> Result<(), DeviceError> {
-        let operands = [
-            ("out", out, self.len()),
-            ("y", y, self.len()),
-            ("norm", norm, 4 * self.channels),
-            ("shortcut", shortcut, self.len()),
-            ("shortcut_norm", shortcut_norm.unwrap_or(4 * self.channels), 4 * self.channels),
-        ];
-        check_lengths("residual_forward", &operands)
-    }
-
-    /// Refuses operands of [`BatchNormKernels::residual_backward`] that contradict this shape.
-    pub fn check_residual_backward(
-        &self,
-        dz: usize,
-        sums: usize,
-        dout: usize,
-        out: usize,
-        y: usize,
-        norm: usize,
-        projection: Option<Projection<usize, usize>>,
-    ) -> Result<(), DeviceError> {
-        const KERNEL: &str = "residual_backward";
-        let operands = [
-            ("dz", dz, self.len()),
-            ("sums", sums, 2 * self.channels),
-            ("dout", dout, self.len()),
-            ("out", out, self.len()),
-            ("y", y, self.len()),
-            ("norm", norm, 4 * self.channels),
-        ];
-        check_lengths(KERNEL, &operands)?;
-        let Some(Projection { sums, y, norm }) = projection else { return Ok(()) };
-        let operands = [
-            ("projection.sums", sums, 2 * self.channels),
-            ("projection.y", y, self.len()),
-            ("projection.norm", norm, 4 * self.channels),
-        ];
-        check_lengths(KERNEL, &operands)
-    }
-}
-
-/// The batch norm of a shortcut that is a convolution, at a junction's backward pass.
-pub struct Projection<V, M> {
-    /// `sums [2, C]`, written: Σ dz and Σ dz·(y − mean).
-    pub sums: M,
-    /// The convolution's output.
-    pub y: V,
-    /// `norm [4, C]`.
-    pub norm: V,
-}
-
-impl<V, M> Projection<V, M> {
-    /// The lengths of its operands, which `read` and `written` know how to take.
-    pub fn lengths(&self, read: impl Fn(&V) -> usize, written: impl Fn(&M) -> usize) -> Projection<usize, usize> {
-        Projection { sums: written(&self.sums), y: read(&self.y), norm: read(&self.norm) }
-    }
-}
-
 /// Keras's two constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C)]
@@ -217,79 +73,305 @@ pub struct BatchNormConstants {
     pub epsilon: f64,
 }
 
+/// Operands of [`BatchNormKernels::batch_norm_finalise`].
+pub struct BatchNormFinalise<V, M> {
+    /// `norm [4, C]`, written.
+    pub norm: M,
+    /// `running_mean [C]`, updated.
+    pub running_mean: M,
+    /// `running_variance [C]`, updated.
+    pub running_variance: M,
+    /// `stats [2, C]`, of the batch.
+    pub stats: V,
+    /// `gamma [C]`.
+    pub gamma: V,
+    /// `beta [C]`.
+    pub beta: V,
+    /// `bias [C]`, where the convolution in front has one. It was left out of `stats`.
+    pub bias: Option<V>,
+}
+
+impl<V: Elements, M: Elements> BatchNormFinalise<V, M> {
+    /// Refuses operands that contradict the number of channels.
+    pub fn check(&self, channels: usize) -> Result<(), DeviceError> {
+        const KERNEL: &str = "batch_norm_finalise";
+        let operands = [
+            ("norm", self.norm.count(), 4 * channels),
+            ("running_mean", self.running_mean.count(), channels),
+            ("running_variance", self.running_variance.count(), channels),
+            ("stats", self.stats.count(), 2 * channels),
+            ("gamma", self.gamma.count(), channels),
+            ("beta", self.beta.count(), channels),
+        ];
+        check_lengths(KERNEL, &operands)?;
+        let bias = self.bias.as_ref().map(|bias| ("bias", bias.count(), channels));
+        check_lengths(KERNEL, bias.as_slice())
+    }
+}
+
+/// Operands of [`BatchNormKernels::batch_norm_fold`].
+pub struct BatchNormFold<V, M> {
+    /// `norm [4, C]`, written.
+    pub norm: M,
+    /// `running_mean [C]`.
+    pub running_mean: V,
+    /// `running_variance [C]`.
+    pub running_variance: V,
+    /// `gamma [C]`.
+    pub gamma: V,
+    /// `beta [C]`.
+    pub beta: V,
+    /// `bias [C]`, where the convolution in front has one. It is left out of `y`.
+    pub bias: Option<V>,
+}
+
+impl<V: Elements, M: Elements> BatchNormFold<V, M> {
+    /// Refuses operands that contradict the number of channels.
+    pub fn check(&self, channels: usize) -> Result<(), DeviceError> {
+        const KERNEL: &str = "batch_norm_fold";
+        let operands = [
+            ("norm", self.norm.count(), 4 * channels),
+            ("running_mean", self.running_mean.count(), channels),
+            ("running_variance", self.running_variance.count(), channels),
+            ("gamma", self.gamma.count(), channels),
+            ("beta", self.beta.count(), channels),
+        ];
+        check_lengths(KERNEL, &operands)?;
+        let bias = self.bias.as_ref().map(|bias| ("bias", bias.count(), channels));
+        check_lengths(KERNEL, bias.as_slice())
+    }
+}
+
+/// Operands of [`BatchNormKernels::batch_norm_statistics`].
+pub struct BatchNormStatistics<V, M> {
+    /// `stats [2, C]`, written.
+    pub stats: M,
+    /// `y [N, H, W, C]`.
+    pub y: V,
+}
+
+impl<V: Elements, M: Elements> BatchNormStatistics<V, M> {
+    /// Refuses operands that contradict the shape.
+    pub fn check(&self, shape: Rows) -> Result<(), DeviceError> {
+        let operands = [("stats", self.stats.count(), 2 * shape.channels), ("y", self.y.count(), shape.len())];
+        check_lengths("batch_norm_statistics", &operands)
+    }
+}
+
+/// Operands of [`BatchNormKernels::batch_norm_apply`].
+pub struct BatchNormApply<V, M> {
+    /// `a [N, H, W, C]`, written.
+    pub a: M,
+    /// `y [N, H, W, C]`.
+    pub y: V,
+    /// `norm [4, C]`.
+    pub norm: V,
+    /// What follows the shift.
+    pub activation: Activation,
+}
+
+impl<V: Elements, M: Elements> BatchNormApply<V, M> {
+    /// Refuses operands that contradict the shape.
+    pub fn check(&self, shape: Rows) -> Result<(), DeviceError> {
+        let operands = [
+            ("a", self.a.count(), shape.len()),
+            ("y", self.y.count(), shape.len()),
+            ("norm", self.norm.count(), 4 * shape.channels),
+        ];
+        check_lengths("batch_norm_apply", &operands)
+    }
+}
+
+/// Operands of [`BatchNormKernels::batch_norm_backward_reduce`].
+pub struct BatchNormBackwardReduce<V, M> {
+    /// `dz [N, H, W, C]`, written.
+    pub dz: M,
+    /// `sums [2, C]`, written.
+    pub sums: M,
+    /// `da [N, H, W, C]`, the gradient behind the activation.
+    pub da: V,
+    /// `y [N, H, W, C]`.
+    pub y: V,
+    /// `norm [4, C]`.
+    pub norm: V,
+    /// What followed the shift.
+    pub activation: Activation,
+}
+
+impl<V: Elements, M: Elements> BatchNormBackwardReduce<V, M> {
+    /// Refuses operands that contradict the shape.
+    pub fn check(&self, shape: Rows) -> Result<(), DeviceError> {
+        let operands = [
+            ("dz", self.dz.count(), shape.len()),
+            ("sums", self.sums.count(), 2 * shape.channels),
+            ("da", self.da.count(), shape.len()),
+            ("y", self.y.count(), shape.len()),
+            ("norm", self.norm.count(), 4 * shape.channels),
+        ];
+        check_lengths("batch_norm_backward_reduce", &operands)
+    }
+}
+
+/// Operands of [`BatchNormKernels::batch_norm_backward_finalise`].
+pub struct BatchNormBackwardFinalise<V, M> {
+    /// `k [3, C]`, written.
+    pub k: M,
+    /// `dgamma [C]`, added to.
+    pub dgamma: M,
+    /// `dbeta [C]`, added to.
+    pub dbeta: M,
+    /// `sums [2, C]`.
+    pub sums: V,
+    /// `gamma [C]`.
+    pub gamma: V,
+    /// `norm [4, C]`.
+    pub norm: V,
+}
+
+impl<V: Elements, M: Elements> BatchNormBackwardFinalise<V, M> {
+    /// Refuses operands that contradict the shape.
+    pub fn check(&self, shape: Rows) -> Result<(), DeviceError> {
+        let operands = [
+            ("k", self.k.count(), 3 * shape.channels),
+            ("dgamma", self.dgamma.count(), shape.channels),
+            ("dbeta", self.dbeta.count(), shape.channels),
+            ("sums", self.sums.count(), 2 * shape.channels),
+            ("gamma", self.gamma.count(), shape.channels),
+            ("norm", self.norm.count(), 4 * shape.channels),
+        ];
+        check_lengths("batch_norm_backward_finalise", &operands)
+    }
+}
+
+/// Operands of [`BatchNormKernels::residual_forward`].
+pub struct ResidualForward<V, M> {
+    /// `out [N, H, W, C]`, written.
+    pub out: M,
+    /// The branch's `y [N, H, W, C]`.
+    pub y: V,
+    /// The branch's `norm [4, C]`.
+    pub norm: V,
+    /// `shortcut [N, H, W, C]`: a finished activation, or the raw output of a projection.
+    pub shortcut: V,
+    /// `norm [4, C]` that a raw projection still owes.
+    pub shortcut_norm: Option<V>,
+}
+
+impl<V: Elements, M: Elements> ResidualForward<V, M> {
+    /// Refuses operands that contradict the shape.
+    pub fn check(&self, shape: Rows) -> Result<(), DeviceError> {
+        const KERNEL: &str = "residual_forward";
+        let operands = [
+            ("out", self.out.count(), shape.len()),
+            ("y", self.y.count(), shape.len()),
+            ("norm", self.norm.count(), 4 * shape.channels),
+            ("shortcut", self.shortcut.count(), shape.len()),
+        ];
+        check_lengths(KERNEL, &operands)?;
+        let owed = self.shortcut_norm.as_ref().map(|norm| ("shortcut_norm", norm.count(), 4 * shape.channels));
+        check_lengths(KERNEL, owed.as_slice())
+    }
+}
+
+/// Operands of [`BatchNormKernels::residual_backward`].
+pub struct ResidualBackward<V, M> {
+    /// `dz [N, H, W, C]`, written: the gradient of both ways.
+    pub dz: M,
+    /// `sums [2, C]`, written: the branch's.
+    pub sums: M,
+    /// `dout [N, H, W, C]`.
+    pub dout: V,
+    /// `out [N, H, W, C]`, whose sign says what passes.
+    pub out: V,
+    /// The branch's `y [N, H, W, C]`.
+    pub y: V,
+    /// The branch's `norm [4, C]`.
+    pub norm: V,
+    /// The projection, where the shortcut is one.
+    pub projection: Option<Projection<V, M>>,
+}
+
+impl<V: Elements, M: Elements> ResidualBackward<V, M> {
+    /// Refuses operands that contradict the shape.
+    pub fn check(&self, shape: Rows) -> Result<(), DeviceError> {
+        const KERNEL: &str = "residual_backward";
+        let operands = [
+            ("dz", self.dz.count(), shape.len()),
+            ("sums", self.sums.count(), 2 * shape.channels),
+            ("dout", self.dout.count(), shape.len()),
+            ("out", self.out.count(), shape.len()),
+            ("y", self.y.count(), shape.len()),
+            ("norm", self.norm.count(), 4 * shape.channels),
+        ];
+        check_lengths(KERNEL, &operands)?;
+        let Some(Projection { sums, y, norm }) = &self.projection else { return Ok(()) };
+        let operands = [
+            ("projection.sums", sums.count(), 2 * shape.channels),
+            ("projection.y", y.count(), shape.len()),
+            ("projection.norm", norm.count(), 4 * shape.channels),
+        ];
+        check_lengths(KERNEL, &operands)
+    }
+}
+
+/// The batch norm of a shortcut that is a convolution, at a junction's backward pass.
+pub struct Projection<V, M> {
+    /// `sums [2, C]`, written: Σ dz and Σ dz·(y − mean).
+    pub sums: M,
+    /// The convolution's output `[N, H, W, C]`.
+    pub y: V,
+    /// `norm [4, C]`.
+    pub norm: V,
+}
+
 /// Batch norm and the junction where a residual block ends.
 pub trait BatchNormKernels: Memory {
-    /// Training: from the batch's `stats [2, C]` to `norm [4, C]` = (gamma·istd, beta − mean·gamma·istd, mean, istd),
+    /// Training: from the batch's `stats` to `norm` = (gamma·istd, beta − mean·gamma·istd, mean, istd),
     /// istd = 1/√(variance + epsilon); and `running ← momentum·running + (1 − momentum)·batch`.
     ///
     /// The statistics are those of the convolution without its bias, which batch norm would take out again; `bias` enters
     /// the running mean only. The running variance takes the biased variance, as Keras 3 does.
     fn batch_norm_finalise(
         &self,
-        norm: Self::ViewMut<'_>,
-        running_mean: Self::ViewMut<'_>,
-        running_variance: Self::ViewMut<'_>,
-        stats: Self::View<'_>,
-        gamma: Self::View<'_>,
-        beta: Self::View<'_>,
-        bias: Option<Self::View<'_>>,
+        operands: BatchNormFinalise<Self::View<'_>, Self::ViewMut<'_>>,
         channels: usize,
         constants: BatchNormConstants,
     ) -> Result<(), DeviceError>;
 
-    /// Inference: the running averages folded into `norm [4, C]`, whose mean row is running mean − bias, so that the
+    /// Inference: the running averages folded into `norm`, whose mean row is running mean − bias, so that the
     /// convolution in front need not add its bias here either.
     fn batch_norm_fold(
         &self,
-        norm: Self::ViewMut<'_>,
-        running_mean: Self::View<'_>,
-        running_variance: Self::View<'_>,
-        gamma: Self::View<'_>,
-        beta: Self::View<'_>,
-        bias: Option<Self::View<'_>>,
+        operands: BatchNormFold<Self::View<'_>, Self::ViewMut<'_>>,
         channels: usize,
         epsilon: f64,
     ) -> Result<(), DeviceError>;
 
-    /// `stats [2, C]` = mean and biased variance over the rows of `y`, where no convolution took them while storing it.
+    /// `stats` = mean and biased variance over the rows of `y`, where no convolution took them while storing it.
     fn batch_norm_statistics(
         &self,
-        stats: Self::ViewMut<'_>,
-        y: Self::View<'_>,
+        operands: BatchNormStatistics<Self::View<'_>, Self::ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError>;
 
     /// `a = activation(scale·y + shift)`: pays what is owed, for a consumer that cannot while loading.
     fn batch_norm_apply(
         &self,
-        a: Self::ViewMut<'_>,
-        y: Self::View<'_>,
-        norm: Self::View<'_>,
-        activation: Activation,
+        operands: BatchNormApply<Self::View<'_>, Self::ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError>;
 
-    /// `dz = da·activation′(scale·y + shift)` and `sums [2, C]` = (Σ dz, Σ dz·(y − mean)), where no epilogue did it.
+    /// `dz = da·activation′(scale·y + shift)` and `sums` = (Σ dz, Σ dz·(y − mean)), where no epilogue did it.
     fn batch_norm_backward_reduce(
         &self,
-        dz: Self::ViewMut<'_>,
-        sums: Self::ViewMut<'_>,
-        da: Self::View<'_>,
-        y: Self::View<'_>,
-        norm: Self::View<'_>,
-        activation: Activation,
+        operands: BatchNormBackwardReduce<Self::View<'_>, Self::ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError>;
 
-    /// From `sums` to `k [3, C]`; `dgamma += sums₁·istd`, `dbeta += sums₀`.
+    /// From `sums` to `k`; `dgamma += sums₁·istd`, `dbeta += sums₀`.
     fn batch_norm_backward_finalise(
         &self,
-        k: Self::ViewMut<'_>,
-        dgamma: Self::ViewMut<'_>,
-        dbeta: Self::ViewMut<'_>,
-        sums: Self::View<'_>,
-        gamma: Self::View<'_>,
-        norm: Self::View<'_>,
+        operands: BatchNormBackwardFinalise<Self::View<'_>, Self::ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError>;
 
@@ -297,25 +379,15 @@ pub trait BatchNormKernels: Memory {
     /// projection with the `norm` it owes (no ReLU).
     fn residual_forward(
         &self,
-        out: Self::ViewMut<'_>,
-        y: Self::View<'_>,
-        norm: Self::View<'_>,
-        shortcut: Self::View<'_>,
-        shortcut_norm: Option<Self::View<'_>>,
+        operands: ResidualForward<Self::View<'_>, Self::ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError>;
 
-    /// `dz = dout·[out > 0]`, the gradient of both branches; `sums [2, C]` = (Σ dz, Σ dz·(y − mean)) for the branch, and
+    /// `dz = dout·[out > 0]`, the gradient of both branches; `sums` = (Σ dz, Σ dz·(y − mean)) for the branch, and
     /// the same for a projected shortcut.
     fn residual_backward(
         &self,
-        dz: Self::ViewMut<'_>,
-        sums: Self::ViewMut<'_>,
-        dout: Self::View<'_>,
-        out: Self::View<'_>,
-        y: Self::View<'_>,
-        norm: Self::View<'_>,
-        projection: Option<Projection<Self::View<'_>, Self::ViewMut<'_>>>,
+        operands: ResidualBackward<Self::View<'_>, Self::ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError>;
 }

@@ -36,7 +36,10 @@ pub mod reference;
 
 pub use activation::Activation;
 pub use adam::{AdamConstants, AdamKernels};
-pub use batch_norm::{BatchNormConstants, BatchNormKernels, Projection, Rows, check_channels};
+pub use batch_norm::{
+    BatchNormApply, BatchNormBackwardFinalise, BatchNormBackwardReduce, BatchNormConstants, BatchNormFinalise,
+    BatchNormFold, BatchNormKernels, BatchNormStatistics, Projection, ResidualBackward, ResidualForward, Rows,
+};
 pub use conv::{
     ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, InputTransform,
     OutputGradient, Padding, ReduceEpilogue,

@@ -1,7 +1,7 @@
 //! An activation that is computed by itself.
 
 use crate::autograd::Tape;
-use crate::device::{Activation, Device, DeviceError, Real, Storage};
+use crate::device::{Activation, BatchNormApply, BatchNormBackwardReduce, Device, DeviceError, Real, Storage};
 use crate::parameters::Parameters;
 use crate::tensor::Tensor;
 use crate::value::{Gradient, Slot, Value};
@@ -16,7 +16,8 @@ pub fn forward<D: Device>(tape: &mut Tape<D>, x: &Value<D>, activation: Activati
     let norm = identity(tape.device(), values.shape().channels())?;
     let mut a = Tensor::new(tape.device(), values.shape(), Storage::Activation)?;
     let rows = values.shape().into();
-    tape.device().batch_norm_apply(a.view_mut(), values.view(), norm.view(), activation, rows)?;
+    let operands = BatchNormApply { a: a.view_mut(), y: values.view(), norm: norm.view(), activation };
+    tape.device().batch_norm_apply(operands, rows)?;
     tape.check("its output", a.view())?;
     let slot = tape.slot_if(x.slot.is_some());
     if let (Some(a), Some(x)) = (slot, x.slot) {
@@ -39,15 +40,15 @@ fn backward<D: Device>(
     let device = tape.device();
     let mut dx = Tensor::new(device, values.shape(), Storage::Activation)?;
     let mut sums = Tensor::new(device, [2, values.shape().channels()], Storage::Full)?;
-    device.batch_norm_backward_reduce(
-        dx.view_mut(),
-        sums.view_mut(),
-        da.view(),
-        values.view(),
-        norm.view(),
+    let operands = BatchNormBackwardReduce {
+        dz: dx.view_mut(),
+        sums: sums.view_mut(),
+        da: da.view(),
+        y: values.view(),
+        norm: norm.view(),
         activation,
-        values.shape().into(),
-    )?;
+    };
+    device.batch_norm_backward_reduce(operands, values.shape().into())?;
     tape.add(x, Gradient::Ready(dx))
 }
 

@@ -1,7 +1,10 @@
 //! Batch norm: a scale and a shift per channel, computed here and applied by whoever loads the value next.
 
 use crate::autograd::Tape;
-use crate::device::{Activation, BatchNormConstants, Device, DeviceError, Storage};
+use crate::device::{
+    Activation, BatchNormBackwardFinalise, BatchNormBackwardReduce, BatchNormConstants, BatchNormFinalise,
+    BatchNormFold, BatchNormStatistics, Device, DeviceError, Storage,
+};
 use crate::parameters::{Parameters, Span};
 use crate::tensor::Tensor;
 use crate::value::{Gradient, Owed, Slot, Value};
@@ -33,7 +36,8 @@ pub struct BatchNorm {
 pub fn statistics<D: Device>(tape: &Tape<D>, y: &Value<D>) -> Result<Tensor<D>, DeviceError> {
     let rows = y.shape().into();
     let mut stats = Tensor::new(tape.device(), [2, y.shape().channels()], Storage::Full)?;
-    tape.device().batch_norm_statistics(stats.view_mut(), y.raw.view(), rows)?;
+    let operands = BatchNormStatistics { stats: stats.view_mut(), y: y.raw.view() };
+    tape.device().batch_norm_statistics(operands, rows)?;
     tape.check("the mean and variance of its input", stats.view())?;
     Ok(stats)
 }
@@ -51,19 +55,18 @@ pub fn train<D: Device>(
 ) -> Result<Value<D>, DeviceError> {
     let channels = y.shape().channels();
     let mut norm = Tensor::new(tape.device(), [4, channels], Storage::Full)?;
-    let (mean, variance) = parameters.averages.pair_mut(layer.mean, layer.variance);
+    let (running_mean, running_variance) = parameters.averages.pair_mut(layer.mean, layer.variance);
     let weights = &parameters.weights;
-    tape.device().batch_norm_finalise(
-        norm.view_mut(),
-        mean,
-        variance,
-        stats.view(),
-        weights.view(layer.gamma),
-        weights.view(layer.beta),
-        layer.bias.map(|bias| weights.view(bias)),
-        channels,
-        layer.constants,
-    )?;
+    let operands = BatchNormFinalise {
+        norm: norm.view_mut(),
+        running_mean,
+        running_variance,
+        stats: stats.view(),
+        gamma: weights.view(layer.gamma),
+        beta: weights.view(layer.beta),
+        bias: layer.bias.map(|bias| weights.view(bias)),
+    };
+    tape.device().batch_norm_finalise(operands, channels, layer.constants)?;
     tape.check("its scale and shift", norm.view())?;
     tape.check("its moving mean", parameters.averages.view(layer.mean))?;
     tape.check("its moving variance", parameters.averages.view(layer.variance))?;
@@ -85,16 +88,15 @@ pub fn infer<D: Device>(
 ) -> Result<Value<D>, DeviceError> {
     let channels = y.shape().channels();
     let mut norm = Tensor::new(tape.device(), [4, channels], Storage::Full)?;
-    tape.device().batch_norm_fold(
-        norm.view_mut(),
-        parameters.averages.view(layer.mean),
-        parameters.averages.view(layer.variance),
-        parameters.weights.view(layer.gamma),
-        parameters.weights.view(layer.beta),
-        layer.bias.map(|bias| parameters.weights.view(bias)),
-        channels,
-        layer.constants.epsilon,
-    )?;
+    let operands = BatchNormFold {
+        norm: norm.view_mut(),
+        running_mean: parameters.averages.view(layer.mean),
+        running_variance: parameters.averages.view(layer.variance),
+        gamma: parameters.weights.view(layer.gamma),
+        beta: parameters.weights.view(layer.beta),
+        bias: layer.bias.map(|bias| parameters.weights.view(bias)),
+    };
+    tape.device().batch_norm_fold(operands, channels, layer.constants.epsilon)?;
     tape.check("its scale and shift", norm.view())?;
     let wanted = y.slot.is_some();
     Ok(leave(tape, y, norm, wanted, layer, false))
@@ -139,23 +141,30 @@ fn backward<D: Device>(
             let da = unreduced.into_tensor()?;
             let mut dz = Tensor::new(device, raw.shape(), Storage::Activation)?;
             let mut sums = Tensor::new(device, [2, channels], Storage::Full)?;
-            device.batch_norm_backward_reduce(
-                dz.view_mut(),
-                sums.view_mut(),
-                da.view(),
-                raw.view(),
-                norm.view(),
-                layer.activation,
-                rows,
-            )?;
+            let operands = BatchNormBackwardReduce {
+                dz: dz.view_mut(),
+                sums: sums.view_mut(),
+                da: da.view(),
+                y: raw.view(),
+                norm: norm.view(),
+                activation: layer.activation,
+            };
+            device.batch_norm_backward_reduce(operands, rows)?;
             (dz, sums)
         }
     };
     let mut k = Tensor::new(device, [3, channels], Storage::Full)?;
     if trained {
         let (dgamma, dbeta) = parameters.gradients.pair_mut(layer.gamma, layer.beta);
-        let gamma = parameters.weights.view(layer.gamma);
-        device.batch_norm_backward_finalise(k.view_mut(), dgamma, dbeta, sums.view(), gamma, norm.view(), rows)?;
+        let operands = BatchNormBackwardFinalise {
+            k: k.view_mut(),
+            dgamma,
+            dbeta,
+            sums: sums.view(),
+            gamma: parameters.weights.view(layer.gamma),
+            norm: norm.view(),
+        };
+        device.batch_norm_backward_finalise(operands, rows)?;
         tape.check("the gradient of its gamma", parameters.gradients.view(layer.gamma))?;
         tape.check("the gradient of its beta", parameters.gradients.view(layer.beta))?;
     } else {

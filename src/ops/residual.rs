@@ -1,7 +1,7 @@
 //! Where a residual block ends: the sum of two ways, alone or with all that surrounds it.
 
 use crate::autograd::Tape;
-use crate::device::{Activation, Device, DeviceError, Projection, Storage};
+use crate::device::{Activation, Device, DeviceError, Projection, ResidualBackward, ResidualForward, Storage};
 use crate::tensor::{Shape, Tensor};
 use crate::value::{Gradient, Owed, Slot, Value};
 
@@ -49,14 +49,14 @@ pub fn join<D: Device>(tape: &mut Tape<D>, branch: Value<D>, around: Value<D>) -
         finished => (finished.values(tape.device())?, None),
     };
     let mut out = Tensor::new(tape.device(), shape, Storage::Activation)?;
-    tape.device().residual_forward(
-        out.view_mut(),
-        branch.y.view(),
-        branch.norm.view(),
-        values.view(),
-        projection.as_ref().map(|projection| projection.norm.view()),
-        shape.into(),
-    )?;
+    let operands = ResidualForward {
+        out: out.view_mut(),
+        y: branch.y.view(),
+        norm: branch.norm.view(),
+        shortcut: values.view(),
+        shortcut_norm: projection.as_ref().map(|projection| projection.norm.view()),
+    };
+    tape.device().residual_forward(operands, shape.into())?;
     tape.check("its output", out.view())?;
     let slots = [slot_branch, slot_around];
     let slot = tape.slot_if(slots.iter().any(Option::is_some));
@@ -104,16 +104,16 @@ fn backward<D: Device>(
         }
         _ => None,
     };
-    device.residual_backward(
-        dz.view_mut(),
-        sums.view_mut(),
-        dout.view(),
-        out.view(),
-        branch.y.view(),
-        branch.norm.view(),
+    let operands = ResidualBackward {
+        dz: dz.view_mut(),
+        sums: sums.view_mut(),
+        dout: dout.view(),
+        out: out.view(),
+        y: branch.y.view(),
+        norm: branch.norm.view(),
         projection,
-        out.shape().into(),
-    )?;
+    };
+    device.residual_backward(operands, out.shape().into())?;
     if let Some(around) = slot_around {
         let dz = dz.clone();
         let gradient = match sums_around {

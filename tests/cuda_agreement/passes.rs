@@ -8,9 +8,10 @@ use super::{ACTIVATIONS, Array, activation_of, agree, cuda, grid, grid_norm, nar
 use onesheet::device::cuda::Precision;
 use onesheet::device::cuda::modules::Module;
 use onesheet::device::{
-    Activation, AdamKernels, BatchNormKernels, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels,
-    ConvShape, Device, DeviceError, GlobalPoolShape, InputTransform, Memory, OutputGradient, PoolKernels, PoolShape,
-    Projection, ReduceEpilogue, Rows,
+    Activation, AdamKernels, BatchNormApply, BatchNormBackwardReduce, BatchNormKernels, BatchNormStatistics,
+    ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, Device, DeviceError, GlobalPoolShape,
+    InputTransform, Memory, OutputGradient, PoolKernels, PoolShape, Projection, ReduceEpilogue, ResidualBackward,
+    ResidualForward, Rows,
 };
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
@@ -74,10 +75,16 @@ fn sums_repeat_bit_for_bit() {
             let mut dz = Array::blank_activation(&device, shape.len());
             let [mut sums, mut projected] = [(); 2].map(|()| Array::blank(&device, 2 * shape.channels));
             let projection = Projection { sums: projected.view_mut(), y: dout.view(), norm: norm.view() };
-            let (out, norm) = (y.view(), norm.view());
-            device
-                .residual_backward(dz.view_mut(), sums.view_mut(), dout.view(), out, out, norm, Some(projection), shape)
-                .unwrap();
+            let operands = ResidualBackward {
+                dz: dz.view_mut(),
+                sums: sums.view_mut(),
+                dout: dout.view(),
+                out: y.view(),
+                y: y.view(),
+                norm: norm.view(),
+                projection: Some(projection),
+            };
+            device.residual_backward(operands, shape).unwrap();
             [sums, projected].map(|sums| device.download(sums.view()).unwrap())
         };
         let first = once();
@@ -134,10 +141,11 @@ fn nothing_swallows_nan() {
         for activation in ACTIVATIONS {
             let norm = Array::new(&device, &norm_before(activation, 3, channels));
             let (y, n) = (faulty.view(), norm.view());
-            device.batch_norm_apply(a.view_mut(), y, n, activation, shape).unwrap();
+            device.batch_norm_apply(BatchNormApply { a: a.view_mut(), y, norm: n, activation }, shape).unwrap();
             is_in_channel_3(&a, "batch_norm_apply");
-            let (dz, reduced) = (a.view_mut(), sums.view_mut());
-            device.batch_norm_backward_reduce(dz, reduced, sound.view(), y, n, activation, shape).unwrap();
+            let (dz, sums_of_dz, da) = (a.view_mut(), sums.view_mut(), sound.view());
+            let operands = BatchNormBackwardReduce { dz, sums: sums_of_dz, da, y, norm: n, activation };
+            device.batch_norm_backward_reduce(operands, shape).unwrap();
             is_in_channel_3(&a, "batch_norm_backward_reduce");
             is_in_channel_3(&sums, "its sums");
             let transform = Some(InputTransform { norm: n, activation });
@@ -146,17 +154,32 @@ fn nothing_swallows_nan() {
         }
         device.max_pool_forward(largest.view_mut(), faulty.view(), None, &window).unwrap();
         is_in_channel_3(&largest, "max_pool_forward");
-        device.batch_norm_statistics(sums.view_mut(), faulty.view(), shape).unwrap();
+        let operands = BatchNormStatistics { stats: sums.view_mut(), y: faulty.view() };
+        device.batch_norm_statistics(operands, shape).unwrap();
         is_in_channel_3(&sums, "batch_norm_statistics");
 
         let norm = Array::new(&device, &grid_norm(3, channels));
         for (y, shortcut, owed) in [(&faulty, &sound, false), (&sound, &faulty, false), (&sound, &faulty, true)] {
-            let owed = owed.then(|| norm.view());
-            device.residual_forward(a.view_mut(), y.view(), norm.view(), shortcut.view(), owed, shape).unwrap();
+            let operands = ResidualForward {
+                out: a.view_mut(),
+                y: y.view(),
+                norm: norm.view(),
+                shortcut: shortcut.view(),
+                shortcut_norm: owed.then(|| norm.view()),
+            };
+            device.residual_forward(operands, shape).unwrap();
             is_in_channel_3(&a, "residual_forward");
         }
-        let (out, y) = (faulty.view(), sound.view());
-        device.residual_backward(a.view_mut(), sums.view_mut(), y, out, y, norm.view(), None, shape).unwrap();
+        let operands = ResidualBackward {
+            dz: a.view_mut(),
+            sums: sums.view_mut(),
+            dout: sound.view(),
+            out: faulty.view(),
+            y: sound.view(),
+            norm: norm.view(),
+            projection: None,
+        };
+        device.residual_backward(operands, shape).unwrap();
         is_in_channel_3(&a, "residual_backward");
         is_in_channel_3(&sums, "its sums");
 
@@ -214,7 +237,9 @@ fn what_a_kernel_cannot_read_is_refused() {
     let shape = Rows { rows: 2, channels: 8 };
     let (full, norm) = (Array::new(&device, &grid(1, shape.len())), Array::new(&device, &grid_norm(2, 8)));
     let mut a = Array::blank_activation(&device, shape.len());
-    let refused = device.batch_norm_apply(a.view_mut(), full.view(), norm.view(), Activation::Relu, shape);
+    let (y, norm) = (full.view(), norm.view());
+    let operands = BatchNormApply { a: a.view_mut(), y, norm, activation: Activation::Relu };
+    let refused = device.batch_norm_apply(operands, shape);
     assert!(matches!(refused, Err(DeviceError::Shape { kernel: "batch_norm_apply", .. })), "{refused:?}");
 
     let window = PoolShape::new([1, 17, 17, 1], 17, 1, 0).unwrap();

@@ -4,7 +4,10 @@ use super::{
     ACTIVATIONS, Array, Case, EPSILON, Output, activation_of, agree, grid, grid_norm, narrow, norm_before, numbers,
     sum_tolerance,
 };
-use onesheet::device::{Activation, BatchNormConstants, Device, Projection, Rows};
+use onesheet::device::{
+    Activation, BatchNormApply, BatchNormBackwardFinalise, BatchNormBackwardReduce, BatchNormConstants,
+    BatchNormFinalise, BatchNormFold, BatchNormStatistics, Device, Projection, ResidualBackward, ResidualForward, Rows,
+};
 
 /// The per-channel kernels.
 #[derive(Debug)]
@@ -32,32 +35,26 @@ impl Case for Channels {
         let mut norm = Array::blank(device, 4 * channels);
         let mut running_mean = array(numbers(seed + 5, channels));
         let mut running_variance = array(numbers(seed + 6, channels));
-        device
-            .batch_norm_finalise(
-                norm.view_mut(),
-                running_mean.view_mut(),
-                running_variance.view_mut(),
-                stats.view(),
-                gamma.view(),
-                beta.view(),
-                shift,
-                channels,
-                constants,
-            )
-            .unwrap();
+        let operands = BatchNormFinalise {
+            norm: norm.view_mut(),
+            running_mean: running_mean.view_mut(),
+            running_variance: running_variance.view_mut(),
+            stats: stats.view(),
+            gamma: gamma.view(),
+            beta: beta.view(),
+            bias: shift,
+        };
+        device.batch_norm_finalise(operands, channels, constants).unwrap();
         let mut folded = Array::blank(device, 4 * channels);
-        device
-            .batch_norm_fold(
-                folded.view_mut(),
-                mean.view(),
-                variance.view(),
-                gamma.view(),
-                beta.view(),
-                shift,
-                channels,
-                constants.epsilon,
-            )
-            .unwrap();
+        let operands = BatchNormFold {
+            norm: folded.view_mut(),
+            running_mean: mean.view(),
+            running_variance: variance.view(),
+            gamma: gamma.view(),
+            beta: beta.view(),
+            bias: shift,
+        };
+        device.batch_norm_fold(operands, channels, constants.epsilon).unwrap();
 
         let sums = array(numbers(seed + 7, 2 * channels));
         let given = array(grid_norm(seed + 8, channels));
@@ -65,17 +62,15 @@ impl Case for Channels {
         let mut dgamma = array(numbers(seed + 9, channels));
         let mut dbeta = array(numbers(seed + 10, channels));
         let shape = Rows { rows: 37, channels };
-        device
-            .batch_norm_backward_finalise(
-                k.view_mut(),
-                dgamma.view_mut(),
-                dbeta.view_mut(),
-                sums.view(),
-                gamma.view(),
-                given.view(),
-                shape,
-            )
-            .unwrap();
+        let operands = BatchNormBackwardFinalise {
+            k: k.view_mut(),
+            dgamma: dgamma.view_mut(),
+            dbeta: dbeta.view_mut(),
+            sums: sums.view(),
+            gamma: gamma.view(),
+            norm: given.view(),
+        };
+        device.batch_norm_backward_finalise(operands, shape).unwrap();
         vec![
             norm.output(device, "norm", 4.0 * EPSILON),
             running_mean.output(device, "running_mean", EPSILON),
@@ -112,21 +107,20 @@ impl Case for Passes {
         let sum = sum_tolerance(shape.rows, 2.0);
 
         let mut stats = sums();
-        device.batch_norm_statistics(stats.view_mut(), y.view(), shape).unwrap();
+        device.batch_norm_statistics(BatchNormStatistics { stats: stats.view_mut(), y: y.view() }, shape).unwrap();
         let mut a = blank();
-        device.batch_norm_apply(a.view_mut(), y.view(), norm.view(), activation, shape).unwrap();
+        let operands = BatchNormApply { a: a.view_mut(), y: y.view(), norm: norm.view(), activation };
+        device.batch_norm_apply(operands, shape).unwrap();
         let (mut dz, mut reduced) = (blank(), sums());
-        device
-            .batch_norm_backward_reduce(
-                dz.view_mut(),
-                reduced.view_mut(),
-                gradient.view(),
-                y.view(),
-                norm.view(),
-                activation,
-                shape,
-            )
-            .unwrap();
+        let operands = BatchNormBackwardReduce {
+            dz: dz.view_mut(),
+            sums: reduced.view_mut(),
+            da: gradient.view(),
+            y: y.view(),
+            norm: norm.view(),
+            activation,
+        };
+        device.batch_norm_backward_reduce(operands, shape).unwrap();
         let mut outputs = vec![
             // Each row's own rounding, and an error of the mean so far that later rows make smaller again.
             // Up to 256 squares are summed in f32 before anything wider.
@@ -137,26 +131,30 @@ impl Case for Passes {
         ];
 
         let mut out = blank();
-        let owed = projected.then(|| shortcut_norm.view());
-        device.residual_forward(out.view_mut(), y.view(), norm.view(), shortcut.view(), owed, shape).unwrap();
+        let operands = ResidualForward {
+            out: out.view_mut(),
+            y: y.view(),
+            norm: norm.view(),
+            shortcut: shortcut.view(),
+            shortcut_norm: projected.then(|| shortcut_norm.view()),
+        };
+        device.residual_forward(operands, shape).unwrap();
         let (mut dz, mut reduced, mut projected_sums) = (blank(), sums(), sums());
         let projection = projected.then(|| Projection {
             sums: projected_sums.view_mut(),
             y: shortcut.view(),
             norm: shortcut_norm.view(),
         });
-        device
-            .residual_backward(
-                dz.view_mut(),
-                reduced.view_mut(),
-                gradient.view(),
-                out.view(),
-                y.view(),
-                norm.view(),
-                projection,
-                shape,
-            )
-            .unwrap();
+        let operands = ResidualBackward {
+            dz: dz.view_mut(),
+            sums: reduced.view_mut(),
+            dout: gradient.view(),
+            out: out.view(),
+            y: y.view(),
+            norm: norm.view(),
+            projection,
+        };
+        device.residual_backward(operands, shape).unwrap();
         outputs.push(out.output(device, "out", element));
         outputs.push(dz.output(device, "junction's dz", 0.0));
         outputs.push(reduced.output(device, "junction's sums", sum));
@@ -180,11 +178,15 @@ impl Case for Infinite {
         let (gradient, norm) = (Array::activation(device, &[1.0; 6]), Array::new(device, &[1.0, 0.0, 0.0, 1.0]));
         let mut dz = Array::blank_activation(device, 6);
         let mut sums = Array::blank(device, 2);
-        let (activation, norm) = (self.activation, norm.view());
-        let (written, reduced) = (dz.view_mut(), sums.view_mut());
-        device
-            .batch_norm_backward_reduce(written, reduced, gradient.view(), y.view(), norm, activation, shape)
-            .unwrap();
+        let operands = BatchNormBackwardReduce {
+            dz: dz.view_mut(),
+            sums: sums.view_mut(),
+            da: gradient.view(),
+            y: y.view(),
+            norm: norm.view(),
+            activation: self.activation,
+        };
+        device.batch_norm_backward_reduce(operands, shape).unwrap();
         vec![dz.output(device, "dz", 0.0)]
     }
 }
@@ -230,7 +232,7 @@ impl Case for FarFromZero {
         let y: Vec<f64> =
             (0..shape.len()).map(|i| if (i / shape.channels).is_multiple_of(2) { 64.5 } else { 63.5 }).collect();
         let (y, mut stats) = (Array::activation(device, &y), Array::blank(device, 2 * shape.channels));
-        device.batch_norm_statistics(stats.view_mut(), y.view(), shape).unwrap();
+        device.batch_norm_statistics(BatchNormStatistics { stats: stats.view_mut(), y: y.view() }, shape).unwrap();
         vec![stats.output(device, "stats", 64.0 * EPSILON)]
     }
 }

@@ -5,7 +5,8 @@ use crate::case::{Case, Point, SHAPES, assert_gradients, convolve, dot, fresh, p
 use crate::support::{generator, seeded};
 use onesheet::device::reference::Reference;
 use onesheet::device::{
-    Activation, BatchNormConstants, BatchNormKernels, ConvBackwardBias, ConvBackwardData, ConvBackwardWeights,
+    Activation, BatchNormApply, BatchNormBackwardFinalise, BatchNormBackwardReduce, BatchNormConstants,
+    BatchNormFinalise, BatchNormFold, BatchNormKernels, ConvBackwardBias, ConvBackwardData, ConvBackwardWeights,
     ConvForward, ConvKernels, ConvShape, InputTransform, OutputGradient, ReduceEpilogue, Rows,
 };
 use rand::RngExt;
@@ -19,9 +20,16 @@ pub fn train(x: &[f64], w: &[f64], gamma: &[f64], beta: &[f64], shape: &ConvShap
     let (mut mean, mut variance) = (vec![0.0; shape.k], vec![1.0; shape.k]);
     let operands = ConvForward { y: &mut y[..], stats: Some(&mut stats[..]), x, transform: None, w, bias: None };
     Reference::EXACT.conv_forward(operands, shape).unwrap();
-    Reference::EXACT
-        .batch_norm_finalise(&mut norm, &mut mean, &mut variance, &stats, gamma, beta, None, shape.k, CONSTANTS)
-        .unwrap();
+    let operands = BatchNormFinalise {
+        norm: &mut norm[..],
+        running_mean: &mut mean[..],
+        running_variance: &mut variance[..],
+        stats: &stats[..],
+        gamma,
+        beta,
+        bias: None,
+    };
+    Reference::EXACT.batch_norm_finalise(operands, shape.k, CONSTANTS).unwrap();
     (y, norm)
 }
 
@@ -75,9 +83,15 @@ impl Chain {
         let first = &self.shapes[0];
         let Some([mean, variance]) = &self.running else { return train(x, w, gamma, beta, first) };
         let (y, mut norm) = (convolve(x, None, w, None, first), fresh(4 * first.k));
-        Reference::EXACT
-            .batch_norm_fold(&mut norm, mean, variance, gamma, beta, Some(&at["bias"]), first.k, CONSTANTS.epsilon)
-            .unwrap();
+        let operands = BatchNormFold {
+            norm: &mut norm[..],
+            running_mean: &mean[..],
+            running_variance: &variance[..],
+            gamma,
+            beta,
+            bias: Some(&at["bias"]),
+        };
+        Reference::EXACT.batch_norm_fold(operands, first.k, CONSTANTS.epsilon).unwrap();
         (y, norm)
     }
 
@@ -101,17 +115,29 @@ impl Chain {
                 Reference::EXACT.conv_backward_weights(operands, second).unwrap();
             }
             Consumer::Applied => {
-                Reference::EXACT
-                    .batch_norm_backward_reduce(&mut dz, &mut sums, &self.dy, &y, &norm, Activation::Relu, rows(first))
-                    .unwrap();
+                let operands = BatchNormBackwardReduce {
+                    dz: &mut dz[..],
+                    sums: &mut sums[..],
+                    da: &self.dy[..],
+                    y: &y[..],
+                    norm: &norm[..],
+                    activation: Activation::Relu,
+                };
+                Reference::EXACT.batch_norm_backward_reduce(operands, rows(first)).unwrap();
             }
         }
         tamper("dz", &mut dz);
         tamper("sums", &mut sums);
         let (mut k, mut dgamma, mut dbeta) = (fresh(3 * first.k), vec![0.0; first.k], vec![0.0; first.k]);
-        Reference::EXACT
-            .batch_norm_backward_finalise(&mut k, &mut dgamma, &mut dbeta, &sums, &at["gamma"], &norm, rows(first))
-            .unwrap();
+        let operands = BatchNormBackwardFinalise {
+            k: &mut k[..],
+            dgamma: &mut dgamma[..],
+            dbeta: &mut dbeta[..],
+            sums: &sums[..],
+            gamma: &at["gamma"],
+            norm: &norm[..],
+        };
+        Reference::EXACT.batch_norm_backward_finalise(operands, rows(first)).unwrap();
         if self.running.is_some() {
             // Inference form: the statistics do not depend on y.
             k = [&norm[..first.k], &vec![0.0; 2 * first.k]].concat();
@@ -148,7 +174,8 @@ impl Case for Chain {
             return dot(&convolve(&y, Some(&norm), &at["w2"], None, &self.shapes[1]), &self.dy);
         }
         let mut a = fresh(y.len());
-        Reference::EXACT.batch_norm_apply(&mut a, &y, &norm, Activation::Relu, rows(&self.shapes[0])).unwrap();
+        let operands = BatchNormApply { a: &mut a[..], y: &y[..], norm: &norm[..], activation: Activation::Relu };
+        Reference::EXACT.batch_norm_apply(operands, rows(&self.shapes[0])).unwrap();
         dot(&a, &self.dy)
     }
 

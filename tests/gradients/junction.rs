@@ -4,7 +4,8 @@ use crate::batch_norm::{Tamper, rows, train};
 use crate::case::{Case, Point, SHAPES, assert_gradients, dot, fresh, point, values};
 use onesheet::device::reference::Reference;
 use onesheet::device::{
-    BatchNormKernels, ConvBackwardData, ConvBackwardWeights, ConvKernels, ConvShape, OutputGradient, Projection,
+    BatchNormBackwardFinalise, BatchNormKernels, ConvBackwardData, ConvBackwardWeights, ConvKernels, ConvShape,
+    OutputGradient, Projection, ResidualBackward, ResidualForward,
 };
 
 /// `Σ dout·relu(bn(conv(x, w)) + x)`, or with `bn(conv(x, w₀))` in place of the last `x`.
@@ -34,9 +35,15 @@ impl<'a> Branch<'a> {
     fn backward(&self, at: &Point, dz: &[f64], sums: &[f64], dx: &mut [f64], gradients: &mut Point) {
         let (shape, [w, gamma, beta]) = (self.shape, self.names);
         let (mut k, mut dgamma, mut dbeta) = (fresh(3 * shape.k), vec![0.0; shape.k], vec![0.0; shape.k]);
-        Reference::EXACT
-            .batch_norm_backward_finalise(&mut k, &mut dgamma, &mut dbeta, sums, &at[gamma], &self.norm, rows(shape))
-            .unwrap();
+        let operands = BatchNormBackwardFinalise {
+            k: &mut k[..],
+            dgamma: &mut dgamma[..],
+            dbeta: &mut dbeta[..],
+            sums,
+            gamma: &at[gamma],
+            norm: &self.norm,
+        };
+        Reference::EXACT.batch_norm_backward_finalise(operands, rows(shape)).unwrap();
         let owed = OutputGradient::Owed { dz, y: &self.y[..], k: &k[..] };
         let mut dw = vec![0.0; shape.weights_len()];
         let operands = ConvBackwardWeights { dw: &mut dw[..], dy: owed, x: &at["x"][..], transform: None };
@@ -65,14 +72,14 @@ impl Junction {
     fn forward(&self, at: &Point) -> (Branch<'_>, Option<Branch<'_>>, Vec<f64>) {
         let branch = Branch::forward(at, &self.branch, ["w", "gamma", "beta"]);
         let projection = self.projection.as_ref().map(|shape| Branch::forward(at, shape, ["w0", "gamma0", "beta0"]));
-        let (shortcut, norm) = match &projection {
-            Some(projection) => (&projection.y, Some(&projection.norm[..])),
-            None => (&at["x"], None),
+        let (shortcut, shortcut_norm) = match &projection {
+            Some(projection) => (&projection.y[..], Some(&projection.norm[..])),
+            None => (&at["x"][..], None),
         };
         let mut out = fresh(self.dout.len());
-        Reference::EXACT
-            .residual_forward(&mut out, &branch.y, &branch.norm, shortcut, norm, rows(&self.branch))
-            .unwrap();
+        let (y, norm) = (&branch.y[..], &branch.norm[..]);
+        let operands = ResidualForward { out: &mut out[..], y, norm, shortcut, shortcut_norm };
+        Reference::EXACT.residual_forward(operands, rows(&self.branch)).unwrap();
         (branch, projection, out)
     }
 
@@ -81,23 +88,21 @@ impl Junction {
         let at = &self.point;
         let (branch, projection, out) = self.forward(at);
         let (mut dz, mut sums, mut beside) = (fresh(out.len()), fresh(2 * self.branch.k), fresh(2 * self.branch.k));
-        let epilogue = projection.as_ref().map(|projection| Projection {
+        let projected = projection.as_ref().map(|projection| Projection {
             sums: &mut beside[..],
             y: &projection.y[..],
             norm: &projection.norm[..],
         });
-        Reference::EXACT
-            .residual_backward(
-                &mut dz,
-                &mut sums,
-                &self.dout,
-                &out,
-                &branch.y,
-                &branch.norm,
-                epilogue,
-                rows(&self.branch),
-            )
-            .unwrap();
+        let operands = ResidualBackward {
+            dz: &mut dz[..],
+            sums: &mut sums[..],
+            dout: &self.dout[..],
+            out: &out[..],
+            y: &branch.y[..],
+            norm: &branch.norm[..],
+            projection: projected,
+        };
+        Reference::EXACT.residual_backward(operands, rows(&self.branch)).unwrap();
         let mut shortcut = dz.clone();
         tamper("shortcut", &mut shortcut);
         let mut gradients = Point::new();

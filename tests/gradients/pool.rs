@@ -3,7 +3,10 @@
 use crate::case::{Case, Point, SHAPES, assert_gradients, behind_transform, dot, free_norm, fresh, point, values};
 use crate::support::generator;
 use onesheet::device::reference::Reference;
-use onesheet::device::{Activation, BatchNormKernels, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, Rows};
+use onesheet::device::{
+    Activation, BatchNormBackwardReduce, BatchNormKernels, GlobalPoolShape, InputTransform, PoolKernels, PoolShape,
+    Rows,
+};
 use rand::RngExt;
 
 /// `Σ dy·max_pool(x)`, or of the pending `relu(scale·x + shift)` if the point has a scale.
@@ -57,7 +60,15 @@ impl Case for MaxPool {
         let (Some(norm), Some(mean)) = (norm, &self.mean) else { return Point::from([("x", da)]) };
         let (mut dz, mut sums) = (fresh(shape.input_len()), fresh(2 * shape.c));
         let rows = Rows { rows: shape.n * shape.h * shape.w, channels: shape.c };
-        Reference::EXACT.batch_norm_backward_reduce(&mut dz, &mut sums, &da, x, &norm, Activation::Relu, rows).unwrap();
+        let operands = BatchNormBackwardReduce {
+            dz: &mut dz[..],
+            sums: &mut sums[..],
+            da: &da[..],
+            y: &x[..],
+            norm: &norm[..],
+            activation: Activation::Relu,
+        };
+        Reference::EXACT.batch_norm_backward_reduce(operands, rows).unwrap();
         Point::from(behind_transform(&self.point, mean, &dz, &sums))
     }
 }

@@ -4,7 +4,6 @@
 //! not tell a wrong kernel from a right one. Against this device what is left are sums in another order, and now and then
 //! a number that such a sum rounds the other way.
 
-use onesheet::device::Activation;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::Precision;
 use onesheet::device::image::HostPixels;
@@ -103,7 +102,8 @@ impl Rounded {
         let Some(InputTransform { norm, activation }) = transform else { return self.factors(x, shape) };
         let mut paid = vec![0.0; x.len()];
         let rows = Rows { rows: x.len() / shape.c, channels: shape.c };
-        self.inner.batch_norm_apply(&mut paid, x, norm.data, activation, rows).unwrap();
+        let operands = BatchNormApply { a: &mut paid[..], y: x, norm: norm.data, activation };
+        self.inner.batch_norm_apply(operands, rows).unwrap();
         self.factors(&paid, shape)
     }
 
@@ -249,7 +249,9 @@ impl ConvKernels for Rounded {
         self.store(dx.data);
         if let Some(ReduceEpilogue { sums, y, norm, activation }) = epilogue {
             let (da, rows) = (dx.data.to_vec(), Rows { rows: dx.data.len() / shape.c, channels: shape.c });
-            self.inner.batch_norm_backward_reduce(dx.data, sums.data, &da, y.data, norm.data, activation, rows)?;
+            let (sums, y, norm) = (sums.data, y.data, norm.data);
+            let operands = BatchNormBackwardReduce { dz: dx.data, sums, da: &da[..], y, norm, activation };
+            self.inner.batch_norm_backward_reduce(operands, rows)?;
         }
         Ok(())
     }
@@ -295,7 +297,8 @@ impl DepthwiseKernels for Rounded {
         match stats {
             Some(stats) => {
                 let rows = Rows { rows: y.data.len() / shape.c, channels: shape.c };
-                self.inner.batch_norm_statistics(stats.data, y.data, rows)
+                let operands = BatchNormStatistics { stats: stats.data, y: &*y.data };
+                self.inner.batch_norm_statistics(operands, rows)
             }
             None => Ok(()),
         }
@@ -313,7 +316,9 @@ impl DepthwiseKernels for Rounded {
         self.store(dx.data);
         if let Some(ReduceEpilogue { sums, y, norm, activation }) = epilogue {
             let (da, rows) = (dx.data.to_vec(), Rows { rows: dx.data.len() / shape.c, channels: shape.c });
-            self.inner.batch_norm_backward_reduce(dx.data, sums.data, &da, y.data, norm.data, activation, rows)?;
+            let (sums, y, norm) = (sums.data, y.data, norm.data);
+            let operands = BatchNormBackwardReduce { dz: dx.data, sums, da: &da[..], y, norm, activation };
+            self.inner.batch_norm_backward_reduce(operands, rows)?;
         }
         Ok(())
     }
@@ -336,113 +341,119 @@ impl DepthwiseKernels for Rounded {
 impl BatchNormKernels for Rounded {
     fn batch_norm_finalise(
         &self,
-        norm: ViewMut<'_>,
-        running_mean: ViewMut<'_>,
-        running_variance: ViewMut<'_>,
-        stats: View<'_>,
-        gamma: View<'_>,
-        beta: View<'_>,
-        bias: Option<View<'_>>,
+        operands: BatchNormFinalise<View<'_>, ViewMut<'_>>,
         channels: usize,
         constants: BatchNormConstants,
     ) -> Result<(), DeviceError> {
-        let (mean, variance) = (running_mean.data, running_variance.data);
-        let bias = bias.map(|bias| bias.data);
-        let (stats, gamma, beta) = (stats.data, gamma.data, beta.data);
-        self.inner.batch_norm_finalise(norm.data, mean, variance, stats, gamma, beta, bias, channels, constants)
+        let BatchNormFinalise { norm, running_mean, running_variance, stats, gamma, beta, bias } = operands;
+        let operands = BatchNormFinalise {
+            norm: norm.data,
+            running_mean: running_mean.data,
+            running_variance: running_variance.data,
+            stats: stats.data,
+            gamma: gamma.data,
+            beta: beta.data,
+            bias: bias.map(|bias| bias.data),
+        };
+        self.inner.batch_norm_finalise(operands, channels, constants)
     }
 
     fn batch_norm_fold(
         &self,
-        norm: ViewMut<'_>,
-        running_mean: View<'_>,
-        running_variance: View<'_>,
-        gamma: View<'_>,
-        beta: View<'_>,
-        bias: Option<View<'_>>,
+        operands: BatchNormFold<View<'_>, ViewMut<'_>>,
         channels: usize,
         epsilon: f64,
     ) -> Result<(), DeviceError> {
-        let (mean, variance) = (running_mean.data, running_variance.data);
-        let bias = bias.map(|bias| bias.data);
-        self.inner.batch_norm_fold(norm.data, mean, variance, gamma.data, beta.data, bias, channels, epsilon)
+        let BatchNormFold { norm, running_mean, running_variance, gamma, beta, bias } = operands;
+        let operands = BatchNormFold {
+            norm: norm.data,
+            running_mean: running_mean.data,
+            running_variance: running_variance.data,
+            gamma: gamma.data,
+            beta: beta.data,
+            bias: bias.map(|bias| bias.data),
+        };
+        self.inner.batch_norm_fold(operands, channels, epsilon)
     }
 
-    fn batch_norm_statistics(&self, stats: ViewMut<'_>, y: View<'_>, shape: Rows) -> Result<(), DeviceError> {
-        self.inner.batch_norm_statistics(stats.data, y.data, shape)
+    fn batch_norm_statistics(
+        &self,
+        operands: BatchNormStatistics<View<'_>, ViewMut<'_>>,
+        shape: Rows,
+    ) -> Result<(), DeviceError> {
+        let BatchNormStatistics { stats, y } = operands;
+        self.inner.batch_norm_statistics(BatchNormStatistics { stats: stats.data, y: y.data }, shape)
     }
 
     fn batch_norm_apply(
         &self,
-        a: ViewMut<'_>,
-        y: View<'_>,
-        norm: View<'_>,
-        activation: Activation,
+        operands: BatchNormApply<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        self.inner.batch_norm_apply(a.data, y.data, norm.data, activation, shape)?;
+        let BatchNormApply { a, y, norm, activation } = operands;
+        let operands = BatchNormApply { a: &mut *a.data, y: y.data, norm: norm.data, activation };
+        self.inner.batch_norm_apply(operands, shape)?;
         self.store(a.data);
         Ok(())
     }
 
     fn batch_norm_backward_reduce(
         &self,
-        dz: ViewMut<'_>,
-        sums: ViewMut<'_>,
-        da: View<'_>,
-        y: View<'_>,
-        norm: View<'_>,
-        activation: Activation,
+        operands: BatchNormBackwardReduce<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        self.inner.batch_norm_backward_reduce(dz.data, sums.data, da.data, y.data, norm.data, activation, shape)
+        let BatchNormBackwardReduce { dz, sums, da, y, norm, activation } = operands;
+        let (dz, sums, da, y, norm) = (dz.data, sums.data, da.data, y.data, norm.data);
+        self.inner.batch_norm_backward_reduce(BatchNormBackwardReduce { dz, sums, da, y, norm, activation }, shape)
     }
 
     fn batch_norm_backward_finalise(
         &self,
-        k: ViewMut<'_>,
-        dgamma: ViewMut<'_>,
-        dbeta: ViewMut<'_>,
-        sums: View<'_>,
-        gamma: View<'_>,
-        norm: View<'_>,
+        operands: BatchNormBackwardFinalise<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        let (dgamma, dbeta) = (dgamma.data, dbeta.data);
-        self.inner.batch_norm_backward_finalise(k.data, dgamma, dbeta, sums.data, gamma.data, norm.data, shape)?;
-        self.spoil("batch_norm_backward_finalise", dbeta);
+        let BatchNormBackwardFinalise { k, dgamma, dbeta, sums, gamma, norm } = operands;
+        let operands = BatchNormBackwardFinalise {
+            k: k.data,
+            dgamma: dgamma.data,
+            dbeta: &mut *dbeta.data,
+            sums: sums.data,
+            gamma: gamma.data,
+            norm: norm.data,
+        };
+        self.inner.batch_norm_backward_finalise(operands, shape)?;
+        self.spoil("batch_norm_backward_finalise", dbeta.data);
         Ok(())
     }
 
     fn residual_forward(
         &self,
-        out: ViewMut<'_>,
-        y: View<'_>,
-        norm: View<'_>,
-        shortcut: View<'_>,
-        shortcut_norm: Option<View<'_>>,
+        operands: ResidualForward<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        let shortcut_norm = shortcut_norm.map(|norm| norm.data);
-        self.inner.residual_forward(out.data, y.data, norm.data, shortcut.data, shortcut_norm, shape)?;
+        let ResidualForward { out, y, norm, shortcut, shortcut_norm } = operands;
+        let operands = ResidualForward {
+            out: &mut *out.data,
+            y: y.data,
+            norm: norm.data,
+            shortcut: shortcut.data,
+            shortcut_norm: shortcut_norm.map(|norm| norm.data),
+        };
+        self.inner.residual_forward(operands, shape)?;
         self.store(out.data);
         Ok(())
     }
 
     fn residual_backward(
         &self,
-        dz: ViewMut<'_>,
-        sums: ViewMut<'_>,
-        dout: View<'_>,
-        out: View<'_>,
-        y: View<'_>,
-        norm: View<'_>,
-        projection: Option<Projection<View<'_>, ViewMut<'_>>>,
+        operands: ResidualBackward<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
+        let ResidualBackward { dz, sums, dout, out, y, norm, projection } = operands;
         let projection =
             projection.map(|Projection { sums, y, norm }| Projection { sums: sums.data, y: y.data, norm: norm.data });
-        self.inner.residual_backward(dz.data, sums.data, dout.data, out.data, y.data, norm.data, projection, shape)
+        let (dz, sums, dout, out, y, norm) = (dz.data, sums.data, dout.data, out.data, y.data, norm.data);
+        self.inner.residual_backward(ResidualBackward { dz, sums, dout, out, y, norm, projection }, shape)
     }
 }
 

@@ -6,10 +6,9 @@ use crate::device::cuda::choose::conv::{self as choose, Aligned};
 use crate::device::cuda::choose::{Target, pool as choose_pool};
 use crate::device::loss::SIGMOID_FLOPS;
 use crate::device::{
-    Activation, AdamConstants, AdamKernels, BatchNormConstants, BatchNormKernels, ConvBackwardBias, ConvBackwardData,
-    ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, DenseKernels, DenseShape, DeviceError, GlobalPoolShape,
-    ImageKernels, ImageShape, InputTransform, LossKernels, LossShape, Memory, OutputGradient, PixelFormat, PoolKernels,
-    PoolShape, Projection, ReduceEpilogue, Rows, Storage,
+    AdamConstants, AdamKernels, ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels,
+    ConvShape, DenseKernels, DenseShape, DeviceError, GlobalPoolShape, ImageKernels, ImageShape, InputTransform,
+    LossKernels, LossShape, Memory, OutputGradient, PixelFormat, PoolKernels, PoolShape, ReduceEpilogue, Storage,
 };
 
 impl Counting {
@@ -51,7 +50,7 @@ impl Counting {
         }
     }
 
-    fn all<const N: usize>(&self, views: [View; N]) -> u64 {
+    pub(super) fn all<const N: usize>(&self, views: [View; N]) -> u64 {
         views.map(|view| self.bytes(view)).iter().sum()
     }
 }
@@ -130,131 +129,6 @@ impl ConvKernels for Counting {
         let ConvBackwardBias { dbias, dy } = operands;
         let reads = self.gradient(dy) + self.bytes(dbias);
         self.launch("conv_backward_bias", reads, self.bytes(dbias), shape.output_len() as u64);
-        Ok(())
-    }
-}
-
-impl BatchNormKernels for Counting {
-    fn batch_norm_finalise(
-        &self,
-        norm: View,
-        running_mean: View,
-        running_variance: View,
-        stats: View,
-        gamma: View,
-        beta: View,
-        bias: Option<View>,
-        _: usize,
-        _: BatchNormConstants,
-    ) -> Result<(), DeviceError> {
-        let averages = self.all([running_mean, running_variance]);
-        let reads = averages + self.all([stats, gamma, beta]) + self.optional(bias);
-        self.launch("batch_norm_finalise", reads, self.bytes(norm) + averages, 0);
-        Ok(())
-    }
-
-    fn batch_norm_fold(
-        &self,
-        norm: View,
-        running_mean: View,
-        running_variance: View,
-        gamma: View,
-        beta: View,
-        bias: Option<View>,
-        _: usize,
-        _: f64,
-    ) -> Result<(), DeviceError> {
-        let reads = self.all([running_mean, running_variance, gamma, beta]) + self.optional(bias);
-        self.launch("batch_norm_fold", reads, self.bytes(norm), 0);
-        Ok(())
-    }
-
-    fn batch_norm_statistics(&self, stats: View, y: View, shape: Rows) -> Result<(), DeviceError> {
-        shape.check_statistics(stats.len, y.len)?;
-        self.launch("batch_norm_statistics", self.bytes(y), self.bytes(stats), shape.statistics_flops());
-        Ok(())
-    }
-
-    fn batch_norm_apply(&self, a: View, y: View, norm: View, _: Activation, shape: Rows) -> Result<(), DeviceError> {
-        shape.check_apply(a.len, y.len, norm.len)?;
-        let reads = self.bytes(y) + self.part(norm, norm.len / 2);
-        self.launch("batch_norm_apply", reads, self.bytes(a), shape.apply_flops());
-        Ok(())
-    }
-
-    fn batch_norm_backward_reduce(
-        &self,
-        dz: View,
-        sums: View,
-        da: View,
-        y: View,
-        norm: View,
-        _: Activation,
-        shape: Rows,
-    ) -> Result<(), DeviceError> {
-        shape.check_backward_reduce(dz.len, sums.len, da.len, y.len, norm.len)?;
-        let reads = self.all([da, y]) + self.part(norm, norm.len / 4 * 3);
-        self.launch("batch_norm_backward_reduce", reads, self.all([dz, sums]), shape.backward_reduce_flops());
-        Ok(())
-    }
-
-    fn batch_norm_backward_finalise(
-        &self,
-        k: View,
-        dgamma: View,
-        dbeta: View,
-        sums: View,
-        gamma: View,
-        norm: View,
-        shape: Rows,
-    ) -> Result<(), DeviceError> {
-        shape.check_backward_finalise(k.len, dgamma.len, dbeta.len, sums.len, gamma.len, norm.len)?;
-        let reads = self.all([dgamma, dbeta, sums, gamma]) + self.part(norm, norm.len / 2);
-        self.launch("batch_norm_backward_finalise", reads, self.all([k, dgamma, dbeta]), 0);
-        Ok(())
-    }
-
-    fn residual_forward(
-        &self,
-        out: View,
-        y: View,
-        norm: View,
-        shortcut: View,
-        shortcut_norm: Option<View>,
-        shape: Rows,
-    ) -> Result<(), DeviceError> {
-        shape.check_residual_forward(out.len, y.len, norm.len, shortcut.len, shortcut_norm.map(|view| view.len))?;
-        let norms = self.bytes(norm) + self.optional(shortcut_norm);
-        let flops = shape.residual_forward_flops(shortcut_norm.is_some());
-        let projected = shortcut_norm.is_some() && self.habits != Habits::Processor;
-        let kernel = if projected { "residual_forward_projected" } else { "residual_forward" };
-        self.launch(kernel, self.all([y, shortcut]) + norms / 2, self.bytes(out), flops);
-        Ok(())
-    }
-
-    fn residual_backward(
-        &self,
-        dz: View,
-        sums: View,
-        dout: View,
-        out: View,
-        y: View,
-        norm: View,
-        projection: Option<Projection<View, View>>,
-        shape: Rows,
-    ) -> Result<(), DeviceError> {
-        let lengths = projection.as_ref().map(|projection| projection.lengths(|view| view.len, |view| view.len));
-        shape.check_residual_backward(dz.len, sums.len, dout.len, out.len, y.len, norm.len, lengths)?;
-        let mean = |norm: View| self.part(norm, norm.len / 4);
-        let (mut reads, mut writes) = (self.all([dout, out, y]) + mean(norm), self.all([dz, sums]));
-        let flops = shape.residual_backward_flops(projection.is_some());
-        let projected = projection.is_some() && self.habits != Habits::Processor;
-        let kernel = if projected { "residual_backward_projected" } else { "residual_backward" };
-        if let Some(Projection { sums, y, norm }) = projection {
-            reads += self.bytes(y) + mean(norm);
-            writes += self.bytes(sums);
-        }
-        self.launch(kernel, reads, writes, flops);
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! their floors, what is kept for the backward pass and the memory that a run needs all come from here. Workspaces of
 //! a real device's kernels, such as partial sums, are not counted.
 
+mod batch_norm;
 mod depthwise;
 mod kernels;
 

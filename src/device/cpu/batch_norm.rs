@@ -4,32 +4,21 @@ use super::memory::{CHUNK, Cpu};
 use super::reduce::{Partials, Tiles, channel_rows};
 use super::rows::{self, pass, relu};
 use super::simd::simd;
-use crate::device::{Activation, BatchNormConstants, BatchNormKernels, DeviceError, Projection, Rows, check_channels};
+use crate::device::{
+    BatchNormApply, BatchNormBackwardFinalise, BatchNormBackwardReduce, BatchNormConstants, BatchNormFinalise,
+    BatchNormFold, BatchNormKernels, BatchNormStatistics, DeviceError, ResidualBackward, ResidualForward, Rows,
+};
 use rayon::prelude::*;
 
 impl BatchNormKernels for Cpu {
     fn batch_norm_finalise(
         &self,
-        norm: &mut [f32],
-        running_mean: &mut [f32],
-        running_variance: &mut [f32],
-        stats: &[f32],
-        gamma: &[f32],
-        beta: &[f32],
-        bias: Option<&[f32]>,
+        operands: BatchNormFinalise<&[f32], &mut [f32]>,
         channels: usize,
         constants: BatchNormConstants,
     ) -> Result<(), DeviceError> {
-        check_channels(
-            norm.len(),
-            running_mean.len(),
-            running_variance.len(),
-            Some(stats.len()),
-            gamma.len(),
-            beta.len(),
-            bias.map(<[f32]>::len),
-            channels,
-        )?;
+        operands.check(channels)?;
+        let BatchNormFinalise { norm, running_mean, running_variance, stats, gamma, beta, bias } = operands;
         let rows = 6 + usize::from(bias.is_some());
         let _clock = self.clock("batch_norm_finalise", 0, rows * channels, 6 * channels);
         let BatchNormConstants { momentum, epsilon } = constants;
@@ -48,25 +37,12 @@ impl BatchNormKernels for Cpu {
 
     fn batch_norm_fold(
         &self,
-        norm: &mut [f32],
-        running_mean: &[f32],
-        running_variance: &[f32],
-        gamma: &[f32],
-        beta: &[f32],
-        bias: Option<&[f32]>,
+        operands: BatchNormFold<&[f32], &mut [f32]>,
         channels: usize,
         epsilon: f64,
     ) -> Result<(), DeviceError> {
-        check_channels(
-            norm.len(),
-            running_mean.len(),
-            running_variance.len(),
-            None,
-            gamma.len(),
-            beta.len(),
-            bias.map(<[f32]>::len),
-            channels,
-        )?;
+        operands.check(channels)?;
+        let BatchNormFold { norm, running_mean, running_variance, gamma, beta, bias } = operands;
         let rows = 4 + usize::from(bias.is_some());
         let _clock = self.clock("batch_norm_fold", 0, rows * channels, 4 * channels);
         for c in 0..channels {
@@ -76,8 +52,13 @@ impl BatchNormKernels for Cpu {
         Ok(())
     }
 
-    fn batch_norm_statistics(&self, stats: &mut [f32], y: &[f32], shape: Rows) -> Result<(), DeviceError> {
-        shape.check_statistics(stats.len(), y.len())?;
+    fn batch_norm_statistics(
+        &self,
+        operands: BatchNormStatistics<&[f32], &mut [f32]>,
+        shape: Rows,
+    ) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let BatchNormStatistics { stats, y } = operands;
         let channels = shape.channels;
         let _clock = self.clock("batch_norm_statistics", shape.statistics_flops(), y.len(), stats.len());
         let tiles = Tiles::streaming(shape.rows, channels);
@@ -90,15 +71,9 @@ impl BatchNormKernels for Cpu {
         Ok(())
     }
 
-    fn batch_norm_apply(
-        &self,
-        a: &mut [f32],
-        y: &[f32],
-        norm: &[f32],
-        activation: Activation,
-        shape: Rows,
-    ) -> Result<(), DeviceError> {
-        shape.check_apply(a.len(), y.len(), norm.len())?;
+    fn batch_norm_apply(&self, operands: BatchNormApply<&[f32], &mut [f32]>, shape: Rows) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let BatchNormApply { a, y, norm, activation } = operands;
         let channels = shape.channels;
         let _clock = self.clock("batch_norm_apply", shape.apply_flops(), y.len() + 2 * channels, a.len());
         let [scale, shift] = channel_rows(norm, channels);
@@ -111,15 +86,11 @@ impl BatchNormKernels for Cpu {
 
     fn batch_norm_backward_reduce(
         &self,
-        dz: &mut [f32],
-        sums: &mut [f32],
-        da: &[f32],
-        y: &[f32],
-        norm: &[f32],
-        activation: Activation,
+        operands: BatchNormBackwardReduce<&[f32], &mut [f32]>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        shape.check_backward_reduce(dz.len(), sums.len(), da.len(), y.len(), norm.len())?;
+        operands.check(shape)?;
+        let BatchNormBackwardReduce { dz, sums, da, y, norm, activation } = operands;
         let channels = shape.channels;
         let (reads, writes) = (da.len() + y.len() + 3 * channels, dz.len() + sums.len());
         let _clock = self.clock("batch_norm_backward_reduce", shape.backward_reduce_flops(), reads, writes);
@@ -141,15 +112,11 @@ impl BatchNormKernels for Cpu {
 
     fn batch_norm_backward_finalise(
         &self,
-        k: &mut [f32],
-        dgamma: &mut [f32],
-        dbeta: &mut [f32],
-        sums: &[f32],
-        gamma: &[f32],
-        norm: &[f32],
+        operands: BatchNormBackwardFinalise<&[f32], &mut [f32]>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        shape.check_backward_finalise(k.len(), dgamma.len(), dbeta.len(), sums.len(), gamma.len(), norm.len())?;
+        operands.check(shape)?;
+        let BatchNormBackwardFinalise { k, dgamma, dbeta, sums, gamma, norm } = operands;
         let channels = shape.channels;
         let _clock = self.clock("batch_norm_backward_finalise", 0, 7 * channels, 5 * channels);
         let pixels = shape.rows as f64;
@@ -167,22 +134,9 @@ impl BatchNormKernels for Cpu {
         Ok(())
     }
 
-    fn residual_forward(
-        &self,
-        out: &mut [f32],
-        y: &[f32],
-        norm: &[f32],
-        shortcut: &[f32],
-        shortcut_norm: Option<&[f32]>,
-        shape: Rows,
-    ) -> Result<(), DeviceError> {
-        shape.check_residual_forward(
-            out.len(),
-            y.len(),
-            norm.len(),
-            shortcut.len(),
-            shortcut_norm.map(<[f32]>::len),
-        )?;
+    fn residual_forward(&self, operands: ResidualForward<&[f32], &mut [f32]>, shape: Rows) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let ResidualForward { out, y, norm, shortcut, shortcut_norm } = operands;
         let channels = shape.channels;
         let (flops, rows) = match shortcut_norm {
             None => (shape.residual_forward_flops(false), 2),
@@ -202,24 +156,11 @@ impl BatchNormKernels for Cpu {
 
     fn residual_backward(
         &self,
-        dz: &mut [f32],
-        sums: &mut [f32],
-        dout: &[f32],
-        out: &[f32],
-        y: &[f32],
-        norm: &[f32],
-        projection: Option<Projection<&[f32], &mut [f32]>>,
+        operands: ResidualBackward<&[f32], &mut [f32]>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        shape.check_residual_backward(
-            dz.len(),
-            sums.len(),
-            dout.len(),
-            out.len(),
-            y.len(),
-            norm.len(),
-            projection.as_ref().map(|projection| projection.lengths(|v| v.len(), |v| v.len())),
-        )?;
+        operands.check(shape)?;
+        let ResidualBackward { dz, sums, dout, out, y, norm, projection } = operands;
         let channels = shape.channels;
         // A branch has its values, its mean and its sums.
         let branches = 1 + usize::from(projection.is_some());

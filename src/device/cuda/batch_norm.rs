@@ -1,118 +1,21 @@
 //! Batch norm and the junction: launches of `kernels/norm/batch_norm.cu`.
 
+pub(super) mod arguments;
+
 use super::Cuda;
-use super::activation::{Bounds, Stops};
-use super::arguments::arguments;
 use super::kernels::Launch;
 use super::memory::{View, ViewMut};
 use super::modules::Module;
-use super::rows::{Walk, WalkShape};
+use super::rows::Walk;
 use crate::device::{
-    Activation, BatchNormConstants, BatchNormKernels, DeviceError, Projection, Rows, Work, check_channels,
+    BatchNormApply, BatchNormBackwardFinalise, BatchNormBackwardReduce, BatchNormConstants, BatchNormFinalise,
+    BatchNormFold, BatchNormKernels, BatchNormStatistics, DeviceError, ResidualBackward, ResidualForward, Rows, Work,
 };
 
 /// Blocks a multiprocessor of a pass that only streams.
 const STREAMING: usize = 4;
 /// Of one that also sums: fewer, because each leaves partial sums, and more is under way in each.
 const REDUCING: usize = 2;
-
-arguments! {
-    /// Argument of `batch_norm_finalise`.
-    struct BatchNormFinalise {
-        norm: u64,
-        running_mean: u64,
-        running_variance: u64,
-        stats: u64,
-        gamma: u64,
-        beta: u64,
-        bias: u64,
-        channels: i32,
-        momentum: f32,
-        complement: f32,
-        epsilon: f32,
-    }
-
-    /// Argument of `batch_norm_fold`.
-    struct BatchNormFold {
-        norm: u64,
-        running_mean: u64,
-        running_variance: u64,
-        gamma: u64,
-        beta: u64,
-        bias: u64,
-        channels: i32,
-        epsilon: f32,
-    }
-
-    /// Argument of `batch_norm_backward_finalise`.
-    struct BatchNormBackwardFinalise {
-        k: u64,
-        dgamma: u64,
-        dbeta: u64,
-        sums: u64,
-        gamma: u64,
-        norm: u64,
-        channels: i32,
-        rows: f32,
-    }
-
-    /// Argument of `batch_norm_statistics`.
-    struct BatchNormStatistics {
-        stats: u64,
-        y: u64,
-        partials: u64,
-        tickets: u64,
-        shape: WalkShape,
-    }
-
-    /// Argument of `batch_norm_apply`.
-    struct BatchNormApply {
-        a: u64,
-        y: u64,
-        norm: u64,
-        shape: WalkShape,
-        bounds: Bounds,
-    }
-
-    /// Argument of `batch_norm_backward_reduce`.
-    struct BatchNormBackwardReduce {
-        dz: u64,
-        sums: u64,
-        da: u64,
-        y: u64,
-        norm: u64,
-        partials: u64,
-        tickets: u64,
-        shape: WalkShape,
-        stops: Stops,
-    }
-
-    /// Argument of `residual_forward` and `residual_forward_projected`.
-    struct ResidualForward {
-        out: u64,
-        y: u64,
-        norm: u64,
-        shortcut: u64,
-        shortcut_norm: u64,
-        shape: WalkShape,
-    }
-
-    /// Argument of `residual_backward` and `residual_backward_projected`.
-    struct ResidualBackward {
-        dz: u64,
-        sums: u64,
-        dout: u64,
-        out: u64,
-        y: u64,
-        norm: u64,
-        projection_sums: u64,
-        projection_y: u64,
-        projection_norm: u64,
-        partials: u64,
-        tickets: u64,
-        shape: WalkShape,
-    }
-}
 
 /// Bytes of rows of one float a channel.
 fn floats(rows: usize, channels: usize) -> u64 {
@@ -128,28 +31,14 @@ fn per_channel(channels: usize, reads: usize, writes: usize) -> Launch {
 impl BatchNormKernels for Cuda {
     fn batch_norm_finalise(
         &self,
-        norm: ViewMut<'_>,
-        running_mean: ViewMut<'_>,
-        running_variance: ViewMut<'_>,
-        stats: View<'_>,
-        gamma: View<'_>,
-        beta: View<'_>,
-        bias: Option<View<'_>>,
+        operands: BatchNormFinalise<View<'_>, ViewMut<'_>>,
         channels: usize,
         constants: BatchNormConstants,
     ) -> Result<(), DeviceError> {
-        check_channels(
-            norm.len(),
-            running_mean.len(),
-            running_variance.len(),
-            Some(stats.len()),
-            gamma.len(),
-            beta.len(),
-            bias.map(|bias| bias.len()),
-            channels,
-        )?;
+        operands.check(channels)?;
+        let BatchNormFinalise { norm, running_mean, running_variance, stats, gamma, beta, bias } = operands;
         let BatchNormConstants { momentum, epsilon } = constants;
-        let arguments = BatchNormFinalise {
+        let arguments = arguments::BatchNormFinalise {
             norm: norm.address(),
             running_mean: running_mean.address(),
             running_variance: running_variance.address(),
@@ -168,26 +57,13 @@ impl BatchNormKernels for Cuda {
 
     fn batch_norm_fold(
         &self,
-        norm: ViewMut<'_>,
-        running_mean: View<'_>,
-        running_variance: View<'_>,
-        gamma: View<'_>,
-        beta: View<'_>,
-        bias: Option<View<'_>>,
+        operands: BatchNormFold<View<'_>, ViewMut<'_>>,
         channels: usize,
         epsilon: f64,
     ) -> Result<(), DeviceError> {
-        check_channels(
-            norm.len(),
-            running_mean.len(),
-            running_variance.len(),
-            None,
-            gamma.len(),
-            beta.len(),
-            bias.map(|bias| bias.len()),
-            channels,
-        )?;
-        let arguments = BatchNormFold {
+        operands.check(channels)?;
+        let BatchNormFold { norm, running_mean, running_variance, gamma, beta, bias } = operands;
+        let arguments = arguments::BatchNormFold {
             norm: norm.address(),
             running_mean: running_mean.address(),
             running_variance: running_variance.address(),
@@ -201,15 +77,20 @@ impl BatchNormKernels for Cuda {
         self.launch(Module::BatchNorm, "batch_norm_fold", launch, &arguments)
     }
 
-    fn batch_norm_statistics(&self, stats: ViewMut<'_>, y: View<'_>, shape: Rows) -> Result<(), DeviceError> {
+    fn batch_norm_statistics(
+        &self,
+        operands: BatchNormStatistics<View<'_>, ViewMut<'_>>,
+        shape: Rows,
+    ) -> Result<(), DeviceError> {
         const KERNEL: &str = "batch_norm_statistics";
-        shape.check_statistics(stats.len(), y.len())?;
+        operands.check(shape)?;
+        let BatchNormStatistics { stats, y } = operands;
         let channels = shape.channels;
         let walk = Walk::new(self, KERNEL, shape.rows, channels, &[(y.address(), y.element())])?;
         let blocks = walk.blocks(self, REDUCING);
         let partials = floats(2 * blocks, channels);
         let workspace = self.workspace(partials as usize)?;
-        let arguments = BatchNormStatistics {
+        let arguments = arguments::BatchNormStatistics {
             stats: stats.address(),
             y: y.address(),
             partials: workspace.address(),
@@ -222,17 +103,15 @@ impl BatchNormKernels for Cuda {
 
     fn batch_norm_apply(
         &self,
-        a: ViewMut<'_>,
-        y: View<'_>,
-        norm: View<'_>,
-        activation: Activation,
+        operands: BatchNormApply<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
         const KERNEL: &str = "batch_norm_apply";
-        shape.check_apply(a.len(), y.len(), norm.len())?;
+        operands.check(shape)?;
+        let BatchNormApply { a, y, norm, activation } = operands;
         let activations = [(a.address(), a.element()), (y.address(), y.element())];
         let walk = Walk::new(self, KERNEL, shape.rows, shape.channels, &activations)?;
-        let arguments = BatchNormApply {
+        let arguments = arguments::BatchNormApply {
             a: a.address(),
             y: y.address(),
             norm: norm.address(),
@@ -246,23 +125,19 @@ impl BatchNormKernels for Cuda {
 
     fn batch_norm_backward_reduce(
         &self,
-        dz: ViewMut<'_>,
-        sums: ViewMut<'_>,
-        da: View<'_>,
-        y: View<'_>,
-        norm: View<'_>,
-        activation: Activation,
+        operands: BatchNormBackwardReduce<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
         const KERNEL: &str = "batch_norm_backward_reduce";
-        shape.check_backward_reduce(dz.len(), sums.len(), da.len(), y.len(), norm.len())?;
+        operands.check(shape)?;
+        let BatchNormBackwardReduce { dz, sums, da, y, norm, activation } = operands;
         let channels = shape.channels;
         let activations = [(dz.address(), dz.element()), (da.address(), da.element()), (y.address(), y.element())];
         let walk = Walk::new(self, KERNEL, shape.rows, channels, &activations)?;
         let blocks = walk.blocks(self, REDUCING);
         let partials = floats(2 * blocks, channels);
         let workspace = self.workspace(partials as usize)?;
-        let arguments = BatchNormBackwardReduce {
+        let arguments = arguments::BatchNormBackwardReduce {
             dz: dz.address(),
             sums: sums.address(),
             da: da.address(),
@@ -283,16 +158,12 @@ impl BatchNormKernels for Cuda {
 
     fn batch_norm_backward_finalise(
         &self,
-        k: ViewMut<'_>,
-        dgamma: ViewMut<'_>,
-        dbeta: ViewMut<'_>,
-        sums: View<'_>,
-        gamma: View<'_>,
-        norm: View<'_>,
+        operands: BatchNormBackwardFinalise<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        shape.check_backward_finalise(k.len(), dgamma.len(), dbeta.len(), sums.len(), gamma.len(), norm.len())?;
-        let arguments = BatchNormBackwardFinalise {
+        operands.check(shape)?;
+        let BatchNormBackwardFinalise { k, dgamma, dbeta, sums, gamma, norm } = operands;
+        let arguments = arguments::BatchNormBackwardFinalise {
             k: k.address(),
             dgamma: dgamma.address(),
             dbeta: dbeta.address(),
@@ -308,15 +179,11 @@ impl BatchNormKernels for Cuda {
 
     fn residual_forward(
         &self,
-        out: ViewMut<'_>,
-        y: View<'_>,
-        norm: View<'_>,
-        shortcut: View<'_>,
-        shortcut_norm: Option<View<'_>>,
+        operands: ResidualForward<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        let norm_len = shortcut_norm.map(|norm| norm.len());
-        shape.check_residual_forward(out.len(), y.len(), norm.len(), shortcut.len(), norm_len)?;
+        operands.check(shape)?;
+        let ResidualForward { out, y, norm, shortcut, shortcut_norm } = operands;
         let (kernel, constants) = match shortcut_norm {
             None => ("residual_forward", 2),
             Some(_) => ("residual_forward_projected", 4),
@@ -324,7 +191,7 @@ impl BatchNormKernels for Cuda {
         let activations =
             [(out.address(), out.element()), (y.address(), y.element()), (shortcut.address(), shortcut.element())];
         let walk = Walk::new(self, kernel, shape.rows, shape.channels, &activations)?;
-        let arguments = ResidualForward {
+        let arguments = arguments::ResidualForward {
             out: out.address(),
             y: y.address(),
             norm: norm.address(),
@@ -340,24 +207,11 @@ impl BatchNormKernels for Cuda {
 
     fn residual_backward(
         &self,
-        dz: ViewMut<'_>,
-        sums: ViewMut<'_>,
-        dout: View<'_>,
-        out: View<'_>,
-        y: View<'_>,
-        norm: View<'_>,
-        projection: Option<Projection<View<'_>, ViewMut<'_>>>,
+        operands: ResidualBackward<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
-        shape.check_residual_backward(
-            dz.len(),
-            sums.len(),
-            dout.len(),
-            out.len(),
-            y.len(),
-            norm.len(),
-            projection.as_ref().map(|projection| projection.lengths(View::len, ViewMut::len)),
-        )?;
+        operands.check(shape)?;
+        let ResidualBackward { dz, sums, dout, out, y, norm, projection } = operands;
         let channels = shape.channels;
         let mut activations = vec![
             (dz.address(), dz.element()),
@@ -379,7 +233,7 @@ impl BatchNormKernels for Cuda {
         let projection =
             projection.map(|projection| (projection.sums.address(), projection.y.address(), projection.norm.address()));
         let (projection_sums, projection_y, projection_norm) = projection.unwrap_or_default();
-        let arguments = ResidualBackward {
+        let arguments = arguments::ResidualBackward {
             dz: dz.address(),
             sums: sums.address(),
             dout: dout.address(),
