@@ -3,7 +3,7 @@
 //! A parameter is a span of an arena. So one kernel updates everything, one buffer is exchanged between GPUs, and
 //! freezing the first layers of the network is taking a suffix.
 
-use crate::device::{Device, DeviceError, Pass, Storage};
+use crate::device::{Device, DeviceError, Pass, SquaredNorm, Storage};
 use std::ops::Range;
 
 /// Where a tensor lies in an arena. A parameter's weights, gradient and Adam moments lie at the same span of their arenas.
@@ -97,8 +97,8 @@ pub struct Parameters<D: Device> {
     pub gradients: Arena<D>,
     /// Batch norm's running averages.
     pub averages: Arena<D>,
-    /// The running averages as the step under way found them, for [`put_averages_back`](Self::put_averages_back).
-    averages_before: Arena<D>,
+    /// The running averages as the step under way found them, for the way back if it proves bad.
+    pub(crate) averages_before: Arena<D>,
     /// Tensors that begin before this offset of `weights` are frozen.
     pub trainable_from: usize,
 }
@@ -137,17 +137,11 @@ impl<D: Device> Parameters<D> {
         device.copy(self.averages.from_offset_mut(0), self.averages_before.from_offset(0))
     }
 
-    /// The running averages as they were before the step, if one of the numbers of its `outcome [3]` is not finite.
-    pub fn put_averages_back(&mut self, device: &D, outcome: D::View<'_>) -> Result<(), DeviceError> {
-        device.enter("averages", Pass::Update);
-        device.restore(self.averages.from_offset_mut(0), self.averages_before.from_offset(0), outcome)
-    }
-
     /// The squared norms of the trainable tensors' gradients and of the running averages, `[1]` each.
     pub fn norms(&self, device: &D, gradients: D::ViewMut<'_>, averages: D::ViewMut<'_>) -> Result<(), DeviceError> {
         device.enter("gradients", Pass::Backward);
-        device.squared_norm(gradients, self.gradients.from_offset(self.trainable_from))?;
+        device.squared_norm(SquaredNorm { sum: gradients, x: self.gradients.from_offset(self.trainable_from) })?;
         device.enter("averages", Pass::Backward);
-        device.squared_norm(averages, self.averages.from_offset(0))
+        device.squared_norm(SquaredNorm { sum: averages, x: self.averages.from_offset(0) })
     }
 }

@@ -351,10 +351,10 @@ fn the_error_says_which_number_and_the_next_step_goes_on() {
 /// As many squares as the full network has parameters, all alike: a plain sum in `f32` would end at a fraction.
 #[test]
 fn the_norm_of_the_full_networks_gradient_keeps_its_digits() {
-    use onesheet::device::AdamKernels;
+    use onesheet::device::{AdamKernels, SquaredNorm};
     let len = 25_817_991;
     let mut sum = [0.0];
-    Cpu::new().squared_norm(&mut sum, &vec![1e-3; len]).unwrap();
+    Cpu::new().squared_norm(SquaredNorm { sum: &mut sum, x: &vec![1e-3; len] }).unwrap();
     let expected = f64::from(1e-3f32).powi(2) * len as f64;
     assert!((f64::from(sum[0]) / expected - 1.0).abs() <= 1e-6, "{} for {expected}", sum[0]);
     assert_eq!(f32::from_f64(expected), sum[0], "and is the nearest f32");

@@ -8,10 +8,11 @@ use super::report::{Report, Subject};
 use onesheet::device::adam::OUTCOME;
 use onesheet::device::cuda::Cuda;
 use onesheet::device::{
-    Activation, AdamConstants, AdamKernels, BatchNormBackwardFinalise, BatchNormConstants, BatchNormFinalise,
-    BatchNormKernels, DenseKernels, DenseShape, DeviceError, GlobalPoolShape, ImageKernels, ImageShape, InputTransform,
-    LossKernels, LossShape, Memory, PixelFormat, Placement, PoolKernels, PoolShape, Projection, ResidualBackward,
-    ResidualForward, Rows, Storage,
+    Activation, AdamConstants, AdamKernels, AdamStep, BatchNormBackwardFinalise, BatchNormConstants, BatchNormFinalise,
+    BatchNormKernels, BceForwardBackward, DenseBackwardData, DenseBackwardWeights, DenseForward, DenseKernels,
+    DenseShape, DeviceError, GlobalAveragePoolBackward, GlobalPoolForward, GlobalPoolShape, ImageKernels, ImageShape,
+    InputTransform, LossKernels, LossShape, MaxPoolBackward, MaxPoolForward, Memory, PixelFormat, Placement,
+    PoolKernels, PoolShape, Projection, ReluBackward, ResidualBackward, ResidualForward, Rows, SquaredNorm, Storage,
 };
 use onesheet::network::Network;
 use onesheet::ops::batch_norm::BatchNorm;
@@ -142,12 +143,13 @@ fn max_pool(report: &mut Report, name: &str, shape: &PoolShape) -> anyhow::Resul
         &mut tensors,
         |device, [x, _, norm, y, _]| {
             let transform = Some(InputTransform { norm: norm.view(), activation: Activation::Relu });
-            device.max_pool_forward(y.view_mut(), x.view(), transform, shape)
+            device.max_pool_forward(MaxPoolForward { y: y.view_mut(), x: x.view(), transform }, shape)
         },
     )?;
     report.line(subject(name, 1, "max_pool_backward", extents), None, &mut tensors, |device, [x, dy, norm, _, dx]| {
         let transform = Some(InputTransform { norm: norm.view(), activation: Activation::Relu });
-        device.max_pool_backward(dx.view_mut(), dy.view(), x.view(), transform, shape)
+        let operands = MaxPoolBackward { dx: dx.view_mut(), dy: dy.view(), x: x.view(), transform };
+        device.max_pool_backward(operands, shape)
     })
 }
 
@@ -254,10 +256,10 @@ fn global_pool(report: &mut Report, name: &str, shape: GlobalPoolShape) -> anyho
     ]);
     let subject = |pass| subject(name, 1, pass, format!("{}x{}x{}", shape.n, shape.pixels, shape.c));
     report.line(subject("global_average_pool_forward"), None, &mut tensors, |device, [x, _, y, _]| {
-        device.global_average_pool_forward(y.view_mut(), x.view(), &shape)
+        device.global_average_pool_forward(GlobalPoolForward { y: y.view_mut(), x: x.view() }, &shape)
     })?;
     report.line(subject("global_average_pool_backward"), None, &mut tensors, |device, [_, dy, _, dx]| {
-        device.global_average_pool_backward(dx.view_mut(), dy.view(), &shape)
+        device.global_average_pool_backward(GlobalAveragePoolBackward { dx: dx.view_mut(), dy: dy.view() }, &shape)
     })
 }
 
@@ -272,16 +274,18 @@ fn dense(report: &mut Report, name: &str, shape: DenseShape) -> anyhow::Result<(
     let mut tensors = Copies::of([x, w, b, dz, y, dx, dw, db, masked]);
     let subject = |pass| subject(name, 1, pass, format!("{n}x{inputs} {outputs}"));
     report.line(subject("dense_forward"), None, &mut tensors, |device, [x, w, b, _, y, ..]| {
-        device.dense_forward(y.view_mut(), x.view(), w.view(), b.view(), true, &shape)
+        let operands = DenseForward { y: y.view_mut(), relu: true, x: x.view(), w: w.view(), b: b.view() };
+        device.dense_forward(operands, &shape)
     })?;
     report.line(subject("dense_backward_data"), None, &mut tensors, |device, [_, w, _, dz, _, dx, ..]| {
-        device.dense_backward_data(dx.view_mut(), dz.view(), w.view(), &shape)
+        device.dense_backward_data(DenseBackwardData { dx: dx.view_mut(), dz: dz.view(), w: w.view() }, &shape)
     })?;
     report.line(subject("dense_backward_weights"), None, &mut tensors, |device, [x, _, _, dz, _, _, dw, db, _]| {
-        device.dense_backward_weights(dw.view_mut(), db.view_mut(), dz.view(), x.view(), &shape)
+        let (dw, db) = (dw.view_mut(), db.view_mut());
+        device.dense_backward_weights(DenseBackwardWeights { dw, db, dz: dz.view(), x: x.view() }, &shape)
     })?;
     report.line(subject("relu_backward"), None, &mut tensors, |device, [_, _, _, dz, y, _, _, _, masked]| {
-        device.relu_backward(masked.view_mut(), dz.view(), y.view())
+        device.relu_backward(ReluBackward { dz: masked.view_mut(), dy: dz.view(), y: y.view() })
     })
 }
 
@@ -298,8 +302,14 @@ fn loss(report: &mut Report, name: &str, shape: LossShape) -> anyhow::Result<()>
     ]);
     let subject = subject(name, 1, "bce_forward_backward", format!("{}x{}", shape.n, shape.classes));
     report.line(subject, None, &mut tensors, |device, [logits, targets, weights, loss, dlogits]| {
-        let (loss, dlogits) = (loss.view_mut(), dlogits.view_mut());
-        device.bce_forward_backward(loss, dlogits, logits.view(), targets.view(), weights.view(), &shape)
+        let operands = BceForwardBackward {
+            loss: loss.view_mut(),
+            dlogits: dlogits.view_mut(),
+            logits: logits.view(),
+            targets: targets.view(),
+            weights: weights.view(),
+        };
+        device.bce_forward_backward(operands, &shape)
     })
 }
 
@@ -314,7 +324,7 @@ fn squared_norm(report: &mut Report, name: &str, parameters: usize) -> anyhow::R
     let mut tensors = Copies::of([gradients, Tensor::new(&device, [1], Storage::Full)?]);
     let subject = subject(name, 1, "squared_norm", parameters.to_string());
     report.line(subject, None, &mut tensors, |device, [gradients, sum]| {
-        device.squared_norm(sum.view_mut(), gradients.view())
+        device.squared_norm(SquaredNorm { sum: sum.view_mut(), x: gradients.view() })
     })
 }
 
@@ -334,7 +344,14 @@ fn adam(report: &mut Report, name: &str, parameters: usize) -> anyhow::Result<()
     ]);
     let subject = subject(name, 1, "adam", parameters.to_string());
     report.line(subject, None, &mut tensors, |device, [w, m, v, gradients, outcome, rate]| {
-        let (w, m, v) = (w.view_mut(), m.view_mut(), v.view_mut());
-        device.adam(w, m, v, gradients.view(), outcome.view(), rate.view(), &AdamConstants::default())
+        let operands = AdamStep {
+            w: w.view_mut(),
+            m: m.view_mut(),
+            v: v.view_mut(),
+            gradients: gradients.view(),
+            outcome: outcome.view(),
+            rate: rate.view(),
+        };
+        device.adam(operands, &AdamConstants::default())
     })
 }

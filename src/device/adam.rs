@@ -6,7 +6,7 @@
 //! swallows a NaN and no sum loses an infinity, so whatever went wrong on the way shows there. The device itself then leaves
 //! the model as it was, so nobody has to wait for the host to look.
 
-use super::{DeviceError, Memory, check_lengths};
+use super::{DeviceError, Elements, Memory, check_lengths};
 
 /// Adam's constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,48 +45,87 @@ pub const SQUARED_NORM_FLOPS: u64 = 2;
 /// Numbers in a step's outcome: loss, squared norm of the gradients, squared norm of the running averages.
 pub const OUTCOME: usize = 3;
 
-/// Refuses operands of [`AdamKernels::adam`], given by their lengths, that contradict one another.
-pub fn check_adam(
-    w: usize,
-    m: usize,
-    v: usize,
-    gradients: usize,
-    outcome: usize,
-    rate: usize,
-) -> Result<(), DeviceError> {
-    check_lengths(
-        "adam",
-        &[("m", m, w), ("v", v, w), ("gradients", gradients, w), ("outcome", outcome, OUTCOME), ("rate", rate, 1)],
-    )
+/// Operands of [`AdamKernels::squared_norm`].
+pub struct SquaredNorm<V, M> {
+    /// `sum [1]`, written.
+    pub sum: M,
+    /// `x`, as many as there are.
+    pub x: V,
 }
 
-/// Refuses operands of [`AdamKernels::restore`], given by their lengths, that contradict one another.
-pub fn check_restore(to: usize, from: usize, outcome: usize) -> Result<(), DeviceError> {
-    check_lengths("restore", &[("from", from, to), ("outcome", outcome, OUTCOME)])
+impl<V: Elements, M: Elements> SquaredNorm<V, M> {
+    /// Refuses a sum that is not one number.
+    pub fn check(&self) -> Result<(), DeviceError> {
+        check_lengths("squared_norm", &[("sum", self.sum.count(), 1)])
+    }
+}
+
+/// Operands of [`AdamKernels::adam`]. Weights, moments and gradients are of one length.
+pub struct AdamStep<V, M> {
+    /// `w`, the weights, updated.
+    pub w: M,
+    /// `m`, the first moments, updated.
+    pub m: M,
+    /// `v`, the raw second moments, updated.
+    pub v: M,
+    /// The `g`.
+    pub gradients: V,
+    /// `outcome [3]` of the step.
+    pub outcome: V,
+    /// `rate [1]`, which is [`AdamConstants::corrected_rate`]: in the device's memory because it changes from step to step
+    /// while the launch does not.
+    pub rate: V,
+}
+
+impl<V: Elements, M: Elements> AdamStep<V, M> {
+    /// Refuses operands that contradict one another.
+    pub fn check(&self) -> Result<(), DeviceError> {
+        let len = self.w.count();
+        let operands = [
+            ("m", self.m.count(), len),
+            ("v", self.v.count(), len),
+            ("gradients", self.gradients.count(), len),
+            ("outcome", self.outcome.count(), OUTCOME),
+            ("rate", self.rate.count(), 1),
+        ];
+        check_lengths("adam", &operands)
+    }
+}
+
+/// Operands of [`AdamKernels::restore`].
+pub struct Restore<V, M> {
+    /// What a step moved, written if that step was bad.
+    pub to: M,
+    /// What it was before, as long.
+    pub from: V,
+    /// `outcome [3]` of the step.
+    pub outcome: V,
+}
+
+impl<V: Elements, M: Elements> Restore<V, M> {
+    /// Refuses operands that contradict one another.
+    pub fn check(&self) -> Result<(), DeviceError> {
+        let operands = [("from", self.from.count(), self.to.count()), ("outcome", self.outcome.count(), OUTCOME)];
+        check_lengths("restore", &operands)
+    }
 }
 
 /// The end of a training step.
 pub trait AdamKernels: Memory {
     /// `sum[0] = Σ x²`, the squared Euclidean norm, added up in an order that the number of elements and where they begin in
     /// memory fix. Not finite if an element is not, or if the norm is too large for an `f32`'s square: from 1.8e19 on.
-    fn squared_norm(&self, sum: Self::ViewMut<'_>, x: Self::View<'_>) -> Result<(), DeviceError>;
+    fn squared_norm(&self, operands: SquaredNorm<Self::View<'_>, Self::ViewMut<'_>>) -> Result<(), DeviceError>;
 
     /// Keras's Adam: `m += (g − m)(1 − β₁)`, `v += (g² − v)(1 − β₂)`, `w −= rate·m/(√v + ε)`. ε stays outside the bias
     /// correction, unlike in the paper of Kingma and Ba.
     ///
-    /// `rate [1]` is [`AdamConstants::corrected_rate`], in the device's memory because it changes from step to step while
-    /// the launch does not. Nothing is written unless all of `outcome [3]` are finite: a bad step leaves the weights alone.
+    /// Nothing is written unless all of `outcome` are finite: a bad step leaves the weights alone.
     fn adam(
         &self,
-        w: Self::ViewMut<'_>,
-        m: Self::ViewMut<'_>,
-        v: Self::ViewMut<'_>,
-        gradients: Self::View<'_>,
-        outcome: Self::View<'_>,
-        rate: Self::View<'_>,
+        operands: AdamStep<Self::View<'_>, Self::ViewMut<'_>>,
         constants: &AdamConstants,
     ) -> Result<(), DeviceError>;
 
-    /// `to = from` unless all of `outcome [3]` are finite: puts back what a bad step moved before it was known to be one.
-    fn restore(&self, to: Self::ViewMut<'_>, from: Self::View<'_>, outcome: Self::View<'_>) -> Result<(), DeviceError>;
+    /// `to = from` unless all of `outcome` are finite: puts back what a bad step moved before it was known to be one.
+    fn restore(&self, operands: Restore<Self::View<'_>, Self::ViewMut<'_>>) -> Result<(), DeviceError>;
 }

@@ -35,7 +35,7 @@ pub mod profiler;
 pub mod reference;
 
 pub use activation::Activation;
-pub use adam::{AdamConstants, AdamKernels};
+pub use adam::{AdamConstants, AdamKernels, AdamStep, Restore, SquaredNorm};
 pub use batch_norm::{
     BatchNormApply, BatchNormBackwardFinalise, BatchNormBackwardReduce, BatchNormConstants, BatchNormFinalise,
     BatchNormFold, BatchNormKernels, BatchNormStatistics, Projection, ResidualBackward, ResidualForward, Rows,
@@ -44,14 +44,17 @@ pub use conv::{
     ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, InputTransform,
     OutputGradient, Padding, ReduceEpilogue,
 };
-pub use dense::{DenseKernels, DenseShape};
+pub use dense::{DenseBackwardData, DenseBackwardWeights, DenseForward, DenseKernels, DenseShape, ReluBackward};
 pub use depthwise::{
     DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, DepthwiseShape,
 };
 pub use image::{ImageKernels, ImageShape, PixelFormat, Placement};
-pub use loss::{LossKernels, LossShape};
+pub use loss::{BceForwardBackward, LossKernels, LossShape, Sigmoid};
 pub use memory::{Elements, Memory, Real, Storage};
-pub use pool::{GlobalPoolShape, PoolKernels, PoolShape};
+pub use pool::{
+    GlobalAveragePoolBackward, GlobalMaxPoolBackward, GlobalPoolForward, GlobalPoolShape, MaxPoolBackward,
+    MaxPoolForward, PoolKernels, PoolShape,
+};
 pub use precision::Precision;
 pub use profiler::{Measured, Pass, Profiler, Rates, Scope, Work};
 

@@ -1,6 +1,6 @@
 //! Pooling: the stem's 3×3/2 maximum, and the global poolings before the head.
 
-use super::{DeviceError, InputTransform, Memory, Padding};
+use super::{DeviceError, Elements, InputTransform, Memory, Padding, check_lengths};
 
 /// The geometry of a max pool with a square window over an image padded by zeros.
 ///
@@ -91,57 +91,147 @@ impl GlobalPoolShape {
     }
 }
 
+/// Operands of [`PoolKernels::max_pool_forward`].
+pub struct MaxPoolForward<V, M> {
+    /// `y [N, P, Q, C]`, written.
+    pub y: M,
+    /// `x [N, H, W, C]`.
+    pub x: V,
+    /// What is still owed to `x`.
+    pub transform: Option<InputTransform<V>>,
+}
+
+impl<V: Elements, M: Elements> MaxPoolForward<V, M> {
+    /// Refuses operands that contradict the geometry.
+    pub fn check(&self, shape: &PoolShape) -> Result<(), DeviceError> {
+        const KERNEL: &str = "max_pool_forward";
+        let operands = [("y", self.y.count(), shape.output_len()), ("x", self.x.count(), shape.input_len())];
+        check_lengths(KERNEL, &operands)?;
+        self.transform.as_ref().map_or(Ok(()), |transform| transform.check(KERNEL, shape.c))
+    }
+}
+
+/// Operands of [`PoolKernels::max_pool_backward`].
+pub struct MaxPoolBackward<V, M> {
+    /// `dx [N, H, W, C]`, written.
+    pub dx: M,
+    /// `dy [N, P, Q, C]`.
+    pub dy: V,
+    /// `x [N, H, W, C]`.
+    pub x: V,
+    /// What is still owed to `x`.
+    pub transform: Option<InputTransform<V>>,
+}
+
+impl<V: Elements, M: Elements> MaxPoolBackward<V, M> {
+    /// Refuses operands that contradict the geometry.
+    pub fn check(&self, shape: &PoolShape) -> Result<(), DeviceError> {
+        const KERNEL: &str = "max_pool_backward";
+        let operands = [
+            ("dx", self.dx.count(), shape.input_len()),
+            ("dy", self.dy.count(), shape.output_len()),
+            ("x", self.x.count(), shape.input_len()),
+        ];
+        check_lengths(KERNEL, &operands)?;
+        self.transform.as_ref().map_or(Ok(()), |transform| transform.check(KERNEL, shape.c))
+    }
+}
+
+/// Operands of [`PoolKernels::global_average_pool_forward`] and of [`PoolKernels::global_max_pool_forward`].
+pub struct GlobalPoolForward<V, M> {
+    /// `y [N, C]`, written, at full width.
+    pub y: M,
+    /// `x [N, pixels, C]`.
+    pub x: V,
+}
+
+impl<V: Elements, M: Elements> GlobalPoolForward<V, M> {
+    /// Refuses operands that contradict the geometry, in the name of one of the two kernels.
+    pub fn check(&self, kernel: &'static str, shape: &GlobalPoolShape) -> Result<(), DeviceError> {
+        let operands = [("y", self.y.count(), shape.output_len()), ("x", self.x.count(), shape.input_len())];
+        check_lengths(kernel, &operands)
+    }
+}
+
+/// Operands of [`PoolKernels::global_average_pool_backward`].
+pub struct GlobalAveragePoolBackward<V, M> {
+    /// `dx [N, pixels, C]`, written.
+    pub dx: M,
+    /// `dy [N, C]`, at full width.
+    pub dy: V,
+}
+
+impl<V: Elements, M: Elements> GlobalAveragePoolBackward<V, M> {
+    /// Refuses operands that contradict the geometry.
+    pub fn check(&self, shape: &GlobalPoolShape) -> Result<(), DeviceError> {
+        let operands = [("dx", self.dx.count(), shape.input_len()), ("dy", self.dy.count(), shape.output_len())];
+        check_lengths("global_average_pool_backward", &operands)
+    }
+}
+
+/// Operands of [`PoolKernels::global_max_pool_backward`].
+pub struct GlobalMaxPoolBackward<V, M> {
+    /// `dx [N, pixels, C]`, written.
+    pub dx: M,
+    /// `dy [N, C]`, at full width.
+    pub dy: V,
+    /// `x [N, pixels, C]`.
+    pub x: V,
+}
+
+impl<V: Elements, M: Elements> GlobalMaxPoolBackward<V, M> {
+    /// Refuses operands that contradict the geometry.
+    pub fn check(&self, shape: &GlobalPoolShape) -> Result<(), DeviceError> {
+        let operands = [
+            ("dx", self.dx.count(), shape.input_len()),
+            ("dy", self.dy.count(), shape.output_len()),
+            ("x", self.x.count(), shape.input_len()),
+        ];
+        check_lengths("global_max_pool_backward", &operands)
+    }
+}
+
 /// The poolings and their gradients.
 pub trait PoolKernels: Memory {
     /// `y[n,p,q,c]` = the largest of the window over `transform(x)` padded by zeros.
     fn max_pool_forward(
         &self,
-        y: Self::ViewMut<'_>,
-        x: Self::View<'_>,
-        transform: Option<InputTransform<Self::View<'_>>>,
+        operands: MaxPoolForward<Self::View<'_>, Self::ViewMut<'_>>,
         shape: &PoolShape,
     ) -> Result<(), DeviceError>;
 
     /// `dx` = the gradient of `transform(x)`: each window's `dy` goes to the pixel that won it, found again from `x`.
     fn max_pool_backward(
         &self,
-        dx: Self::ViewMut<'_>,
-        dy: Self::View<'_>,
-        x: Self::View<'_>,
-        transform: Option<InputTransform<Self::View<'_>>>,
+        operands: MaxPoolBackward<Self::View<'_>, Self::ViewMut<'_>>,
         shape: &PoolShape,
     ) -> Result<(), DeviceError>;
 
-    /// `y[n,c]` = mean over the pixels. `y` has full width.
+    /// `y[n,c]` = mean over the pixels.
     fn global_average_pool_forward(
         &self,
-        y: Self::ViewMut<'_>,
-        x: Self::View<'_>,
+        operands: GlobalPoolForward<Self::View<'_>, Self::ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError>;
 
     /// `dx[n,i,c] = dy[n,c] / pixels`.
     fn global_average_pool_backward(
         &self,
-        dx: Self::ViewMut<'_>,
-        dy: Self::View<'_>,
+        operands: GlobalAveragePoolBackward<Self::View<'_>, Self::ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError>;
 
-    /// `y[n,c]` = maximum over the pixels. `y` has full width.
+    /// `y[n,c]` = maximum over the pixels.
     fn global_max_pool_forward(
         &self,
-        y: Self::ViewMut<'_>,
-        x: Self::View<'_>,
+        operands: GlobalPoolForward<Self::View<'_>, Self::ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError>;
 
     /// `dx[n,i,c] = dy[n,c]` at the first pixel that holds the maximum, zero elsewhere.
     fn global_max_pool_backward(
         &self,
-        dx: Self::ViewMut<'_>,
-        dy: Self::View<'_>,
-        x: Self::View<'_>,
+        operands: GlobalMaxPoolBackward<Self::View<'_>, Self::ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError>;
 }

@@ -131,8 +131,7 @@ impl<D: Device> Batch<D> {
         let Batch { numbers, outcome, images, classes, .. } = self;
         let terms = *images * *classes;
         let (targets, class_weights) = (numbers.rows(0..terms), numbers.rows(terms..terms + *classes));
-        let (loss, _) = D::split_mut(outcome.view_mut(), 1);
-        loss::binary_cross_entropy(device, loss, logits, targets, class_weights)
+        loss::binary_cross_entropy(device, outcome, logits, targets, class_weights)
     }
 
     /// The loss.

@@ -1,7 +1,9 @@
 //! Dense layers, with or without ReLU.
 
 use crate::autograd::Tape;
-use crate::device::{DenseShape, Device, DeviceError, Storage};
+use crate::device::{
+    DenseBackwardData, DenseBackwardWeights, DenseForward, DenseShape, Device, DeviceError, ReluBackward, Storage,
+};
 use crate::parameters::{Parameters, Span};
 use crate::tensor::Tensor;
 use crate::value::{Gradient, Slot, Value};
@@ -47,7 +49,8 @@ pub fn forward<D: Device>(
     let shape = layer.shape(&input)?;
     let mut y = Tensor::new(tape.device(), [shape.n, shape.outputs], Storage::Full)?;
     let (w, b) = (parameters.weights.view(layer.kernel), parameters.weights.view(layer.bias));
-    tape.device().dense_forward(y.view_mut(), input.view(), w, b, layer.relu, &shape)?;
+    let operands = DenseForward { y: y.view_mut(), relu: layer.relu, x: input.view(), w, b };
+    tape.device().dense_forward(operands, &shape)?;
     tape.check("its output", y.view())?;
     let slot = tape.slot_if(x.is_some() || parameters.is_trainable(layer.kernel));
     if let Some(slot) = slot {
@@ -72,17 +75,20 @@ fn backward<D: Device>(
     let mut dz = gradient.into_tensor()?;
     if let Some(output) = output {
         let mut masked = Tensor::new(tape.device(), dz.shape(), Storage::Full)?;
-        tape.device().relu_backward(masked.view_mut(), dz.view(), output.view())?;
+        let operands = ReluBackward { dz: masked.view_mut(), dy: dz.view(), y: output.view() };
+        tape.device().relu_backward(operands)?;
         dz = masked;
     }
     if parameters.is_trainable(layer.kernel) {
         let (dw, db) = parameters.gradients.pair_mut(layer.kernel, layer.bias);
-        tape.device().dense_backward_weights(dw, db, dz.view(), input.view(), &shape)?;
+        let operands = DenseBackwardWeights { dw, db, dz: dz.view(), x: input.view() };
+        tape.device().dense_backward_weights(operands, &shape)?;
         tape.check("the gradient of its kernel", parameters.gradients.view(layer.kernel))?;
         tape.check("the gradient of its bias", parameters.gradients.view(layer.bias))?;
     }
     let Some(x) = x else { return Ok(()) };
     let mut dx = Tensor::new(tape.device(), input.shape(), Storage::Full)?;
-    tape.device().dense_backward_data(dx.view_mut(), dz.view(), parameters.weights.view(layer.kernel), &shape)?;
+    let w = parameters.weights.view(layer.kernel);
+    tape.device().dense_backward_data(DenseBackwardData { dx: dx.view_mut(), dz: dz.view(), w }, &shape)?;
     tape.add(x, Gradient::Ready(dx))
 }

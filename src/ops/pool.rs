@@ -2,7 +2,10 @@
 
 use super::conv::nhwc;
 use crate::autograd::Tape;
-use crate::device::{Device, DeviceError, GlobalPoolShape, Padding, PoolShape, Storage};
+use crate::device::{
+    Device, DeviceError, GlobalAveragePoolBackward, GlobalMaxPoolBackward, GlobalPoolForward, GlobalPoolShape,
+    MaxPoolBackward, MaxPoolForward, Padding, PoolShape, Storage,
+};
 use crate::tensor::{Shape, Tensor};
 use crate::value::{Gradient, Slot, Value};
 
@@ -30,7 +33,8 @@ pub fn max<D: Device>(
     let shape = PoolShape::new(nhwc("max pool", x.shape())?, window, stride, pad)?;
     let device = tape.device();
     let mut y = Tensor::new(device, [shape.n, shape.p, shape.q, shape.c], Storage::Activation)?;
-    device.max_pool_forward(y.view_mut(), x.raw.view(), x.transform(), &shape)?;
+    let operands = MaxPoolForward { y: y.view_mut(), x: x.raw.view(), transform: x.transform() };
+    device.max_pool_forward(operands, &shape)?;
     tape.check("its output", y.view())?;
     let slot = tape.slot_if(x.slot.is_some());
     if let Some(y) = slot {
@@ -52,13 +56,9 @@ pub fn pad<D: Device>(tape: &mut Tape<D>, x: &Value<D>, zeros: Padding) -> Resul
 fn max_backward<D: Device>(tape: &mut Tape<D>, y: Slot, x: Value<D>, shape: PoolShape) -> Result<(), DeviceError> {
     let (Some(gradient), Some(slot)) = (tape.take(y), x.slot) else { return Ok(()) };
     let mut dx = Tensor::new(tape.device(), x.shape(), Storage::Activation)?;
-    tape.device().max_pool_backward(
-        dx.view_mut(),
-        gradient.into_tensor()?.view(),
-        x.raw.view(),
-        x.transform(),
-        &shape,
-    )?;
+    let dy = gradient.into_tensor()?;
+    let operands = MaxPoolBackward { dx: dx.view_mut(), dy: dy.view(), x: x.raw.view(), transform: x.transform() };
+    tape.device().max_pool_backward(operands, &shape)?;
     tape.add(slot, Gradient::Ready(dx))
 }
 
@@ -70,9 +70,10 @@ pub fn global<D: Device>(tape: &mut Tape<D>, x: &Value<D>, kind: Pooling) -> Res
     let values = x.values(tape.device())?;
     let shape = global_shape(x.shape())?;
     let mut y = Tensor::new(tape.device(), [shape.n, shape.c], Storage::Full)?;
+    let operands = GlobalPoolForward { y: y.view_mut(), x: values.view() };
     match kind {
-        Pooling::Average => tape.device().global_average_pool_forward(y.view_mut(), values.view(), &shape)?,
-        Pooling::Max => tape.device().global_max_pool_forward(y.view_mut(), values.view(), &shape)?,
+        Pooling::Average => tape.device().global_average_pool_forward(operands, &shape)?,
+        Pooling::Max => tape.device().global_max_pool_forward(operands, &shape)?,
     }
     tape.check("its output", y.view())?;
     let slot = tape.slot_if(x.slot.is_some());
@@ -100,9 +101,13 @@ fn global_backward<D: Device>(
     let shape = global_shape(input)?;
     let mut dx = Tensor::new(tape.device(), input, Storage::Activation)?;
     match winners {
-        None => tape.device().global_average_pool_backward(dx.view_mut(), dy.view(), &shape)?,
+        None => {
+            let operands = GlobalAveragePoolBackward { dx: dx.view_mut(), dy: dy.view() };
+            tape.device().global_average_pool_backward(operands, &shape)?;
+        }
         Some(values) => {
-            tape.device().global_max_pool_backward(dx.view_mut(), dy.view(), values.view(), &shape)?;
+            let operands = GlobalMaxPoolBackward { dx: dx.view_mut(), dy: dy.view(), x: values.view() };
+            tape.device().global_max_pool_backward(operands, &shape)?;
         }
     }
     tape.add(x, Gradient::Ready(dx))

@@ -1,6 +1,6 @@
 //! Adam in Keras's form, over the arenas.
 
-use crate::device::{AdamConstants, Device, DeviceError, Pass, Storage};
+use crate::device::{AdamConstants, AdamStep, Device, DeviceError, Pass, Restore, Storage};
 use crate::parameters::{Arena, Layout, Parameters};
 
 /// Both moments of every parameter, and the number of steps taken.
@@ -41,24 +41,26 @@ impl<D: Device> Adam<D> {
     ///
     /// # Errors
     /// The device's.
-    pub fn step(
+    pub fn step<'a>(
         &mut self,
         device: &D,
-        parameters: &mut Parameters<D>,
-        outcome: D::View<'_>,
-        rate: D::View<'_>,
+        parameters: &'a mut Parameters<D>,
+        outcome: D::View<'a>,
+        rate: D::View<'a>,
     ) -> Result<(), DeviceError> {
-        let from = parameters.trainable_from;
+        let Parameters { weights, gradients, averages, averages_before, trainable_from } = parameters;
+        let from = *trainable_from;
         device.enter("adam", Pass::Update);
-        device.adam(
-            parameters.weights.from_offset_mut(from),
-            self.m.from_offset_mut(from),
-            self.v.from_offset_mut(from),
-            parameters.gradients.from_offset(from),
+        let operands = AdamStep {
+            w: weights.from_offset_mut(from),
+            m: self.m.from_offset_mut(from),
+            v: self.v.from_offset_mut(from),
+            gradients: gradients.from_offset(from),
             outcome,
             rate,
-            &self.constants,
-        )?;
-        parameters.put_averages_back(device, outcome)
+        };
+        device.adam(operands, &self.constants)?;
+        device.enter("averages", Pass::Update);
+        device.restore(Restore { to: averages.from_offset_mut(0), from: averages_before.from_offset(0), outcome })
     }
 }

@@ -9,9 +9,9 @@ use onesheet::device::cuda::Precision;
 use onesheet::device::cuda::modules::Module;
 use onesheet::device::{
     Activation, AdamKernels, BatchNormApply, BatchNormBackwardReduce, BatchNormKernels, BatchNormStatistics,
-    ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, Device, DeviceError, GlobalPoolShape,
-    InputTransform, Memory, OutputGradient, PoolKernels, PoolShape, Projection, ReduceEpilogue, ResidualBackward,
-    ResidualForward, Rows,
+    ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, Device, DeviceError, GlobalPoolForward,
+    GlobalPoolShape, InputTransform, MaxPoolBackward, MaxPoolForward, Memory, OutputGradient, PoolKernels, PoolShape,
+    Projection, ReduceEpilogue, ResidualBackward, ResidualForward, Rows, SquaredNorm,
 };
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
@@ -99,7 +99,7 @@ fn norms_repeat_bit_for_bit() {
     let x = Array::new(&device, &numbers(1, 10 * 16_384 - 5));
     let once = || {
         let mut sum = Array::blank(&device, 1);
-        device.squared_norm(sum.view_mut(), x.suffix(1)).unwrap();
+        device.squared_norm(SquaredNorm { sum: sum.view_mut(), x: x.suffix(1) }).unwrap();
         device.download(sum.view()).unwrap()[0].to_bits()
     };
     let first = once();
@@ -149,10 +149,11 @@ fn nothing_swallows_nan() {
             is_in_channel_3(&a, "batch_norm_backward_reduce");
             is_in_channel_3(&sums, "its sums");
             let transform = Some(InputTransform { norm: n, activation });
-            device.max_pool_forward(largest.view_mut(), y, transform, &window).unwrap();
+            device.max_pool_forward(MaxPoolForward { y: largest.view_mut(), x: y, transform }, &window).unwrap();
             is_in_channel_3(&largest, "max_pool_forward");
         }
-        device.max_pool_forward(largest.view_mut(), faulty.view(), None, &window).unwrap();
+        let operands = MaxPoolForward { y: largest.view_mut(), x: faulty.view(), transform: None };
+        device.max_pool_forward(operands, &window).unwrap();
         is_in_channel_3(&largest, "max_pool_forward");
         let operands = BatchNormStatistics { stats: sums.view_mut(), y: faulty.view() };
         device.batch_norm_statistics(operands, shape).unwrap();
@@ -185,9 +186,9 @@ fn nothing_swallows_nan() {
 
         let whole = GlobalPoolShape { n: 1, pixels: 9, c: channels };
         let mut y = Array::blank(&device, channels);
-        device.global_max_pool_forward(y.view_mut(), faulty.view(), &whole).unwrap();
+        device.global_max_pool_forward(GlobalPoolForward { y: y.view_mut(), x: faulty.view() }, &whole).unwrap();
         is_in_channel_3(&y, "global_max_pool_forward");
-        device.global_average_pool_forward(y.view_mut(), faulty.view(), &whole).unwrap();
+        device.global_average_pool_forward(GlobalPoolForward { y: y.view_mut(), x: faulty.view() }, &whole).unwrap();
         is_in_channel_3(&y, "global_average_pool_forward");
     }
 }
@@ -245,6 +246,7 @@ fn what_a_kernel_cannot_read_is_refused() {
     let window = PoolShape::new([1, 17, 17, 1], 17, 1, 0).unwrap();
     let x = Array::activation(&device, &grid(3, 289));
     let (dy, mut dx) = (Array::activation(&device, &[1.0]), Array::blank_activation(&device, 289));
-    let refused = device.max_pool_backward(dx.view_mut(), dy.view(), x.view(), None, &window);
+    let operands = MaxPoolBackward { dx: dx.view_mut(), dy: dy.view(), x: x.view(), transform: None };
+    let refused = device.max_pool_backward(operands, &window);
     assert!(matches!(refused, Err(DeviceError::Shape { kernel: "max_pool_backward", .. })), "{refused:?}");
 }

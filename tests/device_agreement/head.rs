@@ -1,7 +1,9 @@
 //! The small families: dense layers, the loss, Adam, the input, and memory itself.
 
 use super::{Array, Case, EPSILON, Output, agree, grid, narrow, numbers, sum_tolerance};
-use onesheet::device::{AdamConstants, DenseShape, Device, ImageShape, LossShape, PixelFormat, Placement, Real};
+use onesheet::device::{self, AdamConstants, AdamStep, BceForwardBackward, DenseBackwardData, DenseBackwardWeights};
+use onesheet::device::{DenseForward, DenseShape, Device, ImageShape, LossShape, PixelFormat, Placement, Real};
+use onesheet::device::{ReluBackward, Sigmoid, SquaredNorm};
 
 #[derive(Debug)]
 pub struct Dense {
@@ -22,11 +24,11 @@ impl Case for Dense {
         let (mut y, mut dx) = (Array::blank(device, n * outputs), Array::blank(device, n * inputs));
         let (mut dw, mut db) = (array(4, offset + outputs * inputs), array(5, offset + outputs));
         let (w, b) = (w.suffix(offset), b.suffix(offset));
-        device.dense_forward(y.view_mut(), x.view(), w, b, relu, shape).unwrap();
-        device.dense_backward_data(dx.view_mut(), dz.view(), w, shape).unwrap();
-        device
-            .dense_backward_weights(dw.suffix_mut(offset), db.suffix_mut(offset), dz.view(), x.view(), shape)
-            .unwrap();
+        device.dense_forward(DenseForward { y: y.view_mut(), relu, x: x.view(), w, b }, shape).unwrap();
+        device.dense_backward_data(DenseBackwardData { dx: dx.view_mut(), dz: dz.view(), w }, shape).unwrap();
+        let operands =
+            DenseBackwardWeights { dw: dw.suffix_mut(offset), db: db.suffix_mut(offset), dz: dz.view(), x: x.view() };
+        device.dense_backward_weights(operands, shape).unwrap();
         vec![
             y.output(device, "y", sum_tolerance(inputs + 1, 1.0)),
             dx.output(device, "dx", sum_tolerance(outputs, 1.0)),
@@ -54,7 +56,7 @@ impl Case for Elements {
         device.copy(sum.view_mut(), stored.view()).unwrap();
         device.add(sum.view_mut(), gradient.view()).unwrap();
         device.fill(one.view_mut(), D::Real::from_f64(1.0)).unwrap();
-        device.relu_backward(dz.view_mut(), dy.view(), y.view()).unwrap();
+        device.relu_backward(ReluBackward { dz: dz.view_mut(), dy: dy.view(), y: y.view() }).unwrap();
         device.copy(copy.view_mut(), y.view()).unwrap();
         device.copy(total.view_mut(), y.view()).unwrap();
         device.add(total.view_mut(), dy.view()).unwrap();
@@ -88,18 +90,16 @@ impl Case for Loss {
         let weights: Vec<f64> = numbers(seed + 2, shape.classes).into_iter().map(f64::abs).collect();
         let [logits, targets, weights] = [logits, targets, weights].map(|values| Array::new(device, &values));
         let (mut loss, mut dlogits) = (Array::blank(device, 1), Array::blank(device, count));
-        device
-            .bce_forward_backward(
-                loss.view_mut(),
-                dlogits.view_mut(),
-                logits.view(),
-                targets.view(),
-                weights.view(),
-                shape,
-            )
-            .unwrap();
+        let operands = BceForwardBackward {
+            loss: loss.view_mut(),
+            dlogits: dlogits.view_mut(),
+            logits: logits.view(),
+            targets: targets.view(),
+            weights: weights.view(),
+        };
+        device.bce_forward_backward(operands, shape).unwrap();
         let mut p = Array::blank(device, count);
-        device.sigmoid(p.view_mut(), logits.view()).unwrap();
+        device.sigmoid(Sigmoid { p: p.view_mut(), z: logits.view() }).unwrap();
         vec![
             loss.output(device, "loss", EPSILON),
             dlogits.output(device, "dlogits", EPSILON / count as f64),
@@ -131,8 +131,15 @@ impl Case for Adam {
             let constants = AdamConstants::default();
             let (outcome, rate) = (Array::new(device, outcome), constants.corrected_rate(1e-3, t));
             let rate = Array::new(device, &[f64::from(rate as f32)]);
-            let (w, m, v) = (w.suffix_mut(frozen), m.suffix_mut(shift), v.suffix_mut(shift));
-            device.adam(w, m, v, gradients.suffix(frozen), outcome.view(), rate.view(), &constants).unwrap();
+            let operands = AdamStep {
+                w: w.suffix_mut(frozen),
+                m: m.suffix_mut(shift),
+                v: v.suffix_mut(shift),
+                gradients: gradients.suffix(frozen),
+                outcome: outcome.view(),
+                rate: rate.view(),
+            };
+            device.adam(operands, &constants).unwrap();
         }
         vec![
             w.output(device, "w", 4.0 * EPSILON),
@@ -168,7 +175,7 @@ impl Case for Norm {
 /// The squared norm of what stands behind the first `frozen` values.
 fn norm<D: Device>(device: &D, values: &[f64], frozen: usize) -> f64 {
     let (x, mut sum) = (Array::new(device, values), Array::blank(device, 1));
-    device.squared_norm(sum.view_mut(), x.suffix(frozen)).unwrap();
+    device.squared_norm(SquaredNorm { sum: sum.view_mut(), x: x.suffix(frozen) }).unwrap();
     sum.output(device, "sum", 0.0).values[0]
 }
 
@@ -207,7 +214,9 @@ impl Case for Restore {
     fn run<D: Device>(&self, device: &D) -> Vec<Output> {
         let Restore { len, ref outcome, seed } = *self;
         let (mut to, from) = (Array::new(device, &numbers(seed, len)), Array::new(device, &numbers(seed + 1, len)));
-        device.restore(to.view_mut(), from.view(), Array::new(device, outcome).view()).unwrap();
+        let outcome = Array::new(device, outcome);
+        let operands = device::Restore { to: to.view_mut(), from: from.view(), outcome: outcome.view() };
+        device.restore(operands).unwrap();
         vec![to.output(device, "to", 0.0)]
     }
 }

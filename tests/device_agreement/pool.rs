@@ -1,7 +1,10 @@
 //! Poolings, on the grid: their ties are real.
 
 use super::{ACTIVATIONS, Array, Case, EPSILON, Output, agree, grid, narrow, norm_before, numbers, sum_tolerance};
-use onesheet::device::{Activation, Device, GlobalPoolShape, InputTransform, Padding, PoolShape};
+use onesheet::device::{
+    Activation, Device, GlobalAveragePoolBackward, GlobalMaxPoolBackward, GlobalPoolForward, GlobalPoolShape,
+    InputTransform, MaxPoolBackward, MaxPoolForward, Padding, PoolShape,
+};
 
 #[derive(Debug)]
 pub struct MaxPool {
@@ -19,8 +22,9 @@ impl Case for MaxPool {
         let transform = norm.map(|activation| InputTransform { norm: owed.view(), activation });
         let dy = Array::activation(device, &narrow(seed + 2, shape.output_len()));
         let [mut y, mut dx] = [shape.output_len(), shape.input_len()].map(|len| Array::blank_activation(device, len));
-        device.max_pool_forward(y.view_mut(), x.view(), transform, shape).unwrap();
-        device.max_pool_backward(dx.view_mut(), dy.view(), x.view(), transform, shape).unwrap();
+        device.max_pool_forward(MaxPoolForward { y: y.view_mut(), x: x.view(), transform }, shape).unwrap();
+        let operands = MaxPoolBackward { dx: dx.view_mut(), dy: dy.view(), x: x.view(), transform };
+        device.max_pool_backward(operands, shape).unwrap();
         let windows = shape.window * shape.window;
         vec![y.output(device, "y", EPSILON), dx.output(device, "dx", sum_tolerance(windows, 1.0))]
     }
@@ -39,10 +43,14 @@ impl Case for Global {
         let dy = Array::new(device, &numbers(seed + 1, shape.output_len()));
         let [mut average, mut maximum] = [(); 2].map(|()| Array::blank(device, shape.output_len()));
         let [mut spread, mut chosen] = [(); 2].map(|()| Array::blank_activation(device, shape.input_len()));
-        device.global_average_pool_forward(average.view_mut(), x.view(), shape).unwrap();
-        device.global_average_pool_backward(spread.view_mut(), dy.view(), shape).unwrap();
-        device.global_max_pool_forward(maximum.view_mut(), x.view(), shape).unwrap();
-        device.global_max_pool_backward(chosen.view_mut(), dy.view(), x.view(), shape).unwrap();
+        let operands = GlobalPoolForward { y: average.view_mut(), x: x.view() };
+        device.global_average_pool_forward(operands, shape).unwrap();
+        let operands = GlobalAveragePoolBackward { dx: spread.view_mut(), dy: dy.view() };
+        device.global_average_pool_backward(operands, shape).unwrap();
+        let operands = GlobalPoolForward { y: maximum.view_mut(), x: x.view() };
+        device.global_max_pool_forward(operands, shape).unwrap();
+        let operands = GlobalMaxPoolBackward { dx: chosen.view_mut(), dy: dy.view(), x: x.view() };
+        device.global_max_pool_backward(operands, shape).unwrap();
         vec![
             average.output(device, "average", 2.0 * EPSILON),
             spread.output(device, "average's dx", EPSILON),

@@ -3,7 +3,7 @@
 use crate::case::{Case, Point, SHAPES, assert_gradients, dot, fresh, point, values};
 use crate::support::generator;
 use onesheet::device::reference::Reference;
-use onesheet::device::{DenseKernels, DenseShape};
+use onesheet::device::{DenseBackwardData, DenseBackwardWeights, DenseForward, DenseKernels, DenseShape, ReluBackward};
 use rand::RngExt;
 
 /// `Σ dy·relu(x·wᵀ + b)`.
@@ -23,7 +23,8 @@ impl Dense {
 
     fn forward(&self, at: &Point) -> Vec<f64> {
         let mut y = fresh(self.dy.len());
-        Reference::EXACT.dense_forward(&mut y, &at["x"], &at["w"], &at["b"], self.relu, &self.shape).unwrap();
+        let operands = DenseForward { y: &mut y[..], relu: self.relu, x: &at["x"][..], w: &at["w"], b: &at["b"] };
+        Reference::EXACT.dense_forward(operands, &self.shape).unwrap();
         y
     }
 
@@ -31,8 +32,10 @@ impl Dense {
     pub fn gradients_from(&self, dz: &[f64]) -> Point {
         let [mut dx, mut dw, mut db] = ["x", "w", "b"].map(|name| vec![0.0; self.point[name].len()]);
         dx.fill(f64::NAN);
-        Reference::EXACT.dense_backward_data(&mut dx, dz, &self.point["w"], &self.shape).unwrap();
-        Reference::EXACT.dense_backward_weights(&mut dw, &mut db, dz, &self.point["x"], &self.shape).unwrap();
+        let operands = DenseBackwardData { dx: &mut dx[..], dz, w: &self.point["w"] };
+        Reference::EXACT.dense_backward_data(operands, &self.shape).unwrap();
+        let operands = DenseBackwardWeights { dw: &mut dw[..], db: &mut db, dz, x: &self.point["x"] };
+        Reference::EXACT.dense_backward_weights(operands, &self.shape).unwrap();
         Point::from([("x", dx), ("w", dw), ("b", db)])
     }
 
@@ -60,7 +63,8 @@ impl Case for Dense {
             return self.gradients_from(&self.dy);
         }
         let mut dz = fresh(self.dy.len());
-        Reference::EXACT.relu_backward(&mut dz, &self.dy, &self.forward(&self.point)).unwrap();
+        let y = self.forward(&self.point);
+        Reference::EXACT.relu_backward(ReluBackward { dz: &mut dz[..], dy: &self.dy[..], y: &y }).unwrap();
         self.gradients_from(&dz)
     }
 }

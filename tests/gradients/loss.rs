@@ -3,7 +3,7 @@
 use crate::case::{Case, Point, SHAPES, assert_gradients, fresh, point};
 use crate::support::{generator, seeded};
 use onesheet::device::reference::Reference;
-use onesheet::device::{LossKernels, LossShape};
+use onesheet::device::{BceForwardBackward, LossKernels, LossShape};
 use rand::RngExt;
 
 /// The loss of logits that reach from sure to very sure, against random targets.
@@ -25,9 +25,14 @@ impl CrossEntropy {
 
     fn run(&self, at: &Point, weights: &[f64]) -> (f64, Vec<f64>) {
         let (mut loss, mut dlogits) = ([f64::NAN], fresh(self.targets.len()));
-        Reference::EXACT
-            .bce_forward_backward(&mut loss, &mut dlogits, &at["logits"], &self.targets, weights, &self.shape)
-            .unwrap();
+        let operands = BceForwardBackward {
+            loss: &mut loss[..],
+            dlogits: &mut dlogits,
+            logits: &at["logits"][..],
+            targets: &self.targets,
+            weights,
+        };
+        Reference::EXACT.bce_forward_backward(operands, &self.shape).unwrap();
         (loss[0], dlogits)
     }
 

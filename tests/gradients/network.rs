@@ -114,7 +114,7 @@ impl Network {
         let class_weights = Tensor::from_host(&Reference::EXACT, [GENRES], &seeded(5, GENRES, 0.5, 2.0))?;
         let mut loss = Tensor::new(&Reference::EXACT, [1], Storage::Full)?;
         let dlogits =
-            binary_cross_entropy(&Reference::EXACT, loss.view_mut(), &logits, targets.view(), class_weights.view())?;
+            binary_cross_entropy(&Reference::EXACT, &mut loss, &logits, targets.view(), class_weights.view())?;
         let loss = loss.to_host(&Reference::EXACT)?[0];
         let Some(slot) = slot else { return Ok((loss, None)) };
         tape.backward(slot, dlogits, &mut parameters)?;

@@ -4,8 +4,8 @@ use crate::case::{Case, Point, SHAPES, assert_gradients, behind_transform, dot, 
 use crate::support::generator;
 use onesheet::device::reference::Reference;
 use onesheet::device::{
-    Activation, BatchNormBackwardReduce, BatchNormKernels, GlobalPoolShape, InputTransform, PoolKernels, PoolShape,
-    Rows,
+    Activation, BatchNormBackwardReduce, BatchNormKernels, GlobalAveragePoolBackward, GlobalMaxPoolBackward,
+    GlobalPoolForward, GlobalPoolShape, InputTransform, MaxPoolBackward, MaxPoolForward, PoolKernels, PoolShape, Rows,
 };
 use rand::RngExt;
 
@@ -47,7 +47,8 @@ impl Case for MaxPool {
         let norm = self.norm(at);
         let transform = norm.as_deref().map(|norm| InputTransform { norm, activation: Activation::Relu });
         let mut y = fresh(self.shape.output_len());
-        Reference::EXACT.max_pool_forward(&mut y, &at["x"], transform, &self.shape).unwrap();
+        let operands = MaxPoolForward { y: &mut y[..], x: &at["x"][..], transform };
+        Reference::EXACT.max_pool_forward(operands, &self.shape).unwrap();
         dot(&y, &self.dy)
     }
 
@@ -56,7 +57,8 @@ impl Case for MaxPool {
         let norm = self.norm(&self.point);
         let transform = norm.as_deref().map(|norm| InputTransform { norm, activation: Activation::Relu });
         let mut da = fresh(shape.input_len());
-        Reference::EXACT.max_pool_backward(&mut da, &self.dy, x, transform, shape).unwrap();
+        let operands = MaxPoolBackward { dx: &mut da[..], dy: &self.dy[..], x, transform };
+        Reference::EXACT.max_pool_backward(operands, shape).unwrap();
         let (Some(norm), Some(mean)) = (norm, &self.mean) else { return Point::from([("x", da)]) };
         let (mut dz, mut sums) = (fresh(shape.input_len()), fresh(2 * shape.c));
         let rows = Rows { rows: shape.n * shape.h * shape.w, channels: shape.c };
@@ -99,9 +101,10 @@ impl Case for GlobalPool {
 
     fn loss(&self, at: &Point) -> f64 {
         let mut y = fresh(self.shape.output_len());
+        let operands = GlobalPoolForward { y: &mut y[..], x: &at["x"][..] };
         match self.max {
-            false => Reference::EXACT.global_average_pool_forward(&mut y, &at["x"], &self.shape).unwrap(),
-            true => Reference::EXACT.global_max_pool_forward(&mut y, &at["x"], &self.shape).unwrap(),
+            false => Reference::EXACT.global_average_pool_forward(operands, &self.shape).unwrap(),
+            true => Reference::EXACT.global_max_pool_forward(operands, &self.shape).unwrap(),
         }
         dot(&y, &self.dy)
     }
@@ -109,9 +112,13 @@ impl Case for GlobalPool {
     fn gradients(&self) -> Point {
         let mut dx = fresh(self.shape.input_len());
         match self.max {
-            false => Reference::EXACT.global_average_pool_backward(&mut dx, &self.dy, &self.shape).unwrap(),
+            false => {
+                let operands = GlobalAveragePoolBackward { dx: &mut dx[..], dy: &self.dy[..] };
+                Reference::EXACT.global_average_pool_backward(operands, &self.shape).unwrap();
+            }
             true => {
-                Reference::EXACT.global_max_pool_backward(&mut dx, &self.dy, &self.point["x"], &self.shape).unwrap()
+                let operands = GlobalMaxPoolBackward { dx: &mut dx[..], dy: &self.dy[..], x: &self.point["x"] };
+                Reference::EXACT.global_max_pool_backward(operands, &self.shape).unwrap();
             }
         }
         Point::from([("x", dx)])

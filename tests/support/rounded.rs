@@ -460,63 +460,63 @@ impl BatchNormKernels for Rounded {
 impl PoolKernels for Rounded {
     fn max_pool_forward(
         &self,
-        y: ViewMut<'_>,
-        x: View<'_>,
-        transform: Option<InputTransform<View<'_>>>,
+        operands: MaxPoolForward<View<'_>, ViewMut<'_>>,
         shape: &PoolShape,
     ) -> Result<(), DeviceError> {
+        let MaxPoolForward { y, x, transform } = operands;
         let transform = transform.map(|transform| transform.map(|norm| norm.data));
-        self.inner.max_pool_forward(y.data, x.data, transform, shape)?;
+        self.inner.max_pool_forward(MaxPoolForward { y: &mut *y.data, x: x.data, transform }, shape)?;
         self.store(y.data);
         Ok(())
     }
 
     fn max_pool_backward(
         &self,
-        dx: ViewMut<'_>,
-        dy: View<'_>,
-        x: View<'_>,
-        transform: Option<InputTransform<View<'_>>>,
+        operands: MaxPoolBackward<View<'_>, ViewMut<'_>>,
         shape: &PoolShape,
     ) -> Result<(), DeviceError> {
+        let MaxPoolBackward { dx, dy, x, transform } = operands;
         let transform = transform.map(|transform| transform.map(|norm| norm.data));
-        self.inner.max_pool_backward(dx.data, dy.data, x.data, transform, shape)?;
+        let operands = MaxPoolBackward { dx: &mut *dx.data, dy: dy.data, x: x.data, transform };
+        self.inner.max_pool_backward(operands, shape)?;
         self.store(dx.data);
         Ok(())
     }
 
     fn global_average_pool_forward(
         &self,
-        y: ViewMut<'_>,
-        x: View<'_>,
+        GlobalPoolForward { y, x }: GlobalPoolForward<View<'_>, ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
-        self.inner.global_average_pool_forward(y.data, x.data, shape)
+        self.inner.global_average_pool_forward(GlobalPoolForward { y: y.data, x: x.data }, shape)
     }
 
     fn global_average_pool_backward(
         &self,
-        dx: ViewMut<'_>,
-        dy: View<'_>,
+        GlobalAveragePoolBackward { dx, dy }: GlobalAveragePoolBackward<View<'_>, ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
-        self.inner.global_average_pool_backward(dx.data, dy.data, shape)?;
+        let operands = GlobalAveragePoolBackward { dx: &mut *dx.data, dy: dy.data };
+        self.inner.global_average_pool_backward(operands, shape)?;
         self.store(dx.data);
         Ok(())
     }
 
-    fn global_max_pool_forward(&self, y: ViewMut<'_>, x: View<'_>, shape: &GlobalPoolShape) -> Result<(), DeviceError> {
-        self.inner.global_max_pool_forward(y.data, x.data, shape)
+    fn global_max_pool_forward(
+        &self,
+        GlobalPoolForward { y, x }: GlobalPoolForward<View<'_>, ViewMut<'_>>,
+        shape: &GlobalPoolShape,
+    ) -> Result<(), DeviceError> {
+        self.inner.global_max_pool_forward(GlobalPoolForward { y: y.data, x: x.data }, shape)
     }
 
     fn global_max_pool_backward(
         &self,
-        dx: ViewMut<'_>,
-        dy: View<'_>,
-        x: View<'_>,
+        GlobalMaxPoolBackward { dx, dy, x }: GlobalMaxPoolBackward<View<'_>, ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
-        self.inner.global_max_pool_backward(dx.data, dy.data, x.data, shape)?;
+        let operands = GlobalMaxPoolBackward { dx: &mut *dx.data, dy: dy.data, x: x.data };
+        self.inner.global_max_pool_backward(operands, shape)?;
         self.store(dx.data);
         Ok(())
     }
@@ -525,85 +525,82 @@ impl PoolKernels for Rounded {
 impl DenseKernels for Rounded {
     fn dense_forward(
         &self,
-        y: ViewMut<'_>,
-        x: View<'_>,
-        w: View<'_>,
-        b: View<'_>,
-        relu: bool,
+        DenseForward { y, relu, x, w, b }: DenseForward<View<'_>, ViewMut<'_>>,
         shape: &DenseShape,
     ) -> Result<(), DeviceError> {
         let (x, w) = (self.dense_factors(x.data), self.dense_factors(w.data));
-        self.inner.dense_forward(y.data, &x, &w, b.data, relu, shape)
+        self.inner.dense_forward(DenseForward { y: y.data, relu, x: &x[..], w: &w, b: b.data }, shape)
     }
 
     fn dense_backward_data(
         &self,
-        dx: ViewMut<'_>,
-        dz: View<'_>,
-        w: View<'_>,
+        DenseBackwardData { dx, dz, w }: DenseBackwardData<View<'_>, ViewMut<'_>>,
         shape: &DenseShape,
     ) -> Result<(), DeviceError> {
         let (dz, w) = (self.dense_factors(dz.data), self.dense_factors(w.data));
-        self.inner.dense_backward_data(dx.data, &dz, &w, shape)
+        self.inner.dense_backward_data(DenseBackwardData { dx: dx.data, dz: &dz[..], w: &w }, shape)
     }
 
     fn dense_backward_weights(
         &self,
-        dw: ViewMut<'_>,
-        db: ViewMut<'_>,
-        dz: View<'_>,
-        x: View<'_>,
+        DenseBackwardWeights { dw, db, dz, x }: DenseBackwardWeights<View<'_>, ViewMut<'_>>,
         shape: &DenseShape,
     ) -> Result<(), DeviceError> {
         let (dz, x) = (self.dense_factors(dz.data), self.dense_factors(x.data));
-        self.inner.dense_backward_weights(dw.data, db.data, &dz, &x, shape)?;
+        let operands = DenseBackwardWeights { dw: dw.data, db: &mut *db.data, dz: &dz[..], x: &x };
+        self.inner.dense_backward_weights(operands, shape)?;
         self.spoil("dense_backward_weights", db.data);
         Ok(())
     }
 
-    fn relu_backward(&self, dz: ViewMut<'_>, dy: View<'_>, y: View<'_>) -> Result<(), DeviceError> {
-        self.inner.relu_backward(dz.data, dy.data, y.data)
+    fn relu_backward(
+        &self,
+        ReluBackward { dz, dy, y }: ReluBackward<View<'_>, ViewMut<'_>>,
+    ) -> Result<(), DeviceError> {
+        self.inner.relu_backward(ReluBackward { dz: dz.data, dy: dy.data, y: y.data })
     }
 }
 
 impl LossKernels for Rounded {
     fn bce_forward_backward(
         &self,
-        loss: ViewMut<'_>,
-        dlogits: ViewMut<'_>,
-        logits: View<'_>,
-        targets: View<'_>,
-        weights: View<'_>,
+        operands: BceForwardBackward<View<'_>, ViewMut<'_>>,
         shape: &LossShape,
     ) -> Result<(), DeviceError> {
-        self.inner.bce_forward_backward(loss.data, dlogits.data, logits.data, targets.data, weights.data, shape)
+        let operands = BceForwardBackward {
+            loss: operands.loss.data,
+            dlogits: operands.dlogits.data,
+            logits: operands.logits.data,
+            targets: operands.targets.data,
+            weights: operands.weights.data,
+        };
+        self.inner.bce_forward_backward(operands, shape)
     }
 
-    fn sigmoid(&self, p: ViewMut<'_>, z: View<'_>) -> Result<(), DeviceError> {
-        self.inner.sigmoid(p.data, z.data)
+    fn sigmoid(&self, Sigmoid { p, z }: Sigmoid<View<'_>, ViewMut<'_>>) -> Result<(), DeviceError> {
+        self.inner.sigmoid(Sigmoid { p: p.data, z: z.data })
     }
 }
 
 impl AdamKernels for Rounded {
-    fn squared_norm(&self, sum: ViewMut<'_>, x: View<'_>) -> Result<(), DeviceError> {
-        self.inner.squared_norm(sum.data, x.data)
+    fn squared_norm(&self, SquaredNorm { sum, x }: SquaredNorm<View<'_>, ViewMut<'_>>) -> Result<(), DeviceError> {
+        self.inner.squared_norm(SquaredNorm { sum: sum.data, x: x.data })
     }
 
-    fn adam(
-        &self,
-        w: ViewMut<'_>,
-        m: ViewMut<'_>,
-        v: ViewMut<'_>,
-        gradients: View<'_>,
-        outcome: View<'_>,
-        rate: View<'_>,
-        constants: &AdamConstants,
-    ) -> Result<(), DeviceError> {
-        self.inner.adam(w.data, m.data, v.data, gradients.data, outcome.data, rate.data, constants)
+    fn adam(&self, operands: AdamStep<View<'_>, ViewMut<'_>>, constants: &AdamConstants) -> Result<(), DeviceError> {
+        let operands = AdamStep {
+            w: operands.w.data,
+            m: operands.m.data,
+            v: operands.v.data,
+            gradients: operands.gradients.data,
+            outcome: operands.outcome.data,
+            rate: operands.rate.data,
+        };
+        self.inner.adam(operands, constants)
     }
 
-    fn restore(&self, to: ViewMut<'_>, from: View<'_>, outcome: View<'_>) -> Result<(), DeviceError> {
-        self.inner.restore(to.data, from.data, outcome.data)
+    fn restore(&self, Restore { to, from, outcome }: Restore<View<'_>, ViewMut<'_>>) -> Result<(), DeviceError> {
+        self.inner.restore(Restore { to: to.data, from: from.data, outcome: outcome.data })
     }
 }
 

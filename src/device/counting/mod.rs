@@ -4,9 +4,15 @@
 //! their floors, what is kept for the backward pass and the memory that a run needs all come from here. Workspaces of
 //! a real device's kernels, such as partial sums, are not counted.
 
+mod adam;
 mod batch_norm;
+mod conv;
+mod dense;
 mod depthwise;
-mod kernels;
+mod image;
+mod loss;
+mod operands;
+mod pool;
 
 use super::cuda::choose::{Choice, Target};
 use super::{DeviceError, Measured, Memory, Pass, Placement, Precision, Profiler, Storage, Work, check_lengths};

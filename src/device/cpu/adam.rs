@@ -2,16 +2,17 @@
 
 use super::memory::{CHUNK, Cpu};
 use super::simd::simd;
-use crate::device::adam::{ADAM_FLOPS, OUTCOME, SQUARED_NORM_FLOPS, check_adam, check_restore};
-use crate::device::{AdamConstants, AdamKernels, DeviceError, check_lengths};
+use crate::device::adam::{ADAM_FLOPS, OUTCOME, SQUARED_NORM_FLOPS};
+use crate::device::{AdamConstants, AdamKernels, AdamStep, DeviceError, Restore, SquaredNorm};
 use rayon::prelude::*;
 
 /// Sums that a chunk's squares go to in turn, so that they are added side by side.
 const LANES: usize = 16;
 
 impl AdamKernels for Cpu {
-    fn squared_norm(&self, sum: &mut [f32], x: &[f32]) -> Result<(), DeviceError> {
-        check_lengths("squared_norm", &[("sum", sum.len(), 1)])?;
+    fn squared_norm(&self, operands: SquaredNorm<&[f32], &mut [f32]>) -> Result<(), DeviceError> {
+        operands.check()?;
+        let SquaredNorm { sum, x } = operands;
         let _clock = self.clock("squared_norm", SQUARED_NORM_FLOPS * x.len() as u64, x.len(), 1);
         let mut partials = vec![0.0; x.len().div_ceil(CHUNK)];
         partials.par_iter_mut().zip(x.par_chunks(CHUNK)).for_each(|(partial, x)| add_squares(x, partial));
@@ -20,17 +21,9 @@ impl AdamKernels for Cpu {
         Ok(())
     }
 
-    fn adam(
-        &self,
-        w: &mut [f32],
-        m: &mut [f32],
-        v: &mut [f32],
-        gradients: &[f32],
-        outcome: &[f32],
-        rate: &[f32],
-        constants: &AdamConstants,
-    ) -> Result<(), DeviceError> {
-        check_adam(w.len(), m.len(), v.len(), gradients.len(), outcome.len(), rate.len())?;
+    fn adam(&self, operands: AdamStep<&[f32], &mut [f32]>, constants: &AdamConstants) -> Result<(), DeviceError> {
+        operands.check()?;
+        let AdamStep { w, m, v, gradients, outcome, rate } = operands;
         let _clock = self.clock("adam", ADAM_FLOPS * w.len() as u64, 4 * w.len() + OUTCOME + 1, 3 * w.len());
         if !is_sound(outcome) {
             return Ok(());
@@ -44,8 +37,9 @@ impl AdamKernels for Cpu {
         Ok(())
     }
 
-    fn restore(&self, to: &mut [f32], from: &[f32], outcome: &[f32]) -> Result<(), DeviceError> {
-        check_restore(to.len(), from.len(), outcome.len())?;
+    fn restore(&self, operands: Restore<&[f32], &mut [f32]>) -> Result<(), DeviceError> {
+        operands.check()?;
+        let Restore { to, from, outcome } = operands;
         // After a sound step, which nearly all are, it reads the outcome and nothing else.
         let _clock = self.clock("restore", 0, OUTCOME, 0);
         if !is_sound(outcome) {

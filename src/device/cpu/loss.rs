@@ -2,29 +2,17 @@
 
 use super::memory::Cpu;
 use crate::device::loss::SIGMOID_FLOPS;
-use crate::device::{DeviceError, LossKernels, LossShape, check_lengths};
+use crate::device::{BceForwardBackward, DeviceError, LossKernels, LossShape, Sigmoid};
 
 impl LossKernels for Cpu {
     fn bce_forward_backward(
         &self,
-        loss: &mut [f32],
-        dlogits: &mut [f32],
-        logits: &[f32],
-        targets: &[f32],
-        weights: &[f32],
+        operands: BceForwardBackward<&[f32], &mut [f32]>,
         shape: &LossShape,
     ) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let BceForwardBackward { loss, dlogits, logits, targets, weights } = operands;
         let count = shape.n * shape.classes;
-        check_lengths(
-            "bce_forward_backward",
-            &[
-                ("loss", loss.len(), 1),
-                ("dlogits", dlogits.len(), count),
-                ("logits", logits.len(), count),
-                ("targets", targets.len(), count),
-                ("weights", weights.len(), shape.classes),
-            ],
-        )?;
         let reads = 2 * count + shape.classes;
         let _clock = self.clock("bce_forward_backward", shape.flops(), reads, count + 1);
         let mut total = 0.0;
@@ -40,8 +28,9 @@ impl LossKernels for Cpu {
         Ok(())
     }
 
-    fn sigmoid(&self, p: &mut [f32], z: &[f32]) -> Result<(), DeviceError> {
-        check_lengths("sigmoid", &[("z", z.len(), p.len())])?;
+    fn sigmoid(&self, operands: Sigmoid<&[f32], &mut [f32]>) -> Result<(), DeviceError> {
+        operands.check()?;
+        let Sigmoid { p, z } = operands;
         let _clock = self.clock("sigmoid", SIGMOID_FLOPS * p.len() as u64, z.len(), p.len());
         for (p, z) in p.iter_mut().zip(z) {
             *p = logistic(f64::from(*z)) as f32;

@@ -4,25 +4,20 @@ use super::memory::Cpu;
 use super::reduce::channel_rows;
 use super::rows::{self, bounded};
 use super::simd::simd;
-use crate::device::{DeviceError, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, check_lengths};
+use crate::device::{
+    DeviceError, GlobalAveragePoolBackward, GlobalMaxPoolBackward, GlobalPoolForward, GlobalPoolShape, InputTransform,
+    MaxPoolBackward, MaxPoolForward, PoolKernels, PoolShape,
+};
 use rayon::prelude::*;
 
 impl PoolKernels for Cpu {
     fn max_pool_forward(
         &self,
-        y: &mut [f32],
-        x: &[f32],
-        transform: Option<InputTransform<&[f32]>>,
+        operands: MaxPoolForward<&[f32], &mut [f32]>,
         shape: &PoolShape,
     ) -> Result<(), DeviceError> {
-        check_lengths(
-            "max_pool_forward",
-            &[
-                ("y", y.len(), shape.output_len()),
-                ("x", x.len(), shape.input_len()),
-                ("transform", transform.map_or(4 * shape.c, |transform| transform.norm.len()), 4 * shape.c),
-            ],
-        )?;
+        operands.check(shape)?;
+        let MaxPoolForward { y, x, transform } = operands;
         let owed = transform.map_or(0, |_| 2 * shape.c);
         let _clock = self.clock("max_pool_forward", shape.flops(), x.len() + owed, y.len());
         let norm = owed_norm(transform, shape);
@@ -36,21 +31,11 @@ impl PoolKernels for Cpu {
 
     fn max_pool_backward(
         &self,
-        dx: &mut [f32],
-        dy: &[f32],
-        x: &[f32],
-        transform: Option<InputTransform<&[f32]>>,
+        operands: MaxPoolBackward<&[f32], &mut [f32]>,
         shape: &PoolShape,
     ) -> Result<(), DeviceError> {
-        check_lengths(
-            "max_pool_backward",
-            &[
-                ("dx", dx.len(), shape.input_len()),
-                ("dy", dy.len(), shape.output_len()),
-                ("x", x.len(), shape.input_len()),
-                ("transform", transform.map_or(4 * shape.c, |transform| transform.norm.len()), 4 * shape.c),
-            ],
-        )?;
+        operands.check(shape)?;
+        let MaxPoolBackward { dx, dy, x, transform } = operands;
         let owed = transform.map_or(0, |_| 2 * shape.c);
         let flops = shape.flops() + dy.len() as u64;
         let _clock = self.clock("max_pool_backward", flops, x.len() + dy.len() + owed, dx.len());
@@ -65,11 +50,11 @@ impl PoolKernels for Cpu {
 
     fn global_average_pool_forward(
         &self,
-        y: &mut [f32],
-        x: &[f32],
+        operands: GlobalPoolForward<&[f32], &mut [f32]>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
-        check_global("global_average_pool_forward", ("y", y), ("x", x), shape)?;
+        operands.check("global_average_pool_forward", shape)?;
+        let GlobalPoolForward { y, x } = operands;
         let _clock = self.clock("global_average_pool_forward", x.len() as u64, x.len(), y.len());
         y.par_chunks_mut(shape.c).zip(x.par_chunks(shape.pixels * shape.c)).for_each(|(y, x)| {
             let mut sums = vec![0.0; shape.c];
@@ -83,11 +68,11 @@ impl PoolKernels for Cpu {
 
     fn global_average_pool_backward(
         &self,
-        dx: &mut [f32],
-        dy: &[f32],
+        operands: GlobalAveragePoolBackward<&[f32], &mut [f32]>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
-        check_global("global_average_pool_backward", ("dy", dy), ("dx", dx), shape)?;
+        operands.check(shape)?;
+        let GlobalAveragePoolBackward { dx, dy } = operands;
         let _clock = self.clock("global_average_pool_backward", dy.len() as u64, dy.len(), dx.len());
         dx.par_chunks_mut(shape.pixels * shape.c).zip(dy.par_chunks(shape.c)).for_each(|(dx, dy)| {
             for dx in dx.chunks_exact_mut(shape.c) {
@@ -99,8 +84,13 @@ impl PoolKernels for Cpu {
         Ok(())
     }
 
-    fn global_max_pool_forward(&self, y: &mut [f32], x: &[f32], shape: &GlobalPoolShape) -> Result<(), DeviceError> {
-        check_global("global_max_pool_forward", ("y", y), ("x", x), shape)?;
+    fn global_max_pool_forward(
+        &self,
+        operands: GlobalPoolForward<&[f32], &mut [f32]>,
+        shape: &GlobalPoolShape,
+    ) -> Result<(), DeviceError> {
+        operands.check("global_max_pool_forward", shape)?;
+        let GlobalPoolForward { y, x } = operands;
         let _clock = self.clock("global_max_pool_forward", x.len() as u64, x.len(), y.len());
         y.par_chunks_mut(shape.c).zip(x.par_chunks(shape.pixels * shape.c)).for_each(|(y, x)| {
             let mut winner = vec![0; shape.c];
@@ -113,13 +103,11 @@ impl PoolKernels for Cpu {
 
     fn global_max_pool_backward(
         &self,
-        dx: &mut [f32],
-        dy: &[f32],
-        x: &[f32],
+        operands: GlobalMaxPoolBackward<&[f32], &mut [f32]>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
-        check_global("global_max_pool_backward", ("dy", dy), ("dx", dx), shape)?;
-        check_lengths("global_max_pool_backward", &[("x", x.len(), shape.input_len())])?;
+        operands.check(shape)?;
+        let GlobalMaxPoolBackward { dx, dy, x } = operands;
         let _clock = self.clock("global_max_pool_backward", x.len() as u64, x.len() + dy.len(), dx.len());
         let image = shape.pixels * shape.c;
         (dx.par_chunks_mut(image), dy.par_chunks(shape.c), x.par_chunks(image)).into_par_iter().for_each(
@@ -136,19 +124,6 @@ impl PoolKernels for Cpu {
         );
         Ok(())
     }
-}
-
-/// Checks the two sides of a global pooling, each with its name.
-fn check_global(
-    kernel: &'static str,
-    (pooled_name, pooled): (&'static str, &[f32]),
-    (pixels_name, pixels): (&'static str, &[f32]),
-    shape: &GlobalPoolShape,
-) -> Result<(), DeviceError> {
-    check_lengths(
-        kernel,
-        &[(pooled_name, pooled.len(), shape.output_len()), (pixels_name, pixels.len(), shape.input_len())],
-    )
 }
 
 /// The scale and the shift owed to the input, and the bounds of the activation.

@@ -1,50 +1,13 @@
 //! The end of a step: launches of `kernels/adam/adam.cu`.
 
+pub(super) mod arguments;
+
 use super::Cuda;
-use super::arguments::arguments;
 use super::kernels::Launch;
 use super::memory::{View, ViewMut};
 use super::modules::Module;
-use crate::device::adam::{ADAM_FLOPS, OUTCOME, SQUARED_NORM_FLOPS, check_adam, check_restore};
-use crate::device::{AdamConstants, AdamKernels, DeviceError, Work, check_lengths};
-
-arguments! {
-    /// Argument of `adam`.
-    struct Adam {
-        w: u64,
-        m: u64,
-        v: u64,
-        narrow: u64,
-        gradients: u64,
-        outcome: u64,
-        rate: u64,
-        count: i32,
-        head: i32,
-        quads: i32,
-        towards_g: f32,
-        towards_g_square: f32,
-        epsilon: f32,
-    }
-
-    /// Argument of `squared_norm`.
-    struct SquaredNorm {
-        sum: u64,
-        x: u64,
-        partials: u64,
-        ticket: u64,
-        count: i32,
-        head: i32,
-        quads: i32,
-    }
-
-    /// Argument of `restore`.
-    struct Restore {
-        to: u64,
-        from: u64,
-        outcome: u64,
-        count: i32,
-    }
-}
+use crate::device::adam::{ADAM_FLOPS, OUTCOME, SQUARED_NORM_FLOPS};
+use crate::device::{AdamConstants, AdamKernels, AdamStep, DeviceError, Restore, SquaredNorm, Work};
 
 /// Groups of four elements that a block of `squared_norm` adds up.
 const QUADS: i32 = 4096;
@@ -68,15 +31,16 @@ fn unaligned_head(arenas: &[u64], count: i32) -> i32 {
 }
 
 impl AdamKernels for Cuda {
-    fn squared_norm(&self, sum: ViewMut<'_>, x: View<'_>) -> Result<(), DeviceError> {
+    fn squared_norm(&self, operands: SquaredNorm<View<'_>, ViewMut<'_>>) -> Result<(), DeviceError> {
         const KERNEL: &str = "squared_norm";
-        check_lengths(KERNEL, &[("sum", sum.len(), 1)])?;
+        operands.check()?;
+        let SquaredNorm { sum, x } = operands;
         let count = counted(KERNEL, x.len())?;
         let head = unaligned_head(&[x.address()], count);
         let quads = (count - head) / 4;
         let blocks = (quads as u32).div_ceil(QUADS as u32).max(1);
         let workspace = self.workspace(4 * blocks as usize)?;
-        let arguments = SquaredNorm {
+        let arguments = arguments::SquaredNorm {
             sum: sum.address(),
             x: x.address(),
             partials: workspace.address(),
@@ -93,17 +57,9 @@ impl AdamKernels for Cuda {
         self.launch(Module::Adam, KERNEL, Launch { grid: [blocks, 1, 1], block: 256, shared: 0, work }, &arguments)
     }
 
-    fn adam(
-        &self,
-        w: ViewMut<'_>,
-        m: ViewMut<'_>,
-        v: ViewMut<'_>,
-        gradients: View<'_>,
-        outcome: View<'_>,
-        rate: View<'_>,
-        constants: &AdamConstants,
-    ) -> Result<(), DeviceError> {
-        check_adam(w.len(), m.len(), v.len(), gradients.len(), outcome.len(), rate.len())?;
+    fn adam(&self, operands: AdamStep<View<'_>, ViewMut<'_>>, constants: &AdamConstants) -> Result<(), DeviceError> {
+        operands.check()?;
+        let AdamStep { w, m, v, gradients, outcome, rate } = operands;
         let count = counted("adam", w.len())?;
         if count == 0 {
             return Ok(());
@@ -111,7 +67,7 @@ impl AdamKernels for Cuda {
         let head = unaligned_head(&[w.address(), m.address(), v.address(), gradients.address()], count);
         let quads = (count - head) / 4;
         let threads = (count - 3 * quads) as u32;
-        let arguments = Adam {
+        let arguments = arguments::Adam {
             w: w.address(),
             m: m.address(),
             v: v.address(),
@@ -136,17 +92,19 @@ impl AdamKernels for Cuda {
         self.launch(Module::Adam, "adam", launch, &arguments)
     }
 
-    fn restore(&self, to: ViewMut<'_>, from: View<'_>, outcome: View<'_>) -> Result<(), DeviceError> {
-        check_restore(to.len(), from.len(), outcome.len())?;
+    fn restore(&self, operands: Restore<View<'_>, ViewMut<'_>>) -> Result<(), DeviceError> {
+        operands.check()?;
+        let Restore { to, from, outcome } = operands;
         let count = counted("restore", to.len())?;
         if count == 0 {
             return Ok(());
         }
-        let (to, from, outcome) = (to.address(), from.address(), outcome.address());
+        let arguments =
+            arguments::Restore { to: to.address(), from: from.address(), outcome: outcome.address(), count };
         // After a sound step, which nearly all are, it reads the outcome and nothing else.
         let work = Work { reads: OUTCOME_BYTES, ..Work::default() };
         let launch = Launch { grid: [(count as u32).div_ceil(256), 1, 1], block: 256, shared: 0, work };
-        self.launch(Module::Adam, "restore", launch, &Restore { to, from, outcome, count })
+        self.launch(Module::Adam, "restore", launch, &arguments)
     }
 }
 

@@ -1,46 +1,19 @@
 //! Dense layers: three products of one shape, and the gradient of their ReLU.
 
+pub(super) mod arguments;
+
 use super::Cuda;
-use super::arguments::arguments;
 use super::choose::dense::{DepthSplits, Product, TILE, split_product, whole_product};
 use super::kernels::Launch;
 use super::memory::{View, ViewMut};
 use super::modules::Module;
-use crate::device::{DenseKernels, DenseShape, DeviceError, Work, check_lengths};
+use crate::device::{
+    DenseBackwardData, DenseBackwardWeights, DenseForward, DenseKernels, DenseShape, DeviceError, ReluBackward, Work,
+};
+use arguments::DenseProduct;
 
 /// Dynamic shared memory of a product.
 const SHARED: u32 = 55_296;
-
-arguments! {
-    /// Arguments of `dense_forward`, `dense_backward_data` and `dense_backward_weights` in `kernels/dense/dense.cu`.
-    #[derive(Default)]
-    struct DenseProduct {
-        out: u64,
-        a: u64,
-        b: u64,
-        bias: u64,
-        bias_gradient: u64,
-        workspace: u64,
-        tickets: u64,
-        rows: i32,
-        columns: i32,
-        depth: i32,
-        span: i32,
-        relu: i32,
-        wide_a: i32,
-        wide_b: i32,
-        wide_out: i32,
-    }
-
-    /// Arguments of `relu_backward` there.
-    struct ReluBackward {
-        dz: u64,
-        dy: u64,
-        y: u64,
-        count: i32,
-        quads: i32,
-    }
-}
 
 /// Whether rows of `length` floats from `address` on can be moved by 16 bytes.
 fn wide(address: u64, length: usize) -> i32 {
@@ -56,7 +29,7 @@ impl Cuda {
         product: Product,
         DepthSplits { span, splits }: DepthSplits,
         extra: [usize; 2],
-        operands: DenseProduct,
+        matrices: DenseProduct,
     ) -> Result<(), DeviceError> {
         let Product { rows, columns, depth } = product;
         let largest = (rows * columns).max(rows * depth).max(columns * depth);
@@ -78,7 +51,7 @@ impl Cuda {
             columns: columns as i32,
             depth: depth as i32,
             span: span as i32,
-            ..operands
+            ..matrices
         };
         let grid = [columns.div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, splits as u32];
         self.launch(Module::Dense, kernel, Launch { grid, block: 256, shared: SHARED, work }, &arguments)
@@ -88,25 +61,14 @@ impl Cuda {
 impl DenseKernels for Cuda {
     fn dense_forward(
         &self,
-        y: ViewMut<'_>,
-        x: View<'_>,
-        w: View<'_>,
-        b: View<'_>,
-        relu: bool,
+        operands: DenseForward<View<'_>, ViewMut<'_>>,
         shape: &DenseShape,
     ) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let DenseForward { y, relu, x, w, b } = operands;
         let DenseShape { n, inputs, outputs } = *shape;
-        check_lengths(
-            "dense_forward",
-            &[
-                ("y", y.len(), n * outputs),
-                ("x", x.len(), n * inputs),
-                ("w", w.len(), outputs * inputs),
-                ("b", b.len(), outputs),
-            ],
-        )?;
         let product = Product { rows: n, columns: outputs, depth: inputs };
-        let operands = DenseProduct {
+        let matrices = DenseProduct {
             out: y.address(),
             a: x.address(),
             b: w.address(),
@@ -123,24 +85,20 @@ impl DenseKernels for Cuda {
             product,
             split_product(&self.target(), product).kernel,
             [outputs, 0],
-            operands,
+            matrices,
         )
     }
 
     fn dense_backward_data(
         &self,
-        dx: ViewMut<'_>,
-        dz: View<'_>,
-        w: View<'_>,
+        operands: DenseBackwardData<View<'_>, ViewMut<'_>>,
         shape: &DenseShape,
     ) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let DenseBackwardData { dx, dz, w } = operands;
         let DenseShape { n, inputs, outputs } = *shape;
-        check_lengths(
-            "dense_backward_data",
-            &[("dx", dx.len(), n * inputs), ("dz", dz.len(), n * outputs), ("w", w.len(), outputs * inputs)],
-        )?;
         let product = Product { rows: n, columns: inputs, depth: outputs };
-        let operands = DenseProduct {
+        let matrices = DenseProduct {
             out: dx.address(),
             a: dz.address(),
             b: w.address(),
@@ -155,30 +113,20 @@ impl DenseKernels for Cuda {
             product,
             split_product(&self.target(), product).kernel,
             [0, 0],
-            operands,
+            matrices,
         )
     }
 
     fn dense_backward_weights(
         &self,
-        dw: ViewMut<'_>,
-        db: ViewMut<'_>,
-        dz: View<'_>,
-        x: View<'_>,
+        operands: DenseBackwardWeights<View<'_>, ViewMut<'_>>,
         shape: &DenseShape,
     ) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let DenseBackwardWeights { dw, db, dz, x } = operands;
         let DenseShape { n, inputs, outputs } = *shape;
-        check_lengths(
-            "dense_backward_weights",
-            &[
-                ("dw", dw.len(), outputs * inputs),
-                ("db", db.len(), outputs),
-                ("dz", dz.len(), n * outputs),
-                ("x", x.len(), n * inputs),
-            ],
-        )?;
         let product = Product { rows: outputs, columns: inputs, depth: n };
-        let operands = DenseProduct {
+        let matrices = DenseProduct {
             out: dw.address(),
             a: dz.address(),
             b: x.address(),
@@ -195,12 +143,13 @@ impl DenseKernels for Cuda {
             product,
             whole_product(&self.target(), product).kernel,
             [outputs * inputs + outputs, outputs],
-            operands,
+            matrices,
         )
     }
 
-    fn relu_backward(&self, dz: ViewMut<'_>, dy: View<'_>, y: View<'_>) -> Result<(), DeviceError> {
-        check_lengths("relu_backward", &[("dy", dy.len(), dz.len()), ("y", y.len(), dz.len())])?;
+    fn relu_backward(&self, operands: ReluBackward<View<'_>, ViewMut<'_>>) -> Result<(), DeviceError> {
+        operands.check()?;
+        let ReluBackward { dz, dy, y } = operands;
         let Ok(count) = i32::try_from(dz.len()) else {
             let reason = format!("{} elements, at most 2³¹", dz.len());
             return Err(DeviceError::Shape { kernel: "relu_backward", reason });
@@ -210,7 +159,7 @@ impl DenseKernels for Cuda {
         }
         let addresses = [dz.address(), dy.address(), y.address()];
         let quads = if addresses.iter().all(|address| address.is_multiple_of(16)) { count / 4 } else { 0 };
-        let arguments = ReluBackward { dz: addresses[0], dy: addresses[1], y: addresses[2], count, quads };
+        let arguments = arguments::ReluBackward { dz: addresses[0], dy: addresses[1], y: addresses[2], count, quads };
         let grid = [((count - 3 * quads) as u32).div_ceil(256), 1, 1];
         let work = Work { reads: 8 * count as u64, writes: 4 * count as u64, flops: 0 };
         self.launch(Module::Dense, "relu_backward", Launch { grid, block: 256, shared: 0, work }, &arguments)

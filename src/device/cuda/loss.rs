@@ -1,32 +1,13 @@
 //! The loss and the probabilities.
 
+pub(super) mod arguments;
+
 use super::Cuda;
-use super::arguments::arguments;
 use super::kernels::Launch;
 use super::memory::{View, ViewMut};
 use super::modules::Module;
 use crate::device::loss::SIGMOID_FLOPS;
-use crate::device::{DeviceError, LossKernels, LossShape, Work, check_lengths};
-
-arguments! {
-    /// Arguments of `bce_forward_backward` in `kernels/loss/loss.cu`.
-    struct BceForwardBackward {
-        loss: u64,
-        dlogits: u64,
-        logits: u64,
-        targets: u64,
-        weights: u64,
-        count: i32,
-        classes: i32,
-    }
-
-    /// Arguments of `sigmoid` there.
-    struct Sigmoid {
-        p: u64,
-        z: u64,
-        count: i32,
-    }
-}
+use crate::device::{BceForwardBackward, DeviceError, LossKernels, LossShape, Sigmoid, Work};
 
 /// A number of logits as the kernels count them.
 fn count(kernel: &'static str, logits: usize) -> Result<i32, DeviceError> {
@@ -36,25 +17,13 @@ fn count(kernel: &'static str, logits: usize) -> Result<i32, DeviceError> {
 impl LossKernels for Cuda {
     fn bce_forward_backward(
         &self,
-        loss: ViewMut<'_>,
-        dlogits: ViewMut<'_>,
-        logits: View<'_>,
-        targets: View<'_>,
-        weights: View<'_>,
+        operands: BceForwardBackward<View<'_>, ViewMut<'_>>,
         shape: &LossShape,
     ) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let BceForwardBackward { loss, dlogits, logits, targets, weights } = operands;
         let terms = shape.n * shape.classes;
-        check_lengths(
-            "bce_forward_backward",
-            &[
-                ("loss", loss.len(), 1),
-                ("dlogits", dlogits.len(), terms),
-                ("logits", logits.len(), terms),
-                ("targets", targets.len(), terms),
-                ("weights", weights.len(), shape.classes),
-            ],
-        )?;
-        let arguments = BceForwardBackward {
+        let arguments = arguments::BceForwardBackward {
             loss: loss.address(),
             dlogits: dlogits.address(),
             logits: logits.address(),
@@ -72,14 +41,16 @@ impl LossKernels for Cuda {
         self.launch(Module::Loss, "bce_forward_backward", launch, &arguments)
     }
 
-    fn sigmoid(&self, p: ViewMut<'_>, z: View<'_>) -> Result<(), DeviceError> {
-        check_lengths("sigmoid", &[("z", z.len(), p.len())])?;
+    fn sigmoid(&self, operands: Sigmoid<View<'_>, ViewMut<'_>>) -> Result<(), DeviceError> {
+        operands.check()?;
+        let Sigmoid { p, z } = operands;
         let count = count("sigmoid", p.len())?;
         if count == 0 {
             return Ok(());
         }
         let work = Work { reads: 4 * count as u64, writes: 4 * count as u64, flops: SIGMOID_FLOPS * count as u64 };
         let launch = Launch { grid: [(count as u32).div_ceil(256), 1, 1], block: 256, shared: 0, work };
-        self.launch(Module::Loss, "sigmoid", launch, &Sigmoid { p: p.address(), z: z.address(), count })
+        let arguments = arguments::Sigmoid { p: p.address(), z: z.address(), count };
+        self.launch(Module::Loss, "sigmoid", launch, &arguments)
     }
 }

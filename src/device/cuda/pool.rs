@@ -1,101 +1,25 @@
 //! Pooling: launches of `kernels/pool/pool.cu`.
 
+pub(super) mod arguments;
+
 use super::Cuda;
 use super::activation::Bounds;
-use super::arguments::arguments;
 use super::choose::pool::{self as choose, max_pool_backward};
 use super::conv::{Divisor, extent};
 use super::kernels::Launch;
 use super::memory::{Element, View, ViewMut};
 use super::modules::Module;
 use super::rows::{Walk, WalkShape};
-use crate::device::{DeviceError, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, Work, check_lengths};
+use crate::device::{
+    DeviceError, GlobalAveragePoolBackward, GlobalMaxPoolBackward, GlobalPoolForward, GlobalPoolShape, InputTransform,
+    MaxPoolBackward, MaxPoolForward, PoolKernels, PoolShape, Work,
+};
+use arguments::{GlobalAverageBackward, GlobalMaxBackward, MaxPoolWindows, PoolGeometry};
 
 /// Blocks a multiprocessor.
 const BLOCKS: usize = 4;
 /// The widest window whose taps have numbers of a byte.
 const WIDEST_WINDOW: usize = 16;
-
-arguments! {
-    /// A pooling as the kernels see it.
-    struct PoolGeometry {
-        h: i32,
-        w: i32,
-        window: i32,
-        stride: i32,
-        pad: i32,
-        p: i32,
-        q: i32,
-    }
-}
-
-impl PoolGeometry {
-    fn new(kernel: &'static str, shape: &PoolShape) -> Result<Self, DeviceError> {
-        let of = |count| extent(kernel, count);
-        // Pixels are numbered from the padding's first, taps from a window's first.
-        let last = (shape.p.max(shape.q) * shape.stride).max(shape.h.max(shape.w));
-        of(last + 2 * shape.pad + shape.window + shape.stride)?;
-        Ok(PoolGeometry {
-            h: of(shape.h)?,
-            w: of(shape.w)?,
-            window: of(shape.window)?,
-            stride: of(shape.stride)?,
-            pad: of(shape.pad)?,
-            p: of(shape.p)?,
-            q: of(shape.q)?,
-        })
-    }
-}
-
-arguments! {
-    /// Argument of `max_pool_forward` and `max_pool_winners`.
-    struct MaxPoolWindows {
-        y: u64,
-        winners: u64,
-        x: u64,
-        norm: u64,
-        bounds: Bounds,
-        shape: WalkShape,
-        geometry: PoolGeometry,
-        by_p: Divisor,
-        by_q: Divisor,
-    }
-
-    /// Argument of `max_pool_backward` and `max_pool_backward_3x3_stride2`.
-    struct MaxPoolBackward {
-        dx: u64,
-        dy: u64,
-        winners: u64,
-        shape: WalkShape,
-        geometry: PoolGeometry,
-        by_height: Divisor,
-        by_width: Divisor,
-        by_stride: Divisor,
-        reach: i32,
-    }
-
-    /// Argument of `global_average_pool_forward` and `global_max_pool_forward`.
-    struct GlobalPoolForward {
-        y: u64,
-        x: u64,
-        shape: WalkShape,
-    }
-
-    /// Argument of `global_average_pool_backward`.
-    struct GlobalAverageBackward {
-        dx: u64,
-        dy: u64,
-        shape: WalkShape,
-    }
-
-    /// Argument of `global_max_pool_backward`.
-    struct GlobalMaxBackward {
-        dx: u64,
-        dy: u64,
-        x: u64,
-        shape: WalkShape,
-    }
-}
 
 /// Where a kernel that looks through windows puts what it finds.
 #[derive(Clone, Copy)]
@@ -156,61 +80,42 @@ impl Cuda {
     fn global_pool_forward(
         &self,
         kernel: &'static str,
-        y: ViewMut<'_>,
-        x: View<'_>,
+        operands: GlobalPoolForward<View<'_>, ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
-        check_lengths(kernel, &[("y", y.len(), shape.output_len()), ("x", x.len(), shape.input_len())])?;
+        operands.check(kernel, shape)?;
+        let GlobalPoolForward { y, x } = operands;
         let (walk, launch) = self.whole_images(kernel, &[(x.address(), x.element())], shape, |bytes| Work {
             reads: bytes,
             writes: (shape.output_len() * size_of::<f32>()) as u64,
             flops: shape.input_len() as u64,
         })?;
-        let arguments = GlobalPoolForward { y: y.address(), x: x.address(), shape: walk };
+        let arguments = arguments::GlobalPoolForward { y: y.address(), x: x.address(), shape: walk };
         self.launch(Module::Pool, kernel, launch, &arguments)
     }
-}
-
-/// The operands of a max pool's two passes, for [`check_lengths`].
-fn check_transform(
-    kernel: &'static str,
-    operands: [(&'static str, usize, usize); 2],
-    transform: Option<InputTransform<View<'_>>>,
-    shape: &PoolShape,
-) -> Result<(), DeviceError> {
-    let norm = transform.map_or(4 * shape.c, |transform| transform.norm.len());
-    check_lengths(kernel, &operands)?;
-    check_lengths(kernel, &[("transform.norm", norm, 4 * shape.c)])
 }
 
 impl PoolKernels for Cuda {
     fn max_pool_forward(
         &self,
-        y: ViewMut<'_>,
-        x: View<'_>,
-        transform: Option<InputTransform<View<'_>>>,
+        operands: MaxPoolForward<View<'_>, ViewMut<'_>>,
         shape: &PoolShape,
     ) -> Result<(), DeviceError> {
-        let operands = [("y", y.len(), shape.output_len()), ("x", x.len(), shape.input_len())];
-        check_transform("max_pool_forward", operands, transform, shape)?;
+        operands.check(shape)?;
+        let MaxPoolForward { y, x, transform } = operands;
         self.look_through_windows(WindowOutput::Maxima(&y), x, transform, shape)
     }
 
     fn max_pool_backward(
         &self,
-        dx: ViewMut<'_>,
-        dy: View<'_>,
-        x: View<'_>,
-        transform: Option<InputTransform<View<'_>>>,
+        operands: MaxPoolBackward<View<'_>, ViewMut<'_>>,
         shape: &PoolShape,
     ) -> Result<(), DeviceError> {
-        const KERNEL: &str = "max_pool_backward";
-        let operands = [("dx", dx.len(), shape.input_len()), ("dy", dy.len(), shape.output_len())];
-        check_transform(KERNEL, operands, transform, shape)?;
-        check_lengths(KERNEL, &[("x", x.len(), shape.input_len())])?;
+        operands.check(shape)?;
+        let MaxPoolBackward { dx, dy, x, transform } = operands;
         if shape.window > WIDEST_WINDOW {
             let reason = format!("windows are {0}x{0}, at most {WIDEST_WINDOW}x{WIDEST_WINDOW} fit", shape.window);
-            return Err(DeviceError::Shape { kernel: KERNEL, reason });
+            return Err(DeviceError::Shape { kernel: "max_pool_backward", reason });
         }
         let winners = self.workspace(shape.output_len())?;
         self.look_through_windows(WindowOutput::Winners(winners.address()), x, transform, shape)?;
@@ -225,7 +130,7 @@ impl PoolKernels for Cuda {
         let activations = [(dx.address(), dx.element()), (dy.address(), dy.element())];
         extent(kernel, shape.input_len())?;
         let walk = Walk::new(self, kernel, shape.n * height * width, shape.c, &activations)?;
-        let arguments = MaxPoolBackward {
+        let arguments = arguments::MaxPoolBackward {
             dx: dx.address(),
             dy: dy.address(),
             winners: winners.address(),
@@ -247,21 +152,20 @@ impl PoolKernels for Cuda {
 
     fn global_average_pool_forward(
         &self,
-        y: ViewMut<'_>,
-        x: View<'_>,
+        operands: GlobalPoolForward<View<'_>, ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
-        self.global_pool_forward("global_average_pool_forward", y, x, shape)
+        self.global_pool_forward("global_average_pool_forward", operands, shape)
     }
 
     fn global_average_pool_backward(
         &self,
-        dx: ViewMut<'_>,
-        dy: View<'_>,
+        operands: GlobalAveragePoolBackward<View<'_>, ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
         const KERNEL: &str = "global_average_pool_backward";
-        check_lengths(KERNEL, &[("dx", dx.len(), shape.input_len()), ("dy", dy.len(), shape.output_len())])?;
+        operands.check(shape)?;
+        let GlobalAveragePoolBackward { dx, dy } = operands;
         let (walk, launch) = self.whole_images(KERNEL, &[(dx.address(), dx.element())], shape, |bytes| Work {
             reads: (shape.output_len() * size_of::<f32>()) as u64,
             writes: bytes,
@@ -271,24 +175,22 @@ impl PoolKernels for Cuda {
         self.launch(Module::Pool, KERNEL, launch, &arguments)
     }
 
-    fn global_max_pool_forward(&self, y: ViewMut<'_>, x: View<'_>, shape: &GlobalPoolShape) -> Result<(), DeviceError> {
-        self.global_pool_forward("global_max_pool_forward", y, x, shape)
+    fn global_max_pool_forward(
+        &self,
+        operands: GlobalPoolForward<View<'_>, ViewMut<'_>>,
+        shape: &GlobalPoolShape,
+    ) -> Result<(), DeviceError> {
+        self.global_pool_forward("global_max_pool_forward", operands, shape)
     }
 
     fn global_max_pool_backward(
         &self,
-        dx: ViewMut<'_>,
-        dy: View<'_>,
-        x: View<'_>,
+        operands: GlobalMaxPoolBackward<View<'_>, ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
         const KERNEL: &str = "global_max_pool_backward";
-        let operands = [
-            ("dx", dx.len(), shape.input_len()),
-            ("dy", dy.len(), shape.output_len()),
-            ("x", x.len(), shape.input_len()),
-        ];
-        check_lengths(KERNEL, &operands)?;
+        operands.check(shape)?;
+        let GlobalMaxPoolBackward { dx, dy, x } = operands;
         let activations = [(dx.address(), dx.element()), (x.address(), x.element())];
         let (walk, launch) = self.whole_images(KERNEL, &activations, shape, |bytes| Work {
             reads: bytes + (shape.output_len() * size_of::<f32>()) as u64,

@@ -1,27 +1,19 @@
 //! The end of a step, an element at a time.
 
 use super::Reference;
-use crate::device::adam::{check_adam, check_restore};
-use crate::device::{AdamConstants, AdamKernels, DeviceError, check_lengths};
+use crate::device::{AdamConstants, AdamKernels, AdamStep, DeviceError, Restore, SquaredNorm};
 
 impl AdamKernels for Reference {
-    fn squared_norm(&self, sum: &mut [f64], x: &[f64]) -> Result<(), DeviceError> {
-        check_lengths("squared_norm", &[("sum", sum.len(), 1)])?;
+    fn squared_norm(&self, operands: SquaredNorm<&[f64], &mut [f64]>) -> Result<(), DeviceError> {
+        operands.check()?;
+        let SquaredNorm { sum, x } = operands;
         sum[0] = x.iter().map(|x| x * x).sum();
         Ok(())
     }
 
-    fn adam(
-        &self,
-        w: &mut [f64],
-        m: &mut [f64],
-        v: &mut [f64],
-        gradients: &[f64],
-        outcome: &[f64],
-        rate: &[f64],
-        constants: &AdamConstants,
-    ) -> Result<(), DeviceError> {
-        check_adam(w.len(), m.len(), v.len(), gradients.len(), outcome.len(), rate.len())?;
+    fn adam(&self, operands: AdamStep<&[f64], &mut [f64]>, constants: &AdamConstants) -> Result<(), DeviceError> {
+        operands.check()?;
+        let AdamStep { w, m, v, gradients, outcome, rate } = operands;
         if !outcome.iter().all(|number| number.is_finite()) {
             return Ok(());
         }
@@ -34,8 +26,9 @@ impl AdamKernels for Reference {
         Ok(())
     }
 
-    fn restore(&self, to: &mut [f64], from: &[f64], outcome: &[f64]) -> Result<(), DeviceError> {
-        check_restore(to.len(), from.len(), outcome.len())?;
+    fn restore(&self, operands: Restore<&[f64], &mut [f64]>) -> Result<(), DeviceError> {
+        operands.check()?;
+        let Restore { to, from, outcome } = operands;
         if !outcome.iter().all(|number| number.is_finite()) {
             to.copy_from_slice(from);
         }
@@ -56,7 +49,9 @@ mod tests {
 
     /// Step `t` at learning rate `rate`, a sound one.
     fn step(w: &mut [f64], m: &mut [f64], v: &mut [f64], g: &[f64], rate: f64, t: u64, constants: &AdamConstants) {
-        Reference::EXACT.adam(w, m, v, g, &SOUND, &[constants.corrected_rate(rate, t)], constants).unwrap();
+        let rate = [constants.corrected_rate(rate, t)];
+        let operands = AdamStep { w, m, v, gradients: g, outcome: &SOUND, rate: &rate };
+        Reference::EXACT.adam(operands, constants).unwrap();
     }
 
     #[test]
@@ -99,40 +94,46 @@ mod tests {
             let mut outcome = SOUND;
             outcome[at] = bad;
             let (mut w, mut m, mut v) = ([1.0], [2.0], [3.0]);
-            Reference::EXACT.adam(&mut w, &mut m, &mut v, &[4.0], &outcome, &[0.1], &SHORT).unwrap();
+            let (g, rate) = ([4.0], [0.1]);
+            let operands =
+                AdamStep { w: &mut w[..], m: &mut m, v: &mut v, gradients: &g[..], outcome: &outcome, rate: &rate };
+            Reference::EXACT.adam(operands, &SHORT).unwrap();
             assert_eq!([w[0], m[0], v[0]], [1.0, 2.0, 3.0], "{outcome:?}");
-            Reference::EXACT.restore(&mut w, &[5.0], &outcome).unwrap();
+            Reference::EXACT.restore(Restore { to: &mut w, from: &[5.0], outcome: &outcome }).unwrap();
             assert_eq!(w, [5.0], "{outcome:?}");
         }
         let mut w = [1.0];
-        Reference::EXACT.restore(&mut w, &[5.0], &SOUND).unwrap();
+        Reference::EXACT.restore(Restore { to: &mut w, from: &[5.0], outcome: &SOUND }).unwrap();
         assert_eq!(w, [1.0]);
     }
 
     #[test]
     fn a_norm_by_hand() {
         let mut sum = [f64::NAN];
-        Reference::EXACT.squared_norm(&mut sum, &[3.0, -4.0, 0.5]).unwrap();
+        Reference::EXACT.squared_norm(SquaredNorm { sum: &mut sum, x: &[3.0, -4.0, 0.5] }).unwrap();
         assert_eq!(sum, [25.25]);
-        Reference::EXACT.squared_norm(&mut sum, &[]).unwrap();
+        Reference::EXACT.squared_norm(SquaredNorm { sum: &mut sum, x: &[] }).unwrap();
         assert_eq!(sum, [0.0]);
         for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-            Reference::EXACT.squared_norm(&mut sum, &[3.0, bad, 1.0]).unwrap();
+            Reference::EXACT.squared_norm(SquaredNorm { sum: &mut sum, x: &[3.0, bad, 1.0] }).unwrap();
             assert!(!sum[0].is_finite(), "{bad}");
         }
     }
 
     #[test]
     fn wrong_lengths_name_the_operand() {
-        let (mut w, mut m, mut v) = ([0.0; 2], [0.0; 2], [0.0; 1]);
-        let error = Reference::EXACT.adam(&mut w, &mut m, &mut v, &[0.0; 2], &SOUND, &[0.0], &SHORT).unwrap_err();
-        assert_eq!(error.to_string(), "adam: operand v has 1 elements, its shape asks for 2");
-        let error =
-            Reference::EXACT.adam(&mut w, &mut m, &mut [0.0; 2], &[0.0; 2], &[0.0], &[0.0], &SHORT).unwrap_err();
-        assert_eq!(error.to_string(), "adam: operand outcome has 1 elements, its shape asks for 3");
-        let error = Reference::EXACT.restore(&mut w, &[0.0; 3], &SOUND).unwrap_err();
+        let adam = |v: &mut [f64], outcome: &[f64]| {
+            let (mut w, mut m, gradients) = ([0.0; 2], [0.0; 2], [0.0; 2]);
+            let operands = AdamStep { w: &mut w[..], m: &mut m, v, gradients: &gradients[..], outcome, rate: &[0.0] };
+            Reference::EXACT.adam(operands, &SHORT).unwrap_err().to_string()
+        };
+        assert_eq!(adam(&mut [0.0], &SOUND), "adam: operand v has 1 elements, its shape asks for 2");
+        assert_eq!(adam(&mut [0.0; 2], &[0.0]), "adam: operand outcome has 1 elements, its shape asks for 3");
+        let mut w = [0.0; 2];
+        let operands = Restore { to: &mut w[..], from: &[0.0; 3][..], outcome: &SOUND };
+        let error = Reference::EXACT.restore(operands).unwrap_err();
         assert_eq!(error.to_string(), "restore: operand from has 3 elements, its shape asks for 2");
-        let error = Reference::EXACT.squared_norm(&mut w, &[0.0; 3]).unwrap_err();
+        let error = Reference::EXACT.squared_norm(SquaredNorm { sum: &mut w, x: &[0.0; 3] }).unwrap_err();
         assert_eq!(error.to_string(), "squared_norm: operand sum has 2 elements, its shape asks for 1");
     }
 }

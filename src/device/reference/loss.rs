@@ -1,7 +1,7 @@
 //! Sigmoid and class-weighted binary cross-entropy, a term at a time.
 
 use super::Reference;
-use crate::device::{DeviceError, LossKernels, LossShape, check_lengths};
+use crate::device::{BceForwardBackward, DeviceError, LossKernels, LossShape, Sigmoid};
 
 /// `1/(1 + e^−z)`. A huge negative `z` makes the exponential infinite and the quotient the zero that it should be.
 fn logistic(z: f64) -> f64 {
@@ -11,22 +11,13 @@ fn logistic(z: f64) -> f64 {
 impl LossKernels for Reference {
     fn bce_forward_backward(
         &self,
-        loss: &mut [f64],
-        dlogits: &mut [f64],
-        logits: &[f64],
-        targets: &[f64],
-        weights: &[f64],
-        &LossShape { n, classes }: &LossShape,
+        operands: BceForwardBackward<&[f64], &mut [f64]>,
+        shape: &LossShape,
     ) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let BceForwardBackward { loss, dlogits, logits, targets, weights } = operands;
+        let LossShape { n, classes } = *shape;
         let terms = n * classes;
-        let operands = [
-            ("loss", loss.len(), 1),
-            ("dlogits", dlogits.len(), terms),
-            ("logits", logits.len(), terms),
-            ("targets", targets.len(), terms),
-            ("weights", weights.len(), classes),
-        ];
-        check_lengths("bce_forward_backward", &operands)?;
         let mut sum = 0.0;
         for i in 0..terms {
             let (z, t, weight) = (logits[i], targets[i], weights[i % classes]);
@@ -39,8 +30,9 @@ impl LossKernels for Reference {
         Ok(())
     }
 
-    fn sigmoid(&self, p: &mut [f64], z: &[f64]) -> Result<(), DeviceError> {
-        check_lengths("sigmoid", &[("z", z.len(), p.len())])?;
+    fn sigmoid(&self, operands: Sigmoid<&[f64], &mut [f64]>) -> Result<(), DeviceError> {
+        operands.check()?;
+        let Sigmoid { p, z } = operands;
         for (p, &z) in p.iter_mut().zip(z) {
             *p = logistic(z);
         }
@@ -57,7 +49,8 @@ mod tests {
     fn bce(logits: &[f64], targets: &[f64], weights: &[f64]) -> (f64, Vec<f64>) {
         let shape = LossShape { n: logits.len() / weights.len(), classes: weights.len() };
         let (mut loss, mut dlogits) = ([f64::NAN], vec![f64::NAN; logits.len()]);
-        Reference::EXACT.bce_forward_backward(&mut loss, &mut dlogits, logits, targets, weights, &shape).unwrap();
+        let operands = BceForwardBackward { loss: &mut loss[..], dlogits: &mut dlogits, logits, targets, weights };
+        Reference::EXACT.bce_forward_backward(operands, &shape).unwrap();
         (loss[0], dlogits)
     }
 
@@ -100,7 +93,8 @@ mod tests {
     #[test]
     fn probabilities_stay_between_zero_and_one() {
         let mut p = vec![f64::NAN; 5];
-        Reference::EXACT.sigmoid(&mut p, &[-1e4, 0.0, 3f64.ln(), 1e4, f64::INFINITY]).unwrap();
+        let z = [-1e4, 0.0, 3f64.ln(), 1e4, f64::INFINITY];
+        Reference::EXACT.sigmoid(Sigmoid { p: &mut p, z: &z }).unwrap();
         assert_relative_eq!(p[2], 0.75, max_relative = 1e-15);
         assert_eq!([p[0], p[1], p[3], p[4]], [0.0, 0.5, 1.0, 1.0]);
     }
@@ -108,10 +102,15 @@ mod tests {
     #[test]
     fn wrong_lengths_name_the_operand() {
         let shape = LossShape { n: 2, classes: 3 };
-        let error = Reference::EXACT
-            .bce_forward_backward(&mut [0.0], &mut [0.0; 6], &[0.0; 6], &[0.0; 6], &[0.0; 2], &shape)
-            .unwrap_err();
+        let operands = BceForwardBackward {
+            loss: &mut [0.0][..],
+            dlogits: &mut [0.0; 6],
+            logits: &[0.0; 6][..],
+            targets: &[0.0; 6],
+            weights: &[0.0; 2],
+        };
+        let error = Reference::EXACT.bce_forward_backward(operands, &shape).unwrap_err();
         assert_eq!(error.to_string(), "bce_forward_backward: operand weights has 2 elements, its shape asks for 3");
-        assert!(Reference::EXACT.sigmoid(&mut [0.0], &[0.0; 2]).is_err());
+        assert!(Reference::EXACT.sigmoid(Sigmoid { p: &mut [0.0], z: &[0.0; 2] }).is_err());
     }
 }

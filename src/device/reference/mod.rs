@@ -177,11 +177,6 @@ fn transformed(x: f64, channel: usize, channels: usize, transform: Option<InputT
     }
 }
 
-/// A transform's `norm` as [`check_lengths`] wants it: right where nothing is owed.
-fn transform_length(transform: Option<InputTransform<&[f64]>>, channels: usize) -> (&'static str, usize, usize) {
-    ("transform.norm", transform.map_or(4 * channels, |transform| transform.norm.len()), 4 * channels)
-}
-
 /// All pairs below `(height, width)`, in reading order.
 fn grid(height: usize, width: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..height).flat_map(move |i| (0..width).map(move |j| (i, j)))

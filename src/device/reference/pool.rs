@@ -1,7 +1,10 @@
 //! Pooling, each window looked at afresh.
 
-use super::{Reference, transform_length, transformed};
-use crate::device::{DeviceError, GlobalPoolShape, InputTransform, PoolKernels, PoolShape, check_lengths};
+use super::{Reference, transformed};
+use crate::device::{
+    DeviceError, GlobalAveragePoolBackward, GlobalMaxPoolBackward, GlobalPoolForward, GlobalPoolShape, InputTransform,
+    MaxPoolBackward, MaxPoolForward, PoolKernels, PoolShape,
+};
 
 /// A running maximum that keeps the first of equals, and a NaN once it met one.
 struct Best<T> {
@@ -57,36 +60,22 @@ fn each_channel(x: &[f64], shape: &GlobalPoolShape, mut visit: impl FnMut(usize,
 impl PoolKernels for Reference {
     fn max_pool_forward(
         &self,
-        y: &mut [f64],
-        x: &[f64],
-        transform: Option<InputTransform<&[f64]>>,
+        operands: MaxPoolForward<&[f64], &mut [f64]>,
         shape: &PoolShape,
     ) -> Result<(), DeviceError> {
-        let operands = [
-            ("y", y.len(), shape.output_len()),
-            ("x", x.len(), shape.input_len()),
-            transform_length(transform, shape.c),
-        ];
-        check_lengths("max_pool_forward", &operands)?;
+        operands.check(shape)?;
+        let MaxPoolForward { y, x, transform } = operands;
         each_window(x, transform, shape, |i, value, _| y[i] = value);
         Ok(())
     }
 
     fn max_pool_backward(
         &self,
-        dx: &mut [f64],
-        dy: &[f64],
-        x: &[f64],
-        transform: Option<InputTransform<&[f64]>>,
+        operands: MaxPoolBackward<&[f64], &mut [f64]>,
         shape: &PoolShape,
     ) -> Result<(), DeviceError> {
-        let operands = [
-            ("dx", dx.len(), shape.input_len()),
-            ("dy", dy.len(), shape.output_len()),
-            ("x", x.len(), shape.input_len()),
-            transform_length(transform, shape.c),
-        ];
-        check_lengths("max_pool_backward", &operands)?;
+        operands.check(shape)?;
+        let MaxPoolBackward { dx, dy, x, transform } = operands;
         dx.fill(0.0);
         each_window(x, transform, shape, |i, _, winner| {
             if let Some(at) = winner {
@@ -98,12 +87,11 @@ impl PoolKernels for Reference {
 
     fn global_average_pool_forward(
         &self,
-        y: &mut [f64],
-        x: &[f64],
+        operands: GlobalPoolForward<&[f64], &mut [f64]>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
-        let operands = [("y", y.len(), shape.output_len()), ("x", x.len(), shape.input_len())];
-        check_lengths("global_average_pool_forward", &operands)?;
+        operands.check("global_average_pool_forward", shape)?;
+        let GlobalPoolForward { y, x } = operands;
         for (i, y) in y.iter_mut().enumerate() {
             let (n, c) = (i / shape.c, i % shape.c);
             let sum: f64 = (0..shape.pixels).map(|pixel| x[(n * shape.pixels + pixel) * shape.c + c]).sum();
@@ -114,12 +102,11 @@ impl PoolKernels for Reference {
 
     fn global_average_pool_backward(
         &self,
-        dx: &mut [f64],
-        dy: &[f64],
+        operands: GlobalAveragePoolBackward<&[f64], &mut [f64]>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
-        let operands = [("dx", dx.len(), shape.input_len()), ("dy", dy.len(), shape.output_len())];
-        check_lengths("global_average_pool_backward", &operands)?;
+        operands.check(shape)?;
+        let GlobalAveragePoolBackward { dx, dy } = operands;
         for (i, dx) in dx.iter_mut().enumerate() {
             let (n, c) = (i / shape.c / shape.pixels, i % shape.c);
             *dx = dy[n * shape.c + c] / shape.pixels as f64;
@@ -127,26 +114,24 @@ impl PoolKernels for Reference {
         Ok(())
     }
 
-    fn global_max_pool_forward(&self, y: &mut [f64], x: &[f64], shape: &GlobalPoolShape) -> Result<(), DeviceError> {
-        let operands = [("y", y.len(), shape.output_len()), ("x", x.len(), shape.input_len())];
-        check_lengths("global_max_pool_forward", &operands)?;
+    fn global_max_pool_forward(
+        &self,
+        operands: GlobalPoolForward<&[f64], &mut [f64]>,
+        shape: &GlobalPoolShape,
+    ) -> Result<(), DeviceError> {
+        operands.check("global_max_pool_forward", shape)?;
+        let GlobalPoolForward { y, x } = operands;
         each_channel(x, shape, |i, value, _| y[i] = value);
         Ok(())
     }
 
     fn global_max_pool_backward(
         &self,
-        dx: &mut [f64],
-        dy: &[f64],
-        x: &[f64],
+        operands: GlobalMaxPoolBackward<&[f64], &mut [f64]>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
-        let operands = [
-            ("dx", dx.len(), shape.input_len()),
-            ("dy", dy.len(), shape.output_len()),
-            ("x", x.len(), shape.input_len()),
-        ];
-        check_lengths("global_max_pool_backward", &operands)?;
+        operands.check(shape)?;
+        let GlobalMaxPoolBackward { dx, dy, x } = operands;
         dx.fill(0.0);
         each_channel(x, shape, |i, _, at| dx[at] = dy[i]);
         Ok(())
@@ -161,14 +146,14 @@ mod tests {
     fn forward(x: &[f64], norm: Option<&[f64]>, shape: &PoolShape) -> Vec<f64> {
         let mut y = vec![f64::NAN; shape.output_len()];
         let transform = norm.map(|norm| InputTransform { norm, activation: Activation::Relu });
-        Reference::EXACT.max_pool_forward(&mut y, x, transform, shape).unwrap();
+        Reference::EXACT.max_pool_forward(MaxPoolForward { y: &mut y, x, transform }, shape).unwrap();
         y
     }
 
     fn backward(dy: &[f64], x: &[f64], norm: Option<&[f64]>, shape: &PoolShape) -> Vec<f64> {
         let mut dx = vec![f64::NAN; shape.input_len()];
         let transform = norm.map(|norm| InputTransform { norm, activation: Activation::Relu });
-        Reference::EXACT.max_pool_backward(&mut dx, dy, x, transform, shape).unwrap();
+        Reference::EXACT.max_pool_backward(MaxPoolBackward { dx: &mut dx, dy, x, transform }, shape).unwrap();
         dx
     }
 
@@ -229,20 +214,22 @@ mod tests {
     #[test]
     fn the_average_is_over_pixels() {
         let mut y = vec![f64::NAN; 4];
-        Reference::EXACT.global_average_pool_forward(&mut y, &MAP, &GLOBAL).unwrap();
+        Reference::EXACT.global_average_pool_forward(GlobalPoolForward { y: &mut y, x: &MAP }, &GLOBAL).unwrap();
         assert_eq!(y, [3.0, -7.0 / 3.0, 0.0, 9.0]);
         let mut dx = vec![f64::NAN; 12];
-        Reference::EXACT.global_average_pool_backward(&mut dx, &[3.0, 6.0, 9.0, 12.0], &GLOBAL).unwrap();
+        let operands = GlobalAveragePoolBackward { dx: &mut dx[..], dy: &[3.0, 6.0, 9.0, 12.0][..] };
+        Reference::EXACT.global_average_pool_backward(operands, &GLOBAL).unwrap();
         assert_eq!(dx, [1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 3.0, 4.0, 3.0, 4.0, 3.0, 4.0]);
     }
 
     #[test]
     fn the_maximum_is_over_pixels_and_ties_go_to_the_first() {
         let mut y = vec![f64::NAN; 4];
-        Reference::EXACT.global_max_pool_forward(&mut y, &MAP, &GLOBAL).unwrap();
+        Reference::EXACT.global_max_pool_forward(GlobalPoolForward { y: &mut y, x: &MAP }, &GLOBAL).unwrap();
         assert_eq!(y, [6.0, -1.0, 0.0, 10.0]);
         let mut dx = vec![f64::NAN; 12];
-        Reference::EXACT.global_max_pool_backward(&mut dx, &[3.0, 6.0, 9.0, 12.0], &MAP, &GLOBAL).unwrap();
+        let operands = GlobalMaxPoolBackward { dx: &mut dx[..], dy: &[3.0, 6.0, 9.0, 12.0][..], x: &MAP[..] };
+        Reference::EXACT.global_max_pool_backward(operands, &GLOBAL).unwrap();
         assert_eq!(dx, [0.0, 0.0, 0.0, 6.0, 3.0, 0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 12.0]);
     }
 
@@ -250,9 +237,9 @@ mod tests {
     fn one_pixel_passes_through() {
         let shape = GlobalPoolShape { n: 1, pixels: 1, c: 3 };
         let (x, mut y) = ([1.0, -2.0, 3.0], vec![f64::NAN; 3]);
-        Reference::EXACT.global_average_pool_forward(&mut y, &x, &shape).unwrap();
+        Reference::EXACT.global_average_pool_forward(GlobalPoolForward { y: &mut y, x: &x }, &shape).unwrap();
         assert_eq!(y, x);
-        Reference::EXACT.global_max_pool_forward(&mut y, &x, &shape).unwrap();
+        Reference::EXACT.global_max_pool_forward(GlobalPoolForward { y: &mut y, x: &x }, &shape).unwrap();
         assert_eq!(y, x);
     }
 
@@ -262,7 +249,7 @@ mod tests {
         for at in 0..3 {
             let (mut x, mut y) = ([1.0, 2.0, 3.0], [0.0]);
             x[at] = f64::NAN;
-            Reference::EXACT.global_max_pool_forward(&mut y, &x, &shape).unwrap();
+            Reference::EXACT.global_max_pool_forward(GlobalPoolForward { y: &mut y, x: &x }, &shape).unwrap();
             assert!(y[0].is_nan());
         }
     }
@@ -270,7 +257,9 @@ mod tests {
     #[test]
     fn wrong_lengths_name_the_operand() {
         let shape = PoolShape::new([1, 2, 2, 1], 2, 1, 0).unwrap();
-        let error = Reference::EXACT.max_pool_backward(&mut [0.0; 4], &[0.0; 2], &[0.0; 4], None, &shape).unwrap_err();
+        let (mut dx, dy, x) = ([0.0; 4], [0.0; 2], [0.0; 4]);
+        let operands = MaxPoolBackward { dx: &mut dx[..], dy: &dy[..], x: &x[..], transform: None };
+        let error = Reference::EXACT.max_pool_backward(operands, &shape).unwrap_err();
         assert_eq!(error.to_string(), "max_pool_backward: operand dy has 2 elements, its shape asks for 1");
     }
 }

@@ -1,0 +1,31 @@
+//! What the end of a step must read and write: every operand once, and what Adam updates both ways.
+
+use super::{Counting, View};
+use crate::device::adam::{ADAM_FLOPS, SQUARED_NORM_FLOPS};
+use crate::device::{AdamConstants, AdamKernels, AdamStep, DeviceError, Restore, SquaredNorm};
+
+impl AdamKernels for Counting {
+    fn squared_norm(&self, operands: SquaredNorm<View, View>) -> Result<(), DeviceError> {
+        operands.check()?;
+        let SquaredNorm { sum, x } = operands;
+        self.launch("squared_norm", self.bytes(x), self.bytes(sum), SQUARED_NORM_FLOPS * x.len as u64);
+        Ok(())
+    }
+
+    fn adam(&self, operands: AdamStep<View, View>, _: &AdamConstants) -> Result<(), DeviceError> {
+        operands.check()?;
+        let AdamStep { w, m, v, gradients, outcome, rate } = operands;
+        // The copy that convolutions read is written as well, where there is one.
+        let copy = if self.habits.precision().bytes() < 4 { self.narrow(w) } else { 0 };
+        let moved = self.all([w, m, v]);
+        let reads = moved + self.all([gradients, outcome, rate]);
+        self.launch("adam", reads, moved + copy, ADAM_FLOPS * w.len as u64);
+        Ok(())
+    }
+
+    fn restore(&self, operands: Restore<View, View>) -> Result<(), DeviceError> {
+        operands.check()?;
+        self.launch("restore", self.bytes(operands.outcome), 0, 0);
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! What convolutions must read and write: every operand once.
+
+use super::{Counting, Habits, View, Why};
+use crate::device::cuda::choose::conv::{self as choose, Aligned};
+use crate::device::{
+    ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, DeviceError, Memory,
+    ReduceEpilogue, Storage,
+};
+
+impl ConvKernels for Counting {
+    fn conv_forward(&self, operands: ConvForward<View, View>, shape: &ConvShape) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let ConvForward { y, stats, x, transform, w, bias } = operands;
+        let reads = self.part(x, shape.seen()) + self.owed(transform) + self.narrow(w) + self.optional(bias);
+        let kernel = self.choose("conv_forward", |target| {
+            let owed = transform.map(|transform| transform.activation);
+            let choice = choose::forward(target, shape, owed, Aligned::ALL)?;
+            Ok((choice.kernel.name(owed), Why::from(&choice)))
+        })?;
+        self.launch_chosen(kernel, reads, self.bytes(y) + self.optional(stats), shape.flops());
+        Ok(())
+    }
+
+    fn conv_form_gradient(
+        &self,
+        dz: View,
+        y: View,
+        k: View,
+        shape: &ConvShape,
+    ) -> Result<Option<Self::Buffer>, DeviceError> {
+        if self.habits == Habits::Processor {
+            return Ok(None);
+        }
+        let dy = self.allocate(shape.output_len(), Storage::Activation)?;
+        let written = self.bytes(Counting::view(&dy, 0..shape.output_len()));
+        self.launch("conv_form_gradient", self.all([dz, y, k]), written, 4 * shape.output_len() as u64);
+        Ok(Some(dy))
+    }
+
+    fn conv_backward_data(&self, operands: ConvBackwardData<View, View>, shape: &ConvShape) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let ConvBackwardData { dx, accumulate, epilogue, dy, w } = operands;
+        // Without an epilogue, pixels that no tap reaches stay as they are.
+        let touched = self.part(dx, if accumulate && epilogue.is_none() { shape.seen() } else { dx.len });
+        let (mut reads, mut writes) = (self.gradient(dy) + self.narrow(w), touched);
+        if accumulate {
+            reads += touched;
+        }
+        let has_epilogue = epilogue.is_some();
+        if let Some(ReduceEpilogue { sums, y, norm, .. }) = epilogue {
+            reads += self.bytes(y) + self.part(norm, norm.len / 4 * 3);
+            writes += self.bytes(sums);
+        }
+        let kernel = self.choose("conv_backward_data", |target| {
+            let choice = choose::backward_data(target, shape, has_epilogue, Aligned::ALL)?;
+            Ok((choice.kernel.name(), Why::from(&choice)))
+        })?;
+        self.launch_chosen(kernel, reads, writes, shape.flops());
+        Ok(())
+    }
+
+    fn conv_backward_weights(
+        &self,
+        operands: ConvBackwardWeights<View, View>,
+        shape: &ConvShape,
+    ) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let ConvBackwardWeights { dw, dy, x, transform } = operands;
+        let reads = self.gradient(dy) + self.part(x, shape.seen()) + self.owed(transform) + self.bytes(dw);
+        let kernel = self.choose("conv_backward_weights", |target| {
+            let owed = transform.map(|transform| transform.activation);
+            let choice = choose::backward_weights(target, shape, owed, Aligned::ALL);
+            Ok((choice.kernel.name(owed), Why::from(&choice)))
+        })?;
+        self.launch_chosen(kernel, reads, self.bytes(dw), shape.flops());
+        Ok(())
+    }
+
+    fn conv_backward_bias(&self, operands: ConvBackwardBias<View, View>, shape: &ConvShape) -> Result<(), DeviceError> {
+        operands.check(shape)?;
+        let ConvBackwardBias { dbias, dy } = operands;
+        let reads = self.gradient(dy) + self.bytes(dbias);
+        self.launch("conv_backward_bias", reads, self.bytes(dbias), shape.output_len() as u64);
+        Ok(())
+    }
+}
