@@ -33,11 +33,10 @@ pub(super) struct Clock<'a> {
 }
 
 impl Cpu {
-    /// Starts the clock of a kernel, if somebody asked for times. It reads and writes so many elements, each counted once.
+    /// Starts the clock of a kernel, if somebody asked for times. It reads and writes so many bytes, each counted once.
     pub(super) fn clock(&self, kernel: &'static str, flops: u64, reads: usize, writes: usize) -> Option<Clock<'_>> {
         let scope = self.clocks.profiler.scope()?;
-        let bytes = |elements: usize| (elements * size_of::<f32>()) as u64;
-        let work = Work { reads: bytes(reads), writes: bytes(writes), flops };
+        let work = Work { reads: reads as u64, writes: writes as u64, flops };
         Some(Clock { clocks: &self.clocks, scope, kernel, work, start: Instant::now() })
     }
 }

@@ -25,5 +25,7 @@ mod rows;
 mod scratch;
 mod simd;
 mod source;
+mod view;
 
 pub use memory::{Buffer, Cpu};
+pub use view::{View, ViewMut};

@@ -4,45 +4,59 @@ use super::matmul::Matrix;
 use super::reduce::channel_rows;
 use super::rows;
 use super::scratch::Scratch;
-use crate::device::{Activation, InputTransform, OutputGradient};
+use super::view::{Number, View, ViewMut};
+use crate::device::{Activation, DeviceError, InputTransform, OutputGradient, ReduceEpilogue};
 use std::ops::Range;
 
-/// An activation or a gradient, `[pixels, channels]`, with what it is still owed.
-pub(super) enum Source<'a> {
+/// An activation or a gradient, `[pixels, channels]`, stored as `E`, with what it is still owed.
+pub(super) enum Source<'a, E> {
     /// Nothing: read as it is.
-    Plain(&'a [f32]),
+    Plain(&'a [E]),
     /// `activation(scale·x + shift)`.
-    Normed { x: &'a [f32], scale: &'a [f32], shift: &'a [f32], activation: Activation },
+    Normed { x: &'a [E], scale: &'a [f32], shift: &'a [f32], activation: Activation },
     /// `k₀·dz + k₁·y + k₂`.
-    Owed { dz: &'a [f32], y: &'a [f32], k: [&'a [f32]; 3] },
+    Owed { dz: &'a [E], y: &'a [E], k: [&'a [f32]; 3] },
 }
 
-impl<'a> Source<'a> {
+impl<'a, E: Number> Source<'a, E> {
     /// A convolution's input.
-    pub(super) fn input(x: &'a [f32], transform: Option<InputTransform<&'a [f32]>>, channels: usize) -> Self {
-        match transform {
+    pub(super) fn input(
+        kernel: &'static str,
+        x: View<'a>,
+        transform: Option<InputTransform<View<'a>>>,
+        channels: usize,
+    ) -> Result<Self, DeviceError> {
+        let x = x.of(kernel)?;
+        Ok(match transform {
             None => Source::Plain(x),
             Some(InputTransform { norm, activation }) => {
-                let [scale, shift] = channel_rows(norm, channels);
+                let [scale, shift] = channel_rows(norm.of(kernel)?, channels);
                 Source::Normed { x, scale, shift, activation }
             }
-        }
+        })
     }
 
     /// The gradient of a convolution's output.
-    pub(super) fn gradient(dy: OutputGradient<&'a [f32]>, channels: usize) -> Self {
-        match dy {
-            OutputGradient::Ready(dy) => Source::Plain(dy),
-            OutputGradient::Owed { dz, y, k } => Source::Owed { dz, y, k: channel_rows(k, channels) },
-        }
+    pub(super) fn gradient(
+        kernel: &'static str,
+        dy: OutputGradient<View<'a>>,
+        channels: usize,
+    ) -> Result<Self, DeviceError> {
+        Ok(match dy {
+            OutputGradient::Ready(dy) => Source::Plain(dy.of(kernel)?),
+            OutputGradient::Owed { dz, y, k } => {
+                Source::Owed { dz: dz.of(kernel)?, y: y.of(kernel)?, k: channel_rows(k.of(kernel)?, channels) }
+            }
+        })
     }
 
-    /// The pixels `rows`, whole, paid into `scratch` if anything is owed.
+    /// The pixels `rows`, whole, in `scratch` unless they lie in memory just so.
     pub(super) fn rows<'s>(&'s self, channels: usize, rows: Range<usize>, scratch: &'s mut Scratch) -> &'s [f32] {
         match *self {
-            Source::Plain(x) => &x[rows.start * channels..rows.end * channels],
+            Source::Plain(x) => E::read(&x[rows.start * channels..rows.end * channels], scratch),
             _ => {
-                self.matrix(channels, rows, 0..channels, scratch);
+                scratch.resize(rows.len() * channels);
+                self.write(scratch, channels, rows);
                 scratch
             }
         }
@@ -50,19 +64,13 @@ impl<'a> Source<'a> {
 
     /// The pixels `rows`, whole, written to `out` with everything paid.
     pub(super) fn write(&self, out: &mut [f32], channels: usize, rows: Range<usize>) {
-        let part = rows.start * channels..rows.end * channels;
         match *self {
-            Source::Plain(x) => out.copy_from_slice(&x[part]),
-            Source::Normed { x, scale, shift, activation } => {
-                rows::normalise(out, &x[part], channels, scale, shift, activation);
-            }
-            Source::Owed { dz, y, k: [k0, k1, k2] } => {
-                rows::pay(out, &dz[part.clone()], &y[part], channels, k0, k1, k2);
-            }
+            Source::Plain(x) => E::widen(out, &x[rows.start * channels..rows.end * channels]),
+            _ => self.pay(out, channels, rows, 0..channels),
         }
     }
 
-    /// Columns `cols` of the pixels `rows`, paid into `scratch` if anything is owed.
+    /// Columns `cols` of the pixels `rows`, in `scratch` unless they lie in memory just so.
     pub(super) fn matrix<'s>(
         &'s self,
         channels: usize,
@@ -71,27 +79,56 @@ impl<'a> Source<'a> {
         scratch: &'s mut Scratch,
     ) -> Matrix<'s> {
         let (count, width) = (rows.len(), cols.len());
-        let part = rows.start * channels + cols.start..rows.end * channels;
         match *self {
-            Source::Plain(x) => return Matrix::new(&x[part], count, width, channels),
-            Source::Normed { x, scale, shift, activation } => {
-                scratch.resize(count * width);
-                rows::normalise(scratch, &x[part], channels, &scale[cols.clone()], &shift[cols], activation);
+            Source::Plain(x) => {
+                let part = rows.start * channels + cols.start..rows.end * channels;
+                let (x, stride) = E::rows(&x[part], channels, width, scratch);
+                Matrix::new(x, count, width, stride)
             }
-            Source::Owed { dz, y, k } => {
+            _ => {
                 scratch.resize(count * width);
-                let [k0, k1, k2] = k.map(|k| &k[cols.clone()]);
-                rows::pay(scratch, &dz[part.clone()], &y[part], channels, k0, k1, k2);
+                self.pay(scratch, channels, rows, cols);
+                Matrix::new(scratch, count, width, width)
             }
         }
-        Matrix::new(scratch, count, width, width)
+    }
+
+    /// Columns `cols` of the pixels `rows`, written to `out` with what is owed paid.
+    fn pay(&self, out: &mut [f32], channels: usize, rows: Range<usize>, cols: Range<usize>) {
+        let (part, width) = (rows.start * channels + cols.start..rows.end * channels, cols.len());
+        let (mut first, mut second) = (Scratch::new(0), Scratch::new(0));
+        match *self {
+            Source::Plain(_) => {}
+            Source::Normed { x, scale, shift, activation } => {
+                let (x, stride) = E::rows(&x[part], channels, width, &mut first);
+                rows::normalise(out, x, stride, &scale[cols.clone()], &shift[cols], activation);
+            }
+            Source::Owed { dz, y, k } => {
+                let [k0, k1, k2] = k.map(|k| &k[cols.clone()]);
+                let (dz, stride) = E::rows(&dz[part.clone()], channels, width, &mut first);
+                let (y, _) = E::rows(&y[part], channels, width, &mut second);
+                rows::pay(out, dz, y, stride, k0, k1, k2);
+            }
+        }
     }
 }
 
-/// Elements that a gradient is read from.
-pub(super) fn gradient_len(dy: &OutputGradient<&[f32]>) -> usize {
+/// Bytes that a gradient is read from.
+pub(super) fn gradient_bytes(dy: &OutputGradient<View<'_>>) -> usize {
     match dy {
-        OutputGradient::Ready(dy) => dy.len(),
-        OutputGradient::Owed { dz, y, k } => dz.len() + y.len() + k.len(),
+        OutputGradient::Ready(dy) => dy.bytes(),
+        OutputGradient::Owed { dz, y, k } => dz.bytes() + y.bytes() + k.bytes(),
     }
+}
+
+/// Bytes of the scale and the shift that an input owes.
+pub(super) fn owed_bytes(transform: &Option<InputTransform<View<'_>>>) -> usize {
+    transform.as_ref().map_or(0, |transform| transform.norm.bytes() / 2)
+}
+
+/// Bytes of the mask and the sums in a data gradient's epilogue, read and written.
+pub(super) fn epilogue_bytes(epilogue: &Option<ReduceEpilogue<View<'_>, ViewMut<'_>>>) -> [usize; 2] {
+    epilogue.as_ref().map_or([0, 0], |epilogue| {
+        [epilogue.y.bytes() + epilogue.norm.bytes() / 4 * 3, epilogue.sums.bytes()]
+    })
 }

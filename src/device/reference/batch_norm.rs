@@ -71,6 +71,7 @@ impl BatchNormKernels for Reference {
         for i in 0..shape.len() {
             a[i] = activate(activation, normalised(y[i], norm, i % shape.channels, shape.channels));
         }
+        self.store(a);
         Ok(())
     }
 
@@ -120,6 +121,7 @@ impl BatchNormKernels for Reference {
             let beside = shortcut_norm.map_or(shortcut[i], |norm| normalised(shortcut[i], norm, c, channels));
             out[i] = relu(normalised(y[i], norm, c, channels) + beside);
         }
+        self.store(out);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ impl DenseKernels for Reference {
     fn dense_forward(&self, operands: DenseForward<&[f64], &mut [f64]>, shape: &DenseShape) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let DenseForward { y, relu: with_relu, x, w, b } = operands;
+        let (x, w) = (self.dense_factors(x), self.dense_factors(w));
         let DenseShape { n, inputs, outputs } = *shape;
         for row in 0..n {
             for o in 0..outputs {
@@ -27,6 +28,7 @@ impl DenseKernels for Reference {
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let DenseBackwardData { dx, dz, w } = operands;
+        let (dz, w) = (self.dense_factors(dz), self.dense_factors(w));
         let DenseShape { n, inputs, outputs } = *shape;
         for row in 0..n {
             for i in 0..inputs {
@@ -44,11 +46,12 @@ impl DenseKernels for Reference {
         operands.check(shape)?;
         let DenseBackwardWeights { dw, db, dz, x } = operands;
         let DenseShape { n, inputs, outputs } = *shape;
+        let (rounded, x) = (self.dense_factors(dz), self.dense_factors(x));
         for row in 0..n {
             for o in 0..outputs {
                 db[o] += dz[row * outputs + o];
                 for i in 0..inputs {
-                    dw[o * inputs + i] += dz[row * outputs + o] * x[row * inputs + i];
+                    dw[o * inputs + i] += rounded[row * outputs + o] * x[row * inputs + i];
                 }
             }
         }

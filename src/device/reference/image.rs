@@ -33,6 +33,7 @@ impl ImageKernels for Reference {
                 None => 0.0,
             };
         }
+        self.store(x);
         Ok(())
     }
 }

@@ -66,6 +66,7 @@ impl PoolKernels for Reference {
         operands.check(shape)?;
         let MaxPoolForward { y, x, transform } = operands;
         each_window(x, transform, shape, |i, value, _| y[i] = value);
+        self.store(y);
         Ok(())
     }
 
@@ -82,6 +83,7 @@ impl PoolKernels for Reference {
                 dx[at] += dy[i];
             }
         });
+        self.store(dx);
         Ok(())
     }
 
@@ -111,6 +113,7 @@ impl PoolKernels for Reference {
             let (n, c) = (i / shape.c / shape.pixels, i % shape.c);
             *dx = dy[n * shape.c + c] / shape.pixels as f64;
         }
+        self.store(dx);
         Ok(())
     }
 
@@ -134,6 +137,7 @@ impl PoolKernels for Reference {
         let GlobalMaxPoolBackward { dx, dy, x } = operands;
         dx.fill(0.0);
         each_channel(x, shape, |i, _, at| dx[at] = dy[i]);
+        self.store(dx);
         Ok(())
     }
 }
