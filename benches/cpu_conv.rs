@@ -12,7 +12,7 @@ mod layers;
 
 use gemm::Parallelism;
 use layers::{Layer, layers};
-use onesheet::device::cpu::Cpu;
+use onesheet::device::cpu::{Cpu, View, ViewMut};
 use onesheet::device::{
     ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, InputTransform, OutputGradient, ReduceEpilogue,
 };
@@ -86,8 +86,8 @@ fn main() {
         let (patches, mut product_y, mut product_patches, mut product_w) =
             (numbers(pixels * columns), y.clone(), vec![0.0; pixels * columns], w.clone());
 
-        let transform = owed.map(|activation| InputTransform { norm: &norm[..], activation });
-        let gradient = OutputGradient::Owed { dz: &dz[..], y: &raw[..], k: &k[..] };
+        let transform = owed.map(|activation| InputTransform { norm: View::Full(&norm), activation });
+        let gradient = OutputGradient::Owed { dz: View::Full(&dz), y: View::Full(&raw), k: View::Full(&k) };
         let mut report = |pass: usize, (ours, plain): (Duration, Duration)| {
             let [ms, product_ms] = [ours, plain].map(|time| time.as_secs_f64() * 1e3);
             total[pass] += count as f64 * ms;
@@ -107,11 +107,11 @@ fn main() {
         let forward = race(
             &mut || {
                 let operands = ConvForward {
-                    y: &mut y[..],
-                    stats: Some(&mut stats[..]),
-                    x: &x[..],
+                    y: ViewMut::Full(&mut y),
+                    stats: Some(ViewMut::Full(&mut stats)),
+                    x: View::Full(&x),
                     transform,
-                    w: &w[..],
+                    w: View::Full(&w),
                     bias: None,
                 };
                 device.conv_forward(operands, &shape).expect("lengths agree")
@@ -123,13 +123,13 @@ fn main() {
             let data = race(
                 &mut || {
                     let epilogue = owed.map(|activation| ReduceEpilogue {
-                        sums: &mut sums[..],
-                        y: &x[..],
-                        norm: &norm[..],
+                        sums: ViewMut::Full(&mut sums),
+                        y: View::Full(&x),
+                        norm: View::Full(&norm),
                         activation,
                     });
-                    let operands =
-                        ConvBackwardData { dx: &mut dx[..], accumulate: false, epilogue, dy: gradient, w: &w[..] };
+                    let (dx, w) = (ViewMut::Full(&mut dx), View::Full(&w));
+                    let operands = ConvBackwardData { dx, accumulate: false, epilogue, dy: gradient, w };
                     device.conv_backward_data(operands, &shape).expect("lengths agree");
                 },
                 &mut || product(&mut product_patches, [pixels, columns, shape.k], (&dz, false), (&w, false)),
@@ -138,7 +138,8 @@ fn main() {
         }
         let weights = race(
             &mut || {
-                let operands = ConvBackwardWeights { dw: &mut dw[..], dy: gradient, x: &x[..], transform };
+                let operands =
+                    ConvBackwardWeights { dw: ViewMut::Full(&mut dw), dy: gradient, x: View::Full(&x), transform };
                 device.conv_backward_weights(operands, &shape).expect("lengths agree")
             },
             &mut || product(&mut product_w, [shape.k, columns, pixels], (&dz, true), (&patches, false)),

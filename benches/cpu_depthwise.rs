@@ -11,7 +11,7 @@
 mod layers;
 
 use layers::{DepthwiseLayer, depthwise};
-use onesheet::device::cpu::Cpu;
+use onesheet::device::cpu::{Cpu, View, ViewMut};
 use onesheet::device::{
     Activation, DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, InputTransform,
     Memory, OutputGradient, ReduceEpilogue,
@@ -53,12 +53,14 @@ fn main() {
         let (mut y, mut dx, mut dw) = (raw.clone(), x.clone(), w.clone());
         let (mut stats, mut sums) = (vec![0.0; 2 * c], vec![0.0; 2 * c]);
         let activation = Activation::Relu6;
-        let transform = Some(InputTransform { norm: &norm[..], activation });
-        let dy = OutputGradient::Owed { dz: &dz[..], y: &raw[..], k: &k[..] };
+        let transform = Some(InputTransform { norm: View::Full(&norm), activation });
+        let dy = OutputGradient::Owed { dz: View::Full(&dz), y: View::Full(&raw), k: View::Full(&k) };
 
         let mut report = |pass: usize, floats: usize, run: &mut dyn FnMut()| {
             let (from, mut to) = (numbers(floats / 2), vec![0.0; floats / 2]);
-            let [ours, copy] = race(run, &mut || device.copy(&mut to, &from).expect("lengths agree"));
+            let [ours, copy] = race(run, &mut || {
+                device.copy(ViewMut::Full(&mut to), View::Full(&from)).expect("lengths agree");
+            });
             total[pass][0] += count as f64 * ours;
             total[pass][1] += count as f64 * copy;
             let pass = ["forward", "data", "weights"][pass];
@@ -69,16 +71,19 @@ fn main() {
         };
         let (inputs, outputs) = (shape.input_len(), shape.output_len());
         report(0, shape.seen() + outputs, &mut || {
-            let (y, stats) = (&mut y[..], Some(&mut stats[..]));
-            device.depthwise_forward(DepthwiseForward { y, stats, x: &x, transform, w: &w }, &shape).expect("it fits");
+            let (y, stats) = (ViewMut::Full(&mut y), Some(ViewMut::Full(&mut stats)));
+            let operands = DepthwiseForward { y, stats, x: View::Full(&x), transform, w: View::Full(&w) };
+            device.depthwise_forward(operands, &shape).expect("it fits");
         });
         report(1, 2 * outputs + 2 * inputs, &mut || {
-            let epilogue = Some(ReduceEpilogue { sums: &mut sums[..], y: &x[..], norm: &norm[..], activation });
-            let operands = DepthwiseBackwardData { dx: &mut dx[..], accumulate: false, epilogue, dy, w: &w };
+            let (dx, sums) = (ViewMut::Full(&mut dx), ViewMut::Full(&mut sums));
+            let (y, norm, w) = (View::Full(&x), View::Full(&norm), View::Full(&w));
+            let epilogue = Some(ReduceEpilogue { sums, y, norm, activation });
+            let operands = DepthwiseBackwardData { dx, accumulate: false, epilogue, dy, w };
             device.depthwise_backward_data(operands, &shape).expect("it fits");
         });
         report(2, 2 * outputs + shape.seen(), &mut || {
-            let operands = DepthwiseBackwardWeights { dw: &mut dw[..], dy, x: &x, transform };
+            let operands = DepthwiseBackwardWeights { dw: ViewMut::Full(&mut dw), dy, x: View::Full(&x), transform };
             device.depthwise_backward_weights(operands, &shape).expect("it fits");
         });
     }

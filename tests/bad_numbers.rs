@@ -1,14 +1,14 @@
 //! Runs that meet a number that is none: what `--on-bad-numbers` and `--check-numerics` make of it.
 
-#[path = "support/rounded.rs"]
-mod rounded;
+#[path = "support/faulty.rs"]
+mod faulty;
 #[path = "support/runs.rs"]
 mod runs;
 
+use faulty::Faulty;
 use onesheet::data::Split;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::cpu::Cpu;
-use onesheet::device::cuda::Precision;
 use onesheet::model::Model;
 use onesheet::network::resnet50;
 use onesheet::training::TrainingError;
@@ -17,7 +17,6 @@ use onesheet::training::config::{OnBadNumbers, RunConfig};
 use onesheet::training::evaluation::Answers;
 use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, last_checkpoint};
 use onesheet::training::trainer::{Ending, Event, Trainer};
-use rounded::Rounded;
 use runs::{config, posters, remains, rows};
 use std::cell::Cell;
 use std::fs;
@@ -29,10 +28,10 @@ use std::sync::atomic::AtomicBool;
 use tempfile::TempDir;
 
 /// A device that leaves a NaN in the gradients of step `bad`, once.
-fn spoilt(bad: Option<usize>, late: bool) -> Rc<Rounded> {
+fn spoilt(bad: Option<usize>, late: bool) -> Rc<Faulty> {
     let layers = resnet50::MINIATURE.head.len() + 1;
     let spoilt = bad.map(|step| ("dense_backward_weights", (step - 1) * layers));
-    Rc::new(Rounded { inner: Cpu::new(), precision: Precision::F32, late, spoilt: Cell::new(spoilt) })
+    Rc::new(Faulty { late, spoilt: Cell::new(spoilt), ..Faulty::default() })
 }
 
 /// What `watch` was told: steps left out, and rollbacks with the step and the rate from there on.
@@ -44,10 +43,10 @@ struct Told {
 
 /// A run of `config` in `path`, its model changed by `change` first.
 fn run(
-    device: &Rc<Rounded>,
+    device: &Rc<Faulty>,
     config: &RunConfig,
     path: &Path,
-    change: impl FnOnce(&mut Trainer<Rounded>),
+    change: impl FnOnce(&mut Trainer<Faulty>),
     mut on_rollback: impl FnMut(),
 ) -> (Result<Ending, TrainingError>, Told, Option<u64>) {
     let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
@@ -70,7 +69,7 @@ fn run(
 }
 
 /// Puts a NaN into a tensor of the network.
-fn poison(trainer: &mut Trainer<Rounded>, name: &str) {
+fn poison(trainer: &mut Trainer<Faulty>, name: &str) {
     let tensors = &trainer.model().architecture().tensors;
     let tensor = tensors.iter().find(|tensor| tensor.name == name).unwrap().clone();
     let mut values = trainer.model().read(&tensor).unwrap();

@@ -1,12 +1,12 @@
 //! Bad numbers in a training step: each is caught in its step, which leaves the model as it was, and the layer is named.
 
-#[path = "support/rounded.rs"]
-mod rounded;
+#[path = "support/faulty.rs"]
+mod faulty;
 
+use faulty::Faulty;
 use onesheet::checks::NonFinite;
 use onesheet::device::adam::OUTCOME;
 use onesheet::device::cpu::Cpu;
-use onesheet::device::cuda::Precision;
 use onesheet::device::{Device, Memory, Pass, PixelFormat, Placement, Real, Storage};
 use onesheet::model::{Batch, Model, Outcome};
 use onesheet::network::{ModelConfig, NamedTensor, Place, Trainable, resnet50};
@@ -17,8 +17,6 @@ use onesheet::tensor::Tensor;
 use onesheet::training::TrainingError;
 use onesheet::training::learner::Learner;
 use onesheet::training::numerics::first_non_finite;
-use rounded::Rounded;
-use std::cell::Cell;
 use std::rc::Rc;
 
 const GENRES: usize = 4;
@@ -272,7 +270,7 @@ fn backward_order(model: &Model<impl Device>) -> Vec<(&'static str, String, &'st
 /// A kernel of the backward pass that goes wrong in one layer: the gradient that it leaves is named.
 #[test]
 fn the_layer_whose_gradient_is_bad_is_named() {
-    let device = Rounded { inner: Cpu::new(), precision: Precision::F32, late: false, spoilt: Cell::default() };
+    let device = Faulty::default();
     let mut network = Network::new(device, config());
     let order = backward_order(&network.model);
     assert_eq!(order.len(), 2 + 2 * 12);
@@ -303,11 +301,11 @@ fn refusal(learner: &mut Learner<impl Device>) -> String {
 
 #[test]
 fn the_error_says_which_number_and_the_next_step_goes_on() {
-    let device = Rounded { inner: Cpu::new(), precision: Precision::F32, late: true, spoilt: Cell::default() };
+    let device = Faulty { late: true, ..Faulty::default() };
     let mut learner = Learner::new(Rc::new(device), config(), 5).unwrap();
     assert!(learner.outcome().unwrap().loss.is_nan(), "nothing was submitted");
     assert_eq!(learner.first_non_finite().unwrap(), None);
-    let read = |learner: &Learner<Rounded>| {
+    let read = |learner: &Learner<Faulty>| {
         let tensors = learner.model().architecture().tensors.clone();
         tensors.iter().map(|tensor| learner.model().read(tensor).unwrap()).collect::<Vec<_>>()
     };
@@ -351,10 +349,12 @@ fn the_error_says_which_number_and_the_next_step_goes_on() {
 /// As many squares as the full network has parameters, all alike: a plain sum in `f32` would end at a fraction.
 #[test]
 fn the_norm_of_the_full_networks_gradient_keeps_its_digits() {
+    use onesheet::device::cpu::{View, ViewMut};
     use onesheet::device::{AdamKernels, SquaredNorm};
     let len = 25_817_991;
     let mut sum = [0.0];
-    Cpu::new().squared_norm(SquaredNorm { sum: &mut sum, x: &vec![1e-3; len] }).unwrap();
+    let operands = SquaredNorm { sum: ViewMut::Full(&mut sum), x: View::Full(&vec![1e-3; len]) };
+    Cpu::new().squared_norm(operands).unwrap();
     let expected = f64::from(1e-3f32).powi(2) * len as f64;
     assert!((f64::from(sum[0]) / expected - 1.0).abs() <= 1e-6, "{} for {expected}", sum[0]);
     assert_eq!(f32::from_f64(expected), sum[0], "and is the nearest f32");

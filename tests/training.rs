@@ -1,14 +1,14 @@
 //! Whole runs of a miniature network: what is stopped goes on to the same bits, and what cannot go on says why.
 
-#[path = "support/rounded.rs"]
-mod rounded;
+#[path = "support/faulty.rs"]
+mod faulty;
 #[path = "support/runs.rs"]
 mod runs;
 
+use faulty::Faulty;
 use onesheet::data::tensor_file::{Description, TensorFile, TensorFileWriter};
 use onesheet::data::{Split, synthetic};
 use onesheet::device::cpu::Cpu;
-use onesheet::device::cuda::Precision;
 use onesheet::network::{Network, Trainable, resnet50, resnet50_v1_5};
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::{Checkpoint, CheckpointError};
@@ -16,9 +16,7 @@ use onesheet::training::config::RunConfig;
 use onesheet::training::learner::{Keep, Learner};
 use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint, last_checkpoint};
 use onesheet::training::trainer::{Ending, Event, Trainer};
-use rounded::Rounded;
 use runs::{begin, config, go_on, posters, remains, resumed, rows, trainer};
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::rc::Rc;
@@ -103,7 +101,7 @@ fn losses_that_arrive_late_change_nothing() {
     let run_as = |late: bool, max_steps: Option<u64>, interrupt_at: Option<u64>, at_once: bool| {
         let path = folder.path().join(format!("{late}-{max_steps:?}-{interrupt_at:?}"));
         let config = RunConfig { max_steps, ..whole.clone() };
-        let device = Rc::new(Rounded { inner: Cpu::new(), precision: Precision::F32, late, spoilt: Cell::default() });
+        let device = Rc::new(Faulty { late, ..Faulty::default() });
         let mut trainer = Trainer::new(device, config.clone(), Arc::clone(&file)).unwrap();
         if at_once {
             trainer.ask_at_once();
@@ -145,7 +143,7 @@ fn no_checkpoint_holds_more_than_it_says_while_a_step_is_under_way() {
     let file = Arc::new(TensorFile::open(often.data.as_deref().unwrap()).unwrap());
     let run = |late: bool| {
         let path = folder.path().join(format!("{late}"));
-        let device = Rc::new(Rounded { inner: Cpu::new(), precision: Precision::F32, late, spoilt: Cell::default() });
+        let device = Rc::new(Faulty { late, ..Faulty::default() });
         let mut trainer = Trainer::new(device, often.clone(), Arc::clone(&file)).unwrap();
         let (mut folder, mut saved) = (RunFolder::create(&path, &often).unwrap(), Vec::new());
         let mut watch = |_: Event<'_>| saved.push(fs::read(last_checkpoint(&path)).unwrap_or_default());

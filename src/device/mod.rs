@@ -6,7 +6,8 @@
 //!
 //! # Conventions
 //!
-//! - Arguments come in the order outputs, inputs, parameters, sizes. The gradient of `x` is `dx`.
+//! - A kernel's operands are one struct, over `V`, a shared view, and `M`, an exclusive one: outputs first, then inputs, then
+//!   parameters. The gradient of `x` is `dx`.
 //! - Activations are NHWC, convolution weights KRSC (one row per filter), depthwise weights `[R, S, C]`, dense weights
 //!   `[outputs, inputs]`.
 //! - Per-channel values are rows of a small matrix: `stats [2, C]` is (mean, biased variance), `norm [4, C]` is
@@ -15,7 +16,8 @@
 //!   `accumulate`.
 //! - Every reduction has a fixed order, so the same input gives the same bits.
 //! - NaN goes through: a ReLU, a mask or a maximum that meets one gives one, so that a fault upstream shows.
-//! - Every method checks the lengths of its operands, where they are many by a check of its geometry, and returns [`DeviceError::Length`] rather than touching memory.
+//! - Every struct of operands checks itself against the geometry that comes with it, and a method returns
+//!   [`DeviceError::Length`] rather than touching memory.
 
 pub mod activation;
 pub mod adam;

@@ -1,7 +1,7 @@
-//! Rung 2: the processor against the reference, for every kernel.
+//! Rung 2: the processor against the reference, for every kernel, in `f32` and with activations stored in bfloat16.
 //!
-//! Inputs are rounded to `f32` first, so that both devices start from the same numbers; the reference then computes in
-//! `f64` by another algorithm. Tolerances follow from `f32` and the number of terms summed. Buffers of the device under
+//! Inputs are rounded to `f32` first, those that are activations to bfloat16, so that both devices start from the same numbers; the
+//! reference then computes in `f64` by another algorithm. Tolerances follow from `f32` and the number of terms summed. Buffers of the device under
 //! test are full of NaN, so an element it forgets fails its comparison.
 //!
 //! What decides between two answers (the sign behind a ReLU, the winner of a window) is computed from numbers on a coarse
@@ -18,18 +18,26 @@ mod pool;
 mod support;
 mod threads;
 
-use onesheet::device::Device;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::reference::Reference;
+use onesheet::device::{Device, Memory};
 
 pub use case::*;
 
-/// Whether the processor and the reference agree on a case.
+/// What rounding to bfloat16 may cost at most, relative to a number's size; and the half of it, which a sum's terms may cost.
+const BF16_ROUNDING: f64 = 1.0 / 256.0;
+
+/// Whether the processor and the reference agree on a case, in `f32` and with activations stored in bfloat16.
 pub fn compare(case: &impl Case) -> Result<(), String> {
-    let (found, expected) = (case.run(&Cpu::poisoned()), case.run(&Reference::EXACT));
-    for (found, expected) in found.iter().zip(&expected) {
-        let what = format!("{} of {case:?}", expected.name);
-        support::compare(&what, &found.values, &expected.values, expected.tolerance, 4.0 * EPSILON)?;
+    let expected = case.run(&Reference::EXACT);
+    for (device, stored) in [(Cpu::new(), 0.0), (Cpu::narrow(), BF16_ROUNDING)] {
+        let device = device.poisoned();
+        for (found, expected) in case.run(&device).iter().zip(&expected) {
+            let what = format!("{} of {case:?} on {}", expected.name, device.name());
+            let atol = expected.tolerance + 0.5 * stored * expected.spread;
+            let rtol = if expected.activation { 4.0 * EPSILON + stored } else { 4.0 * EPSILON };
+            support::compare(&what, &found.values, &expected.values, atol, rtol)?;
+        }
     }
     Ok(())
 }
@@ -64,7 +72,7 @@ fn a_wrong_answer_is_seen() {
 
 #[test]
 fn unwritten_elements_are_seen() {
-    let device = Cpu::poisoned();
+    let device = Cpu::new().poisoned();
     let recycled = Array::new(&device, &[1.0; 3]);
     drop(recycled);
     let blank = Array::blank(&device, 3).output(&device, "blank", 0.0);

@@ -4,14 +4,8 @@ use super::{Counting, View, Why};
 use crate::device::cuda::choose::depthwise::{self as choose, Pass};
 use crate::device::{
     DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, DepthwiseShape, DeviceError,
-    Elements, ReduceEpilogue,
+    ReduceEpilogue,
 };
-
-impl Elements for View {
-    fn count(&self) -> usize {
-        self.len
-    }
-}
 
 impl Counting {
     /// The kernel of a pass, and why it is that one.

@@ -15,7 +15,9 @@ mod operands;
 mod pool;
 
 use super::cuda::choose::{Choice, Target};
-use super::{DeviceError, Measured, Memory, Pass, Placement, Precision, Profiler, Storage, Work, check_lengths};
+use super::{
+    DeviceError, Elements, Measured, Memory, Pass, Placement, Precision, Profiler, Storage, Work, check_lengths,
+};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -174,6 +176,12 @@ impl Counting {
             let work = Work { reads, writes, flops };
             self.launches.borrow_mut().push(Counted { launch: Measured { scope, kernel, work, seconds: 0.0 }, why });
         }
+    }
+}
+
+impl Elements for View {
+    fn count(&self) -> usize {
+        self.len
     }
 }
 

@@ -2,18 +2,20 @@
 
 use super::memory::{CHUNK, Cpu};
 use super::simd::simd;
-use crate::device::adam::{ADAM_FLOPS, OUTCOME, SQUARED_NORM_FLOPS};
-use crate::device::{AdamConstants, AdamKernels, AdamStep, DeviceError, Restore, SquaredNorm};
+use super::view::{View, ViewMut, stored_as};
+use crate::device::adam::{ADAM_FLOPS, SQUARED_NORM_FLOPS};
+use crate::device::{AdamConstants, AdamKernels, AdamStep, DeviceError, Elements, Restore, SquaredNorm};
 use rayon::prelude::*;
 
 /// Sums that a chunk's squares go to in turn, so that they are added side by side.
 const LANES: usize = 16;
 
 impl AdamKernels for Cpu {
-    fn squared_norm(&self, operands: SquaredNorm<&[f32], &mut [f32]>) -> Result<(), DeviceError> {
+    fn squared_norm(&self, operands: SquaredNorm<View<'_>, ViewMut<'_>>) -> Result<(), DeviceError> {
         operands.check()?;
         let SquaredNorm { sum, x } = operands;
-        let _clock = self.clock("squared_norm", SQUARED_NORM_FLOPS * x.len() as u64, x.len(), 1);
+        let _clock = self.clock("squared_norm", SQUARED_NORM_FLOPS * x.count() as u64, x.bytes(), sum.bytes());
+        stored_as!(f32, "squared_norm"; sum, x);
         let mut partials = vec![0.0; x.len().div_ceil(CHUNK)];
         partials.par_iter_mut().zip(x.par_chunks(CHUNK)).for_each(|(partial, x)| add_squares(x, partial));
         // The chunks follow from the length, and their sums are added in order: no thread has a say.
@@ -21,10 +23,12 @@ impl AdamKernels for Cpu {
         Ok(())
     }
 
-    fn adam(&self, operands: AdamStep<&[f32], &mut [f32]>, constants: &AdamConstants) -> Result<(), DeviceError> {
+    fn adam(&self, operands: AdamStep<View<'_>, ViewMut<'_>>, constants: &AdamConstants) -> Result<(), DeviceError> {
         operands.check()?;
         let AdamStep { w, m, v, gradients, outcome, rate } = operands;
-        let _clock = self.clock("adam", ADAM_FLOPS * w.len() as u64, 4 * w.len() + OUTCOME + 1, 3 * w.len());
+        let reads = 4 * w.bytes() + outcome.bytes() + rate.bytes();
+        let _clock = self.clock("adam", ADAM_FLOPS * w.count() as u64, reads, 3 * w.bytes());
+        stored_as!(f32, "adam"; w, m, v, gradients, outcome, rate);
         if !is_sound(outcome) {
             return Ok(());
         }
@@ -37,11 +41,12 @@ impl AdamKernels for Cpu {
         Ok(())
     }
 
-    fn restore(&self, operands: Restore<&[f32], &mut [f32]>) -> Result<(), DeviceError> {
+    fn restore(&self, operands: Restore<View<'_>, ViewMut<'_>>) -> Result<(), DeviceError> {
         operands.check()?;
         let Restore { to, from, outcome } = operands;
         // After a sound step, which nearly all are, it reads the outcome and nothing else.
-        let _clock = self.clock("restore", 0, OUTCOME, 0);
+        let _clock = self.clock("restore", 0, outcome.bytes(), 0);
+        stored_as!(f32, "restore"; to, from, outcome);
         if !is_sound(outcome) {
             to.copy_from_slice(from);
         }

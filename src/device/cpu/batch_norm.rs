@@ -3,24 +3,32 @@
 use super::memory::{CHUNK, Cpu};
 use super::reduce::{Partials, Tiles, channel_rows};
 use super::rows::{self, pass, relu};
+use super::scratch::Scratch;
 use super::simd::simd;
+use super::view::{Number, View, ViewMut, by_width, stored_as};
 use crate::device::{
     BatchNormApply, BatchNormBackwardFinalise, BatchNormBackwardReduce, BatchNormConstants, BatchNormFinalise,
-    BatchNormFold, BatchNormKernels, BatchNormStatistics, DeviceError, ResidualBackward, ResidualForward, Rows,
+    BatchNormFold, BatchNormKernels, BatchNormStatistics, DeviceError, Projection, ResidualBackward, ResidualForward,
+    Rows,
 };
 use rayon::prelude::*;
+
+/// Bytes of a value per channel.
+const FLOAT: usize = size_of::<f32>();
 
 impl BatchNormKernels for Cpu {
     fn batch_norm_finalise(
         &self,
-        operands: BatchNormFinalise<&[f32], &mut [f32]>,
+        operands: BatchNormFinalise<View<'_>, ViewMut<'_>>,
         channels: usize,
         constants: BatchNormConstants,
     ) -> Result<(), DeviceError> {
         operands.check(channels)?;
         let BatchNormFinalise { norm, running_mean, running_variance, stats, gamma, beta, bias } = operands;
         let rows = 6 + usize::from(bias.is_some());
-        let _clock = self.clock("batch_norm_finalise", 0, rows * channels, 6 * channels);
+        let _clock = self.clock("batch_norm_finalise", 0, FLOAT * rows * channels, FLOAT * 6 * channels);
+        stored_as!(f32, "batch_norm_finalise"; norm, running_mean, running_variance, stats, gamma, beta);
+        let bias = bias.map(|bias| bias.of::<f32>("batch_norm_finalise")).transpose()?;
         let BatchNormConstants { momentum, epsilon } = constants;
         let average = |running: &mut f32, batch: f64| {
             *running = (momentum * f64::from(*running) + (1.0 - momentum) * batch) as f32;
@@ -37,14 +45,16 @@ impl BatchNormKernels for Cpu {
 
     fn batch_norm_fold(
         &self,
-        operands: BatchNormFold<&[f32], &mut [f32]>,
+        operands: BatchNormFold<View<'_>, ViewMut<'_>>,
         channels: usize,
         epsilon: f64,
     ) -> Result<(), DeviceError> {
         operands.check(channels)?;
         let BatchNormFold { norm, running_mean, running_variance, gamma, beta, bias } = operands;
         let rows = 4 + usize::from(bias.is_some());
-        let _clock = self.clock("batch_norm_fold", 0, rows * channels, 4 * channels);
+        let _clock = self.clock("batch_norm_fold", 0, FLOAT * rows * channels, FLOAT * 4 * channels);
+        stored_as!(f32, "batch_norm_fold"; norm, running_mean, running_variance, gamma, beta);
+        let bias = bias.map(|bias| bias.of::<f32>("batch_norm_fold")).transpose()?;
         for c in 0..channels {
             let mean = f64::from(running_mean[c]) - bias.map_or(0.0, |bias| f64::from(bias[c]));
             store_norm(norm, c, mean, f64::from(running_variance[c]), epsilon, gamma[c], beta[c]);
@@ -54,71 +64,95 @@ impl BatchNormKernels for Cpu {
 
     fn batch_norm_statistics(
         &self,
-        operands: BatchNormStatistics<&[f32], &mut [f32]>,
+        operands: BatchNormStatistics<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let BatchNormStatistics { stats, y } = operands;
         let channels = shape.channels;
-        let _clock = self.clock("batch_norm_statistics", shape.statistics_flops(), y.len(), stats.len());
+        let _clock = self.clock("batch_norm_statistics", shape.statistics_flops(), y.bytes(), stats.bytes());
+        stored_as!(f32, "batch_norm_statistics"; stats);
         let tiles = Tiles::streaming(shape.rows, channels);
         let mut partials = Partials::new(tiles.count(), channels);
-        partials.par_tiles().zip(y.par_chunks(tiles.tile * channels)).for_each(|(partial, y)| {
-            let (mean, squares) = partial.split_at_mut(channels);
-            rows::moments(y, mean, squares);
+        by_width!(self, E => {
+            stored_as!(E, "batch_norm_statistics"; y);
+            partials.par_tiles().zip(y.par_chunks(tiles.tile * channels)).for_each(|(partial, y)| {
+                let (mean, squares) = partial.split_at_mut(channels);
+                rows::moments(E::read(y, &mut Scratch::new(0)), mean, squares);
+            });
         });
         partials.store_stats(stats, tiles);
         Ok(())
     }
 
-    fn batch_norm_apply(&self, operands: BatchNormApply<&[f32], &mut [f32]>, shape: Rows) -> Result<(), DeviceError> {
+    fn batch_norm_apply(
+        &self,
+        operands: BatchNormApply<View<'_>, ViewMut<'_>>,
+        shape: Rows,
+    ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let BatchNormApply { a, y, norm, activation } = operands;
         let channels = shape.channels;
-        let _clock = self.clock("batch_norm_apply", shape.apply_flops(), y.len() + 2 * channels, a.len());
+        let reads = y.bytes() + FLOAT * 2 * channels;
+        let _clock = self.clock("batch_norm_apply", shape.apply_flops(), reads, a.bytes());
+        stored_as!(f32, "batch_norm_apply"; norm);
         let [scale, shift] = channel_rows(norm, channels);
         let chunk = Tiles::streaming(shape.rows, channels).tile * channels;
-        a.par_chunks_mut(chunk)
-            .zip(y.par_chunks(chunk))
-            .for_each(|(a, y)| rows::normalise(a, y, channels, scale, shift, activation));
+        by_width!(self, E => {
+            stored_as!(E, "batch_norm_apply"; a, y);
+            a.par_chunks_mut(chunk).zip(y.par_chunks(chunk)).for_each(|(a, y)| {
+                let mut scratch = Scratch::new(0);
+                let y = E::read(y, &mut scratch);
+                E::write(a, false, |a| rows::normalise(a, y, channels, scale, shift, activation));
+            });
+        });
         Ok(())
     }
 
     fn batch_norm_backward_reduce(
         &self,
-        operands: BatchNormBackwardReduce<&[f32], &mut [f32]>,
+        operands: BatchNormBackwardReduce<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let BatchNormBackwardReduce { dz, sums, da, y, norm, activation } = operands;
         let channels = shape.channels;
-        let (reads, writes) = (da.len() + y.len() + 3 * channels, dz.len() + sums.len());
+        let (reads, writes) = (da.bytes() + y.bytes() + FLOAT * 3 * channels, dz.bytes() + sums.bytes());
         let _clock = self.clock("batch_norm_backward_reduce", shape.backward_reduce_flops(), reads, writes);
+        stored_as!(f32, "batch_norm_backward_reduce"; sums, norm);
         let [scale, shift, mean] = channel_rows(norm, channels);
         let tiles = Tiles::streaming(shape.rows, channels);
         let chunk = tiles.tile * channels;
         let mut partials = Partials::new(tiles.count(), channels);
-        (dz.par_chunks_mut(chunk), partials.par_tiles(), da.par_chunks(chunk), y.par_chunks(chunk))
-            .into_par_iter()
-            .for_each(|(dz, partial, da, y)| {
-                let (plain, centred) = partial.split_at_mut(channels);
-                dz.copy_from_slice(da);
-                rows::mask(dz, y, scale, shift, activation);
-                rows::gradient_sums(dz, y, mean, plain, centred);
-            });
+        by_width!(self, E => {
+            stored_as!(E, "batch_norm_backward_reduce"; dz, da, y);
+            (dz.par_chunks_mut(chunk), partials.par_tiles(), da.par_chunks(chunk), y.par_chunks(chunk))
+                .into_par_iter()
+                .for_each(|(dz, partial, da, y)| {
+                    let mut scratch = Scratch::new(0);
+                    let y = E::read(y, &mut scratch);
+                    let (plain, centred) = partial.split_at_mut(channels);
+                    E::write(dz, false, |dz| {
+                        E::widen(dz, da);
+                        rows::mask(dz, y, scale, shift, activation);
+                        rows::gradient_sums(dz, y, mean, plain, centred);
+                    });
+                });
+        });
         partials.store_sums(sums);
         Ok(())
     }
 
     fn batch_norm_backward_finalise(
         &self,
-        operands: BatchNormBackwardFinalise<&[f32], &mut [f32]>,
+        operands: BatchNormBackwardFinalise<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let BatchNormBackwardFinalise { k, dgamma, dbeta, sums, gamma, norm } = operands;
         let channels = shape.channels;
-        let _clock = self.clock("batch_norm_backward_finalise", 0, 7 * channels, 5 * channels);
+        let _clock = self.clock("batch_norm_backward_finalise", 0, FLOAT * 7 * channels, FLOAT * 5 * channels);
+        stored_as!(f32, "batch_norm_backward_finalise"; k, dgamma, dbeta, sums, gamma, norm);
         let pixels = shape.rows as f64;
         for c in 0..channels {
             let [plain, centred] = [0, 1].map(|row| f64::from(sums[row * channels + c]));
@@ -134,7 +168,11 @@ impl BatchNormKernels for Cpu {
         Ok(())
     }
 
-    fn residual_forward(&self, operands: ResidualForward<&[f32], &mut [f32]>, shape: Rows) -> Result<(), DeviceError> {
+    fn residual_forward(
+        &self,
+        operands: ResidualForward<View<'_>, ViewMut<'_>>,
+        shape: Rows,
+    ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let ResidualForward { out, y, norm, shortcut, shortcut_norm } = operands;
         let channels = shape.channels;
@@ -142,21 +180,31 @@ impl BatchNormKernels for Cpu {
             None => (shape.residual_forward_flops(false), 2),
             Some(_) => (shape.residual_forward_flops(true), 4),
         };
-        let _clock = self.clock("residual_forward", flops, y.len() + shortcut.len() + rows * channels, out.len());
+        let reads = y.bytes() + shortcut.bytes() + FLOAT * rows * channels;
+        let _clock = self.clock("residual_forward", flops, reads, out.bytes());
+        stored_as!(f32, "residual_forward"; norm);
+        let shortcut_norm = shortcut_norm.map(|norm| norm.of::<f32>("residual_forward")).transpose()?;
         let branch = channel_rows(norm, channels);
         let chunk = Tiles::streaming(shape.rows, channels).tile * channels;
-        (out.par_chunks_mut(chunk), y.par_chunks(chunk), shortcut.par_chunks(chunk)).into_par_iter().for_each(
-            |(out, y, shortcut)| match shortcut_norm {
-                None => join(out, y, branch, shortcut),
-                Some(norm) => join_projected(out, y, branch, shortcut, channel_rows(norm, channels)),
-            },
-        );
+        by_width!(self, E => {
+            stored_as!(E, "residual_forward"; out, y, shortcut);
+            (out.par_chunks_mut(chunk), y.par_chunks(chunk), shortcut.par_chunks(chunk)).into_par_iter().for_each(
+                |(out, y, shortcut)| {
+                    let (mut first, mut second) = (Scratch::new(0), Scratch::new(0));
+                    let (y, shortcut) = (E::read(y, &mut first), E::read(shortcut, &mut second));
+                    E::write(out, false, |out| match shortcut_norm {
+                        None => join(out, y, branch, shortcut),
+                        Some(norm) => join_projected(out, y, branch, shortcut, channel_rows(norm, channels)),
+                    });
+                },
+            );
+        });
         Ok(())
     }
 
     fn residual_backward(
         &self,
-        operands: ResidualBackward<&[f32], &mut [f32]>,
+        operands: ResidualBackward<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
@@ -164,9 +212,10 @@ impl BatchNormKernels for Cpu {
         let channels = shape.channels;
         // A branch has its values, its mean and its sums.
         let branches = 1 + usize::from(projection.is_some());
-        let (reads, writes) = ((2 + branches) * shape.len() + branches * channels, dz.len() + branches * sums.len());
+        let reads = dout.bytes() + out.bytes() + branches * (y.bytes() + FLOAT * channels);
         let flops = shape.residual_backward_flops(projection.is_some());
-        let _clock = self.clock("residual_backward", flops, reads, writes);
+        let _clock = self.clock("residual_backward", flops, reads, dz.bytes() + branches * sums.bytes());
+        stored_as!(f32, "residual_backward"; sums, norm);
         let tiles = Tiles::streaming(shape.rows, channels);
         let chunk = tiles.tile * channels;
         let mut partials = Partials::new(tiles.count(), channels);
@@ -175,28 +224,44 @@ impl BatchNormKernels for Cpu {
             let (plain, centred) = partial.split_at_mut(channels);
             rows::gradient_sums(dz, y, mean, plain, centred);
         };
-        let branch = (dz.par_chunks_mut(chunk), partials.par_tiles(), y.par_chunks(chunk));
-        let join = (dout.par_chunks(chunk), out.par_chunks(chunk));
-        let Some(projection) = projection else {
-            branch.into_par_iter().zip(join.into_par_iter()).for_each(|((dz, partial, y), (dout, out))| {
-                rectify(dz, dout, out);
-                reduce(dz, partial, y, norm);
-            });
+        by_width!(self, E => {
+            stored_as!(E, "residual_backward"; dz, dout, out, y);
+            let branch = (dz.par_chunks_mut(chunk), partials.par_tiles(), y.par_chunks(chunk));
+            let join = (dout.par_chunks(chunk), out.par_chunks(chunk));
+            // One tile, and what is done with it while it is there.
+            let tile = |dz: &mut [E], partial: &mut [f64], [y, dout, out]: [&[E]; 3], rest: &mut dyn FnMut(&[f32])| {
+                let mut scratch = [0; 3].map(Scratch::new);
+                let [first, second, third] = &mut scratch;
+                let (y, dout, out) = (E::read(y, first), E::read(dout, second), E::read(out, third));
+                E::write(dz, false, |dz| {
+                    rectify(dz, dout, out);
+                    reduce(dz, partial, y, norm);
+                    rest(dz);
+                });
+            };
+            let Some(projection) = projection else {
+                branch.into_par_iter().zip(join.into_par_iter()).for_each(|((dz, partial, y), (dout, out))| {
+                    tile(dz, partial, [y, dout, out], &mut |_| {});
+                });
+                partials.store_sums(sums);
+                return Ok(());
+            };
+            let Projection { sums: projection_sums, y: projection_y, norm: projection_norm } = projection;
+            stored_as!(f32, "residual_backward"; projection_sums, projection_norm);
+            stored_as!(E, "residual_backward"; projection_y);
+            let mut projected = Partials::new(tiles.count(), channels);
+            branch
+                .into_par_iter()
+                .zip(join.into_par_iter())
+                .zip((projected.par_tiles(), projection_y.par_chunks(chunk)).into_par_iter())
+                .for_each(|(((dz, partial, y), (dout, out)), (projected, projection_y))| {
+                    tile(dz, partial, [y, dout, out], &mut |dz| {
+                        reduce(dz, projected, E::read(projection_y, &mut Scratch::new(0)), projection_norm);
+                    });
+                });
             partials.store_sums(sums);
-            return Ok(());
-        };
-        let mut projected = Partials::new(tiles.count(), channels);
-        branch
-            .into_par_iter()
-            .zip(join.into_par_iter())
-            .zip((projected.par_tiles(), projection.y.par_chunks(chunk)).into_par_iter())
-            .for_each(|(((dz, partial, y), (dout, out)), (projected, projection_y))| {
-                rectify(dz, dout, out);
-                reduce(dz, partial, y, norm);
-                reduce(dz, projected, projection_y, projection.norm);
-            });
-        partials.store_sums(sums);
-        projected.store_sums(projection.sums);
+            projected.store_sums(projection_sums);
+        });
         Ok(())
     }
 }

@@ -9,15 +9,16 @@ mod patches;
 mod scatter;
 mod weights;
 
+use super::epilogue::Epilogue;
 use super::matmul::{Matrix, Threads, matmul};
 use super::memory::Cpu;
-use super::reduce::{Partials, Tiles, channel_rows};
+use super::reduce::{Partials, Tiles};
 use super::rows;
 use super::scratch::Scratch;
-use super::source::{Source, gradient_len};
+use super::source::{Source, epilogue_bytes, gradient_bytes, owed_bytes};
+use super::view::{Number, View, ViewMut, by_width, stored_as};
 use crate::device::{
     ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, DeviceError,
-    InputTransform, Memory, ReduceEpilogue, Storage,
 };
 use patches::Patches;
 use rayon::prelude::*;
@@ -26,25 +27,32 @@ use rayon::prelude::*;
 const TILE: usize = 128;
 
 impl ConvKernels for Cpu {
-    fn conv_forward(&self, operands: ConvForward<&[f32], &mut [f32]>, shape: &ConvShape) -> Result<(), DeviceError> {
+    fn conv_forward(&self, operands: ConvForward<View<'_>, ViewMut<'_>>, shape: &ConvShape) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let ConvForward { y, stats, x, transform, w, bias } = operands;
-        let reads = shape.seen() + owed_to_input(transform, shape) + w.len() + bias.map_or(0, <[f32]>::len);
-        let writes = y.len() + stats.as_ref().map_or(0, |stats| stats.len());
+        let reads = shape.seen() * x.width() + owed_bytes(&transform) + w.bytes() + bias.map_or(0, |bias| bias.bytes());
+        let writes = y.bytes() + stats.as_ref().map_or(0, ViewMut::bytes);
         let _clock = self.clock("conv_forward", shape.flops(), reads, writes);
-        let patches = Patches::of_input(Source::input(x, transform, shape.c), shape);
-        let mut by_column = self.allocate(w.len(), Storage::Full)?;
-        weights::by_column(by_column.as_mut_slice(), w, shape);
+        stored_as!(f32, "conv_forward"; w);
+        let bias = bias.map(|bias| bias.of::<f32>("conv_forward")).transpose()?;
+        let stats = stats.map(|stats| stats.of::<f32>("conv_forward")).transpose()?;
+        let mut by_column = self.room(w.len())?;
+        weights::by_column(&mut by_column, w, shape);
         let tiles = Tiles::even(shape.n * shape.p * shape.q, TILE);
         let wants_stats = stats.is_some();
-        let partials = convolve(y, false, &patches, by_column.as_slice(), shape.k, tiles, |_, tile, partial| {
-            if let Some(bias) = bias {
-                rows::add_bias(tile, bias);
-            }
-            if wants_stats {
-                let (mean, squares) = partial.split_at_mut(shape.k);
-                rows::moments(tile, mean, squares);
-            }
+        let partials = by_width!(self, E => {
+            stored_as!(E, "conv_forward"; y);
+            let patches = Patches::<E>::of_input(Source::input("conv_forward", x, transform, shape.c)?, shape);
+            convolve(y, false, &patches, &by_column, shape.k, tiles, |_, tile, partial| {
+                if let Some(bias) = bias {
+                    rows::add_bias(tile, bias);
+                }
+                if wants_stats {
+                    let (mean, squares) = partial.split_at_mut(shape.k);
+                    E::as_stored(tile);
+                    rows::moments(tile, mean, squares);
+                }
+            })
         });
         if let Some(stats) = stats {
             partials.store_stats(stats, tiles);
@@ -54,81 +62,84 @@ impl ConvKernels for Cpu {
 
     fn conv_backward_data(
         &self,
-        operands: ConvBackwardData<&[f32], &mut [f32]>,
+        operands: ConvBackwardData<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let ConvBackwardData { dx, accumulate, epilogue, dy, w } = operands;
         // Without an epilogue, pixels that no tap reaches stay as they are.
-        let touched = if accumulate && epilogue.is_none() { shape.seen() } else { dx.len() };
+        let touched = if accumulate && epilogue.is_none() { shape.seen() * dx.width() } else { dx.bytes() };
         let old = if accumulate { touched } else { 0 };
-        let masks = epilogue.as_ref().map_or(0, |epilogue| epilogue.y.len() + 3 * shape.c);
-        let sums = epilogue.as_ref().map_or(0, |epilogue| epilogue.sums.len());
-        let reads = gradient_len(&dy) + w.len() + old + masks;
+        let [masks, sums] = epilogue_bytes(&epilogue);
+        let reads = gradient_bytes(&dy) + w.bytes() + old + masks;
         let _clock = self.clock("conv_backward_data", shape.flops(), reads, touched + sums);
-        // The batch norm in front, and where its sums go.
-        let (front, sums) = match epilogue {
-            Some(ReduceEpilogue { sums, y, norm, activation }) => (Some((y, norm, activation)), Some(sums)),
-            None => (None, None),
-        };
-        let finish = |first: usize, tile: &mut [f32], partial: &mut [f64]| {
-            if let Some((y, norm, activation)) = front {
-                let [scale, shift, mean] = channel_rows(norm, shape.c);
-                let y = &y[first * shape.c..][..tile.len()];
-                let (plain, centred) = partial.split_at_mut(shape.c);
-                rows::mask(tile, y, scale, shift, activation);
-                rows::gradient_sums(tile, y, mean, plain, centred);
-            }
-        };
-        let gradient = Source::gradient(dy, shape.k);
-        let partials = match Patches::of_gradient(gradient, shape) {
-            Ok(patches) => {
-                let tiles = Tiles::even(shape.n * shape.h * shape.w, TILE);
-                if shape.is_pointwise() {
-                    convolve(dx, accumulate, &patches, w, shape.c, tiles, finish)
-                } else {
-                    let mut rotated = self.allocate(w.len(), Storage::Full)?;
-                    weights::rotate(rotated.as_mut_slice(), w, shape);
-                    convolve(dx, accumulate, &patches, rotated.as_slice(), shape.c, tiles, finish)
+        stored_as!(f32, "conv_backward_data"; w);
+        by_width!(self, E => {
+            stored_as!(E, "conv_backward_data"; dx);
+            let gradient = Source::<E>::gradient("conv_backward_data", dy, shape.k)?;
+            let (epilogue, sums) = Epilogue::<E>::of("conv_backward_data", epilogue, shape.c)?;
+            let finish = |first: usize, tile: &mut [f32], partial: &mut [f64]| {
+                if let Some(epilogue) = &epilogue {
+                    epilogue.finish(first * shape.c, tile, partial);
                 }
+            };
+            let partials = match Patches::of_gradient(gradient, shape) {
+                Ok(patches) => {
+                    let tiles = Tiles::even(shape.n * shape.h * shape.w, TILE);
+                    if shape.is_pointwise() {
+                        convolve(dx, accumulate, &patches, w, shape.c, tiles, finish)
+                    } else {
+                        let mut rotated = self.room(w.len())?;
+                        weights::rotate(&mut rotated, w, shape);
+                        convolve(dx, accumulate, &patches, &rotated, shape.c, tiles, finish)
+                    }
+                }
+                Err(gradient) => scatter::backward_data(dx, accumulate, &gradient, w, shape, finish),
+            };
+            if let Some(sums) = sums {
+                partials.store_sums(sums);
             }
-            Err(gradient) => scatter::backward_data(dx, accumulate, &gradient, w, shape, finish),
-        };
-        if let Some(sums) = sums {
-            partials.store_sums(sums);
-        }
+        });
         Ok(())
     }
 
     fn conv_backward_weights(
         &self,
-        operands: ConvBackwardWeights<&[f32], &mut [f32]>,
+        operands: ConvBackwardWeights<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let ConvBackwardWeights { dw, dy, x, transform } = operands;
-        let reads = gradient_len(&dy) + shape.seen() + owed_to_input(transform, shape) + dw.len();
-        let _clock = self.clock("conv_backward_weights", shape.flops(), reads, dw.len());
-        let patches = Patches::of_input(Source::input(x, transform, shape.c), shape);
-        weights::backward(self, dw, &Source::gradient(dy, shape.k), &patches, shape)
+        const KERNEL: &str = "conv_backward_weights";
+        let reads = gradient_bytes(&dy) + shape.seen() * x.width() + owed_bytes(&transform) + dw.bytes();
+        let _clock = self.clock(KERNEL, shape.flops(), reads, dw.bytes());
+        stored_as!(f32, KERNEL; dw);
+        by_width!(self, E => {
+            let patches = Patches::<E>::of_input(Source::input(KERNEL, x, transform, shape.c)?, shape);
+            weights::backward(self, dw, &Source::gradient(KERNEL, dy, shape.k)?, &patches, shape)
+        })
     }
 
     fn conv_backward_bias(
         &self,
-        operands: ConvBackwardBias<&[f32], &mut [f32]>,
+        operands: ConvBackwardBias<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let ConvBackwardBias { dbias, dy } = operands;
         let flops = shape.output_len() as u64;
-        let _clock = self.clock("conv_backward_bias", flops, gradient_len(&dy) + dbias.len(), dbias.len());
-        let gradient = Source::gradient(dy, shape.k);
+        let reads = gradient_bytes(&dy) + dbias.bytes();
+        let _clock = self.clock("conv_backward_bias", flops, reads, dbias.bytes());
+        stored_as!(f32, "conv_backward_bias"; dbias);
         let tiles = Tiles::streaming(shape.n * shape.p * shape.q, shape.k);
         let mut partials = Partials::new(tiles.count(), shape.k);
-        partials.par_tiles().enumerate().for_each(|(index, partial)| {
-            let mut scratch = Scratch::new(0);
-            let dy = gradient.rows(shape.k, tiles.range(index), &mut scratch);
-            rows::column_sums(dy, &mut partial[..shape.k]);
+        by_width!(self, E => {
+            let gradient = Source::<E>::gradient("conv_backward_bias", dy, shape.k)?;
+            partials.par_tiles().enumerate().for_each(|(index, partial)| {
+                let mut scratch = Scratch::new(0);
+                let dy = gradient.rows(shape.k, tiles.range(index), &mut scratch);
+                rows::column_sums(dy, &mut partial[..shape.k]);
+            });
         });
         for (dbias, sum) in dbias.iter_mut().zip(partials.sum()) {
             *dbias += sum as f32;
@@ -137,17 +148,12 @@ impl ConvKernels for Cpu {
     }
 }
 
-/// Elements of the scale and the shift that the input owes.
-fn owed_to_input(transform: Option<InputTransform<&[f32]>>, shape: &ConvShape) -> usize {
-    transform.map_or(0, |_| 2 * shape.c)
-}
-
 /// `out [pixels, width] = patches · weights [columns, width]`, or `+=`, tile by tile. While a tile is hot,
 /// `finish(first pixel, tile, partial)` does what is fused behind the product.
-fn convolve(
-    out: &mut [f32],
+fn convolve<E: Number>(
+    out: &mut [E],
     accumulate: bool,
-    patches: &Patches,
+    patches: &Patches<E>,
     weights: &[f32],
     width: usize,
     tiles: Tiles,
@@ -158,12 +164,14 @@ fn convolve(
         let pixels = tiles.range(index);
         let tile = patches.tile(pixels.clone());
         let mut scratch = Scratch::new(0);
-        for cols in patches.blocks() {
-            let weights = Matrix::new(&weights[cols.start * width..], cols.len(), width, width);
-            let accumulate = accumulate || cols.start > 0;
-            matmul(out, accumulate, tile.block(cols, &mut scratch), weights, Threads::One);
-        }
-        finish(pixels.start, out, partial);
+        E::write(out, accumulate, |out| {
+            for cols in patches.blocks() {
+                let weights = Matrix::new(&weights[cols.start * width..], cols.len(), width, width);
+                let accumulate = accumulate || cols.start > 0;
+                matmul(out, accumulate, tile.block(cols, &mut scratch), weights, Threads::One);
+            }
+            finish(pixels.start, out, partial);
+        });
     });
     partials
 }

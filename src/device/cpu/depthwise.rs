@@ -9,15 +9,16 @@
 //!   taps, and their neighbours of the same remainder the next pixel of `dy`: again a convolution, without any gaps.
 //! - Weight gradient: each tap's products are summed along a row in `f32`, over the rows of a tile and the tiles in `f64`.
 
+use super::epilogue::Epilogue;
 use super::memory::Cpu;
-use super::reduce::{Partials, Tiles, channel_rows};
+use super::reduce::{Partials, Tiles};
 use super::rows;
 use super::scratch::Scratch;
 use super::simd::simd;
-use super::source::{Source, gradient_len};
+use super::source::{Source, epilogue_bytes, gradient_bytes, owed_bytes};
+use super::view::{Number, View, ViewMut, by_width, stored_as};
 use crate::device::{
     DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, DepthwiseShape, DeviceError,
-    ReduceEpilogue,
 };
 use rayon::prelude::*;
 use std::ops::Range;
@@ -41,8 +42,8 @@ fn tiles(rows: usize, width: usize, channels: usize) -> Tiles {
 type Tap = [usize; 2];
 
 /// The latest few rows of an activation, ready to be read.
-struct Ring<'a> {
-    source: &'a Source<'a>,
+struct Ring<'a, E> {
+    source: &'a Source<'a, E>,
     height: usize,
     width: usize,
     channels: usize,
@@ -54,10 +55,10 @@ struct Ring<'a> {
     holds: Vec<Option<usize>>,
 }
 
-impl<'a> Ring<'a> {
+impl<'a, E: Number> Ring<'a, E> {
     /// Room for `rows` neighbouring rows of the images.
     fn new(
-        source: &'a Source<'a>,
+        source: &'a Source<'a, E>,
         [height, width, channels]: [usize; 3],
         rows: usize,
         left: usize,
@@ -85,14 +86,14 @@ impl<'a> Ring<'a> {
 }
 
 /// The input under the windows of output rows.
-struct Windows<'a> {
-    ring: Ring<'a>,
+struct Windows<'a, E> {
+    ring: Ring<'a, E>,
     shape: &'a DepthwiseShape,
     taps: Vec<Tap>,
 }
 
-impl<'a> Windows<'a> {
-    fn new(x: &'a Source<'a>, shape: &'a DepthwiseShape) -> Self {
+impl<'a, E: Number> Windows<'a, E> {
+    fn new(x: &'a Source<'a, E>, shape: &'a DepthwiseShape) -> Self {
         let pixels = (shape.q - 1) * shape.stride + shape.s;
         let ring = Ring::new(x, [shape.h, shape.w, shape.c], shape.r, shape.pad, pixels);
         Windows { ring, shape, taps: Vec::with_capacity(shape.r * shape.s) }
@@ -113,14 +114,14 @@ impl<'a> Windows<'a> {
 }
 
 /// The output's gradient under the taps of input rows.
-struct Gradients<'a> {
-    ring: Ring<'a>,
+struct Gradients<'a, E> {
+    ring: Ring<'a, E>,
     shape: &'a DepthwiseShape,
     taps: Vec<Tap>,
 }
 
-impl<'a> Gradients<'a> {
-    fn new(dy: &'a Source<'a>, shape: &'a DepthwiseShape) -> Self {
+impl<'a, E: Number> Gradients<'a, E> {
+    fn new(dy: &'a Source<'a, E>, shape: &'a DepthwiseShape) -> Self {
         let &DepthwiseShape { w, c, r, s, stride, pad, p, q, .. } = shape;
         let left = (s - 1).saturating_sub(pad) / stride;
         let pixels = left + q.max((w - 1 + pad) / stride + 1);
@@ -148,61 +149,66 @@ impl<'a> Gradients<'a> {
 impl DepthwiseKernels for Cpu {
     fn depthwise_forward(
         &self,
-        operands: DepthwiseForward<&[f32], &mut [f32]>,
+        operands: DepthwiseForward<View<'_>, ViewMut<'_>>,
         shape: &DepthwiseShape,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let DepthwiseForward { y, stats, x, transform, w } = operands;
         let channels = shape.c;
-        let reads = shape.seen() + transform.map_or(0, |_| 2 * channels) + w.len();
-        let writes = y.len() + stats.as_ref().map_or(0, |stats| stats.len());
+        let reads = shape.seen() * x.width() + owed_bytes(&transform) + w.bytes();
+        let writes = y.bytes() + stats.as_ref().map_or(0, ViewMut::bytes);
         let _clock = self.clock("depthwise_forward", shape.flops(), reads, writes);
-        let x = Source::input(x, transform, channels);
         let (tiles, wants_stats) = (tiles(shape.n * shape.p, shape.q, channels), stats.is_some());
         let width = shape.q * channels;
         let mut partials = Partials::new(tiles.count(), channels);
-        y.par_chunks_mut(tiles.tile * width).zip(partials.par_tiles()).enumerate().for_each(|(index, (y, partial))| {
-            let mut windows = Windows::new(&x, shape);
-            for (row, y) in tiles.range(index).zip(y.chunks_exact_mut(width)) {
-                windows.look(row);
-                convolve_row(y, 1, false, &windows.ring.ready, shape.stride, &windows.taps, w, channels);
-            }
-            if wants_stats {
-                let (mean, squares) = partial.split_at_mut(channels);
-                rows::moments(y, mean, squares);
-            }
+        stored_as!(f32, "depthwise_forward"; w);
+        by_width!(self, E => {
+            stored_as!(E, "depthwise_forward"; y);
+            let x = Source::<E>::input("depthwise_forward", x, transform, channels)?;
+            let tile = |index: usize, y: &mut [f32], partial: &mut [f64]| {
+                let mut windows = Windows::new(&x, shape);
+                for (row, y) in tiles.range(index).zip(y.chunks_exact_mut(width)) {
+                    windows.look(row);
+                    convolve_row(y, 1, false, &windows.ring.ready, shape.stride, &windows.taps, w, channels);
+                }
+                if wants_stats {
+                    let (mean, squares) = partial.split_at_mut(channels);
+                    E::as_stored(y);
+                    rows::moments(y, mean, squares);
+                }
+            };
+            let tasks = y.par_chunks_mut(tiles.tile * width).zip(partials.par_tiles()).enumerate();
+            tasks.for_each(|(index, (y, partial))| E::write(y, false, |y| tile(index, y, partial)));
         });
         if let Some(stats) = stats {
             let Tiles { rows, tile } = tiles;
-            partials.store_stats(stats, Tiles { rows: rows * shape.q, tile: tile * shape.q });
+            let tiles = Tiles { rows: rows * shape.q, tile: tile * shape.q };
+            partials.store_stats(stats.of("depthwise_forward")?, tiles);
         }
         Ok(())
     }
 
     fn depthwise_backward_data(
         &self,
-        operands: DepthwiseBackwardData<&[f32], &mut [f32]>,
+        operands: DepthwiseBackwardData<View<'_>, ViewMut<'_>>,
         shape: &DepthwiseShape,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let DepthwiseBackwardData { dx, accumulate, epilogue, dy, w } = operands;
         let channels = shape.c;
-        let old = if accumulate { dx.len() } else { 0 };
-        let masks = epilogue.as_ref().map_or(0, |epilogue| epilogue.y.len() + 3 * channels);
-        let sums = epilogue.as_ref().map_or(0, |epilogue| epilogue.sums.len());
-        let reads = gradient_len(&dy) + w.len() + old + masks;
-        let _clock = self.clock("depthwise_backward_data", shape.flops(), reads, dx.len() + sums);
-        // The batch norm in front, and where its sums go.
-        let (front, sums) = match epilogue {
-            Some(ReduceEpilogue { sums, y, norm, activation }) => (Some((y, norm, activation)), Some(sums)),
-            None => (None, None),
-        };
-        let dy = Source::gradient(dy, channels);
+        let old = if accumulate { dx.bytes() } else { 0 };
+        let [masks, sums] = epilogue_bytes(&epilogue);
+        let reads = gradient_bytes(&dy) + w.bytes() + old + masks;
+        let _clock = self.clock("depthwise_backward_data", shape.flops(), reads, dx.bytes() + sums);
         let tiles = tiles(shape.n * shape.h, shape.w, channels);
         let width = shape.w * channels;
         let mut partials = Partials::new(tiles.count(), channels);
-        dx.par_chunks_mut(tiles.tile * width).zip(partials.par_tiles()).enumerate().for_each(
-            |(index, (dx, partial))| {
+        stored_as!(f32, "depthwise_backward_data"; w);
+        by_width!(self, E => {
+            stored_as!(E, "depthwise_backward_data"; dx);
+            let dy = Source::<E>::gradient("depthwise_backward_data", dy, channels)?;
+            let (epilogue, sums) = Epilogue::<E>::of("depthwise_backward_data", epilogue, channels)?;
+            let tile = |index: usize, dx: &mut [f32], partial: &mut [f64]| {
                 let mut gradients = Gradients::new(&dy, shape);
                 for (row, dx) in tiles.range(index).zip(dx.chunks_exact_mut(width)) {
                     for column in 0..shape.stride.min(shape.w) {
@@ -210,43 +216,45 @@ impl DepthwiseKernels for Cpu {
                         let (dx, dy) = (&mut dx[column * channels..], &gradients.ring.ready);
                         convolve_row(dx, shape.stride, accumulate, dy, 1, &gradients.taps, w, channels);
                     }
-                    if let Some((y, norm, activation)) = front {
-                        let [scale, shift, mean] = channel_rows(norm, channels);
-                        let y = &y[row * width..][..width];
-                        let (plain, centred) = partial.split_at_mut(channels);
-                        rows::mask(dx, y, scale, shift, activation);
-                        rows::gradient_sums(dx, y, mean, plain, centred);
+                    if let Some(epilogue) = &epilogue {
+                        epilogue.finish(row * width, dx, partial);
                     }
                 }
-            },
-        );
-        if let Some(sums) = sums {
-            partials.store_sums(sums);
-        }
+            };
+            let tasks = dx.par_chunks_mut(tiles.tile * width).zip(partials.par_tiles()).enumerate();
+            tasks.for_each(|(index, (dx, partial))| E::write(dx, accumulate, |dx| tile(index, dx, partial)));
+            if let Some(sums) = sums {
+                partials.store_sums(sums);
+            }
+        });
         Ok(())
     }
 
     fn depthwise_backward_weights(
         &self,
-        operands: DepthwiseBackwardWeights<&[f32], &mut [f32]>,
+        operands: DepthwiseBackwardWeights<View<'_>, ViewMut<'_>>,
         shape: &DepthwiseShape,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let DepthwiseBackwardWeights { dw, dy, x, transform } = operands;
         let channels = shape.c;
-        let reads = gradient_len(&dy) + shape.seen() + transform.map_or(0, |_| 2 * channels) + dw.len();
-        let _clock = self.clock("depthwise_backward_weights", shape.flops(), reads, dw.len());
-        let (dy, x) = (Source::gradient(dy, channels), Source::input(x, transform, channels));
+        let reads = gradient_bytes(&dy) + shape.seen() * x.width() + owed_bytes(&transform) + dw.bytes();
+        let _clock = self.clock("depthwise_backward_weights", shape.flops(), reads, dw.bytes());
+        stored_as!(f32, "depthwise_backward_weights"; dw);
         let tiles = tiles(shape.n * shape.p, shape.q, channels);
         let mut partials = vec![0.0; tiles.count() * dw.len()];
-        partials.par_chunks_exact_mut(dw.len()).enumerate().for_each(|(index, sums)| {
-            let mut windows = Windows::new(&x, shape);
-            let mut scratch = Scratch::new(0);
-            for row in tiles.range(index) {
-                windows.look(row);
-                let dy = dy.rows(channels, pixels_of(row, shape.q), &mut scratch);
-                correlate_row(sums, dy, &windows.ring.ready, shape.stride, &windows.taps, channels);
-            }
+        by_width!(self, E => {
+            let dy = Source::<E>::gradient("depthwise_backward_weights", dy, channels)?;
+            let x = Source::<E>::input("depthwise_backward_weights", x, transform, channels)?;
+            partials.par_chunks_exact_mut(dw.len()).enumerate().for_each(|(index, sums)| {
+                let mut windows = Windows::new(&x, shape);
+                let mut scratch = Scratch::new(0);
+                for row in tiles.range(index) {
+                    windows.look(row);
+                    let dy = dy.rows(channels, pixels_of(row, shape.q), &mut scratch);
+                    correlate_row(sums, dy, &windows.ring.ready, shape.stride, &windows.taps, channels);
+                }
+            });
         });
         let mut total = vec![0.0; dw.len()];
         for sums in partials.chunks_exact(dw.len()) {

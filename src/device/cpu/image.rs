@@ -1,29 +1,34 @@
 //! The input: bytes to floats through a table of 3·256 values.
 
 use super::memory::Cpu;
+use super::view::{Number, ViewMut, by_width, stored_as};
 use crate::device::image::HostPixels;
-use crate::device::{DeviceError, ImageKernels, ImageShape, PixelFormat, Placement};
+use crate::device::{DeviceError, Elements, ImageKernels, ImageShape, PixelFormat, Placement};
 use rayon::prelude::*;
 
 impl ImageKernels for Cpu {
     fn image_forward(
         &self,
-        x: &mut [f32],
+        x: ViewMut<'_>,
         pixels: &HostPixels,
         format: &PixelFormat,
         shape: &ImageShape,
     ) -> Result<(), DeviceError> {
         let HostPixels { pixels, placements } = pixels;
-        shape.check(x.len(), pixels.len(), placements.len(), format)?;
-        // A pixel is a byte in front, a float behind.
-        let _clock = self.clock("image_forward", shape.flops(), shape.len() / 4, shape.len());
+        shape.check(x.count(), pixels.len(), placements.len(), format)?;
+        let _clock = self.clock("image_forward", shape.flops(), pixels.len(), x.bytes());
         let image = shape.size * shape.size * 3;
         let values = format
             .shift
             .map(|shift| std::array::from_fn::<f32, 256, _>(|byte| (format.scale * byte as f64 + shift) as f32));
-        (x.par_chunks_mut(image), pixels.par_chunks(image), placements)
-            .into_par_iter()
-            .for_each(|(x, pixels, placement)| place(x, pixels, *placement, format.order, &values, shape.size));
+        by_width!(self, E => {
+            stored_as!(E, "image_forward"; x);
+            (x.par_chunks_mut(image), pixels.par_chunks(image), placements).into_par_iter().for_each(
+                |(x, pixels, placement)| {
+                    E::write(x, false, |x| place(x, pixels, *placement, format.order, &values, shape.size));
+                },
+            );
+        });
         Ok(())
     }
 }

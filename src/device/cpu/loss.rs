@@ -1,20 +1,22 @@
 //! The loss: a few hundred logits, in `f64`.
 
 use super::memory::Cpu;
+use super::view::{View, ViewMut, stored_as};
 use crate::device::loss::SIGMOID_FLOPS;
-use crate::device::{BceForwardBackward, DeviceError, LossKernels, LossShape, Sigmoid};
+use crate::device::{BceForwardBackward, DeviceError, Elements, LossKernels, LossShape, Sigmoid};
 
 impl LossKernels for Cpu {
     fn bce_forward_backward(
         &self,
-        operands: BceForwardBackward<&[f32], &mut [f32]>,
+        operands: BceForwardBackward<View<'_>, ViewMut<'_>>,
         shape: &LossShape,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let BceForwardBackward { loss, dlogits, logits, targets, weights } = operands;
         let count = shape.n * shape.classes;
-        let reads = 2 * count + shape.classes;
-        let _clock = self.clock("bce_forward_backward", shape.flops(), reads, count + 1);
+        let reads = logits.bytes() + targets.bytes() + weights.bytes();
+        let _clock = self.clock("bce_forward_backward", shape.flops(), reads, loss.bytes() + dlogits.bytes());
+        stored_as!(f32, "bce_forward_backward"; loss, dlogits, logits, targets, weights);
         let mut total = 0.0;
         let weights = weights.iter().cycle();
         for (((dlogit, logit), target), weight) in dlogits.iter_mut().zip(logits).zip(targets).zip(weights) {
@@ -28,10 +30,11 @@ impl LossKernels for Cpu {
         Ok(())
     }
 
-    fn sigmoid(&self, operands: Sigmoid<&[f32], &mut [f32]>) -> Result<(), DeviceError> {
+    fn sigmoid(&self, operands: Sigmoid<View<'_>, ViewMut<'_>>) -> Result<(), DeviceError> {
         operands.check()?;
         let Sigmoid { p, z } = operands;
-        let _clock = self.clock("sigmoid", SIGMOID_FLOPS * p.len() as u64, z.len(), p.len());
+        let _clock = self.clock("sigmoid", SIGMOID_FLOPS * p.count() as u64, z.bytes(), p.bytes());
+        stored_as!(f32, "sigmoid"; p, z);
         for (p, z) in p.iter_mut().zip(z) {
             *p = logistic(f64::from(*z)) as f32;
         }

@@ -5,63 +5,72 @@ use super::scratch::Scratch;
 use super::view::{Number, View, ViewMut};
 use super::{rates, rows, simd};
 use crate::device::image::HostPixels;
-use crate::device::{DeviceError, Elements, Measured, Memory, Placement, Precision, Profiler, Rates, Storage, check_lengths};
+use crate::device::{
+    DeviceError, Elements, Measured, Memory, Placement, Precision, Profiler, Rates, Storage, check_lengths,
+};
 use half::bf16;
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::rc::Rc;
 
 /// Elements a task of an elementwise kernel covers: 64 KiB, large against the cost of a task.
 pub(super) const CHUNK: usize = 16 * 1024;
 
-/// This machine's processor. Clones share one pool of buffers, and the times of their kernels.
+/// This machine's processor. Clones share the pools of buffers, and the times of their kernels.
 #[derive(Clone, Debug)]
 pub struct Cpu {
     precision: Precision,
-    pool: Rc<Pool>,
+    full: Rc<Idle<f32>>,
+    narrow: Rc<Idle<bf16>>,
+    /// Whether buffers are handed out full of NaN.
+    poisoned: bool,
     pub(super) clocks: Rc<Clocks>,
 }
 
-/// Buffers at rest, by length.
-#[derive(Debug, Default)]
-struct Pool {
-    full: RefCell<HashMap<usize, Vec<Vec<f32>>>>,
-    narrow: RefCell<HashMap<usize, Vec<Vec<bf16>>>>,
-    /// Whether buffers are handed out full of NaN.
-    poisoned: bool,
-}
+/// Memory at rest, by length.
+type Idle<T> = RefCell<HashMap<usize, Vec<Vec<T>>>>;
 
-/// The numbers of an allocation.
+/// Numbers that go back to their pool when dropped.
 #[derive(Debug)]
-enum Data {
-    Full(Vec<f32>),
-    Narrow(Vec<bf16>),
+pub struct Pooled<T> {
+    numbers: Vec<T>,
+    idle: Rc<Idle<T>>,
 }
 
-/// An allocation, which goes back to its device's pool when dropped.
-#[derive(Debug)]
-pub struct Buffer {
-    data: Data,
-    pool: Rc<Pool>,
-}
-
-impl Drop for Buffer {
+impl<T> Drop for Pooled<T> {
     fn drop(&mut self) {
-        match &mut self.data {
-            Data::Full(data) => rest(&self.pool.full, std::mem::take(data)),
-            Data::Narrow(data) => rest(&self.pool.narrow, std::mem::take(data)),
-        }
+        let numbers = std::mem::take(&mut self.numbers);
+        self.idle.borrow_mut().entry(numbers.len()).or_default().push(numbers);
     }
 }
 
-fn rest<T>(idle: &RefCell<HashMap<usize, Vec<Vec<T>>>>, data: Vec<T>) {
-    idle.borrow_mut().entry(data.len()).or_default().push(data);
+impl<T> Deref for Pooled<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.numbers
+    }
+}
+
+impl<T> DerefMut for Pooled<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.numbers
+    }
+}
+
+/// An allocation.
+#[derive(Debug)]
+pub enum Buffer {
+    /// Of `f32`.
+    Full(Pooled<f32>),
+    /// Of bfloat16.
+    Narrow(Pooled<bf16>),
 }
 
 impl Cpu {
-    /// A device with an empty pool, computing in `f32`.
+    /// A device with empty pools, computing in `f32`.
     pub fn new() -> Self {
         Cpu::with(Precision::F32, false)
     }
@@ -71,14 +80,13 @@ impl Cpu {
         Cpu::with(Precision::Bf16, false)
     }
 
-    /// A device whose buffers, fresh or recycled, are full of NaN, so that an element which no kernel wrote shows.
-    pub fn poisoned(self) -> Self {
+    /// Such a device whose buffers, fresh or recycled, are full of NaN, so that an element which no kernel wrote shows.
+    pub fn poisoned(&self) -> Self {
         Cpu::with(self.precision, true)
     }
 
     fn with(precision: Precision, poisoned: bool) -> Self {
-        let pool = Rc::new(Pool { poisoned, ..Pool::default() });
-        Cpu { precision, pool, clocks: Rc::default() }
+        Cpu { precision, full: Rc::default(), narrow: Rc::default(), poisoned, clocks: Rc::default() }
     }
 
     /// What activations are stored in.
@@ -86,29 +94,29 @@ impl Cpu {
         self.precision
     }
 
+    /// Room for `len` numbers, with unspecified content.
+    pub(super) fn room(&self, len: usize) -> Result<Pooled<f32>, DeviceError> {
+        self.take(&self.full, len, [0.0, f32::NAN])
+    }
+
     /// `len` numbers from the pool, or new ones.
-    fn take<T: Copy>(
-        &self,
-        idle: &RefCell<HashMap<usize, Vec<Vec<T>>>>,
-        len: usize,
-        [zero, nan]: [T; 2],
-    ) -> Result<Vec<T>, DeviceError> {
-        let idle = idle.borrow_mut().get_mut(&len).and_then(Vec::pop);
-        let mut data = match idle {
-            Some(data) => data,
+    fn take<T: Copy>(&self, idle: &Rc<Idle<T>>, len: usize, [zero, nan]: [T; 2]) -> Result<Pooled<T>, DeviceError> {
+        let recycled = idle.borrow_mut().get_mut(&len).and_then(Vec::pop);
+        let mut numbers = match recycled {
+            Some(numbers) => numbers,
             None => {
-                let mut data = Vec::new();
+                let mut numbers = Vec::new();
                 let bytes = len.saturating_mul(size_of::<T>());
-                let full = |_| DeviceError::OutOfMemory { device: self.name(), bytes };
-                data.try_reserve_exact(len).map_err(full)?;
-                data.resize(len, zero);
-                data
+                let refused = |_| DeviceError::OutOfMemory { device: self.name(), bytes };
+                numbers.try_reserve_exact(len).map_err(refused)?;
+                numbers.resize(len, zero);
+                numbers
             }
         };
-        if self.pool.poisoned {
-            data.fill(nan);
+        if self.poisoned {
+            numbers.fill(nan);
         }
-        Ok(data)
+        Ok(Pooled { numbers, idle: Rc::clone(idle) })
     }
 }
 
@@ -133,26 +141,25 @@ impl Memory for Cpu {
     }
 
     fn allocate(&self, len: usize, storage: Storage) -> Result<Buffer, DeviceError> {
-        let data = match (self.precision, storage) {
+        match (self.precision, storage) {
             (Precision::Bf16, Storage::Activation) => {
-                Data::Narrow(self.take(&self.pool.narrow, len, [bf16::ZERO, bf16::NAN])?)
+                Ok(Buffer::Narrow(self.take(&self.narrow, len, [bf16::ZERO, bf16::NAN])?))
             }
-            _ => Data::Full(self.take(&self.pool.full, len, [0.0, f32::NAN])?),
-        };
-        Ok(Buffer { data, pool: Rc::clone(&self.pool) })
+            _ => Ok(Buffer::Full(self.room(len)?)),
+        }
     }
 
     fn view(buffer: &Buffer, range: Range<usize>) -> View<'_> {
-        match &buffer.data {
-            Data::Full(data) => View::Full(&data[range]),
-            Data::Narrow(data) => View::Narrow(&data[range]),
+        match buffer {
+            Buffer::Full(numbers) => View::Full(&numbers[range]),
+            Buffer::Narrow(numbers) => View::Narrow(&numbers[range]),
         }
     }
 
     fn view_mut(buffer: &mut Buffer, range: Range<usize>) -> ViewMut<'_> {
-        match &mut buffer.data {
-            Data::Full(data) => ViewMut::Full(&mut data[range]),
-            Data::Narrow(data) => ViewMut::Narrow(&mut data[range]),
+        match buffer {
+            Buffer::Full(numbers) => ViewMut::Full(&mut numbers[range]),
+            Buffer::Narrow(numbers) => ViewMut::Narrow(&mut numbers[range]),
         }
     }
 
@@ -225,9 +232,11 @@ impl Memory for Cpu {
     fn copy(&self, to: ViewMut<'_>, from: View<'_>) -> Result<(), DeviceError> {
         check_lengths("copy", &[("from", from.count(), to.count())])?;
         let _clock = self.clock("copy", 0, from.bytes(), to.bytes());
-        match to {
-            ViewMut::Full(to) => copy_all(to, from.of("copy")?),
-            ViewMut::Narrow(to) => copy_all(to, from.of("copy")?),
+        match (to, from) {
+            (ViewMut::Full(to), View::Full(from)) => copy_all(to, from),
+            (ViewMut::Full(to), View::Narrow(from)) => copy_all(to, from),
+            (ViewMut::Narrow(to), View::Full(from)) => copy_all(to, from),
+            (ViewMut::Narrow(to), View::Narrow(from)) => copy_all(to, from),
         }
         Ok(())
     }
@@ -255,8 +264,9 @@ impl Memory for Cpu {
     }
 }
 
-fn copy_all<E: Number>(to: &mut [E], from: &[E]) {
-    to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
+fn copy_all<T: Number, F: Number>(to: &mut [T], from: &[F]) {
+    let chunks = to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK));
+    chunks.for_each(|(to, from)| T::write(to, false, |to| F::widen(to, from)));
 }
 
 fn add_all<E: Number>(to: &mut [E], from: &[E]) {

@@ -14,6 +14,7 @@ mod clock;
 mod conv;
 mod dense;
 mod depthwise;
+mod epilogue;
 mod image;
 mod loss;
 mod matmul;

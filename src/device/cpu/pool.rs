@@ -3,125 +3,159 @@
 use super::memory::Cpu;
 use super::reduce::channel_rows;
 use super::rows::{self, bounded};
+use super::scratch::Scratch;
 use super::simd::simd;
+use super::source::owed_bytes;
+use super::view::{Number, View, ViewMut, by_width, stored_as};
 use crate::device::{
-    DeviceError, GlobalAveragePoolBackward, GlobalMaxPoolBackward, GlobalPoolForward, GlobalPoolShape, InputTransform,
-    MaxPoolBackward, MaxPoolForward, PoolKernels, PoolShape,
+    DeviceError, Elements, GlobalAveragePoolBackward, GlobalMaxPoolBackward, GlobalPoolForward, GlobalPoolShape,
+    InputTransform, MaxPoolBackward, MaxPoolForward, PoolKernels, PoolShape,
 };
 use rayon::prelude::*;
 
 impl PoolKernels for Cpu {
     fn max_pool_forward(
         &self,
-        operands: MaxPoolForward<&[f32], &mut [f32]>,
+        operands: MaxPoolForward<View<'_>, ViewMut<'_>>,
         shape: &PoolShape,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let MaxPoolForward { y, x, transform } = operands;
-        let owed = transform.map_or(0, |_| 2 * shape.c);
-        let _clock = self.clock("max_pool_forward", shape.flops(), x.len() + owed, y.len());
-        let norm = owed_norm(transform, shape);
-        let image = shape.h * shape.w * shape.c;
-        y.par_chunks_mut(shape.q * shape.c).enumerate().for_each(|(row, y)| {
-            let x = &x[row / shape.p * image..][..image];
-            max_pool_row(y, &mut vec![0; shape.c], x, norm, row % shape.p, shape);
+        let reads = x.bytes() + owed_bytes(&transform);
+        let _clock = self.clock("max_pool_forward", shape.flops(), reads, y.bytes());
+        let norm = owed_norm("max_pool_forward", transform, shape)?;
+        let line = shape.w * shape.c;
+        by_width!(self, E => {
+            stored_as!(E, "max_pool_forward"; y, x);
+            y.par_chunks_mut(shape.q * shape.c).enumerate().for_each(|(row, y)| {
+                let (image, row) = (&x[row / shape.p * shape.h * line..][..shape.h * line], row % shape.p);
+                // The rows of the image under the windows.
+                let first = (row * shape.stride).saturating_sub(shape.pad).min(shape.h) * line;
+                let last = (row * shape.stride + shape.window).saturating_sub(shape.pad).min(shape.h) * line;
+                let mut scratch = Scratch::new(0);
+                let x = E::read(&image[first..last.max(first)], &mut scratch);
+                E::write(y, false, |y| max_pool_row(y, &mut vec![0; shape.c], x, first, norm, row, shape));
+            });
         });
         Ok(())
     }
 
     fn max_pool_backward(
         &self,
-        operands: MaxPoolBackward<&[f32], &mut [f32]>,
+        operands: MaxPoolBackward<View<'_>, ViewMut<'_>>,
         shape: &PoolShape,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let MaxPoolBackward { dx, dy, x, transform } = operands;
-        let owed = transform.map_or(0, |_| 2 * shape.c);
-        let flops = shape.flops() + dy.len() as u64;
-        let _clock = self.clock("max_pool_backward", flops, x.len() + dy.len() + owed, dx.len());
-        let norm = owed_norm(transform, shape);
+        let flops = shape.flops() + dy.count() as u64;
+        let reads = x.bytes() + dy.bytes() + owed_bytes(&transform);
+        let _clock = self.clock("max_pool_backward", flops, reads, dx.bytes());
+        let norm = owed_norm("max_pool_backward", transform, shape)?;
         let (inputs, outputs) = (shape.h * shape.w * shape.c, shape.p * shape.q * shape.c);
         // Windows overlap, so a task owns a whole image.
-        (dx.par_chunks_mut(inputs), dy.par_chunks(outputs), x.par_chunks(inputs))
-            .into_par_iter()
-            .for_each(|(dx, dy, x)| max_pool_image_backward(dx, dy, x, norm, shape));
+        by_width!(self, E => {
+            stored_as!(E, "max_pool_backward"; dx, dy, x);
+            (dx.par_chunks_mut(inputs), dy.par_chunks(outputs), x.par_chunks(inputs)).into_par_iter().for_each(
+                |(dx, dy, x)| {
+                    let (mut first, mut second) = (Scratch::new(0), Scratch::new(0));
+                    let (dy, x) = (E::read(dy, &mut first), E::read(x, &mut second));
+                    E::write(dx, false, |dx| max_pool_image_backward(dx, dy, x, norm, shape));
+                },
+            );
+        });
         Ok(())
     }
 
     fn global_average_pool_forward(
         &self,
-        operands: GlobalPoolForward<&[f32], &mut [f32]>,
+        operands: GlobalPoolForward<View<'_>, ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
         operands.check("global_average_pool_forward", shape)?;
         let GlobalPoolForward { y, x } = operands;
-        let _clock = self.clock("global_average_pool_forward", x.len() as u64, x.len(), y.len());
-        y.par_chunks_mut(shape.c).zip(x.par_chunks(shape.pixels * shape.c)).for_each(|(y, x)| {
-            let mut sums = vec![0.0; shape.c];
-            rows::column_sums(x, &mut sums);
-            for (y, sum) in y.iter_mut().zip(sums) {
-                *y = (sum / shape.pixels as f64) as f32;
-            }
+        let _clock = self.clock("global_average_pool_forward", x.count() as u64, x.bytes(), y.bytes());
+        stored_as!(f32, "global_average_pool_forward"; y);
+        by_width!(self, E => {
+            stored_as!(E, "global_average_pool_forward"; x);
+            y.par_chunks_mut(shape.c).zip(x.par_chunks(shape.pixels * shape.c)).for_each(|(y, x)| {
+                let mut sums = vec![0.0; shape.c];
+                rows::column_sums(E::read(x, &mut Scratch::new(0)), &mut sums);
+                for (y, sum) in y.iter_mut().zip(sums) {
+                    *y = (sum / shape.pixels as f64) as f32;
+                }
+            });
         });
         Ok(())
     }
 
     fn global_average_pool_backward(
         &self,
-        operands: GlobalAveragePoolBackward<&[f32], &mut [f32]>,
+        operands: GlobalAveragePoolBackward<View<'_>, ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let GlobalAveragePoolBackward { dx, dy } = operands;
-        let _clock = self.clock("global_average_pool_backward", dy.len() as u64, dy.len(), dx.len());
-        dx.par_chunks_mut(shape.pixels * shape.c).zip(dy.par_chunks(shape.c)).for_each(|(dx, dy)| {
-            for dx in dx.chunks_exact_mut(shape.c) {
-                for (dx, dy) in dx.iter_mut().zip(dy) {
-                    *dx = dy / shape.pixels as f32;
-                }
-            }
+        let _clock = self.clock("global_average_pool_backward", dy.count() as u64, dy.bytes(), dx.bytes());
+        stored_as!(f32, "global_average_pool_backward"; dy);
+        by_width!(self, E => {
+            stored_as!(E, "global_average_pool_backward"; dx);
+            dx.par_chunks_mut(shape.pixels * shape.c).zip(dy.par_chunks(shape.c)).for_each(|(dx, dy)| {
+                E::write(dx, false, |dx| {
+                    for dx in dx.chunks_exact_mut(shape.c) {
+                        for (dx, dy) in dx.iter_mut().zip(dy) {
+                            *dx = dy / shape.pixels as f32;
+                        }
+                    }
+                });
+            });
         });
         Ok(())
     }
 
     fn global_max_pool_forward(
         &self,
-        operands: GlobalPoolForward<&[f32], &mut [f32]>,
+        operands: GlobalPoolForward<View<'_>, ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
         operands.check("global_max_pool_forward", shape)?;
         let GlobalPoolForward { y, x } = operands;
-        let _clock = self.clock("global_max_pool_forward", x.len() as u64, x.len(), y.len());
-        y.par_chunks_mut(shape.c).zip(x.par_chunks(shape.pixels * shape.c)).for_each(|(y, x)| {
-            let mut winner = vec![0; shape.c];
-            for (pixel, x) in x.chunks_exact(shape.c).enumerate() {
-                challenge(y, &mut winner, pixel as u32, pixel == 0, x.iter().copied());
-            }
+        let _clock = self.clock("global_max_pool_forward", x.count() as u64, x.bytes(), y.bytes());
+        stored_as!(f32, "global_max_pool_forward"; y);
+        by_width!(self, E => {
+            stored_as!(E, "global_max_pool_forward"; x);
+            y.par_chunks_mut(shape.c).zip(x.par_chunks(shape.pixels * shape.c)).for_each(|(y, x)| {
+                find_largest(y, &mut vec![0; shape.c], E::read(x, &mut Scratch::new(0)));
+            });
         });
         Ok(())
     }
 
     fn global_max_pool_backward(
         &self,
-        operands: GlobalMaxPoolBackward<&[f32], &mut [f32]>,
+        operands: GlobalMaxPoolBackward<View<'_>, ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let GlobalMaxPoolBackward { dx, dy, x } = operands;
-        let _clock = self.clock("global_max_pool_backward", x.len() as u64, x.len() + dy.len(), dx.len());
+        let reads = x.bytes() + dy.bytes();
+        let _clock = self.clock("global_max_pool_backward", x.count() as u64, reads, dx.bytes());
+        stored_as!(f32, "global_max_pool_backward"; dy);
         let image = shape.pixels * shape.c;
-        (dx.par_chunks_mut(image), dy.par_chunks(shape.c), x.par_chunks(image)).into_par_iter().for_each(
-            |(dx, dy, x)| {
-                let (mut best, mut winner) = (vec![0.0; shape.c], vec![0; shape.c]);
-                for (pixel, x) in x.chunks_exact(shape.c).enumerate() {
-                    challenge(&mut best, &mut winner, pixel as u32, pixel == 0, x.iter().copied());
-                }
-                dx.fill(0.0);
-                for (c, (winner, dy)) in winner.into_iter().zip(dy).enumerate() {
-                    dx[winner as usize * shape.c + c] = *dy;
-                }
-            },
-        );
+        by_width!(self, E => {
+            stored_as!(E, "global_max_pool_backward"; dx, x);
+            (dx.par_chunks_mut(image), dy.par_chunks(shape.c), x.par_chunks(image)).into_par_iter().for_each(
+                |(dx, dy, x)| {
+                    let (mut best, mut winner) = (vec![0.0; shape.c], vec![0; shape.c]);
+                    find_largest(&mut best, &mut winner, E::read(x, &mut Scratch::new(0)));
+                    E::write(dx, false, |dx| {
+                        dx.fill(0.0);
+                        for (c, (winner, dy)) in winner.into_iter().zip(dy).enumerate() {
+                            dx[winner as usize * shape.c + c] = *dy;
+                        }
+                    });
+                },
+            );
+        });
         Ok(())
     }
 }
@@ -129,15 +163,36 @@ impl PoolKernels for Cpu {
 /// The scale and the shift owed to the input, and the bounds of the activation.
 type Norm<'a> = Option<([&'a [f32]; 2], [f32; 2])>;
 
-fn owed_norm<'a>(transform: Option<InputTransform<&'a [f32]>>, shape: &PoolShape) -> Norm<'a> {
-    transform.map(|InputTransform { norm, activation }| (channel_rows(norm, shape.c), activation.bounds()))
+fn owed_norm<'a>(
+    kernel: &'static str,
+    transform: Option<InputTransform<View<'a>>>,
+    shape: &PoolShape,
+) -> Result<Norm<'a>, DeviceError> {
+    let Some(InputTransform { norm, activation }) = transform else { return Ok(None) };
+    Ok(Some((channel_rows(norm.of(kernel)?, shape.c), activation.bounds())))
+}
+
+/// The largest of each channel over an image, and the pixel that holds it.
+fn find_largest(best: &mut [f32], winner: &mut [u32], x: &[f32]) {
+    for (pixel, x) in x.chunks_exact(winner.len()).enumerate() {
+        challenge(best, winner, pixel as u32, pixel == 0, x.iter().copied());
+    }
 }
 
 simd! {
-    /// Row `p` of one image's output, and with it the number of the tap that won each channel of the last window.
-    fn max_pool_row(y: &mut [f32], winner: &mut [u32], x: &[f32], norm: Norm<'_>, p: usize, shape: &PoolShape) {
+    /// Row `p` of one image's output, and with it the number of the tap that won each channel of the last window. Element `first` of
+    /// the image is the first of `x`.
+    fn max_pool_row(
+        y: &mut [f32],
+        winner: &mut [u32],
+        x: &[f32],
+        first: usize,
+        norm: Norm<'_>,
+        p: usize,
+        shape: &PoolShape,
+    ) {
         for (q, y) in y.chunks_exact_mut(shape.c).enumerate() {
-            find_winners(y, winner, x, norm, p, q, shape);
+            find_winners(y, winner, x, first, norm, p, q, shape);
         }
     }
 
@@ -147,7 +202,7 @@ simd! {
         dx.fill(0.0);
         for (pixel, dy) in dy.chunks_exact(shape.c).enumerate() {
             let (p, q) = (pixel / shape.q, pixel % shape.q);
-            find_winners(&mut best, &mut winner, x, norm, p, q, shape);
+            find_winners(&mut best, &mut winner, x, 0, norm, p, q, shape);
             for tap in 0..shape.window * shape.window {
                 let Some(start) = input_of(tap, p, q, shape) else { continue };
                 let dx = &mut dx[start..start + shape.c];
@@ -173,6 +228,7 @@ fn find_winners(
     best: &mut [f32],
     winner: &mut [u32],
     x: &[f32],
+    first: usize,
     norm: Norm<'_>,
     p: usize,
     q: usize,
@@ -180,7 +236,7 @@ fn find_winners(
 ) {
     for tap in 0..shape.window * shape.window {
         let number = tap as u32;
-        match (input_of(tap, p, q, shape).map(|start| &x[start..start + shape.c]), norm) {
+        match (input_of(tap, p, q, shape).map(|start| &x[start - first..][..shape.c]), norm) {
             (None, _) => challenge(best, winner, number, tap == 0, std::iter::repeat_n(0.0, shape.c)),
             (Some(x), None) => challenge(best, winner, number, tap == 0, x.iter().copied()),
             (Some(x), Some(([scale, shift], bounds))) => {

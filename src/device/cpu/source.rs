@@ -128,7 +128,7 @@ pub(super) fn owed_bytes(transform: &Option<InputTransform<View<'_>>>) -> usize 
 
 /// Bytes of the mask and the sums in a data gradient's epilogue, read and written.
 pub(super) fn epilogue_bytes(epilogue: &Option<ReduceEpilogue<View<'_>, ViewMut<'_>>>) -> [usize; 2] {
-    epilogue.as_ref().map_or([0, 0], |epilogue| {
-        [epilogue.y.bytes() + epilogue.norm.bytes() / 4 * 3, epilogue.sums.bytes()]
-    })
+    epilogue
+        .as_ref()
+        .map_or([0, 0], |epilogue| [epilogue.y.bytes() + epilogue.norm.bytes() / 4 * 3, epilogue.sums.bytes()])
 }

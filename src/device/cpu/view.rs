@@ -32,6 +32,14 @@ impl<'a> View<'a> {
         E::of(self).ok_or_else(|| other_width(kernel))
     }
 
+    /// Bytes of each of its numbers.
+    pub(super) fn width(&self) -> usize {
+        match self {
+            View::Full(_) => size_of::<f32>(),
+            View::Narrow(_) => size_of::<bf16>(),
+        }
+    }
+
     /// Bytes of its numbers.
     pub(super) fn bytes(&self) -> usize {
         match self {
@@ -45,6 +53,14 @@ impl<'a> ViewMut<'a> {
     /// Its numbers, which `kernel` wants to be stored as `E`.
     pub(super) fn of<E: Number>(self, kernel: &'static str) -> Result<&'a mut [E], DeviceError> {
         E::of_mut(self).ok_or_else(|| other_width(kernel))
+    }
+
+    /// Bytes of each of its numbers.
+    pub(super) fn width(&self) -> usize {
+        match self {
+            ViewMut::Full(_) => size_of::<f32>(),
+            ViewMut::Narrow(_) => size_of::<bf16>(),
+        }
     }
 
     /// Bytes of its numbers.
@@ -106,7 +122,7 @@ pub(super) trait Number: Copy + Send + Sync + 'static {
     fn write(to: &mut [Self], keep: bool, work: impl FnOnce(&mut [f32]));
 
     /// Rounds numbers to what is left of them once they are stored.
-    fn round(numbers: &mut [f32]);
+    fn as_stored(numbers: &mut [f32]);
 }
 
 impl Number for f32 {
@@ -140,7 +156,7 @@ impl Number for f32 {
         work(to);
     }
 
-    fn round(_: &mut [f32]) {}
+    fn as_stored(_: &mut [f32]) {}
 }
 
 impl Number for bf16 {
@@ -185,10 +201,18 @@ impl Number for bf16 {
         narrow_all(to, &tile);
     }
 
-    fn round(numbers: &mut [f32]) {
+    fn as_stored(numbers: &mut [f32]) {
         round_all(numbers);
     }
 }
+
+/// Makes the numbers of these views of them, which `$kernel` wants to be stored as `$number`.
+macro_rules! stored_as {
+    ($number:ty, $kernel:expr; $($view:ident),*) => {
+        $(let $view = $view.of::<$number>($kernel)?;)*
+    };
+}
+pub(super) use stored_as;
 
 /// Does `$body` with the type `$number` that this device stores activations as.
 macro_rules! by_width {
@@ -245,7 +269,10 @@ mod tests {
     /// Numbers of every kind, among them ties and those next to them.
     fn numbers() -> Vec<f32> {
         let halves = [0u32, 1, 0x7fff, 0x8000, 0x8001, 0xffff];
-        (0..=u16::MAX).step_by(7).flat_map(|high| halves.map(|low| f32::from_bits(u32::from(high) << 16 | low))).collect()
+        (0..=u16::MAX)
+            .step_by(7)
+            .flat_map(|high| halves.map(|low| f32::from_bits(u32::from(high) << 16 | low)))
+            .collect()
     }
 
     #[test]
@@ -253,10 +280,11 @@ mod tests {
         let numbers = numbers();
         let expected: Vec<u16> = numbers.iter().map(|&x| bf16::from_f32(x).to_bits()).collect();
         for found in on_each_level(|| {
-            let (mut narrow, mut wide, mut rounded) = (vec![bf16::ZERO; numbers.len()], numbers.clone(), numbers.clone());
+            let (mut narrow, mut wide, mut rounded) =
+                (vec![bf16::ZERO; numbers.len()], numbers.clone(), numbers.clone());
             bf16::write(&mut narrow, false, |tile| tile.copy_from_slice(&numbers));
             bf16::widen(&mut wide, &narrow);
-            bf16::round(&mut rounded);
+            bf16::as_stored(&mut rounded);
             assert!(rounded.iter().zip(&wide).all(|(rounded, wide)| rounded.to_bits() == wide.to_bits()));
             narrow.into_iter().map(bf16::to_bits).collect::<Vec<u16>>()
         }) {

@@ -8,6 +8,7 @@ use crate::device::ConvShape;
 use crate::device::cpu::matmul::Matrix;
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::source::Source;
+use crate::device::cpu::view::Number;
 use std::ops::Range;
 
 /// Most columns of a formed tile: with [`TILE`](super::TILE) rows it fills less than half of a second-level cache of 1 MB.
@@ -29,14 +30,14 @@ struct Window {
 }
 
 /// All patches of a convolution, or of the transposed one that is its data gradient.
-pub(super) struct Patches<'a> {
-    source: Source<'a>,
+pub(super) struct Patches<'a, E> {
+    source: Source<'a, E>,
     window: Window,
 }
 
-impl<'a> Patches<'a> {
+impl<'a, E: Number> Patches<'a, E> {
     /// The patches of the input: a row an output pixel, R·S·C columns.
-    pub(super) fn of_input(source: Source<'a>, shape: &ConvShape) -> Self {
+    pub(super) fn of_input(source: Source<'a, E>, shape: &ConvShape) -> Self {
         let ConvShape { h, w, c, r, s, stride, pad, p, q, .. } = *shape;
         Patches { source, window: Window { h, w, c, r, s, stride, pad_h: pad, pad_w: pad, p, q } }
     }
@@ -44,7 +45,7 @@ impl<'a> Patches<'a> {
     /// The patches of the output's gradient: a row an input pixel, R·S·K columns, so that the data gradient is a forward
     /// convolution by the rotated filters. Only where the stride is 1 and the padding smaller than the filter; otherwise
     /// the gradient is handed back.
-    pub(super) fn of_gradient(source: Source<'a>, shape: &ConvShape) -> Result<Self, Source<'a>> {
+    pub(super) fn of_gradient(source: Source<'a, E>, shape: &ConvShape) -> Result<Self, Source<'a, E>> {
         let ConvShape { h, w, k, r, s, stride, pad, p, q, .. } = *shape;
         if stride != 1 || pad >= r || pad >= s {
             return Err(source);
@@ -59,7 +60,7 @@ impl<'a> Patches<'a> {
     }
 
     /// The ranges of columns that a product works through, none too wide to stay in cache.
-    pub(super) fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+    pub(super) fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<E> {
         let columns = self.columns();
         let width = match self.source {
             Source::Plain(_) if self.window.is_pointwise() => columns,
@@ -69,16 +70,20 @@ impl<'a> Patches<'a> {
     }
 
     /// The patches of `pixels`, ready to be formed block by block.
-    pub(super) fn tile(&self, pixels: Range<usize>) -> PatchTile<'_> {
+    pub(super) fn tile(&self, pixels: Range<usize>) -> PatchTile<'_, E> {
+        let finished = match self.source {
+            Source::Plain(x) => E::full(x),
+            _ => None,
+        };
         let mut first = 0;
-        let inputs = match self.source {
+        let inputs = match finished {
             _ if self.window.is_pointwise() => Inputs::Pixels,
-            Source::Plain(x) => Inputs::Finished(x),
-            _ => {
+            Some(x) => Inputs::Finished(x),
+            None => {
                 let rows = self.window.inputs(&pixels);
                 first = rows.start;
-                let mut paid = Scratch::new(0);
-                self.source.matrix(self.window.c, rows, 0..self.window.c, &mut paid);
+                let mut paid = Scratch::new(rows.len() * self.window.c);
+                self.source.write(&mut paid, self.window.c, rows);
                 Inputs::Paid(paid)
             }
         };
@@ -90,22 +95,22 @@ impl<'a> Patches<'a> {
 enum Inputs<'a> {
     /// Nowhere: the patches are the pixels themselves.
     Pixels,
-    /// The whole activation, to which nothing is owed.
+    /// The whole activation, to which nothing is owed, and which is as wide as patches are.
     Finished(&'a [f32]),
-    /// The pixels under the tile's windows, paid once for all blocks.
+    /// The pixels under the tile's windows, paid and widened once for all blocks.
     Paid(Scratch),
 }
 
 /// The patches of one tile of pixels.
-pub(super) struct PatchTile<'a> {
-    patches: &'a Patches<'a>,
+pub(super) struct PatchTile<'a, E> {
+    patches: &'a Patches<'a, E>,
     pixels: Range<usize>,
     inputs: Inputs<'a>,
     /// The input pixel that `inputs` begins with.
     first: usize,
 }
 
-impl PatchTile<'_> {
+impl<E: Number> PatchTile<'_, E> {
     /// Columns `cols` of the tile's patches, formed in `scratch` unless they lie in memory just so.
     pub(super) fn block<'s>(&'s self, cols: Range<usize>, scratch: &'s mut Scratch) -> Matrix<'s> {
         let Patches { source, window } = self.patches;

@@ -9,6 +9,7 @@ use crate::device::cpu::matmul::{Matrix, Threads, matmul};
 use crate::device::cpu::reduce::{Partials, Tiles};
 use crate::device::cpu::rows;
 use crate::device::cpu::scratch::Scratch;
+use crate::device::cpu::view::Number;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -16,10 +17,10 @@ use std::ops::Range;
 const MOST_COLUMNS: usize = 512;
 
 /// `dx = convᵀ(dy, w)`, or `+=`; then `finish(first pixel, tile, partial)` on each tile of `dx`.
-pub(super) fn backward_data(
-    dx: &mut [f32],
+pub(super) fn backward_data<E: Number>(
+    dx: &mut [E],
     accumulate: bool,
-    dy: &Source,
+    dy: &Source<E>,
     w: &[f32],
     shape: &ConvShape,
     finish: impl Fn(usize, &mut [f32], &mut [f64]) + Sync,
@@ -28,31 +29,31 @@ pub(super) fn backward_data(
     let columns = shape.r * shape.s * c;
     let images = Tiles::even(n, TILE.div_ceil(p * q));
     let mut partials = Partials::new(images.count(), c);
-    dx.par_chunks_mut(images.tile * h * width * c).zip(partials.par_tiles()).enumerate().for_each(
-        |(index, (dx, partial))| {
-            if !accumulate {
-                dx.fill(0.0);
+    let tile = |index: usize, dx: &mut [f32], partial: &mut [f64]| {
+        if !accumulate {
+            dx.fill(0.0);
+        }
+        let group = images.range(index);
+        let (mut paid, mut patches) = (Scratch::new(0), Scratch::new(0));
+        let pixels = Tiles::even(group.len() * p * q, TILE);
+        for tile in 0..pixels.count() {
+            let pixels = pixels.range(tile);
+            let offset = group.start * p * q;
+            let dy = dy.matrix(k, offset + pixels.start..offset + pixels.end, 0..k, &mut paid);
+            for from in (0..columns).step_by(MOST_COLUMNS) {
+                let cols = from..(from + MOST_COLUMNS).min(columns);
+                patches.resize(pixels.len() * cols.len());
+                let w = Matrix::new(&w[from..], k, cols.len(), columns);
+                matmul(&mut patches, false, dy, w, Threads::One);
+                scatter(dx, &patches, pixels.clone(), cols, shape);
             }
-            let group = images.range(index);
-            let (mut paid, mut patches) = (Scratch::new(0), Scratch::new(0));
-            let pixels = Tiles::even(group.len() * p * q, TILE);
-            for tile in 0..pixels.count() {
-                let pixels = pixels.range(tile);
-                let offset = group.start * p * q;
-                let dy = dy.matrix(k, offset + pixels.start..offset + pixels.end, 0..k, &mut paid);
-                for from in (0..columns).step_by(MOST_COLUMNS) {
-                    let cols = from..(from + MOST_COLUMNS).min(columns);
-                    patches.resize(pixels.len() * cols.len());
-                    let w = Matrix::new(&w[from..], k, cols.len(), columns);
-                    matmul(&mut patches, false, dy, w, Threads::One);
-                    scatter(dx, &patches, pixels.clone(), cols, shape);
-                }
-            }
-            for (tile, dx) in dx.chunks_mut(TILE * c).enumerate() {
-                finish(group.start * h * width + tile * TILE, dx, partial);
-            }
-        },
-    );
+        }
+        for (tile, dx) in dx.chunks_mut(TILE * c).enumerate() {
+            finish(group.start * h * width + tile * TILE, dx, partial);
+        }
+    };
+    let tasks = dx.par_chunks_mut(images.tile * h * width * c).zip(partials.par_tiles()).enumerate();
+    tasks.for_each(|(index, (dx, partial))| E::write(dx, accumulate, |dx| tile(index, dx, partial)));
     partials
 }
 

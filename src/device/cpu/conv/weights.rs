@@ -8,7 +8,8 @@ use crate::device::cpu::reduce::Tiles;
 use crate::device::cpu::rows;
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::source::Source;
-use crate::device::{ConvShape, DeviceError, Memory, Storage};
+use crate::device::cpu::view::Number;
+use crate::device::{ConvShape, DeviceError};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -63,11 +64,11 @@ struct Part<'a> {
 ///
 /// Columns are cut where a tile of patches grows too wide, pixels where there are many; each task sums its own part of
 /// `dw` and the parts are added up chunk after chunk.
-pub(super) fn backward(
+pub(super) fn backward<E: Number>(
     device: &Cpu,
     dw: &mut [f32],
-    dy: &Source,
-    patches: &Patches,
+    dy: &Source<E>,
+    patches: &Patches<E>,
     shape: &ConvShape,
 ) -> Result<(), DeviceError> {
     let (filters, columns) = (shape.k, patches.columns());
@@ -76,9 +77,9 @@ pub(super) fn backward(
     let chunks = TASKS.div_ceil(blocks.count()).min(MOST_PARTIALS / dw.len()).min(pixels / LEAST_PIXELS).max(1);
     let chunks = Tiles::even(pixels, pixels.div_ceil(chunks));
 
-    let mut partials = device.allocate(chunks.count() * dw.len(), Storage::Full)?;
+    let mut partials = device.room(chunks.count() * dw.len())?;
     let mut parts = Vec::with_capacity(chunks.count() * blocks.count());
-    for (chunk, sum) in partials.as_mut_slice().chunks_exact_mut(dw.len()).enumerate() {
+    for (chunk, sum) in partials.chunks_exact_mut(dw.len()).enumerate() {
         for (block, sum) in sum.chunks_mut(blocks.tile * filters).enumerate() {
             parts.push(Part { pixels: chunks.range(chunk), cols: blocks.range(block), sum });
         }
@@ -96,7 +97,7 @@ pub(super) fn backward(
         }
     });
 
-    let partials = partials.as_slice();
+    let partials = &partials[..];
     dw.par_chunks_mut(columns).enumerate().for_each(|(filter, dw)| {
         for sum in partials.chunks_exact(filters * columns) {
             for block in 0..blocks.count() {
