@@ -117,7 +117,14 @@ mod tests {
         let operands = DenseForward { y: &mut [0.0; 4][..], relu: false, x: &X[..], w: &W, b: &[0.0; 3] };
         let error = Reference::EXACT.dense_forward(operands, &SHAPE).unwrap_err();
         assert_eq!(error.to_string(), "dense_forward: operand b has 3 elements, its shape asks for 2");
+        let operands = DenseBackwardData { dx: &mut [0.0; 6][..], dz: &[0.0; 3][..], w: &W };
+        let error = Reference::EXACT.dense_backward_data(operands, &SHAPE).unwrap_err();
+        assert_eq!(error.to_string(), "dense_backward_data: operand dz has 3 elements, its shape asks for 4");
+        let operands = DenseBackwardWeights { dw: &mut [0.0; 6][..], db: &mut [0.0], dz: &[0.0; 4][..], x: &X };
+        let error = Reference::EXACT.dense_backward_weights(operands, &SHAPE).unwrap_err();
+        assert_eq!(error.to_string(), "dense_backward_weights: operand db has 1 elements, its shape asks for 2");
         let operands = ReluBackward { dz: &mut [0.0; 2][..], dy: &[0.0; 2][..], y: &[0.0; 3] };
-        assert!(Reference::EXACT.relu_backward(operands).is_err());
+        let error = Reference::EXACT.relu_backward(operands).unwrap_err();
+        assert_eq!(error.to_string(), "relu_backward: operand y has 3 elements, its shape asks for 2");
     }
 }

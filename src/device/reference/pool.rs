@@ -261,9 +261,36 @@ mod tests {
     #[test]
     fn wrong_lengths_name_the_operand() {
         let shape = PoolShape::new([1, 2, 2, 1], 2, 1, 0).unwrap();
-        let (mut dx, dy, x) = ([0.0; 4], [0.0; 2], [0.0; 4]);
-        let operands = MaxPoolBackward { dx: &mut dx[..], dy: &dy[..], x: &x[..], transform: None };
+        let (mut y, mut dx, x) = ([0.0], [0.0; 4], [0.0; 4]);
+        let transform = Some(InputTransform { norm: &[0.0; 3][..], activation: Activation::Relu });
+        let operands = MaxPoolForward { y: &mut y[..], x: &x[..], transform };
+        let error = Reference::EXACT.max_pool_forward(operands, &shape).unwrap_err();
+        assert_eq!(error.to_string(), "max_pool_forward: operand transform.norm has 3 elements, its shape asks for 4");
+        let operands = MaxPoolForward { y: &mut y[..], x: &x[..3], transform: None };
+        let error = Reference::EXACT.max_pool_forward(operands, &shape).unwrap_err();
+        assert_eq!(error.to_string(), "max_pool_forward: operand x has 3 elements, its shape asks for 4");
+        let operands = MaxPoolBackward { dx: &mut dx[..], dy: &[0.0; 2][..], x: &x[..], transform: None };
         let error = Reference::EXACT.max_pool_backward(operands, &shape).unwrap_err();
         assert_eq!(error.to_string(), "max_pool_backward: operand dy has 2 elements, its shape asks for 1");
+        let operands = MaxPoolBackward { dx: &mut dx[..], dy: &[0.0][..], x: &x[..], transform };
+        let error = Reference::EXACT.max_pool_backward(operands, &shape).unwrap_err();
+        assert_eq!(error.to_string(), "max_pool_backward: operand transform.norm has 3 elements, its shape asks for 4");
+    }
+
+    #[test]
+    fn wrong_lengths_of_a_global_pool_name_the_kernel() {
+        let (mut y, mut dx) = ([0.0; 4], [0.0; 12]);
+        let operands = GlobalPoolForward { y: &mut y[..], x: &MAP[1..] };
+        let error = Reference::EXACT.global_average_pool_forward(operands, &GLOBAL).unwrap_err();
+        assert_eq!(error.to_string(), "global_average_pool_forward: operand x has 11 elements, its shape asks for 12");
+        let operands = GlobalPoolForward { y: &mut y[1..], x: &MAP[..] };
+        let error = Reference::EXACT.global_max_pool_forward(operands, &GLOBAL).unwrap_err();
+        assert_eq!(error.to_string(), "global_max_pool_forward: operand y has 3 elements, its shape asks for 4");
+        let operands = GlobalAveragePoolBackward { dx: &mut dx[..], dy: &y[1..] };
+        let error = Reference::EXACT.global_average_pool_backward(operands, &GLOBAL).unwrap_err();
+        assert_eq!(error.to_string(), "global_average_pool_backward: operand dy has 3 elements, its shape asks for 4");
+        let operands = GlobalMaxPoolBackward { dx: &mut dx[..], dy: &y[..], x: &MAP[1..] };
+        let error = Reference::EXACT.global_max_pool_backward(operands, &GLOBAL).unwrap_err();
+        assert_eq!(error.to_string(), "global_max_pool_backward: operand x has 11 elements, its shape asks for 12");
     }
 }
