@@ -414,12 +414,13 @@ fn the_first_layer_with_a_bad_result_is_named() {
 fn probabilities_are_the_references() {
     let config = config(small(), 33);
     let data = Data::draw(3, 5, 33);
-    for precision in PRECISIONS {
+    // In bf16 what is stored forgets in which order a sum was taken. In tf32 nothing does, and a factor may round the other way.
+    for (precision, tolerance) in PRECISIONS.into_iter().zip([1e-4, 3e-3, 1e-4]) {
         let expected = Model::new(oracle(precision), config.clone(), 5).unwrap().predict(data.posters()).unwrap();
         let device = Rc::new(cuda::device(precision));
         let found = Model::new(Rc::clone(&device), config.clone(), 5).unwrap().predict(data.posters()).unwrap();
         let [found, expected] = [found, expected].map(|values| values.into_iter().map(f64::from).collect::<Vec<_>>());
-        compare(&format!("on {}", device.name()), &found, &expected, 1e-4, 0.0).unwrap();
+        compare(&format!("on {}", device.name()), &found, &expected, tolerance, 0.0).unwrap();
     }
 }
 

@@ -12,7 +12,8 @@ impl Reference {
     /// Rounds what is stored as an activation.
     pub(super) fn store(&self, values: &mut [f64]) {
         if self.rounding == Some(Precision::Bf16) {
-            values.iter_mut().for_each(|x| *x = bf16::from_f64(*x).to_f64());
+            // As from sums in `f32`; and `half` drops the last bits of an `f64` before it looks whether a number is a tie.
+            values.iter_mut().for_each(|x| *x = bf16::from_f32(*x as f32).to_f64());
         }
     }
 
@@ -53,6 +54,13 @@ mod tests {
 
     /// 1 + 2⁻⁸ is a tie between two bfloat16 numbers, and 1 + 2⁻¹¹ between two of tf32.
     const VALUES: [f64; 4] = [1.0 + 1.0 / 256.0, -1.0 - 3.0 / 256.0, 1.0 + 1.0 / 2048.0, f64::INFINITY];
+
+    #[test]
+    fn a_number_just_above_a_tie_is_none() {
+        let mut values = [1.0 + 1.0 / 256.0 + f64::from(f32::EPSILON)];
+        Reference::rounding(Precision::Bf16).store(&mut values);
+        assert_eq!(values, [1.0 + 2.0 / 256.0]);
+    }
 
     #[test]
     fn activations_are_stored_narrow_in_bf16_alone() {
