@@ -12,17 +12,18 @@ use std::ops::Range;
 /// of the three they sum into.
 fn each_tap(shape: &ConvShape, mut visit: impl FnMut(Range<usize>, Range<usize>, usize)) {
     let &ConvShape { n: images, h, w: width, c: channels, k: filters, r: rows, s: columns, stride, pad, p, q } = shape;
-    for n in 0..images {
-        for (i, j) in grid(p, q) {
-            for k in 0..filters {
-                for (r, s) in grid(rows, columns) {
+    // Filters outside, so that a large network's weights are read from memory once.
+    for k in 0..filters {
+        for (r, s) in grid(rows, columns) {
+            let w = ((k * rows + r) * columns + s) * channels;
+            for n in 0..images {
+                for (i, j) in grid(p, q) {
                     // Still offset by `pad`, to stay in the unsigned numbers.
                     let (y, x) = (i * stride + r, j * stride + s);
                     if y < pad || y >= h + pad || x < pad || x >= width + pad {
                         continue;
                     }
                     let x = ((n * h + y - pad) * width + x - pad) * channels;
-                    let w = ((k * rows + r) * columns + s) * channels;
                     visit(x..x + channels, w..w + channels, ((n * p + i) * q + j) * filters + k);
                 }
             }

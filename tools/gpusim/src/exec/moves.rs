@@ -77,7 +77,6 @@ fn mov(d: &mut Decoder<'_>, ins: &Instruction) -> Result<Inst> {
 
 fn part_type(d: &Decoder<'_>, ins: &Instruction, whole: Type, parts: usize) -> Result<Type> {
     match whole.size() / parts.max(1) {
-        1 if parts > 1 => d.unsupported(ins),
         2 => Ok(Type::B16),
         4 => Ok(Type::B32),
         8 => Ok(Type::B64),

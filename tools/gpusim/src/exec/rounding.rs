@@ -76,7 +76,7 @@ pub(super) fn round_single(high: f64, low: f64, direction: Direction) -> f32 {
     if high.is_nan() || (high.is_infinite() && near.is_infinite()) {
         return near;
     }
-    if direction == Direction::Zero && near < 0.0 {
+    if direction == Direction::Zero && near.is_sign_negative() {
         above = -above;
     }
     match direction {

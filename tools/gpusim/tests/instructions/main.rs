@@ -108,6 +108,20 @@ fn doubles() {
     check("and.b64 %A, %A, 0x7fefffffffffffff; sqrt.rn.f64 %D, %A;", |a, _, _| {
         double(a & 0x7fef_ffff_ffff_ffff).sqrt().to_bits()
     });
+    // Of both signs, and never NaN.
+    let number = |a: u64| double(a & 0xffef_ffff_ffff_ffff);
+    for (instruction, expected) in [
+        ("neg.f64 %D, %A;", (|a| -a) as fn(f64) -> f64),
+        ("abs.f64 %D, %A;", |a| a.abs()),
+        ("sub.f64 %D, %A, 0d3FF0000000000000;", |a| a - 1.0),
+        ("mul.f64 %D, %A, 0d4008000000000000;", |a| a * 3.0),
+        ("div.rn.f64 %D, %A, 0d4008000000000000;", |a| a / 3.0),
+        ("min.f64 %D, %A, 0d3FF0000000000000;", |a| a.min(1.0)),
+        ("max.f64 %D, %A, 0d3FF0000000000000;", |a| a.max(1.0)),
+    ] {
+        let body = format!("and.b64 %A, %A, 0xffefffffffffffff; {instruction}");
+        check(&body, move |a, _, _| expected(number(a)).to_bits());
+    }
 }
 
 #[test]
