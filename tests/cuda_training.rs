@@ -128,6 +128,17 @@ fn a_small_network_learns_as_it_does_elsewhere() {
     check_losses(&config, 4, 4, 1e-5, &[Precision::F32], [1e-4, 1e-3, 1e-3]);
 }
 
+/// It stores what the reference stores, but multiplies what it has, where tensor cores round what they multiply.
+#[test]
+fn the_processor_in_bf16_learns_as_the_reference_does() {
+    let config = config(small(), 33);
+    let processor = losses(Rc::new(Cpu::storing(Precision::Bf16)), &config, 4, 6, 1e-5);
+    let expected = losses(oracle(Precision::Bf16), &config, 4, 6, 1e-5);
+    compare("losses", &processor, &expected, 0.0, 3e-3).unwrap();
+    let wide = losses(Rc::new(Cpu::new()), &config, 4, 6, 1e-5);
+    assert!(compare("losses", &processor, &wide, 0.0, 1e-5).is_err(), "nothing was narrow");
+}
+
 /// Fifty-three batch norms over few values amplify the last bit some thirtyfold: rounding to bfloat16 alone moves these losses by
 /// five percent, and a number that rounds the other way because its sum was taken in another order by up to three.
 #[test]

@@ -49,13 +49,14 @@ pub fn described<D: Device>(device: &D, why: &str) -> String {
 }
 
 fn processor(precision: PrecisionChoice, why: String) -> anyhow::Result<Opened> {
-    match precision {
-        PrecisionChoice::Auto | PrecisionChoice::F32 => Ok(Opened::Cpu(Cpu::new(), why)),
-        PrecisionChoice::Tf32 | PrecisionChoice::Bf16 => {
-            Err(Usage(format!("{why}; the processor computes in f32 only, so leave --precision out")).into())
-        }
+    match precision.on_processor() {
+        Some(precision) => Ok(Opened::Cpu(Cpu::storing(precision), why)),
+        None => Err(Usage(format!("{why}; {NO_TF32}")).into()),
     }
 }
+
+/// What to do about a precision that only GPUs have.
+pub const NO_TF32: &str = "tf32 is a format of GPUs: on the processor --precision is f32 or bf16";
 
 /// The line that moves while the driver compiles the kernels, and the one that says what it took.
 pub struct Compiling {
@@ -136,17 +137,18 @@ mod tests {
     }
 
     #[test]
-    fn the_processor_computes_in_f32_only() {
-        for precision in [PrecisionChoice::Auto, PrecisionChoice::F32] {
+    fn the_processor_computes_in_f32_and_bf16() {
+        use onesheet::device::Memory;
+        let choices =
+            [(PrecisionChoice::Auto, "f32)"), (PrecisionChoice::F32, "f32)"), (PrecisionChoice::Bf16, "bf16)")];
+        for (precision, name) in choices {
             let opened = processor(precision, "--device cpu".into()).unwrap();
-            assert!(matches!(opened, Opened::Cpu(_, why) if why == "--device cpu"));
+            assert!(matches!(opened, Opened::Cpu(cpu, why) if why == "--device cpu" && cpu.name().ends_with(name)));
         }
-        for precision in [PrecisionChoice::Tf32, PrecisionChoice::Bf16] {
-            let refused = processor(precision, "no GPU".into()).err().unwrap();
-            assert!(refused.is::<Usage>());
-            let expected = "no GPU; the processor computes in f32 only, so leave --precision out";
-            assert_eq!(refused.to_string(), expected);
-        }
+        let refused = processor(PrecisionChoice::Tf32, "no GPU".into()).err().unwrap();
+        assert!(refused.is::<Usage>());
+        let expected = "no GPU; tf32 is a format of GPUs: on the processor --precision is f32 or bf16";
+        assert_eq!(refused.to_string(), expected);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `onesheet plan`: what a training step computes, step by step, what it costs and what each fusion saves.
 
 use crate::console::print;
+use crate::device::NO_TF32;
 use crate::exit::Usage;
 use anyhow::Context;
 use clap::Args as ClapArgs;
@@ -190,8 +191,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// What a device does in its own way.
 fn habits(device: &str, precision: PrecisionChoice, gpu: &NamedGpu) -> anyhow::Result<Habits> {
     match (device, precision) {
-        ("cpu", PrecisionChoice::Auto | PrecisionChoice::F32) => Ok(Habits::Processor),
-        ("cpu", _) => Err(Usage("the processor computes in f32 only: leave --precision out".into()).into()),
+        ("cpu", _) => match precision.on_processor() {
+            Some(precision) => Ok(Habits::Processor(precision)),
+            None => Err(Usage(NO_TF32.into()).into()),
+        },
         _ => Ok(Habits::Gpu(gpu.target(precision.on_gpu()))),
     }
 }

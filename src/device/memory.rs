@@ -1,7 +1,7 @@
 //! Memory: buffers from a pool, views of them, and the moves between host and device.
 
 use super::counting::Habits;
-use super::{DeviceError, Measured, Pass, Placement, Profiler, Rates};
+use super::{DeviceError, Measured, Pass, Placement, Precision, Profiler, Rates};
 use std::fmt::Debug;
 use std::ops::Range;
 
@@ -134,7 +134,7 @@ pub trait Memory: Sized + 'static {
 
     /// What it does in its own way, so that a step on it can be counted without it.
     fn habits(&self) -> Habits {
-        Habits::Processor
+        Habits::Processor(Precision::F32)
     }
 
     /// The switch for timing launches, if this device can. While it is on, [`repeat`](Self::repeat) does all work as it is.

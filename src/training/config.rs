@@ -217,7 +217,7 @@ pub enum PrecisionChoice {
     F32,
     /// 32 bits stored; tensor cores multiply with 10 bits of mantissa
     Tf32,
-    /// Activations and a copy of the weights in bfloat16; sums, statistics and the weights themselves in 32 bits
+    /// Activations in bfloat16, and on a GPU a copy of the weights; sums, statistics and the weights themselves in 32 bits
     Bf16,
 }
 
@@ -228,6 +228,15 @@ impl PrecisionChoice {
             PrecisionChoice::Auto | PrecisionChoice::Bf16 => Precision::Bf16,
             PrecisionChoice::Tf32 => Precision::Tf32,
             PrecisionChoice::F32 => Precision::F32,
+        }
+    }
+
+    /// What it comes to on the processor, which has no tf32.
+    pub fn on_processor(self) -> Option<Precision> {
+        match self {
+            PrecisionChoice::Auto | PrecisionChoice::F32 => Some(Precision::F32),
+            PrecisionChoice::Tf32 => None,
+            PrecisionChoice::Bf16 => Some(Precision::Bf16),
         }
     }
 }

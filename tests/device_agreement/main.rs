@@ -20,7 +20,7 @@ mod threads;
 
 use onesheet::device::cpu::Cpu;
 use onesheet::device::reference::Reference;
-use onesheet::device::{Device, Memory};
+use onesheet::device::{Device, Memory, Precision};
 
 pub use case::*;
 
@@ -30,7 +30,7 @@ const BF16_ROUNDING: f64 = 1.0 / 256.0;
 /// Whether the processor and the reference agree on a case, in `f32` and with activations stored in bfloat16.
 pub fn compare(case: &impl Case) -> Result<(), String> {
     let expected = case.run(&Reference::EXACT);
-    for (device, stored) in [(Cpu::new(), 0.0), (Cpu::narrow(), BF16_ROUNDING)] {
+    for (device, stored) in [(Cpu::new(), 0.0), (Cpu::storing(Precision::Bf16), BF16_ROUNDING)] {
         let device = device.poisoned();
         for (found, expected) in case.run(&device).iter().zip(&expected) {
             let what = format!("{} of {case:?} on {}", expected.name, device.name());

@@ -129,8 +129,11 @@ fn evaluate_answers_what_its_flags_ask() {
         "{lines:?}"
     );
 
-    let told = place.run_to(2, &format!("{EVALUATE} --precision bf16"));
-    assert_eq!(told.stderr, "error: --device cpu; the processor computes in f32 only, so leave --precision out\n");
+    let told = place.run_to(2, &format!("{EVALUATE} --precision tf32"));
+    assert_eq!(
+        told.stderr,
+        "error: --device cpu; tf32 is a format of GPUs: on the processor --precision is f32 or bf16\n"
+    );
     let told = place.run_to(2, &format!("{EVALUATE} --batch 0"));
     assert!(told.stderr.contains("--batch"), "{}", told.stderr);
     // One poster, since the simulator takes its time.
@@ -190,8 +193,11 @@ fn infer_answers_what_its_flags_ask() {
     let lines: Vec<&str> = told.stderr.lines().collect();
     assert!(lines.len() == 2 && lines[0].ends_with("; --device cpu") && lines[1].starts_with("✓ marks"), "{lines:?}");
 
-    let told = place.run_to(2, &format!("infer --device cpu --precision bf16 --model {best} a.png"));
-    assert_eq!(told.stderr, "error: --device cpu; the processor computes in f32 only, so leave --precision out\n");
+    let told = place.run_to(2, &format!("infer --device cpu --precision tf32 --model {best} a.png"));
+    assert_eq!(
+        told.stderr,
+        "error: --device cpu; tf32 is a format of GPUs: on the processor --precision is f32 or bf16\n"
+    );
     // The device is told of before the first poster, and the simulator would take its time for one.
     let told = place.run_to(3, &format!("infer --device sim --precision f32 --model {best} absent.png"));
     let is_told = |line: &str| line.starts_with("gpusim ") && line.ends_with(", f32)");

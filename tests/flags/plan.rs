@@ -28,7 +28,7 @@ const fn asked(words: &'static str) -> Question {
     Question { words, config, habits: Habits::Gpu(H100), batch: 128, without: &[], gpu: "h100" }
 }
 
-const QUESTIONS: [Question; 10] = [
+const QUESTIONS: [Question; 11] = [
     asked(""),
     Question { config: || ModelConfig::new(resnet50_v1_5::NETWORK, 7), ..asked("--network resnet50-v1.5") },
     Question {
@@ -36,7 +36,8 @@ const QUESTIONS: [Question; 10] = [
         ..asked("--image-size 64")
     },
     Question { batch: 3, ..asked("--batch 3") },
-    Question { habits: Habits::Processor, ..asked("--device cpu") },
+    Question { habits: Habits::Processor(Precision::F32), ..asked("--device cpu") },
+    Question { habits: Habits::Processor(Precision::Bf16), ..asked("--device cpu --precision bf16") },
     Question { habits: Habits::Gpu(Target { precision: Precision::Tf32, ..H100 }), ..asked("--precision tf32") },
     Question {
         config: || ModelConfig { trainable: Trainable::Last(40), ..ModelConfig::new(resnet50::NETWORK, 7) },
@@ -123,6 +124,6 @@ fn plan_prints_each_step_and_what_each_rule_saves() {
         mobilenet.lines().any(|line| line.starts_with("junction ") && line.ends_with("nothing here")),
         "{mobilenet}"
     );
-    let refused = place.run_to(2, "plan --device cpu --precision bf16");
-    assert!(refused.stderr.contains("f32 only"), "{refused:?}");
+    let refused = place.run_to(2, "plan --device cpu --precision tf32");
+    assert!(refused.stderr.contains("f32 or bf16"), "{refused:?}");
 }

@@ -240,8 +240,13 @@ fn device_and_precision_are_those_that_compute() {
     );
     assert_eq!(devices.len(), 1);
     assert!(devices[0].starts_with("gpusim ") && devices[0].ends_with(", tf32)"), "{devices:?}");
+    let narrow = "train --data posters.safetensors --run narrow --batch 4 --device cpu --precision bf16 --max-steps 1";
+    place.run_to(0, narrow);
+    let (config, devices) = settings(&place.at("runs/narrow"));
+    assert_eq!((config.device, config.precision), (DeviceChoice::Cpu, PrecisionChoice::Bf16));
+    assert!(devices[0].starts_with("CPU ") && devices[0].ends_with(", bf16); --device cpu"), "{devices:?}");
     let told = place.run_to(2, &format!("{FIRST_STEP} --run other --precision tf32"));
-    assert!(told.stderr.contains("--device cpu; the processor computes in f32 only"), "{}", told.stderr);
+    assert!(told.stderr.contains("--device cpu; tf32 is a format of GPUs"), "{}", told.stderr);
 }
 
 /// Whether the trainer that `words` start has mapped the file called `posters`, once it is `at_work`. It is killed then.

@@ -1,6 +1,6 @@
 //! What batch norm and the junction must read and write: every operand once.
 
-use super::{Counting, Habits, View};
+use super::{Counting, View};
 use crate::device::{
     BatchNormApply, BatchNormBackwardFinalise, BatchNormBackwardReduce, BatchNormConstants, BatchNormFinalise,
     BatchNormFold, BatchNormKernels, BatchNormStatistics, DeviceError, Projection, ResidualBackward, ResidualForward,
@@ -74,7 +74,7 @@ impl BatchNormKernels for Counting {
         let ResidualForward { out, y, norm, shortcut, shortcut_norm } = operands;
         let norms = self.bytes(norm) + self.optional(shortcut_norm);
         let flops = shape.residual_forward_flops(shortcut_norm.is_some());
-        let projected = shortcut_norm.is_some() && self.habits != Habits::Processor;
+        let projected = shortcut_norm.is_some() && self.is_gpu();
         let kernel = if projected { "residual_forward_projected" } else { "residual_forward" };
         self.launch(kernel, self.all([y, shortcut]) + norms / 2, self.bytes(out), flops);
         Ok(())
@@ -86,7 +86,7 @@ impl BatchNormKernels for Counting {
         let mean = |norm: View| self.part(norm, norm.len / 4);
         let (mut reads, mut writes) = (self.all([dout, out, y]) + mean(norm), self.all([dz, sums]));
         let flops = shape.residual_backward_flops(projection.is_some());
-        let projected = projection.is_some() && self.habits != Habits::Processor;
+        let projected = projection.is_some() && self.is_gpu();
         let kernel = if projected { "residual_backward_projected" } else { "residual_backward" };
         if let Some(Projection { sums, y, norm }) = projection {
             reads += self.bytes(y) + mean(norm);

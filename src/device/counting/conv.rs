@@ -1,6 +1,6 @@
 //! What convolutions must read and write: every operand once.
 
-use super::{Counting, Habits, View, Why};
+use super::{Counting, View, Why};
 use crate::device::cuda::choose::conv::{self as choose, Aligned};
 use crate::device::{
     ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, DeviceError, Memory,
@@ -28,7 +28,7 @@ impl ConvKernels for Counting {
         k: View,
         shape: &ConvShape,
     ) -> Result<Option<Self::Buffer>, DeviceError> {
-        if self.habits == Habits::Processor {
+        if !self.is_gpu() {
             return Ok(None);
         }
         let dy = self.allocate(shape.output_len(), Storage::Activation)?;

@@ -34,8 +34,9 @@ pub struct Counting {
 /// What a device does in its own way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Habits {
-    /// The processor's, in `f32`: a gradient that a batch norm owes is formed while loading.
-    Processor,
+    /// The processor's, in a precision: a gradient that a batch norm owes is formed while loading, and convolutions read the weights
+    /// at full width.
+    Processor(Precision),
     /// A GPU's: it has several kernels to choose from, and forms such a gradient ahead of a convolution's two backward passes.
     Gpu(Target),
 }
@@ -44,7 +45,7 @@ impl Habits {
     /// How wide activations are stored, and what convolutions multiply.
     pub fn precision(&self) -> Precision {
         match self {
-            Habits::Processor => Precision::F32,
+            Habits::Processor(precision) => *precision,
             Habits::Gpu(target) => target.precision,
         }
     }

@@ -10,9 +10,15 @@ impl Counting {
         self.bytes(View { len, ..view })
     }
 
+    /// Whether it counts as a GPU.
+    pub(super) fn is_gpu(&self) -> bool {
+        matches!(self.habits, Habits::Gpu(_))
+    }
+
     /// Bytes of the weights as convolutions read them.
     pub(super) fn narrow(&self, w: View) -> u64 {
-        self.bytes(View { storage: Storage::Activation, ..w })
+        let storage = if self.is_gpu() { Storage::Activation } else { w.storage };
+        self.bytes(View { storage, ..w })
     }
 
     pub(super) fn optional(&self, view: Option<View>) -> u64 {
@@ -38,7 +44,7 @@ impl Counting {
         choice: impl FnOnce(&Target) -> Result<(&'static str, Why), DeviceError>,
     ) -> Result<(&'static str, Option<Why>), DeviceError> {
         match &self.habits {
-            Habits::Processor => Ok((name, None)),
+            Habits::Processor(_) => Ok((name, None)),
             Habits::Gpu(target) => choice(target).map(|(kernel, why)| (kernel, Some(why))),
         }
     }

@@ -4,6 +4,7 @@ use super::clock::Clocks;
 use super::scratch::Scratch;
 use super::view::{Number, View, ViewMut};
 use super::{rates, rows, simd};
+use crate::device::counting::Habits;
 use crate::device::image::HostPixels;
 use crate::device::{
     DeviceError, Elements, Measured, Memory, Placement, Precision, Profiler, Rates, Storage, check_lengths,
@@ -72,12 +73,12 @@ pub enum Buffer {
 impl Cpu {
     /// A device with empty pools, computing in `f32`.
     pub fn new() -> Self {
-        Cpu::with(Precision::F32, false)
+        Cpu::storing(Precision::F32)
     }
 
-    /// A device that stores activations and their gradients in bfloat16. Products, sums and everything else are `f32`.
-    pub fn narrow() -> Self {
-        Cpu::with(Precision::Bf16, false)
+    /// A device that stores activations and their gradients as this precision does. Products, sums and everything else are `f32`.
+    pub fn storing(precision: Precision) -> Self {
+        Cpu::with(precision, false)
     }
 
     /// Such a device whose buffers, fresh or recycled, are full of NaN, so that an element which no kernel wrote shows.
@@ -249,6 +250,10 @@ impl Memory for Cpu {
             ViewMut::Narrow(to) => add_all(to, from.of("add")?),
         }
         Ok(())
+    }
+
+    fn habits(&self) -> Habits {
+        Habits::Processor(self.precision)
     }
 
     fn profiler(&self) -> Option<&Profiler> {

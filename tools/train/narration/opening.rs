@@ -107,6 +107,7 @@ mod tests {
     use super::*;
     use onesheet::data::tensor_file::{Description, TensorFileWriter};
     use onesheet::device::Memory;
+    use onesheet::device::Precision;
     use onesheet::device::counting::Habits;
     use onesheet::device::cpu::Cpu;
     use onesheet::network::{ModelConfig, Trainable, resnet50};
@@ -173,7 +174,10 @@ mod tests {
             grouped(total),
             grouped(trainable),
             Cpu::new().name(),
-            memory(&architecture, &dry_run::costs(&config.model(5), Habits::Processor, 4, &[]).unwrap()),
+            memory(
+                &architecture,
+                &dry_run::costs(&config.model(5), Habits::Processor(Precision::F32), 4, &[]).unwrap()
+            ),
         );
         assert_eq!(told(&config, &file), expected);
     }
@@ -249,7 +253,8 @@ mod tests {
         let config = ModelConfig::new(resnet50::NETWORK, 7);
         let architecture = Architecture::new(&config).unwrap();
         for (batch, kept) in [(1, 31), (16, 475)] {
-            let said = memory(&architecture, &dry_run::costs(&config, Habits::Processor, batch, &[]).unwrap());
+            let said =
+                memory(&architecture, &dry_run::costs(&config, Habits::Processor(Precision::F32), batch, &[]).unwrap());
             let parts = "weights 99 MiB, gradients 99 MiB, Adam 197 MiB, kept for the backward pass";
             assert!(said.ends_with(&format!("{parts} {kept} MiB")), "{said}");
             let most: usize = said.split(' ').next().unwrap().parse().unwrap();
