@@ -1,5 +1,6 @@
 //! `bar.red`: what every thread learns of everybody's predicate.
 
+use crate::lanes::{LANES, awkward, run};
 use gpusim::simulator::{Arguments, Simulator};
 
 /// Each thread has a vote, `in[t]`. It learns, in `out[4t..]`: how many of all votes are yes; whether all are; whether any vote is no;
@@ -98,5 +99,36 @@ fn who_has_left_is_not_counted() {
         // Of 64 threads 16 have left, and one of the others says no.
         let expected = if thread % 4 == 0 { 0xeeee_eeee } else { 47 };
         assert_eq!(u32::from_le_bytes(found.try_into().unwrap()), expected, "thread {thread}");
+    }
+}
+
+#[test]
+fn votes_of_a_warp_are_its_own_and_may_be_negated() {
+    let (a, b, c) = (awkward(1), awkward(2), awkward(3));
+    let below = |lane: usize| (a[lane] as u32) < b[lane] as u32;
+    let questions: [(&str, &dyn Fn(usize) -> bool); 2] =
+        [("lt.u32 %p, %a, %b", &below), ("eq.u32 %p, %a, %a", &|_| true)];
+    for (question, answer) in questions {
+        for (mode, negated) in
+            ["ballot", "all", "any", "uni"].into_iter().flat_map(|mode| [(mode, false), (mode, true)])
+        {
+            let from = if negated { "!%p" } else { "%p" };
+            let vote = match mode {
+                "ballot" => format!("vote.sync.ballot.b32 %d, {from}, 0xffffffff;"),
+                _ => format!("vote.sync.{mode}.pred %q, {from}, 0xffffffff; selp.u32 %d, 1, 0, %q;"),
+            };
+            let found = run(&format!("setp.{question}; {vote}"), &a, &b, &c).unwrap();
+            for lane in 0..LANES {
+                let warp = lane / 32 * 32;
+                let ballot = (0..32).map(|i| u32::from(answer(warp + i) != negated) << i).sum::<u32>();
+                let expected = match mode {
+                    "ballot" => ballot,
+                    "all" => u32::from(ballot == u32::MAX),
+                    "any" => u32::from(ballot != 0),
+                    _ => u32::from(ballot == 0 || ballot == u32::MAX),
+                };
+                assert_eq!(found[lane], u64::from(expected), "{question}: {vote} on lane {lane}");
+            }
+        }
     }
 }
