@@ -210,6 +210,17 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_in_front_of_the_cursor_is_kept_whole() {
+        let mut map = Allocations::new(0x10000, 8192);
+        let first = map.allocate(3072, "device").unwrap();
+        map.free(first).unwrap();
+        // All is one free range, and the next two allocations take what is behind the first.
+        assert!(map.allocate(100, "device").is_some() && map.allocate(3072, "device").is_some());
+        assert_eq!(map.allocate(3072, "device"), Some(first));
+        assert_eq!(map.allocate(1, "device"), None);
+    }
+
+    #[test]
     fn an_access_must_end_inside() {
         let mut map = Allocations::new(0, 4096);
         let at = map.allocate(10, "device").unwrap();
