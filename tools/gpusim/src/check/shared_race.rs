@@ -199,6 +199,19 @@ mod tests {
     }
 
     #[test]
+    fn lanes_that_share_a_word_are_all_remembered() {
+        for write in [false, true] {
+            let warps = [Clocks::new(0), Clocks::new(1)];
+            let mut cell = Cell::default();
+            // One instruction of warp 0, a byte each; then warp 1 writes the first of them.
+            assert_eq!(touch(&mut cell, 0b0001, write, 7, 0, 0, &warps[0]), None);
+            assert_eq!(touch(&mut cell, 0b0010, write, 7, 0, 1, &warps[0]), None);
+            let clash = Some(Clash { at: 7, warp: 0, lane: None, write });
+            assert_eq!(touch(&mut cell, 0b0001, true, 9, 1, 5, &warps[1]), clash);
+        }
+    }
+
+    #[test]
     fn a_read_after_a_write_needs_a_barrier() {
         let mut warps = [Clocks::new(0), Clocks::new(1)];
         let mut cell = Cell::default();
