@@ -49,7 +49,7 @@ pub const OUTCOME: usize = 3;
 pub struct SquaredNorm<V, M> {
     /// `sum [1]`, written.
     pub sum: M,
-    /// `x`, as many as there are.
+    /// `x`, any number of elements.
     pub x: V,
 }
 
@@ -68,7 +68,7 @@ pub struct AdamStep<V, M> {
     pub m: M,
     /// `v`, the raw second moments, updated.
     pub v: M,
-    /// The `g`.
+    /// `g`, the gradients.
     pub gradients: V,
     /// `outcome [3]` of the step.
     pub outcome: V,

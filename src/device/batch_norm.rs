@@ -253,7 +253,7 @@ pub struct ResidualForward<V, M> {
     pub norm: V,
     /// `shortcut [N, H, W, C]`: a finished activation, or the raw output of a projection.
     pub shortcut: V,
-    /// `norm [4, C]` that a raw projection still owes.
+    /// `norm [4, C]` that a raw projection is still owed.
     pub shortcut_norm: Option<V>,
 }
 
@@ -275,13 +275,13 @@ impl<V: Elements, M: Elements> ResidualForward<V, M> {
 
 /// Operands of [`BatchNormKernels::residual_backward`].
 pub struct ResidualBackward<V, M> {
-    /// `dz [N, H, W, C]`, written: the gradient of both ways.
+    /// `dz [N, H, W, C]`, written: the gradient of the branch and of the shortcut alike.
     pub dz: M,
     /// `sums [2, C]`, written: the branch's.
     pub sums: M,
     /// `dout [N, H, W, C]`.
     pub dout: V,
-    /// `out [N, H, W, C]`, whose sign says what passes.
+    /// `out [N, H, W, C]`; where it is positive, the gradient passes.
     pub out: V,
     /// The branch's `y [N, H, W, C]`.
     pub y: V,
@@ -376,15 +376,15 @@ pub trait BatchNormKernels: Memory {
     ) -> Result<(), DeviceError>;
 
     /// The junction: `out = max(0, scale·y + shift + shortcut)`, where the shortcut is a finished activation, or the raw
-    /// projection with the `norm` it owes (no ReLU).
+    /// projection with the `norm` it is owed (no ReLU).
     fn residual_forward(
         &self,
         operands: ResidualForward<Self::View<'_>, Self::ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError>;
 
-    /// `dz = dout·[out > 0]`, the gradient of both branches; `sums` = (Σ dz, Σ dz·(y − mean)) for the branch, and
-    /// the same for a projected shortcut.
+    /// `dz = dout·[out > 0]`, the gradient of the branch and of the shortcut; `sums` = (Σ dz, Σ dz·(y − mean)) for the branch,
+    /// and the same for a projection.
     fn residual_backward(
         &self,
         operands: ResidualBackward<Self::View<'_>, Self::ViewMut<'_>>,

@@ -142,15 +142,8 @@ pub struct InputTransform<V> {
     pub activation: Activation,
 }
 
-impl<V> InputTransform<V> {
-    /// The same of something else of each view, such as its length.
-    pub fn map<T>(self, f: impl FnOnce(V) -> T) -> InputTransform<T> {
-        InputTransform { norm: f(self.norm), activation: self.activation }
-    }
-}
-
 impl<V: Elements> InputTransform<V> {
-    /// Refuses operands that are not for so many channels.
+    /// Refuses a `norm` of another number of channels.
     pub(super) fn check(&self, kernel: &'static str, channels: usize) -> Result<(), DeviceError> {
         check_lengths(kernel, &[("transform.norm", self.norm.count(), 4 * channels)])
     }
@@ -173,7 +166,7 @@ pub enum OutputGradient<V> {
 }
 
 impl<V> OutputGradient<V> {
-    /// The same of something else of each view, such as its length.
+    /// The same form, with what `f` makes of each view in its place, such as its address.
     pub fn map<T>(self, f: impl Fn(V) -> T) -> OutputGradient<T> {
         match self {
             OutputGradient::Ready(dy) => OutputGradient::Ready(f(dy)),
@@ -183,7 +176,7 @@ impl<V> OutputGradient<V> {
 }
 
 impl<V: Elements> OutputGradient<V> {
-    /// Refuses operands that are not for an output of `len` elements in so many channels.
+    /// Refuses operands that contradict an output of `len` elements in so many channels.
     pub(super) fn check(&self, kernel: &'static str, len: usize, channels: usize) -> Result<(), DeviceError> {
         match self {
             OutputGradient::Ready(dy) => check_lengths(kernel, &[("dy", dy.count(), len)]),
@@ -209,7 +202,7 @@ pub struct ReduceEpilogue<V, M> {
 }
 
 impl<V: Elements, M: Elements> ReduceEpilogue<V, M> {
-    /// Refuses operands that are not for an input of `len` elements in so many channels.
+    /// Refuses operands that contradict an input of `len` elements in so many channels.
     pub(super) fn check(&self, kernel: &'static str, len: usize, channels: usize) -> Result<(), DeviceError> {
         let operands = [
             ("epilogue.sums", self.sums.count(), 2 * channels),

@@ -19,7 +19,7 @@ impl LossShape {
     }
 }
 
-/// Those of a sigmoid, for each element.
+/// Multiplications, additions and functions of a sigmoid, for each element.
 pub const SIGMOID_FLOPS: u64 = 2;
 
 /// Operands of [`LossKernels::bce_forward_backward`].
@@ -28,11 +28,11 @@ pub struct BceForwardBackward<V, M> {
     pub loss: M,
     /// `dlogits [N, C]`, written.
     pub dlogits: M,
-    /// `logits [N, C]`: the `z`.
+    /// `logits [N, C]`, the `z` of the formula.
     pub logits: V,
-    /// `targets [N, C]`, each 0 or 1: the `t`.
+    /// `targets [N, C]`, its `t`: each is 0 or 1.
     pub targets: V,
-    /// `weights [C]`: what a genre's whole term weighs.
+    /// `weights [C]`, one for each genre.
     pub weights: V,
 }
 

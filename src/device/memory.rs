@@ -28,8 +28,8 @@ impl Real for f64 {
 pub enum Storage {
     /// Activations and their gradients: a device running in mixed precision keeps these narrow.
     Activation,
-    /// Trainable parameters: at full width, and on a device in mixed precision a narrow copy beside it, which every write
-    /// keeps up to date and convolutions read.
+    /// Trainable parameters: at full width, and on a GPU in mixed precision a narrow copy beside it, which every write keeps
+    /// up to date and convolutions read.
     Weights,
     /// Gradients of parameters, optimiser state, statistics, logits, losses: always at full width.
     Full,

@@ -6,18 +6,19 @@
 //!
 //! # Conventions
 //!
-//! - A kernel's operands are one struct, over `V`, a shared view, and `M`, an exclusive one: outputs first, then inputs, then
-//!   parameters. The gradient of `x` is `dx`.
+//! - A kernel's operands are one struct, generic over `V`, a shared view, and `M`, an exclusive one: outputs first, then inputs,
+//!   then parameters. The gradient of `x` is `dx`. Only `image_forward`, which reads bytes and not a view, and
+//!   `conv_form_gradient`, which allocates its output, take theirs one by one.
 //! - Activations are NHWC, convolution weights KRSC (one row per filter), depthwise weights `[R, S, C]`, dense weights
 //!   `[outputs, inputs]`.
 //! - Per-channel values are rows of a small matrix: `stats [2, C]` is (mean, biased variance), `norm [4, C]` is
 //!   (scale, shift, mean, inverse standard deviation), `sums [2, C]` and `k [3, C]` serve batch norm's backward pass.
-//! - Gradients of parameters accumulate (`+=`). Gradients of activations overwrite, except where a method takes
-//!   `accumulate`.
+//! - Gradients of parameters accumulate (`+=`). Gradients of activations overwrite, except where the
+//!   operands say `accumulate`.
 //! - Every reduction has a fixed order, so the same input gives the same bits.
 //! - NaN goes through: a ReLU, a mask or a maximum that meets one gives one, so that a fault upstream shows.
-//! - Every struct of operands checks itself against the geometry that comes with it, and a method returns
-//!   [`DeviceError::Length`] rather than touching memory.
+//! - Every struct of operands has a `check` against the geometry that comes with it. Every device calls it first, and returns
+//!   its [`DeviceError::Length`] rather than touch memory.
 
 pub mod activation;
 pub mod adam;
@@ -103,7 +104,7 @@ pub enum DeviceError {
     Length {
         /// The method that refused.
         kernel: &'static str,
-        /// The operand's name in that method's signature.
+        /// The operand's name in the struct of that method's operands.
         operand: &'static str,
         /// Elements given.
         found: usize,

@@ -3,11 +3,11 @@
 /// What convolutions multiply and activations are stored in. Sums, statistics, parameters and losses are `f32` in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// `f32` throughout, on CUDA cores.
+    /// `f32` throughout; on CUDA without tensor cores.
     F32,
     /// `f32` storage; tensor cores multiply with 10 bits of mantissa.
     Tf32,
-    /// Activations, their gradients and a copy of the weights in bfloat16, on tensor cores.
+    /// Activations and their gradients in bfloat16; on CUDA a copy of the weights as well, for tensor cores.
     Bf16,
 }
 
