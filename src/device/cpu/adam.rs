@@ -12,10 +12,11 @@ const LANES: usize = 16;
 
 impl AdamKernels for Cpu {
     fn squared_norm(&self, operands: SquaredNorm<View<'_>, ViewMut<'_>>) -> Result<(), DeviceError> {
+        const KERNEL: &str = "squared_norm";
         operands.check()?;
         let SquaredNorm { sum, x } = operands;
-        let _clock = self.clock("squared_norm", SQUARED_NORM_FLOPS * x.count() as u64, x.bytes(), sum.bytes());
-        stored_as!(f32, "squared_norm"; sum, x);
+        let _clock = self.clock(KERNEL, SQUARED_NORM_FLOPS * x.count() as u64, x.bytes(), sum.bytes());
+        stored_as!(f32, KERNEL; sum, x);
         let mut partials = vec![0.0; x.len().div_ceil(CHUNK)];
         partials.par_iter_mut().zip(x.par_chunks(CHUNK)).for_each(|(partial, x)| add_squares(x, partial));
         // The chunks follow from the length, and their sums are added in order: no thread has a say.
@@ -24,11 +25,12 @@ impl AdamKernels for Cpu {
     }
 
     fn adam(&self, operands: AdamStep<View<'_>, ViewMut<'_>>, constants: &AdamConstants) -> Result<(), DeviceError> {
+        const KERNEL: &str = "adam";
         operands.check()?;
         let AdamStep { w, m, v, gradients, outcome, rate } = operands;
         let reads = 4 * w.bytes() + outcome.bytes() + rate.bytes();
-        let _clock = self.clock("adam", ADAM_FLOPS * w.count() as u64, reads, 3 * w.bytes());
-        stored_as!(f32, "adam"; w, m, v, gradients, outcome, rate);
+        let _clock = self.clock(KERNEL, ADAM_FLOPS * w.count() as u64, reads, 3 * w.bytes());
+        stored_as!(f32, KERNEL; w, m, v, gradients, outcome, rate);
         if !is_sound(outcome) {
             return Ok(());
         }
@@ -42,11 +44,12 @@ impl AdamKernels for Cpu {
     }
 
     fn restore(&self, operands: Restore<View<'_>, ViewMut<'_>>) -> Result<(), DeviceError> {
+        const KERNEL: &str = "restore";
         operands.check()?;
         let Restore { to, from, outcome } = operands;
         // After a sound step, which nearly all are, it reads the outcome and nothing else.
-        let _clock = self.clock("restore", 0, outcome.bytes(), 0);
-        stored_as!(f32, "restore"; to, from, outcome);
+        let _clock = self.clock(KERNEL, 0, outcome.bytes(), 0);
+        stored_as!(f32, KERNEL; to, from, outcome);
         if !is_sound(outcome) {
             to.copy_from_slice(from);
         }

@@ -23,12 +23,13 @@ impl BatchNormKernels for Cpu {
         channels: usize,
         constants: BatchNormConstants,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "batch_norm_finalise";
         operands.check(channels)?;
         let BatchNormFinalise { norm, running_mean, running_variance, stats, gamma, beta, bias } = operands;
         let rows = 6 + usize::from(bias.is_some());
-        let _clock = self.clock("batch_norm_finalise", 0, FLOAT * rows * channels, FLOAT * 6 * channels);
-        stored_as!(f32, "batch_norm_finalise"; norm, running_mean, running_variance, stats, gamma, beta);
-        let bias = bias.map(|bias| bias.of::<f32>("batch_norm_finalise")).transpose()?;
+        let _clock = self.clock(KERNEL, 0, FLOAT * rows * channels, FLOAT * 6 * channels);
+        stored_as!(f32, KERNEL; norm, running_mean, running_variance, stats, gamma, beta);
+        let bias = bias.map(|bias| bias.of::<f32>(KERNEL)).transpose()?;
         let BatchNormConstants { momentum, epsilon } = constants;
         let average = |running: &mut f32, batch: f64| {
             *running = (momentum * f64::from(*running) + (1.0 - momentum) * batch) as f32;
@@ -49,12 +50,13 @@ impl BatchNormKernels for Cpu {
         channels: usize,
         epsilon: f64,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "batch_norm_fold";
         operands.check(channels)?;
         let BatchNormFold { norm, running_mean, running_variance, gamma, beta, bias } = operands;
         let rows = 4 + usize::from(bias.is_some());
-        let _clock = self.clock("batch_norm_fold", 0, FLOAT * rows * channels, FLOAT * 4 * channels);
-        stored_as!(f32, "batch_norm_fold"; norm, running_mean, running_variance, gamma, beta);
-        let bias = bias.map(|bias| bias.of::<f32>("batch_norm_fold")).transpose()?;
+        let _clock = self.clock(KERNEL, 0, FLOAT * rows * channels, FLOAT * 4 * channels);
+        stored_as!(f32, KERNEL; norm, running_mean, running_variance, gamma, beta);
+        let bias = bias.map(|bias| bias.of::<f32>(KERNEL)).transpose()?;
         for c in 0..channels {
             let mean = f64::from(running_mean[c]) - bias.map_or(0.0, |bias| f64::from(bias[c]));
             store_norm(norm, c, mean, f64::from(running_variance[c]), epsilon, gamma[c], beta[c]);
@@ -67,15 +69,16 @@ impl BatchNormKernels for Cpu {
         operands: BatchNormStatistics<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "batch_norm_statistics";
         operands.check(shape)?;
         let BatchNormStatistics { stats, y } = operands;
         let channels = shape.channels;
-        let _clock = self.clock("batch_norm_statistics", shape.statistics_flops(), y.bytes(), stats.bytes());
-        stored_as!(f32, "batch_norm_statistics"; stats);
+        let _clock = self.clock(KERNEL, shape.statistics_flops(), y.bytes(), stats.bytes());
+        stored_as!(f32, KERNEL; stats);
         let tiles = Tiles::streaming(shape.rows, channels);
         let mut partials = Partials::new(tiles.count(), channels);
         by_width!(self, E => {
-            stored_as!(E, "batch_norm_statistics"; y);
+            stored_as!(E, KERNEL; y);
             partials.par_tiles().zip(y.par_chunks(tiles.tile * channels)).for_each(|(partial, y)| {
                 let (mean, squares) = partial.split_at_mut(channels);
                 rows::moments(E::read(y, &mut Scratch::new(0)), mean, squares);
@@ -90,16 +93,17 @@ impl BatchNormKernels for Cpu {
         operands: BatchNormApply<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "batch_norm_apply";
         operands.check(shape)?;
         let BatchNormApply { a, y, norm, activation } = operands;
         let channels = shape.channels;
         let reads = y.bytes() + FLOAT * 2 * channels;
-        let _clock = self.clock("batch_norm_apply", shape.apply_flops(), reads, a.bytes());
-        stored_as!(f32, "batch_norm_apply"; norm);
+        let _clock = self.clock(KERNEL, shape.apply_flops(), reads, a.bytes());
+        stored_as!(f32, KERNEL; norm);
         let [scale, shift] = channel_rows(norm, channels);
         let chunk = Tiles::streaming(shape.rows, channels).tile * channels;
         by_width!(self, E => {
-            stored_as!(E, "batch_norm_apply"; a, y);
+            stored_as!(E, KERNEL; a, y);
             a.par_chunks_mut(chunk).zip(y.par_chunks(chunk)).for_each(|(a, y)| {
                 let mut scratch = Scratch::new(0);
                 let y = E::read(y, &mut scratch);
@@ -114,18 +118,19 @@ impl BatchNormKernels for Cpu {
         operands: BatchNormBackwardReduce<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "batch_norm_backward_reduce";
         operands.check(shape)?;
         let BatchNormBackwardReduce { dz, sums, da, y, norm, activation } = operands;
         let channels = shape.channels;
         let (reads, writes) = (da.bytes() + y.bytes() + FLOAT * 3 * channels, dz.bytes() + sums.bytes());
-        let _clock = self.clock("batch_norm_backward_reduce", shape.backward_reduce_flops(), reads, writes);
-        stored_as!(f32, "batch_norm_backward_reduce"; sums, norm);
+        let _clock = self.clock(KERNEL, shape.backward_reduce_flops(), reads, writes);
+        stored_as!(f32, KERNEL; sums, norm);
         let [scale, shift, mean] = channel_rows(norm, channels);
         let tiles = Tiles::streaming(shape.rows, channels);
         let chunk = tiles.tile * channels;
         let mut partials = Partials::new(tiles.count(), channels);
         by_width!(self, E => {
-            stored_as!(E, "batch_norm_backward_reduce"; dz, da, y);
+            stored_as!(E, KERNEL; dz, da, y);
             (dz.par_chunks_mut(chunk), partials.par_tiles(), da.par_chunks(chunk), y.par_chunks(chunk))
                 .into_par_iter()
                 .for_each(|(dz, partial, da, y)| {
@@ -148,11 +153,12 @@ impl BatchNormKernels for Cpu {
         operands: BatchNormBackwardFinalise<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "batch_norm_backward_finalise";
         operands.check(shape)?;
         let BatchNormBackwardFinalise { k, dgamma, dbeta, sums, gamma, norm } = operands;
         let channels = shape.channels;
-        let _clock = self.clock("batch_norm_backward_finalise", 0, FLOAT * 7 * channels, FLOAT * 5 * channels);
-        stored_as!(f32, "batch_norm_backward_finalise"; k, dgamma, dbeta, sums, gamma, norm);
+        let _clock = self.clock(KERNEL, 0, FLOAT * 7 * channels, FLOAT * 5 * channels);
+        stored_as!(f32, KERNEL; k, dgamma, dbeta, sums, gamma, norm);
         let pixels = shape.rows as f64;
         for c in 0..channels {
             let [plain, centred] = [0, 1].map(|row| f64::from(sums[row * channels + c]));
@@ -173,6 +179,7 @@ impl BatchNormKernels for Cpu {
         operands: ResidualForward<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "residual_forward";
         operands.check(shape)?;
         let ResidualForward { out, y, norm, shortcut, shortcut_norm } = operands;
         let channels = shape.channels;
@@ -181,13 +188,13 @@ impl BatchNormKernels for Cpu {
             Some(_) => (shape.residual_forward_flops(true), 4),
         };
         let reads = y.bytes() + shortcut.bytes() + FLOAT * rows * channels;
-        let _clock = self.clock("residual_forward", flops, reads, out.bytes());
-        stored_as!(f32, "residual_forward"; norm);
-        let shortcut_norm = shortcut_norm.map(|norm| norm.of::<f32>("residual_forward")).transpose()?;
+        let _clock = self.clock(KERNEL, flops, reads, out.bytes());
+        stored_as!(f32, KERNEL; norm);
+        let shortcut_norm = shortcut_norm.map(|norm| norm.of::<f32>(KERNEL)).transpose()?;
         let branch = channel_rows(norm, channels);
         let chunk = Tiles::streaming(shape.rows, channels).tile * channels;
         by_width!(self, E => {
-            stored_as!(E, "residual_forward"; out, y, shortcut);
+            stored_as!(E, KERNEL; out, y, shortcut);
             (out.par_chunks_mut(chunk), y.par_chunks(chunk), shortcut.par_chunks(chunk)).into_par_iter().for_each(
                 |(out, y, shortcut)| {
                     let (mut first, mut second) = (Scratch::new(0), Scratch::new(0));
@@ -207,6 +214,7 @@ impl BatchNormKernels for Cpu {
         operands: ResidualBackward<View<'_>, ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "residual_backward";
         operands.check(shape)?;
         let ResidualBackward { dz, sums, dout, out, y, norm, projection } = operands;
         let channels = shape.channels;
@@ -214,8 +222,8 @@ impl BatchNormKernels for Cpu {
         let branches = 1 + usize::from(projection.is_some());
         let reads = dout.bytes() + out.bytes() + branches * (y.bytes() + FLOAT * channels);
         let flops = shape.residual_backward_flops(projection.is_some());
-        let _clock = self.clock("residual_backward", flops, reads, dz.bytes() + branches * sums.bytes());
-        stored_as!(f32, "residual_backward"; sums, norm);
+        let _clock = self.clock(KERNEL, flops, reads, dz.bytes() + branches * sums.bytes());
+        stored_as!(f32, KERNEL; sums, norm);
         let tiles = Tiles::streaming(shape.rows, channels);
         let chunk = tiles.tile * channels;
         let mut partials = Partials::new(tiles.count(), channels);
@@ -225,7 +233,7 @@ impl BatchNormKernels for Cpu {
             rows::gradient_sums(dz, y, mean, plain, centred);
         };
         by_width!(self, E => {
-            stored_as!(E, "residual_backward"; dz, dout, out, y);
+            stored_as!(E, KERNEL; dz, dout, out, y);
             let branch = (dz.par_chunks_mut(chunk), partials.par_tiles(), y.par_chunks(chunk));
             let join = (dout.par_chunks(chunk), out.par_chunks(chunk));
             // One tile, and what is done with it while it is there.
@@ -247,8 +255,8 @@ impl BatchNormKernels for Cpu {
                 return Ok(());
             };
             let Projection { sums: projection_sums, y: projection_y, norm: projection_norm } = projection;
-            stored_as!(f32, "residual_backward"; projection_sums, projection_norm);
-            stored_as!(E, "residual_backward"; projection_y);
+            stored_as!(f32, KERNEL; projection_sums, projection_norm);
+            stored_as!(E, KERNEL; projection_y);
             let mut projected = Partials::new(tiles.count(), channels);
             branch
                 .into_par_iter()

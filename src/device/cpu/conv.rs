@@ -28,21 +28,22 @@ const TILE: usize = 128;
 
 impl ConvKernels for Cpu {
     fn conv_forward(&self, operands: ConvForward<View<'_>, ViewMut<'_>>, shape: &ConvShape) -> Result<(), DeviceError> {
+        const KERNEL: &str = "conv_forward";
         operands.check(shape)?;
         let ConvForward { y, stats, x, transform, w, bias } = operands;
         let reads = shape.seen() * x.width() + owed_bytes(&transform) + w.bytes() + bias.map_or(0, |bias| bias.bytes());
         let writes = y.bytes() + stats.as_ref().map_or(0, ViewMut::bytes);
-        let _clock = self.clock("conv_forward", shape.flops(), reads, writes);
-        stored_as!(f32, "conv_forward"; w);
-        let bias = bias.map(|bias| bias.of::<f32>("conv_forward")).transpose()?;
-        let stats = stats.map(|stats| stats.of::<f32>("conv_forward")).transpose()?;
+        let _clock = self.clock(KERNEL, shape.flops(), reads, writes);
+        stored_as!(f32, KERNEL; w);
+        let bias = bias.map(|bias| bias.of::<f32>(KERNEL)).transpose()?;
+        let stats = stats.map(|stats| stats.of::<f32>(KERNEL)).transpose()?;
         let mut by_column = self.room(w.len())?;
         weights::by_column(&mut by_column, w, shape);
         let tiles = Tiles::even(shape.n * shape.p * shape.q, TILE);
         let wants_stats = stats.is_some();
         let partials = by_width!(self, E => {
-            stored_as!(E, "conv_forward"; y);
-            let patches = Patches::<E>::of_input(Source::input("conv_forward", x, transform, shape.c)?, shape);
+            stored_as!(E, KERNEL; y);
+            let patches = Patches::<E>::of_input(Source::input(KERNEL, x, transform, shape.c)?, shape);
             convolve(y, false, &patches, &by_column, shape.k, tiles, |_, tile, partial| {
                 if let Some(bias) = bias {
                     rows::add_bias(tile, bias);
@@ -65,6 +66,7 @@ impl ConvKernels for Cpu {
         operands: ConvBackwardData<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "conv_backward_data";
         operands.check(shape)?;
         let ConvBackwardData { dx, accumulate, epilogue, dy, w } = operands;
         // Without an epilogue, pixels that no tap reaches stay as they are.
@@ -72,12 +74,12 @@ impl ConvKernels for Cpu {
         let old = if accumulate { touched } else { 0 };
         let [masks, sums] = epilogue_bytes(&epilogue);
         let reads = gradient_bytes(&dy) + w.bytes() + old + masks;
-        let _clock = self.clock("conv_backward_data", shape.flops(), reads, touched + sums);
-        stored_as!(f32, "conv_backward_data"; w);
+        let _clock = self.clock(KERNEL, shape.flops(), reads, touched + sums);
+        stored_as!(f32, KERNEL; w);
         by_width!(self, E => {
-            stored_as!(E, "conv_backward_data"; dx);
-            let gradient = Source::<E>::gradient("conv_backward_data", dy, shape.k)?;
-            let (epilogue, sums) = Epilogue::<E>::of("conv_backward_data", epilogue, shape.c)?;
+            stored_as!(E, KERNEL; dx);
+            let gradient = Source::<E>::gradient(KERNEL, dy, shape.k)?;
+            let (epilogue, sums) = Epilogue::<E>::of(KERNEL, epilogue, shape.c)?;
             let finish = |first: usize, tile: &mut [f32], partial: &mut [f64]| {
                 if let Some(epilogue) = &epilogue {
                     epilogue.finish(first * shape.c, tile, partial);
@@ -108,9 +110,9 @@ impl ConvKernels for Cpu {
         operands: ConvBackwardWeights<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "conv_backward_weights";
         operands.check(shape)?;
         let ConvBackwardWeights { dw, dy, x, transform } = operands;
-        const KERNEL: &str = "conv_backward_weights";
         let reads = gradient_bytes(&dy) + shape.seen() * x.width() + owed_bytes(&transform) + dw.bytes();
         let _clock = self.clock(KERNEL, shape.flops(), reads, dw.bytes());
         stored_as!(f32, KERNEL; dw);
@@ -125,16 +127,17 @@ impl ConvKernels for Cpu {
         operands: ConvBackwardBias<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "conv_backward_bias";
         operands.check(shape)?;
         let ConvBackwardBias { dbias, dy } = operands;
         let flops = shape.output_len() as u64;
         let reads = gradient_bytes(&dy) + dbias.bytes();
-        let _clock = self.clock("conv_backward_bias", flops, reads, dbias.bytes());
-        stored_as!(f32, "conv_backward_bias"; dbias);
+        let _clock = self.clock(KERNEL, flops, reads, dbias.bytes());
+        stored_as!(f32, KERNEL; dbias);
         let tiles = Tiles::streaming(shape.n * shape.p * shape.q, shape.k);
         let mut partials = Partials::new(tiles.count(), shape.k);
         by_width!(self, E => {
-            let gradient = Source::<E>::gradient("conv_backward_bias", dy, shape.k)?;
+            let gradient = Source::<E>::gradient(KERNEL, dy, shape.k)?;
             partials.par_tiles().enumerate().for_each(|(index, partial)| {
                 let mut scratch = Scratch::new(0);
                 let dy = gradient.rows(shape.k, tiles.range(index), &mut scratch);

@@ -15,11 +15,12 @@ impl DenseKernels for Cpu {
         operands: DenseForward<View<'_>, ViewMut<'_>>,
         shape: &DenseShape,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "dense_forward";
         operands.check(shape)?;
         let DenseForward { y, relu, x, w, b } = operands;
         let DenseShape { n, inputs, outputs } = *shape;
-        let _clock = self.clock("dense_forward", shape.flops(), x.bytes() + w.bytes() + b.bytes(), y.bytes());
-        stored_as!(f32, "dense_forward"; y, x, w, b);
+        let _clock = self.clock(KERNEL, shape.flops(), x.bytes() + w.bytes() + b.bytes(), y.bytes());
+        stored_as!(f32, KERNEL; y, x, w, b);
         let weights = Matrix::new(w, outputs, inputs, inputs).transposed();
         matmul(y, false, Matrix::new(x, n, inputs, inputs), weights, Threads::All);
         rows::add_bias(y, b);
@@ -34,11 +35,12 @@ impl DenseKernels for Cpu {
         operands: DenseBackwardData<View<'_>, ViewMut<'_>>,
         shape: &DenseShape,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "dense_backward_data";
         operands.check(shape)?;
         let DenseBackwardData { dx, dz, w } = operands;
         let DenseShape { n, inputs, outputs } = *shape;
-        let _clock = self.clock("dense_backward_data", shape.flops(), dz.bytes() + w.bytes(), dx.bytes());
-        stored_as!(f32, "dense_backward_data"; dx, dz, w);
+        let _clock = self.clock(KERNEL, shape.flops(), dz.bytes() + w.bytes(), dx.bytes());
+        stored_as!(f32, KERNEL; dx, dz, w);
         let weights = Matrix::new(w, outputs, inputs, inputs);
         matmul(dx, false, Matrix::new(dz, n, outputs, outputs), weights, Threads::All);
         Ok(())
@@ -49,13 +51,14 @@ impl DenseKernels for Cpu {
         operands: DenseBackwardWeights<View<'_>, ViewMut<'_>>,
         shape: &DenseShape,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "dense_backward_weights";
         operands.check(shape)?;
         let DenseBackwardWeights { dw, db, dz, x } = operands;
         let DenseShape { n, inputs, outputs } = *shape;
         let gradients = dw.bytes() + db.bytes();
         let reads = dz.bytes() + x.bytes() + gradients;
-        let _clock = self.clock("dense_backward_weights", shape.flops(), reads, gradients);
-        stored_as!(f32, "dense_backward_weights"; dw, db, dz, x);
+        let _clock = self.clock(KERNEL, shape.flops(), reads, gradients);
+        stored_as!(f32, KERNEL; dw, db, dz, x);
         let gradient = Matrix::new(dz, n, outputs, outputs).transposed();
         matmul(dw, true, gradient, Matrix::new(x, n, inputs, inputs), Threads::All);
         let mut sums = vec![0.0; outputs];
@@ -67,10 +70,11 @@ impl DenseKernels for Cpu {
     }
 
     fn relu_backward(&self, operands: ReluBackward<View<'_>, ViewMut<'_>>) -> Result<(), DeviceError> {
+        const KERNEL: &str = "relu_backward";
         operands.check()?;
         let ReluBackward { dz, dy, y } = operands;
-        let _clock = self.clock("relu_backward", 0, dy.bytes() + y.bytes(), dz.bytes());
-        stored_as!(f32, "relu_backward"; dz, dy, y);
+        let _clock = self.clock(KERNEL, 0, dy.bytes() + y.bytes(), dz.bytes());
+        stored_as!(f32, KERNEL; dz, dy, y);
         rectify_all(dz, dy, y);
         Ok(())
     }

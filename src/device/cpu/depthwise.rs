@@ -152,19 +152,20 @@ impl DepthwiseKernels for Cpu {
         operands: DepthwiseForward<View<'_>, ViewMut<'_>>,
         shape: &DepthwiseShape,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "depthwise_forward";
         operands.check(shape)?;
         let DepthwiseForward { y, stats, x, transform, w } = operands;
         let channels = shape.c;
         let reads = shape.seen() * x.width() + owed_bytes(&transform) + w.bytes();
         let writes = y.bytes() + stats.as_ref().map_or(0, ViewMut::bytes);
-        let _clock = self.clock("depthwise_forward", shape.flops(), reads, writes);
+        let _clock = self.clock(KERNEL, shape.flops(), reads, writes);
         let (tiles, wants_stats) = (tiles(shape.n * shape.p, shape.q, channels), stats.is_some());
         let width = shape.q * channels;
         let mut partials = Partials::new(tiles.count(), channels);
-        stored_as!(f32, "depthwise_forward"; w);
+        stored_as!(f32, KERNEL; w);
         by_width!(self, E => {
-            stored_as!(E, "depthwise_forward"; y);
-            let x = Source::<E>::input("depthwise_forward", x, transform, channels)?;
+            stored_as!(E, KERNEL; y);
+            let x = Source::<E>::input(KERNEL, x, transform, channels)?;
             let tile = |index: usize, y: &mut [f32], partial: &mut [f64]| {
                 let mut windows = Windows::new(&x, shape);
                 for (row, y) in tiles.range(index).zip(y.chunks_exact_mut(width)) {
@@ -183,7 +184,7 @@ impl DepthwiseKernels for Cpu {
         if let Some(stats) = stats {
             let Tiles { rows, tile } = tiles;
             let tiles = Tiles { rows: rows * shape.q, tile: tile * shape.q };
-            partials.store_stats(stats.of("depthwise_forward")?, tiles);
+            partials.store_stats(stats.of(KERNEL)?, tiles);
         }
         Ok(())
     }
@@ -193,21 +194,22 @@ impl DepthwiseKernels for Cpu {
         operands: DepthwiseBackwardData<View<'_>, ViewMut<'_>>,
         shape: &DepthwiseShape,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "depthwise_backward_data";
         operands.check(shape)?;
         let DepthwiseBackwardData { dx, accumulate, epilogue, dy, w } = operands;
         let channels = shape.c;
         let old = if accumulate { dx.bytes() } else { 0 };
         let [masks, sums] = epilogue_bytes(&epilogue);
         let reads = gradient_bytes(&dy) + w.bytes() + old + masks;
-        let _clock = self.clock("depthwise_backward_data", shape.flops(), reads, dx.bytes() + sums);
+        let _clock = self.clock(KERNEL, shape.flops(), reads, dx.bytes() + sums);
         let tiles = tiles(shape.n * shape.h, shape.w, channels);
         let width = shape.w * channels;
         let mut partials = Partials::new(tiles.count(), channels);
-        stored_as!(f32, "depthwise_backward_data"; w);
+        stored_as!(f32, KERNEL; w);
         by_width!(self, E => {
-            stored_as!(E, "depthwise_backward_data"; dx);
-            let dy = Source::<E>::gradient("depthwise_backward_data", dy, channels)?;
-            let (epilogue, sums) = Epilogue::<E>::of("depthwise_backward_data", epilogue, channels)?;
+            stored_as!(E, KERNEL; dx);
+            let dy = Source::<E>::gradient(KERNEL, dy, channels)?;
+            let (epilogue, sums) = Epilogue::<E>::of(KERNEL, epilogue, channels)?;
             let tile = |index: usize, dx: &mut [f32], partial: &mut [f64]| {
                 let mut gradients = Gradients::new(&dy, shape);
                 for (row, dx) in tiles.range(index).zip(dx.chunks_exact_mut(width)) {
@@ -235,17 +237,18 @@ impl DepthwiseKernels for Cpu {
         operands: DepthwiseBackwardWeights<View<'_>, ViewMut<'_>>,
         shape: &DepthwiseShape,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "depthwise_backward_weights";
         operands.check(shape)?;
         let DepthwiseBackwardWeights { dw, dy, x, transform } = operands;
         let channels = shape.c;
         let reads = gradient_bytes(&dy) + shape.seen() * x.width() + owed_bytes(&transform) + dw.bytes();
-        let _clock = self.clock("depthwise_backward_weights", shape.flops(), reads, dw.bytes());
-        stored_as!(f32, "depthwise_backward_weights"; dw);
+        let _clock = self.clock(KERNEL, shape.flops(), reads, dw.bytes());
+        stored_as!(f32, KERNEL; dw);
         let tiles = tiles(shape.n * shape.p, shape.q, channels);
         let mut partials = vec![0.0; tiles.count() * dw.len()];
         by_width!(self, E => {
-            let dy = Source::<E>::gradient("depthwise_backward_weights", dy, channels)?;
-            let x = Source::<E>::input("depthwise_backward_weights", x, transform, channels)?;
+            let dy = Source::<E>::gradient(KERNEL, dy, channels)?;
+            let x = Source::<E>::input(KERNEL, x, transform, channels)?;
             partials.par_chunks_exact_mut(dw.len()).enumerate().for_each(|(index, sums)| {
                 let mut windows = Windows::new(&x, shape);
                 let mut scratch = Scratch::new(0);

@@ -14,15 +14,16 @@ impl ImageKernels for Cpu {
         format: &PixelFormat,
         shape: &ImageShape,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "image_forward";
         let HostPixels { pixels, placements } = pixels;
         shape.check(x.count(), pixels.len(), placements.len(), format)?;
-        let _clock = self.clock("image_forward", shape.flops(), pixels.len(), x.bytes());
+        let _clock = self.clock(KERNEL, shape.flops(), pixels.len(), x.bytes());
         let image = shape.size * shape.size * 3;
         let values = format
             .shift
             .map(|shift| std::array::from_fn::<f32, 256, _>(|byte| (format.scale * byte as f64 + shift) as f32));
         by_width!(self, E => {
-            stored_as!(E, "image_forward"; x);
+            stored_as!(E, KERNEL; x);
             (x.par_chunks_mut(image), pixels.par_chunks(image), placements).into_par_iter().for_each(
                 |(x, pixels, placement)| {
                     E::write(x, false, |x| place(x, pixels, *placement, format.order, &values, shape.size));

@@ -11,12 +11,13 @@ impl LossKernels for Cpu {
         operands: BceForwardBackward<View<'_>, ViewMut<'_>>,
         shape: &LossShape,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "bce_forward_backward";
         operands.check(shape)?;
         let BceForwardBackward { loss, dlogits, logits, targets, weights } = operands;
         let count = shape.n * shape.classes;
         let reads = logits.bytes() + targets.bytes() + weights.bytes();
-        let _clock = self.clock("bce_forward_backward", shape.flops(), reads, loss.bytes() + dlogits.bytes());
-        stored_as!(f32, "bce_forward_backward"; loss, dlogits, logits, targets, weights);
+        let _clock = self.clock(KERNEL, shape.flops(), reads, loss.bytes() + dlogits.bytes());
+        stored_as!(f32, KERNEL; loss, dlogits, logits, targets, weights);
         let mut total = 0.0;
         let weights = weights.iter().cycle();
         for (((dlogit, logit), target), weight) in dlogits.iter_mut().zip(logits).zip(targets).zip(weights) {
@@ -31,10 +32,11 @@ impl LossKernels for Cpu {
     }
 
     fn sigmoid(&self, operands: Sigmoid<View<'_>, ViewMut<'_>>) -> Result<(), DeviceError> {
+        const KERNEL: &str = "sigmoid";
         operands.check()?;
         let Sigmoid { p, z } = operands;
-        let _clock = self.clock("sigmoid", SIGMOID_FLOPS * p.count() as u64, z.bytes(), p.bytes());
-        stored_as!(f32, "sigmoid"; p, z);
+        let _clock = self.clock(KERNEL, SIGMOID_FLOPS * p.count() as u64, z.bytes(), p.bytes());
+        stored_as!(f32, KERNEL; p, z);
         for (p, z) in p.iter_mut().zip(z) {
             *p = logistic(f64::from(*z)) as f32;
         }

@@ -19,14 +19,15 @@ impl PoolKernels for Cpu {
         operands: MaxPoolForward<View<'_>, ViewMut<'_>>,
         shape: &PoolShape,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "max_pool_forward";
         operands.check(shape)?;
         let MaxPoolForward { y, x, transform } = operands;
         let reads = x.bytes() + owed_bytes(&transform);
-        let _clock = self.clock("max_pool_forward", shape.flops(), reads, y.bytes());
-        let norm = owed_norm("max_pool_forward", transform, shape)?;
+        let _clock = self.clock(KERNEL, shape.flops(), reads, y.bytes());
+        let norm = owed_norm(KERNEL, transform, shape)?;
         let line = shape.w * shape.c;
         by_width!(self, E => {
-            stored_as!(E, "max_pool_forward"; y, x);
+            stored_as!(E, KERNEL; y, x);
             y.par_chunks_mut(shape.q * shape.c).enumerate().for_each(|(row, y)| {
                 let (image, row) = (&x[row / shape.p * shape.h * line..][..shape.h * line], row % shape.p);
                 // The rows of the image under the windows.
@@ -45,16 +46,17 @@ impl PoolKernels for Cpu {
         operands: MaxPoolBackward<View<'_>, ViewMut<'_>>,
         shape: &PoolShape,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "max_pool_backward";
         operands.check(shape)?;
         let MaxPoolBackward { dx, dy, x, transform } = operands;
         let flops = shape.flops() + dy.count() as u64;
         let reads = x.bytes() + dy.bytes() + owed_bytes(&transform);
-        let _clock = self.clock("max_pool_backward", flops, reads, dx.bytes());
-        let norm = owed_norm("max_pool_backward", transform, shape)?;
+        let _clock = self.clock(KERNEL, flops, reads, dx.bytes());
+        let norm = owed_norm(KERNEL, transform, shape)?;
         let (inputs, outputs) = (shape.h * shape.w * shape.c, shape.p * shape.q * shape.c);
         // Windows overlap, so a task owns a whole image.
         by_width!(self, E => {
-            stored_as!(E, "max_pool_backward"; dx, dy, x);
+            stored_as!(E, KERNEL; dx, dy, x);
             (dx.par_chunks_mut(inputs), dy.par_chunks(outputs), x.par_chunks(inputs)).into_par_iter().for_each(
                 |(dx, dy, x)| {
                     let (mut first, mut second) = (Scratch::new(0), Scratch::new(0));
@@ -71,12 +73,13 @@ impl PoolKernels for Cpu {
         operands: GlobalPoolForward<View<'_>, ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
-        operands.check("global_average_pool_forward", shape)?;
+        const KERNEL: &str = "global_average_pool_forward";
+        operands.check(KERNEL, shape)?;
         let GlobalPoolForward { y, x } = operands;
-        let _clock = self.clock("global_average_pool_forward", x.count() as u64, x.bytes(), y.bytes());
-        stored_as!(f32, "global_average_pool_forward"; y);
+        let _clock = self.clock(KERNEL, x.count() as u64, x.bytes(), y.bytes());
+        stored_as!(f32, KERNEL; y);
         by_width!(self, E => {
-            stored_as!(E, "global_average_pool_forward"; x);
+            stored_as!(E, KERNEL; x);
             y.par_chunks_mut(shape.c).zip(x.par_chunks(shape.pixels * shape.c)).for_each(|(y, x)| {
                 let mut sums = vec![0.0; shape.c];
                 rows::column_sums(E::read(x, &mut Scratch::new(0)), &mut sums);
@@ -93,12 +96,13 @@ impl PoolKernels for Cpu {
         operands: GlobalAveragePoolBackward<View<'_>, ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "global_average_pool_backward";
         operands.check(shape)?;
         let GlobalAveragePoolBackward { dx, dy } = operands;
-        let _clock = self.clock("global_average_pool_backward", dy.count() as u64, dy.bytes(), dx.bytes());
-        stored_as!(f32, "global_average_pool_backward"; dy);
+        let _clock = self.clock(KERNEL, dy.count() as u64, dy.bytes(), dx.bytes());
+        stored_as!(f32, KERNEL; dy);
         by_width!(self, E => {
-            stored_as!(E, "global_average_pool_backward"; dx);
+            stored_as!(E, KERNEL; dx);
             dx.par_chunks_mut(shape.pixels * shape.c).zip(dy.par_chunks(shape.c)).for_each(|(dx, dy)| {
                 E::write(dx, false, |dx| {
                     for dx in dx.chunks_exact_mut(shape.c) {
@@ -117,12 +121,13 @@ impl PoolKernels for Cpu {
         operands: GlobalPoolForward<View<'_>, ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
-        operands.check("global_max_pool_forward", shape)?;
+        const KERNEL: &str = "global_max_pool_forward";
+        operands.check(KERNEL, shape)?;
         let GlobalPoolForward { y, x } = operands;
-        let _clock = self.clock("global_max_pool_forward", x.count() as u64, x.bytes(), y.bytes());
-        stored_as!(f32, "global_max_pool_forward"; y);
+        let _clock = self.clock(KERNEL, x.count() as u64, x.bytes(), y.bytes());
+        stored_as!(f32, KERNEL; y);
         by_width!(self, E => {
-            stored_as!(E, "global_max_pool_forward"; x);
+            stored_as!(E, KERNEL; x);
             y.par_chunks_mut(shape.c).zip(x.par_chunks(shape.pixels * shape.c)).for_each(|(y, x)| {
                 find_largest(y, &mut vec![0; shape.c], E::read(x, &mut Scratch::new(0)));
             });
@@ -135,14 +140,15 @@ impl PoolKernels for Cpu {
         operands: GlobalMaxPoolBackward<View<'_>, ViewMut<'_>>,
         shape: &GlobalPoolShape,
     ) -> Result<(), DeviceError> {
+        const KERNEL: &str = "global_max_pool_backward";
         operands.check(shape)?;
         let GlobalMaxPoolBackward { dx, dy, x } = operands;
         let reads = x.bytes() + dy.bytes();
-        let _clock = self.clock("global_max_pool_backward", x.count() as u64, reads, dx.bytes());
-        stored_as!(f32, "global_max_pool_backward"; dy);
+        let _clock = self.clock(KERNEL, x.count() as u64, reads, dx.bytes());
+        stored_as!(f32, KERNEL; dy);
         let image = shape.pixels * shape.c;
         by_width!(self, E => {
-            stored_as!(E, "global_max_pool_backward"; dx, x);
+            stored_as!(E, KERNEL; dx, x);
             (dx.par_chunks_mut(image), dy.par_chunks(shape.c), x.par_chunks(image)).into_par_iter().for_each(
                 |(dx, dy, x)| {
                     let (mut best, mut winner) = (vec![0.0; shape.c], vec![0; shape.c]);
