@@ -18,6 +18,7 @@ pub(super) struct Epilogue<'a, E> {
 type Parts<'a, E> = (Option<Epilogue<'a, E>>, Option<&'a mut [f32]>);
 
 impl<'a, E: Number> Epilogue<'a, E> {
+    /// A data gradient's epilogue, if it has one.
     pub(super) fn of(
         kernel: &'static str,
         epilogue: Option<ReduceEpilogue<View<'a>, ViewMut<'a>>>,
@@ -28,7 +29,7 @@ impl<'a, E: Number> Epilogue<'a, E> {
         Ok((Some(Epilogue { y: y.of(kernel)?, norm, activation }), Some(sums.of(kernel)?)))
     }
 
-    /// Masks a tile of the gradient, whose first element is element `first` of the activation, and adds to its sums.
+    /// Masks a tile of the gradient, whose first element is element `first` of the activation, and adds it to the sums.
     pub(super) fn finish(&self, first: usize, dx: &mut [f32], partial: &mut [f64]) {
         let [scale, shift, mean] = self.norm;
         let mut scratch = Scratch::new(0);

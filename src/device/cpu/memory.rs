@@ -30,7 +30,7 @@ pub struct Cpu {
     pub(super) clocks: Rc<Clocks>,
 }
 
-/// Memory at rest, by length.
+/// A pool: memory at rest, by length.
 type Idle<T> = RefCell<HashMap<usize, Vec<Vec<T>>>>;
 
 /// Numbers that go back to their pool when dropped.

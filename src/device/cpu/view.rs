@@ -1,7 +1,7 @@
 //! Views of buffers, which know how wide their numbers are, and the tiles of `f32` that kernels make of them.
 //!
-//! Sums are taken in `f32` whatever the storage: a kernel reads a tile of narrow numbers widened, and what it writes is narrowed
-//! when the tile is done, while both lie in the cache. Where numbers are `f32` already, a tile is the memory itself.
+//! Kernels compute in `f32` whatever the storage: one reads a tile of narrow numbers widened, and what it writes is narrowed when
+//! the tile is done, while both lie in the cache. Where numbers are `f32` already, a tile is the memory itself.
 
 use super::scratch::Scratch;
 use super::simd::simd;
@@ -27,7 +27,7 @@ pub enum ViewMut<'a> {
 }
 
 impl<'a> View<'a> {
-    /// Its numbers, which `kernel` wants to be stored as `E`.
+    /// Its numbers; refused in the name of `kernel` if they are not stored as `E`.
     pub(super) fn of<E: Number>(self, kernel: &'static str) -> Result<&'a [E], DeviceError> {
         E::of(self).ok_or_else(|| other_width(kernel))
     }
@@ -42,15 +42,12 @@ impl<'a> View<'a> {
 
     /// Bytes of its numbers.
     pub(super) fn bytes(&self) -> usize {
-        match self {
-            View::Full(numbers) => size_of_val(*numbers),
-            View::Narrow(numbers) => size_of_val(*numbers),
-        }
+        self.count() * self.width()
     }
 }
 
 impl<'a> ViewMut<'a> {
-    /// Its numbers, which `kernel` wants to be stored as `E`.
+    /// Its numbers; refused in the name of `kernel` if they are not stored as `E`.
     pub(super) fn of<E: Number>(self, kernel: &'static str) -> Result<&'a mut [E], DeviceError> {
         E::of_mut(self).ok_or_else(|| other_width(kernel))
     }
@@ -65,10 +62,7 @@ impl<'a> ViewMut<'a> {
 
     /// Bytes of its numbers.
     pub(super) fn bytes(&self) -> usize {
-        match self {
-            ViewMut::Full(numbers) => size_of_val(*numbers),
-            ViewMut::Narrow(numbers) => size_of_val(*numbers),
-        }
+        self.count() * self.width()
     }
 }
 
@@ -103,25 +97,25 @@ pub(super) trait Number: Copy + Send + Sync + 'static {
     /// The numbers of an exclusive view, if they are stored so.
     fn of_mut(view: ViewMut<'_>) -> Option<&mut [Self]>;
 
-    /// The numbers themselves, if they are `f32`.
+    /// The numbers where they lie, if they are `f32`.
     fn full(numbers: &[Self]) -> Option<&[f32]>;
 
     /// `to = from`, widened.
     fn widen(to: &mut [f32], from: &[Self]);
 
-    /// The first `width` of every `stride` numbers, to be read: in `scratch`, unless they are `f32` where they lie. With them comes
-    /// after how many the next row begins.
+    /// The first `width` of every `stride` numbers, to be read: copied to `scratch`, unless they are `f32` where they lie. With
+    /// them comes how far it is from one row to the next.
     fn rows<'s>(from: &'s [Self], stride: usize, width: usize, scratch: &'s mut Scratch) -> (&'s [f32], usize);
 
-    /// The numbers, to be read: in `scratch`, unless they are `f32` where they lie.
+    /// The numbers, to be read: copied to `scratch`, unless they are `f32` where they lie.
     fn read<'s>(from: &'s [Self], scratch: &'s mut Scratch) -> &'s [f32] {
         Self::rows(from, from.len(), from.len(), scratch).0
     }
 
-    /// Stores what `work` makes of a tile, which begins with what `to` holds if `keep` says so, and with anything otherwise.
+    /// Stores what `work` makes of a tile. The tile begins with what `to` holds if `keep` is set, and with anything otherwise.
     fn write(to: &mut [Self], keep: bool, work: impl FnOnce(&mut [f32]));
 
-    /// Rounds numbers to what is left of them once they are stored.
+    /// Rounds numbers as storing them would.
     fn as_stored(numbers: &mut [f32]);
 }
 
@@ -206,7 +200,7 @@ impl Number for bf16 {
     }
 }
 
-/// Makes the numbers of these views of them, which `$kernel` wants to be stored as `$number`.
+/// Replaces each of these views by its numbers, or returns the refusal of [`View::of`] if they are not stored as `$number`.
 macro_rules! stored_as {
     ($number:ty, $kernel:expr; $($view:ident),*) => {
         $(let $view = $view.of::<$number>($kernel)?;)*
@@ -214,7 +208,7 @@ macro_rules! stored_as {
 }
 pub(super) use stored_as;
 
-/// Does `$body` with the type `$number` that this device stores activations as.
+/// Does `$body`, in which `$number` is the type that this device stores activations as.
 macro_rules! by_width {
     ($device:expr, $number:ident => $body:expr) => {
         match $device.precision() {
