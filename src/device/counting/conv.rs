@@ -4,7 +4,7 @@ use super::{Counting, View, Why};
 use crate::device::cuda::choose::conv::{self as choose, Aligned};
 use crate::device::{
     ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, DeviceError, Memory,
-    ReduceEpilogue, Storage,
+    Storage,
 };
 
 impl ConvKernels for Counting {
@@ -42,20 +42,15 @@ impl ConvKernels for Counting {
         let ConvBackwardData { dx, accumulate, epilogue, dy, w } = operands;
         // Without an epilogue, pixels that no tap reaches stay as they are.
         let touched = self.part(dx, if accumulate && epilogue.is_none() { shape.seen() } else { dx.len });
-        let (mut reads, mut writes) = (self.gradient(dy) + self.narrow(w), touched);
-        if accumulate {
-            reads += touched;
-        }
+        let old = if accumulate { touched } else { 0 };
         let has_epilogue = epilogue.is_some();
-        if let Some(ReduceEpilogue { sums, y, norm, .. }) = epilogue {
-            reads += self.bytes(y) + self.part(norm, norm.len / 4 * 3);
-            writes += self.bytes(sums);
-        }
+        let [masks, sums] = self.epilogue(epilogue);
+        let reads = self.gradient(dy) + self.narrow(w) + old + masks;
         let kernel = self.choose("conv_backward_data", |target| {
             let choice = choose::backward_data(target, shape, has_epilogue, Aligned::ALL)?;
             Ok((choice.kernel.name(), Why::from(&choice)))
         })?;
-        self.launch_chosen(kernel, reads, writes, shape.flops());
+        self.launch_chosen(kernel, reads, touched + sums, shape.flops());
         Ok(())
     }
 

@@ -4,7 +4,6 @@ use super::{Counting, View, Why};
 use crate::device::cuda::choose::depthwise::{self as choose, Pass};
 use crate::device::{
     DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, DepthwiseShape, DeviceError,
-    ReduceEpilogue,
 };
 
 impl Counting {
@@ -42,16 +41,11 @@ impl DepthwiseKernels for Counting {
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
         let DepthwiseBackwardData { dx, accumulate, epilogue, dy, w } = operands;
-        let (mut reads, mut writes) = (self.gradient(dy) + self.bytes(w), self.bytes(dx));
-        if accumulate {
-            reads += self.bytes(dx);
-        }
-        if let Some(ReduceEpilogue { sums, y, norm, .. }) = epilogue {
-            reads += self.bytes(y) + self.part(norm, norm.len / 4 * 3);
-            writes += self.bytes(sums);
-        }
+        let old = if accumulate { self.bytes(dx) } else { 0 };
+        let [masks, sums] = self.epilogue(epilogue);
+        let reads = self.gradient(dy) + self.bytes(w) + old + masks;
         let kernel = self.choose_depthwise(&choose::BACKWARD_DATA, shape)?;
-        self.launch_chosen(kernel, reads, writes, shape.flops());
+        self.launch_chosen(kernel, reads, self.bytes(dx) + sums, shape.flops());
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Counting, Habits, View, Why};
 use crate::device::cuda::choose::Target;
-use crate::device::{DeviceError, InputTransform, OutputGradient, Storage};
+use crate::device::{DeviceError, InputTransform, OutputGradient, ReduceEpilogue, Storage};
 
 impl Counting {
     /// Bytes of some elements of an operand, where a kernel does not look at all of them.
@@ -21,20 +21,33 @@ impl Counting {
         self.bytes(View { storage, ..w })
     }
 
+    /// Bytes of several operands.
+    pub(super) fn all<const N: usize>(&self, views: [View; N]) -> u64 {
+        views.map(|view| self.bytes(view)).iter().sum()
+    }
+
+    /// Bytes of an operand that may be absent.
     pub(super) fn optional(&self, view: Option<View>) -> u64 {
         view.map_or(0, |view| self.bytes(view))
     }
 
-    /// Of `norm [4, C]` the scale and the shift.
+    /// Bytes of the scale and the shift that an input is owed: half of `norm [4, C]`.
     pub(super) fn owed(&self, transform: Option<InputTransform<View>>) -> u64 {
         transform.map_or(0, |InputTransform { norm, .. }| self.part(norm, norm.len / 2))
     }
 
+    /// Bytes that a gradient is read from.
     pub(super) fn gradient(&self, dy: OutputGradient<View>) -> u64 {
         match dy {
             OutputGradient::Ready(dy) => self.bytes(dy),
-            OutputGradient::Owed { dz, y, k } => [dz, y, k].map(|view| self.bytes(view)).iter().sum(),
+            OutputGradient::Owed { dz, y, k } => self.all([dz, y, k]),
         }
+    }
+
+    /// Bytes that a data gradient's epilogue reads and writes: of `norm [4, C]` it reads scale, shift and mean.
+    pub(super) fn epilogue(&self, epilogue: Option<ReduceEpilogue<View, View>>) -> [u64; 2] {
+        let Some(ReduceEpilogue { sums, y, norm, .. }) = epilogue else { return [0, 0] };
+        [self.bytes(y) + self.part(norm, norm.len / 4 * 3), self.bytes(sums)]
     }
 
     /// The kernel that a GPU chooses, and why; elsewhere there is one, of this name.
@@ -47,9 +60,5 @@ impl Counting {
             Habits::Processor(_) => Ok((name, None)),
             Habits::Gpu(target) => choice(target).map(|(kernel, why)| (kernel, Some(why))),
         }
-    }
-
-    pub(super) fn all<const N: usize>(&self, views: [View; N]) -> u64 {
-        views.map(|view| self.bytes(view)).iter().sum()
     }
 }
