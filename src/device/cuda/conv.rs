@@ -81,14 +81,14 @@ impl ConvKernels for Cuda {
         let dy = self.ready(dy, shape, &mut formed)?;
         self.check_elements("conv_backward_data", [dx.element(), dy.element()])?;
         let of = |address: fn(&ReduceEpilogue<View<'_>, ViewMut<'_>>) -> u64| epilogue.as_ref().map_or(0, address);
-        let operands = Aligned {
+        let addresses = Aligned {
             tensors: aligned([dx.address(), dy.address(), of(|epilogue| epilogue.y.address())]),
             norm: aligned([of(|epilogue| epilogue.norm.address())]),
             weights: aligned([w.address()]),
             narrow: w.narrow().map(|w| aligned([w])),
             bias: true,
         };
-        let choice = choose::backward_data(&self.target(), shape, epilogue.is_some(), operands)?;
+        let choice = choose::backward_data(&self.target(), shape, epilogue.is_some(), addresses)?;
         match choice.kernel {
             BackwardData::Ampere(tiling) => self.tensor_backward_data(tiling, dx, accumulate, epilogue, dy, w, shape),
             BackwardData::CudaCore(tile) => self.ffma_backward_data(tile, dx, accumulate, epilogue, dy, w, shape),
@@ -105,13 +105,13 @@ impl ConvKernels for Cuda {
         let mut formed = None;
         let dy = self.ready(dy, shape, &mut formed)?;
         self.check_elements("conv_backward_weights", [dy.element(), x.element()])?;
-        let operands = Aligned {
+        let addresses = Aligned {
             tensors: aligned([dw.address(), dy.address(), x.address()]),
             norm: aligned([transform.map_or(0, |transform| transform.norm.address())]),
             ..Aligned::ALL
         };
-        let choice =
-            choose::backward_weights(&self.target(), shape, transform.map(|transform| transform.activation), operands);
+        let owed = transform.map(|transform| transform.activation);
+        let choice = choose::backward_weights(&self.target(), shape, owed, addresses);
         match choice.kernel {
             BackwardWeights::Ampere(split) => self.tensor_backward_weights(split, dw, dy, x, transform, shape),
             BackwardWeights::Stem(grid) => self.stem_backward_weights(grid, dw, dy, x, shape),
