@@ -170,15 +170,8 @@ mod tests {
     fn statistics_are_those_of_the_stored_output() {
         let shape = ConvShape::new([2, 1, 2, 1], 2, [1, 1], 1, 0).unwrap();
         let (mut y, mut stats) = (fresh(8), fresh(4));
-        let (x, w, bias) = ([1.0, 2.0, 3.0, 6.0], [1.0, -2.0], [10.0, 0.0]);
-        let operands = ConvForward {
-            y: &mut y[..],
-            stats: Some(&mut stats[..]),
-            x: &x[..],
-            transform: None,
-            w: &w[..],
-            bias: Some(&bias[..]),
-        };
+        let (x, w, bias) = (&[1.0, 2.0, 3.0, 6.0][..], &[1.0, -2.0][..], Some(&[10.0, 0.0][..]));
+        let operands = ConvForward { y: &mut y[..], stats: Some(&mut stats[..]), x, transform: None, w, bias };
         Reference::EXACT.conv_forward(operands, &shape).unwrap();
         assert_eq!(y, [11.0, -2.0, 12.0, -4.0, 13.0, -6.0, 16.0, -12.0]);
         assert_eq!(stats, [13.0, -6.0, 3.5, 14.0]);
@@ -187,39 +180,20 @@ mod tests {
     #[test]
     fn the_data_gradient_scatters_what_the_forward_pass_gathered() {
         let shape = ConvShape::new([1, 1, 3, 1], 1, [1, 2], 1, 0).unwrap();
-        let (w, dy) = ([10.0, 1.0], [1.0, 2.0]);
+        let (w, dy) = (&[10.0, 1.0][..], OutputGradient::Ready(&[1.0, 2.0][..]));
         let mut dx = fresh(3);
-        let operands = ConvBackwardData {
-            dx: &mut dx[..],
-            accumulate: false,
-            epilogue: None,
-            dy: OutputGradient::Ready(&dy[..]),
-            w: &w[..],
-        };
-        Reference::EXACT.conv_backward_data(operands, &shape).unwrap();
-        assert_eq!(dx, [10.0, 21.0, 2.0]);
-        let operands = ConvBackwardData {
-            dx: &mut dx[..],
-            accumulate: true,
-            epilogue: None,
-            dy: OutputGradient::Ready(&dy[..]),
-            w: &w[..],
-        };
-        Reference::EXACT.conv_backward_data(operands, &shape).unwrap();
-        assert_eq!(dx, [20.0, 42.0, 4.0]);
+        for (accumulate, expected) in [(false, [10.0, 21.0, 2.0]), (true, [20.0, 42.0, 4.0])] {
+            let operands = ConvBackwardData { dx: &mut dx[..], accumulate, epilogue: None, dy, w };
+            Reference::EXACT.conv_backward_data(operands, &shape).unwrap();
+            assert_eq!(dx, expected);
+        }
     }
 
     #[test]
     fn pixels_that_a_stride_skips_get_no_gradient() {
         let shape = ConvShape::new([1, 3, 2, 1], 1, [1, 1], 2, 0).unwrap();
-        let mut dx = fresh(6);
-        let operands = ConvBackwardData {
-            dx: &mut dx[..],
-            accumulate: false,
-            epilogue: None,
-            dy: OutputGradient::Ready(&[5.0, 7.0][..]),
-            w: &[2.0][..],
-        };
+        let (mut dx, dy, w) = (fresh(6), OutputGradient::Ready(&[5.0, 7.0][..]), &[2.0][..]);
+        let operands = ConvBackwardData { dx: &mut dx[..], accumulate: false, epilogue: None, dy, w };
         Reference::EXACT.conv_backward_data(operands, &shape).unwrap();
         assert_eq!(dx, [10.0, 0.0, 0.0, 0.0, 14.0, 0.0]);
     }
@@ -228,17 +202,11 @@ mod tests {
     fn the_epilogue_masks_the_total_and_sums_what_is_left() {
         // da = 1·(3, 4, 5) on top of (1, 1, 1); relu(2·y − 3) is awake at y = 2 and 4, and asleep at 1.
         let shape = ConvShape::new([1, 1, 3, 1], 1, [1, 1], 1, 0).unwrap();
-        let (y, norm, dy) = ([2.0, 1.0, 4.0], [2.0, -3.0, 1.5, 1.0], [3.0, 4.0, 5.0]);
+        let (y, norm) = (&[2.0, 1.0, 4.0][..], &[2.0, -3.0, 1.5, 1.0][..]);
+        let (dy, w) = (OutputGradient::Ready(&[3.0, 4.0, 5.0][..]), &[1.0][..]);
         let (mut dx, mut sums) = (vec![1.0; 3], fresh(2));
-        let epilogue =
-            Some(ReduceEpilogue { sums: &mut sums[..], y: &y[..], norm: &norm[..], activation: Activation::Relu });
-        let operands = ConvBackwardData {
-            dx: &mut dx[..],
-            accumulate: true,
-            epilogue,
-            dy: OutputGradient::Ready(&dy[..]),
-            w: &[1.0][..],
-        };
+        let epilogue = Some(ReduceEpilogue { sums: &mut sums[..], y, norm, activation: Activation::Relu });
+        let operands = ConvBackwardData { dx: &mut dx[..], accumulate: true, epilogue, dy, w };
         Reference::EXACT.conv_backward_data(operands, &shape).unwrap();
         assert_eq!(dx, [4.0, 0.0, 6.0]);
         assert_eq!(sums, [10.0, 4.0 * 0.5 + 6.0 * 2.5]);
@@ -249,10 +217,9 @@ mod tests {
         // One pixel, two filters: dy = k₀·dz + k₁·y + k₂ = (2·1 + 0.5·4 + 1, 3·10 − 1·5 + 0) = (5, 25).
         let shape = ConvShape::new([1, 1, 1, 1], 2, [1, 1], 1, 0).unwrap();
         let (dz, y, k) = ([1.0, 10.0], [4.0, 5.0], [2.0, 3.0, 0.5, -1.0, 1.0, 0.0]);
-        let owed = OutputGradient::Owed { dz: &dz[..], y: &y[..], k: &k[..] };
+        let (owed, w) = (OutputGradient::Owed { dz: &dz[..], y: &y[..], k: &k[..] }, &[1.0, 10.0][..]);
         let (mut dx, mut dw, mut dbias) = (fresh(1), vec![1.0, 2.0], vec![100.0, 200.0]);
-        let operands =
-            ConvBackwardData { dx: &mut dx[..], accumulate: false, epilogue: None, dy: owed, w: &[1.0, 10.0][..] };
+        let operands = ConvBackwardData { dx: &mut dx[..], accumulate: false, epilogue: None, dy: owed, w };
         Reference::EXACT.conv_backward_data(operands, &shape).unwrap();
         assert_eq!(dx, [255.0]);
         let operands = ConvBackwardWeights { dw: &mut dw[..], dy: owed, x: &[3.0][..], transform: None };
@@ -284,15 +251,8 @@ mod tests {
     #[test]
     fn wrong_lengths_name_the_operand() {
         let shape = ConvShape::new([1, 2, 2, 1], 3, [1, 1], 1, 0).unwrap();
-        let (mut y, x, w) = (fresh(12), [0.0; 4], [0.0; 3]);
-        let operands = ConvForward {
-            y: &mut y[..],
-            stats: None,
-            x: &x[..],
-            transform: None,
-            w: &w[..],
-            bias: Some(&[0.0; 2][..]),
-        };
+        let (mut y, x, w, bias) = (fresh(12), &[0.0; 4][..], &[0.0; 3][..], Some(&[0.0; 2][..]));
+        let operands = ConvForward { y: &mut y[..], stats: None, x, transform: None, w, bias };
         let error = Reference::EXACT.conv_forward(operands, &shape).unwrap_err();
         assert_eq!(error.to_string(), "conv_forward: operand bias has 2 elements, its shape asks for 3");
         let owed = OutputGradient::Owed { dz: &y[..], y: &y[..], k: &[0.0; 3][..] };

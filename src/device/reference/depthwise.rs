@@ -135,9 +135,8 @@ mod tests {
     fn statistics_are_those_of_the_stored_output() {
         let shape = DepthwiseShape::new([2, 1, 1, 2], [1, 1], 1, 0).unwrap();
         let (mut y, mut stats) = (fresh(4), fresh(4));
-        let (x, w) = ([1.0, 2.0, 3.0, 6.0], [2.0, -1.0]);
-        let operands =
-            DepthwiseForward { y: &mut y[..], stats: Some(&mut stats[..]), x: &x[..], transform: None, w: &w[..] };
+        let (x, w) = (&[1.0, 2.0, 3.0, 6.0][..], &[2.0, -1.0][..]);
+        let operands = DepthwiseForward { y: &mut y[..], stats: Some(&mut stats[..]), x, transform: None, w };
         Reference::EXACT.depthwise_forward(operands, &shape).unwrap();
         assert_eq!((&y[..], &stats[..]), (&[2.0, -2.0, 6.0, -6.0][..], &[4.0, -4.0, 4.0, 4.0][..]));
     }
@@ -146,16 +145,11 @@ mod tests {
     fn the_data_gradient_scatters_masks_and_sums() {
         // dy (1, 2) under the filter (10, 1) gives (10, 21, 2) on top of 1 each; 2·y − 3 is awake at y = 2 and 4, not at 1.
         let shape = DepthwiseShape::new([1, 1, 3, 1], [1, 2], 1, 0).unwrap();
-        let (y, norm) = ([2.0, 1.0, 4.0], [2.0, -3.0, 1.5, 1.0]);
+        let (y, norm) = (&[2.0, 1.0, 4.0][..], &[2.0, -3.0, 1.5, 1.0][..]);
+        let (dy, w) = (OutputGradient::Ready(&[1.0, 2.0][..]), &[10.0, 1.0][..]);
         let (mut dx, mut sums) = (vec![1.0; 3], fresh(2));
-        let epilogue = ReduceEpilogue { sums: &mut sums[..], y: &y[..], norm: &norm, activation: Activation::Relu };
-        let operands = DepthwiseBackwardData {
-            dx: &mut dx[..],
-            accumulate: true,
-            epilogue: Some(epilogue),
-            dy: OutputGradient::Ready(&[1.0, 2.0][..]),
-            w: &[10.0, 1.0][..],
-        };
+        let epilogue = Some(ReduceEpilogue { sums: &mut sums[..], y, norm, activation: Activation::Relu });
+        let operands = DepthwiseBackwardData { dx: &mut dx[..], accumulate: true, epilogue, dy, w };
         Reference::EXACT.depthwise_backward_data(operands, &shape).unwrap();
         assert_eq!((dx, sums), (vec![11.0, 0.0, 3.0], vec![14.0, 11.0 * 0.5 + 3.0 * 2.5]));
     }

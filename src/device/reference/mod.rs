@@ -2,7 +2,8 @@
 //!
 //! Nothing here is clever, and nothing is shared with a fast device: convolutions are seven nested loops, variances take
 //! two passes, reductions run from the first element to the last. Fresh memory is NaN and no kernel swallows one, so
-//! that a number read before it was written shows in the result.
+//! that a number read before it was written shows in the result. It is exact, as far as `f64` is, or rounds as a precision
+//! does (`rounding`).
 
 mod adam;
 mod batch_norm;
@@ -31,7 +32,8 @@ impl Reference {
     /// As exact as `f64` is.
     pub const EXACT: Reference = Reference { rounding: None };
 
-    /// One that rounds what the CUDA device rounds in a precision, and nothing else: neither sums nor what is stored at full width.
+    /// One that rounds what the CUDA device rounds in a precision: what is stored as an activation, and the factors of products.
+    /// Nothing else is rounded, neither sums nor what is stored at full width.
     pub const fn rounding(precision: Precision) -> Self {
         Reference { rounding: Some(precision) }
     }

@@ -1,8 +1,8 @@
-//! The roundings of a precision, on top of sums in `f64`: what the CUDA kernels round and where, so that against this device what is
-//! left of a difference are their sums in `f32` and in another order.
+//! The roundings of a precision: what the CUDA kernels round, and where. Sums stay in `f64`, so a CUDA device differs from this one
+//! only by its own sums, which are in `f32` and in another order.
 //!
-//! Rounding to bfloat16 alone moves the loss of a freshly drawn ResNet-50 by several percent, so a comparison with exact numbers could
-//! not tell a wrong kernel from a right one.
+//! Rounding to bfloat16 alone moves the loss of a freshly drawn ResNet-50 by several percent, so a comparison with exact numbers
+//! could not tell a wrong kernel from a right one.
 
 use super::Reference;
 use crate::device::{ConvShape, Precision};
@@ -12,13 +12,13 @@ impl Reference {
     /// Rounds what is stored as an activation.
     pub(super) fn store(&self, values: &mut [f64]) {
         if self.rounding == Some(Precision::Bf16) {
-            // As from sums in `f32`; and `half` drops the last bits of an `f64` before it looks whether a number is a tie.
+            // By way of `f32`, as the kernels sum. And straight from an `f64`, `half` drops the last bits before it looks for a tie.
             values.iter_mut().for_each(|x| *x = bf16::from_f32(*x as f32).to_f64());
         }
     }
 
-    /// The factors of a convolution's products: rounded where tensor cores multiply them, which take channels and filters in multiples
-    /// of 16 bytes, and the three channels of the stem.
+    /// The factors of a convolution's products, rounded if tensor cores multiply them. Those take channels and filters in multiples of
+    /// 16 bytes; and, with kernels of its own, the stem's three channels.
     pub(super) fn factors(&self, mut values: Vec<f64>, shape: &ConvShape) -> Vec<f64> {
         let precision = self.rounding.unwrap_or(Precision::F32);
         let chunk = 16 / precision.bytes();
@@ -56,7 +56,7 @@ mod tests {
     const VALUES: [f64; 4] = [1.0 + 1.0 / 256.0, -1.0 - 3.0 / 256.0, 1.0 + 1.0 / 2048.0, f64::INFINITY];
 
     #[test]
-    fn a_number_just_above_a_tie_is_none() {
+    fn a_number_just_above_a_tie_is_rounded_up() {
         let mut values = [1.0 + 1.0 / 256.0 + f64::from(f32::EPSILON)];
         Reference::rounding(Precision::Bf16).store(&mut values);
         assert_eq!(values, [1.0 + 2.0 / 256.0]);
