@@ -3,7 +3,7 @@
 //!
 //! With the start that `train` has of itself, whose rate still rises here: an epoch of these batches is a hundred steps. A start at
 //! the full rate, or at gamma 1 everywhere, as the paper's experiments have it, is chaotic: there the processor leaves itself as
-//! fast when the last bit of a few sums is flipped, and `cuda_training.rs` compares step by step from equal weights.
+//! fast when the last bit of a few sums is flipped, and `cuda_training/` compares step by step from equal weights.
 
 #[path = "support/beside.rs"]
 mod beside;
