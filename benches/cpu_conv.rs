@@ -106,14 +106,9 @@ fn main() {
         };
         let forward = race(
             &mut || {
-                let operands = ConvForward {
-                    y: ViewMut::Full(&mut y),
-                    stats: Some(ViewMut::Full(&mut stats)),
-                    x: View::Full(&x),
-                    transform,
-                    w: View::Full(&w),
-                    bias: None,
-                };
+                let (y, stats) = (ViewMut::Full(&mut y), Some(ViewMut::Full(&mut stats)));
+                let (x, w) = (View::Full(&x), View::Full(&w));
+                let operands = ConvForward { y, stats, x, transform, w, bias: None };
                 device.conv_forward(operands, &shape).expect("lengths agree")
             },
             &mut || product(&mut product_y, [pixels, shape.k, columns], (&patches, false), (&w, true)),
@@ -122,12 +117,8 @@ fn main() {
         if shape.c > 3 {
             let data = race(
                 &mut || {
-                    let epilogue = owed.map(|activation| ReduceEpilogue {
-                        sums: ViewMut::Full(&mut sums),
-                        y: View::Full(&x),
-                        norm: View::Full(&norm),
-                        activation,
-                    });
+                    let (sums, y, norm) = (ViewMut::Full(&mut sums), View::Full(&x), View::Full(&norm));
+                    let epilogue = owed.map(|activation| ReduceEpilogue { sums, y, norm, activation });
                     let (dx, w) = (ViewMut::Full(&mut dx), View::Full(&w));
                     let operands = ConvBackwardData { dx, accumulate: false, epilogue, dy: gradient, w };
                     device.conv_backward_data(operands, &shape).expect("lengths agree");
@@ -138,8 +129,8 @@ fn main() {
         }
         let weights = race(
             &mut || {
-                let operands =
-                    ConvBackwardWeights { dw: ViewMut::Full(&mut dw), dy: gradient, x: View::Full(&x), transform };
+                let (dw, x) = (ViewMut::Full(&mut dw), View::Full(&x));
+                let operands = ConvBackwardWeights { dw, dy: gradient, x, transform };
                 device.conv_backward_weights(operands, &shape).expect("lengths agree")
             },
             &mut || product(&mut product_w, [shape.k, columns, pixels], (&dz, true), (&patches, false)),

@@ -183,9 +183,7 @@ fn junction(report: &mut Report, name: &str, count: usize, projected: bool, shap
         None,
         &mut tensors,
         |device, [y, shortcut, dout, out, dz, norm, other, sums, other_sums]| {
-            let sums_of_shortcut = other_sums.view_mut();
-            let projection =
-                projected.then(|| Projection { sums: sums_of_shortcut, y: shortcut.view(), norm: other.view() });
+            let projection = Projection { sums: other_sums.view_mut(), y: shortcut.view(), norm: other.view() };
             let operands = ResidualBackward {
                 dz: dz.view_mut(),
                 sums: sums.view_mut(),
@@ -193,7 +191,7 @@ fn junction(report: &mut Report, name: &str, count: usize, projected: bool, shap
                 out: out.view(),
                 y: y.view(),
                 norm: norm.view(),
-                projection,
+                projection: projected.then_some(projection),
             };
             device.residual_backward(operands, shape)
         },

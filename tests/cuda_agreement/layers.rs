@@ -134,15 +134,15 @@ fn a_stem_spreads_nan_no_further_than_its_taps() {
             image[((h + y) * w + x) * 3 + c] = f64::NAN;
             for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
                 let device = cuda::device(precision);
-                let (x_in, weights) = (Array::activation(&device, &image), narrow(2, shape.weights_len()));
-                let weights = Array::weights(&device, &weights);
+                let image = Array::activation(&device, &image);
+                let filters = Array::weights(&device, &narrow(2, shape.weights_len()));
                 let mut out = Array::blank_activation(&device, shape.output_len());
                 let operands = ConvForward {
                     y: out.view_mut(),
                     stats: None,
-                    x: x_in.view(),
+                    x: image.view(),
                     transform: None,
-                    w: weights.view(),
+                    w: filters.view(),
                     bias: None,
                 };
                 device.conv_forward(operands, &shape).unwrap();
@@ -230,9 +230,8 @@ fn more_tickets_than_there_are_are_refused() {
         let w = Array::weights(&device, &vec![0.0; shape.weights_len()]);
         let mut y = Array::blank_activation(&device, shape.output_len());
         let mut stats = Array::blank(&device, 2 * shape.k);
-        let wanted = Some(stats.view_mut());
-        let operands =
-            ConvForward { y: y.view_mut(), stats: wanted, x: x.view(), transform: None, w: w.view(), bias: None };
+        let (x, w, stats) = (x.view(), w.view(), Some(stats.view_mut()));
+        let operands = ConvForward { y: y.view_mut(), stats, x, transform: None, w, bias: None };
         let refused = device.conv_forward(operands, &shape).unwrap_err();
         assert!(refused.to_string().contains("tickets"), "{refused} on {}", device.name());
     }
@@ -256,12 +255,11 @@ fn convolutions_repeat_bit_for_bit() {
             let mut y = Array::blank_activation(&device, shape.output_len());
             let mut stats = Array::blank(&device, 2 * k);
             let mut dw = Array::new(&device, &vec![0.0; shape.weights_len()]);
-            let gradient = OutputGradient::Ready(dy.view());
+            let (x, w, dy) = (x.view(), w.view(), OutputGradient::Ready(dy.view()));
             let wanted = Some(stats.view_mut());
-            let operands =
-                ConvForward { y: y.view_mut(), stats: wanted, x: x.view(), transform: None, w: w.view(), bias: None };
+            let operands = ConvForward { y: y.view_mut(), stats: wanted, x, transform: None, w, bias: None };
             device.conv_forward(operands, &shape).unwrap();
-            let operands = ConvBackwardWeights { dw: dw.view_mut(), dy: gradient, x: x.view(), transform: None };
+            let operands = ConvBackwardWeights { dw: dw.view_mut(), dy, x, transform: None };
             device.conv_backward_weights(operands, &shape).unwrap();
             [stats, dw].map(|array| device.download(array.view()).unwrap())
         };

@@ -81,14 +81,11 @@ impl Case for Conv {
             false => Array::blank_activation(device, shape.input_len()),
         };
         let mut sums = Array::blank(device, 2 * shape.c);
-        let epilogue = fusions.norm.map(|activation| ReduceEpilogue {
-            sums: sums.view_mut(),
-            y: x.view(),
-            norm: norm.view(),
-            activation,
-        });
-        let operands =
-            ConvBackwardData { dx: dx.view_mut(), accumulate: fusions.accumulate, epilogue, dy: gradient, w: w.view() };
+        let wanted = sums.view_mut();
+        let epilogue =
+            fusions.norm.map(|activation| ReduceEpilogue { sums: wanted, y: x.view(), norm: norm.view(), activation });
+        let (accumulate, w) = (fusions.accumulate, w.view());
+        let operands = ConvBackwardData { dx: dx.view_mut(), accumulate, epilogue, dy: gradient, w };
         device.conv_backward_data(operands, shape).unwrap();
         let backward = sum_tolerance(taps * shape.k + 1, slope);
         outputs.push(dx.output(device, "dx", backward).rounded(rounded(fusions.owed, taps * shape.k), slope));
@@ -220,14 +217,8 @@ impl Case for FarFromZero {
         let identity: Vec<f64> = (0..64).map(|i| if i % 9 == 0 { 1.0 } else { 0.0 }).collect();
         let (x, w) = (Array::activation(device, &x), Array::weights(device, &identity));
         let (mut y, mut stats) = (Array::blank_activation(device, 3200), Array::blank(device, 16));
-        let operands = ConvForward {
-            y: y.view_mut(),
-            stats: Some(stats.view_mut()),
-            x: x.view(),
-            transform: None,
-            w: w.view(),
-            bias: None,
-        };
+        let (x, w, wanted) = (x.view(), w.view(), Some(stats.view_mut()));
+        let operands = ConvForward { y: y.view_mut(), stats: wanted, x, transform: None, w, bias: None };
         device.conv_forward(operands, &shape).unwrap();
         vec![y.output(device, "y", 0.0), stats.output(device, "stats", 0.0)]
     }

@@ -1,11 +1,11 @@
 //! Rung 2: the processor against the reference, for every kernel, in `f32` and with activations stored in bfloat16.
 //!
-//! Inputs are rounded to `f32` first, those that are activations to bfloat16, so that both devices start from the same numbers; the
-//! reference then computes in `f64` by another algorithm. Tolerances follow from `f32` and the number of terms summed. Buffers of the device under
-//! test are full of NaN, so an element it forgets fails its comparison.
+//! Inputs are rounded to `f32` first, those that are activations to bfloat16, so that both devices start from the same numbers;
+//! the reference then computes in `f64` by another algorithm. Tolerances follow from `f32` and the number of terms summed.
+//! Buffers of the device under test are full of NaN, so an element it forgets fails its comparison.
 //!
 //! What decides between two answers (the sign behind a ReLU, the winner of a window) is computed from numbers on a coarse
-//! grid, exactly in both precisions; ties therefore occur, and count.
+//! grid, exactly on every device; ties therefore occur, and count.
 
 mod batch_norm;
 mod case;
@@ -24,7 +24,7 @@ use onesheet::device::{Device, Memory, Precision};
 
 pub use case::*;
 
-/// What rounding to bfloat16 may cost at most, relative to a number's size; and the half of it, which a sum's terms may cost.
+/// The most that rounding to bfloat16 changes a number by, relative to its size. Of a sum's terms half of it is allowed for.
 const BF16_ROUNDING: f64 = 1.0 / 256.0;
 
 /// Whether the processor and the reference agree on a case, in `f32` and with activations stored in bfloat16.
@@ -50,7 +50,7 @@ pub fn agree(case: &impl Case) {
     }
 }
 
-/// A case that answers a little differently in `f32`, or not at all.
+/// A case that answers differently by so much in `f32`.
 #[derive(Debug)]
 struct Wrong {
     by: f64,

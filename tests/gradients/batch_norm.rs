@@ -103,15 +103,14 @@ impl Chain {
         let mut gradients: Point = at.iter().map(|(&name, values)| (name, vec![0.0; values.len()])).collect();
         match self.consumer {
             Consumer::Convolution => {
-                let dy = OutputGradient::Ready(&self.dy[..]);
-                let epilogue =
-                    ReduceEpilogue { sums: &mut sums[..], y: &y[..], norm: &norm[..], activation: Activation::Relu };
-                let (epilogue, w) = (Some(epilogue), &at["w2"][..]);
+                let (dy, w) = (OutputGradient::Ready(&self.dy[..]), &at["w2"][..]);
+                let (y, norm, activation) = (&y[..], &norm[..], Activation::Relu);
+                let epilogue = Some(ReduceEpilogue { sums: &mut sums[..], y, norm, activation });
                 let operands = ConvBackwardData { dx: &mut dz[..], accumulate: false, epilogue, dy, w };
                 Reference::EXACT.conv_backward_data(operands, second).unwrap();
                 let dw = &mut gradients.get_mut("w2").unwrap()[..];
-                let transform = Some(InputTransform { norm: &norm[..], activation: Activation::Relu });
-                let operands = ConvBackwardWeights { dw, dy, x: &y[..], transform };
+                let transform = Some(InputTransform { norm, activation });
+                let operands = ConvBackwardWeights { dw, dy, x: y, transform };
                 Reference::EXACT.conv_backward_weights(operands, second).unwrap();
             }
             Consumer::Applied => {
@@ -144,9 +143,8 @@ impl Chain {
         }
         tamper("k", &mut k);
         let owed = OutputGradient::Owed { dz: &dz[..], y: &y[..], k: &k[..] };
-        let mut dx = fresh(first.input_len());
-        let operands =
-            ConvBackwardData { dx: &mut dx[..], accumulate: false, epilogue: None, dy: owed, w: &at["w1"][..] };
+        let (mut dx, w) = (fresh(first.input_len()), &at["w1"][..]);
+        let operands = ConvBackwardData { dx: &mut dx[..], accumulate: false, epilogue: None, dy: owed, w };
         Reference::EXACT.conv_backward_data(operands, first).unwrap();
         let dw = &mut gradients.get_mut("w1").unwrap()[..];
         let operands = ConvBackwardWeights { dw, dy: owed, x: &at["x"][..], transform: None };

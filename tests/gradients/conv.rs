@@ -33,10 +33,10 @@ impl Convolution {
     pub fn gradients_over(&self, shape: &ConvShape) -> Point {
         let dy = OutputGradient::Ready(&self.dy[..]);
         let (mut dx, mut dw, mut dbias) = (self.other.clone(), vec![0.0; shape.weights_len()], vec![0.0; shape.k]);
-        let operands =
-            ConvBackwardData { dx: &mut dx[..], accumulate: true, epilogue: None, dy, w: &self.point["w"][..] };
+        let (x, w) = (&self.point["x"][..], &self.point["w"][..]);
+        let operands = ConvBackwardData { dx: &mut dx[..], accumulate: true, epilogue: None, dy, w };
         Reference::EXACT.conv_backward_data(operands, shape).unwrap();
-        let operands = ConvBackwardWeights { dw: &mut dw[..], dy, x: &self.point["x"][..], transform: None };
+        let operands = ConvBackwardWeights { dw: &mut dw[..], dy, x, transform: None };
         Reference::EXACT.conv_backward_weights(operands, shape).unwrap();
         Reference::EXACT.conv_backward_bias(ConvBackwardBias { dbias: &mut dbias, dy }, shape).unwrap();
         Point::from([("x", dx), ("w", dw), ("bias", dbias)])
@@ -85,22 +85,12 @@ impl Transformed {
         let norm = free_norm(&self.point, &self.mean);
         let dy = OutputGradient::Ready(&dy[..]);
         let (mut dx, mut dw, mut sums) = (other.clone(), vec![0.0; shape.weights_len()], fresh(2 * shape.c));
-        let epilogue = ReduceEpilogue {
-            sums: &mut sums[..],
-            y: &self.point["x"][..],
-            norm: &norm[..],
-            activation: Activation::Relu,
-        };
-        let operands = ConvBackwardData {
-            dx: &mut dx[..],
-            accumulate: true,
-            epilogue: Some(epilogue),
-            dy,
-            w: &self.point["w"][..],
-        };
+        let (x, w, activation) = (&self.point["x"][..], &self.point["w"][..], Activation::Relu);
+        let epilogue = Some(ReduceEpilogue { sums: &mut sums[..], y: x, norm: &norm[..], activation });
+        let operands = ConvBackwardData { dx: &mut dx[..], accumulate: true, epilogue, dy, w };
         Reference::EXACT.conv_backward_data(operands, shape).unwrap();
-        let transform = transform.map(|norm| InputTransform { norm, activation: Activation::Relu });
-        let operands = ConvBackwardWeights { dw: &mut dw[..], dy, x: &self.point["x"][..], transform };
+        let transform = transform.map(|norm| InputTransform { norm, activation });
+        let operands = ConvBackwardWeights { dw: &mut dw[..], dy, x, transform };
         Reference::EXACT.conv_backward_weights(operands, shape).unwrap();
         let mut gradients = Point::from(behind_transform(&self.point, &self.mean, &dx, &sums));
         gradients.insert("w", dw);
