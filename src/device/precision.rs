@@ -3,11 +3,11 @@
 /// What convolutions multiply and activations are stored in. Sums, statistics, parameters and losses are `f32` in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// `f32` throughout; on CUDA without tensor cores.
+    /// `f32` throughout; on a GPU without tensor cores.
     F32,
     /// `f32` storage; tensor cores multiply with 10 bits of mantissa.
     Tf32,
-    /// Activations and their gradients in bfloat16; on CUDA a copy of the weights as well, for tensor cores.
+    /// Activations and their gradients in bfloat16; on a GPU a copy of the weights as well, for tensor cores.
     Bf16,
 }
 
@@ -24,7 +24,7 @@ impl Precision {
         }
     }
 
-    /// Bytes of an activation, of its gradient, and of the weights that convolutions read.
+    /// Bytes of an activation and of its gradient; on a GPU of the weights that convolutions read as well.
     pub fn bytes(self) -> usize {
         match self {
             Precision::F32 | Precision::Tf32 => 4,

@@ -131,7 +131,7 @@ fn a_small_network_learns_as_it_does_elsewhere() {
     check_losses(&config, 4, 4, 1e-5, &[Precision::F32], [1e-4, 1e-3, 1e-3]);
 }
 
-/// It stores what the reference stores, but multiplies what it has, where tensor cores round what they multiply.
+/// Both store the same numbers narrow. The reference rounds what tensor cores would multiply as well; the processor does not.
 #[test]
 fn the_processor_in_bf16_learns_as_the_reference_does() {
     let config = config(small(), 33);
