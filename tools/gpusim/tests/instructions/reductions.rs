@@ -1,6 +1,6 @@
 //! `bar.red`: what every thread learns of everybody's predicate.
 
-use crate::lanes::{LANES, awkward, run};
+use crate::lanes::{awkward, run};
 use gpusim::simulator::{Arguments, Simulator};
 
 /// Each thread has a vote, `in[t]`. It learns, in `out[4t..]`: how many of all votes are yes; whether all are; whether any vote is no;
@@ -118,7 +118,7 @@ fn votes_of_a_warp_are_its_own_and_may_be_negated() {
                 _ => format!("vote.sync.{mode}.pred %q, {from}, 0xffffffff; selp.u32 %d, 1, 0, %q;"),
             };
             let found = run(&format!("setp.{question}; {vote}"), &a, &b, &c).unwrap();
-            for lane in 0..LANES {
+            for (lane, found) in found.into_iter().enumerate() {
                 let warp = lane / 32 * 32;
                 let ballot = (0..32).map(|i| u32::from(answer(warp + i) != negated) << i).sum::<u32>();
                 let expected = match mode {
@@ -127,7 +127,7 @@ fn votes_of_a_warp_are_its_own_and_may_be_negated() {
                     "any" => u32::from(ballot != 0),
                     _ => u32::from(ballot == 0 || ballot == u32::MAX),
                 };
-                assert_eq!(found[lane], u64::from(expected), "{question}: {vote} on lane {lane}");
+                assert_eq!(found, u64::from(expected), "{question}: {vote} on lane {lane}");
             }
         }
     }
