@@ -73,20 +73,24 @@ impl Drop for Arena {
     }
 }
 
+/// Asks for `most` bytes, and as long as that is refused for half as many, down to `least`.
+fn most_granted<T>(most: usize, least: usize, ask: impl Fn(usize) -> io::Result<T>) -> io::Result<T> {
+    let mut bytes = most;
+    loop {
+        match ask(bytes) {
+            Err(_) if bytes > least => bytes /= 2,
+            answer => return answer,
+        }
+    }
+}
+
 impl Arena {
     /// Reserves as large a range as the host grants, for a driver.
     ///
     /// # Errors
     /// The host grants not even the smallest one.
     pub fn largest() -> io::Result<Self> {
-        let mut bytes = LARGEST;
-        loop {
-            match Self::of(bytes) {
-                Ok(arena) => return Ok(arena),
-                Err(error) if bytes <= SMALLEST => return Err(error),
-                Err(_) => bytes /= 2,
-            }
-        }
+        most_granted(LARGEST, SMALLEST, Self::of)
     }
 
     /// Reserves a range of so many bytes, a multiple of 4096.
@@ -257,6 +261,15 @@ fn pieces(address: u64, bytes: u64) -> impl Iterator<Item = (u64, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_that_refuses_is_asked_for_half_as_much() {
+        let granted = |limit| {
+            let ask = |bytes| if bytes <= limit { Ok(bytes) } else { Err(io::Error::other("too much")) };
+            most_granted(1024, 64, ask).ok()
+        };
+        assert_eq!([2048, 1024, 1023, 64, 63].map(granted), [Some(1024), Some(1024), Some(512), Some(64), None]);
+    }
 
     #[test]
     fn marks_are_exact_to_the_byte() {
