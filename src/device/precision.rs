@@ -1,6 +1,7 @@
 //! How wide the numbers are.
 
-/// What convolutions multiply and activations are stored in. Sums, statistics, parameters and losses are `f32` in each.
+/// What activations are stored in, and on a GPU what convolutions multiply. Sums, statistics, parameters and losses are `f32` in
+/// each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// `f32` throughout; on a GPU without tensor cores.

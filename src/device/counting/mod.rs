@@ -42,7 +42,7 @@ pub enum Habits {
 }
 
 impl Habits {
-    /// How wide activations are stored, and what convolutions multiply.
+    /// What activations are stored in, and on a GPU what convolutions multiply.
     pub fn precision(&self) -> Precision {
         match self {
             Habits::Processor(precision) => *precision,
