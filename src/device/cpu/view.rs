@@ -11,18 +11,18 @@ use half::bf16;
 /// A shared view.
 #[derive(Clone, Copy, Debug)]
 pub enum View<'a> {
-    /// Everything in `f32`, and everything but activations in `bf16`.
+    /// What lies in `f32`: everything, or everything but activations on a device that stores those narrow.
     Full(&'a [f32]),
-    /// Activations and their gradients in `bf16`.
+    /// Activations and their gradients, on such a device.
     Narrow(&'a [bf16]),
 }
 
 /// An exclusive view.
 #[derive(Debug)]
 pub enum ViewMut<'a> {
-    /// Everything in `f32`, and everything but activations in `bf16`.
+    /// What lies in `f32`: everything, or everything but activations on a device that stores those narrow.
     Full(&'a mut [f32]),
-    /// Activations and their gradients in `bf16`.
+    /// Activations and their gradients, on such a device.
     Narrow(&'a mut [bf16]),
 }
 
