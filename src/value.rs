@@ -4,7 +4,7 @@
 //! while loading; its gradient is left half computed in the same way. So each debt has a place where it is paid if nobody can pay
 //! while loading: [`Value::values`] going forward, [`batch_norm`](crate::ops::batch_norm) going back.
 
-use crate::device::{Activation, BatchNormApply, Device, DeviceError, InputTransform, Rows, Storage};
+use crate::device::{Activation, BatchNormApply, Device, DeviceError, InputTransform, OutputGradient, Rows, Storage};
 use crate::tensor::{Shape, Tensor};
 
 /// Where the tape keeps the gradient of one value.
@@ -120,6 +120,14 @@ impl<D: Device> Gradient<D> {
         match sums {
             Some(sums) => Gradient::Reduced { dz: dx, sums },
             None => Gradient::Ready(dx),
+        }
+    }
+
+    /// The gradient of its output, as a convolution's backward pass takes it.
+    pub(crate) fn of_output(&self) -> OutputGradient<D::View<'_>> {
+        match self {
+            Gradient::Ready(dy) | Gradient::Reduced { dz: dy, .. } => OutputGradient::Ready(dy.view()),
+            Gradient::Owed { dz, y, k } => OutputGradient::Owed { dz: dz.view(), y: y.view(), k: k.view() },
         }
     }
 

@@ -4,8 +4,9 @@
 mod cuda;
 
 use onesheet::device::counting::Habits;
+use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::choose::Target;
-use onesheet::device::{Memory, Pass, PixelFormat, Placement, Precision};
+use onesheet::device::{Measured, Memory, Pass, PixelFormat, Placement, Precision};
 use onesheet::network::{ModelConfig, Network, mobilenet, resnet50};
 use onesheet::plan::cost::{of_pass, total};
 use onesheet::plan::fuse::RULES;
@@ -116,4 +117,36 @@ fn compare_with_cuda(network: Network) {
     let theirs: u64 = planned.iter().map(|planned| planned.launch.work.bytes()).sum();
     let ours: u64 = counted.iter().map(|launch| launch.work.bytes()).sum();
     assert!((1.0..1.03).contains(&(theirs as f64 / ours as f64)), "{network}: {theirs} for {ours}");
+}
+
+/// On the processor, where every kernel counts what it reads and writes itself: in either width, all of it.
+#[test]
+fn the_launches_are_the_processors() {
+    const SIZE: usize = 33;
+    const BATCH: usize = 3;
+    for (network, precision) in [resnet50::NETWORK, mobilenet::NETWORK]
+        .into_iter()
+        .flat_map(|network| [(network, Precision::F32), (network, Precision::Bf16)])
+    {
+        let config = ModelConfig { image_size: SIZE, ..ModelConfig::new(network, 7) };
+        let device = Rc::new(Cpu::storing(precision));
+        let mut learner = Learner::new(Rc::clone(&device), config.clone(), 1).unwrap();
+        let pixels = device.upload_pixels(&[7; BATCH * SIZE * SIZE * 3], &[Placement::default(); BATCH]).unwrap();
+        let format = PixelFormat { order: [0, 1, 2], scale: 1.0, shift: [0.0; 3] };
+        device.profiler().unwrap().start();
+        learner.submit(pixels, BATCH, &format, &[0; 7 * BATCH], &[1.0; 7], 1e-3).unwrap();
+        device.profiler().unwrap().stop();
+        let measured = device.measured().unwrap();
+        let costs = dry_run::costs(&config, device.habits(), BATCH, &[]).unwrap();
+        let sums = |launches: &mut dyn Iterator<Item = &Measured>| {
+            let mut sums: BTreeMap<&str, [u64; 4]> = BTreeMap::new();
+            for Measured { kernel, work, .. } in launches {
+                let sum = sums.entry(kernel).or_default();
+                *sum = [sum[0] + 1, sum[1] + work.reads, sum[2] + work.writes, sum[3] + work.flops];
+            }
+            sums
+        };
+        let (found, counted) = (sums(&mut measured.iter()), sums(&mut costs.launches().map(|counted| &counted.launch)));
+        assert_eq!(found, counted, "{network} in {}", precision.name());
+    }
 }

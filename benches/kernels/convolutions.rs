@@ -139,7 +139,8 @@ impl OnDevice {
     }
 
     fn form(&self, device: &Cuda) -> Result<Option<<Cuda as Memory>::Buffer>, DeviceError> {
-        device.conv_form_gradient(self.dy.view(), self.raw.view(), self.k.view(), &self.shape)
+        let owed = OutputGradient::Owed { dz: self.dy.view(), y: self.raw.view(), k: self.k.view() };
+        device.conv_form_gradient(owed, &self.shape)
     }
 
     fn plain(&mut self, device: &Cuda, pass: Pass) -> Result<(), DeviceError> {

@@ -321,16 +321,14 @@ pub trait ConvKernels: Memory {
         shape: &ConvShape,
     ) -> Result<(), DeviceError>;
 
-    /// Forms `dy = k₀[c]·dz + k₁[c]·y + k₂[c]` ahead of the backward passes, on a device whose kernels for them load it so
-    /// often that this costs less. Elsewhere `None`, and it stays owed.
+    /// Forms a gradient that is owed ahead of the backward passes, on a device whose kernels for them load it so often that this
+    /// costs less. Elsewhere `None`, and it stays as it is.
     fn conv_form_gradient(
         &self,
-        dz: Self::View<'_>,
-        y: Self::View<'_>,
-        k: Self::View<'_>,
+        dy: OutputGradient<Self::View<'_>>,
         shape: &ConvShape,
     ) -> Result<Option<Self::Buffer>, DeviceError> {
-        let _ = (dz, y, k, shape);
+        let _ = (dy, shape);
         Ok(None)
     }
 

@@ -7,8 +7,8 @@
 //! # Conventions
 //!
 //! - A kernel's operands are one struct, generic over `V`, a shared view, and `M`, an exclusive one: outputs first, then inputs,
-//!   then parameters. The gradient of `x` is `dx`. Only `image_forward`, which reads bytes and not a view, and
-//!   `conv_form_gradient`, which allocates its output, take theirs one by one.
+//!   then parameters. The gradient of `x` is `dx`. Only `image_forward`, which reads bytes and not a view, takes its own
+//!   one by one.
 //! - Activations are NHWC, convolution weights KRSC (one row per filter), depthwise weights `[R, S, C]`, dense weights
 //!   `[outputs, inputs]`.
 //! - Per-channel values are rows of a small matrix: `stats [2, C]` is (mean, biased variance), `norm [4, C]` is

@@ -95,14 +95,10 @@ fn backward<D: Device>(
 ) -> Result<(), DeviceError> {
     let Some(gradient) = tape.take(y) else { return Ok(()) };
     let shape = layer.shape(x.shape())?;
-    let formed = match &gradient {
-        Gradient::Owed { dz, y, k } => tape.device().conv_form_gradient(dz.view(), y.view(), k.view(), &shape)?,
-        Gradient::Ready(_) | Gradient::Reduced { .. } => None,
-    };
-    let dy = match (&formed, &gradient) {
-        (Some(dy), _) => OutputGradient::Ready(D::view(dy, 0..shape.output_len())),
-        (None, Gradient::Ready(dy) | Gradient::Reduced { dz: dy, .. }) => OutputGradient::Ready(dy.view()),
-        (None, Gradient::Owed { dz, y, k }) => OutputGradient::Owed { dz: dz.view(), y: y.view(), k: k.view() },
+    let formed = tape.device().conv_form_gradient(gradient.of_output(), &shape)?;
+    let dy = match &formed {
+        Some(dy) => OutputGradient::Ready(D::view(dy, 0..shape.output_len())),
+        None => gradient.of_output(),
     };
     if parameters.is_trainable(layer.kernel) {
         let dw = parameters.gradients.view_mut(layer.kernel);

@@ -3,8 +3,8 @@
 use super::conv::{InputGradient, epilogue, nhwc};
 use crate::autograd::Tape;
 use crate::device::{
-    DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseShape, Device, DeviceError,
-    OutputGradient, Padding, Storage,
+    DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseShape, Device, DeviceError, Padding,
+    Storage,
 };
 use crate::parameters::{Parameters, Span};
 use crate::tensor::{Shape, Tensor};
@@ -82,10 +82,7 @@ fn backward<D: Device>(
 ) -> Result<(), DeviceError> {
     let Some(gradient) = tape.take(y) else { return Ok(()) };
     let shape = layer.shape(x.shape())?;
-    let dy = match &gradient {
-        Gradient::Ready(dy) | Gradient::Reduced { dz: dy, .. } => OutputGradient::Ready(dy.view()),
-        Gradient::Owed { dz, y, k } => OutputGradient::Owed { dz: dz.view(), y: y.view(), k: k.view() },
-    };
+    let dy = gradient.of_output();
     if parameters.is_trainable(layer.kernel) {
         let dw = parameters.gradients.view_mut(layer.kernel);
         let operands = DepthwiseBackwardWeights { dw, dy, x: x.raw.view(), transform: x.transform() };

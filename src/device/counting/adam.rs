@@ -16,7 +16,7 @@ impl AdamKernels for Counting {
         operands.check()?;
         let AdamStep { w, m, v, gradients, outcome, rate } = operands;
         // The copy that convolutions read is written as well, where there is one.
-        let copy = if self.habits.precision().bytes() < 4 { self.narrow(w) } else { 0 };
+        let copy = if self.has_narrow_weights() { self.narrow(w) } else { 0 };
         let moved = self.all([w, m, v]);
         let reads = moved + self.all([gradients, outcome, rate]);
         self.launch("adam", reads, moved + copy, ADAM_FLOPS * w.len as u64);

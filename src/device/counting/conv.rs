@@ -4,7 +4,7 @@ use super::{Counting, View, Why};
 use crate::device::cuda::choose::conv::{self as choose, Aligned};
 use crate::device::{
     ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, DeviceError, Memory,
-    Storage,
+    OutputGradient, Storage,
 };
 
 impl ConvKernels for Counting {
@@ -23,17 +23,16 @@ impl ConvKernels for Counting {
 
     fn conv_form_gradient(
         &self,
-        dz: View,
-        y: View,
-        k: View,
+        owed: OutputGradient<View>,
         shape: &ConvShape,
     ) -> Result<Option<Self::Buffer>, DeviceError> {
-        if !self.is_gpu() {
+        owed.check("conv_form_gradient", shape.output_len(), shape.k)?;
+        if !self.is_gpu() || matches!(owed, OutputGradient::Ready(_)) {
             return Ok(None);
         }
         let dy = self.allocate(shape.output_len(), Storage::Activation)?;
         let written = self.bytes(Counting::view(&dy, 0..shape.output_len()));
-        self.launch("conv_form_gradient", self.all([dz, y, k]), written, 4 * shape.output_len() as u64);
+        self.launch("conv_form_gradient", self.gradient(owed), written, 4 * shape.output_len() as u64);
         Ok(Some(dy))
     }
 

@@ -200,8 +200,8 @@ impl Memory for Counting {
     }
 
     fn allocate(&self, len: usize, storage: Storage) -> Result<Buffer, DeviceError> {
-        let narrow = self.habits.precision().bytes();
-        let copy = if storage == Storage::Weights && narrow < 4 { narrow } else { 0 };
+        let copied = storage == Storage::Weights && self.has_narrow_weights();
+        let copy = if copied { self.habits.precision().bytes() } else { 0 };
         Ok(self.take(len, storage, len * (self.width(storage) + copy)))
     }
 

@@ -15,6 +15,11 @@ impl Counting {
         matches!(self.habits, Habits::Gpu(_))
     }
 
+    /// Whether the weights have a narrow copy, which convolutions read.
+    pub(super) fn has_narrow_weights(&self) -> bool {
+        self.is_gpu() && self.habits.precision().bytes() < size_of::<f32>()
+    }
+
     /// Bytes of the weights as convolutions read them.
     pub(super) fn narrow(&self, w: View) -> u64 {
         let storage = if self.is_gpu() { Storage::Activation } else { w.storage };

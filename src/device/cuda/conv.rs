@@ -19,7 +19,7 @@ use super::choose::conv::{self as choose, Aligned, BackwardData, BackwardWeights
 use super::memory::{Element, View, ViewMut};
 use crate::device::{
     ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, DeviceError,
-    ReduceEpilogue,
+    OutputGradient, ReduceEpilogue,
 };
 
 /// Whether what lies at these addresses can be loaded by 16 bytes; 0 is nothing.
@@ -62,12 +62,14 @@ impl ConvKernels for Cuda {
 
     fn conv_form_gradient(
         &self,
-        dz: View<'_>,
-        y: View<'_>,
-        k: View<'_>,
+        dy: OutputGradient<View<'_>>,
         shape: &ConvShape,
     ) -> Result<Option<Self::Buffer>, DeviceError> {
-        self.form_gradient(dz, y, k, shape).map(Some)
+        dy.check("conv_form_gradient", shape.output_len(), shape.k)?;
+        match dy {
+            OutputGradient::Ready(_) => Ok(None),
+            OutputGradient::Owed { dz, y, k } => self.form_gradient(dz, y, k, shape).map(Some),
+        }
     }
 
     fn conv_backward_data(

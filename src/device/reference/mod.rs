@@ -125,6 +125,7 @@ impl Memory for Reference {
         for (to, from) in to.iter_mut().zip(from) {
             *to += from;
         }
+        // A sum of two readers' gradients of an activation; nothing else is added so in any network.
         self.store(to);
         Ok(())
     }
