@@ -1,7 +1,13 @@
 //! What Hopper adds (tests/cuda/hopper.cu, compiled by NVRTC for sm_90a) against plain Rust.
 
+use gpusim::exec::TensorSums;
 use gpusim::fault::Kind;
 use gpusim::simulator::{Arguments, Error, Simulator};
+
+/// Sums of tensor cores, rounded and as the hardware cuts them off: of small integers both are exact.
+fn sums() -> [TensorSums; 2] {
+    [TensorSums::InOrder, TensorSums::of_hardware((9, 0))]
+}
 
 fn simulator() -> Simulator {
     Simulator::new(include_str!("ptx/hopper.ptx")).unwrap()
@@ -103,19 +109,26 @@ fn a_bulk_copy_that_nobody_waited_for_is_a_race() {
     }
 }
 
-/// Runs a product of 64×16 and 32×16 halves, twice summed; gives the result and what it should be.
-fn product(name: &str, swizzle: i32) -> Result<(Vec<f32>, Vec<f32>), Error> {
+/// Runs a product of 64×16 and 32×16 numbers of 16 bits, twice summed in this way; gives the result and what it should be.
+fn product(name: &str, kind: &str, swizzle: i32, sums: TensorSums) -> Result<(Vec<f32>, Vec<f32>), Error> {
     // Small integers: every sum is exact.
     let values = |n: i32, step: i32| (0..n).map(|i| (i * step % 13 - 6) as f32).collect::<Vec<f32>>();
     let (a, b) = (values(64 * 16, 7), values(32 * 16, 5));
-    let mut gpu = simulator();
-    let mut halves = |values: &[f32]| {
-        gpu.upload(&values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect::<Vec<u8>>())
+    // The kernels are in halves.
+    let ptx = include_str!("ptx/hopper.ptx").replace("f32.f16.f16", &format!("f32.{kind}.{kind}"));
+    let mut gpu = Simulator::new(&ptx)?;
+    gpu.sums = sums;
+    let narrow = |v: &f32| {
+        if kind == "f16" { half::f16::from_f32(*v).to_le_bytes() } else { half::bf16::from_f32(*v).to_le_bytes() }
     };
-    let (da, db) = (halves(&a)?, halves(&b)?);
+    let mut upload = |values: &[f32]| gpu.upload(&values.iter().flat_map(narrow).collect::<Vec<u8>>());
+    let (da, db) = (upload(&a)?, upload(&b)?);
     let out = gpu.allocate(4 * 64 * 32)?;
     let arguments = Arguments::new().pointer(out).pointer(da).pointer(db).int(swizzle);
-    gpu.launch(name, [1, 1, 1], [128, 1, 1], 0, &arguments)?;
+    let tally = gpu.launch(name, [1, 1, 1], [128, 1, 1], 0, &arguments)?;
+    let kernel = gpu.kernel(name)?;
+    let flops: u64 = kernel.code.iter().zip(&tally.sites).map(|(i, site)| u64::from(i.flops) * site.warps).sum();
+    assert_eq!(flops, 2 * 2 * 64 * 32 * 16, "{name}");
     let found =
         gpu.read(out, 4 * 64 * 32).chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
     let element = |at: usize| 2.0 * (0..16).map(|k| a[at / 32 * 16 + k] * b[at % 32 * 16 + k]).sum::<f32>();
@@ -124,18 +137,20 @@ fn product(name: &str, swizzle: i32) -> Result<(Vec<f32>, Vec<f32>), Error> {
 
 #[test]
 fn a_product_of_a_warpgroup_in_every_swizzle() {
-    for swizzle in [0, 32, 64, 128] {
-        let (found, expected) = product("product", swizzle).unwrap();
-        assert_eq!(found, expected, "swizzle {swizzle}");
-        let (found, expected) = product("product_from_registers", swizzle).unwrap();
-        let negative: Vec<f32> = expected.iter().map(|v| -v).collect();
-        assert_eq!(found, negative, "from registers, swizzle {swizzle}");
+    for kind in ["f16", "bf16"] {
+        for (swizzle, sums) in [0, 32, 64, 128].into_iter().flat_map(|swizzle| sums().map(|sums| (swizzle, sums))) {
+            let (found, expected) = product("product", kind, swizzle, sums).unwrap();
+            assert_eq!(found, expected, "{kind}, swizzle {swizzle}, {sums:?}");
+            let (found, expected) = product("product_from_registers", kind, swizzle, sums).unwrap();
+            let negative: Vec<f32> = expected.iter().map(|v| -v).collect();
+            assert_eq!(found, negative, "{kind} from registers, swizzle {swizzle}, {sums:?}");
+        }
     }
 }
 
 #[test]
 fn memory_written_under_a_product_that_nobody_waited_for_is_a_race() {
-    match product("product_without_wait", 128) {
+    match product("product_without_wait", "f16", 128, TensorSums::InOrder) {
         Err(Error::Fault(fault)) => {
             assert!(matches!(fault.kind, Kind::Race { other, .. } if !other.write), "{fault}");
         }
