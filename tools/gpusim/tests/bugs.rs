@@ -15,7 +15,11 @@ struct Bench {
 impl Bench {
     /// Memory for 1024 floats to write, and as many to read.
     fn new() -> Self {
-        let mut gpu = Simulator::new(PTX).unwrap();
+        Bench::of(PTX)
+    }
+
+    fn of(ptx: &str) -> Self {
+        let mut gpu = Simulator::new(ptx).unwrap();
         let out = gpu.allocate(4096).unwrap();
         let input = gpu.upload(&[0; 4096]).unwrap();
         Self { gpu, out, input }
@@ -122,6 +126,22 @@ fn a_ticket_without_its_fences() {
     bench.gpu.launch("ticket_with_fences", [8, 1, 1], [64, 1, 1], 0, &arguments).unwrap();
     races("ticket_of_one_fence", Space::Global, 8, 64);
     races("ticket_without_second_fence", Space::Global, 8, 64);
+}
+
+/// A fence of the block is none for other blocks.
+#[test]
+fn a_ticket_with_the_fences_of_a_block() {
+    for (kernel, fence, of_block) in [
+        ("ticket_with_fences", "membar.gl;", "membar.cta;"),
+        ("ticket_with_fences", "membar.gl;", "fence.acq_rel.cta;"),
+        ("released_ticket", "fence.acq_rel.gpu;", "fence.acq_rel.cta;"),
+        ("released_ticket", "fence.acq_rel.gpu;", "membar.cta;"),
+    ] {
+        let mut bench = Bench::of(&PTX.replace(fence, of_block));
+        let arguments = Arguments::new().pointer(bench.out).pointer(bench.input);
+        let fault = bench.fault(kernel, 8, 64, 0, &arguments);
+        assert!(matches!(fault.kind, Kind::Race { space: Space::Global, .. }), "{of_block} in {kernel}: {fault}");
+    }
 }
 
 /// The sum by the last block where thread 0 releases and acquires for all; without the barrier before it, its release or

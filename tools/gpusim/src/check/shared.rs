@@ -224,6 +224,16 @@ mod tests {
     }
 
     #[test]
+    fn the_next_block_begins_without_a_history() {
+        let warps = [Clocks::new(0), Clocks::new(1)];
+        let mut shared = Shared::new(16);
+        assert_eq!(shared.touch(0, 16, true, stamp(&warps[0], 1, 0, 0), &warps[0]), None);
+        shared.clear();
+        assert_eq!(shared.touch(0, 16, true, stamp(&warps[1], 2, 1, 0), &warps[1]), None);
+        assert!(shared.touch(0, 16, true, stamp(&warps[0], 3, 0, 0), &warps[0]).is_some());
+    }
+
+    #[test]
     fn a_split_granule_unites_when_its_words_are_equal() {
         let mut clocks = Clocks::new(0);
         let mut shared = Shared::new(16);

@@ -179,6 +179,8 @@ fn set_gives_ones_of_its_type() {
     let body = "set.le.u16.bf16 %k, %h, %i; cvt.u32.u16 %d, %k;";
     let bfloat = |bits: u64| bf16::from_bits(bits as u16);
     check_on(&grid(BFLOATS), body, |a, b, _| if bfloat(a) <= bfloat(b) { 0xffff } else { 0 });
+    let body = "set.le.bf16.bf16 %k, %h, %i; cvt.u32.u16 %d, %k;";
+    check_on(&grid(BFLOATS), body, |a, b, _| if bfloat(a) <= bfloat(b) { 0x3f80 } else { 0 });
 }
 
 #[test]
