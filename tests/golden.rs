@@ -18,7 +18,7 @@ use onesheet::device::{Device, Placement};
 use onesheet::model::{Batch, Model, Posters};
 use onesheet::network::{
     Architecture, ModelConfig, NETWORKS, NamedShape, NamedTensor, Network, Place, Trainable, mobilenet, resnet50,
-    resnet50_v1_5,
+    resnet50_v1_5, shallow,
 };
 use onesheet::ops::pool::Pooling;
 use onesheet::optim::Adam;
@@ -82,7 +82,7 @@ struct LayerTable {
 struct ParameterCounts {
     total: usize,
     trainable: usize,
-    trainable_last_40: usize,
+    trainable_in_transfer: usize,
 }
 
 #[derive(Deserialize)]
@@ -119,7 +119,9 @@ struct Facts {
     learning_rate: f64,
     trained: Vec<String>,
     moving: Vec<String>,
-    last40: Vec<String>,
+    /// How many of the base's last layers are trained in transfer learning.
+    transfer_layers: usize,
+    transfer: Vec<String>,
     /// Every tensor, where no table of layers says it.
     #[serde(default)]
     tensors: Vec<NamedShape>,
@@ -342,12 +344,12 @@ impl<D: Device> Subject<D> {
         }
     }
 
-    /// With all but the last 40 base layers frozen: loss and gradients, and averages that stay or move.
-    fn check_last_40(&mut self) {
+    /// With all but the last base layers frozen: loss and gradients, and averages that stay or move.
+    fn check_transfer(&mut self) {
         let loss = self.gradients(0).loss(self.model.device()).unwrap();
-        assert_close("last40.loss", &[loss], &self.golden.values["last40.loss"], self.tolerance.loss, 0.0);
-        let names = self.golden.facts.last40.clone();
-        self.check_gradients("last40.gradient", &names);
+        assert_close("transfer.loss", &[loss], &self.golden.values["transfer.loss"], self.tolerance.loss, 0.0);
+        let names = self.golden.facts.transfer.clone();
+        self.check_gradients("transfer.gradient", &names);
         for name in &self.golden.facts.moving {
             let gamma = name.replace("moving_mean", "gamma").replace("moving_variance", "gamma");
             let moved = self.change(name).iter().any(|&d| d != 0.0);
@@ -405,13 +407,14 @@ fn max_pooling(network: Network) -> ModelConfig {
     ModelConfig { pooling: Pooling::Max, ..all(network) }
 }
 
-fn last_40(network: Network) -> ModelConfig {
-    ModelConfig { trainable: Trainable::Last(40), ..all(network) }
+fn transfer(network: Network) -> ModelConfig {
+    let last = Golden::read(network).facts.transfer_layers;
+    ModelConfig { trainable: Trainable::Last(last), ..all(network) }
 }
 
 #[test]
 fn layers_tensors_and_counts_are_kerass() {
-    for network in [resnet50::NETWORK, mobilenet::NETWORK] {
+    for network in [resnet50::NETWORK, mobilenet::NETWORK, shallow::NETWORK] {
         compare_layers(network);
     }
 }
@@ -436,8 +439,8 @@ fn compare_layers(network: Network) {
     assert_eq!(ours_named, keras);
     assert_eq!(architecture.total_parameters(), table.parameters.total);
     assert_eq!(architecture.trainable_parameters(), table.parameters.trainable);
-    let last_40 = Architecture::new(&last_40(network)).unwrap();
-    assert_eq!(last_40.trainable_parameters(), table.parameters.trainable_last_40);
+    let transfer = Architecture::new(&transfer(network)).unwrap();
+    assert_eq!(transfer.trainable_parameters(), table.parameters.trainable_in_transfer);
 }
 
 #[test]
@@ -451,6 +454,7 @@ fn the_tensors_of_v1_5_are_torchvisions() {
 fn the_processor_infers_as_keras_does() {
     infers(resnet50::NETWORK);
     infers(mobilenet::NETWORK);
+    infers(shallow::NETWORK);
 }
 
 #[test]
@@ -467,6 +471,7 @@ fn infers(network: Network) {
 fn the_processor_trains_as_keras_does() {
     Subject::new(Cpu::new(), all(resnet50::NETWORK), FLOAT32).check_training();
     Subject::new(Cpu::new(), all(mobilenet::NETWORK), MOBILENET_FLOAT32).check_training();
+    Subject::new(Cpu::new(), all(shallow::NETWORK), FLOAT32).check_training();
 }
 
 #[test]
@@ -476,13 +481,14 @@ fn the_processor_trains_as_pytorch_does() {
 
 #[test]
 fn the_processor_fine_tunes_as_keras_does() {
-    Subject::new(Cpu::new(), last_40(resnet50::NETWORK), FLOAT32).check_last_40();
-    Subject::new(Cpu::new(), last_40(mobilenet::NETWORK), MOBILENET_FLOAT32).check_last_40();
+    Subject::new(Cpu::new(), transfer(resnet50::NETWORK), FLOAT32).check_transfer();
+    Subject::new(Cpu::new(), transfer(mobilenet::NETWORK), MOBILENET_FLOAT32).check_transfer();
+    Subject::new(Cpu::new(), transfer(shallow::NETWORK), FLOAT32).check_transfer();
 }
 
 #[test]
 fn the_processor_fine_tunes_as_pytorch_does() {
-    Subject::new(Cpu::new(), last_40(resnet50_v1_5::NETWORK), FLOAT32).check_last_40();
+    Subject::new(Cpu::new(), transfer(resnet50_v1_5::NETWORK), FLOAT32).check_transfer();
 }
 
 /// One bias in the middle of the network, off by a twentieth, is seen in the outputs. It is one of which the ReLU behind it lets
@@ -491,7 +497,11 @@ fn the_processor_fine_tunes_as_pytorch_does() {
 fn a_small_mistake_is_noticed() {
     for network in NETWORKS {
         let mut subject = Subject::new(Cpu::new(), all(network), float32(network));
-        let middle = if network == mobilenet::NETWORK { "conv_pw_12_bn/beta" } else { "conv3_block2_2_bn/beta" };
+        let middle = match network.name {
+            "mobilenet" => "conv_pw_12_bn/beta",
+            "shallow" => "conv4_1_bn/beta",
+            _ => "conv3_block2_2_bn/beta",
+        };
         let (number, tensor) = subject.tensor(middle);
         let tensor = tensor.clone();
         let mut values = initial(number, &tensor.name, &tensor.shape);
@@ -508,6 +518,7 @@ fn a_small_mistake_is_noticed() {
 fn the_reference_takes_the_same_first_step_as_keras_to_nine_digits() {
     Subject::new(Reference::EXACT, all(resnet50::NETWORK), FLOAT64).check_first_step();
     Subject::new(Reference::EXACT, all(mobilenet::NETWORK), FLOAT64).check_first_step();
+    Subject::new(Reference::EXACT, all(shallow::NETWORK), FLOAT64).check_first_step();
 }
 
 #[test]
@@ -521,7 +532,7 @@ fn the_reference_agrees_with_both_to_nine_digits() {
     for network in NETWORKS {
         Subject::new(Reference::EXACT, all(network), FLOAT64).check_inference("inference.logits");
         Subject::new(Reference::EXACT, max_pooling(network), FLOAT64).check_inference("inference_max_pool.logits");
-        Subject::new(Reference::EXACT, last_40(network), FLOAT64).check_last_40();
+        Subject::new(Reference::EXACT, transfer(network), FLOAT64).check_transfer();
         Subject::new(Reference::EXACT, all(network), FLOAT64).check_training();
     }
 }

@@ -204,6 +204,10 @@ fn other_networks_are_named_by_what_they_are() {
             named(&["conv_dw_1/depthwise_kernel", "conv_pw_13/kernel"]),
             "it looks like MobileNet, which --network mobilenet chooses",
         ),
+        (
+            named(&["conv1_conv/kernel", "conv4_2_conv/kernel"]),
+            "it looks like ShallowNet, which --network shallow chooses",
+        ),
         (named(&["conv_stem.weight", "blocks.0.0.conv_dw.weight"]), "it looks like a MobileNet or EfficientNet"),
     ] {
         for prefix in ["", "model."] {

@@ -37,7 +37,7 @@ pub const NETWORK: Network = Network {
     base: |net| base(net, 32, BLOCKS),
     head: &HEAD,
     pixels: SYMMETRIC_PIXELS,
-    published_weights: "Keras's mobilenet_1_0_224_tf_no_top.h5",
+    published_weights: Some("Keras's mobilenet_1_0_224_tf_no_top.h5"),
     torch: None,
 };
 

@@ -11,6 +11,7 @@ mod layer;
 pub mod mobilenet;
 pub mod resnet50;
 pub mod resnet50_v1_5;
+pub mod shallow;
 pub mod summary;
 
 pub use architecture::{Architecture, LayoutError, ModelConfig, NamedShape, NamedTensor, Place, Trainable};
@@ -23,10 +24,11 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Every network that can be chosen, in the order in which they are listed.
-pub const NETWORKS: [Network; 3] = [resnet50::NETWORK, resnet50_v1_5::NETWORK, mobilenet::NETWORK];
+pub const NETWORKS: [Network; 4] = [resnet50::NETWORK, resnet50_v1_5::NETWORK, mobilenet::NETWORK, shallow::NETWORK];
 
 /// Small ones that tests are made of. Known by name, so that their checkpoints can be read, and listed nowhere.
-const MINIATURES: [Network; 3] = [resnet50::MINIATURE, resnet50_v1_5::MINIATURE, mobilenet::MINIATURE];
+const MINIATURES: [Network; 4] =
+    [resnet50::MINIATURE, resnet50_v1_5::MINIATURE, mobilenet::MINIATURE, shallow::MINIATURE];
 
 /// A network: how its list of layers is written, up to the last feature map, and the head behind it.
 #[derive(Clone, Copy, Debug)]
@@ -39,10 +41,10 @@ pub struct Network {
     pub base: fn(&mut Builder) -> Result<Value, DeviceError>,
     /// Widths of the hidden dense layers.
     pub head: &'static [usize],
-    /// The pixels that its ImageNet weights in Keras Applications were made for.
+    /// The pixels that its ImageNet weights in Keras Applications were made for; if it has none, those that it is fed unless told otherwise.
     pub pixels: KerasPixels,
-    /// Which published files of ImageNet weights fit it, in words.
-    pub published_weights: &'static str,
+    /// Which published files of ImageNet weights fit it, in words, if there are any.
+    pub published_weights: Option<&'static str>,
     /// Its counterpart in PyTorch, if there is one.
     pub torch: Option<Torch>,
 }
@@ -122,7 +124,10 @@ mod tests {
         }
         for name in ["", "resnet", "ResNet-50", "resnet50 "] {
             let error = name.parse::<Network>().unwrap_err().to_string();
-            assert_eq!(error, format!("there is no network `{name}`; there are resnet50, resnet50-v1.5, mobilenet"));
+            assert_eq!(
+                error,
+                format!("there is no network `{name}`; there are resnet50, resnet50-v1.5, mobilenet, shallow")
+            );
         }
     }
 }

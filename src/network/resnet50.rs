@@ -38,7 +38,9 @@ pub const NETWORK: Network = Network {
     base: |net| base(net, V1, 64, STAGES),
     head: &HEAD,
     pixels: IMAGENET_PIXELS,
-    published_weights: "Keras's resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 or torchvision's resnet50 as safetensors",
+    published_weights: Some(
+        "Keras's resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 or torchvision's resnet50 as safetensors",
+    ),
     torch: Some(Torch { layer: torch_layer, note: Some(OTHER_STRIDES) }),
 };
 

@@ -16,7 +16,7 @@ pub const NETWORK: Network = Network {
     base: |net| base(net, V1_5, 64, STAGES),
     head: &HEAD,
     pixels: IMAGENET_PIXELS,
-    published_weights: "torchvision's or timm's resnet50 as safetensors",
+    published_weights: Some("torchvision's or timm's resnet50 as safetensors"),
     torch: Some(Torch { layer: torch_layer, note: None }),
 };
 

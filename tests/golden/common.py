@@ -22,7 +22,7 @@ import math
 import numpy as np
 from safetensors.numpy import save_file
 
-CLASSES, SIZE, BATCH, STEPS, SAMPLES, LAST = 7, 150, 3, 3, 16, 40
+CLASSES, SIZE, BATCH, STEPS, SAMPLES = 7, 150, 3, 3, 16
 CLASS_WEIGHTS = [1.5, 0.5, 0.25, 1.0, 2.0, 1.25, 0.75]
 LEARNING_RATE = 1e-5
 # Seeds beyond any tensor's number.

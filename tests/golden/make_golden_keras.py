@@ -3,13 +3,13 @@
     python -m venv venv && venv/bin/pip install tensorflow-cpu==2.21.0 keras==3.15.1 numpy==2.4.6 safetensors
     venv/bin/python tests/golden/make_golden_keras.py
 
-It writes `resnet50.safetensors` and `resnet50_layers.json` beside itself, and the same of MobileNet, in a minute on two cores; the same
-bytes each time on one machine. Everything stored was computed in float64; the script computes it all in float32 too and
+It writes `resnet50.safetensors` and `resnet50_layers.json` beside itself, and the same of the other networks or of those that are named on
+the command line, in a minute on two cores; the same bytes each time on one machine. Everything stored was computed in float64; the script computes it all in float32 too and
 prints how far apart the two are, which is what a float32 engine's tolerance has to allow for. (Where a pre-activation is
 zero up to rounding, one precision's ReLU passes the gradient and the other's does not: a few samples are off by more.)
 
-The networks are Keras Applications' ResNet50 and MobileNet at 150x150 with global average pooling and Onesheet's head. `common.py`
-says what weights, pixels and labels are; tensor number t counts kernel, bias / gamma, beta, moving_mean, moving_variance layer by
+The networks are Keras Applications' ResNet50 and MobileNet and Onesheet's own shallow one, which is written down again here, at 150x150 with
+global average pooling and Onesheet's head. `common.py` says what weights, pixels and labels are; tensor number t counts kernel, bias / gamma, beta, moving_mean, moving_variance layer by
 layer in the order of the file of layers. 8192 there is about the stem's variance on pixels.
 
 One training step is: forward with batch statistics; loss = mean over batch and classes of w_c * BCE(logit, label);
@@ -23,6 +23,7 @@ a batch norm follows each, so their gradient is zero up to rounding, and Adam wo
 import json
 import math
 import os
+import sys
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -32,12 +33,44 @@ os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 import keras
 import numpy as np
 import tensorflow as tf
-from common import BATCH, CLASS_WEIGHTS, CLASSES, LAST, LEARNING_RATE, SIZE, STEPS, bgr_pixels, digest, initial, label_bits, report, save
+from common import BATCH, CLASS_WEIGHTS, CLASSES, LEARNING_RATE, SIZE, STEPS, bgr_pixels, digest, initial, label_bits, report, save
 
 HERE = Path(__file__).parent
 
 
-APPLICATIONS = {"resnet50": keras.applications.ResNet50, "mobilenet": keras.applications.MobileNet}
+
+def application(build):
+    return lambda pooling: build(weights=None, include_top=False, input_shape=(SIZE, SIZE, 3), pooling=pooling)
+
+
+def shallow(pooling):
+    """Seven convolutions with ResNet50's stem, constants and names."""
+    layers = keras.layers
+    images = layers.Input((SIZE, SIZE, 3))
+
+    def conv(x, name, filters, window, stride, pad):
+        if stride > 1:
+            x = layers.ZeroPadding2D(pad, name=f"{name}_pad")(x)
+        padding = "valid" if stride > 1 else "same"
+        x = layers.Conv2D(filters, window, stride, padding, use_bias=False, name=f"{name}_conv")(x)
+        x = layers.BatchNormalization(epsilon=1.001e-5, name=f"{name}_bn")(x)
+        return layers.Activation("relu", name=f"{name}_relu")(x)
+
+    x = conv(images, "conv1", 32, 7, 2, 3)
+    x = layers.MaxPooling2D(3, 2, name="pool1_pool")(layers.ZeroPadding2D(1, name="pool1_pad")(x))
+    for stage, filters in [(2, 64), (3, 128), (4, 256)]:
+        x = conv(x, f"conv{stage}_1", filters, 3, 1 if stage == 2 else 2, 1)
+        x = conv(x, f"conv{stage}_2", filters, 3, 1, 1)
+    pool = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}[pooling]
+    return keras.Model(images, pool(name=f"{pooling}_pool")(x))
+
+
+# How each base is built, and how many of its last layers are trained in transfer learning.
+NETWORKS = {
+    "resnet50": (application(keras.applications.ResNet50), 40),
+    "mobilenet": (application(keras.applications.MobileNet), 40),
+    "shallow": (shallow, 10),
+}
 
 
 def to_engine(name, array):
@@ -55,7 +88,7 @@ def to_keras(name, array):
 
 
 def build(network, pooling="avg"):
-    base = APPLICATIONS[network](weights=None, include_top=False, input_shape=(SIZE, SIZE, 3), pooling=pooling)
+    base = NETWORKS[network][0](pooling)
     x = keras.layers.Dense(1024, activation="relu", name="head_1024")(base.output)
     x = keras.layers.Dense(128, activation="relu", name="head_128")(x)
     logits = keras.layers.Dense(CLASSES, name="genres")(x)
@@ -139,14 +172,14 @@ def compute(network, floatx):
 
     # Transfer learning: all but the base's last layers frozen, their batch norms in inference mode.
     fill(model)
-    for layer in base.layers[:-LAST]:
+    for layer in base.layers[: -NETWORKS[network][1]]:
         layer.trainable = False
     tail = [tensor_name(layer, v) for layer in model.layers for v in layer.trainable_weights]
     tail = [name for name in tail if not is_base_bias(name)]
-    names["last40"] = tail
+    names["transfer"] = tail
     loss, gradients = loss_and_gradients(model, [variables[n] for n in tail], step=0)
-    out["last40.loss"] = np.array([loss.numpy()])
-    out["last40.gradient.norms"], out["last40.gradient.samples"] = digest_of(tail, gradients)
+    out["transfer.loss"] = np.array([loss.numpy()])
+    out["transfer.gradient.norms"], out["transfer.gradient.samples"] = digest_of(tail, gradients)
     return {key: np.asarray(value, np.float64) for key, value in out.items()}, names
 
 
@@ -166,9 +199,9 @@ def layer_table(network):
         }
         for layer in model.layers
     ]
-    for layer in base.layers[:-LAST]:
+    for layer in base.layers[: -NETWORKS[network][1]]:
         layer.trainable = False
-    counts = {"total": total, "trainable": trainable, "trainable_last_40": count(model.trainable_weights)}
+    counts = {"total": total, "trainable": trainable, "trainable_in_transfer": count(model.trainable_weights)}
     return {"base_layers": len(base.layers), "parameters": counts, "layers": layers}
 
 
@@ -186,16 +219,16 @@ def write_layers(network, table):
 
 def main():
     tf.config.experimental.enable_op_determinism()
-    for network in APPLICATIONS:
+    for network in sys.argv[1:] or NETWORKS:
         print(network)
         exact, names = compute(network, "float64")
         rough, _ = compute(network, "float32")
         made_with = f"keras {keras.__version__}, tensorflow {tf.__version__}, float64"
-        save(HERE / f"{network}.safetensors", exact, {"made_with": made_with, **names})
+        save(HERE / f"{network}.safetensors", exact, {"made_with": made_with, "transfer_layers": NETWORKS[network][1], **names})
         write_layers(network, layer_table(network))
         report(exact, rough)
         print("logits, inference\n", exact["inference.logits"], "\nmax pooling\n", exact["inference_max_pool.logits"])
-        print("losses", exact["training.losses"].tolist(), exact["last40.loss"])
+        print("losses", exact["training.losses"].tolist(), exact["transfer.loss"])
 
 
 if __name__ == "__main__":

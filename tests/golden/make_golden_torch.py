@@ -22,6 +22,7 @@ from torch.nn import functional as F
 HERE = Path(__file__).parent
 MOMENTUM = 0.99
 # Of Keras's list of layers the last 40 of the base begin here.
+LAST = 40
 FIRST_TRAINABLE = "conv4_block6_2_conv"
 
 
@@ -194,10 +195,10 @@ def compute(dtype):
     for _, module in ours(network)[:first]:
         module.eval()
     tail = [name for name in trained if layers.index(name.split("/")[0]) >= first]
-    names["last40"] = tail
+    names["transfer"] = tail
     loss, gradients = loss_and_gradients(network, [tensors[name] for name in tail], 0, dtype)
-    out["last40.loss"] = [loss.item()]
-    out["last40.gradient.norms"], out["last40.gradient.samples"] = digest_of(tail, gradients)
+    out["transfer.loss"] = [loss.item()]
+    out["transfer.gradient.norms"], out["transfer.gradient.samples"] = digest_of(tail, gradients)
     return {key: np.asarray(value, np.float64) for key, value in out.items()}, names
 
 
@@ -206,10 +207,10 @@ def main():
     exact, names = compute(torch.float64)
     rough, _ = compute(torch.float32)
     made_with = f"torch {torch.__version__}, float64"
-    save(HERE / "resnet50_v1_5.safetensors", exact, {"made_with": made_with, **names})
+    save(HERE / "resnet50_v1_5.safetensors", exact, {"made_with": made_with, "transfer_layers": LAST, **names})
     report(exact, rough)
     print("logits, inference\n", exact["inference.logits"], "\nmax pooling\n", exact["inference_max_pool.logits"])
-    print("losses", exact["training.losses"].tolist(), exact["last40.loss"])
+    print("losses", exact["training.losses"].tolist(), exact["transfer.loss"])
 
 
 if __name__ == "__main__":

@@ -273,10 +273,16 @@ impl Args {
         let command = format!("onesheet train --data {data} --experiment {name}{chosen}");
         if experiment.needs_weights() && self.weights.is_none() {
             let network = self.network.unwrap_or(RunConfig::default().network);
-            return Err(Usage(format!(
-                "{name} starts from ImageNet weights: {command} --weights FILE, where FILE is {}",
-                network.published_weights
-            )));
+            return Err(Usage(match network.published_weights {
+                Some(file) => {
+                    format!("{name} starts from ImageNet weights: {command} --weights FILE, where FILE is {file}")
+                }
+                None => format!(
+                    "{name} starts from ImageNet weights, and nobody has published any of {}: {command} --weights FILE, where \
+                     FILE is a checkpoint of your own; or start from random weights, without --experiment",
+                    network.title
+                ),
+            }));
         }
         if self.data.is_none() {
             return Err(Usage(format!("{name} needs posters: {command}; `onesheet prepare` makes the file")));

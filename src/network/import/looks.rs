@@ -6,12 +6,13 @@ use crate::network::NamedShape;
 
 /// Parts of names that only one kind of network has, the more particular ones first. The upper ones are Keras's, the lower ones
 /// torchvision's and timm's.
-const MARKS: [(&str, &str); 17] = [
+const MARKS: [(&str, &str); 18] = [
     ("block5_conv4/", "VGG-19"),
     ("block5_conv3/", "VGG-16"),
     ("block14_sepconv2/", "Xception"),
     ("expanded_conv_depthwise/", "MobileNetV2"),
     ("conv_pw_13/", "MobileNet"),
+    ("conv4_2_conv/", "ShallowNet"),
     ("block1a_dwconv/", "EfficientNet"),
     ("conv2_block1_preact_bn/", "a ResNet v2"),
     ("pool2_bn/", "a DenseNet"),
@@ -104,6 +105,7 @@ mod tests {
             (&["block5_conv3/kernel", "block5_conv4/bias"], Some("VGG-19")),
             (&["block1_conv1/kernel", "block14_sepconv2/depthwise_kernel"], Some("Xception")),
             (&["conv1/kernel", "conv_dw_1/depthwise_kernel", "conv_pw_13/kernel"], Some("MobileNet")),
+            (&["conv1_conv/kernel", "conv4_2_conv/kernel"], Some("ShallowNet")),
             (&["Conv1/kernel", "expanded_conv_depthwise/depthwise_kernel"], Some("MobileNetV2")),
             (&["stem_conv/kernel", "block1a_dwconv/depthwise_kernel"], Some("EfficientNet")),
             (&["conv2_block1_preact_bn/gamma", "conv2_block1_1_conv/kernel"], Some("a ResNet v2")),

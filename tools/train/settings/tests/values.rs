@@ -60,7 +60,7 @@ fn values_are_taken_to_their_bounds_and_refused_behind_them() {
         ("--device gpu", "[possible values: auto, cpu, cuda, sim]"),
         ("--precision f16", "[possible values: auto, f32, tf32, bf16]"),
         ("--experiment resnet", "[possible values: resnet-r, resnet-img, resnet-tl]"),
-        ("--network resnet", "[possible values: resnet50, resnet50-v1.5, mobilenet]"),
+        ("--network resnet", "[possible values: resnet50, resnet50-v1.5, mobilenet, shallow]"),
         ("--class-weights all", "[possible values: balanced, none]"),
         ("--pixels bgr", "[possible values: raw, imagenet, unit, symmetric]"),
         ("--on-bad-numbers go", "[possible values: stop, skip, rollback]"),
@@ -108,6 +108,8 @@ fn an_experiment_says_what_it_lacks() {
             let command = format!("onesheet train --data {data} --experiment {experiment} --weights FILE, where");
             assert!(error.starts_with(&format!("{experiment} starts from ImageNet weights: {command}")), "{error}");
         }
+        let error = refusal(&format!("--experiment {experiment} --network shallow")).unwrap_err();
+        assert!(error.contains("nobody has published any of ShallowNet") && error.contains("of your own"), "{error}");
         let error = refusal(&format!("--experiment {experiment} --weights w")).unwrap_err();
         assert!(error.starts_with(&format!("{experiment} needs posters: ")), "{error}");
     }
