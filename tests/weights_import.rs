@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use onesheet::network::IMAGENET_PIXELS;
 use onesheet::network::import::{self, ImportError, Source, Wanted, Weights};
-use onesheet::network::{Architecture, ModelConfig, NamedShape, mobilenet, resnet50};
+use onesheet::network::{Architecture, ModelConfig, NamedShape, mobilenet, resnet50, vgg16};
 use onesheet::training::config::Pixels;
 use safetensors::tensor::{Dtype, TensorView};
 use tempfile::TempDir;
@@ -134,6 +134,33 @@ fn known(name: &str, len: usize) -> Vec<f32> {
     (0..len).map(|i| ((37 * i + number) % 509) as f32 / 512.0 + lift).collect()
 }
 
+/// That a file's tensors are the script's, in our layouts.
+fn assert_are_known(file: &str, weights: &Weights, wanted: &Wanted) {
+    for (name, shape) in &wanted.base {
+        let tensor = &weights.tensors[name];
+        let len = shape.iter().product();
+        assert_eq!((&tensor.shape, tensor.data.len()), (shape, len), "{file} {name}");
+        let keras = known(name, len);
+        // Keras has the output channels of a kernel last, and so has a depthwise kernel here.
+        let at = |i: usize| match (&shape[..], name.ends_with("/kernel")) {
+            ([outputs, ..], true) => keras[i % (len / outputs) * outputs + i / (len / outputs)],
+            _ => keras[i],
+        };
+        assert!(tensor.data.iter().enumerate().all(|(i, value)| *value == at(i)), "{file} {name}");
+    }
+}
+
+#[test]
+fn convolutions_without_batch_norms_arrive() {
+    let architecture = Architecture::new(&ModelConfig::new(vgg16::MINIATURE, 7)).unwrap();
+    let wanted = Wanted::by(&architecture);
+    for file in ["vgg16.h5", "vgg16.weights.h5"] {
+        let weights = import::read(&fixture(file), &wanted, &IMAGENET_PIXELS.format).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!((weights.tensors.len(), weights.notes.len()), (8, 0), "{file}");
+        assert_are_known(file, &weights, &wanted);
+    }
+}
+
 #[test]
 fn depthwise_kernels_keep_their_order() {
     let architecture = Architecture::new(&ModelConfig::new(mobilenet::MINIATURE, 7)).unwrap();
@@ -141,18 +168,7 @@ fn depthwise_kernels_keep_their_order() {
     for (file, fed) in [("mobilenet.h5", Pixels::Symmetric), ("mobilenet.weights.h5", Pixels::Imagenet)] {
         let weights = import::read(&fixture(file), &wanted, &fed.format()).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(weights.tensors.len(), 5 + 2 * 10, "{file}");
-        for (name, shape) in &wanted.base {
-            let tensor = &weights.tensors[name];
-            let len = shape.iter().product();
-            assert_eq!((&tensor.shape, tensor.data.len()), (shape, len), "{file} {name}");
-            let keras = known(name, len);
-            // Keras has the output channels of a kernel last, and so has a depthwise kernel here.
-            let at = |i: usize| match (&shape[..], name.ends_with("/kernel")) {
-                ([outputs, ..], true) => keras[i % (len / outputs) * outputs + i / (len / outputs)],
-                _ => keras[i],
-            };
-            assert!(tensor.data.iter().enumerate().all(|(i, value)| *value == at(i)), "{file} {name}");
-        }
+        assert_are_known(file, &weights, &wanted);
         let noted = weights.notes.iter().any(|note| note.contains("--pixels symmetric"));
         assert_eq!(noted, fed == Pixels::Imagenet, "{:?}", weights.notes);
     }

@@ -3,7 +3,7 @@
 
 use onesheet::network::IMAGENET_PIXELS;
 use onesheet::network::import::{self, ImportError, Source, Wanted, Weights};
-use onesheet::network::{self, Architecture, ModelConfig, resnet50, resnet50_v1_5};
+use onesheet::network::{self, Architecture, ModelConfig, resnet50, resnet50_v1_5, vgg16};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -190,6 +190,20 @@ fn other_networks_with_all_that_resnet_50_has_are_refused_by_what_they_have_more
     }
 }
 
+/// Keras's VGG-19 has all that its VGG-16 has.
+#[test]
+fn a_vgg_19_is_refused_by_the_convolution_that_it_has_more() {
+    let architecture = Architecture::new(&ModelConfig::new(vgg16::NETWORK, 7)).unwrap();
+    let mut tensors: Vec<Named> = architecture.tensors.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect();
+    assert_eq!(read_for(vgg16::NETWORK, &tensors).unwrap().source, Source::Onesheet);
+    tensors.push(("block5_conv4/kernel".to_owned(), vec![512, 3, 3, 512]));
+    let error = read_for(vgg16::NETWORK, &tensors).expect_err("its blocks are longer");
+    assert!(matches!(&error, ImportError::OtherNetwork { tensor, .. } if tensor == "block5_conv4/kernel"), "{error}");
+    assert!(error.to_string().contains("looks like VGG-19"), "{error}");
+    let error = read_for(vgg16::NETWORK, &RESNET_50.tensors()).expect_err("it is a ResNet");
+    assert!(error.to_string().ends_with("it looks like ResNet-50, which --network resnet50 chooses"), "{error}");
+}
+
 /// Networks that lack what ResNet-50 has.
 #[test]
 fn other_networks_are_named_by_what_they_are() {
@@ -199,7 +213,7 @@ fn other_networks_are_named_by_what_they_are() {
     for (tensors, seems) in [
         (basic, "it looks like ResNet-18"),
         (named(&["features.0.weight", "classifier.6.weight"]), "it looks like a VGG or AlexNet"),
-        (named(&["block1_conv1/kernel", "block5_conv3/kernel"]), "it looks like VGG-16"),
+        (named(&["block1_conv1/kernel", "block5_conv3/kernel"]), "it looks like VGG-16, which --network vgg16 chooses"),
         (
             named(&["conv_dw_1/depthwise_kernel", "conv_pw_13/kernel"]),
             "it looks like MobileNet, which --network mobilenet chooses",

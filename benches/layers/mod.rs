@@ -52,7 +52,12 @@ fn convolutions(network: Network, size: usize) -> Vec<Convolution> {
     let steps = plan.steps();
     let mut found = Vec::new();
     for (at, step) in steps.iter().enumerate() {
-        let Work::ConvNorm { conv: filters, layers: [own, _], .. } = step.work else { continue };
+        let (filters, own) = match step.work {
+            Work::ConvNorm { conv, layers: [own, _], .. } => (conv, own),
+            Work::Conv(conv) | Work::ConvActivation { conv, .. } => (Filters::Full(conv), step.output()),
+            Work::Depthwise(conv) => (Filters::Depthwise(conv), step.output()),
+            _ => continue,
+        };
         let reads = step.inputs[0];
         let input = architecture.layers[reads].output[..].try_into().expect("a convolution reads images");
         let owed = steps.iter().find_map(|step| match step.work {

@@ -42,7 +42,12 @@ impl Builder {
 
     /// `Conv2D`.
     pub fn conv(&mut self, name: &str, x: Value, convolution: Convolution) -> Result<Value, DeviceError> {
-        self.push(name, Op::Conv(convolution), &[x])
+        self.push(name, Op::Conv { convolution, relu: false }, &[x])
+    }
+
+    /// `Conv2D(activation="relu")`.
+    pub fn conv_relu(&mut self, name: &str, x: Value, convolution: Convolution) -> Result<Value, DeviceError> {
+        self.push(name, Op::Conv { convolution, relu: true }, &[x])
     }
 
     /// `DepthwiseConv2D`.

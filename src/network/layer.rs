@@ -12,8 +12,13 @@ pub enum Op {
     Input,
     /// Rows and columns of zeros.
     ZeroPad(Padding),
-    /// A convolution.
-    Conv(Convolution),
+    /// A convolution, and the ReLU that Keras calls the layer's activation.
+    Conv {
+        /// The convolution.
+        convolution: Convolution,
+        /// Whether a ReLU follows.
+        relu: bool,
+    },
     /// A convolution of each channel by itself.
     DepthwiseConv(Depthwise),
     /// Batch norm over the channels.
@@ -92,7 +97,7 @@ impl Layer {
         match self.op {
             Op::Input => "InputLayer",
             Op::ZeroPad(_) => "ZeroPadding2D",
-            Op::Conv(_) => "Conv2D",
+            Op::Conv { .. } => "Conv2D",
             Op::DepthwiseConv(_) => "DepthwiseConv2D",
             Op::BatchNorm { .. } => "BatchNormalization",
             Op::Activation(Activation::Relu6) => "ReLU",
@@ -122,7 +127,7 @@ impl Op {
                 let [_, h, w, c] = image()?;
                 vec![h + pad.total(), w + pad.total(), c]
             }
-            Op::Conv(Convolution { filters, window, stride, pad, .. }) => {
+            Op::Conv { convolution: Convolution { filters, window, stride, pad, .. }, .. } => {
                 let shape = ConvShape::new(image()?, filters, [window; 2], stride, pad)?;
                 vec![shape.p, shape.q, filters]
             }
@@ -143,7 +148,7 @@ impl Op {
     pub(super) fn tensors(self, channels: usize, zero_init_residual: bool) -> Vec<LayerTensor> {
         let tensor = |name, shape: &[usize], initialiser| LayerTensor { name, shape: shape.to_vec(), initialiser };
         match self {
-            Op::Conv(Convolution { filters, window, bias, .. }) => {
+            Op::Conv { convolution: Convolution { filters, window, bias, .. }, .. } => {
                 let taps = window * window;
                 let glorot = Initialiser::glorot(taps * channels, taps * filters);
                 let kernel = tensor("kernel", &[filters, window, window, channels], glorot);

@@ -1,6 +1,6 @@
 //! Adam in Keras's form, over the arenas.
 
-use crate::device::{AdamConstants, AdamStep, Device, DeviceError, Pass, Restore, Storage};
+use crate::device::{AdamConstants, AdamStep, Device, DeviceError, Elements, Pass, Restore, Storage};
 use crate::parameters::{Arena, Layout, Parameters};
 
 /// Both moments of every parameter, and the number of steps taken.
@@ -61,6 +61,8 @@ impl<D: Device> Adam<D> {
         };
         device.adam(operands, &self.constants)?;
         device.enter("averages", Pass::Update);
-        device.restore(Restore { to: averages.from_offset_mut(0), from: averages_before.from_offset(0), outcome })
+        let restore = Restore { to: averages.from_offset_mut(0), from: averages_before.from_offset(0), outcome };
+        // A network without batch norms has none.
+        if restore.to.count() > 0 { device.restore(restore) } else { Ok(()) }
     }
 }

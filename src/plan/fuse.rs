@@ -31,6 +31,9 @@ pub const RULES: [Rule; 5] = [
         saves: "a padded copy of the image: kernels take what lies outside as zero",
         kind: Kind::Merge(|first, second| match (first.work, second.work) {
             (Work::Pad(zeros), Work::Conv(conv)) => Some(Work::Conv(Conv { pad: conv.pad + zeros, ..conv })),
+            (Work::Pad(zeros), Work::ConvActivation { conv, activation }) => {
+                Some(Work::ConvActivation { conv: Conv { pad: conv.pad + zeros, ..conv }, activation })
+            }
             (Work::Pad(zeros), Work::Depthwise(conv)) => {
                 Some(Work::Depthwise(Depthwise { pad: conv.pad + zeros, ..conv }))
             }
@@ -160,9 +163,13 @@ fn work(architecture: &Architecture, layer: &Layer, momentum: f64) -> Work {
     match layer.op {
         Op::Input => Work::Images,
         Op::ZeroPad(zeros) => Work::Pad(zeros),
-        Op::Conv(Convolution { filters, window, stride, pad, bias }) => {
+        Op::Conv { convolution: Convolution { filters, window, stride, pad, bias }, relu } => {
             let bias = bias.then(|| span("bias"));
-            Work::Conv(Conv { kernel: span("kernel"), bias, filters, window: [window; 2], stride, pad })
+            let conv = Conv { kernel: span("kernel"), bias, filters, window: [window; 2], stride, pad };
+            match relu {
+                true => Work::ConvActivation { conv, activation: Activation::Relu },
+                false => Work::Conv(conv),
+            }
         }
         Op::DepthwiseConv(network::Depthwise { window, stride, pad }) => {
             Work::Depthwise(Depthwise { kernel: span("depthwise_kernel"), window: [window; 2], stride, pad })

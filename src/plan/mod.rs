@@ -67,7 +67,7 @@ impl Plan {
 mod tests {
     use super::*;
     use crate::device::Activation;
-    use crate::network::{Builder, ModelConfig, Network, Value, resnet50};
+    use crate::network::{Builder, Convolution, ModelConfig, Network, Value, resnet50};
     use crate::ops::batch_norm::BatchNorm;
 
     fn laid_out(network: Network) -> Architecture {
@@ -136,9 +136,16 @@ mod tests {
             let x = net.max_pool("pool", net.input(), 2, 2)?;
             net.batch_norm("lonely_bn", x, 1e-3)
         }
-        let architecture = laid_out(Network { name: "odd", base, ..resnet50::MINIATURE });
-        let error = Plan::new(&architecture, 0.9).unwrap_err().to_string();
-        assert!(error.contains("lonely_bn") && error.contains("convolution"), "{error}");
+        fn behind_a_relu(net: &mut Builder) -> Result<Value, DeviceError> {
+            let convolution = Convolution { filters: 2, window: 1, stride: 1, pad: 0.into(), bias: true };
+            let x = net.conv_relu("conv", net.input(), convolution)?;
+            net.batch_norm("lonely_bn", x, 1e-3)
+        }
+        for base in [base, behind_a_relu] {
+            let architecture = laid_out(Network { name: "odd", base, ..resnet50::MINIATURE });
+            let error = Plan::new(&architecture, 0.9).unwrap_err().to_string();
+            assert!(error.contains("lonely_bn") && error.contains("convolution"), "{error}");
+        }
     }
 
     #[test]

@@ -66,6 +66,10 @@ fn run<D: Device>(
     match (step.work, &mut inputs[..]) {
         (Work::Pad(zeros), [x]) => pool::pad(tape, x, zeros),
         (Work::Conv(conv), [x]) => Ok(conv::forward(tape, statistics.parameters(), x, conv, false)?.0),
+        (Work::ConvActivation { conv, activation }, [x]) => {
+            let (y, _) = conv::forward(tape, statistics.parameters(), x, conv, false)?;
+            activation::forward(tape, &y, activation)
+        }
         (Work::Depthwise(conv), [x]) => Ok(depthwise::forward(tape, statistics.parameters(), x, conv, false)?.0),
         (Work::Norm(norm), [x]) => {
             let x = x.clone().settled(tape.device())?;

@@ -38,6 +38,13 @@ pub enum Work {
     Pad(Padding),
     /// A convolution; it pads as a padding layer in front would, if there was one.
     Conv(Conv),
+    /// A convolution and an activation behind it, in a pass of its own.
+    ConvActivation {
+        /// The convolution.
+        conv: Conv,
+        /// The activation.
+        activation: Activation,
+    },
     /// A convolution of each channel by itself.
     Depthwise(Depthwise),
     /// A batch norm and its activation, whose statistics are taken in a pass of their own.

@@ -68,7 +68,7 @@ fn convolutions(images: usize, size: usize) -> Vec<(String, ConvShape)> {
     let layers = Architecture::new(&config).unwrap().layers;
     let mut found = Vec::new();
     for layer in &layers {
-        let Op::Conv(conv) = layer.op else { continue };
+        let Op::Conv { convolution: conv, .. } = layer.op else { continue };
         let input = &layers[layer.inputs[0]];
         let (extents, pad) = match input.op {
             Op::ZeroPad(pad) => (&layers[input.inputs[0]].output, pad),

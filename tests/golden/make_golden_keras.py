@@ -8,8 +8,8 @@ the command line, in a minute on two cores; the same bytes each time on one mach
 prints how far apart the two are, which is what a float32 engine's tolerance has to allow for. (Where a pre-activation is
 zero up to rounding, one precision's ReLU passes the gradient and the other's does not: a few samples are off by more.)
 
-The networks are Keras Applications' ResNet50 and MobileNet and Onesheet's own shallow one, which is written down again here, at 150x150 with
-global average pooling and Onesheet's head. `common.py` says what weights, pixels and labels are; tensor number t counts kernel, bias / gamma, beta, moving_mean, moving_variance layer by
+The networks are Keras Applications' ResNet50, MobileNet and VGG16 and Onesheet's own shallow one, which is written down again here,
+at 150x150 with global average pooling and Onesheet's head. `common.py` says what weights, pixels and labels are; tensor number t counts kernel, bias / gamma, beta, moving_mean, moving_variance layer by
 layer in the order of the file of layers. 8192 there is about the stem's variance on pixels.
 
 One training step is: forward with batch statistics; loss = mean over batch and classes of w_c * BCE(logit, label);
@@ -70,6 +70,7 @@ NETWORKS = {
     "resnet50": (application(keras.applications.ResNet50), 40),
     "mobilenet": (application(keras.applications.MobileNet), 40),
     "shallow": (shallow, 10),
+    "vgg16": (application(keras.applications.VGG16), 8),
 }
 
 

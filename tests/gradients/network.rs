@@ -8,7 +8,7 @@ use onesheet::device::reference::Reference;
 use onesheet::device::{Activation, BatchNormConstants, DeviceError, Memory};
 use onesheet::network::{
     self, Architecture, Convolution, ModelConfig, NamedTensor, Place, Trainable, mobilenet, resnet50, resnet50_v1_5,
-    shallow,
+    shallow, vgg16,
 };
 use onesheet::ops::batch_norm::{self, BatchNorm};
 use onesheet::ops::conv::{self, Conv};
@@ -28,8 +28,8 @@ const SIZE: usize = 21;
 const GENRES: usize = 4;
 
 /// The miniature of each network, and what none of them has.
-const SMALL: [network::Network; 5] =
-    [resnet50::MINIATURE, resnet50_v1_5::MINIATURE, mobilenet::MINIATURE, shallow::MINIATURE, BIASED];
+const SMALL: [network::Network; 6] =
+    [resnet50::MINIATURE, resnet50_v1_5::MINIATURE, mobilenet::MINIATURE, vgg16::MINIATURE, shallow::MINIATURE, BIASED];
 
 /// Convolutions whose biases no batch norm takes over, a ReLU6 behind one, none behind the other, and a sum without a ReLU.
 const BIASED: network::Network = network::Network {

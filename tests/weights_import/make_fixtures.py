@@ -99,6 +99,18 @@ def small_mobilenet():
     return weights
 
 
+def small_vgg16():
+    """The base of `network::vgg16::MINIATURE` likewise."""
+    weights, inputs = {}, 3
+    for block, filters in [(1, 4), (2, 5)]:
+        for conv in [1, 2]:
+            name = f"block{block}_conv{conv}"
+            shapes = {"kernel": (3, 3, inputs, filters), "bias": (filters,)}
+            weights[name] = {kind: known(f"{name}/{kind}", shape) for kind, shape in shapes.items()}
+            inputs = filters
+    return weights
+
+
 def tensors(weights):
     return [(layer, kind, values) for layer, kinds in weights.items() for kind, values in kinds.items()]
 
@@ -106,6 +118,7 @@ def tensors(weights):
 WEIGHTS = small()
 MINIATURE = miniature()
 MOBILENET = small_mobilenet()
+VGG16 = small_vgg16()
 
 
 def legacy(group, suffix, first="", weights=WEIGHTS):
@@ -205,6 +218,10 @@ with newer("mobilenet.h5") as f:
     legacy(f, ":0", weights=MOBILENET)
 with newer("mobilenet.weights.h5") as f:
     numbered(f, weights=MOBILENET)
+with newer("vgg16.h5") as f:
+    legacy(f, ":0", weights=VGG16)
+with newer("vgg16.weights.h5") as f:
+    numbered(f, weights=VGG16)
 
 # Files that must be refused.
 with newer("deeper.h5") as f:

@@ -212,7 +212,8 @@ mod tests {
     fn layers_of(network: Network, images: usize) -> Vec<ConvShape> {
         let layers = Architecture::new(&ModelConfig::new(network, 7)).unwrap().layers;
         let shape = |layer: &Layer| match (layer.op, &layers[*layer.inputs.first()?].output[..]) {
-            (Op::Conv(Convolution { filters, window, stride, pad, .. }), &[h, w, c]) if c > 3 => {
+            (Op::Conv { convolution, .. }, &[h, w, c]) if c > 3 => {
+                let Convolution { filters, window, stride, pad, .. } = convolution;
                 Some(ConvShape::new([images, h, w, c], filters, [window; 2], stride, pad).unwrap())
             }
             _ => None,
