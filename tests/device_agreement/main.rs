@@ -20,7 +20,10 @@ mod threads;
 
 use onesheet::device::cpu::Cpu;
 use onesheet::device::reference::Reference;
-use onesheet::device::{Device, Memory, Precision};
+use onesheet::device::{
+    Activation, ConvBackwardData, ConvForward, ConvKernels, ConvShape, DepthwiseBackwardData, DepthwiseForward,
+    DepthwiseKernels, DepthwiseShape, Device, Memory, OutputGradient, Precision, ReduceEpilogue,
+};
 
 pub use case::*;
 
@@ -68,6 +71,48 @@ fn a_wrong_answer_is_seen() {
     assert_eq!(compare(&Wrong { by: 1e-7 }), Ok(()));
     assert!(compare(&Wrong { by: 1e-5 }).is_err());
     assert!(compare(&Wrong { by: f64::NAN }).is_err());
+}
+
+/// Statistics and sums are taken of numbers as they are stored, not as they were before they were rounded: on one device, so
+/// that its own rounding is no excuse.
+#[test]
+fn sums_are_those_of_what_is_stored() {
+    let device = Cpu::storing(Precision::Bf16);
+    let (shape, alone) = (ConvShape::new([2, 9, 7, 6], 6, [3; 2], 1, 1).unwrap(), [2, 9, 7, 6]);
+    let depthwise = DepthwiseShape::new(alone, [3; 2], 1, 1).unwrap();
+    let (len, channels) = (shape.output_len(), shape.k);
+    let x = Array::activation(&device, &narrow(1, len));
+    let norm = Array::new(&device, &[vec![1.0; channels], vec![0.5; channels], vec![0.25; 2 * channels]].concat());
+    let w = Array::weights(&device, &numbers(2, shape.weights_len()));
+    let filters = w.suffix(shape.weights_len() - depthwise.weights_len());
+    for is_depthwise in [false, true] {
+        let (mut y, mut dx) = (Array::blank_activation(&device, len), Array::blank_activation(&device, len));
+        let [mut stats, mut sums] = [(); 2].map(|()| Array::blank(&device, 2 * channels));
+        let activation = Activation::Relu;
+        let epilogue = Some(ReduceEpilogue { sums: sums.view_mut(), y: x.view(), norm: norm.view(), activation });
+        let (stats_of, transform, dy) = (Some(stats.view_mut()), None, OutputGradient::Ready(x.view()));
+        if is_depthwise {
+            let operands = DepthwiseForward { y: y.view_mut(), stats: stats_of, x: x.view(), transform, w: filters };
+            device.depthwise_forward(operands, &depthwise).unwrap();
+            let operands = DepthwiseBackwardData { dx: dx.view_mut(), accumulate: false, epilogue, dy, w: filters };
+            device.depthwise_backward_data(operands, &depthwise).unwrap();
+        } else {
+            let (x, w, bias) = (x.view(), w.view(), None);
+            device
+                .conv_forward(ConvForward { y: y.view_mut(), stats: stats_of, x, transform, w, bias }, &shape)
+                .unwrap();
+            let operands = ConvBackwardData { dx: dx.view_mut(), accumulate: false, epilogue, dy, w };
+            device.conv_backward_data(operands, &shape).unwrap();
+        }
+        let of = |array: &Array<Cpu>| array.output(&device, "it", 0.0).values;
+        let (stored, passed, stats, sums) = (of(&y), of(&dx), of(&stats), of(&sums));
+        let total = |values: &[f64], c: usize| values.iter().skip(c).step_by(channels).sum::<f64>();
+        for c in 0..channels {
+            let mean = total(&stored, c) / (len / channels) as f64;
+            assert!((stats[c] - mean).abs() < 1e-6, "mean of channel {c}, depthwise {is_depthwise}");
+            assert!((sums[c] - total(&passed, c)).abs() < 1e-4, "sum of channel {c}, depthwise {is_depthwise}");
+        }
+    }
 }
 
 #[test]
