@@ -3,21 +3,23 @@
     python -m venv venv && venv/bin/pip install tensorflow-cpu==2.21.0 keras==3.15.1 numpy==2.4.6 safetensors
     venv/bin/python tests/golden/make_golden_keras.py
 
-It writes `resnet50.safetensors` and `resnet50_layers.json` beside itself, and the same of the other networks or of those that are named on
-the command line, in a minute on two cores; the same bytes each time on one machine. Everything stored was computed in float64; the script computes it all in float32 too and
-prints how far apart the two are, which is what a float32 engine's tolerance has to allow for. (Where a pre-activation is
-zero up to rounding, one precision's ReLU passes the gradient and the other's does not: a few samples are off by more.)
+It writes `resnet50.safetensors` and `resnet50_layers.json` beside itself, and the same of the other networks, or of those that
+are named on the command line, in a few minutes on two cores; the same bytes each time on one machine. Everything stored was
+computed in float64; the script computes it all in float32 too and prints how far apart the two are, which is what a float32
+engine's tolerance has to allow for. (Where a pre-activation is zero up to rounding, one precision's ReLU passes the gradient
+and the other's does not: a few samples are off by more.)
 
-The networks are Keras Applications' ResNet50, MobileNet and VGG16 and Onesheet's own shallow one, which is written down again here,
-at 150x150 with global average pooling and Onesheet's head. `common.py` says what weights, pixels and labels are; tensor number t counts kernel, bias / gamma, beta, moving_mean, moving_variance layer by
-layer in the order of the file of layers. 8192 there is about the stem's variance on pixels.
+The networks are Keras Applications' ResNet50, MobileNet and VGG16 and Onesheet's own shallow one, which is written down again
+here, at 150x150 with global average pooling and Onesheet's head. `common.py` says what weights, pixels and labels are; tensor
+number t counts kernel, bias / gamma, beta, moving_mean, moving_variance layer by layer in the order of the file of layers. 8192
+there is about the stem's variance on pixels.
 
-One training step is: forward with batch statistics; loss = mean over batch and classes of w_c * BCE(logit, label);
-gradients; Adam with Keras's defaults but a learning rate of 1e-5. Adam's first steps are lr * sign(gradient) almost, so
-wherever a gradient is nearly zero rounding decides the sign; at 1e-3 the third step then differs between float32 and
-float64 by half of itself, while at 1e-5 the comparison stays sharp. Labels change from step to step, else gradients would
-hardly differ and no mistake in the moments would show. The biases of the base's convolutions stay out of the optimiser:
-a batch norm follows each, so their gradient is zero up to rounding, and Adam would make whole steps of that rounding.
+One training step is: forward with batch statistics; loss = mean over batch and classes of w_c * BCE(logit, label); gradients;
+Adam with Keras's defaults but a learning rate of 1e-5. Adam's first steps are lr * sign(gradient) almost, so wherever a
+gradient is nearly zero rounding decides the sign; at 1e-3 the third step then differs between float32 and float64 by half of
+itself, while at 1e-5 the comparison stays sharp. Labels change from step to step, else gradients would hardly differ and no
+mistake in the moments would show. The biases of ResNet50's convolutions stay out of the optimiser: a batch norm follows each, so
+their gradient is zero up to rounding, and Adam would make whole steps of that rounding. VGG16's, which none follows, are trained.
 """
 
 import json
@@ -36,7 +38,6 @@ import tensorflow as tf
 from common import BATCH, CLASS_WEIGHTS, CLASSES, LEARNING_RATE, SIZE, STEPS, bgr_pixels, digest, initial, label_bits, report, save
 
 HERE = Path(__file__).parent
-
 
 
 def application(build):
