@@ -1,9 +1,10 @@
-//! A whole training step of the ResNet-50, and inference: images a second on an NVIDIA GPU, beside PyTorch if a Python that
-//! has it is named; on the simulated GPU what every kernel of the step moves, beside its floor.
+//! A whole training step of a network, and inference: images a second on an NVIDIA GPU, beside PyTorch if a Python that
+//! has it is named (ResNet-50 only); on the simulated GPU what every kernel of the step moves, beside its floor.
 //!
 //! ```text
-//! cargo bench --bench step -- [--precision bf16|tf32|f32] [--batch 128] [--image-size 150] [--steps 30] [--anchors] [--python PATH]
-//! cargo bench --bench step -- --device sim [--precision …] [--batch 1] [--image-size 150]
+//! cargo bench --bench step -- [--network resnet50] [--precision bf16|tf32|f32] [--batch 128] [--image-size 150] [--steps 30]
+//!                             [--anchors] [--python PATH]
+//! cargo bench --bench step -- --device sim [--network …] [--precision …] [--batch 1] [--image-size 150]
 //! ```
 //!
 //! With `--profile FILE` it measures a few more steps launch by launch, uncaptured, and writes FILE; on standard error it sums the
@@ -32,7 +33,7 @@ use gpu::{Gpu, Options, figure};
 use onesheet::device::cuda::Cuda;
 use onesheet::device::{Memory, PixelFormat, Placement};
 use onesheet::model::Posters;
-use onesheet::network::{ModelConfig, resnet50};
+use onesheet::network::{ModelConfig, Network, resnet50};
 use onesheet::training::learner::Learner;
 use pytorch::Way;
 use serde::Serialize;
@@ -43,8 +44,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 const GENRES: usize = 7;
-/// The network's input as its ImageNet weights want it.
-const FORMAT: PixelFormat = PixelFormat { order: [2, 1, 0], scale: 1.0, shift: [-103.939, -116.779, -123.68] };
 /// Steps before the first that is timed.
 const WARM_UP: usize = 5;
 /// Steps that are measured launch by launch, where no fewer are timed.
@@ -54,6 +53,9 @@ const PROFILED: usize = 10;
 struct Arguments {
     #[command(flatten)]
     gpu: Options,
+    /// Which network
+    #[arg(long, default_value_t = resnet50::NETWORK)]
+    network: Network,
     /// Height and width of the posters
     #[arg(long, default_value_t = 150)]
     image_size: usize,
@@ -84,6 +86,7 @@ struct Arguments {
 #[derive(Serialize)]
 struct Row {
     engine: String,
+    network: &'static str,
     device: String,
     precision: String,
     batch: usize,
@@ -99,6 +102,7 @@ struct Row {
 /// A line about a kernel's launches in one step.
 #[derive(Serialize)]
 struct KernelRow {
+    network: &'static str,
     work: &'static str,
     kernel: String,
     launches: usize,
@@ -116,9 +120,10 @@ struct KernelRow {
 }
 
 impl KernelRow {
-    fn new(work: &'static str, kernel: String, counted: &Counted) -> Self {
+    fn new(network: Network, work: &'static str, kernel: String, counted: &Counted) -> Self {
         let us = |gpu: &str| figure(counted.modelled_us.get(gpu).copied().unwrap_or_default());
         KernelRow {
+            network: network.name,
             work,
             kernel,
             launches: counted.launches,
@@ -162,27 +167,40 @@ struct Work {
 }
 
 impl Work {
+    fn network(&self) -> Network {
+        self.learner.model().architecture().network
+    }
+
+    fn format(&self) -> PixelFormat {
+        self.network().pixels.format
+    }
+
     fn upload(&self) -> anyhow::Result<<Cuda as Memory>::Pixels> {
         Ok(self.device.upload_pixels(&self.data.pixels, &self.data.placements)?)
     }
 
     fn submit(&mut self, pixels: <Cuda as Memory>::Pixels) -> anyhow::Result<()> {
         let images = self.data.placements.len();
-        Ok(self.learner.submit(pixels, images, &FORMAT, &self.data.labels, &[1.0; GENRES], 1e-4)?)
+        Ok(self.learner.submit(pixels, images, &self.format(), &self.data.labels, &[1.0; GENRES], 1e-4)?)
     }
 
     fn infer(&self) -> anyhow::Result<Vec<f32>> {
         let Data { pixels, placements, .. } = &self.data;
-        Ok(self.learner.model().predict(Posters { pixels, placements, format: &FORMAT })?)
+        Ok(self.learner.model().predict(Posters { pixels, placements, format: &self.format() })?)
     }
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    anyhow::ensure!(
+        arguments.python.is_none() || arguments.network == resnet50::NETWORK,
+        "--python: what is there in PyTorch is {}",
+        resnet50::NETWORK.title
+    );
     let Gpu { device, counters } = arguments.gpu.open()?;
     let device = Rc::new(device);
     eprintln!("{}", device.name());
-    let config = ModelConfig { image_size: arguments.image_size, ..ModelConfig::new(resnet50::NETWORK, GENRES) };
+    let config = ModelConfig { image_size: arguments.image_size, ..ModelConfig::new(arguments.network, GENRES) };
     let learner = Learner::new(Rc::clone(&device), config, 1)?;
     let mut work = Work { device, learner, data: Data::new(arguments.gpu.batch(), arguments.image_size) };
     if arguments.once {
@@ -206,15 +224,15 @@ fn main() -> anyhow::Result<()> {
 
 /// What the kernels of one step did, and what they were planned to do.
 fn count(work: &mut Work, counters: &Counters) -> anyhow::Result<()> {
-    let device = Rc::clone(&work.device);
+    let (device, network) = (Rc::clone(&work.device), work.network());
     let mut rows = csv::Writer::from_writer(io::stdout());
     let mut table = |name, kernels: BTreeMap<String, Counted>| -> anyhow::Result<()> {
         let mut total = Counted::default();
         for (kernel, counted) in kernels {
             total.merge(&counted);
-            rows.serialize(KernelRow::new(name, kernel, &counted))?;
+            rows.serialize(KernelRow::new(network, name, kernel, &counted))?;
         }
-        rows.serialize(KernelRow::new(name, "all".into(), &total))?;
+        rows.serialize(KernelRow::new(network, name, "all".into(), &total))?;
         Ok(rows.flush()?)
     };
     counters.forget()?;
@@ -248,9 +266,10 @@ impl Table<'_> {
     }
 
     fn row(&self, engine: &str, work: &str, ms: f64) -> Row {
-        let Arguments { gpu, image_size, .. } = self.arguments;
+        let Arguments { gpu, network, image_size, .. } = self.arguments;
         Row {
             engine: engine.into(),
+            network: network.name,
             device: self.device.clone(),
             precision: format!("{:?}", gpu.precision).to_lowercase(),
             batch: gpu.batch(),

@@ -1,5 +1,6 @@
 //! What a run is: every setting that it takes to repeat it, and the presets that fill them in.
 
+use super::experiment::Experiment;
 use super::history::Entry;
 use crate::data::tensor_file::Access;
 use crate::device::{PixelFormat, Precision};
@@ -130,18 +131,6 @@ impl Default for RunConfig {
 }
 
 impl RunConfig {
-    /// A published experiment with the paper's own settings: raw pixels, max pooling, and Keras's start at the full rate.
-    pub fn preset(experiment: Experiment) -> Self {
-        let trainable = match experiment {
-            Experiment::ResnetTl => Trainable::Last(40),
-            Experiment::ResnetR | Experiment::ResnetImg => Trainable::All,
-        };
-        let experiment = Some(experiment);
-        let (pooling, pixels) = (Pooling::Max, Pixels::Raw);
-        let (warmup_epochs, zero_init_residual) = (0.0, false);
-        RunConfig { experiment, pooling, pixels, trainable, warmup_epochs, zero_init_residual, ..RunConfig::default() }
-    }
-
     /// The settings of a first run on posters drawn in code: small enough for two CPU cores and a few minutes.
     ///
     /// Keras's momentum of 0.99 takes some hundred steps to forget where the running averages started, as many as this
@@ -162,34 +151,6 @@ impl RunConfig {
     /// A number outside TOML's range, which ends at 2⁶³ − 1.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(self)
-    }
-}
-
-/// The paper's three experiments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Experiment {
-    /// Random weights, every layer trained
-    ResnetR,
-    /// ImageNet weights, every layer trained
-    ResnetImg,
-    /// ImageNet weights, the last 40 layers trained
-    ResnetTl,
-}
-
-impl Experiment {
-    /// Whether the experiment starts from ImageNet weights.
-    pub fn needs_weights(self) -> bool {
-        matches!(self, Experiment::ResnetImg | Experiment::ResnetTl)
-    }
-
-    /// The name as typed.
-    pub fn name(self) -> &'static str {
-        match self {
-            Experiment::ResnetR => "resnet-r",
-            Experiment::ResnetImg => "resnet-img",
-            Experiment::ResnetTl => "resnet-tl",
-        }
     }
 }
 
@@ -390,7 +351,7 @@ mod tests {
 
     #[test]
     fn every_setting_survives_toml() {
-        let mut config = RunConfig::preset(Experiment::ResnetTl);
+        let mut config = Experiment::ResnetTl.preset(resnet50::NETWORK);
         config.data = Some("posters.safetensors".into());
         config.weights = Some("imagenet.h5".into());
         config.network = resnet50_v1_5::NETWORK;
@@ -423,19 +384,6 @@ mod tests {
     }
 
     #[test]
-    fn presets_keep_what_the_paper_did() {
-        for experiment in [Experiment::ResnetR, Experiment::ResnetImg, Experiment::ResnetTl] {
-            let config = RunConfig::preset(experiment);
-            assert_eq!((config.batch, config.epochs, config.learning_rate, config.threshold), (128, 20, 1e-3, 0.3));
-            assert_eq!((config.pooling, config.pixels, config.image_size), (Pooling::Max, Pixels::Raw, 150));
-            assert_eq!((config.warmup_epochs, config.zero_init_residual), (0.0, false));
-            assert_eq!(config.trainable == Trainable::Last(40), experiment == Experiment::ResnetTl);
-            assert_eq!(config.experiment, Some(experiment));
-            assert_eq!(experiment.needs_weights(), experiment != Experiment::ResnetR);
-        }
-    }
-
-    #[test]
     fn a_first_run_is_small_and_otherwise_as_by_default() {
         let small = RunConfig { batch: 16, epochs: 5, image_size: 64, momentum: 0.9, ..RunConfig::default() };
         assert_eq!(RunConfig::demonstration(), small);
@@ -447,7 +395,6 @@ mod tests {
             value.to_possible_value().unwrap().get_name().into()
         }
         assert!(Pixels::value_variants().iter().all(|pixels| pixels.name() == typed(pixels)));
-        assert!(Experiment::value_variants().iter().all(|experiment| experiment.name() == typed(experiment)));
     }
 
     #[test]

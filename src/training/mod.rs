@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod dry_run;
 pub mod evaluation;
+pub mod experiment;
 pub mod history;
 pub mod learner;
 pub mod numerics;

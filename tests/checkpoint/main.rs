@@ -3,9 +3,10 @@
 mod hostile;
 
 use onesheet::files::{Disk, Files, SaveError};
-use onesheet::network::NamedShape;
+use onesheet::network::{NamedShape, resnet50};
 use onesheet::training::checkpoint::{self, Checkpoint, CheckpointError, Metadata, Progress};
-use onesheet::training::config::{Experiment, RunConfig};
+use onesheet::training::config::RunConfig;
+use onesheet::training::experiment::Experiment;
 use proptest::prelude::*;
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -29,7 +30,7 @@ fn metadata() -> Metadata {
             left_out: 2,
             best: Some(1.0 / 3.0),
         },
-        config: RunConfig::preset(Experiment::ResnetTl),
+        config: Experiment::ResnetTl.preset(resnet50::NETWORK),
     }
 }
 

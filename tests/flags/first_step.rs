@@ -5,7 +5,8 @@ use crate::{Place, SIDE, Told, settings, write_model};
 use onesheet::data::synthetic;
 use onesheet::network::{Trainable, resnet50_v1_5};
 use onesheet::ops::pool::Pooling;
-use onesheet::training::config::{ClassWeights, DeviceChoice, Experiment, Pixels, RunConfig};
+use onesheet::training::config::{ClassWeights, DeviceChoice, Pixels, RunConfig};
+use onesheet::training::experiment::Experiment;
 use std::fs;
 use std::path::PathBuf;
 

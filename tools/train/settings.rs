@@ -7,9 +7,8 @@ use onesheet::data::tensor_file::{Access, TensorFile};
 use onesheet::files::quoted;
 use onesheet::network::{NETWORKS, Network, Trainable};
 use onesheet::ops::pool::Pooling;
-use onesheet::training::config::{
-    ClassWeights, DeviceChoice, Experiment, OnBadNumbers, Pixels, PrecisionChoice, RunConfig,
-};
+use onesheet::training::config::{ClassWeights, DeviceChoice, OnBadNumbers, Pixels, PrecisionChoice, RunConfig};
+use onesheet::training::experiment::Experiment;
 use onesheet::training::profiling::WARM_UP;
 use std::path::{Path, PathBuf, absolute};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -45,7 +44,7 @@ pub struct Args {
     /// The posters, a file made by `onesheet prepare`
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
-    /// Start from the settings of one of the paper's experiments; other flags override them
+    /// Start from the settings of one of the paper's experiments, for whichever network; other flags override them
     #[arg(long, value_enum)]
     pub experiment: Option<Experiment>,
     /// What to train [default: resnet50]
@@ -92,7 +91,7 @@ pub struct Args {
     /// How the head sees the last feature map, avg or max [default: avg; max with --experiment]
     #[arg(long, value_name = "avg|max")]
     pub pooling: Option<Pooling>,
-    /// Which layers learn: all, or the last N of the base's, counted as --summary prints them [default: all; last:40 with resnet-tl]
+    /// Which layers learn: all, or the last N of the base's, counted as --summary prints them [default: all; last:40 with transfer]
     #[arg(long, value_name = "all|last:N")]
     pub trainable: Option<Trainable>,
     /// How much a genre's errors count [default: balanced]
@@ -191,7 +190,7 @@ impl Args {
     /// The settings of a new run: the preset's, what `file` dictates, and then each flag.
     pub fn config(&self, file: Option<&TensorFile>) -> Result<RunConfig, Usage> {
         let mut config = match (self.experiment, &self.data) {
-            (Some(experiment), _) => RunConfig::preset(experiment),
+            (Some(experiment), _) => experiment.preset(self.network.unwrap_or(RunConfig::default().network)),
             (None, Some(_)) => RunConfig::default(),
             (None, None) => RunConfig::demonstration(),
         };
@@ -293,10 +292,11 @@ impl Args {
     /// The folder's name where none is given: the time in UTC, and what is tried.
     pub fn default_run_name(&self) -> String {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let network = self.network.unwrap_or(RunConfig::default().network);
         let what = match (self.experiment, &self.data) {
-            (Some(experiment), _) => experiment.name(),
-            (None, Some(_)) => self.network.unwrap_or(RunConfig::default().network).name,
-            (None, None) => "synthetic",
+            (Some(experiment), _) => experiment.run_name(network),
+            (None, Some(_)) => network.to_string(),
+            (None, None) => "synthetic".into(),
         };
         format!("{}-{what}", timestamp(seconds))
     }

@@ -6,10 +6,11 @@ use onesheet::data::Split;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
 use onesheet::network::summary::thousands;
-use onesheet::network::{Architecture, Op};
+use onesheet::network::{Architecture, Op, Trainable};
 use onesheet::plan::cost::Costs;
 use onesheet::training::TrainingError;
 use onesheet::training::config::{Pixels, RunConfig};
+use onesheet::training::experiment::{Experiment, TRANSFER_LAYERS};
 use onesheet::training::trainer::Trainer;
 use std::path::Path;
 
@@ -42,7 +43,8 @@ fn text<D: Device>(trainer: &Trainer<D>, why: &str, file: &TensorFile, run: &Pat
         "weights",
         config.weights.as_ref().map_or(random_start(config, architecture).into(), |path| path.display().to_string()),
     );
-    row("layers", format!("trainable {}, {} pooling, pixels {}", config.trainable, config.pooling, pixels(config)));
+    let trained = format!("{}{}", config.trainable, transfer_note(config, architecture));
+    row("layers", format!("trainable {trained}, {} pooling, pixels {}", config.pooling, pixels(config)));
     let steps = trainer.steps_per_epoch();
     let limit = config.max_steps.map_or(String::new(), |limit| format!(", at most {limit} steps in all"));
     row("schedule", format!("{} epochs of {steps} steps of {} posters{limit}", config.epochs, config.batch));
@@ -81,6 +83,17 @@ fn random_start(config: &RunConfig, architecture: &Architecture) -> &'static str
     if config.zero_init_residual && has_blocks { "random, residual blocks start as the identity" } else { "random" }
 }
 
+/// Why transfer freezes nothing, where that is so.
+fn transfer_note(config: &RunConfig, architecture: &Architecture) -> String {
+    let transfers = config.experiment.is_some_and(Experiment::transfers) && config.trainable == Trainable::All;
+    match architecture.base_layers {
+        layers if transfers && layers <= TRANSFER_LAYERS => {
+            format!(" (the base has {layers} layers; freeze some with --trainable)")
+        }
+        _ => String::new(),
+    }
+}
+
 fn momentum_note(config: &RunConfig) -> &'static str {
     match config.data {
         None if config.momentum < 0.99 => ", for at Keras's 0.99 the averages would lag behind so short a run",
@@ -110,9 +123,8 @@ mod tests {
     use onesheet::device::Precision;
     use onesheet::device::counting::Habits;
     use onesheet::device::cpu::Cpu;
-    use onesheet::network::{ModelConfig, Trainable, resnet50};
+    use onesheet::network::{ModelConfig, resnet50, vgg16};
     use onesheet::ops::pool::Pooling;
-    use onesheet::training::config::Experiment;
     use onesheet::training::dry_run;
     use std::rc::Rc;
     use std::sync::Arc;
@@ -193,7 +205,7 @@ mod tests {
         type Change = fn(&mut RunConfig);
         let lag = "momentum 0.5, for at Keras's 0.99 the averages would lag behind so short a run";
         for (change, expected) in [
-            ((|config| config.experiment = Some(Experiment::ResnetTl)) as Change, "experiment     resnet-tl"),
+            ((|config| config.experiment = Some(Experiment::ResnetR)) as Change, "experiment     resnet-r"),
             (|config| config.weights = Some("a b.h5".into()), "weights        a b.h5"),
             (|config| config.zero_init_residual = false, "weights        random"),
             (
@@ -242,8 +254,17 @@ mod tests {
         }
         // At Keras's momentum there is nothing to explain.
         assert_eq!(told(&RunConfig { data: None, ..base.clone() }, &file), before);
-        let frozen = told(&RunConfig { trainable: Trainable::Last(3), ..base }, &file);
+        let frozen = told(&RunConfig { trainable: Trainable::Last(3), ..base.clone() }, &file);
         assert!(frozen.contains("  layers         trainable last:3, avg pooling,"), "{frozen}");
+
+        // A base of fewer layers than transfer trains.
+        let base = RunConfig { network: vgg16::MINIATURE, experiment: Some(Experiment::Transfer), ..base };
+        let transfer = |trainable| RunConfig { trainable, ..base.clone() };
+        let whole = told(&transfer(Trainable::All), &file);
+        let layers = Architecture::new(&base.model(7)).unwrap().base_layers;
+        let note = format!("trainable all (the base has {layers} layers; freeze some with --trainable), avg pooling,");
+        assert!(whole.contains(&note), "{whole}");
+        assert!(!told(&transfer(Trainable::Last(3)), &file).contains("freeze"));
     }
 
     /// Summed up by hand from the published table of ResNet-50 at 150×150: 7,772,019 values of a poster are kept, and beside them a

@@ -103,7 +103,7 @@ fn a_flag_changes_its_own_setting_and_no_other() {
         assert_eq!(config, expected, "--data d {words}");
         // A preset first, whatever the order in which they are typed.
         let config = typed(&format!("{words} --data d --experiment resnet-r")).config(None).unwrap();
-        let preset = RunConfig { data: here("d"), ..RunConfig::preset(Experiment::ResnetR) };
+        let preset = RunConfig { data: here("d"), ..Experiment::ResnetR.preset(resnet50::NETWORK) };
         assert_eq!(config, with(preset, change), "{words} --experiment resnet-r");
     }
     for words in NO_SETTINGS {
@@ -119,7 +119,7 @@ fn a_flag_changes_its_own_setting_and_no_other() {
         assert_eq!(typed(words).config(None).unwrap(), with(RunConfig::demonstration(), change), "{words}");
     }
     let config = typed("--data d --experiment resnet-r --zero-init-residual true --trainable all --pooling avg");
-    let expected = with(RunConfig::preset(Experiment::ResnetR), |config| {
+    let expected = with(Experiment::ResnetR.preset(resnet50::NETWORK), |config| {
         config.data = here("d");
         config.zero_init_residual = true;
         config.pooling = Pooling::Average;
@@ -142,6 +142,9 @@ fn every_flag_has_a_row() {
 #[test]
 fn an_experiment_is_its_whole_preset() {
     for (name, experiment, trainable) in [
+        ("random", Experiment::Random, Trainable::All),
+        ("imagenet", Experiment::Imagenet, Trainable::All),
+        ("transfer", Experiment::Transfer, Trainable::Last(40)),
         ("resnet-r", Experiment::ResnetR, Trainable::All),
         ("resnet-img", Experiment::ResnetImg, Trainable::All),
         ("resnet-tl", Experiment::ResnetTl, Trainable::Last(40)),

@@ -59,7 +59,7 @@ fn values_are_taken_to_their_bounds_and_refused_behind_them() {
         ("--pooling min", "neither `avg` nor `max`"),
         ("--device gpu", "[possible values: auto, cpu, cuda, sim]"),
         ("--precision f16", "[possible values: auto, f32, tf32, bf16]"),
-        ("--experiment resnet", "[possible values: resnet-r, resnet-img, resnet-tl]"),
+        ("--experiment resnet", "[possible values: random, imagenet, transfer, resnet-r, resnet-img, resnet-tl]"),
         ("--network resnet", "[possible values: resnet50, resnet50-v1.5, mobilenet, vgg16, shallow]"),
         ("--class-weights all", "[possible values: balanced, none]"),
         ("--pixels bgr", "[possible values: raw, imagenet, unit, symmetric]"),
@@ -102,7 +102,7 @@ fn a_run_goes_on_as_the_network_it_began_as() {
 #[test]
 fn an_experiment_says_what_it_lacks() {
     let refusal = |words: &str| typed(words).config(None).map(|_| ()).map_err(|error| error.0);
-    for experiment in ["resnet-img", "resnet-tl"] {
+    for experiment in ["imagenet", "transfer", "resnet-img", "resnet-tl"] {
         for (words, data) in [("", "posters.safetensors"), ("--data d", "d")] {
             let error = refusal(&format!("--experiment {experiment} {words}")).unwrap_err();
             let command = format!("onesheet train --data {data} --experiment {experiment} --weights FILE, where");
@@ -136,6 +136,8 @@ fn a_run_without_a_name_is_called_by_its_date_and_what_it_tries() {
         ("--data d", "resnet50"),
         ("--data d --network resnet50-v1.5", "resnet50-v1.5"),
         ("--experiment resnet-r", "resnet-r"),
+        ("--experiment random", "resnet50-random"),
+        ("--experiment transfer --network vgg16 --data d", "vgg16-transfer"),
         ("--experiment resnet-tl --data d", "resnet-tl"),
     ] {
         let name = typed(words).default_run_name();
