@@ -6,15 +6,13 @@ mod cuda;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Device, PixelFormat, Placement, Precision};
 use onesheet::model::{Batch, Model};
-use onesheet::network::{ModelConfig, Network, mobilenet, resnet50, resnet50_v1_5, shallow, vgg16};
+use onesheet::network::{MINIATURES, ModelConfig, Network, mobilenet};
 use onesheet::plan::Plan;
 use onesheet::plan::fuse::RULES;
 use std::rc::Rc;
 
 const SIZE: usize = 33;
 const BATCH: usize = 3;
-const MINIATURES: [Network; 5] =
-    [resnet50::MINIATURE, resnet50_v1_5::MINIATURE, mobilenet::MINIATURE, vgg16::MINIATURE, shallow::MINIATURE];
 
 /// The loss of a step, and the gradients of all weights that training moves.
 fn step<D: Device>(device: D, network: Network, without: &[&str]) -> (f64, Vec<f64>) {

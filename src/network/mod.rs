@@ -28,8 +28,8 @@ use std::str::FromStr;
 pub const NETWORKS: [Network; 5] =
     [resnet50::NETWORK, resnet50_v1_5::NETWORK, mobilenet::NETWORK, vgg16::NETWORK, shallow::NETWORK];
 
-/// Small ones that tests are made of. Known by name, so that their checkpoints can be read, and listed nowhere.
-const MINIATURES: [Network; 5] =
+/// Small ones that tests are made of. Known by name, so that their checkpoints can be read, and listed to nobody.
+pub const MINIATURES: [Network; 5] =
     [resnet50::MINIATURE, resnet50_v1_5::MINIATURE, mobilenet::MINIATURE, vgg16::MINIATURE, shallow::MINIATURE];
 
 /// A network: how its list of layers is written, up to the last feature map, and the head behind it.

@@ -6,10 +6,7 @@ use onesheet::autograd::Tape;
 use onesheet::device::Storage;
 use onesheet::device::reference::Reference;
 use onesheet::device::{Activation, BatchNormConstants, DeviceError, Memory};
-use onesheet::network::{
-    self, Architecture, Convolution, ModelConfig, NamedTensor, Place, Trainable, mobilenet, resnet50, resnet50_v1_5,
-    shallow, vgg16,
-};
+use onesheet::network::{self, Architecture, Convolution, ModelConfig, NamedTensor, Place, Trainable, resnet50};
 use onesheet::ops::batch_norm::{self, BatchNorm};
 use onesheet::ops::conv::{self, Conv};
 use onesheet::ops::dense::{self, Dense};
@@ -28,8 +25,9 @@ const SIZE: usize = 21;
 const GENRES: usize = 4;
 
 /// The miniature of each network, and what none of them has.
-const SMALL: [network::Network; 6] =
-    [resnet50::MINIATURE, resnet50_v1_5::MINIATURE, mobilenet::MINIATURE, vgg16::MINIATURE, shallow::MINIATURE, BIASED];
+fn small() -> impl Iterator<Item = network::Network> {
+    network::MINIATURES.into_iter().chain([BIASED])
+}
 
 /// Convolutions whose biases no batch norm takes over, a ReLU6 behind one, none behind the other, and a sum without a ReLU.
 const BIASED: network::Network = network::Network {
@@ -156,8 +154,8 @@ impl Network {
 
 #[test]
 fn every_tensor_of_a_small_network_of_every_kind() {
-    let averages = SMALL.map(|network| (network, Pooling::Average));
-    for (network, pooling) in averages.into_iter().chain([(resnet50::MINIATURE, Pooling::Max)]) {
+    let averages = small().map(|network| (network, Pooling::Average));
+    for (network, pooling) in averages.chain([(resnet50::MINIATURE, Pooling::Max)]) {
         let network = Network::draw(network, pooling, Trainable::All);
         let gradients = network.gradients(true);
         for (tensor, span) in network.tensors() {
@@ -170,8 +168,8 @@ fn every_tensor_of_a_small_network_of_every_kind() {
 
 #[test]
 fn each_rule_off_and_all_of_them_give_the_same_loss_and_gradients() {
-    let frozen = SMALL.map(|network| (network, Trainable::Last(6)));
-    for (network, trainable) in SMALL.map(|network| (network, Trainable::All)).into_iter().chain(frozen) {
+    let frozen = small().map(|network| (network, Trainable::Last(6)));
+    for (network, trainable) in small().map(|network| (network, Trainable::All)).chain(frozen) {
         let mut network = Network::draw(network, Pooling::Max, trainable);
         let loss = network.loss(&network.weights, &network.images);
         let fused = network.gradients(true);

@@ -4,6 +4,7 @@
 
 use onesheet::data::synthetic;
 use onesheet::data::tensor_file::TensorFile;
+use onesheet::device::Device;
 use onesheet::device::cpu::Cpu;
 use onesheet::network::resnet50;
 use onesheet::training::TrainingError;
@@ -38,29 +39,49 @@ pub fn config(posters: &Path) -> RunConfig {
 }
 
 pub fn trainer(config: &RunConfig) -> Result<Trainer<Cpu>, TrainingError> {
+    trainer_on(Cpu::new(), config)
+}
+
+pub fn trainer_on<D: Device>(device: D, config: &RunConfig) -> Result<Trainer<D>, TrainingError> {
     let file = TensorFile::open(config.data.as_deref().unwrap()).unwrap();
-    Trainer::new(Rc::new(Cpu::new()), config.clone(), Arc::new(file))
+    Trainer::new(Rc::new(device), config.clone(), Arc::new(file))
 }
 
 /// The run in `path` taken up again with `config`.
 pub fn resumed(config: &RunConfig, path: &Path) -> Result<(Trainer<Cpu>, RunFolder), TrainingError> {
+    resumed_on(Cpu::new(), config, path)
+}
+
+pub fn resumed_on<D: Device>(
+    device: D,
+    config: &RunConfig,
+    path: &Path,
+) -> Result<(Trainer<D>, RunFolder), TrainingError> {
     let Resumed { mut folder, checkpoint, .. } = RunFolder::resume(path)?;
     let checkpoint = checkpoint.expect("a run that has saved");
     let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
-    let trainer = Trainer::resume(Rc::new(Cpu::new()), config.clone(), file, &checkpoint)?;
+    let trainer = Trainer::resume(Rc::new(device), config.clone(), file, &checkpoint)?;
     folder.cut_back(&checkpoint.metadata().progress)?;
     Ok((trainer, folder))
 }
 
 /// A run from beginning to end, or to its step limit.
 pub fn begin(config: &RunConfig, path: &Path) -> Ending {
+    begin_on(Cpu::new(), config, path)
+}
+
+pub fn begin_on<D: Device>(device: D, config: &RunConfig, path: &Path) -> Ending {
     let mut folder = RunFolder::create(path, config).unwrap();
-    let mut trainer = trainer(config).unwrap();
+    let mut trainer = trainer_on(device, config).unwrap();
     trainer.run(&mut folder, &AtomicBool::new(false), &mut |_| {}).unwrap()
 }
 
 pub fn go_on(config: &RunConfig, path: &Path) -> Ending {
-    let (mut trainer, mut folder) = resumed(config, path).unwrap();
+    go_on_on(Cpu::new(), config, path)
+}
+
+pub fn go_on_on<D: Device>(device: D, config: &RunConfig, path: &Path) -> Ending {
+    let (mut trainer, mut folder) = resumed_on(device, config, path).unwrap();
     trainer.run(&mut folder, &AtomicBool::new(false), &mut |_| {}).unwrap()
 }
 
