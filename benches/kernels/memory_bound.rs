@@ -61,8 +61,8 @@ pub fn all(network: Network, batch: usize, image_size: usize) -> anyhow::Result<
         let (name, shape) = (architecture.layers[step.output()].name.clone(), rows(step.output()));
         let from = step.inputs.first().map_or(&[][..], |&input| &architecture.layers[input].output);
         match (step.work, from) {
-            (Work::MaxPool { window, stride, pad }, &[h, w, c]) => {
-                let pool = PoolShape::new([batch, h, w, c], window, stride, pad)?;
+            (Work::MaxPool { window, stride, pad, outside }, &[h, w, c]) => {
+                let pool = PoolShape::new([batch, h, w, c], window, stride, pad, outside)?;
                 all.push(measurement(name, move |report, name| max_pool(report, name, &pool)));
             }
             (Work::Junction, _) if !seen.contains(&(shape, projects(step))) => {

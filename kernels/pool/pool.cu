@@ -3,7 +3,7 @@
 // A maximum goes to the first of equals in reading order, and to the first NaN before any number. rows.cuh says who
 // computes what: a row is a pixel of the output where a thread looks through its window, and pixels of the input where
 // it asks their windows. y owes nothing; x may owe the scale and shift of `norm` and the `bounds` behind them, which
-// the padding's zeros come after.
+// the zeros outside the image come after. Where there are no zeros outside, every window has a pixel inside.
 //
 // Launch contract: block 256, grid (slices of channels, blocks that share the rows), as in batch_norm.cu; no dynamic
 // shared memory, no tickets; x fewer than 2^31 elements; `shape.wide` as there.
@@ -15,6 +15,7 @@
 struct PoolGeometry {
     int h, w;
     int window, stride, pad;
+    int zeros; // what lies outside the image takes part in the maximum, as zero
     int p, q;
 };
 
@@ -86,21 +87,22 @@ __device__ __forceinline__ void look_through(const MaxPoolWindows& a, Scratch& s
 #pragma unroll
         for (int j = 0; j < WIDTH; ++j) norm[1][j] += 0.0f;
     }
-    // The search starts from the lower bound, so no tap need be raised to it, and the padding only counts where that is
+    // The search starts from the lower bound, so no tap need be raised to it, and zeros outside only count where that is
     // below zero.
-    const bool padding_counts = a.bounds.low < 0.0f;
+    const bool zeros_count = g.zeros && a.bounds.low < 0.0f;
     for (int row = walk.first; row < walk.rows; row += walk.step) {
         int line, n, p, q;
         a.by_q.split(row, line, q);
         a.by_p.split(line, n, p);
         int top = p * g.stride - g.pad, left = q * g.stride - g.pad;
-        // The first tap is the winner until another beats the least that there can be.
+        // The first tap that takes part is the winner until another beats the least that there can be.
+        const int first = g.zeros ? 0 : max(-top, 0) * g.window + max(-left, 0);
         float best[WIDTH];
         int winner[WIDTH];
 #pragma unroll
         for (int j = 0; j < WIDTH; ++j) {
             best[j] = a.bounds.low;
-            winner[j] = 0;
+            winner[j] = first;
         }
         for (int r = 0; r < g.window; ++r) {
             int h = top + r;
@@ -123,7 +125,7 @@ __device__ __forceinline__ void look_through(const MaxPoolWindows& a, Scratch& s
                             x[j] = PENDING ? min_nan(fmaf(norm[0][j], x[j], norm[1][j]), a.bounds.high) : x[j] + 0.0f;
                         }
                     }
-                    if (inside[i] || padding_counts && s + i < g.window) {
+                    if (inside[i] || zeros_count && s + i < g.window) {
 #pragma unroll
                         for (int j = 0; j < WIDTH; ++j) {
                             float larger = max_nan(best[j], x[j]);
@@ -147,8 +149,7 @@ __device__ __forceinline__ void look_through(const MaxPoolWindows& a, Scratch& s
     }
 }
 
-// y[n,p,q,c] = the largest of its window over scale*x + shift between the bounds, or x, padded by zeros. Neighbouring
-// windows' taps come from L1 and L2. Floor: x and y once.
+// y[n,p,q,c] = the largest of its window over scale*x + shift between the bounds, or x. Neighbouring windows' taps come from L1 and L2. Floor: x and y once.
 extern "C" __global__ void __launch_bounds__(256) max_pool_forward(const __grid_constant__ MaxPoolWindows a) {
     __shared__ Scratch scratch;
     if (a.shape.wide) {
@@ -214,8 +215,8 @@ template <typename Group> __device__ __forceinline__ void ask_windows(const MaxP
     }
 }
 
-// dx[n,h,w,c] = the sum of dy over the windows that this pixel won, in reading order. A window won by the padding has
-// no taker. A row of `shape` is a pixel of dx. Floor: dx, dy and the winners once.
+// dx[n,h,w,c] = the sum of dy over the windows that this pixel won, in reading order. A window won by a zero outside
+// has no taker. A row of `shape` is a pixel of dx. Floor: dx, dy and the winners once.
 extern "C" __global__ void __launch_bounds__(256) max_pool_backward(const __grid_constant__ MaxPoolBackward a) {
     if (a.shape.wide) ask_windows<Quad>(a);
     else ask_windows<element>(a);

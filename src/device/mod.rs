@@ -56,7 +56,7 @@ pub use loss::{BceForwardBackward, LossKernels, LossShape, Sigmoid};
 pub use memory::{Elements, Memory, Real, Storage};
 pub use pool::{
     GlobalAveragePoolBackward, GlobalMaxPoolBackward, GlobalPoolForward, GlobalPoolShape, MaxPoolBackward,
-    MaxPoolForward, PoolKernels, PoolShape,
+    MaxPoolForward, Outside, PoolKernels, PoolShape,
 };
 pub use precision::Precision;
 pub use profiler::{Measured, Pass, Profiler, Rates, Scope, Work};

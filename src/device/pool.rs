@@ -1,11 +1,19 @@
-//! Pooling: the stem's 3×3/2 maximum, and the global poolings before the head.
+//! Pooling: the maximum over windows, and the global poolings before the head.
 
 use super::{DeviceError, Elements, InputTransform, Memory, Padding, check_lengths};
 
-/// The geometry of a max pool with a square window over an image padded by zeros.
+/// What lies outside the image, for windows that reach over its edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outside {
+    /// Zeros that take part in the maximum, as those of Keras's `ZeroPadding2D` do.
+    Zeros,
+    /// Nothing: the maximum is that of the pixels inside. Keras's own `padding="same"`.
+    Nothing,
+}
+
+/// The geometry of a max pool with a square window.
 ///
-/// Keras pads with an explicit layer, so the zeros take part in the maximum. Ties go to the first pixel in reading
-/// order; a window won by the padding passes its gradient to nobody.
+/// Ties go to the first pixel in reading order; a window won by the zeros outside passes its gradient to nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct PoolShape {
@@ -21,8 +29,11 @@ pub struct PoolShape {
     pub window: usize,
     /// Step between windows.
     pub stride: usize,
-    /// Zero pixels above the image and to its left. How many there are below and to its right shows in P and Q alone.
+    /// By how many pixels the first windows reach over the upper and the left edge. How far the last ones reach over the others
+    /// shows in P and Q alone.
     pub pad: usize,
+    /// What lies there.
+    pub outside: Outside,
     /// Output height.
     pub p: usize,
     /// Output width.
@@ -33,12 +44,14 @@ impl PoolShape {
     /// The geometry of a window over `n` images of `h`×`w`×`c`.
     ///
     /// # Errors
-    /// [`DeviceError::Shape`] when an extent is zero or the window is larger than the padded image.
+    /// [`DeviceError::Shape`] when an extent is zero, the window is larger than the padded image, or a window sees no pixel and
+    /// there is nothing outside.
     pub fn new(
         [n, h, w, c]: [usize; 4],
         window: usize,
         stride: usize,
         pad: impl Into<Padding>,
+        outside: Outside,
     ) -> Result<Self, DeviceError> {
         let pad = pad.into();
         if [n, h, w, c, window, stride].contains(&0) || h.min(w) + pad.total() < window {
@@ -46,9 +59,13 @@ impl PoolShape {
                 format!("a window of {window}x{window} does not fit {n} images of {h}x{w}x{c} padded by {pad}");
             return Err(DeviceError::Shape { kernel: "max pool", reason });
         }
+        if outside == Outside::Nothing && pad.before.max(pad.after) >= window {
+            let reason = format!("a window of {window}x{window} at an edge padded by {pad} sees no pixel");
+            return Err(DeviceError::Shape { kernel: "max pool", reason });
+        }
         let p = (h + pad.total() - window) / stride + 1;
         let q = (w + pad.total() - window) / stride + 1;
-        Ok(PoolShape { n, h, w, c, window, stride, pad: pad.before, p, q })
+        Ok(PoolShape { n, h, w, c, window, stride, pad: pad.before, outside, p, q })
     }
 
     /// Elements of `x`.
@@ -193,7 +210,7 @@ impl<V: Elements, M: Elements> GlobalMaxPoolBackward<V, M> {
 
 /// The poolings and their gradients.
 pub trait PoolKernels: Memory {
-    /// `y[n,p,q,c]` = the largest of the window over `transform(x)` padded by zeros.
+    /// `y[n,p,q,c]` = the largest of the window over `transform(x)`, with what lies [outside](Outside).
     fn max_pool_forward(
         &self,
         operands: MaxPoolForward<Self::View<'_>, Self::ViewMut<'_>>,

@@ -55,7 +55,7 @@ impl Builder {
         self.push(name, Op::DepthwiseConv(depthwise), &[x])
     }
 
-    /// The zeros of Keras's `padding="same"` around a square image: as many as make the output's side that of the input over the
+    /// The padding of Keras's `padding="same"` around a square image: as much as makes the output's side that of the input over the
     /// stride, rounded up; of an odd number one more below and to the right.
     pub fn same(&self, Value(x): Value, window: usize, stride: usize) -> Padding {
         let side = self.layers[x].output[0];
@@ -85,7 +85,13 @@ impl Builder {
 
     /// `MaxPooling2D`.
     pub fn max_pool(&mut self, name: &str, x: Value, window: usize, stride: usize) -> Result<Value, DeviceError> {
-        self.push(name, Op::MaxPool { window, stride }, &[x])
+        self.push(name, Op::MaxPool { window, stride, pad: 0.into() }, &[x])
+    }
+
+    /// `MaxPooling2D(padding="same")`.
+    pub fn max_pool_same(&mut self, name: &str, x: Value, window: usize, stride: usize) -> Result<Value, DeviceError> {
+        let pad = self.same(x, window, stride);
+        self.push(name, Op::MaxPool { window, stride, pad }, &[x])
     }
 
     /// `Add`.

@@ -1,7 +1,7 @@
 //! What a network is made of: Keras's layers, as data.
 
 use super::initialisers::Initialiser;
-use crate::device::{Activation, ConvShape, DeviceError, Padding, PoolShape};
+use crate::device::{Activation, ConvShape, DeviceError, Outside, Padding, PoolShape};
 use crate::ops::pool::Pooling;
 use std::ops::Range;
 
@@ -36,6 +36,8 @@ pub enum Op {
         window: usize,
         /// Step between windows.
         stride: usize,
+        /// By how much windows reach over the image's edges, where they see nothing: Keras's `padding="same"`.
+        pad: Padding,
     },
     /// The sum of two values of one shape.
     Add,
@@ -135,8 +137,8 @@ impl Op {
                 let shape = ConvShape::new(image()?, image()?[3], [window; 2], stride, pad)?;
                 vec![shape.p, shape.q, shape.c]
             }
-            Op::MaxPool { window, stride } => {
-                let shape = PoolShape::new(image()?, window, stride, 0)?;
+            Op::MaxPool { window, stride, pad } => {
+                let shape = PoolShape::new(image()?, window, stride, pad, Outside::Nothing)?;
                 vec![shape.p, shape.q, shape.c]
             }
             Op::GlobalPool(_) => vec![image()?[3]],

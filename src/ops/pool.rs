@@ -4,7 +4,7 @@ use super::conv::nhwc;
 use crate::autograd::Tape;
 use crate::device::{
     Device, DeviceError, GlobalAveragePoolBackward, GlobalMaxPoolBackward, GlobalPoolForward, GlobalPoolShape,
-    MaxPoolBackward, MaxPoolForward, Padding, PoolShape, Storage,
+    MaxPoolBackward, MaxPoolForward, Outside, Padding, PoolShape, Storage,
 };
 use crate::tensor::{Shape, Tensor};
 use crate::value::{Gradient, Slot, Value};
@@ -19,7 +19,7 @@ pub enum Pooling {
     Max,
 }
 
-/// The maximum over windows of `window`×`window`, `stride` apart, over the input padded by `pad` zeros.
+/// The maximum over windows of `window`×`window`, `stride` apart, which reach over the input's edges by `pad`.
 ///
 /// # Errors
 /// The device's, and [`DeviceError::Shape`] if the window does not fit.
@@ -29,8 +29,9 @@ pub fn max<D: Device>(
     window: usize,
     stride: usize,
     pad: Padding,
+    outside: Outside,
 ) -> Result<Value<D>, DeviceError> {
-    let shape = PoolShape::new(nhwc("max pool", x.shape())?, window, stride, pad)?;
+    let shape = PoolShape::new(nhwc("max pool", x.shape())?, window, stride, pad, outside)?;
     let device = tape.device();
     let mut y = Tensor::new(device, [shape.n, shape.p, shape.q, shape.c], Storage::Activation)?;
     let operands = MaxPoolForward { y: y.view_mut(), x: x.raw.view(), transform: x.transform() };
@@ -49,7 +50,7 @@ pub fn max<D: Device>(
 /// # Errors
 /// The device's.
 pub fn pad<D: Device>(tape: &mut Tape<D>, x: &Value<D>, zeros: Padding) -> Result<Value<D>, DeviceError> {
-    max(tape, x, 1, 1, zeros)
+    max(tape, x, 1, 1, zeros, Outside::Zeros)
 }
 
 /// The winners are found again from the input, so nothing but the input is saved.

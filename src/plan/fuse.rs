@@ -1,7 +1,7 @@
 //! Which layers are computed together: the table of rules, and the walk that applies it.
 
 use super::step::{Filters, Step, Work};
-use crate::device::{Activation, BatchNormConstants};
+use crate::device::{Activation, BatchNormConstants, Outside};
 use crate::network::{self, Architecture, Convolution, Layer, Op};
 use crate::ops::batch_norm::BatchNorm;
 use crate::ops::conv::Conv;
@@ -37,8 +37,8 @@ pub const RULES: [Rule; 5] = [
             (Work::Pad(zeros), Work::Depthwise(conv)) => {
                 Some(Work::Depthwise(Depthwise { pad: conv.pad + zeros, ..conv }))
             }
-            (Work::Pad(zeros), Work::MaxPool { window, stride, pad }) => {
-                Some(Work::MaxPool { window, stride, pad: pad + zeros })
+            (Work::Pad(zeros), Work::MaxPool { window, stride, pad, outside: Outside::Zeros }) => {
+                Some(Work::MaxPool { window, stride, pad: pad + zeros, outside: Outside::Zeros })
             }
             _ => None,
         }),
@@ -184,7 +184,11 @@ fn work(architecture: &Architecture, layer: &Layer, momentum: f64) -> Work {
             activation: Activation::Linear,
         }),
         Op::Activation(activation) => Work::Activation(activation),
-        Op::MaxPool { window, stride } => Work::MaxPool { window, stride, pad: 0.into() },
+        Op::MaxPool { window, stride, pad } => {
+            // Windows that reach over no edge see the zeros of a padding layer in front, and may take them along.
+            let outside = if pad.total() == 0 { Outside::Zeros } else { Outside::Nothing };
+            Work::MaxPool { window, stride, pad, outside }
+        }
         Op::Add => Work::Add,
         Op::GlobalPool(pooling) => Work::GlobalPool(pooling),
         Op::Dense { outputs, relu } => {

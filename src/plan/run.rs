@@ -91,7 +91,7 @@ fn run<D: Device>(
                 activation::forward(tape, &sum, Activation::Relu)
             }
         },
-        (Work::MaxPool { window, stride, pad }, [x]) => pool::max(tape, x, window, stride, pad),
+        (Work::MaxPool { window, stride, pad, outside }, [x]) => pool::max(tape, x, window, stride, pad, outside),
         (Work::GlobalPool(pooling), [x]) => pool::global(tape, x, pooling),
         (Work::Dense(layer), [x]) => dense::forward(tape, statistics.parameters(), x, layer),
         (_, inputs) => Err(misread(output, inputs.len())),

@@ -1,6 +1,6 @@
 //! One step of a plan.
 
-use crate::device::{Activation, Padding};
+use crate::device::{Activation, Outside, Padding};
 use crate::ops::batch_norm::BatchNorm;
 use crate::ops::conv::Conv;
 use crate::ops::dense::Dense;
@@ -68,8 +68,10 @@ pub enum Work {
         window: usize,
         /// Step between windows.
         stride: usize,
-        /// Zeros around the image.
+        /// By how much the windows reach over the image's edges.
         pad: Padding,
+        /// What lies there.
+        outside: Outside,
     },
     /// Where a residual block ends: its batch norm, the way around, their sum and the ReLU.
     Junction,

@@ -10,8 +10,8 @@ use onesheet::device::cuda::modules::Module;
 use onesheet::device::{
     Activation, AdamKernels, BatchNormApply, BatchNormBackwardReduce, BatchNormKernels, BatchNormStatistics,
     ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, Device, DeviceError, GlobalPoolForward,
-    GlobalPoolShape, InputTransform, MaxPoolBackward, MaxPoolForward, Memory, OutputGradient, PoolKernels, PoolShape,
-    Projection, ReduceEpilogue, ResidualBackward, ResidualForward, Rows, SquaredNorm,
+    GlobalPoolShape, InputTransform, MaxPoolBackward, MaxPoolForward, Memory, OutputGradient, Outside, Padding,
+    PoolKernels, PoolShape, Projection, ReduceEpilogue, ResidualBackward, ResidualForward, Rows, SquaredNorm,
 };
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
@@ -51,12 +51,16 @@ fn windows_of_whole_groups() {
         ([3, 5, 4, 8], 3, 2, 0),
         ([1, 2, 3, 16], 3, 2, 2),
         ([2, 7, 8, 24], 2, 2, 0),
+        ([3, 1, 1, 16], 3, 2, 1),
+        ([2, 7, 5, 24], 2, 2, 1),
         ([1, 6, 7, 40], 5, 1, 2),
         ([1, 17, 18, 8], 16, 3, 5),
     ];
     for (seed, (input, window, stride, pad)) in shapes.into_iter().enumerate() {
         pool::check(input, window, stride, pad, 30 * seed as u64);
     }
+    // Xception's over even sides.
+    pool::check([1, 18, 20, 136], 3, 2, Padding { before: 0, after: 1 }, 7);
     for (seed, (n, pixels, c)) in [(2, 25, 2048), (3, 9, 136), (1, 300, 8)].into_iter().enumerate() {
         agree(&Global { shape: GlobalPoolShape { n, pixels, c }, seed: 30 * seed as u64 });
     }
@@ -136,8 +140,9 @@ fn nothing_swallows_nan() {
 
         let mut a = Array::blank_activation(&device, shape.len());
         let mut sums = Array::blank(&device, 2 * channels);
-        let window = PoolShape::new([1, 3, 3, channels], 3, 2, 1).unwrap();
-        let mut largest = Array::blank_activation(&device, window.output_len());
+        let windows = [Outside::Zeros, Outside::Nothing]
+            .map(|outside| PoolShape::new([1, 3, 3, channels], 3, 2, 1, outside).unwrap());
+        let mut largest = Array::blank_activation(&device, windows[0].output_len());
         for activation in ACTIVATIONS {
             let norm = Array::new(&device, &norm_before(activation, 3, channels));
             let (y, n) = (faulty.view(), norm.view());
@@ -149,12 +154,16 @@ fn nothing_swallows_nan() {
             is_in_channel_3(&a, "batch_norm_backward_reduce");
             is_in_channel_3(&sums, "its sums");
             let transform = Some(InputTransform { norm: n, activation });
-            device.max_pool_forward(MaxPoolForward { y: largest.view_mut(), x: y, transform }, &window).unwrap();
+            for window in &windows {
+                device.max_pool_forward(MaxPoolForward { y: largest.view_mut(), x: y, transform }, window).unwrap();
+                is_in_channel_3(&largest, "max_pool_forward");
+            }
+        }
+        for window in &windows {
+            let operands = MaxPoolForward { y: largest.view_mut(), x: faulty.view(), transform: None };
+            device.max_pool_forward(operands, window).unwrap();
             is_in_channel_3(&largest, "max_pool_forward");
         }
-        let operands = MaxPoolForward { y: largest.view_mut(), x: faulty.view(), transform: None };
-        device.max_pool_forward(operands, &window).unwrap();
-        is_in_channel_3(&largest, "max_pool_forward");
         let operands = BatchNormStatistics { stats: sums.view_mut(), y: faulty.view() };
         device.batch_norm_statistics(operands, shape).unwrap();
         is_in_channel_3(&sums, "batch_norm_statistics");
@@ -243,7 +252,7 @@ fn what_a_kernel_cannot_read_is_refused() {
     let refused = device.batch_norm_apply(operands, shape);
     assert!(matches!(refused, Err(DeviceError::Shape { kernel: "batch_norm_apply", .. })), "{refused:?}");
 
-    let window = PoolShape::new([1, 17, 17, 1], 17, 1, 0).unwrap();
+    let window = PoolShape::new([1, 17, 17, 1], 17, 1, 0, Outside::Zeros).unwrap();
     let x = Array::activation(&device, &grid(3, 289));
     let (dy, mut dx) = (Array::activation(&device, &[1.0]), Array::blank_activation(&device, 289));
     let operands = MaxPoolBackward { dx: dx.view_mut(), dy: dy.view(), x: x.view(), transform: None };

@@ -3,7 +3,7 @@
 use super::{ACTIVATIONS, Array, Case, EPSILON, Output, agree, grid, narrow, norm_before, numbers, sum_tolerance};
 use onesheet::device::{
     Activation, Device, GlobalAveragePoolBackward, GlobalMaxPoolBackward, GlobalPoolForward, GlobalPoolShape,
-    InputTransform, MaxPoolBackward, MaxPoolForward, Padding, PoolShape,
+    InputTransform, MaxPoolBackward, MaxPoolForward, Outside, Padding, PoolShape,
 };
 
 #[derive(Debug)]
@@ -27,6 +27,28 @@ impl Case for MaxPool {
         device.max_pool_backward(operands, shape).unwrap();
         let windows = shape.window * shape.window;
         vec![y.output(device, "y", EPSILON), dx.output(device, "dx", sum_tolerance(windows, 1.0))]
+    }
+}
+
+/// Windows whose pixels are all the least that there can be: minus infinity, or the activation's lower bound.
+#[derive(Debug)]
+struct AllLeast {
+    shape: PoolShape,
+    norm: Option<Activation>,
+}
+
+impl Case for AllLeast {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let AllLeast { ref shape, norm } = *self;
+        let x = Array::activation(device, &vec![f64::NEG_INFINITY; shape.input_len()]);
+        let rows = [vec![1.0; shape.c], vec![0.0; 3 * shape.c]].concat();
+        let owed = Array::new(device, &rows);
+        let transform = norm.map(|activation| InputTransform { norm: owed.view(), activation });
+        let dy = Array::activation(device, &narrow(2, shape.output_len()));
+        let mut dx = Array::blank_activation(device, shape.input_len());
+        let operands = MaxPoolBackward { dx: dx.view_mut(), dy: dy.view(), x: x.view(), transform };
+        device.max_pool_backward(operands, shape).unwrap();
+        vec![dx.output(device, "dx", sum_tolerance(shape.window * shape.window, 1.0))]
     }
 }
 
@@ -60,11 +82,17 @@ impl Case for Global {
     }
 }
 
-/// A pool of an input that owes nothing, and of one that owes a batch norm with each activation behind it.
+/// A pool of an input that owes nothing, and of one that owes a batch norm with each activation behind it; with zeros outside, and
+/// with nothing there if each window sees a pixel.
 pub fn check(input: [usize; 4], window: usize, stride: usize, pad: impl Into<Padding>, seed: u64) {
-    let shape = PoolShape::new(input, window, stride, pad).unwrap();
-    for norm in ACTIVATIONS.map(Some).into_iter().chain([None]) {
-        agree(&MaxPool { shape, norm, seed });
+    let pad = pad.into();
+    let shape = |outside| PoolShape::new(input, window, stride, pad, outside);
+    let shapes = [shape(Outside::Zeros).unwrap()].into_iter().chain(shape(Outside::Nothing));
+    for shape in shapes {
+        for norm in ACTIVATIONS.map(Some).into_iter().chain([None]) {
+            agree(&MaxPool { shape, norm, seed });
+            agree(&AllLeast { shape, norm });
+        }
     }
 }
 
@@ -79,6 +107,7 @@ fn max_pools() {
         ([1, 7, 8, 64], 2, 2, 0),
         ([2, 5, 4, 3], 3, 1, 2),
         ([1, 4, 9, 7], 4, 3, 1),
+        ([1, 7, 5, 4], 2, 2, 1),
     ];
     for (seed, (input, window, stride, pad)) in shapes.into_iter().enumerate() {
         check(input, window, stride, pad, 10 * seed as u64);

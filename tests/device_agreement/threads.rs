@@ -7,7 +7,9 @@ use super::depthwise::{self, Depthwise};
 use super::head::{Adam, Dense, Elements, Image, Norm, SOUND, check_bad_numbers};
 use super::pool::{Global, MaxPool};
 use onesheet::device::cpu::Cpu;
-use onesheet::device::{Activation, ConvShape, DenseShape, GlobalPoolShape, ImageShape, PixelFormat, PoolShape, Rows};
+use onesheet::device::{
+    Activation, ConvShape, DenseShape, GlobalPoolShape, ImageShape, Outside, PixelFormat, PoolShape, Rows,
+};
 
 /// All outputs of a case as bits, computed by that many threads.
 fn bits(case: &(impl Case + Sync), threads: usize) -> Vec<u64> {
@@ -80,7 +82,7 @@ fn all_else_repeats() {
         repeats(Passes { shape: Rows { rows: 3001, channels: 96 }, activation, projected, seed: 1 });
     }
     repeats(MaxPool {
-        shape: PoolShape::new([5, 21, 20, 64], 3, 2, 1).unwrap(),
+        shape: PoolShape::new([5, 21, 20, 64], 3, 2, 1, Outside::Zeros).unwrap(),
         norm: Some(Activation::Relu),
         seed: 2,
     });

@@ -5,7 +5,7 @@ use crate::support::{assert_close, seeded};
 use onesheet::autograd::Tape;
 use onesheet::device::Storage;
 use onesheet::device::reference::Reference;
-use onesheet::device::{Activation, BatchNormConstants, DeviceError, Memory};
+use onesheet::device::{Activation, BatchNormConstants, DeviceError, Memory, Outside};
 use onesheet::network::{self, Architecture, Convolution, ModelConfig, NamedTensor, Place, Trainable, resnet50};
 use onesheet::ops::batch_norm::{self, BatchNorm};
 use onesheet::ops::conv::{self, Conv};
@@ -284,7 +284,7 @@ impl ManyReaders {
         let a = conv_norm(tape, &images, (conv, BatchNorm { activation: Activation::Relu, ..norm }))?;
         let first = conv_norm(tape, &a, self.branches[0])?;
         let first = residual::join(tape, first, a.clone())?;
-        let pooled = pool::max(tape, &a, 3, 1, 1.into())?;
+        let pooled = pool::max(tape, &a, 3, 1, 1.into(), Outside::Zeros)?;
         let second = conv_norm(tape, &first, self.branches[1])?;
         let second = residual::join(tape, second, pooled)?;
         let third = conv_norm(tape, &a, self.branches[2])?;

@@ -7,7 +7,7 @@ use crate::dense::Dense;
 use crate::junction::Junction;
 use crate::loss::CrossEntropy;
 use crate::pool::{GlobalPool, MaxPool};
-use onesheet::device::{ConvShape, DenseShape, GlobalPoolShape, LossShape, PoolShape};
+use onesheet::device::{ConvShape, DenseShape, GlobalPoolShape, LossShape, Outside, PoolShape};
 
 /// Asserts that the honest gradients pass and the `wrong` ones do not.
 #[track_caller]
@@ -120,7 +120,7 @@ fn a_dropped_shortcut() {
 
 #[test]
 fn a_pool_that_pays_the_wrong_pixel() {
-    let case = MaxPool::draw(6, PoolShape::new([2, 7, 6, 2], 3, 2, 1).unwrap());
+    let case = MaxPool::draw(6, PoolShape::new([2, 7, 6, 2], 3, 2, 1, Outside::Zeros).unwrap());
     let mut wrong = case.gradients();
     wrong.get_mut("x").unwrap().rotate_right(case.shape.c);
     assert_caught(&case, &wrong);
@@ -129,10 +129,21 @@ fn a_pool_that_pays_the_wrong_pixel() {
 #[test]
 fn a_pool_deaf_to_its_padding() {
     // Everything is below zero, so the padding wins every window it reaches.
-    let mut case = MaxPool::draw(6, PoolShape::new([1, 4, 5, 2], 3, 2, 1).unwrap());
+    let mut case = MaxPool::draw(6, PoolShape::new([1, 4, 5, 2], 3, 2, 1, Outside::Zeros).unwrap());
     case.point.get_mut("x").unwrap().iter_mut().for_each(|x| *x = -x.abs());
     let mut wrong = case.gradients();
     wrong.get_mut("x").unwrap()[0] += case.dy[0];
+    assert_caught(&case, &wrong);
+}
+
+#[test]
+fn a_pool_that_sees_zeros_where_nothing_is() {
+    let shape = PoolShape::new([1, 4, 5, 2], 3, 2, 1, Outside::Nothing).unwrap();
+    let mut case = MaxPool::draw(6, shape);
+    case.point.get_mut("x").unwrap().iter_mut().for_each(|x| *x = -x.abs());
+    case.shape.outside = Outside::Zeros;
+    let wrong = case.gradients();
+    case.shape = shape;
     assert_caught(&case, &wrong);
 }
 

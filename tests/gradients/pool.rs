@@ -5,7 +5,8 @@ use crate::support::generator;
 use onesheet::device::reference::Reference;
 use onesheet::device::{
     Activation, BatchNormBackwardReduce, BatchNormKernels, GlobalAveragePoolBackward, GlobalMaxPoolBackward,
-    GlobalPoolForward, GlobalPoolShape, InputTransform, MaxPoolBackward, MaxPoolForward, PoolKernels, PoolShape, Rows,
+    GlobalPoolForward, GlobalPoolShape, InputTransform, MaxPoolBackward, MaxPoolForward, Outside, Padding, PoolKernels,
+    PoolShape, Rows,
 };
 use rand::RngExt;
 
@@ -133,7 +134,8 @@ fn max_pool_on_random_shapes() {
             let [n, c] = [3, 3].map(|most| random.random_range(1..=most));
             let [h, w] = [8, 8].map(|most| random.random_range(1..=most));
             let [window, stride, pad] = [4, 3, 3].map(|most| random.random_range(1..=most));
-            if let Ok(shape) = PoolShape::new([n, h, w, c], window, stride, pad - 1) {
+            let outside = [Outside::Zeros, Outside::Nothing][seed as usize % 2];
+            if let Ok(shape) = PoolShape::new([n, h, w, c], window, stride, pad - 1, outside) {
                 break shape;
             }
         };
@@ -145,9 +147,15 @@ fn max_pool_on_random_shapes() {
 #[test]
 fn max_pool_on_the_networks_shapes() {
     for (seed, extents) in (100..).zip([[2, 75, 74, 3], [1, 38, 39, 2], [2, 5, 6, 3], [1, 1, 1, 1], [3, 1, 2, 2]]) {
-        let shape = PoolShape::new(extents, 3, 2, 1).unwrap();
-        assert_gradients(&MaxPool::draw(seed, shape));
-        assert_gradients(&MaxPool::draw_transformed(seed, shape));
+        for (pad, outside) in [
+            (1.into(), Outside::Zeros),
+            (1.into(), Outside::Nothing),
+            (Padding { before: 0, after: 1 }, Outside::Nothing),
+        ] {
+            let Ok(shape) = PoolShape::new(extents, 3, 2, pad, outside) else { continue };
+            assert_gradients(&MaxPool::draw(seed, shape));
+            assert_gradients(&MaxPool::draw_transformed(seed, shape));
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::source::owed_bytes;
 use super::view::{Number, View, ViewMut, by_width, stored_as};
 use crate::device::{
     DeviceError, Elements, GlobalAveragePoolBackward, GlobalMaxPoolBackward, GlobalPoolForward, GlobalPoolShape,
-    InputTransform, MaxPoolBackward, MaxPoolForward, PoolKernels, PoolShape,
+    InputTransform, MaxPoolBackward, MaxPoolForward, Outside, PoolKernels, PoolShape,
 };
 use rayon::prelude::*;
 
@@ -220,7 +220,7 @@ simd! {
     }
 }
 
-/// Where in the image the tap of a window begins, unless it lies in the padding.
+/// Where in the image the tap of a window begins, unless it lies outside.
 #[inline(always)]
 fn input_of(tap: usize, p: usize, q: usize, shape: &PoolShape) -> Option<usize> {
     let row = (p * shape.stride + tap / shape.window).wrapping_sub(shape.pad);
@@ -240,17 +240,20 @@ fn find_winners(
     q: usize,
     shape: &PoolShape,
 ) {
+    let mut none_yet = true;
     for tap in 0..shape.window * shape.window {
         let number = tap as u32;
         match (input_of(tap, p, q, shape).map(|start| &x[start - first..][..shape.c]), norm) {
-            (None, _) => challenge(best, winner, number, tap == 0, std::iter::repeat_n(0.0, shape.c)),
-            (Some(x), None) => challenge(best, winner, number, tap == 0, x.iter().copied()),
+            (None, _) if shape.outside == Outside::Nothing => continue,
+            (None, _) => challenge(best, winner, number, none_yet, std::iter::repeat_n(0.0, shape.c)),
+            (Some(x), None) => challenge(best, winner, number, none_yet, x.iter().copied()),
             (Some(x), Some(([scale, shift], bounds))) => {
                 let owed = scale.iter().zip(shift);
                 let values = x.iter().zip(owed).map(|(x, (scale, shift))| bounded(scale * x + shift, bounds));
-                challenge(best, winner, number, tap == 0, values);
+                challenge(best, winner, number, none_yet, values);
             }
         }
+        none_yet = false;
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Reference, transformed};
 use crate::device::{
     DeviceError, GlobalAveragePoolBackward, GlobalMaxPoolBackward, GlobalPoolForward, GlobalPoolShape, InputTransform,
-    MaxPoolBackward, MaxPoolForward, PoolKernels, PoolShape,
+    MaxPoolBackward, MaxPoolForward, Outside, PoolKernels, PoolShape,
 };
 
 /// A running maximum that keeps the first of equals, and a NaN once it met one.
@@ -21,24 +21,24 @@ impl<T> Best<T> {
 }
 
 /// Calls `visit(y, value, x)` for every window: its element of `y`, its maximum, and the element of `x` that holds it,
-/// which is none where the padding won.
+/// which is none where a zero outside won.
 fn each_window(
     x: &[f64],
     transform: Option<InputTransform<&[f64]>>,
     shape: &PoolShape,
     mut visit: impl FnMut(usize, f64, Option<usize>),
 ) {
-    let &PoolShape { n: images, h, w, c: channels, window, stride, pad, p, q } = shape;
+    let &PoolShape { n: images, h, w, c: channels, window, stride, pad, outside, p, q } = shape;
     for y in 0..images * p * q * channels {
         let (c, j, i, n) = (y % channels, y / channels % q, y / channels / q % p, y / channels / q / p);
-        let pixels = (0..window * window).map(|tap| {
+        let pixels = (0..window * window).filter_map(|tap| {
             // Still offset by `pad`, to stay in the unsigned numbers.
             let (row, column) = (i * stride + tap / window, j * stride + tap % window);
             if row < pad || row >= h + pad || column < pad || column >= w + pad {
-                return (0.0, None);
+                return (outside == Outside::Zeros).then_some((0.0, None));
             }
             let at = ((n * h + row - pad) * w + column - pad) * channels + c;
-            (transformed(x[at], c, channels, transform), Some(at))
+            Some((transformed(x[at], c, channels, transform), Some(at)))
         });
         if let Some(best) = Best::of(pixels) {
             visit(y, best.value, best.at);
@@ -145,7 +145,7 @@ impl PoolKernels for Reference {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Activation;
+    use crate::device::{Activation, Padding};
 
     fn forward(x: &[f64], norm: Option<&[f64]>, shape: &PoolShape) -> Vec<f64> {
         let mut y = vec![f64::NAN; shape.output_len()];
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn windows_overlap_and_their_gradients_add() {
         // 3×3/2 over 3×5 of one channel, no padding: both windows share the middle column, which holds the 9.
-        let shape = PoolShape::new([1, 3, 5, 1], 3, 2, 0).unwrap();
+        let shape = PoolShape::new([1, 3, 5, 1], 3, 2, 0, Outside::Zeros).unwrap();
         #[rustfmt::skip]
         let x = [
             1.0, 2.0, 3.0, 4.0, 5.0,
@@ -179,14 +179,14 @@ mod tests {
 
     #[test]
     fn ties_go_to_the_first_in_reading_order() {
-        let shape = PoolShape::new([1, 2, 2, 1], 2, 1, 0).unwrap();
+        let shape = PoolShape::new([1, 2, 2, 1], 2, 1, 0, Outside::Zeros).unwrap();
         assert_eq!(backward(&[7.0], &[4.0, 5.0, 5.0, 5.0], None, &shape), [0.0, 7.0, 0.0, 0.0]);
     }
 
     #[test]
     fn a_window_won_by_the_padding_gives_its_gradient_to_nobody() {
         // Two channels of one pixel, 3×3/2 padded by 1: the padding's zeros beat −3, and not 2.
-        let shape = PoolShape::new([1, 1, 1, 2], 3, 2, 1).unwrap();
+        let shape = PoolShape::new([1, 1, 1, 2], 3, 2, 1, Outside::Zeros).unwrap();
         assert_eq!(forward(&[-3.0, 2.0], None, &shape), [0.0, 2.0]);
         assert_eq!(backward(&[5.0, 7.0], &[-3.0, 2.0], None, &shape), [0.0, 7.0]);
         // A pixel of zero ties with the padding, whose corner comes first in reading order.
@@ -194,9 +194,32 @@ mod tests {
     }
 
     #[test]
+    fn where_nothing_lies_outside_the_pixels_inside_are_all() {
+        // The same pixels: each wins its window, whatever its sign.
+        let shape = PoolShape::new([1, 1, 1, 2], 3, 2, 1, Outside::Nothing).unwrap();
+        assert_eq!(forward(&[-3.0, 2.0], None, &shape), [-3.0, 2.0]);
+        assert_eq!(backward(&[5.0, 7.0], &[-3.0, 2.0], None, &shape), [5.0, 7.0]);
+        // Of equals the first inside wins, also of the least that there can be.
+        let shape = PoolShape::new([1, 2, 2, 1], 3, 2, Padding { before: 0, after: 1 }, Outside::Nothing).unwrap();
+        assert_eq!(forward(&[f64::NEG_INFINITY; 4], None, &shape), [f64::NEG_INFINITY]);
+        assert_eq!(backward(&[5.0], &[f64::NEG_INFINITY; 4], None, &shape), [5.0, 0.0, 0.0, 0.0]);
+        let shape = PoolShape::new([1, 2, 2, 1], 3, 2, Padding { before: 1, after: 0 }, Outside::Nothing).unwrap();
+        assert_eq!(backward(&[5.0], &[-1.0; 4], None, &shape), [5.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_window_that_sees_no_pixel_needs_zeros_outside() {
+        for pad in [Padding { before: 2, after: 0 }, Padding { before: 0, after: 2 }] {
+            assert!(PoolShape::new([1, 4, 4, 1], 2, 1, pad, Outside::Zeros).is_ok());
+            let error = PoolShape::new([1, 4, 4, 1], 2, 1, pad, Outside::Nothing).unwrap_err().to_string();
+            assert!(error.contains("2x2") && error.contains("sees no pixel"), "{error}");
+        }
+    }
+
+    #[test]
     fn padding_is_zero_after_the_transform() {
         // relu(−x + 1): (5, −2) become (0, 3); the padding stays 0 although relu(shift) is 1. Odd size, stride 2.
-        let shape = PoolShape::new([1, 3, 1, 1], 3, 2, 1).unwrap();
+        let shape = PoolShape::new([1, 3, 1, 1], 3, 2, 1, Outside::Zeros).unwrap();
         let norm = Some(&[-1.0, 1.0, f64::NAN, f64::NAN][..]);
         assert_eq!(forward(&[5.0, 5.0, -2.0], norm, &shape), [0.0, 3.0]);
         // The gradient is that of the transformed input: neither scale nor mask is applied.
@@ -205,7 +228,7 @@ mod tests {
 
     #[test]
     fn images_and_channels_keep_their_places() {
-        let shape = PoolShape::new([2, 1, 2, 2], 1, 1, 0).unwrap();
+        let shape = PoolShape::new([2, 1, 2, 2], 1, 1, 0, Outside::Zeros).unwrap();
         let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
         assert_eq!(forward(&x, None, &shape), x);
         assert_eq!(backward(&x, &x, None, &shape), x);
@@ -260,7 +283,7 @@ mod tests {
 
     #[test]
     fn wrong_lengths_name_the_operand() {
-        let shape = PoolShape::new([1, 2, 2, 1], 2, 1, 0).unwrap();
+        let shape = PoolShape::new([1, 2, 2, 1], 2, 1, 0, Outside::Zeros).unwrap();
         let (mut y, mut dx, x) = ([0.0], [0.0; 4], [0.0; 4]);
         let transform = Some(InputTransform { norm: &[0.0; 3][..], activation: Activation::Relu });
         let operands = MaxPoolForward { y: &mut y[..], x: &x[..], transform };

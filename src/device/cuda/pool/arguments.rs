@@ -4,7 +4,7 @@ use crate::device::cuda::activation::Bounds;
 use crate::device::cuda::arguments::arguments;
 use crate::device::cuda::conv::{Divisor, extent};
 use crate::device::cuda::rows::WalkShape;
-use crate::device::{DeviceError, PoolShape};
+use crate::device::{DeviceError, Outside, PoolShape};
 
 arguments! {
     /// A pooling as the kernels see it.
@@ -14,6 +14,7 @@ arguments! {
         window: i32,
         stride: i32,
         pad: i32,
+        zeros: i32,
         p: i32,
         q: i32,
     }
@@ -79,6 +80,7 @@ impl PoolGeometry {
             window: of(shape.window)?,
             stride: of(shape.stride)?,
             pad: of(shape.pad)?,
+            zeros: i32::from(shape.outside == Outside::Zeros),
             p: of(shape.p)?,
             q: of(shape.q)?,
         })
