@@ -108,7 +108,7 @@ fn main() {
             &mut || {
                 let (y, stats) = (ViewMut::Full(&mut y), Some(ViewMut::Full(&mut stats)));
                 let (x, w) = (View::Full(&x), View::Full(&w));
-                let operands = ConvForward { y, stats, x, transform, w, bias: None };
+                let operands = ConvForward { y, stats, x, transform, w, bias: None, activation: Activation::Linear };
                 device.conv_forward(operands, &shape).expect("lengths agree")
             },
             &mut || product(&mut product_y, [pixels, shape.k, columns], (&patches, false), (&w, true)),

@@ -106,6 +106,7 @@ int main(int count, char** words) {
     arguments.y = y, arguments.x = x, arguments.w = weights, arguments.shape = g;
     arguments.image = divisor(g.p * g.q), arguments.line = divisor(g.q);
     arguments.tiles = tiles, arguments.column_tiles = column_tiles, arguments.group = tiles;
+    arguments.activation = Bounds{-INFINITY, INFINITY};
     void* taken[] = {&arguments};
     const void* kernel = reinterpret_cast<const void*>(tiled);
     CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::SHARED_BYTES));

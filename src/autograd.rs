@@ -9,10 +9,11 @@
 //! images, everything behind a frozen prefix, everything at inference) has no slot, and nothing is recorded for it.
 
 use crate::checks::{Checks, NonFinite};
-use crate::device::{Device, DeviceError, Pass, Profiler, Scope};
+use crate::device::{Device, DeviceError, Pass, Profiler, Real, Scope, Storage};
 use crate::parameters::Parameters;
 use crate::tensor::Tensor;
 use crate::value::{Gradient, Slot};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Takes the gradient of an operation's output from its slot, and gives the inputs and the parameters theirs.
@@ -27,12 +28,15 @@ pub struct Tape<D: Device> {
     /// With the layer each belongs to, if somebody measures or checks the layers.
     rules: Vec<(Rule<D>, Option<Rc<str>>)>,
     gradients: Vec<Option<Gradient<D>>>,
+    /// By their channels.
+    identities: BTreeMap<usize, Tensor<D>>,
 }
 
 impl<D: Device> Tape<D> {
     /// A tape that records for [`Tape::backward`].
     pub fn recording(device: Rc<D>) -> Self {
-        Tape { device, recording: true, checks: None, rules: Vec::new(), gradients: Vec::new() }
+        let (rules, gradients, identities) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Tape { device, recording: true, checks: None, rules, gradients, identities }
     }
 
     /// A tape that records, and looks at every result on its way for [`first_non_finite`](Self::first_non_finite). What an op
@@ -69,6 +73,20 @@ impl<D: Device> Tape<D> {
         }
         self.gradients.push(None);
         Some(Slot(self.gradients.len() - 1))
+    }
+
+    /// The `norm [4, C]` of a batch norm that changes nothing, so that its kernels compute the activation alone. Made once for each
+    /// number of channels.
+    pub(crate) fn identity(&mut self, channels: usize) -> Result<Tensor<D>, DeviceError> {
+        if let Some(norm) = self.identities.get(&channels) {
+            return Ok(norm.clone());
+        }
+        let mut norm = Tensor::new(&self.device, [4, channels], Storage::Full)?;
+        let (scale, rest) = D::split_mut(norm.view_mut(), channels);
+        self.device.fill(scale, D::Real::from_f64(1.0))?;
+        self.device.fill(rest, D::Real::default())?;
+        self.identities.insert(channels, norm.clone());
+        Ok(norm)
     }
 
     /// Says which layer the next op is of, for whoever measures or checks the layers.

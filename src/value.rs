@@ -2,7 +2,9 @@
 //!
 //! A batch norm touches no pixel. It computes a scale and a shift per channel, and leaves it to whoever reads the value to apply them
 //! while loading; its gradient is left half computed in the same way. So each debt has a place where it is paid if nobody can pay
-//! while loading: [`Value::values`] going forward, [`batch_norm`](crate::ops::batch_norm) going back.
+//! while loading: [`Value::values`] going forward, [`batch_norm`](crate::ops::batch_norm) going back. A convolution that has applied its
+//! activation owes nothing going forward; going back, whoever forms the gradient may undo the activation while storing it, or else
+//! [`conv`](crate::ops::conv) does.
 
 use crate::device::{Activation, BatchNormApply, Device, DeviceError, InputTransform, OutputGradient, Rows, Storage};
 use crate::tensor::{Shape, Tensor};
@@ -18,11 +20,17 @@ pub struct Value<D: Device> {
     pub(crate) owed: Owed<D>,
 }
 
-/// What has to be done to a tensor before it is the value that it stands for.
+/// What has to be done to a tensor before it is the value that it stands for, or to its gradient.
 pub(crate) enum Owed<D: Device> {
     Nothing,
     /// `activation(scale·x + shift)` per channel.
     Norm {
+        norm: Tensor<D>,
+        activation: Activation,
+    },
+    /// Nothing: the tensor is the value. But an activation gave it, and its gradient may be masked and summed up while it is stored, as
+    /// that of [`Owed::Norm`] is. `norm` is the [identity](crate::autograd::Tape::identity).
+    Mask {
         norm: Tensor<D>,
         activation: Activation,
     },
@@ -69,6 +77,14 @@ impl<D: Device> Value<D> {
     pub(crate) fn transform(&self) -> Option<InputTransform<D::View<'_>>> {
         match &self.owed {
             Owed::Norm { norm, activation } => Some(InputTransform { norm: norm.view(), activation: *activation }),
+            Owed::Nothing | Owed::Mask { .. } => None,
+        }
+    }
+
+    /// What a kernel that undoes an activation while storing the gradient needs to know of it: `norm [4, C]`, and what follows.
+    pub(crate) fn mask(&self) -> Option<(&Tensor<D>, Activation)> {
+        match &self.owed {
+            Owed::Norm { norm, activation } | Owed::Mask { norm, activation } => Some((norm, *activation)),
             Owed::Nothing => None,
         }
     }
@@ -78,6 +94,7 @@ impl<D: Device> Clone for Value<D> {
     fn clone(&self) -> Self {
         let owed = match &self.owed {
             Owed::Norm { norm, activation } => Owed::Norm { norm: norm.clone(), activation: *activation },
+            Owed::Mask { norm, activation } => Owed::Mask { norm: norm.clone(), activation: *activation },
             Owed::Nothing => Owed::Nothing,
         };
         Value { slot: self.slot, raw: self.raw.clone(), owed }
@@ -96,7 +113,8 @@ impl From<Shape> for Rows {
 pub enum Gradient<D: Device> {
     /// The gradient itself.
     Ready(Tensor<D>),
-    /// In front of a batch norm with its activation: what the activation lets pass, and `sums [2, C]` reduced in the same pass.
+    /// In front of an activation, behind a batch norm or a bias: what the activation lets pass, and `sums [2, C]` reduced in the same
+    /// pass.
     Reduced {
         /// Gradient behind the activation.
         dz: Tensor<D>,

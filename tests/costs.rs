@@ -47,10 +47,11 @@ fn resnet_50s_totals_are_those_of_the_roofline() {
 
 #[test]
 fn each_rule_saves_bytes_and_launches_and_costs_no_product() {
-    let of = |without: &[&str]| dry_run::costs(&resnet_50(), Habits::Gpu(H100), 8, without).unwrap();
-    let fused = of(&[]);
     for rule in RULES {
-        let without = of(&[rule.name]);
+        // ResNet-50 has a batch norm behind each convolution.
+        let config = if rule.name == "epilogue" { ModelConfig::new(vgg16::NETWORK, 7) } else { resnet_50() };
+        let of = |without: &[&str]| dry_run::costs(&config, Habits::Gpu(H100), 8, without).unwrap();
+        let (fused, without) = (of(&[]), of(&[rule.name]));
         assert!(without.launches().count() > fused.launches().count(), "{}", rule.name);
         assert!(total(without.launches()).bytes() > total(fused.launches()).bytes(), "{}", rule.name);
         assert!(without.most_bytes >= fused.most_bytes, "{}", rule.name);

@@ -148,7 +148,15 @@ impl OnDevice {
         let (x, w, transform) = (self.x.view(), self.w.view(), None);
         match pass {
             Pass::Forward => {
-                let operands = ConvForward { y: self.y.view_mut(), stats: None, x, transform, w, bias: None };
+                let operands = ConvForward {
+                    y: self.y.view_mut(),
+                    stats: None,
+                    x,
+                    transform,
+                    w,
+                    bias: None,
+                    activation: Activation::Linear,
+                };
                 device.conv_forward(operands, shape)
             }
             Pass::BackwardData => {
@@ -173,7 +181,15 @@ impl OnDevice {
         match pass {
             Pass::Forward => {
                 let stats = Some(self.stats.view_mut());
-                let operands = ConvForward { y: self.y.view_mut(), stats, x, transform, w, bias: None };
+                let operands = ConvForward {
+                    y: self.y.view_mut(),
+                    stats,
+                    x,
+                    transform,
+                    w,
+                    bias: None,
+                    activation: Activation::Linear,
+                };
                 device.conv_forward(operands, shape)
             }
             Pass::BackwardData => {

@@ -61,7 +61,15 @@ fn product(device: &Cuda, batch: usize) -> Result<Anchor<'_>, DeviceError> {
     let run = move || {
         (0..LAUNCHES).try_for_each(|_| {
             let (x, w) = (x.view(), w.view());
-            let operands = ConvForward { y: y.view_mut(), stats: None, x, transform: None, w, bias: None };
+            let operands = ConvForward {
+                y: y.view_mut(),
+                stats: None,
+                x,
+                transform: None,
+                w,
+                bias: None,
+                activation: Activation::Linear,
+            };
             device.conv_forward(operands, &shape)
         })?;
         wait(device)

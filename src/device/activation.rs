@@ -1,6 +1,6 @@
 //! The functions between layers that look at one value at a time.
 
-/// What is done to each value behind a batch norm. All let NaN through, and so do their gradients.
+/// What is done to each value behind a batch norm or a bias. All let NaN through, and so do their gradients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Activation {
     /// Nothing.

@@ -227,6 +227,8 @@ pub struct ConvForward<V, M> {
     pub w: V,
     /// `bias [K]`.
     pub bias: Option<V>,
+    /// What follows the bias; `y` and `stats` are of its result.
+    pub activation: Activation,
 }
 
 impl<V: Elements, M: Elements> ConvForward<V, M> {
@@ -314,7 +316,7 @@ impl<V: Elements, M: Elements> ConvBackwardBias<V, M> {
 
 /// The convolution's three passes.
 pub trait ConvKernels: Memory {
-    /// `y = conv(transform(x), w) + bias`, and its `stats`. Padding is zero after the transform.
+    /// `y = activation(conv(transform(x), w) + bias)`, and its `stats`. Padding is zero after the transform.
     fn conv_forward(
         &self,
         operands: ConvForward<Self::View<'_>, Self::ViewMut<'_>>,

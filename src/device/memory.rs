@@ -129,7 +129,8 @@ pub trait Memory: Sized + 'static {
     /// `to = from`.
     fn copy(&self, to: Self::ViewMut<'_>, from: Self::View<'_>) -> Result<(), DeviceError>;
 
-    /// `to += from`: the fan-in of a gradient whose second part comes from no kernel that could add while storing.
+    /// `to += from`: the fan-in of a gradient whose second part comes from no kernel that could add while storing, and sums that a kernel
+    /// took for the gradient of a bias.
     fn add(&self, to: Self::ViewMut<'_>, from: Self::View<'_>) -> Result<(), DeviceError>;
 
     /// What it does in its own way, so that a step on it can be counted without it.

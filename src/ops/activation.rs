@@ -1,7 +1,7 @@
 //! An activation that is computed by itself.
 
 use crate::autograd::Tape;
-use crate::device::{Activation, BatchNormApply, BatchNormBackwardReduce, Device, DeviceError, Real, Storage};
+use crate::device::{Activation, BatchNormApply, BatchNormBackwardReduce, Device, DeviceError, Storage};
 use crate::parameters::Parameters;
 use crate::tensor::Tensor;
 use crate::value::{Gradient, Slot, Value};
@@ -13,7 +13,7 @@ use crate::value::{Gradient, Slot, Value};
 /// The device's.
 pub fn forward<D: Device>(tape: &mut Tape<D>, x: &Value<D>, activation: Activation) -> Result<Value<D>, DeviceError> {
     let values = x.values(tape.device())?;
-    let norm = identity(tape.device(), values.shape().channels())?;
+    let norm = tape.identity(values.shape().channels())?;
     let mut a = Tensor::new(tape.device(), values.shape(), Storage::Activation)?;
     let rows = values.shape().into();
     let operands = BatchNormApply { a: a.view_mut(), y: values.view(), norm: norm.view(), activation };
@@ -36,27 +36,28 @@ fn backward<D: Device>(
     activation: Activation,
 ) -> Result<(), DeviceError> {
     let Some(gradient) = tape.take(a) else { return Ok(()) };
-    let da = gradient.into_tensor()?;
-    let device = tape.device();
-    let mut dx = Tensor::new(device, values.shape(), Storage::Activation)?;
-    let mut sums = Tensor::new(device, [2, values.shape().channels()], Storage::Full)?;
-    let operands = BatchNormBackwardReduce {
-        dz: dx.view_mut(),
-        sums: sums.view_mut(),
-        da: da.view(),
-        y: values.view(),
-        norm: norm.view(),
-        activation,
-    };
-    device.batch_norm_backward_reduce(operands, values.shape().into())?;
+    let (dx, _) = undo(tape.device(), gradient.into_tensor()?, &values, &norm, activation)?;
     tape.add(x, Gradient::Ready(dx))
 }
 
-/// The `norm [4, C]` of a batch norm that changes nothing, so that its kernels compute the activation alone.
-fn identity<D: Device>(device: &D, channels: usize) -> Result<Tensor<D>, DeviceError> {
-    let mut norm = Tensor::new(device, [4, channels], Storage::Full)?;
-    device.fill(norm.view_mut(), D::Real::default())?;
-    let (scale, _) = D::split_mut(norm.view_mut(), channels);
-    device.fill(scale, D::Real::from_f64(1.0))?;
-    Ok(norm)
+/// `dz = da·activation′(y)` and its `sums [2, C]`, of which the first row is Σ dz. `norm` is the [identity](Tape::identity).
+pub(super) fn undo<D: Device>(
+    device: &D,
+    da: Tensor<D>,
+    y: &Tensor<D>,
+    norm: &Tensor<D>,
+    activation: Activation,
+) -> Result<(Tensor<D>, Tensor<D>), DeviceError> {
+    let mut dz = Tensor::new(device, y.shape(), Storage::Activation)?;
+    let mut sums = Tensor::new(device, [2, y.shape().channels()], Storage::Full)?;
+    let operands = BatchNormBackwardReduce {
+        dz: dz.view_mut(),
+        sums: sums.view_mut(),
+        da: da.view(),
+        y: y.view(),
+        norm: norm.view(),
+        activation,
+    };
+    device.batch_norm_backward_reduce(operands, y.shape().into())?;
+    Ok((dz, sums))
 }

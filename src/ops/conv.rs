@@ -1,8 +1,9 @@
 //! Convolution.
 
+use super::activation;
 use crate::autograd::Tape;
 use crate::device::{
-    ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvShape, Device, DeviceError,
+    Activation, ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvShape, Device, DeviceError,
     OutputGradient, Padding, ReduceEpilogue, Storage,
 };
 use crate::parameters::{Parameters, Span};
@@ -16,6 +17,8 @@ pub struct Conv {
     pub kernel: Span,
     /// `[K]`, if one is added here: the batch norm behind can do that for nothing.
     pub bias: Option<Span>,
+    /// What is applied behind the bias, in the same pass.
+    pub activation: Activation,
     /// K.
     pub filters: usize,
     /// R and S.
@@ -44,7 +47,7 @@ pub(super) fn nhwc(kernel: &'static str, shape: Shape) -> Result<[usize; 4], Dev
         .map_err(|_| DeviceError::Shape { kernel, reason: format!("{shape:?} is not [N, H, W, C]") })
 }
 
-/// `y [N, P, Q, K] = conv(x, kernel) + bias`; with `statistics`, also the batch statistics of `y` for
+/// `y [N, P, Q, K] = activation(conv(x, kernel) + bias)`; with `statistics`, also the batch statistics of `y` for
 /// [`batch_norm::train`](super::batch_norm::train), taken while it is stored.
 ///
 /// # Errors
@@ -70,6 +73,7 @@ pub fn forward<D: Device>(
         transform: x.transform(),
         w: parameters.weights.view(layer.kernel),
         bias: layer.bias.map(|bias| parameters.weights.view(bias)),
+        activation: layer.activation,
     };
     device.conv_forward(operands, &shape)?;
     tape.check("its output", y.view())?;
@@ -77,24 +81,43 @@ pub fn forward<D: Device>(
         tape.check("the mean and variance of its output", stats.view())?;
     }
     let slot = tape.slot_if(x.slot.is_some() || parameters.is_trainable(layer.kernel));
-    if let Some(y) = slot {
+    let mut y = Value::ready(y, slot);
+    if let Some(slot) = slot {
+        let mut activated = None;
+        if layer.activation != Activation::Linear {
+            let norm = tape.identity(shape.k)?;
+            activated = Some((y.raw.clone(), norm.clone()));
+            y.owed = Owed::Mask { norm, activation: layer.activation };
+        }
         let x = x.clone();
-        tape.record(move |tape, parameters| backward(tape, parameters, y, x, layer));
+        tape.record(move |tape, parameters| backward(tape, parameters, slot, activated, x, layer));
     }
-    Ok((Value::ready(y, slot), stats))
+    Ok((y, stats))
 }
 
-/// The gradients of kernel and bias, then that of the input: with the activation and the reductions of the batch norm in front, if
-/// the input still owed it.
+/// The gradients of kernel and bias, then that of the input: with the activation and the reductions of what is in front, if the input
+/// has such. `activated` is the output that an activation gave, with its identity.
 fn backward<D: Device>(
     tape: &mut Tape<D>,
     parameters: &mut Parameters<D>,
     y: Slot,
+    activated: Option<(Tensor<D>, Tensor<D>)>,
     x: Value<D>,
     layer: Conv,
 ) -> Result<(), DeviceError> {
     let Some(gradient) = tape.take(y) else { return Ok(()) };
     let shape = layer.shape(x.shape())?;
+    let (gradient, sums) = match activated {
+        Some((y, norm)) => {
+            let (dz, sums) = match gradient {
+                // Whoever read it has undone the activation.
+                Gradient::Reduced { dz, sums } => (dz, sums),
+                unreduced => activation::undo(tape.device(), unreduced.into_tensor()?, &y, &norm, layer.activation)?,
+            };
+            (Gradient::Ready(dz), Some(sums))
+        }
+        None => (gradient, None),
+    };
     let formed = tape.device().conv_form_gradient(gradient.of_output(), &shape)?;
     let dy = match &formed {
         Some(dy) => OutputGradient::Ready(D::view(dy, 0..shape.output_len())),
@@ -106,8 +129,12 @@ fn backward<D: Device>(
         tape.device().conv_backward_weights(operands, &shape)?;
         tape.check("the gradient of its kernel", parameters.gradients.view(layer.kernel))?;
         if let Some(bias) = layer.bias {
-            let operands = ConvBackwardBias { dbias: parameters.gradients.view_mut(bias), dy };
-            tape.device().conv_backward_bias(operands, &shape)?;
+            let dbias = parameters.gradients.view_mut(bias);
+            match &sums {
+                // The first row is Σ dz.
+                Some(sums) => tape.device().add(dbias, sums.rows(0..1))?,
+                None => tape.device().conv_backward_bias(ConvBackwardBias { dbias, dy }, &shape)?,
+            }
             tape.check("the gradient of its bias", parameters.gradients.view(bias))?;
         }
     }
@@ -125,7 +152,7 @@ pub(super) struct InputGradient<D: Device> {
     pub dx: Tensor<D>,
     /// Whether it has left anything.
     pub accumulate: bool,
-    /// Room for the sums of the batch norm in front, if the input still owed it.
+    /// Room for the sums of the batch norm or bias in front, if the input says that its gradient may be reduced.
     pub sums: Option<Tensor<D>>,
 }
 
@@ -138,23 +165,23 @@ impl<D: Device> InputGradient<D> {
             Some(earlier) => earlier.into_tensor()?.into_unique(device)?,
             None => Tensor::new(device, x.shape(), Storage::Activation)?,
         };
-        let sums = match &x.owed {
-            Owed::Norm { .. } => Some(Tensor::new(device, [2, x.shape().channels()], Storage::Full)?),
-            Owed::Nothing => None,
+        let sums = match x.mask() {
+            Some(_) => Some(Tensor::new(device, [2, x.shape().channels()], Storage::Full)?),
+            None => None,
         };
         Ok(InputGradient { dx, accumulate, sums })
     }
 }
 
-/// The activation and the reductions of the batch norm in front, if the input `x` still owed it.
+/// The activation and the reductions of what is in front, if the input `x` says so.
 pub(super) fn epilogue<'a, D: Device>(
     x: &'a Value<D>,
     sums: &'a mut Option<Tensor<D>>,
 ) -> Option<ReduceEpilogue<D::View<'a>, D::ViewMut<'a>>> {
-    match (&x.owed, sums) {
-        (Owed::Norm { norm, activation }, Some(sums)) => {
+    match (x.mask(), sums) {
+        (Some((norm, activation)), Some(sums)) => {
             let (sums, y, norm) = (sums.view_mut(), x.raw.view(), norm.view());
-            Some(ReduceEpilogue { sums, y, norm, activation: *activation })
+            Some(ReduceEpilogue { sums, y, norm, activation })
         }
         _ => None,
     }

@@ -20,12 +20,14 @@ pub struct Rule {
 enum Kind {
     /// Two steps become one: what they compute together, if they can. The second is the only one to read the first one's value.
     Merge(fn(&Step, &Step) -> Option<Work>),
+    /// The same, or what a step computes instead if it is both of them already: Keras writes some pairs as one layer.
+    MergeOrRewrite { two: fn(&Step, &Step) -> Option<Work>, one: fn(&Step) -> Option<Work> },
     /// A batch norm's scale, shift and activation are left to whoever reads the value.
     LeaveDebt,
 }
 
 /// All rules. Each is tried on the whole network before the next one.
-pub const RULES: [Rule; 5] = [
+pub const RULES: [Rule; 6] = [
     Rule {
         name: "padding",
         saves: "a padded copy of the image: kernels take what lies outside as zero",
@@ -70,6 +72,22 @@ pub const RULES: [Rule; 5] = [
         }),
     },
     Rule {
+        name: "epilogue",
+        saves: "two passes or more: a convolution applies bias and activation while it stores its output, and the gradient's way back is as short",
+        kind: Kind::MergeOrRewrite {
+            two: |first, second| match (first.work, second.work) {
+                (Work::Conv(conv), Work::Activation(activation)) if conv.activation == Activation::Linear => {
+                    Some(Work::Conv(Conv { activation, ..conv }))
+                }
+                _ => None,
+            },
+            one: |step| match step.work {
+                Work::ConvActivation { conv, activation } => Some(Work::Conv(Conv { activation, ..conv })),
+                _ => None,
+            },
+        },
+    },
+    Rule {
         name: "debt",
         saves: "a pass for scale and shift: whoever reads the value applies them while loading",
         kind: Kind::LeaveDebt,
@@ -101,6 +119,10 @@ pub(super) fn steps(architecture: &Architecture, momentum: f64, without: &[&str]
     for Rule { kind, .. } in RULES.iter().filter(|rule| !without.contains(&rule.name)) {
         match kind {
             Kind::Merge(merge) => apply(merge, &mut steps),
+            Kind::MergeOrRewrite { two, one } => {
+                apply(two, &mut steps);
+                steps.iter_mut().for_each(|step| step.work = one(step).unwrap_or(step.work));
+            }
             Kind::LeaveDebt => steps.iter_mut().for_each(|step| step.leaves_debt = true),
         }
     }
@@ -165,7 +187,15 @@ fn work(architecture: &Architecture, layer: &Layer, momentum: f64) -> Work {
         Op::ZeroPad(zeros) => Work::Pad(zeros),
         Op::Conv { convolution: Convolution { filters, window, stride, pad, bias }, relu } => {
             let bias = bias.then(|| span("bias"));
-            let conv = Conv { kernel: span("kernel"), bias, filters, window: [window; 2], stride, pad };
+            let conv = Conv {
+                kernel: span("kernel"),
+                bias,
+                activation: Activation::Linear,
+                filters,
+                window: [window; 2],
+                stride,
+                pad,
+            };
             match relu {
                 true => Work::ConvActivation { conv, activation: Activation::Relu },
                 false => Work::Conv(conv),

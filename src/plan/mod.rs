@@ -13,7 +13,7 @@ mod step;
 pub use run::{Statistics, forward};
 pub use step::{Filters, Step, Work};
 
-use crate::device::DeviceError;
+use crate::device::{Activation, DeviceError};
 use crate::network::Architecture;
 
 /// The steps of a network.
@@ -45,9 +45,12 @@ impl Plan {
         for step in steps.iter().filter(|step| matches!(step.work, Work::Norm(_))) {
             let readers =
                 steps.iter().flat_map(|other| &other.inputs).filter(|&&input| input == step.inputs[0]).count();
-            let is_conv =
-                |of: &Step| of.output() == step.inputs[0] && matches!(of.work, Work::Conv(_) | Work::Depthwise(_));
-            if readers > 1 || !steps.iter().any(is_conv) {
+            let is_conv = |of: &Step| match of.work {
+                Work::Conv(conv) => conv.activation == Activation::Linear,
+                Work::Depthwise(_) => true,
+                _ => false,
+            };
+            if readers > 1 || !steps.iter().any(|of| of.output() == step.inputs[0] && is_conv(of)) {
                 // Nobody else forms the gradient that a batch norm leaves.
                 let layer = &architecture.layers[step.output()].name;
                 let reason = format!("{layer} has to follow a convolution whose output nobody else reads");
@@ -66,8 +69,8 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Activation, Outside};
-    use crate::network::{Builder, Convolution, ModelConfig, Network, Value, resnet50};
+    use crate::device::Outside;
+    use crate::network::{Builder, Convolution, ModelConfig, Network, Value, resnet50, vgg16};
     use crate::ops::batch_norm::BatchNorm;
 
     fn laid_out(network: Network) -> Architecture {
@@ -154,18 +157,46 @@ mod tests {
     }
 
     #[test]
+    fn a_convolution_takes_its_activation_and_one_that_alone_reads_it() {
+        fn base(net: &mut Builder) -> Result<Value, DeviceError> {
+            let convolution = Convolution { filters: 3, window: 1, stride: 1, pad: 0.into(), bias: true };
+            let x = net.conv_relu("own", net.input(), convolution)?;
+            let x = net.conv("apart", x, convolution)?;
+            let x = net.relu6("apart_relu6", x)?;
+            let read_twice = net.conv("read_twice", x, convolution)?;
+            let x = net.relu("of_two", read_twice)?;
+            net.add("sum", [x, read_twice])
+        }
+        let architecture = laid_out(Network { name: "odd", base, ..resnet50::MINIATURE });
+        let of = |without: &[&str]| {
+            let plan = Plan::without(&architecture, 0.9, without).unwrap();
+            let convolutions = plan.steps().iter().filter_map(|step| match step.work {
+                Work::Conv(conv) => Some(conv.activation),
+                _ => None,
+            });
+            convolutions.collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[]), [Activation::Relu, Activation::Relu6, Activation::Linear]);
+        assert_eq!(of(&["epilogue"]), [Activation::Linear; 2]);
+    }
+
+    #[test]
     fn without_rules_each_layer_is_a_step() {
         let architecture = laid_out(resnet50::NETWORK);
         let eager = Plan::without(&architecture, 0.9, &fuse::RULES.map(|rule| rule.name)).unwrap();
         assert_eq!(eager.steps().len(), architecture.layers.len());
         assert!(eager.steps().iter().all(|step| !step.leaves_debt));
         for rule in fuse::RULES {
-            assert_ne!(
-                Plan::without(&architecture, 0.9, &[rule.name]).unwrap(),
-                Plan::new(&architecture, 0.9).unwrap()
-            );
+            // ResNet-50 has a batch norm behind each convolution.
+            let network = if rule.name == "epilogue" { vgg16::NETWORK } else { resnet50::NETWORK };
+            let architecture = laid_out(network);
+            let plan = Plan::new(&architecture, 0.9).unwrap();
+            assert_ne!(Plan::without(&architecture, 0.9, &[rule.name]).unwrap(), plan, "{}", rule.name);
         }
         let error = Plan::without(&architecture, 0.9, &["norms"]).unwrap_err().to_string();
-        assert!(error.contains("norms") && error.contains("padding, norm, activation, debt, junction"), "{error}");
+        assert!(
+            error.contains("norms") && error.contains("padding, norm, activation, epilogue, debt, junction"),
+            "{error}"
+        );
     }
 }

@@ -36,9 +36,9 @@ pub enum Work {
     Images,
     /// Zeros around an image.
     Pad(Padding),
-    /// A convolution; it pads as a padding layer in front would, if there was one.
+    /// A convolution; it pads as a padding layer in front would, if there was one, and applies its activation while storing.
     Conv(Conv),
-    /// A convolution and an activation behind it, in a pass of its own.
+    /// A convolution that Keras gives an activation of its own, and the activation in a pass of its own.
     ConvActivation {
         /// The convolution.
         conv: Conv,

@@ -144,6 +144,7 @@ fn a_stem_spreads_nan_no_further_than_its_taps() {
                     transform: None,
                     w: filters.view(),
                     bias: None,
+                    activation: Activation::Linear,
                 };
                 device.conv_forward(operands, &shape).unwrap();
                 for (i, value) in device.download(out.view()).unwrap().into_iter().enumerate() {
@@ -175,7 +176,15 @@ impl Case for NormBehind {
         let mut dx = Array::blank_activation(device, shape.input_len());
         let mut sums = Array::blank(device, 2 * shape.c);
         let transform = Some(InputTransform { norm, activation: Activation::Relu });
-        let operands = ConvForward { y: y.view_mut(), stats: None, x: x.view(), transform, w: w.view(), bias: None };
+        let operands = ConvForward {
+            y: y.view_mut(),
+            stats: None,
+            x: x.view(),
+            transform,
+            w: w.view(),
+            bias: None,
+            activation: Activation::Linear,
+        };
         device.conv_forward(operands, &shape).unwrap();
         let epilogue = Some(ReduceEpilogue { sums: sums.view_mut(), y: x.view(), norm, activation: Activation::Relu });
         let gradient = OutputGradient::Ready(dy.view());
@@ -231,7 +240,8 @@ fn more_tickets_than_there_are_are_refused() {
         let mut y = Array::blank_activation(&device, shape.output_len());
         let mut stats = Array::blank(&device, 2 * shape.k);
         let (x, w, stats) = (x.view(), w.view(), Some(stats.view_mut()));
-        let operands = ConvForward { y: y.view_mut(), stats, x, transform: None, w, bias: None };
+        let operands =
+            ConvForward { y: y.view_mut(), stats, x, transform: None, w, bias: None, activation: Activation::Linear };
         let refused = device.conv_forward(operands, &shape).unwrap_err();
         assert!(refused.to_string().contains("tickets"), "{refused} on {}", device.name());
     }
@@ -257,7 +267,15 @@ fn convolutions_repeat_bit_for_bit() {
             let mut dw = Array::new(&device, &vec![0.0; shape.weights_len()]);
             let (x, w, dy) = (x.view(), w.view(), OutputGradient::Ready(dy.view()));
             let wanted = Some(stats.view_mut());
-            let operands = ConvForward { y: y.view_mut(), stats: wanted, x, transform: None, w, bias: None };
+            let operands = ConvForward {
+                y: y.view_mut(),
+                stats: wanted,
+                x,
+                transform: None,
+                w,
+                bias: None,
+                activation: Activation::Linear,
+            };
             device.conv_forward(operands, &shape).unwrap();
             let operands = ConvBackwardWeights { dw: dw.view_mut(), dy, x, transform: None };
             device.conv_backward_weights(operands, &shape).unwrap();

@@ -220,7 +220,15 @@ fn no_convolution_swallows_nan() {
             let transform = Some(InputTransform { norm, activation });
 
             let mut y = Array::blank_activation(&device, shape.output_len());
-            let operands = ConvForward { y: y.view_mut(), stats: None, x, transform, w: w.view(), bias: None };
+            let operands = ConvForward {
+                y: y.view_mut(),
+                stats: None,
+                x,
+                transform,
+                w: w.view(),
+                bias: None,
+                activation: Activation::Linear,
+            };
             device.conv_forward(operands, &shape).unwrap();
             for (i, value) in device.download(y.view()).unwrap().into_iter().enumerate() {
                 assert_eq!(value.is_nan(), i / channels == 4, "y at {i} of {what}");

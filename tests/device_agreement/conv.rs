@@ -64,7 +64,15 @@ impl Case for Conv {
         let mut stats = Array::blank(device, 2 * shape.k);
         let bias = fusions.ends.then(|| bias.view());
         let wanted = fusions.ends.then(|| stats.view_mut());
-        let operands = ConvForward { y: y.view_mut(), stats: wanted, x: x.view(), transform, w: w.view(), bias };
+        let operands = ConvForward {
+            y: y.view_mut(),
+            stats: wanted,
+            x: x.view(),
+            transform,
+            w: w.view(),
+            bias,
+            activation: Activation::Linear,
+        };
         device.conv_forward(operands, shape).unwrap();
         let forward = sum_tolerance(taps * shape.c + 1, input);
         let mut outputs =
@@ -218,7 +226,15 @@ impl Case for FarFromZero {
         let (x, w) = (Array::activation(device, &x), Array::weights(device, &identity));
         let (mut y, mut stats) = (Array::blank_activation(device, 3200), Array::blank(device, 16));
         let (x, w, wanted) = (x.view(), w.view(), Some(stats.view_mut()));
-        let operands = ConvForward { y: y.view_mut(), stats: wanted, x, transform: None, w, bias: None };
+        let operands = ConvForward {
+            y: y.view_mut(),
+            stats: wanted,
+            x,
+            transform: None,
+            w,
+            bias: None,
+            activation: Activation::Linear,
+        };
         device.conv_forward(operands, &shape).unwrap();
         vec![y.output(device, "y", 0.0), stats.output(device, "stats", 0.0)]
     }

@@ -99,7 +99,18 @@ fn sums_are_those_of_what_is_stored() {
         } else {
             let (x, w, bias) = (x.view(), w.view(), None);
             device
-                .conv_forward(ConvForward { y: y.view_mut(), stats: stats_of, x, transform, w, bias }, &shape)
+                .conv_forward(
+                    ConvForward {
+                        y: y.view_mut(),
+                        stats: stats_of,
+                        x,
+                        transform,
+                        w,
+                        bias,
+                        activation: Activation::Linear,
+                    },
+                    &shape,
+                )
                 .unwrap();
             let operands = ConvBackwardData { dx: dx.view_mut(), accumulate: false, epilogue, dy, w };
             device.conv_backward_data(operands, &shape).unwrap();

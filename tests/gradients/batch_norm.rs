@@ -18,7 +18,15 @@ pub const CONSTANTS: BatchNormConstants = BatchNormConstants { momentum: 0.99, e
 pub fn train(x: &[f64], w: &[f64], gamma: &[f64], beta: &[f64], shape: &ConvShape) -> (Vec<f64>, Vec<f64>) {
     let (mut y, mut stats, mut norm) = (fresh(shape.output_len()), fresh(2 * shape.k), fresh(4 * shape.k));
     let (mut mean, mut variance) = (vec![0.0; shape.k], vec![1.0; shape.k]);
-    let operands = ConvForward { y: &mut y[..], stats: Some(&mut stats[..]), x, transform: None, w, bias: None };
+    let operands = ConvForward {
+        y: &mut y[..],
+        stats: Some(&mut stats[..]),
+        x,
+        transform: None,
+        w,
+        bias: None,
+        activation: Activation::Linear,
+    };
     Reference::EXACT.conv_forward(operands, shape).unwrap();
     let operands = BatchNormFinalise {
         norm: &mut norm[..],

@@ -110,7 +110,12 @@ pub fn point<const N: usize>(seed: u64, vectors: [(&'static str, usize); N]) -> 
 pub fn convolve(x: &[f64], norm: Option<&[f64]>, w: &[f64], bias: Option<&[f64]>, shape: &ConvShape) -> Vec<f64> {
     let mut y = fresh(shape.output_len());
     let transform = norm.map(|norm| InputTransform { norm, activation: Activation::Relu });
-    Reference::EXACT.conv_forward(ConvForward { y: &mut y, stats: None, x, transform, w, bias }, shape).unwrap();
+    Reference::EXACT
+        .conv_forward(
+            ConvForward { y: &mut y, stats: None, x, transform, w, bias, activation: Activation::Linear },
+            shape,
+        )
+        .unwrap();
     y
 }
 

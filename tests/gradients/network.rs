@@ -258,7 +258,7 @@ impl ManyReaders {
             let constants = BatchNormConstants { momentum: 0.9, epsilon: 1e-3 };
             let (filters, window, pad) = (Self::CHANNELS, [window; 2], (window / 2).into());
             (
-                Conv { kernel, bias: None, filters, window, stride: 1, pad },
+                Conv { kernel, bias: None, activation: Activation::Linear, filters, window, stride: 1, pad },
                 BatchNorm { gamma, beta, mean, variance, bias: None, constants, activation: Activation::Linear },
             )
         };

@@ -113,9 +113,9 @@ template <typename T> struct Staged {
     }
 };
 
-// Forward: y = round(sum + bias), and the moments of y if they are wanted.
+// Forward: y = round(sum + bias, kept between the bounds), and the moments of y if they are wanted.
 template <typename T>
-__device__ __forceinline__ void store_output(const Results<T>& sum, element* y, const float* bias,
+__device__ __forceinline__ void store_output(const Results<T>& sum, element* y, const float* bias, Bounds activation,
                                              const Reduction& stats, const BlockPlace<T>& place, char* shared) {
     using S = Staged<T>;
     const S staged(shared);
@@ -131,6 +131,8 @@ __device__ __forceinline__ void store_output(const Results<T>& sum, element* y, 
 #pragma unroll
             for (int j = 0; j < LANE; ++j) x[j] += offset[j];
         }
+#pragma unroll
+        for (int j = 0; j < LANE; ++j) x[j] = bounded(x[j], activation);
         Quad rounded = pack(x);
         unpack(rounded, x);
         return rounded;

@@ -1,6 +1,6 @@
 // The forward pass and the data gradient on tensor cores, where channels and filters are multiples of LANE.
 //
-//   conv_forward_TILE                y = conv(x, w) + bias, and its statistics
+//   conv_forward_TILE                y = conv(x, w) + bias kept between bounds that are given at launch, and its statistics
 //   conv_forward_transformed_TILE    the same of max(0, scale * x + shift)
 //   conv_forward_bounded_TILE        the same of scale * x + shift, kept between bounds that are given at launch
 //   conv_backward_data_TILE          dx (+)= conv^T(dy, w), masked and reduced for the batch norm in front
@@ -29,7 +29,8 @@ struct ConvForward {
     ConvGeometry shape;
     Divisor image, line; // by P*Q and by Q
     int tiles, column_tiles, group;
-    Bounds bounds;       // of the bounded form
+    Bounds bounds;       // of x, in the bounded form
+    Bounds activation;   // of y; infinite for none
 };
 
 // What is done to the input: nothing; scale, shift and a ReLU; scale, shift and bounds.
@@ -51,7 +52,8 @@ template <typename T, Input INPUT> __device__ __forceinline__ void tensor_forwar
         const Transform transform(a.norm, a.bounds, a.shape.c, pixels.to, pixels.channel, pixels.taps);
         multiply_slices<T>(sum, shared, pixels, filters, transform);
     }
-    store_output<T>(sum, a.y, a.bias, Reduction{a.stats, a.partials, a.tickets, a.tiles, a.group}, place, shared);
+    const Reduction stats{a.stats, a.partials, a.tickets, a.tiles, a.group};
+    store_output<T>(sum, a.y, a.bias, a.activation, stats, place, shared);
 }
 
 struct ConvBackwardData {

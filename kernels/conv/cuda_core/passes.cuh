@@ -33,7 +33,8 @@ struct ConvFfmaForward {
     unsigned* tickets;
     ConvGeometry shape;
     Divisor p, q;
-    Bounds bounds;
+    Bounds bounds;      // of x, with norm
+    Bounds activation;  // of y, behind the bias; infinite for none
 };
 
 struct ConvFfmaBackwardData {
@@ -112,7 +113,7 @@ template <class Tile, bool VECTOR> __device__ __forceinline__ void forward(const
     float sum[8][8];
     multiply<Tile>(sum, x, w, (length + Tile::DEPTH - 1) / Tile::DEPTH);
 
-    // Bias, rounding, the store; what was stored stays in `sum`.
+    // Bias, activation, rounding, the store; what was stored stays in `sum`.
     int rows = min(Tile::M, pixels - row_tile * Tile::M);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -124,7 +125,7 @@ template <class Tile, bool VECTOR> __device__ __forceinline__ void forward(const
             float four[4];
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
-                four[j] = sum[i][4 * half + j] + bias[j];
+                four[j] = bounded(sum[i][4 * half + j] + bias[j], a.activation);
                 sum[i][4 * half + j] = widen(narrow<element>(four[j]));
             }
             int row = Tile::row(i);

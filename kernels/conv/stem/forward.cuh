@@ -9,9 +9,9 @@
 #include "primitives/partials.cuh"
 #include "primitives/reduce.cuh"
 
-// y = conv(x, w) + bias, and the statistics of what was stored. Block: 128 threads. Grid: blocks that share the
-// N ceil(P/8) ceil(Q/16) tiles in order, times ceil(K/64). Shared: stem::FORWARD_SHARED bytes (dynamic). K a multiple
-// of 8, pointers aligned to 16 bytes. Floor: x and y once, 2 N P Q K 147 FLOP.
+// y = conv(x, w) + bias, kept between bounds, and the statistics of what was stored. Block: 128 threads. Grid: blocks
+// that share the N ceil(P/8) ceil(Q/16) tiles in order, times ceil(K/64). Shared: stem::FORWARD_SHARED bytes (dynamic).
+// K a multiple of 8, pointers aligned to 16 bytes. Floor: x and y once, 2 N P Q K 147 FLOP.
 struct ConvStemForward {
     element* y;
     float* stats;  // [2, K], or null
@@ -21,6 +21,7 @@ struct ConvStemForward {
     float* partials;    // with stats: [blocks][2][K], then a pixel count [ceil(K/64)][blocks]
     unsigned* tickets;  // with stats: one a 64 filters
     ConvGeometry shape;
+    Bounds activation;  // of y; infinite for none
 };
 
 namespace stem {
@@ -178,6 +179,7 @@ __device__ __forceinline__ void store_tile(const ConvStemForward& a, const float
                 for (int e = 0; e < LANE; ++e) {
                     x[e] = sum[i][j + e / 2][half * 2 + e % 2];
                     if (a.bias != nullptr) x[e] += a.bias[k + e];
+                    x[e] = bounded(x[e], a.activation);
                 }
                 Quad rounded = pack(x);
                 *reinterpret_cast<Quad*>(y + k) = rounded;

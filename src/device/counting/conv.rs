@@ -10,7 +10,7 @@ use crate::device::{
 impl ConvKernels for Counting {
     fn conv_forward(&self, operands: ConvForward<View, View>, shape: &ConvShape) -> Result<(), DeviceError> {
         operands.check(shape)?;
-        let ConvForward { y, stats, x, transform, w, bias } = operands;
+        let ConvForward { y, stats, x, transform, w, bias, activation: _ } = operands;
         let reads = self.part(x, shape.seen()) + self.owed(transform) + self.narrow(w) + self.optional(bias);
         let kernel = self.choose("conv_forward", |target| {
             let owed = transform.map(|transform| transform.activation);

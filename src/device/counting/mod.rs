@@ -266,7 +266,12 @@ impl Memory for Counting {
 
     fn add(&self, to: View, from: View) -> Result<(), DeviceError> {
         check_lengths("add", &[("from", from.len, to.len)])?;
-        self.launch("add", self.bytes(to) + self.bytes(from), self.bytes(to), to.len as u64);
+        let kernel = match (self.is_gpu(), self.width(to.storage)) {
+            (false, _) => "add",
+            (true, 2) => "add_bf16",
+            (true, _) => "add_f32",
+        };
+        self.launch(kernel, self.bytes(to) + self.bytes(from), self.bytes(to), 0);
         Ok(())
     }
 

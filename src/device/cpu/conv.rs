@@ -30,7 +30,7 @@ impl ConvKernels for Cpu {
     fn conv_forward(&self, operands: ConvForward<View<'_>, ViewMut<'_>>, shape: &ConvShape) -> Result<(), DeviceError> {
         const KERNEL: &str = "conv_forward";
         operands.check(shape)?;
-        let ConvForward { y, stats, x, transform, w, bias } = operands;
+        let ConvForward { y, stats, x, transform, w, bias, activation } = operands;
         let reads = shape.seen() * x.width() + owed_bytes(&transform) + w.bytes() + bias.map_or(0, |bias| bias.bytes());
         let writes = y.bytes() + stats.as_ref().map_or(0, ViewMut::bytes);
         let _clock = self.clock(KERNEL, shape.flops(), reads, writes);
@@ -48,6 +48,7 @@ impl ConvKernels for Cpu {
                 if let Some(bias) = bias {
                     rows::add_bias(tile, bias);
                 }
+                rows::activate(tile, activation);
                 if wants_stats {
                     let (mean, squares) = partial.split_at_mut(shape.k);
                     E::as_stored(tile);

@@ -51,6 +51,17 @@ simd! {
         }
     }
 
+    /// `y = activation(y)` in place.
+    pub(super) fn activate(tile: &mut [f32], activation: Activation) {
+        if activation == Activation::Linear {
+            return;
+        }
+        let bounds = activation.bounds();
+        for y in tile {
+            *y = bounded(*y, bounds);
+        }
+    }
+
     /// `dz = da·activation′(scale·y + shift)` in place.
     pub(super) fn mask(dz: &mut [f32], y: &[f32], scale: &[f32], shift: &[f32], activation: Activation) {
         let width = scale.len();

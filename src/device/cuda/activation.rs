@@ -1,4 +1,4 @@
-//! What follows a batch norm, as kernels are told it (`kernels/primitives/element.cuh`).
+//! What follows a batch norm or a bias, as kernels are told it (`kernels/primitives/element.cuh`).
 
 use super::arguments::arguments;
 use crate::device::{Activation, InputTransform, ReduceEpilogue};

@@ -1,6 +1,6 @@
 //! Convolution by its definition: seven nested loops, a bounds check for the padding.
 
-use super::{Reference, activation_gradient, gradient, grid, moments, paid, reduce_sums};
+use super::{Reference, activate, activation_gradient, gradient, grid, moments, paid, reduce_sums};
 use crate::device::{
     ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, DeviceError,
     OutputGradient, ReduceEpilogue,
@@ -34,12 +34,13 @@ fn each_tap(shape: &ConvShape, mut visit: impl FnMut(Range<usize>, Range<usize>,
 impl ConvKernels for Reference {
     fn conv_forward(&self, operands: ConvForward<&[f64], &mut [f64]>, shape: &ConvShape) -> Result<(), DeviceError> {
         operands.check(shape)?;
-        let ConvForward { y, stats, x, transform, w, bias } = operands;
+        let ConvForward { y, stats, x, transform, w, bias, activation } = operands;
         let (x, w) = (self.factors(paid(x, shape.c, transform), shape), self.factors(w.to_vec(), shape));
         for (i, y) in y.iter_mut().enumerate() {
             *y = bias.map_or(0.0, |bias| bias[i % shape.k]);
         }
         each_tap(shape, |xs, ws, yi| y[yi] += x[xs].iter().zip(&w[ws]).map(|(x, w)| x * w).sum::<f64>());
+        y.iter_mut().for_each(|y| *y = activate(activation, *y));
         self.store(y);
         if let Some(stats) = stats {
             moments(stats, y, shape.k);
@@ -125,7 +126,12 @@ mod tests {
     fn forward(x: &[f64], norm: Option<&[f64]>, w: &[f64], bias: Option<&[f64]>, shape: &ConvShape) -> Vec<f64> {
         let mut y = fresh(shape.output_len());
         let transform = norm.map(|norm| InputTransform { norm, activation: Activation::Relu });
-        Reference::EXACT.conv_forward(ConvForward { y: &mut y, stats: None, x, transform, w, bias }, shape).unwrap();
+        Reference::EXACT
+            .conv_forward(
+                ConvForward { y: &mut y, stats: None, x, transform, w, bias, activation: Activation::Linear },
+                shape,
+            )
+            .unwrap();
         y
     }
 
@@ -171,10 +177,31 @@ mod tests {
         let shape = ConvShape::new([2, 1, 2, 1], 2, [1, 1], 1, 0).unwrap();
         let (mut y, mut stats) = (fresh(8), fresh(4));
         let (x, w, bias) = (&[1.0, 2.0, 3.0, 6.0][..], &[1.0, -2.0][..], Some(&[10.0, 0.0][..]));
-        let operands = ConvForward { y: &mut y[..], stats: Some(&mut stats[..]), x, transform: None, w, bias };
+        let operands = ConvForward {
+            y: &mut y[..],
+            stats: Some(&mut stats[..]),
+            x,
+            transform: None,
+            w,
+            bias,
+            activation: Activation::Linear,
+        };
         Reference::EXACT.conv_forward(operands, &shape).unwrap();
         assert_eq!(y, [11.0, -2.0, 12.0, -4.0, 13.0, -6.0, 16.0, -12.0]);
         assert_eq!(stats, [13.0, -6.0, 3.5, 14.0]);
+    }
+
+    #[test]
+    fn the_activation_follows_the_bias() {
+        // Three pixels: 1·x − 5 is −1, 2 and 11, of which ReLU6 makes 0, 2 and 6.
+        let shape = ConvShape::new([1, 1, 3, 1], 1, [1, 1], 1, 0).unwrap();
+        let (mut y, mut stats) = (fresh(3), fresh(2));
+        let (x, w, bias) = (&[4.0, 7.0, 16.0][..], &[1.0][..], Some(&[-5.0][..]));
+        let (wanted, activation) = (Some(&mut stats[..]), Activation::Relu6);
+        let operands = ConvForward { y: &mut y[..], stats: wanted, x, transform: None, w, bias, activation };
+        Reference::EXACT.conv_forward(operands, &shape).unwrap();
+        assert_eq!(y, [0.0, 2.0, 6.0]);
+        assert_eq!(stats[0], 8.0 / 3.0);
     }
 
     #[test]
@@ -252,7 +279,8 @@ mod tests {
     fn wrong_lengths_name_the_operand() {
         let shape = ConvShape::new([1, 2, 2, 1], 3, [1, 1], 1, 0).unwrap();
         let (mut y, x, w, bias) = (fresh(12), &[0.0; 4][..], &[0.0; 3][..], Some(&[0.0; 2][..]));
-        let operands = ConvForward { y: &mut y[..], stats: None, x, transform: None, w, bias };
+        let operands =
+            ConvForward { y: &mut y[..], stats: None, x, transform: None, w, bias, activation: Activation::Linear };
         let error = Reference::EXACT.conv_forward(operands, &shape).unwrap_err();
         assert_eq!(error.to_string(), "conv_forward: operand bias has 2 elements, its shape asks for 3");
         let owed = OutputGradient::Owed { dz: &y[..], y: &y[..], k: &[0.0; 3][..] };

@@ -122,11 +122,20 @@ impl Memory for Reference {
 
     fn add(&self, to: &mut [f64], from: &[f64]) -> Result<(), DeviceError> {
         check_lengths("add", &[("from", from.len(), to.len())])?;
+        // A sum of two readers' gradients of an activation is stored as they are. What holds other numbers than an activation can, such as
+        // the gradient of a bias, has its full width.
+        let is_stored = |values: &[f64]| {
+            let mut rounded = values.to_vec();
+            self.store(&mut rounded);
+            rounded == values
+        };
+        let stored = is_stored(to) && is_stored(from);
         for (to, from) in to.iter_mut().zip(from) {
             *to += from;
         }
-        // A sum of two readers' gradients of an activation; nothing else is added so in any network.
-        self.store(to);
+        if stored {
+            self.store(to);
+        }
         Ok(())
     }
 }

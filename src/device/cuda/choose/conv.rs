@@ -154,7 +154,8 @@ const REST: &str = "it takes any shape; the faster ones do not take this one";
 const TENSOR_CORES: &str = "tensor cores; of the tiles the one with the least work for the busiest multiprocessor";
 const STEM: &str = "tensor cores, from patches of the image: three channels are too few for the others' loads";
 
-/// The kernel of `y = conv(x, w) + bias`, where x may owe a batch norm and an activation.
+/// The kernel of `y = activation(conv(x, w) + bias)`, where x may owe a batch norm and an activation of its own. The activation behind
+/// the bias is two numbers to every kernel.
 ///
 /// # Errors
 /// [`DeviceError::Shape`] for more blocks than a kernel counts.

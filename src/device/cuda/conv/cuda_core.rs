@@ -25,6 +25,7 @@ arguments! {
         p: Divisor,
         q: Divisor,
         bounds: Bounds,
+        activation: Bounds,
     }
 
     /// Argument of the kernels `conv_ffma_backward_data_*`.
@@ -76,7 +77,7 @@ fn check(kernel: &'static str, shape: &ConvShape) -> Result<(), DeviceError> {
 }
 
 impl Cuda {
-    /// `y = conv(transform(x), w) + bias` and its `stats`.
+    /// `y = activation(conv(transform(x), w) + bias)` and its `stats`.
     ///
     /// # Errors
     /// [`DeviceError::Shape`] for tensors larger than the kernels' indices reach.
@@ -86,7 +87,7 @@ impl Cuda {
         operands: ConvForward<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        let ConvForward { y, stats, x, transform, w, bias } = operands;
+        let ConvForward { y, stats, x, transform, w, bias, activation } = operands;
         const KERNEL: &str = "conv_forward";
         check(KERNEL, shape)?;
         let norm = transform.map_or(0, |transform| transform.norm.address());
@@ -107,6 +108,7 @@ impl Cuda {
             p: Divisor::new(shape.p as u32),
             q: Divisor::new(shape.q as u32),
             bounds: Bounds::of(transform),
+            activation: activation.into(),
         };
         let channels = transform.map_or(0, |_| 2 * shape.c) + bias.map_or(0, |_| shape.k);
         let results = stats.map_or(0, |_| 2 * shape.k);

@@ -2,6 +2,7 @@
 
 use super::geometry::{ConvGeometry, extent};
 use crate::device::cuda::Cuda;
+use crate::device::cuda::activation::Bounds;
 use crate::device::cuda::arguments::arguments;
 use crate::device::cuda::choose::conv::StemGrid;
 use crate::device::cuda::kernels::Launch;
@@ -20,6 +21,7 @@ arguments! {
         partials: u64,
         tickets: u64,
         shape: ConvGeometry,
+        activation: Bounds,
     }
 
     /// Argument of `conv_stem_backward_weights`.
@@ -41,7 +43,7 @@ fn check(kernel: &'static str, shape: &ConvShape) -> Result<(), DeviceError> {
 }
 
 impl Cuda {
-    /// `y = conv(x, w) + bias` and its `stats`, of operands that these kernels take.
+    /// `y = activation(conv(x, w) + bias)` and its `stats`, of operands that these kernels take.
     ///
     /// # Errors
     /// [`DeviceError::Shape`] for tensors larger than the kernels' indices reach.
@@ -51,7 +53,7 @@ impl Cuda {
         operands: ConvForward<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        let ConvForward { y, stats, x, w, bias, .. } = operands;
+        let ConvForward { y, stats, x, w, bias, activation, .. } = operands;
         const KERNEL: &str = "conv_stem_forward";
         check(KERNEL, shape)?;
         let partials = if stats.is_some() { (2 * shape.k + groups) * blocks * size_of::<f32>() } else { 0 };
@@ -65,6 +67,7 @@ impl Cuda {
             partials: workspace.address(),
             tickets: self.tickets(KERNEL, shape.k.div_ceil(64))?,
             shape: ConvGeometry::new(KERNEL, shape)?,
+            activation: activation.into(),
         };
         let results = stats.map_or(0, |_| 2 * shape.k);
         let floats = shape.weights_len() + bias.map_or(0, |_| shape.k);

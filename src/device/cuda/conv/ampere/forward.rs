@@ -31,11 +31,12 @@ arguments! {
         column_tiles: i32,
         group: i32,
         bounds: Bounds,
+        activation: Bounds,
     }
 }
 
 impl Cuda {
-    /// `y = conv(transform(x), w) + bias` and its `stats`, of operands that these kernels take.
+    /// `y = activation(conv(transform(x), w) + bias)` and its `stats`, of operands that these kernels take.
     ///
     /// # Errors
     /// [`DeviceError::Shape`] for tensors larger than the kernels' indices reach.
@@ -45,7 +46,7 @@ impl Cuda {
         operands: device::ConvForward<View<'_>, ViewMut<'_>>,
         shape: &ConvShape,
     ) -> Result<(), DeviceError> {
-        let device::ConvForward { y, stats, x, transform, w, bias } = operands;
+        let device::ConvForward { y, stats, x, transform, w, bias, activation } = operands;
         check_extents(KERNEL, shape)?;
         let partials = if stats.is_some() { tiling.partials } else { 0 };
         let workspace = self.workspace(partials * size_of::<f32>())?;
@@ -65,6 +66,7 @@ impl Cuda {
             column_tiles: tiling.column_tiles,
             group: tiling.group,
             bounds: Bounds::of(transform),
+            activation: activation.into(),
         };
         let kernel = tiling.tile.forward_of(transform.map(|transform| transform.activation));
         let channels = transform.map_or(0, |_| 2 * shape.c) + bias.map_or(0, |_| shape.k);
