@@ -81,7 +81,7 @@ impl<D: Device> Tape<D> {
         if let Some(norm) = self.identities.get(&channels) {
             return Ok(norm.clone());
         }
-        let mut norm = Tensor::new(&self.device, [4, channels], Storage::Full)?;
+        let mut norm = Tensor::new(&*self.device, [4, channels], Storage::Full)?;
         let (scale, rest) = D::split_mut(norm.view_mut(), channels);
         self.device.fill(scale, D::Real::from_f64(1.0))?;
         self.device.fill(rest, D::Real::default())?;

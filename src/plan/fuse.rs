@@ -73,7 +73,7 @@ pub const RULES: [Rule; 6] = [
     },
     Rule {
         name: "epilogue",
-        saves: "two passes or more: a convolution applies bias and activation while it stores its output, and the gradient's way back is as short",
+        saves: "a pass each way: a convolution applies its activation while storing; its data gradient undoes the one in front, and sums",
         kind: Kind::MergeOrRewrite {
             two: |first, second| match (first.work, second.work) {
                 (Work::Conv(conv), Work::Activation(activation)) if conv.activation == Activation::Linear => {
