@@ -2,7 +2,10 @@
 
 #[path = "support/cuda.rs"]
 mod cuda;
+#[path = "support/networks.rs"]
+mod networks;
 
+use networks::SUMS;
 use onesheet::device::counting::Habits;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::choose::Target;
@@ -52,7 +55,9 @@ fn each_rule_saves_bytes_and_launches_and_costs_no_product() {
         let config = if rule.name == "epilogue" { ModelConfig::new(vgg16::NETWORK, 7) } else { resnet_50() };
         let of = |without: &[&str]| dry_run::costs(&config, Habits::Gpu(H100), 8, without).unwrap();
         let (fused, without) = (of(&[]), of(&[rule.name]));
-        assert!(without.launches().count() > fused.launches().count(), "{}", rule.name);
+        // Without an epilogue the activation is left to the reader, which costs no launch: but bias gradients then read what arrives.
+        let launches = [without.launches().count(), fused.launches().count()];
+        assert!(launches[0] > launches[1] || rule.name == "epilogue", "{}", rule.name);
         assert!(total(without.launches()).bytes() > total(fused.launches()).bytes(), "{}", rule.name);
         assert!(without.most_bytes >= fused.most_bytes, "{}", rule.name);
         assert!(without.kept() >= fused.kept(), "{}", rule.name);
@@ -82,13 +87,16 @@ fn frozen_layers_cost_no_backward_pass() {
 /// operands (partial sums) is all that the bytes differ by; that CUDA moves what it says is for other tests.
 #[test]
 fn the_launches_are_cudas() {
-    compare_with_cuda(resnet50::NETWORK, 64);
-    compare_with_cuda(mobilenet::NETWORK, 64);
+    compare_with_cuda(resnet50::NETWORK, 64, 1.03);
+    compare_with_cuda(mobilenet::NETWORK, 64, 1.03);
     // Its convolutions have biases and ReLUs of their own.
-    compare_with_cuda(vgg16::NETWORK, 32);
+    compare_with_cuda(vgg16::NETWORK, 32, 1.03);
+    // Of three channels the partial sums are most of what moves.
+    compare_with_cuda(SUMS, 32, 3.0);
 }
 
-fn compare_with_cuda(network: Network, size: usize) {
+/// CUDA moves at most so many times the bytes.
+fn compare_with_cuda(network: Network, size: usize, most: f64) {
     const BATCH: usize = 2;
     let config = ModelConfig { image_size: size, ..ModelConfig::new(network, 7) };
     let device = Rc::new(cuda::device(Precision::Bf16));
@@ -120,7 +128,7 @@ fn compare_with_cuda(network: Network, size: usize) {
     );
     let theirs: u64 = planned.iter().map(|planned| planned.launch.work.bytes()).sum();
     let ours: u64 = counted.iter().map(|launch| launch.work.bytes()).sum();
-    assert!((1.0..1.03).contains(&(theirs as f64 / ours as f64)), "{network}: {theirs} for {ours}");
+    assert!((1.0..most).contains(&(theirs as f64 / ours as f64)), "{network}: {theirs} for {ours}");
 }
 
 /// On the processor, where every kernel counts what it reads and writes itself: in either width, all of it.
@@ -128,7 +136,7 @@ fn compare_with_cuda(network: Network, size: usize) {
 fn the_launches_are_the_processors() {
     const SIZE: usize = 33;
     const BATCH: usize = 3;
-    for (network, precision) in [resnet50::NETWORK, mobilenet::NETWORK, vgg16::MINIATURE]
+    for (network, precision) in [resnet50::NETWORK, mobilenet::NETWORK, vgg16::MINIATURE, SUMS]
         .into_iter()
         .flat_map(|network| [(network, Precision::F32), (network, Precision::Bf16)])
     {

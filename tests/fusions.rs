@@ -2,7 +2,10 @@
 
 #[path = "support/cuda.rs"]
 mod cuda;
+#[path = "support/networks.rs"]
+mod networks;
 
+use networks::SUMS;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Device, PixelFormat, Placement, Precision};
 use onesheet::model::{Batch, Model};
@@ -39,7 +42,7 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 
 /// How far each rule off is from all on, at most `loss` and `gradients`, relatively.
 fn check<D: Device>(device: impl Fn() -> D, loss: f64, gradients: f64) {
-    for network in MINIATURES {
+    for network in MINIATURES.into_iter().chain([SUMS]) {
         let fused = step(device(), network, &[]);
         let eager = RULES.map(|rule| rule.name).to_vec();
         for without in RULES.map(|rule| vec![rule.name]).into_iter().chain([eager]) {
@@ -64,7 +67,7 @@ fn on_cuda_in_f32() {
 /// with all rules on.
 #[test]
 fn on_cuda_in_bf16() {
-    for network in MINIATURES {
+    for network in MINIATURES.into_iter().chain([SUMS]) {
         let exact = step(Cpu::new(), network, &[]);
         let off = |without: &[&str]| {
             let narrow = step(cuda::device(Precision::Bf16), network, without);

@@ -11,8 +11,9 @@ use onesheet::device::{
     Activation, AdamConstants, AdamKernels, AdamStep, BatchNormBackwardFinalise, BatchNormConstants, BatchNormFinalise,
     BatchNormKernels, BceForwardBackward, DenseBackwardData, DenseBackwardWeights, DenseForward, DenseKernels,
     DenseShape, DeviceError, GlobalAveragePoolBackward, GlobalPoolForward, GlobalPoolShape, ImageKernels, ImageShape,
-    InputTransform, LossKernels, LossShape, MaxPoolBackward, MaxPoolForward, Memory, PixelFormat, Placement,
-    PoolKernels, PoolShape, Projection, ReluBackward, ResidualBackward, ResidualForward, Rows, SquaredNorm, Storage,
+    InputTransform, LossKernels, LossShape, Masked, MaxPoolBackward, MaxPoolForward, Memory, Outside, PixelFormat,
+    Placement, PoolKernels, PoolShape, Projection, ReluBackward, ResidualBackward, ResidualForward, Rows, SquaredNorm,
+    Storage,
 };
 use onesheet::network::Network;
 use onesheet::ops::batch_norm::BatchNorm;
@@ -46,14 +47,17 @@ pub fn all(network: Network, batch: usize, image_size: usize) -> anyhow::Result<
         };
         Rows { rows: batch * pixels.iter().product::<usize>(), channels: *channels }
     };
-    let normalised = |layer: usize| {
-        let own = steps.iter().find(|step| step.output() == layer);
-        own.is_some_and(|step| {
-            matches!(step.work, Work::ConvNorm { norm: BatchNorm { activation: Activation::Linear, .. }, .. })
-        })
+    // What a layer's value still owes.
+    let owed = |layer: usize| match steps.iter().find(|step| step.output() == layer)?.work {
+        Work::ConvNorm { norm: BatchNorm { activation, .. }, .. } => Some(activation),
+        _ => None,
     };
+    let normalised = |layer: usize| owed(layer) == Some(Activation::Linear);
     let projects = |step: &Step| step.inputs.iter().all(|&input| normalised(input));
-    let junctions = || steps.iter().filter(|step| step.work == Work::Junction);
+    let joins = |step: &&Step| {
+        matches!(step.work, Work::Add | Work::Junction) && step.inputs.iter().any(|&input| normalised(input))
+    };
+    let junctions = || steps.iter().filter(joins);
 
     let mut all = vec![measurement("input", move |report, name| input(report, name, batch, image_size))];
     let mut seen = Vec::new();
@@ -63,16 +67,18 @@ pub fn all(network: Network, batch: usize, image_size: usize) -> anyhow::Result<
         match (step.work, from) {
             (Work::MaxPool { window, stride, pad, outside }, &[h, w, c]) => {
                 let pool = PoolShape::new([batch, h, w, c], window, stride, pad, outside)?;
-                all.push(measurement(name, move |report, name| max_pool(report, name, &pool)));
+                let owed = owed(step.inputs[0]);
+                all.push(measurement(name, move |report, name| max_pool(report, name, owed, &pool)));
             }
-            (Work::Junction, _) if !seen.contains(&(shape, projects(step))) => {
-                let projected = projects(step);
-                seen.push((shape, projected));
+            _ if joins(&step) && !seen.contains(&(shape, projects(step), step.work)) => {
+                let (projected, relu) = (projects(step), step.work == Work::Junction);
+                seen.push((shape, projected, step.work));
                 let same = |other: &&Step| rows(other.output()) == shape;
-                let count = junctions().filter(same).filter(|other| projects(other) == projected).count();
+                let like = |other: &&Step| projects(other) == projected && other.work == step.work;
+                let count = junctions().filter(same).filter(like).count();
                 let norms = steps.iter().filter(same).filter(|other| normalised(other.output())).count();
                 all.push(measurement(name, move |report, name| {
-                    junction(report, name, count, projected, shape)?;
+                    junction(report, name, count, [projected, relu], shape)?;
                     if projected { finalise(report, name, norms, shape) } else { Ok(()) }
                 }));
             }
@@ -127,7 +133,7 @@ fn input(report: &mut Report, name: &str, n: usize, size: usize) -> anyhow::Resu
     })
 }
 
-fn max_pool(report: &mut Report, name: &str, shape: &PoolShape) -> anyhow::Result<()> {
+fn max_pool(report: &mut Report, name: &str, owed: Option<Activation>, shape: &PoolShape) -> anyhow::Result<()> {
     let device = report.device();
     let mut tensors = Copies::of([
         filled(&device, 1, shape.input_len(), Storage::Activation)?,
@@ -136,25 +142,33 @@ fn max_pool(report: &mut Report, name: &str, shape: &PoolShape) -> anyhow::Resul
         Tensor::new(&device, [shape.output_len()], Storage::Activation)?,
         Tensor::new(&device, [shape.input_len()], Storage::Activation)?,
     ]);
-    let extents = format!("{}x{}x{}x{} 3x3/2", shape.n, shape.h, shape.w, shape.c);
+    let PoolShape { window, stride, .. } = shape;
+    let same = if shape.outside == Outside::Nothing { " same" } else { "" };
+    let extents = format!("{}x{}x{}x{} {window}x{window}/{stride}{same}", shape.n, shape.h, shape.w, shape.c);
     report.line(
         subject(name, 1, "max_pool_forward", extents.clone()),
         None,
         &mut tensors,
         |device, [x, _, norm, y, _]| {
-            let transform = Some(InputTransform { norm: norm.view(), activation: Activation::Relu });
+            let transform = owed.map(|activation| InputTransform { norm: norm.view(), activation });
             device.max_pool_forward(MaxPoolForward { y: y.view_mut(), x: x.view(), transform }, shape)
         },
     )?;
     report.line(subject(name, 1, "max_pool_backward", extents), None, &mut tensors, |device, [x, dy, norm, _, dx]| {
-        let transform = Some(InputTransform { norm: norm.view(), activation: Activation::Relu });
+        let transform = owed.map(|activation| InputTransform { norm: norm.view(), activation });
         let operands = MaxPoolBackward { dx: dx.view_mut(), dy: dy.view(), x: x.view(), transform };
         device.max_pool_backward(operands, shape)
     })
 }
 
-/// A stage's junctions: the first has a projection.
-fn junction(report: &mut Report, name: &str, count: usize, projected: bool, shape: Rows) -> anyhow::Result<()> {
+/// A stage's junctions, with a projection or without one, and with a ReLU behind them or without one.
+fn junction(
+    report: &mut Report,
+    name: &str,
+    count: usize,
+    [projected, relu]: [bool; 2],
+    shape: Rows,
+) -> anyhow::Result<()> {
     let device = report.device();
     let Rows { rows, channels } = shape;
     let full = |seed, rows: usize| filled(&device, seed, rows * channels, Storage::Full);
@@ -174,6 +188,7 @@ fn junction(report: &mut Report, name: &str, count: usize, projected: bool, shap
                 norm: norm.view(),
                 shortcut: shortcut.view(),
                 shortcut_norm: projected.then(|| other.view()),
+                relu,
             };
             device.residual_forward(operands, shape)
         },
@@ -185,10 +200,9 @@ fn junction(report: &mut Report, name: &str, count: usize, projected: bool, shap
         |device, [y, shortcut, dout, out, dz, norm, other, sums, other_sums]| {
             let projection = Projection { sums: other_sums.view_mut(), y: shortcut.view(), norm: other.view() };
             let operands = ResidualBackward {
-                dz: dz.view_mut(),
+                masked: relu.then(|| Masked { dz: dz.view_mut(), out: out.view() }),
                 sums: sums.view_mut(),
                 dout: dout.view(),
-                out: out.view(),
                 y: y.view(),
                 norm: norm.view(),
                 projection: projected.then_some(projection),

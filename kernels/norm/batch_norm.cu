@@ -78,10 +78,11 @@ struct ResidualForward {
     const element* shortcut;
     const float* shortcut_norm; // or null: the shortcut is finished
     WalkShape shape;
+    float low; // the least that comes out: 0 if a ReLU follows the sum, or minus infinity
 };
 
 struct ResidualBackward {
-    element* dz;
+    element* dz; // or null, with out: no ReLU follows the sum
     float* sums;
     const element* dout;
     const element* out;
@@ -162,7 +163,13 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_apply(const __grid_
     else apply<element>(a, scratch);
 }
 
-// out = max(0, scale*y + shift + shortcut), where a projected shortcut is scaled and shifted too. Floor: 3 M*C.
+// The larger of the two, which lets NaN through.
+__device__ __forceinline__ float at_least(float low, float x) {
+    asm("max.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(low));
+    return x;
+}
+
+// out = max(low, scale*y + shift + shortcut), where a projected shortcut is scaled and shifted too. Floor: 3 M*C.
 template <typename Group, bool PROJECTED>
 __device__ __forceinline__ void join(const ResidualForward& a, Scratch& scratch) {
     constexpr int WIDTH = Walk<Group>::WIDTH;
@@ -181,7 +188,7 @@ __device__ __forceinline__ void join(const ResidualForward& a, Scratch& scratch)
 #pragma unroll
         for (int j = 0; j < WIDTH; ++j) {
             if constexpr (PROJECTED) beside[j] = fmaf(norm[2][j], beside[j], norm[3][j]);
-            x[j] = relu(fmaf(norm[0][j], x[j], norm[1][j]) + beside[j]);
+            x[j] = at_least(a.low, fmaf(norm[0][j], x[j], norm[1][j]) + beside[j]);
         }
         walk.store(a.out, row, x);
     });
@@ -232,8 +239,9 @@ extern "C" __global__ void __launch_bounds__(256, 2)
 }
 
 // dz = dout where out > 0, the gradient of both branches, and the sums of backward_reduce for the branch; those of a
-// projected shortcut share sum dz. Floor: 4 M*C, and with a projection 5.
-template <typename Group, bool PROJECTED>
+// projected shortcut share sum dz. Floor: 4 M*C. Without MASKED, where no ReLU followed, dz is dout, and only the sums are
+// written. Floor: 2 M*C. With a projection one more.
+template <typename Group, bool MASKED, bool PROJECTED>
 __device__ __forceinline__ void split(const ResidualBackward& a, Scratch& scratch) {
     constexpr int WIDTH = Walk<Group>::WIDTH, SUMS = PROJECTED ? 3 : 2;
     Walk<Group> walk(a.shape);
@@ -244,23 +252,25 @@ __device__ __forceinline__ void split(const ResidualBackward& a, Scratch& scratc
         walk.load_channels(mean, {a.norm + 2 * walk.channels}, scratch);
     }
     float sums[SUMS][WIDTH] = {};
-    constexpr int ACTIVATIONS = PROJECTED ? 4 : 3;
-    const element* activations[ACTIVATIONS] = {a.dout, a.out, a.y};
-    if constexpr (PROJECTED) activations[3] = a.projection_y;
+    constexpr int FIRST = MASKED ? 2 : 1, ACTIVATIONS = FIRST + (PROJECTED ? 2 : 1);
+    const element* activations[ACTIVATIONS] = {a.dout};
+    if constexpr (MASKED) activations[1] = a.out;
+    activations[FIRST] = a.y;
+    if constexpr (PROJECTED) activations[FIRST + 1] = a.projection_y;
     walk.each_row(activations, [&](int row, const Group(&group)[ACTIVATIONS]) {
         float dz[WIDTH], x[WIDTH];
         unpack(group[0], dz);
-        unpack(group[1], x);
+        if constexpr (MASKED) unpack(group[1], x);
 #pragma unroll
         for (int j = 0; j < WIDTH; ++j) {
-            dz[j] = mask(dz[j], x[j]);
+            if constexpr (MASKED) dz[j] = mask(dz[j], x[j]);
             sums[0][j] += dz[j];
         }
-        walk.store(a.dz, row, dz);
+        if constexpr (MASKED) walk.store(a.dz, row, dz);
         // Each branch's y, and the sum behind it.
 #pragma unroll
         for (int i = 0; i < SUMS - 1; ++i) {
-            unpack(group[2 + i], x);
+            unpack(group[FIRST + i], x);
 #pragma unroll
             for (int j = 0; j < WIDTH; ++j) sums[1 + i][j] = fmaf(dz[j], x[j] - mean[i][j], sums[1 + i][j]);
         }
@@ -275,13 +285,27 @@ __device__ __forceinline__ void split(const ResidualBackward& a, Scratch& scratc
 
 extern "C" __global__ void __launch_bounds__(256, 2) residual_backward(const __grid_constant__ ResidualBackward a) {
     __shared__ Scratch scratch;
-    if (a.shape.wide) split<Quad, false>(a, scratch);
-    else split<element, false>(a, scratch);
+    if (a.shape.wide) split<Quad, true, false>(a, scratch);
+    else split<element, true, false>(a, scratch);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2)
     residual_backward_projected(const __grid_constant__ ResidualBackward a) {
     __shared__ Scratch scratch;
-    if (a.shape.wide) split<Quad, true>(a, scratch);
-    else split<element, true>(a, scratch);
+    if (a.shape.wide) split<Quad, true, true>(a, scratch);
+    else split<element, true, true>(a, scratch);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 2)
+    residual_backward_unmasked(const __grid_constant__ ResidualBackward a) {
+    __shared__ Scratch scratch;
+    if (a.shape.wide) split<Quad, false, false>(a, scratch);
+    else split<element, false, false>(a, scratch);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 2)
+    residual_backward_unmasked_projected(const __grid_constant__ ResidualBackward a) {
+    __shared__ Scratch scratch;
+    if (a.shape.wide) split<Quad, false, true>(a, scratch);
+    else split<element, false, true>(a, scratch);
 }

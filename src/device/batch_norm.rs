@@ -255,6 +255,8 @@ pub struct ResidualForward<V, M> {
     pub shortcut: V,
     /// `norm [4, C]` that a raw projection is still owed.
     pub shortcut_norm: Option<V>,
+    /// Whether a ReLU follows the sum.
+    pub relu: bool,
 }
 
 impl<V: Elements, M: Elements> ResidualForward<V, M> {
@@ -275,14 +277,12 @@ impl<V: Elements, M: Elements> ResidualForward<V, M> {
 
 /// Operands of [`BatchNormKernels::residual_backward`].
 pub struct ResidualBackward<V, M> {
-    /// `dz [N, H, W, C]`, written: the gradient of the branch and of the shortcut alike.
-    pub dz: M,
+    /// What a ReLU behind the sum lets pass. Without one that is all of `dout`, and no gradient is written.
+    pub masked: Option<Masked<V, M>>,
     /// `sums [2, C]`, written: the branch's.
     pub sums: M,
     /// `dout [N, H, W, C]`.
     pub dout: V,
-    /// `out [N, H, W, C]`; where it is positive, the gradient passes.
-    pub out: V,
     /// The branch's `y [N, H, W, C]`.
     pub y: V,
     /// The branch's `norm [4, C]`.
@@ -296,14 +296,16 @@ impl<V: Elements, M: Elements> ResidualBackward<V, M> {
     pub fn check(&self, shape: Rows) -> Result<(), DeviceError> {
         const KERNEL: &str = "residual_backward";
         let operands = [
-            ("dz", self.dz.count(), shape.len()),
             ("sums", self.sums.count(), 2 * shape.channels),
             ("dout", self.dout.count(), shape.len()),
-            ("out", self.out.count(), shape.len()),
             ("y", self.y.count(), shape.len()),
             ("norm", self.norm.count(), 4 * shape.channels),
         ];
         check_lengths(KERNEL, &operands)?;
+        if let Some(Masked { dz, out }) = &self.masked {
+            let operands = [("masked.dz", dz.count(), shape.len()), ("masked.out", out.count(), shape.len())];
+            check_lengths(KERNEL, &operands)?;
+        }
         let Some(Projection { sums, y, norm }) = &self.projection else { return Ok(()) };
         let operands = [
             ("projection.sums", sums.count(), 2 * shape.channels),
@@ -312,6 +314,14 @@ impl<V: Elements, M: Elements> ResidualBackward<V, M> {
         ];
         check_lengths(KERNEL, &operands)
     }
+}
+
+/// The ReLU at a junction's backward pass.
+pub struct Masked<V, M> {
+    /// `dz [N, H, W, C]`, written: the gradient of the branch and of the shortcut alike.
+    pub dz: M,
+    /// `out [N, H, W, C]`; where it is positive, the gradient passes.
+    pub out: V,
 }
 
 /// The batch norm of a shortcut that is a convolution, at a junction's backward pass.
@@ -375,16 +385,16 @@ pub trait BatchNormKernels: Memory {
         shape: Rows,
     ) -> Result<(), DeviceError>;
 
-    /// The junction: `out = max(0, scale·y + shift + shortcut)`, where the shortcut is a finished activation, or the raw
-    /// projection with the `norm` it is owed (no ReLU).
+    /// The junction: `out = scale·y + shift + shortcut`, where the shortcut is a finished activation, or the raw projection with the
+    /// `norm` it is owed (no ReLU); with a `relu`, the larger of that and 0.
     fn residual_forward(
         &self,
         operands: ResidualForward<Self::View<'_>, Self::ViewMut<'_>>,
         shape: Rows,
     ) -> Result<(), DeviceError>;
 
-    /// `dz = dout·[out > 0]`, the gradient of the branch and of the shortcut; `sums` = (Σ dz, Σ dz·(y − mean)) for the branch,
-    /// and the same for a projection.
+    /// `dz = dout·[out > 0]`, or `dout` if no ReLU masks it: the gradient of the branch and of the shortcut. `sums` =
+    /// (Σ dz, Σ dz·(y − mean)) for the branch, and the same for a projection.
     fn residual_backward(
         &self,
         operands: ResidualBackward<Self::View<'_>, Self::ViewMut<'_>>,

@@ -41,7 +41,7 @@ pub use activation::Activation;
 pub use adam::{AdamConstants, AdamKernels, AdamStep, Restore, SquaredNorm};
 pub use batch_norm::{
     BatchNormApply, BatchNormBackwardFinalise, BatchNormBackwardReduce, BatchNormConstants, BatchNormFinalise,
-    BatchNormFold, BatchNormKernels, BatchNormStatistics, Projection, ResidualBackward, ResidualForward, Rows,
+    BatchNormFold, BatchNormKernels, BatchNormStatistics, Masked, Projection, ResidualBackward, ResidualForward, Rows,
 };
 pub use conv::{
     ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, InputTransform,

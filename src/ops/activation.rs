@@ -1,42 +1,41 @@
-//! An activation that is computed by itself.
+//! An activation that no layer in front takes along, nor a sum.
 
 use crate::autograd::Tape;
-use crate::device::{Activation, BatchNormApply, BatchNormBackwardReduce, Device, DeviceError, Storage};
-use crate::parameters::Parameters;
+use crate::device::{Activation, BatchNormBackwardReduce, Device, DeviceError, Storage};
 use crate::tensor::Tensor;
-use crate::value::{Gradient, Slot, Value};
+use crate::value::{Gradient, Owed, Slot, Value};
 
-/// `a = activation(x)`. Behind a batch norm it costs nothing to leave it to the reader instead: see
-/// [`batch_norm`](super::batch_norm).
+/// `a = activation(x)`, left to whoever reads the value: it is owed as if behind a batch norm that changes nothing. Others may read `x`
+/// itself, so the gradient of `a` has a slot of its own.
 ///
 /// # Errors
 /// The device's.
 pub fn forward<D: Device>(tape: &mut Tape<D>, x: &Value<D>, activation: Activation) -> Result<Value<D>, DeviceError> {
-    let values = x.values(tape.device())?;
-    let norm = tape.identity(values.shape().channels())?;
-    let mut a = Tensor::new(tape.device(), values.shape(), Storage::Activation)?;
-    let rows = values.shape().into();
-    let operands = BatchNormApply { a: a.view_mut(), y: values.view(), norm: norm.view(), activation };
-    tape.device().batch_norm_apply(operands, rows)?;
-    tape.check("its output", a.view())?;
+    let raw = x.values(tape.device())?;
+    let norm = tape.identity(raw.shape().channels())?;
     let slot = tape.slot_if(x.slot.is_some());
     if let (Some(a), Some(x)) = (slot, x.slot) {
-        tape.record(move |tape, parameters| backward(tape, parameters, a, x, values, norm, activation));
+        let (raw, norm) = (raw.clone(), norm.clone());
+        tape.record(move |tape, _| backward(tape, a, x, raw, norm, activation));
     }
-    Ok(Value::ready(a, slot))
+    Ok(Value { slot, raw, owed: Owed::Norm { norm, activation } })
 }
 
+/// What the activation lets pass goes to `x`.
 fn backward<D: Device>(
     tape: &mut Tape<D>,
-    _: &mut Parameters<D>,
     a: Slot,
     x: Slot,
-    values: Tensor<D>,
+    raw: Tensor<D>,
     norm: Tensor<D>,
     activation: Activation,
 ) -> Result<(), DeviceError> {
-    let Some(gradient) = tape.take(a) else { return Ok(()) };
-    let (dx, _) = undo(tape.device(), gradient.into_tensor()?, &values, &norm, activation)?;
+    let dx = match tape.take(a) {
+        None => return Ok(()),
+        // Whoever read the value has undone the activation. The sums are for a batch norm, and there is none.
+        Some(Gradient::Reduced { dz, .. }) => dz,
+        Some(unreduced) => undo(tape.device(), unreduced.into_tensor()?, &raw, &norm, activation)?.0,
+    };
     tape.add(x, Gradient::Ready(dx))
 }
 

@@ -1,16 +1,77 @@
-//! Where a residual block ends: the sum of two ways, alone or with all that surrounds it.
+//! Where a residual block ends: the sum of two ways, with the batch norms that they still owe.
 
+use super::activation;
 use crate::autograd::Tape;
-use crate::device::{Activation, Device, DeviceError, Projection, ResidualBackward, ResidualForward, Storage};
+use crate::device::{Activation, Device, DeviceError, Masked, Projection, ResidualBackward, ResidualForward, Storage};
 use crate::tensor::{Shape, Tensor};
 use crate::value::{Gradient, Owed, Slot, Value};
 
-/// `out = a + b`.
+/// The junction: `out = a + b`, or with a `relu` the larger of that and 0. One pass computes it, and the batch norm that either way owes,
+/// or both, if no activation follows that.
 ///
 /// # Errors
-/// The device's, and [`DeviceError::Shape`] if the two differ in shape.
-pub fn sum<D: Device>(tape: &mut Tape<D>, [a, b]: [&Value<D>; 2]) -> Result<Value<D>, DeviceError> {
+/// The device's, and [`DeviceError::Shape`] if the two ways differ in shape.
+pub fn join<D: Device>(tape: &mut Tape<D>, [a, b]: [&Value<D>; 2], relu: bool) -> Result<Value<D>, DeviceError> {
     refuse_unequal(a.shape(), b.shape())?;
+    // The kernel pays for one way, and for the one around it if that owes too.
+    let (branch, projection, [slot_branch, slot_around], around) = match [Way::of(a), Way::of(b)] {
+        [projection, Some(branch)] => (branch, projection, [b.slot, a.slot], a),
+        [Some(branch), None] => (branch, None, [a.slot, b.slot], b),
+        [None, None] => {
+            let sum = sum(tape, [a, b])?;
+            return if relu { activation::forward(tape, &sum, Activation::Relu) } else { Ok(sum) };
+        }
+    };
+    let shortcut = match &projection {
+        Some(Way { y, .. }) => y.clone(),
+        None => around.values(tape.device())?,
+    };
+    let mut out = Tensor::new(tape.device(), a.shape(), Storage::Activation)?;
+    let operands = ResidualForward {
+        out: out.view_mut(),
+        y: branch.y.view(),
+        norm: branch.norm.view(),
+        shortcut: shortcut.view(),
+        shortcut_norm: projection.as_ref().map(|projection| projection.norm.view()),
+        relu,
+    };
+    tape.device().residual_forward(operands, a.shape().into())?;
+    tape.check("its output", out.view())?;
+    let slots = [slot_branch, slot_around];
+    let slot = tape.slot_if(slots.iter().any(Option::is_some));
+    if let Some(slot) = slot {
+        let passed = relu.then(|| out.clone());
+        tape.record(move |tape, _| backward(tape, slot, passed, slots, branch, projection));
+    }
+    Ok(Value::ready(out, slot))
+}
+
+/// A way whose batch norm, without an activation, is paid at the junction.
+struct Way<D: Device> {
+    y: Tensor<D>,
+    norm: Tensor<D>,
+}
+
+impl<D: Device> Way<D> {
+    fn of(value: &Value<D>) -> Option<Self> {
+        match &value.owed {
+            Owed::Norm { norm, activation: Activation::Linear } => {
+                Some(Way { y: value.raw.clone(), norm: norm.clone() })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn refuse_unequal(a: Shape, b: Shape) -> Result<(), DeviceError> {
+    if a == b {
+        return Ok(());
+    }
+    Err(DeviceError::Shape { kernel: "residual", reason: format!("one way is {a:?}, the other {b:?}") })
+}
+
+/// `out = a + b`, where neither owes a batch norm that a junction could pay.
+fn sum<D: Device>(tape: &mut Tape<D>, [a, b]: [&Value<D>; 2]) -> Result<Value<D>, DeviceError> {
     let device = tape.device();
     let mut out = Tensor::new(device, a.shape(), Storage::Activation)?;
     device.copy(out.view_mut(), a.values(device)?.view())?;
@@ -28,64 +89,12 @@ pub fn sum<D: Device>(tape: &mut Tape<D>, [a, b]: [&Value<D>; 2]) -> Result<Valu
     Ok(Value::ready(out, slot))
 }
 
-/// The junction, in one pass: `out = max(0, branch + around)`, where the branch owes its batch norm, without an activation, and the way
-/// around may owe one too (a projection).
-///
-/// # Errors
-/// The device's, and [`DeviceError::Shape`] if the two ways differ in shape or the branch owes nothing.
-pub fn join<D: Device>(tape: &mut Tape<D>, branch: Value<D>, around: Value<D>) -> Result<Value<D>, DeviceError> {
-    refuse_unequal(branch.shape(), around.shape())?;
-    let shape = branch.shape();
-    let Owed::Norm { norm, activation: Activation::Linear } = branch.owed else {
-        let reason = "the branch owes no batch norm".to_owned();
-        return Err(DeviceError::Shape { kernel: "residual", reason });
-    };
-    let (slot_branch, branch) = (branch.slot, Way { y: branch.raw, norm });
-    let slot_around = around.slot;
-    let (values, projection) = match around {
-        Value { raw: y, owed: Owed::Norm { norm, activation: Activation::Linear }, .. } => {
-            (y.clone(), Some(Way { y, norm }))
-        }
-        finished => (finished.values(tape.device())?, None),
-    };
-    let mut out = Tensor::new(tape.device(), shape, Storage::Activation)?;
-    let operands = ResidualForward {
-        out: out.view_mut(),
-        y: branch.y.view(),
-        norm: branch.norm.view(),
-        shortcut: values.view(),
-        shortcut_norm: projection.as_ref().map(|projection| projection.norm.view()),
-    };
-    tape.device().residual_forward(operands, shape.into())?;
-    tape.check("its output", out.view())?;
-    let slots = [slot_branch, slot_around];
-    let slot = tape.slot_if(slots.iter().any(Option::is_some));
-    if let Some(slot) = slot {
-        let saved = out.clone();
-        tape.record(move |tape, _| backward(tape, slot, saved, slots, branch, projection));
-    }
-    Ok(Value::ready(out, slot))
-}
-
-/// A way whose batch norm, without an activation, is paid at the junction.
-struct Way<D: Device> {
-    y: Tensor<D>,
-    norm: Tensor<D>,
-}
-
-fn refuse_unequal(a: Shape, b: Shape) -> Result<(), DeviceError> {
-    if a == b {
-        return Ok(());
-    }
-    Err(DeviceError::Shape { kernel: "residual", reason: format!("one way is {a:?}, the other {b:?}") })
-}
-
-/// The gradient that the ReLU lets pass goes both ways, with the reductions for each batch norm in front. The sign of `out` says what
-/// passes.
+/// One gradient goes both ways, with the reductions for each batch norm in front: what the ReLU lets pass, as the sign of `out` says,
+/// or what arrives, if there was none.
 fn backward<D: Device>(
     tape: &mut Tape<D>,
     slot: Slot,
-    out: Tensor<D>,
+    out: Option<Tensor<D>>,
     [slot_branch, slot_around]: [Option<Slot>; 2],
     branch: Way<D>,
     projection: Option<Way<D>>,
@@ -93,9 +102,8 @@ fn backward<D: Device>(
     let Some(gradient) = tape.take(slot) else { return Ok(()) };
     let dout = gradient.into_tensor()?;
     let device = tape.device();
-    let channels = out.shape().channels();
-    let new_sums = || Tensor::new(device, [2, channels], Storage::Full);
-    let mut dz = Tensor::new(device, out.shape(), Storage::Activation)?;
+    let new_sums = || Tensor::new(device, [2, dout.shape().channels()], Storage::Full);
+    let mut dz = out.as_ref().map(|out| Tensor::new(device, out.shape(), Storage::Activation)).transpose()?;
     let mut sums = new_sums()?;
     let mut sums_around = projection.as_ref().map(|_| new_sums()).transpose()?;
     let projection = match (&projection, &mut sums_around) {
@@ -104,16 +112,14 @@ fn backward<D: Device>(
         }
         _ => None,
     };
-    let operands = ResidualBackward {
-        dz: dz.view_mut(),
-        sums: sums.view_mut(),
-        dout: dout.view(),
-        out: out.view(),
-        y: branch.y.view(),
-        norm: branch.norm.view(),
-        projection,
+    let masked = match (&out, &mut dz) {
+        (Some(out), Some(dz)) => Some(Masked { dz: dz.view_mut(), out: out.view() }),
+        _ => None,
     };
-    device.residual_backward(operands, out.shape().into())?;
+    let (sums_of_branch, y, norm) = (sums.view_mut(), branch.y.view(), branch.norm.view());
+    let operands = ResidualBackward { masked, sums: sums_of_branch, dout: dout.view(), y, norm, projection };
+    device.residual_backward(operands, dout.shape().into())?;
+    let dz = dz.unwrap_or(dout);
     if let Some(around) = slot_around {
         let dz = dz.clone();
         let gradient = match sums_around {

@@ -22,7 +22,7 @@ enum Kind {
     Merge(fn(&Step, &Step) -> Option<Work>),
     /// The same, or what a step computes instead if it is both of them already: Keras writes some pairs as one layer.
     MergeOrRewrite { two: fn(&Step, &Step) -> Option<Work>, one: fn(&Step) -> Option<Work> },
-    /// A batch norm's scale, shift and activation are left to whoever reads the value.
+    /// A batch norm's scale and shift, and an activation, are left to whoever reads the value.
     LeaveDebt,
 }
 
@@ -89,12 +89,12 @@ pub const RULES: [Rule; 6] = [
     },
     Rule {
         name: "debt",
-        saves: "a pass for scale and shift: whoever reads the value applies them while loading",
+        saves: "a pass for scale and shift, or for an activation: whoever reads the value applies them while loading",
         kind: Kind::LeaveDebt,
     },
     Rule {
         name: "junction",
-        saves: "two passes: one applies the batch norms in front of a sum, adds, and takes the larger of the sum and 0",
+        saves: "a pass for the ReLU behind a sum: whoever adds takes the larger of the sum and 0",
         kind: Kind::Merge(|first, second| match (first.work, second.work) {
             (Work::Add, Work::Activation(Activation::Relu)) => Some(Work::Junction),
             _ => None,

@@ -2,13 +2,13 @@
 
 use super::{Filters, Plan, Step, Work};
 use crate::autograd::Tape;
-use crate::device::{Activation, Device, DeviceError};
+use crate::device::{Device, DeviceError};
 use crate::network::Layer;
 use crate::ops::batch_norm::{self, BatchNorm};
 use crate::ops::{activation, conv, dense, depthwise, pool, residual};
 use crate::parameters::Parameters;
 use crate::tensor::Tensor;
-use crate::value::{Owed, Value};
+use crate::value::Value;
 
 /// Whose statistics batch norm takes.
 pub enum Statistics<'a, D: Device> {
@@ -83,14 +83,8 @@ fn run<D: Device>(
             conv_norm(tape, statistics, x, conv, norm, at.map(|at| &layers[at].name[..]))
         }
         (Work::Activation(activation), [x]) => activation::forward(tape, x, activation),
-        (Work::Add, [a, b]) => residual::sum(tape, [a, b]),
-        (Work::Junction, [around, branch]) => match branch.owed {
-            Owed::Norm { activation: Activation::Linear, .. } => residual::join(tape, branch.clone(), around.clone()),
-            _ => {
-                let sum = residual::sum(tape, [around, branch])?;
-                activation::forward(tape, &sum, Activation::Relu)
-            }
-        },
+        (Work::Add, [a, b]) => residual::join(tape, [a, b], false),
+        (Work::Junction, [a, b]) => residual::join(tape, [a, b], true),
         (Work::MaxPool { window, stride, pad, outside }, [x]) => pool::max(tape, x, window, stride, pad, outside),
         (Work::GlobalPool(pooling), [x]) => pool::global(tape, x, pooling),
         (Work::Dense(layer), [x]) => dense::forward(tape, statistics.parameters(), x, layer),

@@ -18,7 +18,7 @@ pub struct Step {
     pub frees: Vec<usize>,
     /// What is computed.
     pub work: Work,
-    /// Whether what a batch norm owes is left to whoever reads the value, or computed at once.
+    /// Whether what a batch norm or an activation owes is left to whoever reads the value, or computed at once.
     pub leaves_debt: bool,
 }
 
@@ -51,7 +51,7 @@ pub enum Work {
     Norm(BatchNorm),
     /// An activation.
     Activation(Activation),
-    /// A sum of two values.
+    /// Where a residual block ends without a ReLU: the sum of two values, with the batch norms that they owe.
     Add,
     /// A convolution that takes its output's statistics while storing it, and the batch norm that they are for.
     ConvNorm {
@@ -73,7 +73,7 @@ pub enum Work {
         /// What lies there.
         outside: Outside,
     },
-    /// Where a residual block ends: its batch norm, the way around, their sum and the ReLU.
+    /// Where one ends with a ReLU: the same, and the larger of the sum and 0.
     Junction,
     /// One value per channel.
     GlobalPool(Pooling),

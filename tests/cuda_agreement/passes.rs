@@ -10,7 +10,7 @@ use onesheet::device::cuda::modules::Module;
 use onesheet::device::{
     Activation, AdamKernels, BatchNormApply, BatchNormBackwardReduce, BatchNormKernels, BatchNormStatistics,
     ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, ConvShape, Device, DeviceError, GlobalPoolForward,
-    GlobalPoolShape, InputTransform, MaxPoolBackward, MaxPoolForward, Memory, OutputGradient, Outside, Padding,
+    GlobalPoolShape, InputTransform, Masked, MaxPoolBackward, MaxPoolForward, Memory, OutputGradient, Outside, Padding,
     PoolKernels, PoolShape, Projection, ReduceEpilogue, ResidualBackward, ResidualForward, Rows, SquaredNorm,
 };
 
@@ -36,9 +36,9 @@ fn rows_around_the_edges_of_blocks() {
     let shapes =
         [(1, 8), (255, 8), (513, 8), (31, 64), (33, 64), (129, 64), (15, 128), (17, 136), (65, 264), (3, 1032)];
     for (seed, (rows, channels)) in shapes.into_iter().enumerate() {
-        for projected in [false, true] {
+        for (projected, relu) in [(false, false), (false, true), (true, false), (true, true)] {
             let activation = activation_of(seed as u64 + u64::from(projected));
-            agree(&Passes { shape: Rows { rows, channels }, activation, projected, seed: 30 * seed as u64 });
+            agree(&Passes { shape: Rows { rows, channels }, activation, projected, relu, seed: 30 * seed as u64 });
         }
     }
 }
@@ -75,15 +75,14 @@ fn sums_repeat_bit_for_bit() {
         let (dout, y) = (narrow(1, shape.len()), narrow(2, shape.len()));
         let [dout, y] = [dout, y].map(|values| Array::activation(&device, &values));
         let norm = Array::new(&device, &grid_norm(3, shape.channels));
-        let once = || {
+        let once = |relu: bool| {
             let mut dz = Array::blank_activation(&device, shape.len());
             let [mut sums, mut projected] = [(); 2].map(|()| Array::blank(&device, 2 * shape.channels));
             let projection = Projection { sums: projected.view_mut(), y: dout.view(), norm: norm.view() };
             let operands = ResidualBackward {
-                dz: dz.view_mut(),
+                masked: relu.then(|| Masked { dz: dz.view_mut(), out: y.view() }),
                 sums: sums.view_mut(),
                 dout: dout.view(),
-                out: y.view(),
                 y: y.view(),
                 norm: norm.view(),
                 projection: Some(projection),
@@ -91,8 +90,10 @@ fn sums_repeat_bit_for_bit() {
             device.residual_backward(operands, shape).unwrap();
             [sums, projected].map(|sums| device.download(sums.view()).unwrap())
         };
-        let first = once();
-        assert!((0..4).all(|_| once() == first), "sums differ from run to run on {}", device.name());
+        for relu in [false, true] {
+            let first = once(relu);
+            assert!((0..4).all(|_| once(relu) == first), "sums differ from run to run on {}", device.name());
+        }
     }
 }
 
@@ -169,22 +170,23 @@ fn nothing_swallows_nan() {
         is_in_channel_3(&sums, "batch_norm_statistics");
 
         let norm = Array::new(&device, &grid_norm(3, channels));
-        for (y, shortcut, owed) in [(&faulty, &sound, false), (&sound, &faulty, false), (&sound, &faulty, true)] {
+        let places = [(&faulty, &sound, false), (&sound, &faulty, false), (&sound, &faulty, true)];
+        for ((y, shortcut, owed), relu) in places.into_iter().flat_map(|place| [(place, false), (place, true)]) {
             let operands = ResidualForward {
                 out: a.view_mut(),
                 y: y.view(),
                 norm: norm.view(),
                 shortcut: shortcut.view(),
                 shortcut_norm: owed.then(|| norm.view()),
+                relu,
             };
             device.residual_forward(operands, shape).unwrap();
             is_in_channel_3(&a, "residual_forward");
         }
         let operands = ResidualBackward {
-            dz: a.view_mut(),
+            masked: Some(Masked { dz: a.view_mut(), out: faulty.view() }),
             sums: sums.view_mut(),
             dout: sound.view(),
-            out: faulty.view(),
             y: sound.view(),
             norm: norm.view(),
             projection: None,
@@ -192,6 +194,12 @@ fn nothing_swallows_nan() {
         device.residual_backward(operands, shape).unwrap();
         is_in_channel_3(&a, "residual_backward");
         is_in_channel_3(&sums, "its sums");
+        for (dout, y) in [(&faulty, &sound), (&sound, &faulty)] {
+            let (sums_of_dout, dout, y, norm) = (sums.view_mut(), dout.view(), y.view(), norm.view());
+            let operands = ResidualBackward { masked: None, sums: sums_of_dout, dout, y, norm, projection: None };
+            device.residual_backward(operands, shape).unwrap();
+            is_in_channel_3(&sums, "the sums without a ReLU");
+        }
 
         let whole = GlobalPoolShape { n: 1, pixels: 9, c: channels };
         let mut y = Array::blank(&device, channels);

@@ -6,7 +6,8 @@ use super::{
 };
 use onesheet::device::{
     Activation, BatchNormApply, BatchNormBackwardFinalise, BatchNormBackwardReduce, BatchNormConstants,
-    BatchNormFinalise, BatchNormFold, BatchNormStatistics, Device, Projection, ResidualBackward, ResidualForward, Rows,
+    BatchNormFinalise, BatchNormFold, BatchNormStatistics, Device, Masked, Projection, ResidualBackward,
+    ResidualForward, Rows,
 };
 
 /// The per-channel kernels.
@@ -89,12 +90,14 @@ pub struct Passes {
     pub shape: Rows,
     pub activation: Activation,
     pub projected: bool,
+    /// Whether the junction has one.
+    pub relu: bool,
     pub seed: u64,
 }
 
 impl Case for Passes {
     fn run<D: Device>(&self, device: &D) -> Vec<Output> {
-        let Passes { shape, activation, projected, seed } = *self;
+        let Passes { shape, activation, projected, relu, seed } = *self;
         let stored = |values: Vec<f64>| Array::activation(device, &values);
         let blank = || Array::blank_activation(device, shape.len());
         let sums = || Array::blank(device, 2 * shape.channels);
@@ -137,6 +140,7 @@ impl Case for Passes {
             norm: norm.view(),
             shortcut: shortcut.view(),
             shortcut_norm: projected.then(|| shortcut_norm.view()),
+            relu,
         };
         device.residual_forward(operands, shape).unwrap();
         let (mut dz, mut reduced, mut projected_sums) = (blank(), sums(), sums());
@@ -146,17 +150,18 @@ impl Case for Passes {
             norm: shortcut_norm.view(),
         });
         let operands = ResidualBackward {
-            dz: dz.view_mut(),
+            masked: relu.then(|| Masked { dz: dz.view_mut(), out: out.view() }),
             sums: reduced.view_mut(),
             dout: gradient.view(),
-            out: out.view(),
             y: y.view(),
             norm: norm.view(),
             projection,
         };
         device.residual_backward(operands, shape).unwrap();
         outputs.push(out.output(device, "out", element));
-        outputs.push(dz.output(device, "junction's dz", 0.0));
+        if relu {
+            outputs.push(dz.output(device, "junction's dz", 0.0));
+        }
         outputs.push(reduced.output(device, "junction's sums", sum));
         if projected {
             outputs.push(projected_sums.output(device, "projection's sums", sum));
@@ -213,9 +218,9 @@ fn passes() {
     let shapes =
         [(1, 1), (3, 5), (255, 3), (256, 4), (257, 7), (513, 64), (130, 256), (1000, 65), (17, 2048), (38, 100)];
     for (seed, (rows, channels)) in shapes.into_iter().enumerate() {
-        for projected in [false, true] {
+        for (projected, relu) in [(false, false), (false, true), (true, false), (true, true)] {
             let activation = activation_of(seed as u64 + u64::from(projected));
-            agree(&Passes { shape: Rows { rows, channels }, activation, projected, seed: 20 * seed as u64 });
+            agree(&Passes { shape: Rows { rows, channels }, activation, projected, relu, seed: 20 * seed as u64 });
         }
     }
 }

@@ -79,7 +79,9 @@ fn depthwise_convolutions_repeat() {
 fn all_else_repeats() {
     for projected in [false, true] {
         let activation = Activation::Relu;
-        repeats(Passes { shape: Rows { rows: 3001, channels: 96 }, activation, projected, seed: 1 });
+        for relu in [false, true] {
+            repeats(Passes { shape: Rows { rows: 3001, channels: 96 }, activation, projected, relu, seed: 1 });
+        }
     }
     repeats(MaxPool {
         shape: PoolShape::new([5, 21, 20, 64], 3, 2, 1, Outside::Zeros).unwrap(),

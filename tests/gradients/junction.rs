@@ -1,17 +1,18 @@
-//! Where a residual block ends: `relu(bn(conv(x)) + shortcut)` with the identity and with a projection.
+//! Where a residual block ends: `relu(bn(conv(x)) + shortcut)`, or the sum alone, with the identity and with a projection.
 
 use crate::batch_norm::{Tamper, rows, train};
 use crate::case::{Case, Point, SHAPES, assert_gradients, dot, fresh, point, values};
 use onesheet::device::reference::Reference;
 use onesheet::device::{
-    BatchNormBackwardFinalise, BatchNormKernels, ConvBackwardData, ConvBackwardWeights, ConvKernels, ConvShape,
+    BatchNormBackwardFinalise, BatchNormKernels, ConvBackwardData, ConvBackwardWeights, ConvKernels, ConvShape, Masked,
     OutputGradient, Projection, ResidualBackward, ResidualForward,
 };
 
-/// `Σ dout·relu(bn(conv(x, w)) + x)`, or with `bn(conv(x, w₀))` in place of the last `x`.
+/// `Σ dout·relu(bn(conv(x, w)) + x)`, or with `bn(conv(x, w₀))` in place of the last `x`, or without the ReLU.
 pub struct Junction {
     branch: ConvShape,
     projection: Option<ConvShape>,
+    relu: bool,
     point: Point,
     dout: Vec<f64>,
 }
@@ -56,7 +57,7 @@ impl<'a> Branch<'a> {
 
 impl Junction {
     /// A 3×3 branch over `extents`, beside the identity or a 1×1 projection, both with this stride.
-    pub fn draw(seed: u64, extents: [usize; 4], projected: Option<(usize, usize)>) -> Self {
+    pub fn draw(seed: u64, extents: [usize; 4], projected: Option<(usize, usize)>, relu: bool) -> Self {
         let (filters, stride) = projected.unwrap_or((extents[3], 1));
         let branch = ConvShape::new(extents, filters, [3, 3], stride, 1).unwrap();
         let projection = projected.map(|_| ConvShape::new(extents, filters, [1, 1], stride, 0).unwrap());
@@ -66,7 +67,7 @@ impl Junction {
             let vectors = [("w0", shape.weights_len()), ("gamma0", filters), ("beta0", filters)];
             point.extend(vectors.map(|(name, len)| (name, values(seed, name, len))));
         }
-        Junction { branch, projection, point, dout: values(seed, "dout", branch.output_len()) }
+        Junction { branch, projection, relu, point, dout: values(seed, "dout", branch.output_len()) }
     }
 
     fn forward(&self, at: &Point) -> (Branch<'_>, Option<Branch<'_>>, Vec<f64>) {
@@ -78,7 +79,7 @@ impl Junction {
         };
         let mut out = fresh(self.dout.len());
         let (y, norm) = (&branch.y[..], &branch.norm[..]);
-        let operands = ResidualForward { out: &mut out[..], y, norm, shortcut, shortcut_norm };
+        let operands = ResidualForward { out: &mut out[..], y, norm, shortcut, shortcut_norm, relu: self.relu };
         Reference::EXACT.residual_forward(operands, rows(&self.branch)).unwrap();
         (branch, projection, out)
     }
@@ -94,15 +95,15 @@ impl Junction {
             norm: &projection.norm[..],
         });
         let operands = ResidualBackward {
-            dz: &mut dz[..],
+            masked: self.relu.then_some(Masked { dz: &mut dz[..], out: &out[..] }),
             sums: &mut sums[..],
             dout: &self.dout[..],
-            out: &out[..],
             y: &branch.y[..],
             norm: &branch.norm[..],
             projection: projected,
         };
         Reference::EXACT.residual_backward(operands, rows(&self.branch)).unwrap();
+        let dz = if self.relu { dz } else { self.dout.clone() };
         let mut shortcut = dz.clone();
         tamper("shortcut", &mut shortcut);
         let mut gradients = Point::new();
@@ -122,7 +123,7 @@ impl Junction {
 
 impl Case for Junction {
     fn name(&self) -> String {
-        format!("{:?} beside {:?}", self.branch, self.projection)
+        format!("{:?} beside {:?}, relu: {}", self.branch, self.projection, self.relu)
     }
 
     fn point(&self) -> &Point {
@@ -143,15 +144,19 @@ fn random_shapes() {
     for seed in 0..SHAPES {
         let s = seed as usize;
         let extents = [1 + s % 3, 3 + s % 5, 3 + s % 7, 1 + s % 4];
-        assert_gradients(&Junction::draw(seed, extents, None));
-        assert_gradients(&Junction::draw(seed, extents, Some((1 + s % 5, 1 + s % 2))));
+        for relu in [false, true] {
+            assert_gradients(&Junction::draw(seed, extents, None, relu));
+            assert_gradients(&Junction::draw(seed, extents, Some((1 + s % 5, 1 + s % 2)), relu));
+        }
     }
 }
 
 #[test]
 fn the_networks_shapes() {
     for (seed, size) in (100..).zip([38, 19, 10, 5]) {
-        assert_gradients(&Junction::draw(seed, [2, size, size - 1, 3], None));
-        assert_gradients(&Junction::draw(seed, [2, size, size + 1, 2], Some((3, 2))));
+        for relu in [false, true] {
+            assert_gradients(&Junction::draw(seed, [2, size, size - 1, 3], None, relu));
+            assert_gradients(&Junction::draw(seed, [2, size, size + 1, 2], Some((3, 2)), relu));
+        }
     }
 }

@@ -2,6 +2,8 @@
 //! on the reference device, through the public traits; then the tape, over a whole small ResNet. A file a layer family;
 //! `planted` makes sure that the check is worth something.
 
+#[path = "../support/networks.rs"]
+mod networks;
 #[path = "../support/mod.rs"]
 mod support;
 

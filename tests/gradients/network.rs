@@ -1,6 +1,7 @@
 //! The tape: a whole small ResNet from images to loss, with every prefix of it frozen, and an activation with many readers.
 
 use crate::case::{check_vector, dot};
+use crate::networks::SUMS;
 use crate::support::{assert_close, seeded};
 use onesheet::autograd::Tape;
 use onesheet::device::Storage;
@@ -26,7 +27,7 @@ const GENRES: usize = 4;
 
 /// The miniature of each network, and what none of them has.
 fn small() -> impl Iterator<Item = network::Network> {
-    network::MINIATURES.into_iter().chain([BIASED])
+    network::MINIATURES.into_iter().chain([SUMS, BIASED])
 }
 
 /// Convolutions whose biases no batch norm takes over, a ReLU6 behind one, none behind the other, and a sum without a ReLU.
@@ -62,7 +63,7 @@ struct Gradients {
 }
 
 impl Network {
-    /// One of the miniatures, or [`BIASED`].
+    /// One of [`SMALL`].
     fn draw(network: network::Network, pooling: Pooling, trainable: Trainable) -> Self {
         let config = ModelConfig {
             network,
@@ -283,12 +284,12 @@ impl ManyReaders {
         let (conv, norm) = self.stem;
         let a = conv_norm(tape, &images, (conv, BatchNorm { activation: Activation::Relu, ..norm }))?;
         let first = conv_norm(tape, &a, self.branches[0])?;
-        let first = residual::join(tape, first, a.clone())?;
+        let first = residual::join(tape, [&a, &first], true)?;
         let pooled = pool::max(tape, &a, 3, 1, 1.into(), Outside::Zeros)?;
         let second = conv_norm(tape, &first, self.branches[1])?;
-        let second = residual::join(tape, second, pooled)?;
+        let second = residual::join(tape, [&second, &pooled], false)?;
         let third = conv_norm(tape, &a, self.branches[2])?;
-        let third = residual::join(tape, third, second)?;
+        let third = residual::join(tape, [&second, &third], true)?;
         let features = pool::global(tape, &third, Pooling::Average)?;
         let logits = dense::forward(tape, &parameters, &features, self.head)?;
         let (logits, slot) = (logits.values(&Reference::EXACT)?, logits.slot());

@@ -113,7 +113,7 @@ fn statistics_taken_for_constants() {
 #[test]
 fn a_dropped_shortcut() {
     for projected in [None, Some((3, 2))] {
-        let case = Junction::draw(5, [2, 5, 6, 3], projected);
+        let case = Junction::draw(5, [2, 5, 6, 3], projected, true);
         assert_caught(&case, &case.gradients_tampered(|_, shortcut| shortcut.fill(0.0)));
     }
 }

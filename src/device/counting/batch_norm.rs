@@ -3,8 +3,8 @@
 use super::{Counting, View};
 use crate::device::{
     BatchNormApply, BatchNormBackwardFinalise, BatchNormBackwardReduce, BatchNormConstants, BatchNormFinalise,
-    BatchNormFold, BatchNormKernels, BatchNormStatistics, DeviceError, Projection, ResidualBackward, ResidualForward,
-    Rows,
+    BatchNormFold, BatchNormKernels, BatchNormStatistics, DeviceError, Masked, Projection, ResidualBackward,
+    ResidualForward, Rows,
 };
 
 impl BatchNormKernels for Counting {
@@ -71,7 +71,7 @@ impl BatchNormKernels for Counting {
 
     fn residual_forward(&self, operands: ResidualForward<View, View>, shape: Rows) -> Result<(), DeviceError> {
         operands.check(shape)?;
-        let ResidualForward { out, y, norm, shortcut, shortcut_norm } = operands;
+        let ResidualForward { out, y, norm, shortcut, shortcut_norm, relu: _ } = operands;
         let norms = self.bytes(norm) + self.optional(shortcut_norm);
         let flops = shape.residual_forward_flops(shortcut_norm.is_some());
         let projected = shortcut_norm.is_some() && self.is_gpu();
@@ -82,12 +82,21 @@ impl BatchNormKernels for Counting {
 
     fn residual_backward(&self, operands: ResidualBackward<View, View>, shape: Rows) -> Result<(), DeviceError> {
         operands.check(shape)?;
-        let ResidualBackward { dz, sums, dout, out, y, norm, projection } = operands;
+        let ResidualBackward { masked, sums, dout, y, norm, projection } = operands;
         let mean = |norm: View| self.part(norm, norm.len / 4);
-        let (mut reads, mut writes) = (self.all([dout, out, y]) + mean(norm), self.all([dz, sums]));
+        let (mut reads, mut writes) = (self.all([dout, y]) + mean(norm), self.bytes(sums));
         let flops = shape.residual_backward_flops(projection.is_some());
-        let projected = projection.is_some() && self.is_gpu();
-        let kernel = if projected { "residual_backward_projected" } else { "residual_backward" };
+        let kernel = match (masked.is_some(), projection.is_some()) {
+            _ if !self.is_gpu() => "residual_backward",
+            (true, false) => "residual_backward",
+            (true, true) => "residual_backward_projected",
+            (false, false) => "residual_backward_unmasked",
+            (false, true) => "residual_backward_unmasked_projected",
+        };
+        if let Some(Masked { dz, out }) = masked {
+            reads += self.bytes(out);
+            writes += self.bytes(dz);
+        }
         if let Some(Projection { sums, y, norm }) = projection {
             reads += self.bytes(y) + mean(norm);
             writes += self.bytes(sums);

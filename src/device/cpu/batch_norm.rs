@@ -2,14 +2,14 @@
 
 use super::memory::{CHUNK, Cpu};
 use super::reduce::{Partials, Tiles, channel_rows};
-use super::rows::{self, pass, relu};
+use super::rows::{self, bounded, pass};
 use super::scratch::Scratch;
 use super::simd::simd;
 use super::view::{Number, View, ViewMut, by_width, stored_as};
 use crate::device::{
-    BatchNormApply, BatchNormBackwardFinalise, BatchNormBackwardReduce, BatchNormConstants, BatchNormFinalise,
-    BatchNormFold, BatchNormKernels, BatchNormStatistics, DeviceError, Projection, ResidualBackward, ResidualForward,
-    Rows,
+    Activation, BatchNormApply, BatchNormBackwardFinalise, BatchNormBackwardReduce, BatchNormConstants,
+    BatchNormFinalise, BatchNormFold, BatchNormKernels, BatchNormStatistics, DeviceError, Masked, Projection,
+    ResidualBackward, ResidualForward, Rows,
 };
 use rayon::prelude::*;
 
@@ -181,7 +181,7 @@ impl BatchNormKernels for Cpu {
     ) -> Result<(), DeviceError> {
         const KERNEL: &str = "residual_forward";
         operands.check(shape)?;
-        let ResidualForward { out, y, norm, shortcut, shortcut_norm } = operands;
+        let ResidualForward { out, y, norm, shortcut, shortcut_norm, relu } = operands;
         let channels = shape.channels;
         let (flops, rows) = match shortcut_norm {
             None => (shape.residual_forward_flops(false), 2),
@@ -192,6 +192,7 @@ impl BatchNormKernels for Cpu {
         stored_as!(f32, KERNEL; norm);
         let shortcut_norm = shortcut_norm.map(|norm| norm.of::<f32>(KERNEL)).transpose()?;
         let branch = channel_rows(norm, channels);
+        let bounds = if relu { Activation::Relu } else { Activation::Linear }.bounds();
         let chunk = Tiles::streaming(shape.rows, channels).tile * channels;
         by_width!(self, E => {
             stored_as!(E, KERNEL; out, y, shortcut);
@@ -200,8 +201,8 @@ impl BatchNormKernels for Cpu {
                     let (mut first, mut second) = (Scratch::new(0), Scratch::new(0));
                     let (y, shortcut) = (E::read(y, &mut first), E::read(shortcut, &mut second));
                     E::write(out, false, |out| match shortcut_norm {
-                        None => join(out, y, branch, shortcut),
-                        Some(norm) => join_projected(out, y, branch, shortcut, channel_rows(norm, channels)),
+                        None => join(out, y, branch, shortcut, bounds),
+                        Some(norm) => join_projected(out, y, branch, shortcut, channel_rows(norm, channels), bounds),
                     });
                 },
             );
@@ -216,59 +217,70 @@ impl BatchNormKernels for Cpu {
     ) -> Result<(), DeviceError> {
         const KERNEL: &str = "residual_backward";
         operands.check(shape)?;
-        let ResidualBackward { dz, sums, dout, out, y, norm, projection } = operands;
+        let ResidualBackward { masked, sums, dout, y, norm, projection } = operands;
         let channels = shape.channels;
         // A branch has its values, its mean and its sums.
         let branches = 1 + usize::from(projection.is_some());
-        let reads = dout.bytes() + out.bytes() + branches * (y.bytes() + FLOAT * channels);
+        let (dz_bytes, out_bytes) = masked.as_ref().map_or((0, 0), |masked| (masked.dz.bytes(), masked.out.bytes()));
+        let reads = dout.bytes() + out_bytes + branches * (y.bytes() + FLOAT * channels);
         let flops = shape.residual_backward_flops(projection.is_some());
-        let _clock = self.clock(KERNEL, flops, reads, dz.bytes() + branches * sums.bytes());
+        let _clock = self.clock(KERNEL, flops, reads, dz_bytes + branches * sums.bytes());
         stored_as!(f32, KERNEL; sums, norm);
         let tiles = Tiles::streaming(shape.rows, channels);
         let chunk = tiles.tile * channels;
-        let mut partials = Partials::new(tiles.count(), channels);
+        let [mut partials, mut projected] = [(); 2].map(|()| Partials::new(tiles.count(), channels));
         let reduce = |dz: &[f32], partial: &mut [f64], y: &[f32], norm: &[f32]| {
             let [_, _, mean] = channel_rows(norm, channels);
             let (plain, centred) = partial.split_at_mut(channels);
             rows::gradient_sums(dz, y, mean, plain, centred);
         };
         by_width!(self, E => {
-            stored_as!(E, KERNEL; dz, dout, out, y);
-            let branch = (dz.par_chunks_mut(chunk), partials.par_tiles(), y.par_chunks(chunk));
-            let join = (dout.par_chunks(chunk), out.par_chunks(chunk));
-            // One tile, and what is done with it while it is there.
-            let tile = |dz: &mut [E], partial: &mut [f64], [y, dout, out]: [&[E]; 3], rest: &mut dyn FnMut(&[f32])| {
-                let mut scratch = [0; 3].map(Scratch::new);
-                let [first, second, third] = &mut scratch;
-                let (y, dout, out) = (E::read(y, first), E::read(dout, second), E::read(out, third));
-                E::write(dz, false, |dz| {
-                    rectify(dz, dout, out);
-                    reduce(dz, partial, y, norm);
-                    rest(dz);
-                });
+            stored_as!(E, KERNEL; dout, y);
+            // What each tile has of what may be absent.
+            let masks: Vec<Option<(&mut [E], &[E])>> = match masked {
+                Some(Masked { dz, out }) => {
+                    stored_as!(E, KERNEL; dz, out);
+                    dz.chunks_mut(chunk).zip(out.chunks(chunk)).map(Some).collect()
+                }
+                None => (0..tiles.count()).map(|_| None).collect(),
             };
-            let Some(projection) = projection else {
-                branch.into_par_iter().zip(join.into_par_iter()).for_each(|((dz, partial, y), (dout, out))| {
-                    tile(dz, partial, [y, dout, out], &mut |_| {});
-                });
-                partials.store_sums(sums);
-                return Ok(());
+            let (projection_sums, projection) = match projection {
+                Some(Projection { sums, y, norm }) => {
+                    stored_as!(f32, KERNEL; sums, norm);
+                    stored_as!(E, KERNEL; y);
+                    (Some(sums), Some((y, norm)))
+                }
+                None => (None, None),
             };
-            let Projection { sums: projection_sums, y: projection_y, norm: projection_norm } = projection;
-            stored_as!(f32, KERNEL; projection_sums, projection_norm);
-            stored_as!(E, KERNEL; projection_y);
-            let mut projected = Partials::new(tiles.count(), channels);
-            branch
+            (masks, partials.par_tiles(), projected.par_tiles(), dout.par_chunks(chunk), y.par_chunks(chunk))
                 .into_par_iter()
-                .zip(join.into_par_iter())
-                .zip((projected.par_tiles(), projection_y.par_chunks(chunk)).into_par_iter())
-                .for_each(|(((dz, partial, y), (dout, out)), (projected, projection_y))| {
-                    tile(dz, partial, [y, dout, out], &mut |dz| {
-                        reduce(dz, projected, E::read(projection_y, &mut Scratch::new(0)), projection_norm);
-                    });
+                .enumerate()
+                .for_each(|(at, (mask, partial, projected, dout, y))| {
+                    let mut scratch = [0; 3].map(Scratch::new);
+                    let [first, second, third] = &mut scratch;
+                    let (dout, y) = (E::read(dout, first), E::read(y, second));
+                    let mut sum_up = |dz: &[f32]| {
+                        reduce(dz, partial, y, norm);
+                        if let Some((y, norm)) = projection {
+                            let y = &y[at * chunk..][..dz.len()];
+                            reduce(dz, projected, E::read(y, &mut Scratch::new(0)), norm);
+                        }
+                    };
+                    match mask {
+                        Some((dz, out)) => {
+                            let out = E::read(out, third);
+                            E::write(dz, false, |dz| {
+                                rectify(dz, dout, out);
+                                sum_up(dz);
+                            });
+                        }
+                        None => sum_up(dout),
+                    }
                 });
             partials.store_sums(sums);
-            projected.store_sums(projection_sums);
+            if let Some(sums) = projection_sums {
+                projected.store_sums(sums);
+            }
         });
         Ok(())
     }
@@ -299,8 +311,8 @@ simd! {
         }
     }
 
-    /// `out = max(0, scale·y + shift + shortcut)`.
-    fn join(out: &mut [f32], y: &[f32], norm: [&[f32]; 2], shortcut: &[f32]) {
+    /// `out = scale·y + shift + shortcut`, kept between the bounds.
+    fn join(out: &mut [f32], y: &[f32], norm: [&[f32]; 2], shortcut: &[f32], bounds: [f32; 2]) {
         let [scale, shift] = norm;
         let width = scale.len();
         let pixels = out.chunks_exact_mut(width).zip(y.chunks_exact(width)).zip(shortcut.chunks_exact(width));
@@ -308,13 +320,20 @@ simd! {
             for (((out, y), shortcut), (scale, shift)) in
                 out.iter_mut().zip(y).zip(shortcut).zip(scale.iter().zip(shift))
             {
-                *out = relu(scale * y + shift + shortcut);
+                *out = bounded(scale * y + shift + shortcut, bounds);
             }
         }
     }
 
     /// [`join`] with a raw projection, which is owed its own scale and shift.
-    fn join_projected(out: &mut [f32], y: &[f32], norm: [&[f32]; 2], shortcut: &[f32], shortcut_norm: [&[f32]; 2]) {
+    fn join_projected(
+        out: &mut [f32],
+        y: &[f32],
+        norm: [&[f32]; 2],
+        shortcut: &[f32],
+        shortcut_norm: [&[f32]; 2],
+        bounds: [f32; 2],
+    ) {
         let [scale, shift] = norm;
         let [shortcut_scale, shortcut_shift] = shortcut_norm;
         let width = scale.len();
@@ -324,7 +343,8 @@ simd! {
             for (((out, y), shortcut), ((scale, shift), (shortcut_scale, shortcut_shift))) in
                 out.iter_mut().zip(y).zip(shortcut).zip(channels)
             {
-                *out = relu(scale * y + shift + (shortcut_scale * shortcut + shortcut_shift));
+                let projected = shortcut_scale * shortcut + shortcut_shift;
+                *out = bounded(scale * y + shift + projected, bounds);
             }
         }
     }

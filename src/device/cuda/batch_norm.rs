@@ -9,7 +9,8 @@ use super::modules::Module;
 use super::rows::Walk;
 use crate::device::{
     BatchNormApply, BatchNormBackwardFinalise, BatchNormBackwardReduce, BatchNormConstants, BatchNormFinalise,
-    BatchNormFold, BatchNormKernels, BatchNormStatistics, DeviceError, ResidualBackward, ResidualForward, Rows, Work,
+    BatchNormFold, BatchNormKernels, BatchNormStatistics, DeviceError, Masked, ResidualBackward, ResidualForward, Rows,
+    Work,
 };
 
 /// Blocks a multiprocessor of a pass that only streams.
@@ -183,7 +184,7 @@ impl BatchNormKernels for Cuda {
         shape: Rows,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
-        let ResidualForward { out, y, norm, shortcut, shortcut_norm } = operands;
+        let ResidualForward { out, y, norm, shortcut, shortcut_norm, relu } = operands;
         let (kernel, constants) = match shortcut_norm {
             None => ("residual_forward", 2),
             Some(_) => ("residual_forward_projected", 4),
@@ -198,6 +199,7 @@ impl BatchNormKernels for Cuda {
             shortcut: shortcut.address(),
             shortcut_norm: shortcut_norm.map_or(0, |norm| norm.address()),
             shape: walk.shape,
+            low: if relu { 0.0 } else { f32::NEG_INFINITY },
         };
         let reads = 2 * walk.bytes + floats(constants, shape.channels);
         let flops = shape.residual_forward_flops(shortcut_norm.is_some());
@@ -211,33 +213,34 @@ impl BatchNormKernels for Cuda {
         shape: Rows,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
-        let ResidualBackward { dz, sums, dout, out, y, norm, projection } = operands;
+        let ResidualBackward { masked, sums, dout, y, norm, projection } = operands;
         let channels = shape.channels;
-        let mut activations = vec![
-            (dz.address(), dz.element()),
-            (dout.address(), dout.element()),
-            (out.address(), out.element()),
-            (y.address(), y.element()),
-        ];
-        activations.extend(projection.as_ref().map(|projection| (projection.y.address(), projection.y.element())));
+        let mut read = vec![(dout.address(), dout.element()), (y.address(), y.element())];
+        read.extend(masked.as_ref().map(|Masked { out, .. }| (out.address(), out.element())));
+        read.extend(projection.as_ref().map(|projection| (projection.y.address(), projection.y.element())));
+        let written = masked.as_ref().map(|Masked { dz, .. }| (dz.address(), dz.element()));
+        let activations: Vec<_> = read.iter().copied().chain(written).collect();
         // The sum of dz is the same for both branches, so a projection costs one sum, and two rows that it goes to.
-        let (kernel, terms) = match projection {
-            None => ("residual_backward", 2),
-            Some(_) => ("residual_backward_projected", 3),
+        let (kernel, terms) = match (&masked, &projection) {
+            (Some(_), None) => ("residual_backward", 2),
+            (Some(_), Some(_)) => ("residual_backward_projected", 3),
+            (None, None) => ("residual_backward_unmasked", 2),
+            (None, Some(_)) => ("residual_backward_unmasked_projected", 3),
         };
         let walk = Walk::new(self, kernel, shape.rows, channels, &activations)?;
         let blocks = walk.blocks(self, REDUCING);
         let partials = floats(terms * blocks, channels);
         let workspace = self.workspace(partials as usize)?;
         let projected = projection.is_some();
+        let (dz, out) = masked.map_or((0, 0), |Masked { dz, out }| (dz.address(), out.address()));
         let projection =
             projection.map(|projection| (projection.sums.address(), projection.y.address(), projection.norm.address()));
         let (projection_sums, projection_y, projection_norm) = projection.unwrap_or_default();
         let arguments = arguments::ResidualBackward {
-            dz: dz.address(),
+            dz,
             sums: sums.address(),
             dout: dout.address(),
-            out: out.address(),
+            out,
             y: y.address(),
             norm: norm.address(),
             projection_sums,
@@ -248,8 +251,8 @@ impl BatchNormKernels for Cuda {
             shape: walk.shape,
         };
         let work = Work {
-            reads: (activations.len() as u64 - 1) * walk.bytes + floats(terms - 1, channels),
-            writes: walk.bytes + partials + floats(2 * (terms - 1), channels),
+            reads: read.len() as u64 * walk.bytes + floats(terms - 1, channels),
+            writes: written.map_or(0, |_| walk.bytes) + partials + floats(2 * (terms - 1), channels),
             flops: shape.residual_backward_flops(projected),
         };
         self.launch(Module::BatchNorm, kernel, walk.launch(blocks, work), &arguments)

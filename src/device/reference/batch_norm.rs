@@ -3,8 +3,8 @@
 use super::{Reference, activate, activation_gradient, moments, reduce_sums, relu, relu_gradient};
 use crate::device::{
     BatchNormApply, BatchNormBackwardFinalise, BatchNormBackwardReduce, BatchNormConstants, BatchNormFinalise,
-    BatchNormFold, BatchNormKernels, BatchNormStatistics, DeviceError, Projection, ResidualBackward, ResidualForward,
-    Rows,
+    BatchNormFold, BatchNormKernels, BatchNormStatistics, DeviceError, Masked, Projection, ResidualBackward,
+    ResidualForward, Rows,
 };
 
 /// Fills channel `c` of `norm [4, C]`: scale, shift, mean, inverse standard deviation.
@@ -114,12 +114,13 @@ impl BatchNormKernels for Reference {
 
     fn residual_forward(&self, operands: ResidualForward<&[f64], &mut [f64]>, shape: Rows) -> Result<(), DeviceError> {
         operands.check(shape)?;
-        let ResidualForward { out, y, norm, shortcut, shortcut_norm } = operands;
+        let ResidualForward { out, y, norm, shortcut, shortcut_norm, relu: is_followed } = operands;
         let channels = shape.channels;
         for i in 0..shape.len() {
             let c = i % channels;
             let beside = shortcut_norm.map_or(shortcut[i], |norm| normalised(shortcut[i], norm, c, channels));
-            out[i] = relu(normalised(y[i], norm, c, channels) + beside);
+            let sum = normalised(y[i], norm, c, channels) + beside;
+            out[i] = if is_followed { relu(sum) } else { sum };
         }
         self.store(out);
         Ok(())
@@ -131,11 +132,17 @@ impl BatchNormKernels for Reference {
         shape: Rows,
     ) -> Result<(), DeviceError> {
         operands.check(shape)?;
-        let ResidualBackward { dz, sums, dout, out, y, norm, projection } = operands;
+        let ResidualBackward { masked, sums, dout, y, norm, projection } = operands;
         let channels = shape.channels;
-        for i in 0..shape.len() {
-            dz[i] = relu_gradient(out[i], dout[i]);
-        }
+        let dz = match masked {
+            Some(Masked { dz, out }) => {
+                for i in 0..shape.len() {
+                    dz[i] = relu_gradient(out[i], dout[i]);
+                }
+                dz
+            }
+            None => dout,
+        };
         reduce_sums(sums, dz, y, norm, channels);
         if let Some(Projection { sums, y, norm }) = projection {
             reduce_sums(sums, dz, y, norm, channels);
@@ -277,18 +284,21 @@ mod tests {
 
     #[test]
     fn the_junction_adds_a_finished_or_an_owed_shortcut() {
-        let joined = |shortcut_norm| {
+        let joined = |shortcut_norm, relu| {
             let mut out = vec![f64::NAN; 4];
             let (y, norm) = ([1.0, 2.0, 3.0, 4.0], [1.0, 10.0, 0.5, 0.0, 0.0, 0.0, 1.0, 1.0]);
             let shortcut = &[-2.0, 1.0, -3.5, 5.0][..];
-            let operands = ResidualForward { out: &mut out[..], y: &y[..], norm: &norm[..], shortcut, shortcut_norm };
+            let (y, norm) = (&y[..], &norm[..]);
+            let operands = ResidualForward { out: &mut out[..], y, norm, shortcut, shortcut_norm, relu };
             Reference::EXACT.residual_forward(operands, SHAPE).unwrap();
             out
         };
-        assert_eq!(joined(None), [0.0, 21.0, 0.0, 45.0]);
+        assert_eq!(joined(None, true), [0.0, 21.0, 0.0, 45.0]);
+        assert_eq!(joined(None, false), [-1.0, 21.0, -0.5, 45.0]);
         // A projection owes scale and shift but no ReLU: −1·(−2) + 1 = 3, and 2·1 − 30 = −28 stays negative.
         let projected = [-1.0, 2.0, 1.0, -30.0, 0.0, 0.0, 1.0, 1.0];
-        assert_eq!(joined(Some(&projected)), [4.5, 0.0, 8.0, 20.0]);
+        assert_eq!(joined(Some(&projected), true), [4.5, 0.0, 8.0, 20.0]);
+        assert_eq!(joined(Some(&projected), false), [4.5, -8.0, 8.0, 20.0]);
     }
 
     #[test]
@@ -299,10 +309,9 @@ mod tests {
         let assert_branch = |projection| {
             let (mut dz, mut sums) = (vec![f64::NAN; 4], vec![f64::NAN; 4]);
             let operands = ResidualBackward {
-                dz: &mut dz[..],
+                masked: Some(Masked { dz: &mut dz[..], out: &out[..] }),
                 sums: &mut sums[..],
                 dout: &dout[..],
-                out: &out[..],
                 y: &y[..],
                 norm: &norm[..],
                 projection,
@@ -315,6 +324,13 @@ mod tests {
         let mut beside = vec![f64::NAN; 4];
         assert_branch(Some(Projection { sums: &mut beside[..], y: &projected[..], norm: &projected_norm[..] }));
         assert_eq!(beside, [4.0, 4.0, -14.5, 4.0]);
+        // Without a ReLU the second pixel's second channel counts as well: 2 more, 2·(2 − 1) for the branch, 2·(1 − 4) beside it.
+        let mut sums = vec![f64::NAN; 4];
+        let projection = Some(Projection { sums: &mut beside[..], y: &projected[..], norm: &projected_norm[..] });
+        let (sums_of_dout, dout, y, norm) = (&mut sums[..], &dout[..], &y[..], &norm[..]);
+        let operands = ResidualBackward { masked: None, sums: sums_of_dout, dout, y, norm, projection };
+        Reference::EXACT.residual_backward(operands, SHAPE).unwrap();
+        assert_eq!((sums, beside), (vec![4.0, 6.0, 2.0, 14.0], vec![4.0, 6.0, -14.5, -2.0]));
     }
 
     #[test]
@@ -344,16 +360,20 @@ mod tests {
         let error = operands.check(1).unwrap_err();
         assert_eq!(error.to_string(), "batch_norm_fold: operand bias has 2 elements, its shape asks for 1");
         let (out, y, norm, shortcut) = (&mut a[..4], &x[..4], &x[..], &x[..4]);
-        let operands = ResidualForward { out, y, norm, shortcut, shortcut_norm: Some(&x[..4]) };
+        let operands = ResidualForward { out, y, norm, shortcut, shortcut_norm: Some(&x[..4]), relu: true };
         let error = operands.check(SHAPE).unwrap_err();
         assert_eq!(error.to_string(), "residual_forward: operand shortcut_norm has 4 elements, its shape asks for 8");
         let projection = Some(Projection { sums: &mut c[..4], y: &x[..4], norm: &x[..4] });
-        let (dz, sums, y, norm) = (&mut a[..4], &mut b[..4], &x[..4], &x[..]);
-        let operands = ResidualBackward { dz, sums, dout: y, out: y, y, norm, projection };
+        let (sums, y, norm) = (&mut b[..4], &x[..4], &x[..]);
+        let operands = ResidualBackward { masked: None, sums, dout: y, y, norm, projection };
         let error = operands.check(SHAPE).unwrap_err();
         assert_eq!(
             error.to_string(),
             "residual_backward: operand projection.norm has 4 elements, its shape asks for 8"
         );
+        let masked = Some(Masked { dz: &mut a[..4], out: &x[..3] });
+        let operands = ResidualBackward { masked, sums: &mut b[..4], dout: y, y, norm, projection: None };
+        let error = operands.check(SHAPE).unwrap_err();
+        assert_eq!(error.to_string(), "residual_backward: operand masked.out has 3 elements, its shape asks for 4");
     }
 }

@@ -83,9 +83,10 @@ arguments! {
         shortcut: u64,
         shortcut_norm: u64,
         shape: WalkShape,
+        low: f32,
     }
 
-    /// Argument of `residual_backward` and `residual_backward_projected`.
+    /// Argument of `residual_backward`, `residual_backward_unmasked`, and these two with `_projected`.
     struct ResidualBackward {
         dz: u64,
         sums: u64,
