@@ -18,6 +18,8 @@ pub struct Layer {
     pub owed: Option<Activation>,
     /// Whether its data gradient is added to what another consumer of its input has left.
     pub accumulates: bool,
+    /// What it applies to its own output.
+    pub activation: Activation,
 }
 
 /// The layers over `n` posters of `size`×`size`.
@@ -28,10 +30,13 @@ pub fn layers(network: Network, n: usize, size: usize) -> Vec<Layer> {
         let Convolution { name, owed, accumulates, .. } = planned;
         let shape =
             ConvShape::new([n, h, w, c], conv.filters, conv.window, conv.stride, conv.pad).expect("it is planned");
-        let same = |layer: &&mut Layer| (layer.shape, layer.owed, layer.accumulates) == (shape, owed, accumulates);
+        let activation = conv.activation;
+        let same = |layer: &&mut Layer| {
+            (layer.shape, layer.owed, layer.accumulates, layer.activation) == (shape, owed, accumulates, activation)
+        };
         match layers.iter_mut().find(same) {
             Some(layer) => layer.count += 1,
-            None => layers.push(Layer { name, shape, count: 1, owed, accumulates }),
+            None => layers.push(Layer { name, shape, count: 1, owed, accumulates, activation }),
         }
     }
     layers

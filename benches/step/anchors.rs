@@ -1,7 +1,7 @@
 //! What to hold a step's time against: how fast this GPU copies, and how fast our kernels multiply where nothing hinders them.
 
 use onesheet::device::cuda::Cuda;
-use onesheet::device::{ConvForward, ConvKernels, ConvShape, DeviceError, Memory, Storage};
+use onesheet::device::{Activation, ConvForward, ConvKernels, ConvShape, DeviceError, Memory, Storage};
 use onesheet::tensor::Tensor;
 
 /// Bytes of the copied buffer for each image of the batch: of 128 images, a GiB, of which no cache holds much.

@@ -61,11 +61,13 @@ fn large_tiles() {
 #[test]
 fn every_fusion_alone_and_together() {
     for (index, filter) in [1, 3].into_iter().enumerate() {
-        for bits in 0..16 {
-            let [norm, ends, owed, accumulate] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
+        for bits in 0..32 {
+            let [norm, ends, owed, accumulate, bounded] = [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
             let norm = norm.then(|| activation_of(bits));
+            let activation =
+                if bounded { activation_of(1 + u64::from(bits.count_ones() % 2)) } else { Activation::Linear };
             let shape = ConvShape::new([2, 7, 5, 16], 24, [filter, filter], 1, index).unwrap();
-            agree(&Conv { shape, fusions: Fusions { norm, ends, owed, accumulate }, seed: bits });
+            agree(&Conv { shape, fusions: Fusions { norm, ends, owed, accumulate, activation }, seed: bits });
         }
     }
 }
@@ -76,7 +78,7 @@ fn bounds_in_every_tile() {
     for norm in [Activation::Linear, Activation::Relu6].map(Some) {
         for (input, k, filter) in [([2, 66, 67, 16], 120, 1), ([2, 67, 66, 8], 64, 3), ([2, 7, 6, 40], 72, 3)] {
             let shape = ConvShape::new(input, k, [filter, filter], 1, filter / 2).unwrap();
-            let case = Conv { shape, fusions: Fusions { norm, ..FUSED }, seed: 3 };
+            let case = Conv { shape, fusions: Fusions { norm, activation: Activation::Relu6, ..FUSED }, seed: 3 };
             assert_eq!(compare(&case, &[Precision::Tf32, Precision::Bf16]), Ok(()));
         }
     }
@@ -117,7 +119,8 @@ fn stems() {
     for (seed, (h, w)) in [(9, 7), (16, 33), (31, 64), (64, 65), (20, 150)].into_iter().enumerate() {
         for k in [8, 64] {
             let shape = ConvShape::new([2, h, w, 3], k, [7, 7], 2, 3).unwrap();
-            for fusions in [PLAIN, Fusions { ends: true, ..PLAIN }] {
+            let activation = activation_of(seed as u64);
+            for fusions in [PLAIN, Fusions { ends: true, activation, ..PLAIN }] {
                 agree(&Conv { shape, fusions, seed: 10 * seed as u64 });
             }
         }

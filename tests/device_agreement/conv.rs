@@ -19,13 +19,17 @@ pub struct Fusions {
     pub owed: bool,
     /// The data gradient is added to what is there.
     pub accumulate: bool,
+    /// What is applied to the output; and, to an input that owes nothing, what gave it, so that the data gradient undoes it.
+    pub activation: Activation,
 }
 
 /// Nothing fused.
-pub const PLAIN: Fusions = Fusions { norm: None, ends: false, owed: false, accumulate: false };
+pub const PLAIN: Fusions =
+    Fusions { norm: None, ends: false, owed: false, accumulate: false, activation: Activation::Linear };
 
 /// Everything fused, with a ReLU.
-pub const FUSED: Fusions = Fusions { norm: Some(Activation::Relu), ends: true, owed: true, accumulate: true };
+pub const FUSED: Fusions =
+    Fusions { norm: Some(Activation::Relu), ends: true, owed: true, accumulate: true, activation: Activation::Relu };
 
 /// Forward, data gradient, weight gradient and bias gradient of one convolution.
 #[derive(Debug)]
@@ -40,8 +44,10 @@ impl Case for Conv {
         let Conv { ref shape, fusions, seed } = *self;
         let array = |values: Vec<f64>| Array::new(device, &values);
         let x = Array::activation(device, &grid(seed, shape.input_len()));
-        let activation = fusions.norm.unwrap_or_default();
-        let norm = array(norm_before(activation, seed + 1, shape.c));
+        let norm = array(match fusions.norm {
+            Some(activation) => norm_before(activation, seed + 1, shape.c),
+            None => [vec![1.0; shape.c], vec![0.0; 3 * shape.c]].concat(),
+        });
         let w = Array::weights(device, &narrow(seed + 2, shape.weights_len()));
         let bias = array(numbers(seed + 3, shape.k));
         let dz = Array::activation(device, &narrow(seed + 4, shape.output_len()));
@@ -71,7 +77,7 @@ impl Case for Conv {
             transform,
             w: w.view(),
             bias,
-            activation: Activation::Linear,
+            activation: fusions.activation,
         };
         device.conv_forward(operands, shape).unwrap();
         let forward = sum_tolerance(taps * shape.c + 1, input);
@@ -90,14 +96,15 @@ impl Case for Conv {
         };
         let mut sums = Array::blank(device, 2 * shape.c);
         let wanted = sums.view_mut();
+        let masked = fusions.norm.or((fusions.activation != Activation::Linear).then_some(fusions.activation));
         let epilogue =
-            fusions.norm.map(|activation| ReduceEpilogue { sums: wanted, y: x.view(), norm: norm.view(), activation });
+            masked.map(|activation| ReduceEpilogue { sums: wanted, y: x.view(), norm: norm.view(), activation });
         let (accumulate, w) = (fusions.accumulate, w.view());
         let operands = ConvBackwardData { dx: dx.view_mut(), accumulate, epilogue, dy: gradient, w };
         device.conv_backward_data(operands, shape).unwrap();
         let backward = sum_tolerance(taps * shape.k + 1, slope);
         outputs.push(dx.output(device, "dx", backward).rounded(rounded(fusions.owed, taps * shape.k), slope));
-        if fusions.norm.is_some() {
+        if masked.is_some() {
             // Errors of the summands are independent; the sum's own roundings come on top.
             let inputs = shape.n * shape.h * shape.w;
             let summand = slope * ((taps * shape.k) as f64).sqrt();
@@ -122,17 +129,20 @@ impl Case for Conv {
 fn check(input: [usize; 4], k: usize, filter: [usize; 2], stride: usize, pad: impl Into<Padding>, seed: u64) {
     let shape = ConvShape::new(input, k, filter, stride, pad).unwrap();
     agree(&Conv { shape, fusions: PLAIN, seed });
-    agree(&Conv { shape, fusions: Fusions { norm: Some(activation_of(seed)), ..FUSED }, seed: seed + 20 });
+    let (norm, activation) = (Some(activation_of(seed)), activation_of(seed / 3));
+    agree(&Conv { shape, fusions: Fusions { norm, activation, ..FUSED }, seed: seed + 20 });
 }
 
 #[test]
 fn every_fusion_alone_and_together() {
     for (index, filter) in [[1, 1], [3, 3]].into_iter().enumerate() {
-        for bits in 0..16 {
-            let [norm, ends, owed, accumulate] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
+        for bits in 0..32 {
+            let [norm, ends, owed, accumulate, bounded] = [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
             let norm = norm.then(|| activation_of(bits));
+            let activation =
+                if bounded { activation_of(1 + u64::from(bits.count_ones() % 2)) } else { Activation::Linear };
             let shape = ConvShape::new([2, 7, 5, 6], 9, filter, 1, index).unwrap();
-            agree(&Conv { shape, fusions: Fusions { norm, ends, owed, accumulate }, seed: bits });
+            agree(&Conv { shape, fusions: Fusions { norm, ends, owed, accumulate, activation }, seed: bits });
         }
     }
 }

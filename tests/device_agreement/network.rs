@@ -31,9 +31,11 @@ fn the_networks_shapes_are_right() {
 /// Each distinct shape with the fusions that the networks give it.
 fn check(part: usize) {
     let mut seen = HashSet::new();
-    for Layer { shape, owed, accumulates, .. } in NETWORKS.into_iter().flat_map(|network| layers(network, 1, 150)) {
-        if seen.insert((shape, owed, accumulates)) && seen.len() % 2 == part {
-            let fusions = Fusions { norm: owed, ends: true, owed: true, accumulate: accumulates };
+    for Layer { shape, owed, accumulates, activation, .. } in
+        NETWORKS.into_iter().flat_map(|network| layers(network, 1, 150))
+    {
+        if seen.insert((shape, owed, accumulates, activation)) && seen.len() % 2 == part {
+            let fusions = Fusions { norm: owed, ends: true, owed: true, accumulate: accumulates, activation };
             agree(&Conv { shape, fusions, seed: 100 * seen.len() as u64 });
         }
     }

@@ -6,8 +6,8 @@ use crate::case::{
 use crate::support::generator;
 use onesheet::device::reference::Reference;
 use onesheet::device::{
-    Activation, ConvBackwardBias, ConvBackwardData, ConvBackwardWeights, ConvKernels, ConvShape, InputTransform,
-    OutputGradient, ReduceEpilogue,
+    Activation, BatchNormBackwardReduce, BatchNormKernels, ConvBackwardBias, ConvBackwardData, ConvBackwardWeights,
+    ConvForward, ConvKernels, ConvShape, InputTransform, OutputGradient, ReduceEpilogue, Rows,
 };
 use rand::RngExt;
 
@@ -123,6 +123,66 @@ impl Case for Transformed {
     }
 }
 
+/// `Σ dy·activation(conv(x, w) + bias) + Σ other·x`, where what the activation lets pass is known from its output alone, and the
+/// gradient of the bias is the sum that the mask leaves.
+pub struct Activated {
+    pub convolution: Convolution,
+    pub activation: Activation,
+}
+
+impl Activated {
+    pub fn draw(seed: u64, shape: ConvShape) -> Self {
+        let mut convolution = Convolution::draw(seed, shape);
+        // So that some sums are above 6.
+        convolution.point.get_mut("w").unwrap().iter_mut().for_each(|w| *w *= 4.0);
+        Activated { convolution, activation: [Activation::Relu, Activation::Relu6][seed as usize % 2] }
+    }
+
+    fn output(&self, at: &Point) -> Vec<f64> {
+        let shape = &self.convolution.shape;
+        let mut y = fresh(shape.output_len());
+        let (x, w, bias) = (&at["x"][..], &at["w"][..], Some(&at["bias"][..]));
+        let operands =
+            ConvForward { y: &mut y[..], stats: None, x, transform: None, w, bias, activation: self.activation };
+        Reference::EXACT.conv_forward(operands, shape).unwrap();
+        y
+    }
+
+    /// The gradients as they are if the mask is that of this activation.
+    pub fn gradients_masked(&self, activation: Activation) -> Point {
+        let Convolution { shape, ref point, ref dy, ref other } = self.convolution;
+        let (y, channels) = (self.output(point), shape.k);
+        let norm = [vec![1.0; channels], vec![0.0; 3 * channels]].concat();
+        let (mut dz, mut sums) = (fresh(dy.len()), fresh(2 * channels));
+        let (y, norm, rows) = (&y[..], &norm[..], Rows { rows: dy.len() / channels, channels });
+        let operands =
+            BatchNormBackwardReduce { dz: &mut dz[..], sums: &mut sums[..], da: &dy[..], y, norm, activation };
+        Reference::EXACT.batch_norm_backward_reduce(operands, rows).unwrap();
+        let masked = Convolution { shape, point: point.clone(), dy: dz, other: other.clone() };
+        let mut gradients = masked.gradients();
+        gradients.insert("bias", sums[..channels].to_vec());
+        gradients
+    }
+}
+
+impl Case for Activated {
+    fn name(&self) -> String {
+        format!("{:?} of {:?}", self.activation, self.convolution.shape)
+    }
+
+    fn point(&self) -> &Point {
+        &self.convolution.point
+    }
+
+    fn loss(&self, at: &Point) -> f64 {
+        dot(&self.output(at), &self.convolution.dy) + dot(&at["x"], &self.convolution.other)
+    }
+
+    fn gradients(&self) -> Point {
+        self.gradients_masked(self.activation)
+    }
+}
+
 /// Random extents that fit one another, filters of all sizes from 1×1, strides and paddings up to beyond the filter.
 pub fn random_shape(seed: u64) -> ConvShape {
     let mut random = generator(seed);
@@ -162,6 +222,7 @@ fn random_shapes() {
         let shape = random_shape(seed);
         assert_gradients(&Convolution::draw(seed, shape));
         assert_gradients(&Transformed::draw(seed, shape));
+        assert_gradients(&Activated::draw(seed, shape));
     }
 }
 
@@ -170,5 +231,6 @@ fn the_networks_shapes() {
     for (seed, shape) in (100..).zip(real_shapes()) {
         assert_gradients(&Convolution::draw(seed, shape));
         assert_gradients(&Transformed::draw(seed, shape));
+        assert_gradients(&Activated::draw(seed, shape));
     }
 }

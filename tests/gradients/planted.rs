@@ -2,12 +2,12 @@
 
 use crate::batch_norm::{Chain, Consumer, Tamper, random_pair};
 use crate::case::{Case, Point, check};
-use crate::conv::{Convolution, Transformed};
+use crate::conv::{Activated, Convolution, Transformed};
 use crate::dense::Dense;
 use crate::junction::Junction;
 use crate::loss::CrossEntropy;
 use crate::pool::{GlobalPool, MaxPool};
-use onesheet::device::{ConvShape, DenseShape, GlobalPoolShape, LossShape, Outside, PoolShape};
+use onesheet::device::{Activation, ConvShape, DenseShape, GlobalPoolShape, LossShape, Outside, PoolShape};
 
 /// Asserts that the honest gradients pass and the `wrong` ones do not.
 #[track_caller]
@@ -57,6 +57,19 @@ fn an_earlier_gradient_overwritten() {
 fn a_transform_not_applied_to_the_weight_gradient() {
     let case = Transformed::draw(2, ConvShape::new([2, 5, 6, 3], 2, [3, 3], 1, 1).unwrap());
     assert_caught(&case, &case.gradients_loading(None));
+}
+
+#[test]
+fn a_convolutions_activation_forgotten() {
+    for seed in [2, 3] {
+        let case = Activated::draw(seed, ConvShape::new([2, 5, 6, 3], 2, [3, 3], 1, 1).unwrap());
+        let unmasked = case.gradients_masked(Activation::Linear);
+        assert_caught(&case, &unmasked);
+        // The gradient of the bias alone.
+        let mut wrong = case.gradients();
+        wrong.insert("bias", unmasked["bias"].clone());
+        assert_caught(&case, &wrong);
+    }
 }
 
 /// A chain of every form, and what tampering with it leaves.
