@@ -66,6 +66,9 @@ pub fn tensor(device: &Cuda, values: &[f32], storage: Storage) -> Result<Tensor<
 struct OnDevice {
     shape: ConvShape,
     owed: Option<Activation>,
+    undone: Option<Activation>,
+    /// What it applies itself, behind a bias; then nobody wants statistics.
+    activation: Activation,
     accumulates: bool,
     x: Tensor<Cuda>,
     w: Tensor<Cuda>,
@@ -76,6 +79,8 @@ struct OnDevice {
     k: Tensor<Cuda>,
     /// `norm [4, C]` of the input.
     norm: Tensor<Cuda>,
+    /// `bias [K]`.
+    bias: Tensor<Cuda>,
     /// `dy` formed ahead, where the device does so.
     formed: Option<<Cuda as Memory>::Buffer>,
     y: Tensor<Cuda>,
@@ -98,6 +103,8 @@ impl OnDevice {
         let mut operands = OnDevice {
             shape,
             owed: layer.owed,
+            undone: layer.undone,
+            activation: layer.activation,
             accumulates: layer.accumulates,
             w: tensor(device, &operands.w, Storage::Weights)?,
             // What these are is no matter to the clock.
@@ -105,6 +112,7 @@ impl OnDevice {
             dx: copied(device, &x)?,
             k: filled(5, 3 * shape.k)?,
             norm: filled(6, 4 * shape.c)?,
+            bias: filled(7, shape.k)?,
             formed: None,
             y: Tensor::new(device, [shape.output_len()], Storage::Activation)?,
             stats: Tensor::new(device, [2 * shape.k], Storage::Full)?,
@@ -126,6 +134,7 @@ impl OnDevice {
             raw: again(&from.raw)?,
             k: again(&from.k)?,
             norm: again(&from.norm)?,
+            bias: again(&from.bias)?,
             formed: None,
             y: Tensor::new(device, from.y.shape(), Storage::Activation)?,
             dx: again(&from.dx)?,
@@ -180,22 +189,16 @@ impl OnDevice {
         let (x, w) = (self.x.view(), self.w.view());
         match pass {
             Pass::Forward => {
-                let stats = Some(self.stats.view_mut());
-                let operands = ConvForward {
-                    y: self.y.view_mut(),
-                    stats,
-                    x,
-                    transform,
-                    w,
-                    bias: None,
-                    activation: Activation::Linear,
-                };
+                let (activation, has_bias) = (self.activation, self.activation != Activation::Linear);
+                let bias = has_bias.then(|| self.bias.view());
+                let stats = (!has_bias).then(|| self.stats.view_mut());
+                let operands = ConvForward { y: self.y.view_mut(), stats, x, transform, w, bias, activation };
                 device.conv_forward(operands, shape)
             }
             Pass::BackwardData => {
                 let sums = self.sums.view_mut();
                 let epilogue =
-                    self.owed.map(|activation| ReduceEpilogue { sums, y: x, norm: self.norm.view(), activation });
+                    self.undone.map(|activation| ReduceEpilogue { sums, y: x, norm: self.norm.view(), activation });
                 let accumulate = self.accumulates;
                 let operands = ConvBackwardData { dx: self.dx.view_mut(), accumulate, epilogue, dy, w };
                 device.conv_backward_data(operands, shape)

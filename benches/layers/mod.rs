@@ -16,10 +16,20 @@ pub struct Layer {
     pub count: usize,
     /// What follows the batch norm that its input owes, if it owes one.
     pub owed: Option<Activation>,
+    /// What its data gradient undoes: that, or what the convolution in front has applied.
+    pub undone: Option<Activation>,
     /// Whether its data gradient is added to what another consumer of its input has left.
     pub accumulates: bool,
     /// What it applies to its own output.
     pub activation: Activation,
+}
+
+impl Layer {
+    /// Whether the two are the same work.
+    fn is_like(&self, other: &Layer) -> bool {
+        let work = |of: &Layer| (of.shape, of.owed, of.undone, of.accumulates, of.activation);
+        work(self) == work(other)
+    }
 }
 
 /// The layers over `n` posters of `size`×`size`.
@@ -27,16 +37,13 @@ pub fn layers(network: Network, n: usize, size: usize) -> Vec<Layer> {
     let mut layers: Vec<Layer> = Vec::new();
     for planned in convolutions(network, size) {
         let (Filters::Full(conv), [h, w, c]) = (planned.filters, planned.input) else { continue };
-        let Convolution { name, owed, accumulates, .. } = planned;
+        let Convolution { name, owed, undone, accumulates, .. } = planned;
         let shape =
             ConvShape::new([n, h, w, c], conv.filters, conv.window, conv.stride, conv.pad).expect("it is planned");
-        let activation = conv.activation;
-        let same = |layer: &&mut Layer| {
-            (layer.shape, layer.owed, layer.accumulates, layer.activation) == (shape, owed, accumulates, activation)
-        };
-        match layers.iter_mut().find(same) {
+        let layer = Layer { name, shape, count: 1, owed, undone, accumulates, activation: conv.activation };
+        match layers.iter_mut().find(|other| other.is_like(&layer)) {
             Some(layer) => layer.count += 1,
-            None => layers.push(Layer { name, shape, count: 1, owed, accumulates, activation }),
+            None => layers.push(layer),
         }
     }
     layers
@@ -49,6 +56,7 @@ struct Convolution {
     /// Extents of the input, without the batch.
     input: [usize; 3],
     owed: Option<Activation>,
+    undone: Option<Activation>,
     accumulates: bool,
 }
 
@@ -69,9 +77,16 @@ fn convolutions(network: Network, size: usize) -> Vec<Convolution> {
             Work::ConvNorm { norm, .. } if step.output() == reads => Some(norm.activation),
             _ => None,
         });
+        let applied = steps.iter().find_map(|step| match step.work {
+            Work::Conv(conv) if step.output() == reads && conv.activation != Activation::Linear => {
+                Some(conv.activation)
+            }
+            _ => None,
+        });
         // The backward pass comes to later readers first.
         let accumulates = steps[at + 1..].iter().any(|later| later.inputs.contains(&reads));
-        found.push(Convolution { name: architecture.layers[own].name.clone(), filters, input, owed, accumulates });
+        let (name, undone) = (architecture.layers[own].name.clone(), owed.or(applied));
+        found.push(Convolution { name, filters, input, owed, undone, accumulates });
     }
     found
 }

@@ -22,7 +22,7 @@ enum Kind {
     Merge(fn(&Step, &Step) -> Option<Work>),
     /// The same, or what a step computes instead if it is both of them already: Keras writes some pairs as one layer.
     MergeOrRewrite { two: fn(&Step, &Step) -> Option<Work>, one: fn(&Step) -> Option<Work> },
-    /// A batch norm's scale and shift, and an activation, are left to whoever reads the value.
+    /// What is owed to a value, a scale and a shift or an activation, or to its gradient is left to whoever reads the value.
     LeaveDebt,
 }
 
@@ -73,7 +73,7 @@ pub const RULES: [Rule; 6] = [
     },
     Rule {
         name: "epilogue",
-        saves: "a pass each way: a convolution applies its activation while storing; its data gradient undoes the one in front, and sums",
+        saves: "passes for an activation behind a bias: applied while storing, undone while storing the gradient, which is summed for the bias",
         kind: Kind::MergeOrRewrite {
             two: |first, second| match (first.work, second.work) {
                 (Work::Conv(conv), Work::Activation(activation)) if conv.activation == Activation::Linear => {
@@ -89,7 +89,7 @@ pub const RULES: [Rule; 6] = [
     },
     Rule {
         name: "debt",
-        saves: "a pass for scale and shift, or for an activation: whoever reads the value applies them while loading",
+        saves: "a pass for scale and shift, or for an activation each way: whoever reads the value does it while loading or storing",
         kind: Kind::LeaveDebt,
     },
     Rule {

@@ -18,7 +18,7 @@ pub struct Step {
     pub frees: Vec<usize>,
     /// What is computed.
     pub work: Work,
-    /// Whether what a batch norm or an activation owes is left to whoever reads the value, or computed at once.
+    /// Whether what is owed to the value or to its gradient is left to whoever reads it, or computed at once.
     pub leaves_debt: bool,
 }
 
