@@ -69,7 +69,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Outside;
+    use crate::device::{Outside, Padding};
     use crate::network::{Builder, Convolution, ModelConfig, Network, Value, resnet50, vgg16};
     use crate::ops::batch_norm::BatchNorm;
 
@@ -136,6 +136,23 @@ mod tests {
             "conv2_block1_out",
         ];
         assert!(outputs.windows(5).any(|steps| steps == block), "{outputs:?}");
+    }
+
+    #[test]
+    fn zeros_in_front_of_a_pool_are_its_own_unless_it_sees_nothing_at_the_edges() {
+        fn base(net: &mut Builder) -> Result<Value, DeviceError> {
+            let x = net.zero_pad("zeros", net.input(), 1)?;
+            let x = net.max_pool("takes_them", x, 3, 2)?;
+            let x = net.zero_pad("zeros_apart", x, 1)?;
+            net.max_pool_same("sees_nothing", x, 3, 2)
+        }
+        let architecture = laid_out(Network { name: "odd", base, ..resnet50::MINIATURE });
+        let plan = Plan::new(&architecture, 0.9).unwrap();
+        let works: Vec<Work> = plan.steps().iter().map(|step| step.work).collect();
+        // 64 pixels become 32, with zeros 34, and of those 17.
+        let pool = |pad, outside| Work::MaxPool { window: 3, stride: 2, pad, outside };
+        let own = pool(Padding { before: 0, after: 1 }, Outside::Nothing);
+        assert_eq!(works[1..4], [pool(1.into(), Outside::Zeros), Work::Pad(1.into()), own]);
     }
 
     #[test]
