@@ -73,6 +73,17 @@ fn what_is_kept_is_what_the_steps_leave() {
     assert!((a_poster / (2.0 * 7_772_019.0) - 1.0).abs() < 0.01, "{a_poster}");
 }
 
+/// What a sum's ways owe is paid by the sum, and a ReLU in front by who reads it. Left are the ReLU that a sum of two finished ways reads,
+/// and going back those that a pool or such a sum has read, for they undo none.
+#[test]
+fn sums_and_relus_in_front_cost_no_passes_of_their_own() {
+    let costs = dry_run::costs(&ModelConfig::new(SUMS, 7), Habits::Gpu(H100), 2, &[]).unwrap();
+    let count = |kernel: &str| costs.launches().filter(|counted| counted.launch.kernel == kernel).count();
+    assert_eq!(["residual_forward", "residual_forward_projected", "batch_norm_apply"].map(count), [2, 1, 1]);
+    assert_eq!(["residual_backward_unmasked", "residual_backward_unmasked_projected"].map(count), [2, 1]);
+    assert_eq!(["batch_norm_backward_reduce", "residual_backward"].map(count), [2, 0]);
+}
+
 #[test]
 fn frozen_layers_cost_no_backward_pass() {
     let config = ModelConfig { trainable: "last:40".parse().unwrap(), ..resnet_50() };

@@ -49,7 +49,7 @@ pub fn all(network: Network, batch: usize, image_size: usize) -> anyhow::Result<
     };
     // What a layer's value still owes.
     let owed = |layer: usize| match steps.iter().find(|step| step.output() == layer)?.work {
-        Work::ConvNorm { norm: BatchNorm { activation, .. }, .. } => Some(activation),
+        Work::ConvNorm { norm: BatchNorm { activation, .. }, .. } | Work::Activation(activation) => Some(activation),
         _ => None,
     };
     let normalised = |layer: usize| owed(layer) == Some(Activation::Linear);

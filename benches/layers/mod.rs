@@ -75,6 +75,7 @@ fn convolutions(network: Network, size: usize) -> Vec<Convolution> {
         let input = architecture.layers[reads].output[..].try_into().expect("a convolution reads images");
         let owed = steps.iter().find_map(|step| match step.work {
             Work::ConvNorm { norm, .. } if step.output() == reads => Some(norm.activation),
+            Work::Activation(activation) if step.output() == reads => Some(activation),
             _ => None,
         });
         let applied = steps.iter().find_map(|step| match step.work {

@@ -29,7 +29,8 @@ pub const SUMS: Network = Network {
         let y = net.add("owing_first", [y, x])?;
 
         let front = net.relu("in_front_of_a_sum", y)?;
-        let sum = net.add("neither_owes", [front, owing])?;
+        let sum = net.add("neither_owes", [front, y])?;
+        let sum = net.add("both_finished", [owing, sum])?;
         net.max_pool_same("last_pool", sum, 3, 2)
     },
     ..resnet50::MINIATURE

@@ -294,7 +294,7 @@ mod tests {
             out
         };
         assert_eq!(joined(None, true), [0.0, 21.0, 0.0, 45.0]);
-        assert_eq!(joined(None, false), [-1.0, 21.0, -0.5, 45.0]);
+        assert_eq!(joined(None, false), [-0.5, 21.0, 0.0, 45.0]);
         // A projection owes scale and shift but no ReLU: −1·(−2) + 1 = 3, and 2·1 − 30 = −28 stays negative.
         let projected = [-1.0, 2.0, 1.0, -30.0, 0.0, 0.0, 1.0, 1.0];
         assert_eq!(joined(Some(&projected), true), [4.5, 0.0, 8.0, 20.0]);
