@@ -164,18 +164,25 @@ fn merged(merge: &fn(&Step, &Step) -> Option<Work>, steps: &[Step], second: usiz
     })
 }
 
-/// The layers in the order in which they compute: each behind those that it reads, and those in Keras's order. So the projection of a
-/// block comes before its branch: its backward pass then runs last and finds the gradient of the shared input already there, to add to
-/// while storing.
+/// The layers in the order in which they compute: each behind those that it reads, and of two ways the shorter first. So the projection
+/// of a block comes before its branch: its backward pass then runs last and finds the gradient of the shared input already there, to add
+/// to while storing.
 fn order(layers: &[Layer]) -> Vec<usize> {
-    fn visit(at: usize, layers: &[Layer], order: &mut Vec<usize>, seen: &mut [bool]) {
+    fn visit(at: usize, layers: &[Layer], depths: &[usize], order: &mut Vec<usize>, seen: &mut [bool]) {
         if !std::mem::replace(&mut seen[at], true) {
-            layers[at].inputs.iter().for_each(|&input| visit(input, layers, order, seen));
+            let mut inputs = layers[at].inputs.clone();
+            inputs.sort_by_key(|&input| depths[input]);
+            inputs.into_iter().for_each(|input| visit(input, layers, depths, order, seen));
             order.push(at);
         }
     }
+    // How many layers lie in front of each, on the longest way.
+    let mut depths = vec![0; layers.len()];
+    for (at, layer) in layers.iter().enumerate() {
+        depths[at] = layer.inputs.iter().map(|&input| depths[input] + 1).max().unwrap_or(0);
+    }
     let mut order = Vec::with_capacity(layers.len());
-    visit(layers.len() - 1, layers, &mut order, &mut vec![false; layers.len()]);
+    visit(layers.len() - 1, layers, &depths, &mut order, &mut vec![false; layers.len()]);
     order
 }
 

@@ -139,6 +139,21 @@ mod tests {
     }
 
     #[test]
+    fn the_shorter_way_comes_first_however_a_sum_lists_the_two() {
+        fn base(net: &mut Builder) -> Result<Value, DeviceError> {
+            let convolution = Convolution { filters: 3, window: 1, stride: 1, pad: 0.into(), bias: true };
+            let branch = net.conv("branch1", net.input(), convolution)?;
+            let branch = net.conv("branch2", branch, convolution)?;
+            let around = net.conv("around", net.input(), convolution)?;
+            net.add("sum", [branch, around])
+        }
+        let architecture = laid_out(Network { name: "odd", base, ..resnet50::MINIATURE });
+        let plan = Plan::new(&architecture, 0.9).unwrap();
+        let outputs = plan.steps()[1..5].iter().map(|step| architecture.layers[step.output()].name.as_str());
+        assert_eq!(outputs.collect::<Vec<_>>(), ["around", "branch1", "branch2", "sum"]);
+    }
+
+    #[test]
     fn zeros_in_front_of_a_pool_are_its_own_unless_it_sees_nothing_at_the_edges() {
         fn base(net: &mut Builder) -> Result<Value, DeviceError> {
             let x = net.zero_pad("zeros", net.input(), 1)?;
