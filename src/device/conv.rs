@@ -189,7 +189,9 @@ impl<V: Elements> OutputGradient<V> {
 }
 
 /// What the data gradient does before storing when its input was `a = activation(scale·y + shift)`, which a batch norm owed:
-/// store `dz = da·activation′(scale·y + shift)`, and reduce what that batch norm's backward pass needs.
+/// store `dz = da·activation′(scale·y + shift)`, and reduce what that batch norm's backward pass needs. The same undoes an activation
+/// that a convolution applied itself: its output `a` as `y`, with scale 1, shift 0 and mean 0, since `a` lies strictly between the bounds
+/// exactly where the gradient passes.
 pub struct ReduceEpilogue<V, M> {
     /// `sums [2, C]`, written: Σ dz and Σ dz·(y − mean).
     pub sums: M,

@@ -251,6 +251,16 @@ mod tests {
     }
 
     #[test]
+    fn a_sum_of_activations_is_rounded_as_they_are_and_one_of_full_width_is_not() {
+        let device = Reference::rounding(Precision::Bf16);
+        let (mut activation, mut full) = ([1.0], [1.0]);
+        // Halfway between two numbers of bfloat16, the even one of which is 1.
+        device.add(&mut activation, &[1.0 / 256.0]).unwrap();
+        device.add(&mut full, &[1.0 / 768.0]).unwrap();
+        assert_eq!((activation, full), ([1.0], [1.0 + 1.0 / 768.0]));
+    }
+
+    #[test]
     fn unequal_lengths_are_refused() {
         let mut two = vec![0.0; 2];
         assert!(matches!(
