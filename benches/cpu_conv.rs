@@ -14,7 +14,8 @@ use gemm::Parallelism;
 use layers::{Layer, layers};
 use onesheet::device::cpu::{Cpu, View, ViewMut};
 use onesheet::device::{
-    ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, InputTransform, OutputGradient, ReduceEpilogue,
+    Activation, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, InputTransform, OutputGradient,
+    ReduceEpilogue,
 };
 use onesheet::network::resnet50::NETWORK;
 use std::time::{Duration, Instant};
