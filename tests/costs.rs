@@ -10,7 +10,7 @@ use onesheet::device::counting::Habits;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::choose::Target;
 use onesheet::device::{Measured, Memory, Pass, PixelFormat, Placement, Precision};
-use onesheet::network::{ModelConfig, Network, mobilenet, resnet50, vgg16};
+use onesheet::network::{ModelConfig, Network, mobilenet, resnet50, vgg16, xception};
 use onesheet::plan::cost::{of_pass, total};
 use onesheet::plan::fuse::RULES;
 use onesheet::training::dry_run;
@@ -102,6 +102,8 @@ fn the_launches_are_cudas() {
     compare_with_cuda(mobilenet::NETWORK, 64, 1.03);
     // Its convolutions have biases and ReLUs of their own.
     compare_with_cuda(vgg16::NETWORK, 32, 1.03);
+    // Two convolutions are one of its layers.
+    compare_with_cuda(xception::NETWORK, 32, 1.03);
     // Of three channels the partial sums are most of what moves.
     compare_with_cuda(SUMS, 32, 3.0);
 }
@@ -147,7 +149,7 @@ fn compare_with_cuda(network: Network, size: usize, most: f64) {
 fn the_launches_are_the_processors() {
     const SIZE: usize = 33;
     const BATCH: usize = 3;
-    for (network, precision) in [resnet50::NETWORK, mobilenet::NETWORK, vgg16::MINIATURE, SUMS]
+    for (network, precision) in [resnet50::NETWORK, mobilenet::NETWORK, vgg16::MINIATURE, xception::MINIATURE, SUMS]
         .into_iter()
         .flat_map(|network| [(network, Precision::F32), (network, Precision::Bf16)])
     {

@@ -219,6 +219,10 @@ fn other_networks_are_named_by_what_they_are() {
             "it looks like MobileNet, which --network mobilenet chooses",
         ),
         (
+            named(&["block1_conv1/kernel", "block14_sepconv2/depthwise_kernel"]),
+            "it looks like Xception, which --network xception chooses",
+        ),
+        (
             named(&["conv1_conv/kernel", "conv4_2_conv/kernel"]),
             "it looks like ShallowNet, which --network shallow chooses",
         ),

@@ -50,6 +50,7 @@ pub fn layers(network: Network, n: usize, size: usize) -> Vec<Layer> {
 }
 
 /// A convolution as the plan has it.
+#[derive(Clone)]
 struct Convolution {
     name: String,
     filters: Filters,
@@ -58,6 +59,8 @@ struct Convolution {
     owed: Option<Activation>,
     undone: Option<Activation>,
     accumulates: bool,
+    /// Whether a batch norm follows.
+    normed: bool,
 }
 
 fn convolutions(network: Network, size: usize) -> Vec<Convolution> {
@@ -65,10 +68,11 @@ fn convolutions(network: Network, size: usize) -> Vec<Convolution> {
     let steps = plan.steps();
     let mut found = Vec::new();
     for (at, step) in steps.iter().enumerate() {
-        let (filters, own) = match step.work {
-            Work::ConvNorm { conv, layers: [own, _], .. } => (conv, own),
-            Work::Conv(conv) | Work::ConvActivation { conv, .. } => (Filters::Full(conv), step.output()),
-            Work::Depthwise(conv) => (Filters::Depthwise(conv), step.output()),
+        let (filters, own, normed) = match step.work {
+            Work::ConvNorm { conv, layers: [own, _], .. } => (conv, own, true),
+            Work::Conv(conv) | Work::ConvActivation { conv, .. } => (Filters::Full(conv), step.output(), false),
+            Work::Depthwise(conv) => (Filters::Depthwise(conv), step.output(), false),
+            Work::Separable(conv) => (Filters::Separable(conv), step.output(), false),
             _ => continue,
         };
         let reads = step.inputs[0];
@@ -87,7 +91,17 @@ fn convolutions(network: Network, size: usize) -> Vec<Convolution> {
         // The backward pass comes to later readers first.
         let accumulates = steps[at + 1..].iter().any(|later| later.inputs.contains(&reads));
         let (name, undone) = (architecture.layers[own].name.clone(), owed.or(applied));
-        found.push(Convolution { name, filters, input, owed, undone, accumulates });
+        let whole = Convolution { name, filters, input, owed, undone, accumulates, normed };
+        match filters {
+            Filters::Separable(conv) => {
+                let [p, q, _] = architecture.layers[own].output[..] else { panic!("it makes images") };
+                found.push(Convolution { filters: Filters::Depthwise(conv.depthwise), normed: false, ..whole.clone() });
+                // Nobody else reads what is between the two, and nothing is owed to it.
+                let (filters, input) = (Filters::Full(conv.pointwise), [p, q, input[2]]);
+                found.push(Convolution { filters, input, owed: None, undone: None, accumulates: false, ..whole });
+            }
+            _ => found.push(whole),
+        }
     }
     found
 }
@@ -100,7 +114,7 @@ pub fn planned(network: Network, size: usize) -> (Architecture, Plan) {
     (architecture, plan)
 }
 
-/// A depthwise convolution, and how often the network has it. All read an activation that is owed a batch norm.
+/// A depthwise convolution, how often the network has it, and what is fused to it there.
 pub struct DepthwiseLayer {
     /// Keras's name of the first that is so.
     pub name: String,
@@ -108,17 +122,25 @@ pub struct DepthwiseLayer {
     pub shape: DepthwiseShape,
     /// How many are so.
     pub count: usize,
+    /// What follows the batch norm that its input owes, if it owes one.
+    pub owed: Option<Activation>,
+    /// Whether its data gradient is added to what another consumer of its input has left.
+    pub accumulates: bool,
+    /// Whether a batch norm follows, which it takes statistics for and which owes it its gradient.
+    pub normed: bool,
 }
 
 /// The depthwise layers over `n` posters of `size`×`size`.
 pub fn depthwise(network: Network, n: usize, size: usize) -> Vec<DepthwiseLayer> {
     let mut layers: Vec<DepthwiseLayer> = Vec::new();
-    for Convolution { name, filters, input: [h, w, c], .. } in convolutions(network, size) {
+    for Convolution { name, filters, input: [h, w, c], owed, accumulates, normed, .. } in convolutions(network, size) {
         let Filters::Depthwise(conv) = filters else { continue };
         let shape = DepthwiseShape::new([n, h, w, c], conv.window, conv.stride, conv.pad).expect("it is planned");
-        match layers.iter_mut().find(|layer| layer.shape == shape) {
+        let fused = (shape, owed, accumulates, normed);
+        let same = |layer: &&mut DepthwiseLayer| (layer.shape, layer.owed, layer.accumulates, layer.normed) == fused;
+        match layers.iter_mut().find(same) {
             Some(layer) => layer.count += 1,
-            None => layers.push(DepthwiseLayer { name, shape, count: 1 }),
+            None => layers.push(DepthwiseLayer { name, shape, count: 1, owed, accumulates, normed }),
         }
     }
     layers

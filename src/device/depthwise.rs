@@ -156,7 +156,8 @@ impl<V: Elements, M: Elements> DepthwiseBackwardWeights<V, M> {
     }
 }
 
-/// The depthwise convolution's three passes. There is no bias: in every network here a batch norm follows.
+/// The depthwise convolution's three passes. There is no bias: no network here has one, be it that a batch norm follows or a 1×1
+/// convolution and then a batch norm.
 pub trait DepthwiseKernels: Memory {
     /// `y = depthwise(transform(x), w)`, and its `stats`. Padding is zero after the transform.
     fn depthwise_forward(

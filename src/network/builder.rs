@@ -35,6 +35,15 @@ impl Builder {
         self.layers
     }
 
+    /// Keras's name for a layer that nobody names: its class, and from the second one on how many there were before it.
+    pub fn automatic_name(&self, class: &str) -> String {
+        let is_one = |name: &str| name.strip_prefix(class).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+        match self.layers.iter().filter(|layer| is_one(&layer.name)).count() {
+            0 => class.to_owned(),
+            before => format!("{class}_{before}"),
+        }
+    }
+
     /// `ZeroPadding2D`.
     pub fn zero_pad(&mut self, name: &str, x: Value, pad: impl Into<Padding>) -> Result<Value, DeviceError> {
         self.push(name, Op::ZeroPad(pad.into()), &[x])
@@ -53,6 +62,17 @@ impl Builder {
     /// `DepthwiseConv2D`.
     pub fn depthwise_conv(&mut self, name: &str, x: Value, depthwise: Depthwise) -> Result<Value, DeviceError> {
         self.push(name, Op::DepthwiseConv(depthwise), &[x])
+    }
+
+    /// `SeparableConv2D`.
+    pub fn separable_conv(
+        &mut self,
+        name: &str,
+        x: Value,
+        depthwise: Depthwise,
+        filters: usize,
+    ) -> Result<Value, DeviceError> {
+        self.push(name, Op::SeparableConv { depthwise, filters }, &[x])
     }
 
     /// The padding of Keras's `padding="same"` around a square image: as much as makes the output's side that of the input over the

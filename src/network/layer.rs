@@ -21,6 +21,13 @@ pub enum Op {
     },
     /// A convolution of each channel by itself.
     DepthwiseConv(Depthwise),
+    /// A convolution of each channel by itself and a 1×1 convolution across them, without a bias.
+    SeparableConv {
+        /// The convolution of each channel.
+        depthwise: Depthwise,
+        /// K of the one across.
+        filters: usize,
+    },
     /// Batch norm over the channels.
     BatchNorm {
         /// Added to the variance.
@@ -101,6 +108,7 @@ impl Layer {
             Op::ZeroPad(_) => "ZeroPadding2D",
             Op::Conv { .. } => "Conv2D",
             Op::DepthwiseConv(_) => "DepthwiseConv2D",
+            Op::SeparableConv { .. } => "SeparableConv2D",
             Op::BatchNorm { .. } => "BatchNormalization",
             Op::Activation(Activation::Relu6) => "ReLU",
             Op::Activation(_) => "Activation",
@@ -137,6 +145,11 @@ impl Op {
                 let shape = ConvShape::new(image()?, image()?[3], [window; 2], stride, pad)?;
                 vec![shape.p, shape.q, shape.c]
             }
+            Op::SeparableConv { depthwise, filters } => {
+                let mut output = Op::DepthwiseConv(depthwise).output(input)?;
+                output[2] = filters;
+                output
+            }
             Op::MaxPool { window, stride, pad } => {
                 let shape = PoolShape::new(image()?, window, stride, pad, Outside::Nothing)?;
                 vec![shape.p, shape.q, shape.c]
@@ -163,6 +176,12 @@ impl Op {
                 let glorot = Initialiser::glorot(taps * channels, taps);
                 vec![tensor("depthwise_kernel", &[window, window, channels], glorot)]
             }
+            Op::SeparableConv { depthwise, filters } => {
+                let across = Initialiser::glorot(channels, filters);
+                let mut tensors = Op::DepthwiseConv(depthwise).tensors(channels, zero_init_residual);
+                tensors.push(tensor("pointwise_kernel", &[filters, 1, 1, channels], across));
+                tensors
+            }
             Op::BatchNorm { ends_block, .. } => {
                 let gamma = if ends_block && zero_init_residual { Initialiser::Zeros } else { Initialiser::Ones };
                 vec![
@@ -185,7 +204,7 @@ impl Op {
 
 /// A tensor that a layer has.
 pub(super) struct LayerTensor {
-    /// `kernel`, `depthwise_kernel`, `bias`, `gamma`, `beta`, `moving_mean` or `moving_variance`.
+    /// `kernel`, `depthwise_kernel`, `pointwise_kernel`, `bias`, `gamma`, `beta`, `moving_mean` or `moving_variance`.
     pub name: &'static str,
     pub shape: Vec<usize>,
     pub initialiser: Initialiser,

@@ -14,6 +14,7 @@ pub mod resnet50_v1_5;
 pub mod shallow;
 pub mod summary;
 pub mod vgg16;
+pub mod xception;
 
 pub use architecture::{Architecture, LayoutError, ModelConfig, NamedShape, NamedTensor, Place, Trainable};
 pub use builder::{Builder, Value};
@@ -25,12 +26,24 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Every network that can be chosen, in the order in which they are listed.
-pub const NETWORKS: [Network; 5] =
-    [resnet50::NETWORK, resnet50_v1_5::NETWORK, mobilenet::NETWORK, vgg16::NETWORK, shallow::NETWORK];
+pub const NETWORKS: [Network; 6] = [
+    resnet50::NETWORK,
+    resnet50_v1_5::NETWORK,
+    mobilenet::NETWORK,
+    vgg16::NETWORK,
+    xception::NETWORK,
+    shallow::NETWORK,
+];
 
 /// Small ones that tests are made of. Known by name, so that their checkpoints can be read, and listed to nobody.
-pub const MINIATURES: [Network; 5] =
-    [resnet50::MINIATURE, resnet50_v1_5::MINIATURE, mobilenet::MINIATURE, vgg16::MINIATURE, shallow::MINIATURE];
+pub const MINIATURES: [Network; 6] = [
+    resnet50::MINIATURE,
+    resnet50_v1_5::MINIATURE,
+    mobilenet::MINIATURE,
+    vgg16::MINIATURE,
+    xception::MINIATURE,
+    shallow::MINIATURE,
+];
 
 /// A network: how its list of layers is written, up to the last feature map, and the head behind it.
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +141,9 @@ mod tests {
             let error = name.parse::<Network>().unwrap_err().to_string();
             assert_eq!(
                 error,
-                format!("there is no network `{name}`; there are resnet50, resnet50-v1.5, mobilenet, vgg16, shallow")
+                format!(
+                    "there is no network `{name}`; there are resnet50, resnet50-v1.5, mobilenet, vgg16, xception, shallow"
+                )
             );
         }
     }

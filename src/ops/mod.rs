@@ -12,3 +12,4 @@ pub mod depthwise;
 pub mod loss;
 pub mod pool;
 pub mod residual;
+pub mod separable;

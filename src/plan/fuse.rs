@@ -7,6 +7,7 @@ use crate::ops::batch_norm::BatchNorm;
 use crate::ops::conv::Conv;
 use crate::ops::dense::Dense;
 use crate::ops::depthwise::Depthwise;
+use crate::ops::separable::Separable;
 
 /// What may be computed together.
 pub struct Rule {
@@ -56,6 +57,9 @@ pub const RULES: [Rule; 6] = [
             }
             (Work::Depthwise(conv), Work::Norm(norm)) => {
                 Some(Work::ConvNorm { conv: Filters::Depthwise(conv), norm, layers: [first.output(), second.output()] })
+            }
+            (Work::Separable(conv), Work::Norm(norm)) => {
+                Some(Work::ConvNorm { conv: Filters::Separable(conv), norm, layers: [first.output(), second.output()] })
             }
             _ => None,
         }),
@@ -210,6 +214,21 @@ fn work(architecture: &Architecture, layer: &Layer, momentum: f64) -> Work {
         }
         Op::DepthwiseConv(network::Depthwise { window, stride, pad }) => {
             Work::Depthwise(Depthwise { kernel: span("depthwise_kernel"), window: [window; 2], stride, pad })
+        }
+        Op::SeparableConv { depthwise: network::Depthwise { window, stride, pad }, filters } => {
+            let kernel = span("pointwise_kernel");
+            Work::Separable(Separable {
+                depthwise: Depthwise { kernel: span("depthwise_kernel"), window: [window; 2], stride, pad },
+                pointwise: Conv {
+                    kernel,
+                    bias: None,
+                    activation: Activation::Linear,
+                    filters,
+                    window: [1; 2],
+                    stride: 1,
+                    pad: 0.into(),
+                },
+            })
         }
         Op::BatchNorm { epsilon, .. } => Work::Norm(BatchNorm {
             gamma: span("gamma"),

@@ -47,7 +47,7 @@ impl Plan {
                 steps.iter().flat_map(|other| &other.inputs).filter(|&&input| input == step.inputs[0]).count();
             let is_conv = |of: &Step| match of.work {
                 Work::Conv(conv) => conv.activation == Activation::Linear,
-                Work::Depthwise(_) => true,
+                Work::Depthwise(_) | Work::Separable(_) => true,
                 _ => false,
             };
             if readers > 1 || !steps.iter().any(|of| of.output() == step.inputs[0] && is_conv(of)) {

@@ -5,7 +5,7 @@ use crate::autograd::Tape;
 use crate::device::{Device, DeviceError};
 use crate::network::Layer;
 use crate::ops::batch_norm::{self, BatchNorm};
-use crate::ops::{activation, conv, dense, depthwise, pool, residual};
+use crate::ops::{activation, conv, dense, depthwise, pool, residual, separable};
 use crate::parameters::Parameters;
 use crate::tensor::Tensor;
 use crate::value::Value;
@@ -71,6 +71,7 @@ fn run<D: Device>(
             activation::forward(tape, &y, activation)
         }
         (Work::Depthwise(conv), [x]) => Ok(depthwise::forward(tape, statistics.parameters(), x, conv, false)?.0),
+        (Work::Separable(conv), [x]) => Ok(separable::forward(tape, statistics.parameters(), x, conv, false)?.0),
         (Work::Norm(norm), [x]) => {
             let x = x.clone().settled(tape.device())?;
             let stats = match statistics.are_the_batchs(&norm) {
@@ -111,6 +112,7 @@ fn conv_norm<D: Device>(
     let (y, stats) = match conv {
         Filters::Full(conv) => conv::forward(tape, parameters, x, conv, takes)?,
         Filters::Depthwise(conv) => depthwise::forward(tape, parameters, x, conv, takes)?,
+        Filters::Separable(conv) => separable::forward(tape, parameters, x, conv, takes)?,
     };
     tape.enter(behind);
     self::norm(tape, statistics, y, stats, norm)

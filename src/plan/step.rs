@@ -6,6 +6,7 @@ use crate::ops::conv::Conv;
 use crate::ops::dense::Dense;
 use crate::ops::depthwise::Depthwise;
 use crate::ops::pool::Pooling;
+use crate::ops::separable::Separable;
 
 /// Some of a network's layers that are computed together.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +48,8 @@ pub enum Work {
     },
     /// A convolution of each channel by itself.
     Depthwise(Depthwise),
+    /// A convolution of each channel by itself, and one across them.
+    Separable(Separable),
     /// A batch norm and its activation, whose statistics are taken in a pass of their own.
     Norm(BatchNorm),
     /// An activation.
@@ -81,11 +84,13 @@ pub enum Work {
     Dense(Dense),
 }
 
-/// A convolution of either kind.
+/// A convolution of any kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filters {
     /// Each filter sees all channels.
     Full(Conv),
     /// Each channel has a filter of its own.
     Depthwise(Depthwise),
+    /// The one behind the other.
+    Separable(Separable),
 }

@@ -1,13 +1,15 @@
 //! Depthwise convolution: all passes of one geometry, with every fused end on and off.
 
+use super::network::layers::{self, DepthwiseLayer};
 use super::{Array, Case, Output, agree, grid, grid_norm, narrow, numbers, sum_tolerance};
 use onesheet::device::{
     Activation, DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseShape, Device,
     InputTransform, OutputGradient, Padding, ReduceEpilogue,
 };
+use onesheet::network::NETWORKS;
 
 /// What is fused into the passes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fusions {
     /// The input is owed a batch norm with this behind it, and the data gradient is reduced for it.
     pub norm: Option<Activation>,
@@ -203,28 +205,27 @@ fn statistics_far_from_zero() {
     agree(&FarFromZero);
 }
 
-/// MobileNet's depthwise layers at 150×150 over so many images, in order: side, channels, stride. A stride of 2 is padded
-/// below and to the right alone.
-pub fn mobilenet(n: usize) -> impl Iterator<Item = DepthwiseShape> {
-    let layers = [
-        (75, 32, 1),
-        (75, 64, 2),
-        (37, 128, 1),
-        (37, 128, 2),
-        (18, 256, 1),
-        (18, 256, 2),
-        (9, 512, 1),
-        (9, 512, 2),
-        (4, 1024, 1),
-    ];
-    layers.into_iter().map(move |(side, c, stride)| {
-        DepthwiseShape::new([n, side, side, c], [3, 3], stride, PADDINGS[2 - stride]).unwrap()
-    })
+/// The depthwise layers of every network at 150×150 over so many images, with what is fused to each.
+pub fn of_the_networks(n: usize) -> Vec<Depthwise> {
+    let mut cases: Vec<Depthwise> = Vec::new();
+    for layer in NETWORKS.into_iter().flat_map(|network| layers::depthwise(network, n, 150)) {
+        let DepthwiseLayer { shape, owed: norm, accumulates: accumulate, normed, .. } = layer;
+        let fusions = Fusions { norm, stats: normed, owed: normed, accumulate };
+        if !cases.iter().any(|case| (case.shape, case.fusions) == (shape, fusions)) {
+            cases.push(Depthwise { shape, fusions, seed: 100 * cases.len() as u64 });
+        }
+    }
+    cases
 }
 
 #[test]
 fn the_networks_shapes() {
-    for (seed, shape) in mobilenet(1).enumerate() {
-        agree(&Depthwise { shape, fusions: FUSED, seed: 100 * seed as u64 });
-    }
+    let cases = of_the_networks(1);
+    let has = |side, c, stride, normed| {
+        let mut cases = cases.iter().map(|case| (case.shape, case.fusions.stats));
+        cases.any(|(shape, stats)| (shape.h, shape.c, shape.stride, stats) == (side, c, stride, normed))
+    };
+    // MobileNet's first and last, and Xception's.
+    assert!(has(75, 32, 1, true) && has(4, 1024, 1, true) && has(72, 64, 1, false) && has(5, 1536, 1, false));
+    cases.iter().for_each(agree);
 }

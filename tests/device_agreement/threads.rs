@@ -70,8 +70,8 @@ fn convolutions_repeat() {
 
 #[test]
 fn depthwise_convolutions_repeat() {
-    for (seed, shape) in depthwise::mobilenet(3).enumerate() {
-        repeats(Depthwise { shape, fusions: depthwise::FUSED, seed: seed as u64 });
+    for case in depthwise::of_the_networks(3) {
+        repeats(Depthwise { fusions: depthwise::FUSED, ..case });
     }
 }
 

@@ -35,7 +35,7 @@ const SIMULATED: &str =
 const LONG: &str = "train --data posters.safetensors --batch 4 --device cpu --epochs 1000";
 
 /// Flags that the layer table shows: the output of its first convolution, its last pooling, and its trainable parameters.
-const SUMMARIES: [(&str, &str, &str, &str); 14] = [
+const SUMMARIES: [(&str, &str, &str, &str); 16] = [
     ("train --summary", "75 x 75 x 64", "avg_pool", "25,764,871"),
     ("train --summary --image-size 64", "32 x 32 x 64", "avg_pool", "25,764,871"),
     ("train --summary --data posters.safetensors", "17 x 17 x 64", "avg_pool", "25,764,871"),
@@ -48,6 +48,8 @@ const SUMMARIES: [(&str, &str, &str, &str); 14] = [
     ("train --summary --network mobilenet --trainable last:40", "75 x 75 x 32", "avg_pool", "3,851,783"),
     ("train --summary --network vgg16", "150 x 150 x 64", "avg_pool", "15,372,103"),
     ("train --summary --network vgg16 --trainable last:8", "150 x 150 x 64", "avg_pool", "12,456,455"),
+    ("train --summary --network xception", "74 x 74 x 32", "avg_pool", "23,037,231"),
+    ("train --summary --network xception --trainable last:40", "74 x 74 x 32", "avg_pool", "12,784,607"),
     ("train --summary --network shallow", "75 x 75 x 32", "avg_pool", "1,563,047"),
     ("train --summary --network shallow --trainable last:10", "75 x 75 x 32", "avg_pool", "1,281,287"),
 ];

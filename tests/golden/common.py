@@ -4,15 +4,16 @@ No weights are stored: both sides make them with the hash `u`, which is exact in
 *Onesheet's* layout (kernels [K,R,S,C], dense [out,in]) is, with u = u(fmix32(t), i) and every step in float32:
 
     kernel           u * sqrt(6 / fan_in), times 1/4 in `genres` and 1/256 in `block1_conv1`; fan_in is R * S of a
-                     depthwise kernel [R,S,C]
+                     depthwise kernel [R,S,C]; of a pointwise kernel u * sqrt(3 / fan_in)
     bias             0.1 u
-    gamma            1 + 0.25 u, times 1/4 in the last batch norm of a residual branch (`*_3_bn`)
+    gamma            1 + 0.25 u, times 1/4 in the last batch norm of a residual branch (`*_3_bn`, `*_sepconv3_bn`)
     beta             0.1 u
     moving_mean      0.1 u
     moving_variance  1 + 0.5 u, times 8192 in `conv1_bn`
 
 The factors keep inference with these invented averages healthy: 8192 is about the stem's variance on pixels, the small
-gamma keeps sixteen additions from growing, and the last quarter makes logits of order 1, not a saturated sigmoid.
+gamma keeps sixteen additions from growing, and the last quarter makes logits of order 1, not a saturated sigmoid. Between the two
+kernels of a separable convolution there is no ReLU that would halve what arrives.
 VGG-16 has no batch norm that would divide by the pixels' extent; its first kernel does.
 Position k of a tensor's samples is hash k of stream 2,000,000 + t, modulo the tensor's size. Pixels are the top byte of
 stream 1,000,000 in NHWC order as RGB, labels the top bit of stream 1,000,001 + step.
@@ -55,16 +56,17 @@ def initial(number, name, shape):
     """The tensor `name`, layer and kind, in the engine's layout."""
     layer, kind = name.split("/")
     values = u(number, math.prod(shape))
-    if kind in ("kernel", "depthwise_kernel"):
-        fan_in = math.prod(shape[1:] if kind == "kernel" else shape[:2])
-        values = np.float32(math.sqrt(6 / fan_in)) * values
+    if kind.endswith("kernel"):
+        fan_in = math.prod(shape[:2] if kind == "depthwise_kernel" else shape[1:])
+        spread = 3 if kind == "pointwise_kernel" else 6
+        values = np.float32(math.sqrt(spread / fan_in)) * values
         if layer == "genres":
             values = np.float32(0.25) * values
         if layer == "block1_conv1":
             values = np.float32(1 / 256) * values
     elif kind == "gamma":
         values = np.float32(1) + np.float32(0.25) * values
-        if layer.endswith("_3_bn"):
+        if layer.endswith(("_3_bn", "_sepconv3_bn")):
             values = np.float32(0.25) * values
     elif kind == "moving_variance":
         values = np.float32(1) + np.float32(0.5) * values
@@ -75,10 +77,10 @@ def initial(number, name, shape):
     return values.reshape(shape)
 
 
-def bgr_pixels():
+def bgr_pixels(size=SIZE):
     """Pixels [N, H, W, 3] as `--pixels imagenet` feeds them: BGR minus the ImageNet means."""
-    pixels = (hashes(PIXELS, BATCH * SIZE * SIZE * 3) >> np.uint32(24)).astype(np.float64)
-    bgr = pixels.reshape(BATCH, SIZE, SIZE, 3)[..., ::-1]
+    pixels = (hashes(PIXELS, BATCH * size * size * 3) >> np.uint32(24)).astype(np.float64)
+    bgr = pixels.reshape(BATCH, size, size, 3)[..., ::-1]
     return bgr - np.array([103.939, 116.779, 123.68])
 
 

@@ -9,8 +9,9 @@ computed in float64; the script computes it all in float32 too and prints how fa
 engine's tolerance has to allow for. (Where a pre-activation is zero up to rounding, one precision's ReLU passes the gradient
 and the other's does not: a few samples are off by more.)
 
-The networks are Keras Applications' ResNet50, MobileNet and VGG16 and Onesheet's own shallow one, which is written down again
-here, at 150x150 with global average pooling and Onesheet's head. `common.py` says what weights, pixels and labels are; tensor
+The networks are Keras Applications' ResNet50, MobileNet, VGG16 and Xception and Onesheet's own shallow one, which is written down again
+here, with global average pooling and Onesheet's head, at 150x150. Xception is at 75x75, where its four pools see odd and even images
+(35, 18, 9 and 5 pixels), and the reference device has done with a step in seconds. `common.py` says what weights, pixels and labels are; tensor
 number t counts kernel, bias / gamma, beta, moving_mean, moving_variance layer by layer in the order of the file of layers. 8192
 there is about the stem's variance on pixels.
 
@@ -40,8 +41,8 @@ from common import BATCH, CLASS_WEIGHTS, CLASSES, LEARNING_RATE, SIZE, STEPS, bg
 HERE = Path(__file__).parent
 
 
-def application(build):
-    return lambda pooling: build(weights=None, include_top=False, input_shape=(SIZE, SIZE, 3), pooling=pooling)
+def application(build, size=SIZE):
+    return lambda pooling: build(weights=None, include_top=False, input_shape=(size, size, 3), pooling=pooling)
 
 
 def shallow(pooling):
@@ -72,6 +73,7 @@ NETWORKS = {
     "mobilenet": (application(keras.applications.MobileNet), 40),
     "shallow": (shallow, 10),
     "vgg16": (application(keras.applications.VGG16), 8),
+    "xception": (application(keras.applications.Xception, 75), 40),
 }
 
 
@@ -90,6 +92,8 @@ def to_keras(name, array):
 
 
 def build(network, pooling="avg"):
+    # Layers that nobody names are numbered from the first one on.
+    keras.utils.clear_session()
     base = NETWORKS[network][0](pooling)
     x = keras.layers.Dense(1024, activation="relu", name="head_1024")(base.output)
     x = keras.layers.Dense(128, activation="relu", name="head_128")(x)
@@ -114,8 +118,8 @@ def fill(model):
         variable.assign(to_keras(name, initial(number, name, shape)))
 
 
-def images():
-    return tf.constant(bgr_pixels(), keras.backend.floatx())
+def images(model):
+    return tf.constant(bgr_pixels(model.input.shape[1]), keras.backend.floatx())
 
 
 def labels(step):
@@ -129,7 +133,7 @@ def loss_of(logits, labels):
 
 def loss_and_gradients(model, variables, step):
     with tf.GradientTape() as tape:
-        logits = model(images(), training=True)
+        logits = model(images(model), training=True)
         loss = loss_of(logits, labels(step))
     return loss, tape.gradient(loss, [v.value for v in variables])
 
@@ -137,16 +141,15 @@ def loss_and_gradients(model, variables, step):
 def compute(network, floatx):
     """All golden values in one precision, as {tensor name: float64 array}, and the lists of names behind their rows."""
     keras.backend.set_floatx(floatx)
-    keras.utils.clear_session()
     out, names = {}, {}
 
     maxed, _ = build(network, "max")
     fill(maxed)
-    out["inference_max_pool.logits"] = maxed(images(), training=False).numpy()
+    out["inference_max_pool.logits"] = maxed(images(maxed), training=False).numpy()
 
     model, base = build(network)
     fill(model)
-    out["inference.logits"] = model(images(), training=False).numpy()
+    out["inference.logits"] = model(images(model), training=False).numpy()
 
     variables = dict(named_variables(model))
     numbers = {name: number for number, name in enumerate(variables)}
@@ -187,7 +190,6 @@ def compute(network, floatx):
 
 def layer_table(network):
     """The facts that `summary` prints: layers in Keras's order, and the three parameter counts."""
-    keras.utils.clear_session()
     model, base = build(network)
     count = lambda variables: sum(math.prod(v.shape) for v in variables)
     total, trainable = count(model.weights), count(model.trainable_weights)
@@ -225,8 +227,11 @@ def main():
         print(network)
         exact, names = compute(network, "float64")
         rough, _ = compute(network, "float32")
-        made_with = f"keras {keras.__version__}, tensorflow {tf.__version__}, float64"
-        save(HERE / f"{network}.safetensors", exact, {"made_with": made_with, "transfer_layers": NETWORKS[network][1], **names})
+        facts = {"made_with": f"keras {keras.__version__}, tensorflow {tf.__version__}, float64", "transfer_layers": NETWORKS[network][1]}
+        size = build(network)[0].input.shape[1]
+        if size != SIZE:
+            facts["size"] = size
+        save(HERE / f"{network}.safetensors", exact, {**facts, **names})
         write_layers(network, layer_table(network))
         report(exact, rough)
         print("logits, inference\n", exact["inference.logits"], "\nmax pooling\n", exact["inference_max_pool.logits"])
