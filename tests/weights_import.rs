@@ -1,6 +1,6 @@
 //! Weights from Keras's, PyTorch's and our own files, and every way such a file is refused.
 //!
-//! The Keras files are real ones, written by `weights_import/make_fixtures.py`; the others are made here.
+//! The Keras files are real ones, written by `weights_import/make_fixtures.py` and `make_xception.py`; the others are made here.
 
 #[path = "weights_import/torch.rs"]
 mod torch;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use onesheet::network::IMAGENET_PIXELS;
 use onesheet::network::import::{self, ImportError, Source, Wanted, Weights};
-use onesheet::network::{Architecture, ModelConfig, NamedShape, mobilenet, resnet50, vgg16};
+use onesheet::network::{Architecture, ModelConfig, NamedShape, mobilenet, resnet50, vgg16, xception};
 use onesheet::training::config::Pixels;
 use safetensors::tensor::{Dtype, TensorView};
 use tempfile::TempDir;
@@ -142,7 +142,8 @@ fn assert_are_known(file: &str, weights: &Weights, wanted: &Wanted) {
         assert_eq!((&tensor.shape, tensor.data.len()), (shape, len), "{file} {name}");
         let keras = known(name, len);
         // Keras has the output channels of a kernel last, and so has a depthwise kernel here.
-        let at = |i: usize| match (&shape[..], name.ends_with("/kernel")) {
+        let is_transposed = name.ends_with("/kernel") || name.ends_with("/pointwise_kernel");
+        let at = |i: usize| match (&shape[..], is_transposed) {
             ([outputs, ..], true) => keras[i % (len / outputs) * outputs + i / (len / outputs)],
             _ => keras[i],
         };
@@ -175,6 +176,22 @@ fn depthwise_kernels_keep_their_order() {
     // Another network's file is named as what it is.
     let error = import::read(&fixture("miniature.h5"), &wanted, &IMAGENET_PIXELS.format).unwrap_err().to_string();
     assert!(error.contains("MobileNet") && error.contains("ResNet"), "{error}");
+}
+
+/// Keras numbers some of its layers by itself, and in these files with other numbers than ours.
+#[test]
+fn layers_that_nobody_named_arrive_by_their_order() {
+    let architecture = Architecture::new(&ModelConfig::new(xception::MINIATURE, 7)).unwrap();
+    let wanted = Wanted::by(&architecture);
+    for file in ["xception.h5", "xception.weights.h5", "xception_2017.h5"] {
+        let read = import::read(&fixture(file), &wanted, &Pixels::Symmetric.format());
+        let weights = read.unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!((weights.tensors.len(), weights.notes.len()), (wanted.base.len(), 0), "{file}");
+        assert_are_known(file, &weights, &wanted);
+    }
+    // Another network's file is named as what it is.
+    let error = import::read(&fixture("miniature.h5"), &wanted, &IMAGENET_PIXELS.format).unwrap_err().to_string();
+    assert!(error.contains("Xception") && error.contains("ResNet"), "{error}");
 }
 
 /// Keras's ResNet-101 holds all that its ResNet-50 has.

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::looks::looks_like;
-use super::{ImportError, Wanted};
+use super::{ImportError, Wanted, automatic};
 use crate::network::{NETWORKS, NamedShape};
 
 /// The comparison of one file.
@@ -105,12 +105,15 @@ impl<'a> Comparison<'a> {
 
 /// How a network begins the names of its base's layers, by Keras's names of today: `conv#_` for ResNet's.
 ///
-/// Layers that Keras numbers by itself (`conv2d_3`) and layers of a head begin otherwise: they come from whatever else is in a file.
+/// Layers of a head begin otherwise, and so do layers that Keras numbers by itself (`conv2d_3`), unless a network has such: those too many
+/// come from whatever else is in a file.
 pub(super) struct Family(HashSet<String>);
 
 impl Family {
     pub fn of(base: &[NamedShape]) -> Self {
-        Family(base.iter().map(|(name, _)| beginning(name)).collect())
+        let layer = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
+        let named = base.iter().filter(|(name, _)| !automatic::is_automatic(&layer(name)));
+        Family(named.map(|(name, _)| beginning(name)).collect())
     }
 
     /// Whether a tensor belongs to a network whose layers are called so.

@@ -9,7 +9,7 @@
 //! and each may sit deeper when the base is nested in another model. So the file is walked instead of looked up: a data
 //! set's last two names are its layer and kind, except inside `vars`. That also spares the attribute `weight_names`, which
 //! is an empty list of *floats* on a layer without weights. Layers and data sets with the names of 2016 are found under
-//! today's: [`keras_2016`].
+//! today's ([`keras_2016`]), and layers that Keras has numbered by itself under our numbers ([`automatic`]).
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -21,11 +21,11 @@ use hdf5_reader::group::Group;
 use hdf5_reader::{Dataset, Datatype, FileStorage, Hdf5File, OpenOptions};
 
 use super::compare::{Comparison, Family};
-use super::{ImportError, Source, Tensors, Wanted, WeightTensor, Weights, keras_2016, transpose};
+use super::{ImportError, Source, Tensors, Wanted, WeightTensor, Weights, automatic, keras_2016, transpose};
 use crate::device::PixelFormat;
 use crate::network::NamedShape;
 
-/// No tensor of the network is larger than 10 MB, nor is anything else in the file worth decoding.
+/// No tensor of a network is larger than 13 MB, nor is anything else in the file worth decoding.
 const MAX_READ: usize = 16 << 20;
 /// Groups may link to each other in a ring, and a small file can name a great many.
 const MAX_DEPTH: usize = 8;
@@ -47,27 +47,36 @@ pub(super) fn read(path: &Path, file: File, wanted: &Wanted, pixels: &PixelForma
     let top = root.group("model_weights").unwrap_or(root);
 
     let base = &wanted.base;
-    let mut inventory = Inventory::new(base);
+    let mut inventory = Inventory::default();
     inventory.visit(&top, "", 0).map_err(damaged)?;
-    if let Some(name) = inventory.twice {
-        let reason = format!("it holds {name} twice, so there is no telling which is meant");
-        return Err(ImportError::Damaged { path: path.to_owned(), reason });
+    let Inventory { entries, unnamed, .. } = inventory;
+    let first = entries.first().map(|entry| format!("{}/{}", entry.layer, entry.dataset.name()));
+    let named = Names::new(base, &entries).of(entries);
+    let held: Vec<NamedShape> = named.iter().map(|(name, dataset)| (name.clone(), extents(dataset))).collect();
+
+    let (ours, family) = (base.iter().map(|(name, _)| name).collect::<HashSet<_>>(), Family::of(base));
+    let mut found = HashMap::new();
+    for (name, dataset) in named.into_iter().filter(|(name, _)| ours.contains(name) || family.has(name)) {
+        if found.insert(name.clone(), dataset).is_some() {
+            let reason = format!("it holds {name} twice, so there is no telling which is meant");
+            return Err(ImportError::Damaged { path: path.to_owned(), reason });
+        }
     }
     let missing: Vec<_> =
-        base.iter().map(|(name, _)| name).filter(|name| !inventory.found.contains_key(*name)).cloned().collect();
-    if missing.len() == base.len() && inventory.unnamed {
+        base.iter().map(|(name, _)| name).filter(|name| !found.contains_key(*name)).cloned().collect();
+    if missing.len() == base.len() && unnamed {
         return Err(ImportError::Unnamed { path: path.to_owned() });
     }
-    let comparison = Comparison::new(path, wanted, &inventory.held);
-    comparison.missing(missing, base.len(), inventory.first)?;
-    let mut held: Vec<&str> = inventory.found.keys().map(String::as_str).collect();
+    let comparison = Comparison::new(path, wanted, &held);
+    comparison.missing(missing, base.len(), first)?;
+    let mut surplus: Vec<&str> = found.keys().map(String::as_str).collect();
     // Block 7 before block 10, so that the first one too many is named.
-    held.sort_unstable_by_key(|name| (name.len(), *name));
-    comparison.keras_surplus(held.into_iter())?;
+    surplus.sort_unstable_by_key(|name| (name.len(), *name));
+    comparison.keras_surplus(surplus.into_iter())?;
 
     let mut tensors = Tensors::new();
     for (name, shape) in base {
-        let data = read_tensor(&comparison, name, shape, &inventory.found[name])?;
+        let data = read_tensor(&comparison, name, shape, &found[name])?;
         tensors.insert(name.clone(), WeightTensor { shape: shape.clone(), data });
     }
     let mut notes = Vec::new();
@@ -80,30 +89,29 @@ pub(super) fn read(path: &Path, file: File, wanted: &Wanted, pixels: &PixelForma
     Ok(Weights { tensors, source: Source::Keras, notes })
 }
 
-/// What the file holds, and which of it is of the base; filled by walking through its groups.
+fn extents(dataset: &Dataset) -> Vec<usize> {
+    dataset.shape().iter().map(|&extent| extent as usize).collect()
+}
+
+/// What the file holds, found by walking through its groups.
+#[derive(Default)]
 struct Inventory {
-    /// Names of the base's tensors.
-    ours: HashSet<String>,
-    /// How they begin.
-    family: Family,
-    /// Those of the family, under today's names.
-    found: HashMap<String, Dataset>,
-    /// Everything there is, under today's names.
-    held: Vec<NamedShape>,
-    twice: Option<String>,
-    /// Any data set at all, to name one where none is ours.
-    first: Option<String>,
+    entries: Vec<Entry>,
+    /// Whether there are layers that the file does not name.
     unnamed: bool,
     groups: usize,
 }
 
-impl Inventory {
-    fn new(base: &[NamedShape]) -> Self {
-        let ours = base.iter().map(|(name, _)| name.clone()).collect();
-        let (found, held) = (HashMap::new(), Vec::new());
-        Inventory { ours, family: Family::of(base), found, held, twice: None, first: None, unnamed: false, groups: 0 }
-    }
+/// One data set.
+struct Entry {
+    /// The file's name of its layer.
+    layer: String,
+    /// How many variables the layer has, if they are numbered and not named.
+    numbered: Option<usize>,
+    dataset: Dataset,
+}
 
+impl Inventory {
     fn visit(&mut self, group: &Group, name: &str, depth: usize) -> Result<(), Error> {
         self.groups += 1;
         if depth > MAX_DEPTH || self.groups > MAX_GROUPS {
@@ -111,32 +119,17 @@ impl Inventory {
             return Err(Error::InvalidData(reason.to_owned()));
         }
         let (groups, datasets) = group.members()?;
-        let layer = if name == "vars" && !datasets.is_empty() {
+        let is_numbered = name == "vars" && !datasets.is_empty();
+        let layer = if is_numbered {
             let attribute = group.attribute("name").and_then(|name| name.read_string());
             self.unnamed |= attribute.is_err();
             attribute.unwrap_or_default()
         } else {
             name.to_owned()
         };
-        let count = datasets.len();
-        for dataset in datasets {
-            let kind =
-                if name == "vars" { numbered(dataset.name(), count) } else { dataset.name().trim_end_matches(":0") };
-            // A network of today may have a layer that is called like another one was in 2016.
-            let own = format!("{layer}/{kind}");
-            // Keras 3 itself calls a depthwise kernel a kernel; its published files do not.
-            let depthwise = format!("{layer}/depthwise_kernel");
-            let tensor = match (self.ours.contains(&own), kind) {
-                (true, _) => own,
-                (false, "kernel") if self.ours.contains(&depthwise) => depthwise,
-                (false, _) => keras_2016::today(&layer, kind).unwrap_or(own),
-            };
-            self.first.get_or_insert_with(|| format!("{layer}/{}", dataset.name()));
-            self.held.push((tensor.clone(), dataset.shape().iter().map(|&extent| extent as usize).collect()));
-            if self.family.has(&tensor) && self.found.insert(tensor.clone(), dataset).is_some() {
-                self.twice = Some(tensor);
-            }
-        }
+        let numbered = is_numbered.then_some(datasets.len());
+        let entry = |dataset| Entry { layer: layer.clone(), numbered, dataset };
+        self.entries.extend(datasets.into_iter().map(entry));
         for child in groups {
             self.visit(&child, child.name(), depth + 1)?;
         }
@@ -144,7 +137,55 @@ impl Inventory {
     }
 }
 
-/// Which of a layer's `count` variables Keras 3 saves under `number`.
+/// How a file's data sets are called today.
+struct Names {
+    /// The base's tensors, by their layers, in Keras's order.
+    ours: HashMap<String, Vec<String>>,
+    /// Our names of layers that Keras has numbered otherwise.
+    automatic: HashMap<String, String>,
+}
+
+impl Names {
+    fn new(base: &[NamedShape], entries: &[Entry]) -> Self {
+        let mut ours: HashMap<String, Vec<String>> = HashMap::new();
+        for (layer, kind) in base.iter().filter_map(|(name, _)| name.rsplit_once('/')) {
+            ours.entry(layer.to_owned()).or_default().push(kind.to_owned());
+        }
+        let held = entries.iter().map(|entry| entry.layer.as_str());
+        let pairs = automatic::our_names(ours.keys().map(String::as_str), held).into_iter();
+        let automatic = pairs.map(|(theirs, ours)| (theirs.to_owned(), ours.to_owned())).collect();
+        Names { ours, automatic }
+    }
+
+    /// The data sets with their names.
+    fn of(&self, entries: Vec<Entry>) -> Vec<(String, Dataset)> {
+        entries.into_iter().map(|entry| (self.name(&entry), entry.dataset)).collect()
+    }
+
+    fn name(&self, entry: &Entry) -> String {
+        let layer = self.automatic.get(&entry.layer).unwrap_or(&entry.layer);
+        let (ours, dataset) = (self.ours.get(layer).map_or(&[][..], Vec::as_slice), entry.dataset.name());
+        let kind = match entry.numbered {
+            Some(count) if count == ours.len() => dataset.parse().ok().and_then(|number: usize| ours.get(number)),
+            _ => None,
+        };
+        let kind = match (kind, entry.numbered) {
+            (Some(kind), _) => kind,
+            (None, Some(count)) => numbered(dataset, count),
+            (None, None) => keras_2016::kind(dataset),
+        };
+        // A network of today may have a layer that is called like another one was in 2016.
+        let is_ours = |kind: &str| ours.iter().any(|own| own == kind);
+        match kind {
+            _ if is_ours(kind) => format!("{layer}/{kind}"),
+            // Keras 3 itself calls a depthwise kernel a kernel; its published files do not.
+            "kernel" if is_ours("depthwise_kernel") => format!("{layer}/depthwise_kernel"),
+            _ => keras_2016::today(layer, kind).unwrap_or_else(|| format!("{layer}/{kind}")),
+        }
+    }
+}
+
+/// Which of the `count` variables of a layer that is none of ours Keras 3 saves under `number`.
 fn numbered(number: &str, count: usize) -> &str {
     match (count, number) {
         (1 | 2, "0") => "kernel",

@@ -19,14 +19,26 @@
 /// Today's name, `conv3_block2_1_conv/kernel`, of the data set `dataset` in the group `layer`; `None` where either is not of
 /// that time.
 pub(super) fn today(layer: &str, dataset: &str) -> Option<String> {
-    let kind = match dataset.strip_prefix(layer).and_then(|rest| rest.strip_prefix('_')).unwrap_or(dataset) {
-        "W" => "kernel",
-        "b" => "bias",
-        "running_mean" => "moving_mean",
-        "running_std" => "moving_variance",
-        kind => kind,
-    };
-    Some(format!("{}/{kind}", todays_layer(layer)?))
+    Some(format!("{}/{}", todays_layer(layer)?, kind(dataset)))
+}
+
+/// What each kind of tensor was called in Keras 1, behind its layer's name, and is called today.
+const KINDS: [(&str, &str); 8] = [
+    ("W", "kernel"),
+    ("b", "bias"),
+    ("gamma", "gamma"),
+    ("beta", "beta"),
+    ("running_mean", "moving_mean"),
+    ("running_std", "moving_variance"),
+    ("depthwise_kernel", "depthwise_kernel"),
+    ("pointwise_kernel", "pointwise_kernel"),
+];
+
+/// Today's kind of the data set of any layer: `kernel` of `kernel:0`, and of `block1_conv1_W:0` as well.
+pub(super) fn kind(dataset: &str) -> &str {
+    let dataset = dataset.trim_end_matches(":0");
+    let is_then = |then: &str| dataset.strip_suffix(then).is_some_and(|rest| rest.is_empty() || rest.ends_with('_'));
+    KINDS.iter().find(|(then, _)| is_then(then)).map_or(dataset, |(_, today)| today)
 }
 
 fn todays_layer(layer: &str) -> Option<String> {
@@ -82,6 +94,22 @@ mod tests {
         let architecture = Architecture::new(&ModelConfig::new(resnet50::NETWORK, 7)).unwrap();
         let base: BTreeSet<String> = architecture.base_and_head().0.iter().map(|tensor| tensor.name.clone()).collect();
         assert_eq!(found, base);
+    }
+
+    #[test]
+    fn kinds_of_then_and_of_today() {
+        for (dataset, expected) in [
+            ("kernel:0", "kernel"),
+            ("W", "kernel"),
+            ("convolution2d_1_W:0", "kernel"),
+            ("block1_conv1_bn_running_std:0", "moving_variance"),
+            ("block2_sepconv1_pointwise_kernel:0", "pointwise_kernel"),
+            ("depthwise_kernel", "depthwise_kernel"),
+            ("moving_mean:0", "moving_mean"),
+            ("iter", "iter"),
+        ] {
+            assert_eq!(kind(dataset), expected, "{dataset}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //! 64 MB; nothing outside the file is opened; pickles, which run code when loaded, are refused with the command that
 //! converts them.
 
+mod automatic;
 mod compare;
 mod error;
 mod keras;
@@ -38,7 +39,7 @@ use compare::Comparison;
 pub use error::ImportError;
 use safetensors_file::SafetensorsFile;
 
-/// Tensors by name: Keras's layer name, a slash, and `kernel`, `depthwise_kernel`, `bias`, `gamma`, `beta`,
+/// Tensors by name: Keras's layer name, a slash, and `kernel`, `depthwise_kernel`, `pointwise_kernel`, `bias`, `gamma`, `beta`,
 /// `moving_mean` or `moving_variance`.
 pub type Tensors = BTreeMap<String, WeightTensor>;
 
