@@ -45,7 +45,7 @@ fn main() {
     let device = Cpu::new();
     let mut total = [[0.0; 2]; 3];
     println!("layer,side,c,stride,count,pass,ms,gb_per_s,copy_gb_per_s,of_copy");
-    for DepthwiseLayer { shape, count, name } in depthwise(mobilenet::NETWORK, batch, 150) {
+    for DepthwiseLayer { shape, count, name, .. } in depthwise(mobilenet::NETWORK, batch, 150) {
         let c = shape.c;
         let numbers = |len: usize| (0..len).map(|i| (i % 17) as f32 / 16.0 - 0.5).collect::<Vec<f32>>();
         let (x, w, k) = (numbers(shape.input_len()), numbers(shape.weights_len()), numbers(3 * c));
