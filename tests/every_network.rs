@@ -45,7 +45,9 @@ fn check(network: Network, precision: Precision, tolerance: f64) {
     let folder = TempDir::new().unwrap();
     let posters = posters(folder.path());
     let pixels = Pixels::of(network);
-    let config = RunConfig { network, pixels, batch: 4, max_steps: Some(STEPS), ..config(&posters) };
+    // At the usual rate a full network's batch norms over so few values are chaotic: rounding alone moves the fifth loss by four percent.
+    let learning_rate = 1e-4;
+    let config = RunConfig { network, pixels, batch: 4, learning_rate, max_steps: Some(STEPS), ..config(&posters) };
     let expected = losses(|| Cpu::storing(precision), &config, folder.path());
     let found = losses(|| cuda::device(precision), &config, folder.path());
     let off = found.iter().zip(&expected).map(|(found, expected)| (found / expected - 1.0).abs()).fold(0.0, f64::max);

@@ -63,7 +63,7 @@ struct Gradients {
 }
 
 impl Network {
-    /// One of [`SMALL`].
+    /// One of [`small`].
     fn draw(network: network::Network, pooling: Pooling, trainable: Trainable) -> Self {
         let config = ModelConfig {
             network,
