@@ -77,10 +77,10 @@ pub fn begin_on<D: Device>(device: D, config: &RunConfig, path: &Path) -> Ending
 }
 
 pub fn go_on(config: &RunConfig, path: &Path) -> Ending {
-    go_on_on(Cpu::new(), config, path)
+    finish_on(Cpu::new(), config, path)
 }
 
-pub fn go_on_on<D: Device>(device: D, config: &RunConfig, path: &Path) -> Ending {
+pub fn finish_on<D: Device>(device: D, config: &RunConfig, path: &Path) -> Ending {
     let (mut trainer, mut folder) = resumed_on(device, config, path).unwrap();
     trainer.run(&mut folder, &AtomicBool::new(false), &mut |_| {}).unwrap()
 }
