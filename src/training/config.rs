@@ -249,7 +249,7 @@ pub enum Pixels {
     Imagenet,
     /// RGB, 0 to 1
     Unit,
-    /// RGB, -1 to 1, as Keras's MobileNet weights expect
+    /// RGB, -1 to 1, as Keras's MobileNet and Xception weights expect
     Symmetric,
 }
 
