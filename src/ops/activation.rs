@@ -1,4 +1,4 @@
-//! An activation that no layer in front takes along, nor a sum.
+//! An activation that is not computed together with the layer in front of it.
 
 use crate::autograd::Tape;
 use crate::device::{Activation, BatchNormBackwardReduce, Device, DeviceError, Storage};

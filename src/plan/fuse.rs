@@ -77,7 +77,7 @@ pub const RULES: [Rule; 6] = [
     },
     Rule {
         name: "epilogue",
-        saves: "passes for an activation behind a bias: applied while storing, undone while storing the gradient, which is summed for the bias",
+        saves: "the sum of a bias's gradient, and an activation in every reader: applied while storing, undone and summed while its gradient is stored",
         kind: Kind::MergeOrRewrite {
             two: |first, second| match (first.work, second.work) {
                 (Work::Conv(conv), Work::Activation(activation)) if conv.activation == Activation::Linear => {

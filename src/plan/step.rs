@@ -39,7 +39,7 @@ pub enum Work {
     Pad(Padding),
     /// A convolution; it pads as a padding layer in front would, if there was one, and applies its activation while storing.
     Conv(Conv),
-    /// A convolution that Keras gives an activation of its own, and the activation in a pass of its own.
+    /// A convolution that Keras gives an activation of its own, and that activation as if it were a layer of its own.
     ConvActivation {
         /// The convolution.
         conv: Conv,
