@@ -121,6 +121,8 @@ fn an_experiment_says_what_it_lacks() {
         "--weights w",
         "--experiment resnet-r --data d",
         "--experiment resnet-tl --data d --weights w",
+        // Of fewer layers than transfer trains.
+        "--experiment transfer --network vgg16 --data d --weights w",
         // Its layers are printed without either.
         "--experiment resnet-tl --summary",
         "--experiment resnet-r --summary",
