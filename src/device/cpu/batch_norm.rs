@@ -76,7 +76,7 @@ impl BatchNormKernels for Cpu {
         let _clock = self.clock(KERNEL, shape.statistics_flops(), y.bytes(), stats.bytes());
         stored_as!(f32, KERNEL; stats);
         let tiles = Tiles::streaming(shape.rows, channels);
-        let mut partials = Partials::new(tiles.count(), channels);
+        let mut partials = Partials::of(tiles, channels);
         by_width!(self, E => {
             stored_as!(E, KERNEL; y);
             partials.par_tiles().zip(y.par_chunks(tiles.tile * channels)).for_each(|(partial, y)| {
@@ -84,7 +84,7 @@ impl BatchNormKernels for Cpu {
                 rows::moments(E::read(y, &mut Scratch::new(0)), mean, squares);
             });
         });
-        partials.store_stats(stats, tiles);
+        partials.store_stats(stats);
         Ok(())
     }
 
@@ -128,7 +128,7 @@ impl BatchNormKernels for Cpu {
         let [scale, shift, mean] = channel_rows(norm, channels);
         let tiles = Tiles::streaming(shape.rows, channels);
         let chunk = tiles.tile * channels;
-        let mut partials = Partials::new(tiles.count(), channels);
+        let mut partials = Partials::of(tiles, channels);
         by_width!(self, E => {
             stored_as!(E, KERNEL; dz, da, y);
             (dz.par_chunks_mut(chunk), partials.par_tiles(), da.par_chunks(chunk), y.par_chunks(chunk))
@@ -228,7 +228,7 @@ impl BatchNormKernels for Cpu {
         stored_as!(f32, KERNEL; sums, norm);
         let tiles = Tiles::streaming(shape.rows, channels);
         let chunk = tiles.tile * channels;
-        let [mut partials, mut projected] = [(); 2].map(|()| Partials::new(tiles.count(), channels));
+        let [mut partials, mut projected] = [(); 2].map(|()| Partials::of(tiles, channels));
         let reduce = |dz: &[f32], partial: &mut [f64], y: &[f32], norm: &[f32]| {
             let [_, _, mean] = channel_rows(norm, channels);
             let (plain, centred) = partial.split_at_mut(channels);

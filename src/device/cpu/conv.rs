@@ -8,10 +8,12 @@
 mod patches;
 mod scatter;
 mod weights;
+mod winograd;
 
 use super::epilogue::Epilogue;
-use super::matmul::{Matrix, Threads, matmul};
+use super::matmul::Matrix;
 use super::memory::Cpu;
+use super::panels::{Panels, ROWS, pack, packed_len};
 use super::reduce::{Partials, Tiles};
 use super::rows;
 use super::scratch::Scratch;
@@ -22,9 +24,11 @@ use crate::device::{
 };
 use patches::Patches;
 use rayon::prelude::*;
+use winograd::{Filters, Grid};
 
-/// Most pixels of a tile. The weights are packed anew for each, so fewer waste time; more would not stay in cache.
-const TILE: usize = 128;
+/// Most pixels of a tile, and how many floats of its outputs stay in a second-level cache beside what they are made of.
+const TILE: usize = 10 * ROWS;
+const TILE_FLOATS: usize = 64 * 1024;
 
 impl ConvKernels for Cpu {
     fn conv_forward(&self, operands: ConvForward<View<'_>, ViewMut<'_>>, shape: &ConvShape) -> Result<(), DeviceError> {
@@ -37,14 +41,11 @@ impl ConvKernels for Cpu {
         stored_as!(f32, KERNEL; w);
         let bias = bias.map(|bias| bias.of::<f32>(KERNEL)).transpose()?;
         let stats = stats.map(|stats| stats.of::<f32>(KERNEL)).transpose()?;
-        let mut by_column = self.room(w.len())?;
-        weights::by_column(&mut by_column, w, shape);
-        let tiles = Tiles::even(shape.n * shape.p * shape.q, TILE);
         let wants_stats = stats.is_some();
         let partials = by_width!(self, E => {
             stored_as!(E, KERNEL; y);
-            let patches = Patches::<E>::of_input(Source::input(KERNEL, x, transform, shape.c)?, shape);
-            convolve(y, false, &patches, &by_column, shape.k, tiles, |_, tile, partial| {
+            let source = Source::<E>::input(KERNEL, x, transform, shape.c)?;
+            let finish = |_: usize, tile: &mut [f32], partial: &mut [f64]| {
                 if let Some(bias) = bias {
                     rows::add_bias(tile, bias);
                 }
@@ -54,10 +55,18 @@ impl ConvKernels for Cpu {
                     E::as_stored(tile);
                     rows::moments(tile, mean, squares);
                 }
-            })
+            };
+            let columns = shape.r * shape.s * shape.c;
+            let weights = Matrix::new(w, shape.k, columns, columns).transposed();
+            match Grid::forward(shape) {
+                Some(grid) => {
+                    winograd::convolve(y, false, &source, &grid, &Filters::new(self, &grid, weights)?, finish)
+                }
+                None => convolve(self, y, false, &Patches::of_input(source, shape), weights, finish)?,
+            }
         });
         if let Some(stats) = stats {
-            partials.store_stats(stats, tiles);
+            partials.store_stats(stats);
         }
         Ok(())
     }
@@ -86,18 +95,23 @@ impl ConvKernels for Cpu {
                     epilogue.finish(first * shape.c, tile, partial);
                 }
             };
-            let partials = match Patches::of_gradient(gradient, shape) {
-                Ok(patches) => {
-                    let tiles = Tiles::even(shape.n * shape.h * shape.w, TILE);
-                    if shape.is_pointwise() {
-                        convolve(dx, accumulate, &patches, w, shape.c, tiles, finish)
-                    } else {
-                        let mut rotated = self.room(w.len())?;
-                        weights::rotate(&mut rotated, w, shape);
-                        convolve(dx, accumulate, &patches, &rotated, shape.c, tiles, finish)
+            let partials = match (Grid::backward_data(shape), Patches::of_gradient(gradient, shape)) {
+                (None, Ok(patches)) if shape.is_pointwise() => {
+                    convolve(self, dx, accumulate, &patches, Matrix::new(w, shape.k, shape.c, shape.c), finish)?
+                }
+                (grid, Ok(patches)) => {
+                    let mut rotated = self.room(w.len())?;
+                    weights::rotate(&mut rotated, w, shape);
+                    let weights = Matrix::new(&rotated, patches.columns(), shape.c, shape.c);
+                    match grid {
+                        Some(grid) => {
+                            let filters = Filters::new(self, &grid, weights)?;
+                            winograd::convolve(dx, accumulate, patches.source(), &grid, &filters, finish)
+                        }
+                        None => convolve(self, dx, accumulate, &patches, weights, finish)?,
                     }
                 }
-                Err(gradient) => scatter::backward_data(dx, accumulate, &gradient, w, shape, finish),
+                (_, Err(gradient)) => scatter::backward_data(self, dx, accumulate, &gradient, w, shape, finish)?,
             };
             if let Some(sums) = sums {
                 partials.store_sums(sums);
@@ -118,8 +132,11 @@ impl ConvKernels for Cpu {
         let _clock = self.clock(KERNEL, shape.flops(), reads, dw.bytes());
         stored_as!(f32, KERNEL; dw);
         by_width!(self, E => {
-            let patches = Patches::<E>::of_input(Source::input(KERNEL, x, transform, shape.c)?, shape);
-            weights::backward(self, dw, &Source::gradient(KERNEL, dy, shape.k)?, &patches, shape)
+            let (x, dy) = (Source::<E>::input(KERNEL, x, transform, shape.c)?, Source::gradient(KERNEL, dy, shape.k)?);
+            match Grid::backward_weights(shape) {
+                Some(grid) => winograd::backward_weights(self, dw, &dy, &x, &grid),
+                None => weights::backward(self, dw, &dy, &Patches::of_input(x, shape), shape),
+            }
         })
     }
 
@@ -136,7 +153,7 @@ impl ConvKernels for Cpu {
         let _clock = self.clock(KERNEL, flops, reads, dbias.bytes());
         stored_as!(f32, KERNEL; dbias);
         let tiles = Tiles::streaming(shape.n * shape.p * shape.q, shape.k);
-        let mut partials = Partials::new(tiles.count(), shape.k);
+        let mut partials = Partials::of(tiles, shape.k);
         by_width!(self, E => {
             let gradient = Source::<E>::gradient(KERNEL, dy, shape.k)?;
             partials.par_tiles().enumerate().for_each(|(index, partial)| {
@@ -155,27 +172,31 @@ impl ConvKernels for Cpu {
 /// `out [pixels, width] = patches · weights [columns, width]`, or `+=`, tile by tile. While a tile is hot,
 /// `finish(first pixel, tile, partial)` does what is fused behind the product.
 fn convolve<E: Number>(
+    device: &Cpu,
     out: &mut [E],
     accumulate: bool,
     patches: &Patches<E>,
-    weights: &[f32],
-    width: usize,
-    tiles: Tiles,
+    weights: Matrix,
     finish: impl Fn(usize, &mut [f32], &mut [f64]) + Sync,
-) -> Partials {
-    let mut partials = Partials::new(tiles.count(), width);
+) -> Result<Partials, DeviceError> {
+    let [_, width] = weights.extents();
+    let most = (TILE_FLOATS / width).clamp(TILE / 5, TILE) / ROWS * ROWS;
+    let tiles = Tiles::blocks(out.len() / width, most, ROWS);
+    let mut partials = Partials::of(tiles, width);
+    let mut packed = device.room(packed_len(weights.extents()))?;
+    pack(&mut packed, weights);
+    let panels = Panels::new(&packed, weights.extents());
     out.par_chunks_mut(tiles.tile * width).zip(partials.par_tiles()).enumerate().for_each(|(index, (out, partial))| {
         let pixels = tiles.range(index);
         let tile = patches.tile(pixels.clone());
         let mut scratch = Scratch::new(0);
         E::write(out, accumulate, |out| {
             for cols in patches.blocks() {
-                let weights = Matrix::new(&weights[cols.start * width..], cols.len(), width, width);
                 let accumulate = accumulate || cols.start > 0;
-                matmul(out, accumulate, tile.block(cols, &mut scratch), weights, Threads::One);
+                panels.multiply(out, accumulate, tile.block(cols.clone(), &mut scratch), cols);
             }
             finish(pixels.start, out, partial);
         });
     });
-    partials
+    Ok(partials)
 }

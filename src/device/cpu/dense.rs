@@ -1,7 +1,7 @@
 //! Dense layers: three matrix products, each over all threads.
 
 use super::batch_norm::rectify_all;
-use super::matmul::{Matrix, Threads, matmul};
+use super::matmul::{Matrix, matmul};
 use super::memory::Cpu;
 use super::rows;
 use super::view::{View, ViewMut, stored_as};
@@ -22,7 +22,7 @@ impl DenseKernels for Cpu {
         let _clock = self.clock(KERNEL, shape.flops(), x.bytes() + w.bytes() + b.bytes(), y.bytes());
         stored_as!(f32, KERNEL; y, x, w, b);
         let weights = Matrix::new(w, outputs, inputs, inputs).transposed();
-        matmul(y, false, Matrix::new(x, n, inputs, inputs), weights, Threads::All);
+        matmul(y, false, Matrix::new(x, n, inputs, inputs), weights);
         rows::add_bias(y, b);
         if relu {
             y.iter_mut().for_each(|y| *y = rows::relu(*y));
@@ -42,7 +42,7 @@ impl DenseKernels for Cpu {
         let _clock = self.clock(KERNEL, shape.flops(), dz.bytes() + w.bytes(), dx.bytes());
         stored_as!(f32, KERNEL; dx, dz, w);
         let weights = Matrix::new(w, outputs, inputs, inputs);
-        matmul(dx, false, Matrix::new(dz, n, outputs, outputs), weights, Threads::All);
+        matmul(dx, false, Matrix::new(dz, n, outputs, outputs), weights);
         Ok(())
     }
 
@@ -60,7 +60,7 @@ impl DenseKernels for Cpu {
         let _clock = self.clock(KERNEL, shape.flops(), reads, gradients);
         stored_as!(f32, KERNEL; dw, db, dz, x);
         let gradient = Matrix::new(dz, n, outputs, outputs).transposed();
-        matmul(dw, true, gradient, Matrix::new(x, n, inputs, inputs), Threads::All);
+        matmul(dw, true, gradient, Matrix::new(x, n, inputs, inputs));
         let mut sums = vec![0.0; outputs];
         rows::column_sums(dz, &mut sums);
         for (db, sum) in db.iter_mut().zip(sums) {

@@ -56,7 +56,7 @@ impl DepthwiseKernels for Cpu {
         let _clock = self.clock(KERNEL, shape.flops(), reads, writes);
         let (tiles, wants_stats) = (tiles(shape.n * shape.p, shape.q, channels), stats.is_some());
         let width = shape.q * channels;
-        let mut partials = Partials::new(tiles.count(), channels);
+        let mut partials = Partials::of(Tiles { rows: tiles.rows * shape.q, tile: tiles.tile * shape.q }, channels);
         stored_as!(f32, KERNEL; w);
         by_width!(self, E => {
             stored_as!(E, KERNEL; y);
@@ -77,9 +77,7 @@ impl DepthwiseKernels for Cpu {
             tasks.for_each(|(index, (y, partial))| E::write(y, false, |y| tile(index, y, partial)));
         });
         if let Some(stats) = stats {
-            let Tiles { rows, tile } = tiles;
-            let tiles = Tiles { rows: rows * shape.q, tile: tile * shape.q };
-            partials.store_stats(stats.of(KERNEL)?, tiles);
+            partials.store_stats(stats.of(KERNEL)?);
         }
         Ok(())
     }
@@ -99,7 +97,7 @@ impl DepthwiseKernels for Cpu {
         let _clock = self.clock(KERNEL, shape.flops(), reads, dx.bytes() + sums);
         let tiles = tiles(shape.n * shape.h, shape.w, channels);
         let width = shape.w * channels;
-        let mut partials = Partials::new(tiles.count(), channels);
+        let mut partials = Partials::of(tiles, channels);
         stored_as!(f32, KERNEL; w);
         by_width!(self, E => {
             stored_as!(E, KERNEL; dx);

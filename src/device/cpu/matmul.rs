@@ -1,6 +1,7 @@
 //! The matrix product, checked: a safe face on the crate `gemm`.
 
 use gemm::Parallelism;
+use std::ops::Range;
 
 /// A matrix inside a slice: element (i, j) is at `i·row_stride + j·col_stride`. Rows may overlap.
 #[derive(Clone, Copy)]
@@ -18,6 +19,38 @@ impl<'a> Matrix<'a> {
         let matrix = Matrix { data, rows, cols, row_stride, col_stride: 1 };
         assert!(matrix.extent() <= data.len(), "{rows}x{cols} by {row_stride} leaves {} floats", data.len());
         matrix
+    }
+
+    /// Rows and columns.
+    pub(super) fn extents(&self) -> [usize; 2] {
+        [self.rows, self.cols]
+    }
+
+    /// How far it is from one row to the next, and from one column to the next.
+    pub(super) fn strides(&self) -> [usize; 2] {
+        [self.row_stride, self.col_stride]
+    }
+
+    /// The floats from the first to the last of the part of so many `rows` and `cols` that begins at a `row` and a `col`.
+    #[inline(always)]
+    pub(super) fn from(&self, [row, col]: [usize; 2], [rows, cols]: [usize; 2]) -> &'a [f32] {
+        let part = Matrix { rows, cols, ..*self };
+        &self.data[row * self.row_stride + col * self.col_stride..][..part.extent()]
+    }
+
+    /// Copies some columns to `out`, row behind row; zeros for those behind the last.
+    pub(super) fn columns(&self, cols: Range<usize>, out: &mut [f32]) {
+        let there = self.cols.min(cols.end) - cols.start;
+        let first = cols.start * self.col_stride;
+        for (row, out) in out.chunks_exact_mut(cols.len()).enumerate() {
+            let from = &self.data[row * self.row_stride + first..];
+            if self.col_stride == 1 {
+                out[..there].copy_from_slice(&from[..there]);
+            } else {
+                out[..there].iter_mut().enumerate().for_each(|(col, out)| *out = from[col * self.col_stride]);
+            }
+            out[there..].fill(0.0);
+        }
     }
 
     /// Rows and columns exchanged.
@@ -40,23 +73,11 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Who computes a product.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Threads {
-    /// The calling thread.
-    One,
-    /// All. Each element is summed in the same order either way.
-    All,
-}
-
-/// `c = a·b`, or `c += a·b` with `accumulate`, where `c [a.rows, b.cols]` is contiguous.
-pub(super) fn matmul(c: &mut [f32], accumulate: bool, a: Matrix, b: Matrix, threads: Threads) {
+/// `c = a·b`, or `c += a·b` with `accumulate`, where `c [a.rows, b.cols]` is contiguous, on all threads. Each element is summed in the
+/// same order whatever their number.
+pub(super) fn matmul(c: &mut [f32], accumulate: bool, a: Matrix, b: Matrix) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
     assert!(k == b.rows && c.len() == m * n, "{m}x{k} times {}x{n} into {} floats", b.rows, c.len());
-    let parallelism = match threads {
-        Threads::One => Parallelism::None,
-        Threads::All => Parallelism::Rayon(0),
-    };
     let accumulator_factor = 1.0;
     let product_factor = 1.0;
     // SAFETY: the largest index into each operand was checked against its slice, here for `c` and in `Matrix` for `a`
@@ -81,7 +102,7 @@ pub(super) fn matmul(c: &mut [f32], accumulate: bool, a: Matrix, b: Matrix, thre
             false,
             false,
             false,
-            parallelism,
+            Parallelism::Rayon(0),
         );
     }
 }

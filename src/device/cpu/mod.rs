@@ -2,8 +2,9 @@
 //!
 //! Three things carry the speed. Convolutions are matrix products over *tiles* of pixels small enough for a core's second
 //! level cache; what is owed to an operand (a batch norm, a patch's im2col) is paid while the tile is formed, and what
-//! follows the product (bias, statistics, masks) is done before the tile cools. The product itself is the crate `gemm`'s.
-//! Everything else is bound by memory, and is one pass over rows that the compiler vectorises (`simd`).
+//! follows the product (bias, statistics, masks) is done before the tile cools. The product reads weights packed once a call
+//! (`panels`), with its sums in the widest registers there are (`vector`); 3×3 filters of stride 1 multiply less by Winograd's
+//! transforms where that pays. Everything else is bound by memory, and is one pass over rows that the compiler vectorises (`simd`).
 //!
 //! Deterministic: work is cut into pieces by the shapes alone and partial sums are merged in the order of the pieces, so
 //! the same input gives the same bits with any number of threads.
@@ -19,6 +20,7 @@ mod image;
 mod loss;
 mod matmul;
 mod memory;
+mod panels;
 mod pool;
 mod rates;
 mod reduce;
@@ -26,6 +28,7 @@ mod rows;
 mod scratch;
 mod simd;
 mod source;
+mod vector;
 mod view;
 
 pub use memory::{Buffer, Cpu};

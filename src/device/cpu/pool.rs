@@ -181,7 +181,13 @@ fn owed_norm<'a>(
 /// The largest of each channel over an image, and the pixel that holds it.
 fn find_largest(best: &mut [f32], winner: &mut [u32], x: &[f32]) {
     for (pixel, x) in x.chunks_exact(winner.len()).enumerate() {
-        challenge(best, winner, pixel as u32, pixel == 0, x.iter().copied());
+        match pixel {
+            0 => {
+                best.copy_from_slice(x);
+                winner.fill(0);
+            }
+            _ => challenge(best, winner, pixel as u32, x),
+        }
     }
 }
 
@@ -197,18 +203,19 @@ simd! {
         p: usize,
         shape: &PoolShape,
     ) {
+        let mut line = Scratch::new(shape.c);
         for (q, y) in y.chunks_exact_mut(shape.c).enumerate() {
-            find_winners(y, winner, x, first, norm, p, q, shape);
+            find_winners([y, &mut line], winner, x, first, norm, [p, q], shape);
         }
     }
 
     /// The gradient of one image.
     fn max_pool_image_backward(dx: &mut [f32], dy: &[f32], x: &[f32], norm: Norm<'_>, shape: &PoolShape) {
-        let (mut best, mut winner) = (vec![0.0; shape.c], vec![0; shape.c]);
+        let (mut best, mut line, mut winner) = (Scratch::new(shape.c), Scratch::new(shape.c), vec![0; shape.c]);
         dx.fill(0.0);
         for (pixel, dy) in dy.chunks_exact(shape.c).enumerate() {
             let (p, q) = (pixel / shape.q, pixel % shape.q);
-            find_winners(&mut best, &mut winner, x, 0, norm, p, q, shape);
+            find_winners([&mut best, &mut line], &mut winner, x, 0, norm, [p, q], shape);
             for tap in 0..shape.window * shape.window {
                 let Some(start) = input_of(tap, p, q, shape) else { continue };
                 let dx = &mut dx[start..start + shape.c];
@@ -228,42 +235,50 @@ fn input_of(tap: usize, p: usize, q: usize, shape: &PoolShape) -> Option<usize> 
     (row < shape.h && col < shape.w).then(|| (row * shape.w + col) * shape.c)
 }
 
-/// The largest of each channel under a window, and the tap that holds it.
+/// The largest of each channel under a window, and the tap that holds it; `line` has room for a pixel.
 #[inline(always)]
 fn find_winners(
-    best: &mut [f32],
+    [best, line]: [&mut [f32]; 2],
     winner: &mut [u32],
     x: &[f32],
     first: usize,
     norm: Norm<'_>,
-    p: usize,
-    q: usize,
+    [p, q]: [usize; 2],
     shape: &PoolShape,
 ) {
     let mut none_yet = true;
     for tap in 0..shape.window * shape.window {
-        let number = tap as u32;
-        match (input_of(tap, p, q, shape).map(|start| &x[start - first..][..shape.c]), norm) {
+        let values = match (input_of(tap, p, q, shape).map(|start| &x[start - first..][..shape.c]), norm) {
             (None, _) if shape.outside == Outside::Nothing => continue,
-            (None, _) => challenge(best, winner, number, none_yet, std::iter::repeat_n(0.0, shape.c)),
-            (Some(x), None) => challenge(best, winner, number, none_yet, x.iter().copied()),
-            (Some(x), Some(([scale, shift], bounds))) => {
-                let owed = scale.iter().zip(shift);
-                let values = x.iter().zip(owed).map(|(x, (scale, shift))| bounded(scale * x + shift, bounds));
-                challenge(best, winner, number, none_yet, values);
+            (None, _) => {
+                line.fill(0.0);
+                &*line
             }
+            (Some(x), None) => x,
+            (Some(x), Some(([scale, shift], bounds))) => {
+                for ((line, x), (scale, shift)) in line.iter_mut().zip(x).zip(scale.iter().zip(shift)) {
+                    *line = bounded(scale * x + shift, bounds);
+                }
+                &*line
+            }
+        };
+        if none_yet {
+            best.copy_from_slice(values);
+            winner.fill(tap as u32);
+        } else {
+            challenge(best, winner, tap as u32, values);
         }
         none_yet = false;
     }
 }
 
-/// Replaces the channels whose best so far is smaller, or all of them when there is none so far. A tie
-/// changes nothing, and NaN beats any number.
+/// Replaces the channels whose best so far is smaller. A tie changes nothing, and NaN beats any number.
 #[inline(always)]
-fn challenge(best: &mut [f32], winner: &mut [u32], number: u32, first: bool, values: impl Iterator<Item = f32>) {
+fn challenge(best: &mut [f32], winner: &mut [u32], number: u32, values: &[f32]) {
     for ((best, winner), value) in best.iter_mut().zip(winner).zip(values) {
-        let wins = first || value > *best || (value.is_nan() && !best.is_nan());
-        *best = if wins { value } else { *best };
+        // Without a branch, so that the compiler makes vectors of it.
+        let wins = (*value > *best) | (value.is_nan() & !best.is_nan());
+        *best = if wins { *value } else { *best };
         *winner = if wins { number } else { *winner };
     }
 }

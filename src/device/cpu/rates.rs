@@ -1,6 +1,6 @@
 //! How fast this machine is. No data sheet says it of a processor that is shared or throttled, so it is measured.
 
-use super::matmul::{Matrix, Threads, matmul};
+use super::matmul::{Matrix, matmul};
 use super::memory::CHUNK;
 use super::rows;
 use crate::device::Rates;
@@ -23,7 +23,7 @@ pub(super) fn measure() -> Rates {
     });
     let elements = SIDE * SIDE;
     let matrix = Matrix::new(&from[..elements], SIDE, SIDE, SIDE);
-    let product = fastest(|| matmul(&mut to[..elements], false, matrix, matrix, Threads::All));
+    let product = fastest(|| matmul(&mut to[..elements], false, matrix, matrix));
     let source = format!(
         "measured: the fastest of {TRIES} sums of {} MiB in place, of {TRIES} products of {SIDE}³",
         ADDED >> 18

@@ -21,6 +21,11 @@ impl Tiles {
         Tiles { rows, tile: rows.div_ceil(rows.div_ceil(most)) }
     }
 
+    /// The same, but for the last in whole blocks of so many rows.
+    pub(super) fn blocks(rows: usize, most: usize, block: usize) -> Self {
+        Tiles { rows, tile: Tiles::even(rows, most).tile.next_multiple_of(block) }
+    }
+
     /// Tiles for a pass that only streams.
     pub(super) fn streaming(rows: usize, channels: usize) -> Self {
         // Sums of a tile are taken in f32: a bound on the rows bounds their error.
@@ -41,13 +46,25 @@ impl Tiles {
 /// Two numbers per channel from each tile: (mean, squared deviations) or two sums.
 pub(super) struct Partials {
     channels: usize,
+    /// The rows of each tile.
+    rows: Vec<Range<usize>>,
     values: Vec<f64>,
 }
 
 impl Partials {
-    /// Room for the pairs of `tiles` tiles.
-    pub(super) fn new(tiles: usize, channels: usize) -> Self {
-        Partials { channels, values: vec![0.0; tiles * 2 * channels] }
+    /// Room for the pairs of tiles of these rows, which follow each other.
+    pub(super) fn new(rows: Vec<Range<usize>>, channels: usize) -> Self {
+        Partials { channels, values: vec![0.0; rows.len() * 2 * channels], rows }
+    }
+
+    /// The same for even tiles.
+    pub(super) fn of(tiles: Tiles, channels: usize) -> Self {
+        Partials::new((0..tiles.count()).map(|tile| tiles.range(tile)).collect(), channels)
+    }
+
+    /// Each tile's pair of rows.
+    pub(super) fn tiles(&mut self) -> std::slice::ChunksExactMut<'_, f64> {
+        self.values.chunks_exact_mut(2 * self.channels)
     }
 
     /// Each tile's pair of rows, for the threads to fill.
@@ -76,10 +93,9 @@ impl Partials {
     /// Merges means and squared deviations by Chan's formula and writes `stats [2, C]`: mean and biased variance.
     ///
     /// Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
-    pub(super) fn store_stats(&self, stats: &mut [f32], tiles: Tiles) {
+    pub(super) fn store_stats(&self, stats: &mut [f32]) {
         let (mut mean, mut squares) = (vec![0.0; self.channels], vec![0.0; self.channels]);
-        for (index, tile) in self.values.chunks_exact(2 * self.channels).enumerate() {
-            let range = tiles.range(index);
+        for (range, tile) in self.rows.iter().zip(self.values.chunks_exact(2 * self.channels)) {
             let (seen, new) = (range.start as f64, range.len() as f64);
             let share = new / (seen + new);
             let (tile_mean, tile_squares) = tile.split_at(self.channels);
@@ -89,10 +105,11 @@ impl Partials {
                 *squares += tile_squares[c] + delta * delta * seen * share;
             }
         }
+        let rows = self.rows.last().map_or(0, |range| range.end);
         let (stats_mean, stats_variance) = stats.split_at_mut(self.channels);
         for c in 0..self.channels {
             stats_mean[c] = mean[c] as f32;
-            stats_variance[c] = (squares[c] / tiles.rows as f64) as f32;
+            stats_variance[c] = (squares[c] / rows as f64) as f32;
         }
     }
 }

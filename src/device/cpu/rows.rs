@@ -1,10 +1,8 @@
 //! Loops over a tile: some rows of an NHWC activation, one row per pixel and one column per channel.
 
+use super::scratch::Scratch;
 use super::simd::simd;
 use crate::device::Activation;
-
-/// Channels that a reduction keeps in registers at a time.
-const LANES: usize = 64;
 
 simd! {
     /// `to += from`.
@@ -85,74 +83,66 @@ simd! {
     pub(super) fn moments(tile: &[f32], mean: &mut [f64], squares: &mut [f64]) {
         let width = mean.len();
         let rows = (tile.len() / width) as f64;
-        by_lanes::<LANES>(width, #[inline(always)] |from, lanes| {
-            let mut pivot = [0.0f32; LANES];
-            for row in tile.chunks_exact(width) {
-                for (sum, y) in pivot[..lanes].iter_mut().zip(&row[from..from + lanes]) {
-                    *sum += y;
-                }
+        let mut scratch = Scratch::new(3 * width);
+        scratch.fill(0.0);
+        let (pivot, rest) = scratch.split_at_mut(width);
+        let (sum, sum_of_squares) = rest.split_at_mut(width);
+        for row in tile.chunks_exact(width) {
+            for (sum, y) in pivot.iter_mut().zip(row) {
+                *sum += y;
             }
-            for pivot in &mut pivot[..lanes] {
-                *pivot /= rows as f32;
+        }
+        for pivot in pivot.iter_mut() {
+            *pivot /= rows as f32;
+        }
+        for row in tile.chunks_exact(width) {
+            for ((y, pivot), (sum, square)) in row.iter().zip(&*pivot).zip(sum.iter_mut().zip(&mut *sum_of_squares)) {
+                let deviation = y - pivot;
+                *sum += deviation;
+                *square += deviation * deviation;
             }
-            let (mut sum, mut sum_of_squares) = ([0.0f32; LANES], [0.0f32; LANES]);
-            for row in tile.chunks_exact(width) {
-                for ((y, pivot), (sum, square)) in row[from..from + lanes]
-                    .iter()
-                    .zip(&pivot[..lanes])
-                    .zip(sum[..lanes].iter_mut().zip(&mut sum_of_squares[..lanes]))
-                {
-                    let deviation = y - pivot;
-                    *sum += deviation;
-                    *square += deviation * deviation;
-                }
-            }
-            for i in 0..lanes {
-                let sum = f64::from(sum[i]);
-                mean[from + i] = f64::from(pivot[i]) + sum / rows;
-                squares[from + i] = f64::from(sum_of_squares[i]) - sum * sum / rows;
-            }
-        });
+        }
+        for i in 0..width {
+            let sum = f64::from(sum[i]);
+            mean[i] = f64::from(pivot[i]) + sum / rows;
+            squares[i] = f64::from(sum_of_squares[i]) - sum * sum / rows;
+        }
     }
 
     /// `sums += Σ dz` of each column.
     pub(super) fn column_sums(tile: &[f32], sums: &mut [f64]) {
         let width = sums.len();
-        by_lanes::<LANES>(width, #[inline(always)] |from, lanes| {
-            let mut sum = [0.0f32; LANES];
-            for row in tile.chunks_exact(width) {
-                for (sum, dz) in sum[..lanes].iter_mut().zip(&row[from..from + lanes]) {
-                    *sum += dz;
-                }
+        let mut sum = Scratch::new(width);
+        sum.fill(0.0);
+        for row in tile.chunks_exact(width) {
+            for (sum, dz) in sum.iter_mut().zip(row) {
+                *sum += dz;
             }
-            for i in 0..lanes {
-                sums[from + i] += f64::from(sum[i]);
-            }
-        });
+        }
+        for (sums, sum) in sums.iter_mut().zip(&*sum) {
+            *sums += f64::from(*sum);
+        }
     }
 
     /// `plain += Σ dz` and `centred += Σ dz·(y − mean)` of each column.
     pub(super) fn gradient_sums(dz: &[f32], y: &[f32], mean: &[f32], plain: &mut [f64], centred: &mut [f64]) {
         let width = mean.len();
-        by_lanes::<LANES>(width, #[inline(always)] |from, lanes| {
-            let (mut sum, mut product) = ([0.0f32; LANES], [0.0f32; LANES]);
-            let mean = &mean[from..from + lanes];
-            for (dz, y) in dz.chunks_exact(width).zip(y.chunks_exact(width)) {
-                for (((dz, y), mean), (sum, product)) in dz[from..from + lanes]
-                    .iter()
-                    .zip(&y[from..from + lanes])
-                    .zip(mean)
-                    .zip(sum[..lanes].iter_mut().zip(&mut product[..lanes]))
-                {
-                    *sum += dz;
-                    *product += dz * (y - mean);
-                }
+        let mut scratch = Scratch::new(2 * width);
+        scratch.fill(0.0);
+        let (sum, product) = scratch.split_at_mut(width);
+        // Row by row, as memory is read fastest: the sums of all channels stay in the first-level cache.
+        for (dz, y) in dz.chunks_exact(width).zip(y.chunks_exact(width)) {
+            for (((dz, y), mean), (sum, product)) in
+                dz.iter().zip(y).zip(mean).zip(sum.iter_mut().zip(&mut *product))
+            {
+                *sum += dz;
+                *product += dz * (y - mean);
             }
-            for i in 0..lanes {
-                plain[from + i] += f64::from(sum[i]);
-                centred[from + i] += f64::from(product[i]);
-            }
-        });
+        }
+        for i in 0..width {
+            plain[i] += f64::from(sum[i]);
+            centred[i] += f64::from(product[i]);
+        }
     }
 }
 

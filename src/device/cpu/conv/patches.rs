@@ -11,8 +11,8 @@ use crate::device::cpu::source::Source;
 use crate::device::cpu::view::Number;
 use std::ops::Range;
 
-/// Most columns of a formed tile: with [`TILE`](super::TILE) rows it fills less than half of a second-level cache of 1 MB.
-const MOST_COLUMNS: usize = 768;
+/// Most columns of a formed tile: with [`TILE`](super::TILE) rows it fills half of a second-level cache of 512 KiB.
+const MOST_COLUMNS: usize = 512;
 
 /// Which inputs stand under the window of an output pixel.
 #[derive(Clone, Copy)]
@@ -52,6 +52,11 @@ impl<'a, E: Number> Patches<'a, E> {
         }
         let window = Window { h: p, w: q, c: k, r, s, stride, pad_h: r - 1 - pad, pad_w: s - 1 - pad, p: h, q: w };
         Ok(Patches { source, window })
+    }
+
+    /// What they are gathered from.
+    pub(super) fn source(&self) -> &Source<'a, E> {
+        &self.source
     }
 
     /// Columns of a patch.

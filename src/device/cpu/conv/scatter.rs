@@ -5,7 +5,10 @@
 
 use super::{Source, TILE};
 use crate::device::ConvShape;
-use crate::device::cpu::matmul::{Matrix, Threads, matmul};
+use crate::device::DeviceError;
+use crate::device::cpu::matmul::Matrix;
+use crate::device::cpu::memory::Cpu;
+use crate::device::cpu::panels::{COLUMNS, Panels, ROWS, pack, packed_len};
 use crate::device::cpu::reduce::{Partials, Tiles};
 use crate::device::cpu::rows;
 use crate::device::cpu::scratch::Scratch;
@@ -18,34 +21,44 @@ const MOST_COLUMNS: usize = 512;
 
 /// `dx = convᵀ(dy, w)`, or `+=`; then `finish(first pixel, tile, partial)` on each tile of `dx`.
 pub(super) fn backward_data<E: Number>(
+    device: &Cpu,
     dx: &mut [E],
     accumulate: bool,
     dy: &Source<E>,
     w: &[f32],
     shape: &ConvShape,
     finish: impl Fn(usize, &mut [f32], &mut [f64]) + Sync,
-) -> Partials {
+) -> Result<Partials, DeviceError> {
     let ConvShape { n, h, w: width, c, k, p, q, .. } = *shape;
     let columns = shape.r * shape.s * c;
     let images = Tiles::even(n, TILE.div_ceil(p * q));
-    let mut partials = Partials::new(images.count(), c);
+    let mut partials = Partials::of(images, c);
+    // One product for each block of columns.
+    let blocks: Vec<Range<usize>> =
+        (0..columns).step_by(MOST_COLUMNS).map(|from| from..(from + MOST_COLUMNS).min(columns)).collect();
+    let w = Matrix::new(w, k, columns, columns);
+    let mut packed = device.room(packed_len([k, columns]))?;
+    pack(&mut packed, w);
+    let packed = &packed[..];
+    let panels = |cols: &Range<usize>| {
+        let whole = cols.start..cols.end.next_multiple_of(COLUMNS);
+        Panels::new(&packed[whole.start * k..whole.end * k], [k, cols.len()])
+    };
     let tile = |index: usize, dx: &mut [f32], partial: &mut [f64]| {
         if !accumulate {
             dx.fill(0.0);
         }
         let group = images.range(index);
         let (mut paid, mut patches) = (Scratch::new(0), Scratch::new(0));
-        let pixels = Tiles::even(group.len() * p * q, TILE);
+        let pixels = Tiles::blocks(group.len() * p * q, TILE, ROWS);
         for tile in 0..pixels.count() {
             let pixels = pixels.range(tile);
             let offset = group.start * p * q;
             let dy = dy.matrix(k, offset + pixels.start..offset + pixels.end, 0..k, &mut paid);
-            for from in (0..columns).step_by(MOST_COLUMNS) {
-                let cols = from..(from + MOST_COLUMNS).min(columns);
+            for cols in &blocks {
                 patches.resize(pixels.len() * cols.len());
-                let w = Matrix::new(&w[from..], k, cols.len(), columns);
-                matmul(&mut patches, false, dy, w, Threads::One);
-                scatter(dx, &patches, pixels.clone(), cols, shape);
+                panels(cols).multiply(&mut patches, false, dy, 0..k);
+                scatter(dx, &patches, pixels.clone(), cols.clone(), shape);
             }
         }
         for (tile, dx) in dx.chunks_mut(TILE * c).enumerate() {
@@ -54,7 +67,7 @@ pub(super) fn backward_data<E: Number>(
     };
     let tasks = dx.par_chunks_mut(images.tile * h * width * c).zip(partials.par_tiles()).enumerate();
     tasks.for_each(|(index, (dx, partial))| E::write(dx, accumulate, |dx| tile(index, dx, partial)));
-    partials
+    Ok(partials)
 }
 
 /// Adds columns `cols` of the patches of `pixels` to the inputs they came from; `dx` begins with the pixels' first image.

@@ -1,9 +1,8 @@
 //! The weights in the orders that the products want, and their gradient.
 
-use super::TILE;
 use super::patches::Patches;
-use crate::device::cpu::matmul::{Threads, matmul};
 use crate::device::cpu::memory::Cpu;
+use crate::device::cpu::panels::{COLUMNS, Panels, pack_here, packed_len};
 use crate::device::cpu::reduce::Tiles;
 use crate::device::cpu::rows;
 use crate::device::cpu::scratch::Scratch;
@@ -13,34 +12,20 @@ use crate::device::{ConvShape, DeviceError};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Side of the square blocks of a transposition: both sides of one fit in the first-level cache.
-const BLOCK: usize = 32;
+/// Most filters and columns of `dw` that one task sums: as much of `dy` stays in cache as a tile of pixels has of them, and what is owed
+/// to an operand is paid once for each block of the other.
+const MOST_FILTERS: usize = 256;
+const MOST_COLUMNS: usize = 512;
 
-/// Most columns of `dw` that one task sums: a tile of patches so wide stays in cache.
-const MOST_COLUMNS: usize = 576;
+/// Pixels that are multiplied at a time.
+const TILE: usize = 256;
 
 /// Least pixels that one task sums over, and how many tasks are worth having.
-const LEAST_PIXELS: usize = 4 * TILE;
+const LEAST_PIXELS: usize = 2 * TILE;
 const TASKS: usize = 16;
 
 /// Most floats of all partial sums together, unless `dw` alone has more.
 const MOST_PARTIALS: usize = 4 << 20;
-
-/// `out [R·S·C, K] = wᵀ`.
-pub(super) fn by_column(out: &mut [f32], w: &[f32], shape: &ConvShape) {
-    let (filters, columns) = (shape.k, shape.r * shape.s * shape.c);
-    out.par_chunks_mut(BLOCK * filters).enumerate().for_each(|(index, out)| {
-        let from = index * BLOCK;
-        for filter in (0..filters).step_by(BLOCK) {
-            let end = (filter + BLOCK).min(filters);
-            for (column, out) in out.chunks_exact_mut(filters).enumerate() {
-                for (k, out) in (filter..end).zip(&mut out[filter..end]) {
-                    *out = w[k * columns + from + column];
-                }
-            }
-        }
-    });
-}
 
 /// `out [R·S·K, C]`: the filters turned by half a circle, inputs and outputs exchanged.
 pub(super) fn rotate(out: &mut [f32], w: &[f32], shape: &ConvShape) {
@@ -53,17 +38,18 @@ pub(super) fn rotate(out: &mut [f32], w: &[f32], shape: &ConvShape) {
     });
 }
 
-/// One task: these columns of `dw`, summed over these pixels.
+/// One task: this block of `dw`, summed over these pixels.
 struct Part<'a> {
     pixels: Range<usize>,
+    filters: Range<usize>,
     cols: Range<usize>,
     sum: &'a mut [f32],
 }
 
 /// `dw += dyᵀ · patches`.
 ///
-/// Columns are cut where a tile of patches grows too wide, pixels where there are many; each task sums its own part of
-/// `dw` and the parts are added up chunk after chunk.
+/// `dw` is cut into blocks, and pixels into chunks where there are many; each task sums its own block over its own chunk, and the
+/// parts are added up chunk after chunk.
 pub(super) fn backward<E: Number>(
     device: &Cpu,
     dw: &mut [f32],
@@ -72,38 +58,49 @@ pub(super) fn backward<E: Number>(
     shape: &ConvShape,
 ) -> Result<(), DeviceError> {
     let (filters, columns) = (shape.k, patches.columns());
-    let blocks = Tiles::even(columns, MOST_COLUMNS);
+    let blocks = [Tiles::even(filters, MOST_FILTERS), Tiles::blocks(columns, MOST_COLUMNS, COLUMNS)];
     let pixels = shape.n * shape.p * shape.q;
-    let chunks = TASKS.div_ceil(blocks.count()).min(MOST_PARTIALS / dw.len()).min(pixels / LEAST_PIXELS).max(1);
+    let chunks = TASKS.div_ceil(blocks[0].count() * blocks[1].count());
+    let chunks = chunks.min(MOST_PARTIALS / dw.len()).min(pixels / LEAST_PIXELS).max(1);
     let chunks = Tiles::even(pixels, pixels.div_ceil(chunks));
 
     let mut partials = device.room(chunks.count() * dw.len())?;
-    let mut parts = Vec::with_capacity(chunks.count() * blocks.count());
-    for (chunk, sum) in partials.chunks_exact_mut(dw.len()).enumerate() {
-        for (block, sum) in sum.chunks_mut(blocks.tile * filters).enumerate() {
-            parts.push(Part { pixels: chunks.range(chunk), cols: blocks.range(block), sum });
+    let mut parts = Vec::with_capacity(chunks.count() * blocks[0].count() * blocks[1].count());
+    for (chunk, sums) in partials.chunks_exact_mut(dw.len()).enumerate() {
+        for (block, sums) in sums.chunks_mut(blocks[0].tile * columns).enumerate() {
+            let (filters, mut rest) = (blocks[0].range(block), sums);
+            for block in 0..blocks[1].count() {
+                let (pixels, cols) = (chunks.range(chunk), blocks[1].range(block));
+                let (sum, behind) = rest.split_at_mut(filters.len() * cols.len());
+                rest = behind;
+                parts.push(Part { pixels, filters: filters.clone(), cols, sum });
+            }
         }
     }
     parts.into_par_iter().for_each(|part| {
-        let (mut gradient, mut patch) = (Scratch::new(0), Scratch::new(0));
-        let tiles = Tiles::even(part.pixels.len(), 2 * TILE);
+        let (mut gradient, mut patch, mut packed) = (Scratch::new(0), Scratch::new(0), Scratch::new(0));
+        let tiles = Tiles::even(part.pixels.len(), TILE);
         for tile in 0..tiles.count() {
             let range = tiles.range(tile);
             let pixels = part.pixels.start + range.start..part.pixels.start + range.end;
-            let dy = dy.matrix(filters, pixels.clone(), 0..filters, &mut gradient);
+            let dy = dy.matrix(filters, pixels.clone(), part.filters.clone(), &mut gradient);
             let tile = patches.tile(pixels);
             let patch = tile.block(part.cols.clone(), &mut patch);
-            matmul(part.sum, range.start > 0, dy.transposed(), patch, Threads::One);
+            packed.resize(packed_len(patch.extents()));
+            pack_here(&mut packed, patch);
+            let patch = Panels::new(&packed, patch.extents());
+            patch.multiply(part.sum, range.start > 0, dy.transposed(), 0..range.len());
         }
     });
 
     let partials = &partials[..];
     dw.par_chunks_mut(columns).enumerate().for_each(|(filter, dw)| {
-        for sum in partials.chunks_exact(filters * columns) {
-            for block in 0..blocks.count() {
-                let cols = blocks.range(block);
-                let row = cols.start * filters + filter * cols.len();
-                rows::add(&mut dw[cols.clone()], &sum[row..row + cols.len()]);
+        let rows = blocks[0].range(filter / blocks[0].tile);
+        for sums in partials.chunks_exact(filters * columns) {
+            for block in 0..blocks[1].count() {
+                let cols = blocks[1].range(block);
+                let row = rows.start * columns + cols.start * rows.len() + (filter - rows.start) * cols.len();
+                rows::add(&mut dw[cols.clone()], &sums[row..row + cols.len()]);
             }
         }
     });
