@@ -1,24 +1,50 @@
 //! Every distinct convolution of the network on the processor, pass by pass, beside a plain matrix product of the same size.
 //!
 //! ```text
-//! cargo bench --bench cpu_conv [-- BATCH]        CSV on standard output, 32 images unless told
+//! cargo bench --bench cpu_conv -- [--network resnet50] [--precision f32|bf16] [--batch 32] [--image-size 150]
 //! ```
 //!
-//! Each figure is the best of several runs, and the two are taken in turns, so that their ratio means something on a
-//! machine that does other work too. `of_product` is the share of the plain product's speed that the pass reaches, all it
-//! has fused included: im2col, the batch norm owed to its input, statistics, masks and sums.
+//! CSV on standard output. Each figure is the best of several runs, and the two are taken in turns, so that their ratio
+//! means something on a machine that does other work too. `of_product` is the share of the plain product's speed that the
+//! pass reaches, all it has fused included: im2col, the batch norm owed to its input, statistics, masks and sums. `of_peak`
+//! is the share of what this machine was measured to do at the beginning, in a product that stays in its caches. Both
+//! products are of f32, beside bf16 too, because none multiplies bf16 yet. A pass that multiplies less than its formula
+//! (Winograd) may pass 1.
 
 mod layers;
 
+use anyhow::Context;
+use clap::Parser;
 use gemm::Parallelism;
 use layers::{Layer, layers};
-use onesheet::device::cpu::{Cpu, View, ViewMut};
+use onesheet::device::cpu::Cpu;
 use onesheet::device::{
-    Activation, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, InputTransform, OutputGradient,
-    ReduceEpilogue,
+    Activation, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, InputTransform, Memory,
+    OutputGradient, ReduceEpilogue, Storage,
 };
-use onesheet::network::resnet50::NETWORK;
+use onesheet::network::{Network, resnet50};
+use onesheet::tensor::Tensor;
+use onesheet::training::config::PrecisionChoice;
 use std::time::{Duration, Instant};
+
+#[derive(Parser)]
+struct Arguments {
+    /// Which network
+    #[arg(long, default_value_t = resnet50::NETWORK)]
+    network: Network,
+    /// How wide the numbers are
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: PrecisionChoice,
+    /// Images
+    #[arg(long, default_value_t = 32)]
+    batch: usize,
+    /// Height and width of the posters
+    #[arg(long, default_value_t = 150)]
+    image_size: usize,
+    /// Passed by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
 
 /// The time of one run.
 fn time(run: &mut dyn FnMut()) -> Duration {
@@ -71,80 +97,98 @@ fn product(c: &mut [f32], [m, n, k]: [usize; 3], (a, a_columns): (&[f32], bool),
     }
 }
 
-fn main() {
-    // Cargo passes `--bench`.
-    let batch = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(32);
-    let device = Cpu::new();
-    let (mut total, mut flops) = ([0.0; 3], 0.0);
-    println!("layer,h,c,k,filter,stride,count,pass,ms,gflops,product_ms,of_product");
-    for Layer { name, shape, count, owed, .. } in layers(NETWORK, batch, 150) {
-        let numbers = |len: usize| (0..len).map(|i| (i % 17) as f32 / 16.0 - 0.5).collect::<Vec<f32>>();
-        let (pixels, columns) = (shape.n * shape.p * shape.q, shape.r * shape.s * shape.c);
-        let (x, w, k) = (numbers(shape.input_len()), numbers(shape.weights_len()), numbers(3 * shape.k));
-        let (norm, dz, raw) = (numbers(4 * shape.c), numbers(shape.output_len()), numbers(shape.output_len()));
-        let (mut y, mut dx, mut dw) = (raw.clone(), x.clone(), w.clone());
-        let (mut stats, mut sums) = (vec![0.0; 2 * shape.k], vec![0.0; 2 * shape.c]);
-        let (patches, mut product_y, mut product_patches, mut product_w) =
-            (numbers(pixels * columns), y.clone(), vec![0.0; pixels * columns], w.clone());
+fn numbers(len: usize) -> Vec<f32> {
+    (0..len).map(|i| (i % 17) as f32 / 16.0 - 0.5).collect()
+}
 
-        let transform = owed.map(|activation| InputTransform { norm: View::Full(&norm), activation });
-        let gradient = OutputGradient::Owed { dz: View::Full(&dz), y: View::Full(&raw), k: View::Full(&k) };
+fn main() -> anyhow::Result<()> {
+    let Arguments { network, precision, batch, image_size, .. } = Arguments::parse();
+    let precision = precision.on_processor().context("the processor has no tf32; --precision f32 or bf16")?;
+    let device = Cpu::storing(precision);
+    let tensor = |storage, len| -> anyhow::Result<Tensor<Cpu>> {
+        let mut tensor = Tensor::new(&device, [len], storage)?;
+        device.upload(tensor.view_mut(), &numbers(len))?;
+        Ok(tensor)
+    };
+    let peak = device.rates()?;
+    eprintln!("{}; {:.1} GFLOP/s ({})", device.name(), peak.flops / 1e9, peak.source);
+    let (mut total, mut flops) = ([0.0; 3], 0.0);
+    println!("layer,h,c,k,filter,stride,count,pass,ms,gflops,of_peak,product_ms,of_product");
+    for Layer { name, shape, count, owed, .. } in layers(network, batch, image_size) {
+        let (pixels, columns) = (shape.n * shape.p * shape.q, shape.r * shape.s * shape.c);
+        let activation = |len| tensor(Storage::Activation, len);
+        let full = |len| tensor(Storage::Full, len);
+        let (x, w, k) =
+            (activation(shape.input_len())?, tensor(Storage::Weights, shape.weights_len())?, full(3 * shape.k)?);
+        let (norm, dz, raw) = (full(4 * shape.c)?, activation(shape.output_len())?, activation(shape.output_len())?);
+        let (mut y, mut dx) = (activation(shape.output_len())?, activation(shape.input_len())?);
+        let (mut dw, mut stats, mut sums) = (full(shape.weights_len())?, full(2 * shape.k)?, full(2 * shape.c)?);
+        let (patches, outputs, filters) =
+            (numbers(pixels * columns), numbers(shape.output_len()), numbers(shape.weights_len()));
+        let (mut product_y, mut product_patches, mut product_w) =
+            (outputs.clone(), vec![0.0; pixels * columns], filters.clone());
+
+        let transform = owed.map(|activation| InputTransform { norm: norm.view(), activation });
+        let gradient = OutputGradient::Owed { dz: dz.view(), y: raw.view(), k: k.view() };
         let mut report = |pass: usize, (ours, plain): (Duration, Duration)| {
             let [ms, product_ms] = [ours, plain].map(|time| time.as_secs_f64() * 1e3);
             total[pass] += count as f64 * ms;
             flops += count as f64 * 2.0 * shape.macs() as f64;
+            let rate = 2.0 * shape.macs() as f64 / ms * 1e3;
             println!(
-                "{name},{},{},{},{},{},{count},{},{ms:.3},{:.1},{product_ms:.3},{:.2}",
+                "{name},{},{},{},{},{},{count},{},{ms:.3},{:.1},{:.2},{product_ms:.3},{:.2}",
                 shape.h,
                 shape.c,
                 shape.k,
                 shape.r,
                 shape.stride,
                 ["forward", "data", "weights"][pass],
-                2.0 * shape.macs() as f64 / ms / 1e6,
+                rate / 1e9,
+                rate / peak.flops,
                 product_ms / ms,
             );
         };
         let forward = race(
             &mut || {
-                let (y, stats) = (ViewMut::Full(&mut y), Some(ViewMut::Full(&mut stats)));
-                let (x, w) = (View::Full(&x), View::Full(&w));
+                let (y, stats) = (y.view_mut(), Some(stats.view_mut()));
+                let (x, w) = (x.view(), w.view());
                 let operands = ConvForward { y, stats, x, transform, w, bias: None, activation: Activation::Linear };
                 device.conv_forward(operands, &shape).expect("lengths agree")
             },
-            &mut || product(&mut product_y, [pixels, shape.k, columns], (&patches, false), (&w, true)),
+            &mut || product(&mut product_y, [pixels, shape.k, columns], (&patches, false), (&filters, true)),
         );
         report(0, forward);
         if shape.c > 3 {
             let data = race(
                 &mut || {
-                    let (sums, y, norm) = (ViewMut::Full(&mut sums), View::Full(&x), View::Full(&norm));
+                    let (sums, y, norm) = (sums.view_mut(), x.view(), norm.view());
                     let epilogue = owed.map(|activation| ReduceEpilogue { sums, y, norm, activation });
-                    let (dx, w) = (ViewMut::Full(&mut dx), View::Full(&w));
+                    let (dx, w) = (dx.view_mut(), w.view());
                     let operands = ConvBackwardData { dx, accumulate: false, epilogue, dy: gradient, w };
                     device.conv_backward_data(operands, &shape).expect("lengths agree");
                 },
-                &mut || product(&mut product_patches, [pixels, columns, shape.k], (&dz, false), (&w, false)),
+                &mut || product(&mut product_patches, [pixels, columns, shape.k], (&outputs, false), (&filters, false)),
             );
             report(1, data);
         }
         let weights = race(
             &mut || {
-                let (dw, x) = (ViewMut::Full(&mut dw), View::Full(&x));
-                let operands = ConvBackwardWeights { dw, dy: gradient, x, transform };
+                let operands = ConvBackwardWeights { dw: dw.view_mut(), dy: gradient, x: x.view(), transform };
                 device.conv_backward_weights(operands, &shape).expect("lengths agree")
             },
-            &mut || product(&mut product_w, [shape.k, columns, pixels], (&dz, true), (&patches, false)),
+            &mut || product(&mut product_w, [shape.k, columns, pixels], (&outputs, true), (&patches, false)),
         );
         report(2, weights);
     }
     let all: f64 = total.iter().sum();
     eprintln!(
-        "all: forward {:.0} ms, data {:.0} ms, weights {:.0} ms; {:.0} GFLOP/s; {:.2} images/s of convolutions",
+        "all: forward {:.0} ms, data {:.0} ms, weights {:.0} ms; {:.0} GFLOP/s, {:.2} of the peak; {:.2} images/s of convolutions",
         total[0],
         total[1],
         total[2],
         flops / all / 1e6,
+        flops / all * 1e3 / peak.flops,
         batch as f64 / all * 1e3,
     );
+    Ok(())
 }
