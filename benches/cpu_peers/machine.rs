@@ -37,13 +37,25 @@ impl Machine {
     }
 }
 
+/// A second has so many of the ticks in files of `/proc`, whatever the kernel's own clock does.
+const TICKS: f64 = 100.0;
+
 /// Seconds that a process has taken of the processor, where Linux tells.
 pub fn taken(process: u32) -> Option<f64> {
-    /// A second has so many of the ticks in that file, whatever the kernel's own clock does.
-    const TICKS: f64 = 100.0;
     let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // Behind the name, which is in brackets, the fields from the third on. The 14th and 15th are user's and system's time.
     let (_, fields) = text.rsplit_once(')')?;
-    let ticks = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<f64>().ok());
-    Some(ticks.sum::<Option<f64>>()? / TICKS)
+    sum(fields.split_whitespace().skip(11).take(2))
+}
+
+/// Seconds that everybody has taken of all cores, other virtual machines on the same ones included, where Linux tells.
+pub fn taken_by_all() -> Option<f64> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    // user, nice, system, idle, iowait, irq, softirq, steal.
+    let fields = text.lines().next()?.split_whitespace().skip(1).take(8).enumerate();
+    sum(fields.filter(|(at, _)| ![3, 4].contains(at)).map(|(_, field)| field))
+}
+
+fn sum<'a>(ticks: impl Iterator<Item = &'a str>) -> Option<f64> {
+    Some(ticks.map(|ticks| ticks.parse::<f64>().ok()).sum::<Option<f64>>()? / TICKS)
 }

@@ -13,7 +13,9 @@
 //!
 //! All contestants have the network in memory at once and wait, asleep, for their turns. A round is a turn of each, and each
 //! round begins with another. A turn is one call, or calls until `--seconds` are over. Times are medians over the rounds; a
-//! first round does not count.
+//! first round does not count. At the end it says how much of the machine other programs took meanwhile. PyTorch's threads wait
+//! for each other in loops, which is quickest on a quiet machine and slowest by far on a busy one; `OMP_WAIT_POLICY=PASSIVE`
+//! in the environment lets them sleep.
 //!
 //! Ours comes from the library: it gets the pixels' bytes, and ends with probabilities. The others get the numbers that we
 //! make of those bytes, and end with logits. PyTorch runs eagerly with channels last, bf16 by autocast, Adam fused and with
@@ -126,6 +128,17 @@ fn seconds(text: &str) -> Result<f64, String> {
     if (0.0..=60.0).contains(&seconds) { Ok(seconds) } else { Err("it is between 0 and 60".into()) }
 }
 
+/// Seconds of cores that were taken beside a contestant's turn.
+#[derive(Default)]
+struct Load {
+    /// By contestants that should have been asleep.
+    waiting: f64,
+    /// By everything else on the machine.
+    others: f64,
+    /// Seconds that the turns took.
+    turns: f64,
+}
+
 /// What all networks have in common.
 struct Contest {
     arguments: Arguments,
@@ -135,8 +148,8 @@ struct Contest {
     report: Report,
     /// Who computes something else than we do.
     differing: Vec<String>,
-    /// The largest share of a core that somebody has taken while waiting, and who.
-    restless: (f64, String),
+    /// Whether everybody had the machine to himself.
+    load: Load,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -160,14 +173,20 @@ fn main() -> anyhow::Result<()> {
     let python = environment::python(&arguments.venv, &arguments.python)?;
     let batches = arguments.batch.iter().map(|&batch| batch.into()).collect();
     let report = Report::new(machine, &arguments.csv)?;
-    let (networks, differing, restless) = (arguments.network.clone(), Vec::new(), (0.0, "nobody".to_owned()));
-    let mut contest = Contest { arguments, batches, threads, python, report, differing, restless };
+    let (networks, differing, load) = (arguments.network.clone(), Vec::new(), Load::default());
+    let mut contest = Contest { arguments, batches, threads, python, report, differing, load };
     for network in networks {
         contest.compare(network)?;
     }
-    let Contest { arguments, differing, restless: (share, who), .. } = contest;
+    let Contest { arguments, differing, load: Load { waiting, others, turns }, .. } = contest;
     eprintln!("figures in {}", arguments.csv.display());
-    eprintln!("who waited took at most {:.1} % of a core ({who})", 100.0 * share);
+    let [waiting, others] = [waiting, others].map(|seconds| 100.0 * seconds / turns);
+    eprintln!("beside each turn, contestants who wait took {waiting:.1} % of a core, and other programs {others:.1} %");
+    if others > 10.0 {
+        eprintln!(
+            "that is too much for figures to keep: PyTorch's threads wait for each other in loops and suffer most"
+        );
+    }
     ensure!(differing.is_empty(), "these compute something else than we do in f32: {}", differing.join("; "));
     Ok(())
 }
@@ -245,26 +264,27 @@ impl Contest {
         for round in 0..=usize::from(self.arguments.rounds) {
             for turn in 0..entered.len() {
                 let at = (round + turn) % entered.len();
-                let processes: Vec<u32> = entered.iter().map(|contestant| contestant.process()).collect();
-                let taken = || processes.iter().map(|&process| machine::taken(process));
-                let (before, start) = (taken().collect::<Vec<_>>(), Instant::now());
+                let (before, start) = (taken(entered), Instant::now());
                 let seconds = entered[at].seconds(work, batch, self.arguments.seconds)?;
-                let elapsed = start.elapsed().as_secs_f64();
-                // The first round finds memory and caches cold.
-                if round == 0 {
-                    continue;
+                self.load.turns += start.elapsed().as_secs_f64();
+                if let Some(((by_all_before, before), (by_all, after))) = before.zip(taken(entered)) {
+                    let own: Vec<f64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+                    let contestants: f64 = own.iter().sum();
+                    self.load.waiting += contestants - own[at];
+                    self.load.others += (by_all - by_all_before - contestants).max(0.0);
                 }
-                times[at].push(seconds);
-                for (waiting, (before, after)) in
-                    before.into_iter().zip(taken()).enumerate().filter(|&(other, _)| other != at)
-                {
-                    let share = before.zip(after).map_or(0.0, |(before, after)| (after - before) / elapsed);
-                    if share > self.restless.0 {
-                        self.restless = (share, entered[waiting].name().to_owned());
-                    }
+                // The first round finds memory and caches cold.
+                if round > 0 {
+                    times[at].push(seconds);
                 }
             }
         }
         Ok(times)
     }
+}
+
+/// Seconds that were taken of all cores until now: by everybody, and by each contestant.
+fn taken(contestants: &[&mut Contestant<'_>]) -> Option<(f64, Vec<f64>)> {
+    let each = contestants.iter().map(|contestant| machine::taken(contestant.process()));
+    Some((machine::taken_by_all()?, each.collect::<Option<_>>()?))
 }
