@@ -39,11 +39,12 @@ impl Expected {
     }
 }
 
-/// What passes.
-pub fn tolerance(precision: Precision) -> f64 {
-    match precision {
-        Precision::F32 | Precision::Tf32 => 1e-3,
-        Precision::Bf16 => 0.1,
+/// What passes. Losses behind steps of Adam stray further than logits: where a gradient is all rounding, its step is as long as any.
+pub fn tolerance(work: Work, precision: Precision) -> f64 {
+    match (work, precision) {
+        (Work::Infer, Precision::F32 | Precision::Tf32) => 1e-3,
+        (Work::Train, Precision::F32 | Precision::Tf32) => 2e-2,
+        (_, Precision::Bf16) => 0.1,
     }
 }
 

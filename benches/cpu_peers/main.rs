@@ -216,7 +216,8 @@ impl Contest {
                 let mut entered: Vec<_> = contestants.iter_mut().filter(|contestant| contestant.does(work)).collect();
                 let errors = entered.iter_mut().map(|contestant| {
                     let error = expected.error(contestant, work)?;
-                    if !(error <= check::tolerance(precision)) {
+                    let agrees = error <= check::tolerance(work, precision);
+                    if !agrees {
                         let (name, precision) = (contestant.name(), precision.name());
                         self.differing
                             .push(format!("{name}, {network} {} {precision} (error {error:.0e})", work.name()));
