@@ -20,6 +20,7 @@ mod image;
 mod loss;
 mod matmul;
 mod memory;
+mod narrow_panels;
 mod panels;
 mod pool;
 mod rates;

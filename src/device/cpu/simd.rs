@@ -88,16 +88,146 @@ pub(super) fn level() -> Level {
     Level::Portable
 }
 
+/// What multiplies bfloat16 numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Products {
+    /// Plain Rust, on numbers made wider.
+    Widened,
+    /// AVX-512 with `vdpbf16ps`.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
+    /// AMX: tile registers and `tdpbf16ps`.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+}
+
+/// The fastest that this machine has.
+#[inline]
+pub(super) fn products() -> Products {
+    #[cfg(test)]
+    if let Some(products) = tests::FORCED_PRODUCTS.get() {
+        return products;
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        if tiles::are_usable() {
+            return Products::Amx;
+        }
+        if level() == Level::Avx512 && is_x86_feature_detected!("avx512bf16") {
+            return Products::Avx512Bf16;
+        }
+    }
+    Products::Widened
+}
+
+/// AMX, which the standard library does not detect yet.
+#[cfg(target_arch = "x86_64")]
+mod tiles {
+    use std::arch::x86_64::{__cpuid_count, _xgetbv};
+    use std::sync::OnceLock;
+
+    /// Whether the processor has tile registers that multiply bfloat16 numbers and the system lets this process use them.
+    pub(super) fn are_usable() -> bool {
+        static USABLE: OnceLock<bool> = OnceLock::new();
+        *USABLE.get_or_init(|| {
+            is_x86_feature_detected!("avx512bf16") && have_instructions() && are_saved() && are_granted()
+        })
+    }
+
+    /// AMX-BF16 and AMX-TILE, by the processor's word.
+    fn have_instructions() -> bool {
+        const BF16: u32 = 1 << 22;
+        const TILES: u32 = 1 << 24;
+        let features = __cpuid_count(7, 0).edx;
+        features & BF16 != 0 && features & TILES != 0
+    }
+
+    /// Whether the system saves tile registers when it changes from one thread to another. Only asked where AVX-512 is, and with it the
+    /// instruction that tells.
+    fn are_saved() -> bool {
+        const SHAPES_AND_DATA: u64 = 0b11 << 17;
+        #[target_feature(enable = "xsave")]
+        fn saved() -> u64 {
+            // SAFETY: register 0 is there wherever the instruction is.
+            unsafe { _xgetbv(0) }
+        }
+        // SAFETY: the instruction is there, and usable, where `is_x86_feature_detected` found AVX-512 to be so.
+        let saved = unsafe { saved() };
+        saved & SHAPES_AND_DATA == SHAPES_AND_DATA
+    }
+
+    /// Linux hands out the memory that tile registers are saved in only to those who asked, and then to all threads of the process.
+    #[cfg(target_os = "linux")]
+    fn are_granted() -> bool {
+        const ARCH_PRCTL: i64 = 158;
+        const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+        const XTILEDATA: u64 = 18;
+        let mut answer = ARCH_PRCTL;
+        // SAFETY: the call takes two numbers and changes no memory of ours.
+        unsafe {
+            std::arch::asm!(
+                "syscall",
+                inout("rax") answer,
+                in("rdi") ARCH_REQ_XCOMP_PERM,
+                in("rsi") XTILEDATA,
+                out("rcx") _,
+                out("r11") _,
+                options(nostack),
+            );
+        }
+        answer == 0
+    }
+
+    /// Other systems are not known.
+    #[cfg(not(target_os = "linux"))]
+    fn are_granted() -> bool {
+        false
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use crate::device::Activation;
     use crate::device::cpu::rows;
     use std::cell::Cell;
+    use std::io::Write;
 
     thread_local! {
         /// What [`level`] answers on this thread instead of what it sees.
         pub(super) static FORCED: Cell<Option<Level>> = const { Cell::new(None) };
+    }
+
+    thread_local! {
+        /// What [`products`] answers on this thread instead of what it sees.
+        pub(super) static FORCED_PRODUCTS: Cell<Option<Products>> = const { Cell::new(None) };
+    }
+
+    /// What `run` returns with each kind of product that this machine has; which it has not is said once, and loudly.
+    pub(in crate::device::cpu) fn with_each_product<T>(run: impl Fn() -> T) -> Vec<(Products, T)> {
+        let best = products();
+        let mut kinds = vec![Products::Widened];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let (mine, others) = [Products::Avx512Bf16, Products::Amx].into_iter().partition(|&kind| kind <= best);
+            kinds.extend::<Vec<Products>>(mine);
+            static SAID: std::sync::Once = std::sync::Once::new();
+            SAID.call_once(|| {
+                // Straight to where no test harness holds it back.
+                let mut stderr = std::io::stderr();
+                let others: Vec<Products> = others;
+                for kind in others {
+                    let _ = writeln!(stderr, "NOT TESTED, since this processor cannot: bfloat16 products by {kind:?}");
+                }
+            });
+        }
+        let answers = kinds.into_iter().map(|kind| {
+            FORCED_PRODUCTS.set(Some(kind));
+            (kind, run())
+        });
+        let answers = answers.collect();
+        FORCED_PRODUCTS.set(None);
+        answers
     }
 
     /// What `run` returns on each level that this machine has.

@@ -1,0 +1,507 @@
+//! The matrix product of bfloat16 numbers, summed in `f32`: `c [M, N] = a [M, K]·b [K, N]`, where b is packed once and read many times.
+//!
+//! b lies in panels of 16 columns, as it does in [`panels`](super::panels), but by pairs of rows: `b[2p, j]` and `b[2p + 1, j]` are
+//! neighbours, as the instructions want them that multiply two pairs at once and add both products to an `f32`. K is filled up with
+//! zeros to whole rows of a tile register.
+//!
+//! Sums are taken in an order that only K decides, which is not the same on all processors: AVX-512 adds the second product of a
+//! pair and then the first ([`Sums`]), as the loop in plain Rust does, and AMX adds up sixteen pairs before it adds them to c
+//! ([`amx`]). Both take denormal numbers for zeros and store none. A product of bfloat16 numbers fits an `f32`, so what they leave out
+//! is at most 2⁻¹²⁶ of every term and every sum.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod widened;
+
+use super::matmul::Matrix;
+use super::scratch::Scratch;
+use super::simd::{Products, products};
+use half::bf16;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Columns of a panel.
+pub(super) const COLUMNS: usize = 16;
+
+/// What K is filled up to a multiple of: the bfloat16 numbers in a row of a tile register.
+pub(super) const DEPTH: usize = 32;
+
+/// Most of K that a tile is summed over before it goes back to memory: that much of a panel fills half of a first-level cache.
+const SLICE: usize = 512;
+
+/// A left operand inside a slice, by pairs along K: elements (i, 2p) and (i, 2p + 1) are neighbours, the first of them at
+/// `i·row_stride + p·pair_stride`.
+#[derive(Clone, Copy)]
+pub(super) struct Pairs<'a> {
+    data: &'a [bf16],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    pair_stride: usize,
+}
+
+impl<'a> Pairs<'a> {
+    /// `rows` × `cols` elements, a row every `row_stride` numbers.
+    pub(super) fn by_rows(data: &'a [bf16], rows: usize, cols: usize, row_stride: usize) -> Self {
+        let last = rows.saturating_sub(1) * row_stride + cols;
+        assert!(rows == 0 || last <= data.len(), "{rows}x{cols} by {row_stride} leaves {} numbers", data.len());
+        Pairs { data, rows, cols, row_stride, pair_stride: 2 }
+    }
+
+    /// `[rows, cols]` from the interleaved rows of its transpose, which [`interleave`] makes.
+    pub(super) fn by_columns(data: &'a [bf16], rows: usize, cols: usize) -> Self {
+        let cols = cols.next_multiple_of(2);
+        assert!(cols * rows <= data.len(), "{rows}x{cols} leaves {} numbers", data.len());
+        Pairs { data, rows, cols, row_stride: 2, pair_stride: 2 * rows }
+    }
+
+    /// The numbers from the first to the last of so many rows, and of those of the columns that begin with a pair.
+    fn from(&self, row: usize, rows: usize, cols: &Range<usize>) -> &'a [bf16] {
+        let last = (rows - 1) * self.row_stride + (cols.len() - 1) / 2 * self.pair_stride + (cols.len() - 1) % 2;
+        &self.data[row * self.row_stride + cols.start / 2 * self.pair_stride..][..=last]
+    }
+}
+
+/// `out [⌈rows / 2⌉, width, 2]`: row 2p of `x [rows, width]` and row 2p + 1 element by element, the row after the last one zeros.
+pub(super) fn interleave(out: &mut [bf16], x: &[bf16], width: usize) {
+    for (out, rows) in out.chunks_exact_mut(2 * width).zip(x.chunks(2 * width)) {
+        let (first, second) = rows.split_at(width);
+        if second.is_empty() {
+            out.as_chunks_mut().0.iter_mut().zip(first).for_each(|(pair, x)| *pair = [*x, bf16::ZERO]);
+        } else {
+            out.as_chunks_mut().0.iter_mut().zip(first.iter().zip(second)).for_each(|(pair, (x, y))| *pair = [*x, *y]);
+        }
+    }
+}
+
+/// A packed `b [K, N]`.
+#[derive(Clone, Copy)]
+pub(super) struct NarrowPanels<'a> {
+    panels: &'a [bf16],
+    depth: usize,
+    width: usize,
+}
+
+/// Numbers of a packed `b [K, N]`: K and the columns of the last panel are filled up with zeros.
+pub(super) fn packed_len([depth, width]: [usize; 2]) -> usize {
+    depth.next_multiple_of(DEPTH) * width.next_multiple_of(COLUMNS)
+}
+
+/// Packs `b`, rounded to bfloat16, into `out`, on all threads.
+pub(super) fn pack(out: &mut [bf16], b: Matrix) {
+    let [depth, _] = b.extents();
+    let panels = out.par_chunks_exact_mut(depth.next_multiple_of(DEPTH) * COLUMNS).enumerate();
+    panels.for_each(|(panel, out)| {
+        let mut columns = Scratch::new(depth * COLUMNS);
+        b.columns(panel * COLUMNS..(panel + 1) * COLUMNS, &mut columns);
+        let rows = columns.as_chunks::<COLUMNS>().0;
+        pair_up(out, |row| rows.get(row).map_or([bf16::ZERO; COLUMNS], |row| row.map(bf16::from_f32)));
+    });
+}
+
+/// Packs `b [K, N]`, which is stored in bfloat16 and a row of which comes every `stride` numbers, into `out`, on the calling thread.
+pub(super) fn pack_stored(out: &mut [bf16], b: &[bf16], [depth, width]: [usize; 2], stride: usize) {
+    for (panel, out) in out.chunks_exact_mut(depth.next_multiple_of(DEPTH) * COLUMNS).enumerate() {
+        let from = panel * COLUMNS;
+        let columns = COLUMNS.min(width - from);
+        pair_up(out, |row| {
+            let mut line = [bf16::ZERO; COLUMNS];
+            if row < depth {
+                let row = &b[row * stride + from..][..columns];
+                // A copy of known length is a move of a register.
+                match row.first_chunk() {
+                    Some(all) => line = *all,
+                    None => line[..columns].copy_from_slice(row),
+                }
+            }
+            line
+        });
+    }
+}
+
+/// Fills a panel from its rows.
+#[inline(always)]
+fn pair_up(panel: &mut [bf16], row: impl Fn(usize) -> [bf16; COLUMNS]) {
+    for (pair, out) in panel.as_chunks_mut::<{ 2 * COLUMNS }>().0.iter_mut().enumerate() {
+        let (first, second) = (row(2 * pair), row(2 * pair + 1));
+        for column in 0..COLUMNS {
+            (out[2 * column], out[2 * column + 1]) = (first[column], second[column]);
+        }
+    }
+}
+
+impl<'a> NarrowPanels<'a> {
+    /// What [`pack`] or [`pack_stored`] filled.
+    pub(super) fn new(panels: &'a [bf16], [depth, width]: [usize; 2]) -> Self {
+        assert_eq!(panels.len(), packed_len([depth, width]), "a packed matrix of {depth}x{width}");
+        NarrowPanels { panels, depth, width }
+    }
+
+    /// `c = a·b`, or `c += a·b` with `accumulate`, on the calling thread, where `c [M, N]` is contiguous; of b only `rows` are
+    /// multiplied, which are as many as a has columns, begin with a multiple of [`DEPTH`] and end with one or with K.
+    pub(super) fn multiply(&self, c: &mut [f32], accumulate: bool, a: Pairs, rows: Range<usize>) {
+        let NarrowPanels { depth, width, .. } = *self;
+        let (m, k) = (a.rows, a.cols);
+        let is_aligned = rows.start.is_multiple_of(DEPTH) && (rows.end.is_multiple_of(DEPTH) || rows.end == depth);
+        assert!(
+            k.next_multiple_of(2) == rows.len().next_multiple_of(2)
+                && is_aligned
+                && rows.end <= depth
+                && c.len() == m * width,
+            "{m}x{k} times rows {rows:?} of {depth}x{width} into {} floats",
+            c.len()
+        );
+        if rows.is_empty() && !accumulate {
+            c.fill(0.0);
+        }
+        let product = Product { a, b: *self, first: rows.start };
+        match products() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `products` saw that the processor has tiles, and was given leave to use them.
+            Products::Amx => unsafe { amx::multiply(&product, c, accumulate) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `products` saw that the processor has these instructions.
+            Products::Avx512Bf16 => unsafe { avx512::multiply(&product, c, accumulate) },
+            Products::Widened => widened::multiply(&product, c, accumulate),
+        }
+    }
+
+    /// Whole pairs of rows, filled up.
+    #[inline(always)]
+    fn panel(&self, panel: usize) -> &'a [bf16] {
+        let len = self.depth.next_multiple_of(DEPTH) * COLUMNS;
+        &self.panels[panel * len..][..len]
+    }
+}
+
+/// Sums in a register, and what is added to them.
+///
+/// The functions are unsafe to call for what they have in common: the processor must have the instruction set, and the caller must have been
+/// compiled for it (`target_feature`), or they become calls.
+trait Sums: Copy {
+    /// How many sums.
+    const LANES: usize;
+
+    /// Pairs of b, a pair for each sum.
+    type Factors: Copy;
+
+    /// No sum yet.
+    unsafe fn zero() -> Self;
+
+    /// The sums from `from` on, all of which must be readable.
+    unsafe fn load(from: *const f32) -> Self;
+
+    /// Writes to `to` and behind it; all of that must be writable.
+    unsafe fn store(self, to: *mut f32);
+
+    /// The pairs from `from` on, all of which must be readable.
+    unsafe fn factors(from: *const bf16) -> Self::Factors;
+
+    /// Adds `a₁·b₁` and then `a₀·b₀` to each sum.
+    unsafe fn plus_products(self, a: [bf16; 2], b: Self::Factors) -> Self;
+}
+
+/// A product whose extents have been checked.
+struct Product<'a> {
+    a: Pairs<'a>,
+    b: NarrowPanels<'a>,
+    /// The row of b that belongs to a's first column.
+    first: usize,
+}
+
+impl Product<'_> {
+    /// All blocks, of `ROWS` rows and `PANELS` panels but for what is left over, one slice of K after another. A panel is `VECTORS`
+    /// registers wide.
+    ///
+    /// # Safety
+    ///
+    /// That of [`Sums`].
+    #[inline(always)]
+    unsafe fn all<S: Sums, const VECTORS: usize, const ROWS: usize, const PANELS: usize>(
+        &self,
+        c: &mut [f32],
+        accumulate: bool,
+    ) {
+        const { assert!(VECTORS * S::LANES == COLUMNS) };
+        let panels = self.b.width.div_ceil(COLUMNS);
+        for from in (0..self.a.cols).step_by(SLICE) {
+            let slice = from..(from + SLICE).min(self.a.cols);
+            let keep = accumulate || from > 0;
+            let mut panel = 0;
+            // SAFETY: as the caller's.
+            unsafe {
+                while panel + PANELS <= panels {
+                    self.down::<S, VECTORS, ROWS, PANELS>(c, panel, slice.clone(), keep);
+                    panel += PANELS;
+                }
+                while panel < panels {
+                    self.down::<S, VECTORS, ROWS, 1>(c, panel, slice.clone(), keep);
+                    panel += 1;
+                }
+            }
+        }
+    }
+
+    /// The blocks below each other, from the top of `panel` and the next ones.
+    #[inline(always)]
+    unsafe fn down<S: Sums, const VECTORS: usize, const ROWS: usize, const PANELS: usize>(
+        &self,
+        c: &mut [f32],
+        panel: usize,
+        slice: Range<usize>,
+        keep: bool,
+    ) {
+        let mut row = 0;
+        // SAFETY: as the caller's.
+        unsafe {
+            while row + ROWS <= self.a.rows {
+                self.block::<S, VECTORS, ROWS, PANELS>(c, row, panel, slice.clone(), keep);
+                row += ROWS;
+            }
+            while row + 4 <= self.a.rows {
+                self.block::<S, VECTORS, 4, PANELS>(c, row, panel, slice.clone(), keep);
+                row += 4;
+            }
+            while row < self.a.rows {
+                self.block::<S, VECTORS, 1, PANELS>(c, row, panel, slice.clone(), keep);
+                row += 1;
+            }
+        }
+    }
+
+    /// One block of c, from `row` and `panel` on, summed over a slice of a's columns; added to what is there if `keep` is set.
+    #[inline(always)]
+    unsafe fn block<S: Sums, const VECTORS: usize, const ROWS: usize, const PANELS: usize>(
+        &self,
+        c: &mut [f32],
+        row: usize,
+        panel: usize,
+        slice: Range<usize>,
+        keep: bool,
+    ) {
+        let width = self.b.width;
+        let column = panel * COLUMNS;
+        let a = self.a.from(row, ROWS, &slice);
+        let b = std::array::from_fn(|of_block| {
+            let pairs = slice.len().next_multiple_of(2);
+            self.b.panel(panel + of_block)[(self.first + slice.start) * COLUMNS..][..pairs * COLUMNS].as_ptr()
+        });
+        let strides = [self.a.row_stride, self.a.pair_stride];
+        if column + PANELS * COLUMNS <= width {
+            let c = &mut c[row * width + column..][..(ROWS - 1) * width + PANELS * COLUMNS];
+            // SAFETY: `a`, `b` and `c` were just cut to what the block reads and writes.
+            unsafe {
+                sum::<S, VECTORS, ROWS, PANELS>(c.as_mut_ptr(), width, a.as_ptr(), strides, b, slice.len(), keep)
+            };
+            return;
+        }
+        // The last panel has columns that c has not: the block is computed beside it.
+        let mut whole = [[[0.0f32; COLUMNS]; PANELS]; ROWS];
+        let columns = width - column;
+        let row_of = |i: usize| (row + i) * width + column..(row + i) * width + width;
+        if keep {
+            for (i, whole) in whole.iter_mut().enumerate() {
+                whole.as_flattened_mut()[..columns].copy_from_slice(&c[row_of(i)]);
+            }
+        }
+        let to = whole.as_mut_ptr().cast();
+        // SAFETY: as above; `whole` is a block.
+        unsafe { sum::<S, VECTORS, ROWS, PANELS>(to, PANELS * COLUMNS, a.as_ptr(), strides, b, slice.len(), keep) };
+        for (i, whole) in whole.iter().enumerate() {
+            c[row_of(i)].copy_from_slice(&whole.as_flattened()[..columns]);
+        }
+    }
+}
+
+/// `c [ROWS, PANELS·16] (+)= a·b`, where a row of `c` comes every `width` floats, and a row and a pair of `a` every `strides`.
+///
+/// # Safety
+///
+/// That of [`Sums`]; and `depth` columns of `a`, as many rows of each panel, rounded up to pairs, and all of `c` are there.
+#[inline(always)]
+unsafe fn sum<S: Sums, const VECTORS: usize, const ROWS: usize, const PANELS: usize>(
+    c: *mut f32,
+    width: usize,
+    a: *const bf16,
+    [a_row, a_pair]: [usize; 2],
+    b: [*const bf16; PANELS],
+    depth: usize,
+    keep: bool,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let place = |i: usize, j: usize, v: usize| c.add(i * width + j * COLUMNS + v * S::LANES);
+        let mut sums = [[[S::zero(); VECTORS]; PANELS]; ROWS];
+        if keep {
+            for i in 0..ROWS {
+                for j in 0..PANELS {
+                    for v in 0..VECTORS {
+                        sums[i][j][v] = S::load(place(i, j, v));
+                    }
+                }
+            }
+        }
+        for pair in 0..depth / 2 {
+            let line = factors::<S, VECTORS, PANELS>(b, pair);
+            for i in 0..ROWS {
+                let x = a.add(i * a_row + pair * a_pair).cast::<[bf16; 2]>().read();
+                for j in 0..PANELS {
+                    for v in 0..VECTORS {
+                        sums[i][j][v] = sums[i][j][v].plus_products(x, line[j][v]);
+                    }
+                }
+            }
+        }
+        // The last of an odd number of columns has zeros below it in b.
+        if depth % 2 == 1 {
+            let line = factors::<S, VECTORS, PANELS>(b, depth / 2);
+            for i in 0..ROWS {
+                let x = [a.add(i * a_row + depth / 2 * a_pair).read(), bf16::ZERO];
+                for j in 0..PANELS {
+                    for v in 0..VECTORS {
+                        sums[i][j][v] = sums[i][j][v].plus_products(x, line[j][v]);
+                    }
+                }
+            }
+        }
+        for i in 0..ROWS {
+            for j in 0..PANELS {
+                for v in 0..VECTORS {
+                    sums[i][j][v].store(place(i, j, v));
+                }
+            }
+        }
+    }
+}
+
+/// A pair of rows of the panels.
+///
+/// # Safety
+///
+/// That of [`Sums`]; and each panel has that pair.
+#[inline(always)]
+unsafe fn factors<S: Sums, const VECTORS: usize, const PANELS: usize>(
+    b: [*const bf16; PANELS],
+    pair: usize,
+) -> [[S::Factors; VECTORS]; PANELS] {
+    // SAFETY: the caller's.
+    b.map(|b| std::array::from_fn(|v| unsafe { S::factors(b.add(2 * (pair * COLUMNS + v * S::LANES))) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::cpu::simd::tests::{numbers, on_each_level, with_each_product};
+
+    /// Numbers that are bfloat16 already, in both widths.
+    fn stored(seed: u32, len: usize) -> (Vec<bf16>, Vec<f64>) {
+        let narrow: Vec<bf16> = numbers(seed, len).into_iter().map(bf16::from_f32).collect();
+        let wide = narrow.iter().map(|x| x.to_f64()).collect();
+        (narrow, wide)
+    }
+
+    /// Rows and columns that are and are not whole blocks and whole tile registers, odd and even columns of a, several slices of K, rows
+    /// of b from the middle, a wide a, an a by columns.
+    #[test]
+    fn a_product_is_its_definition() {
+        let cases = [
+            (1, 1, 1, 0..1),
+            (6, 16, 5, 0..5),
+            (32, 32, 64, 0..64),
+            (13, 40, 300, 32..300),
+            (33, 31, 147, 0..147),
+            (70, 50, 1200, 64..1184),
+            (47, 97, 1063, 0..1063),
+        ];
+        for (m, n, k, rows) in cases {
+            let count = rows.len();
+            let stride = count + 3;
+            let ((a, a_wide), before) = (stored(1, m * stride), numbers(3, m * n));
+            let b = numbers(2, k * n);
+            let (b_stored, b_wide) = stored(2, k * n);
+            let [mut panels, mut again] = [(); 2].map(|()| vec![bf16::NAN; packed_len([k, n])]);
+            pack(&mut panels, Matrix::new(&b, k, n, n));
+            pack_stored(&mut again, &b_stored, [k, n], n);
+            assert!(panels == again);
+            // By columns: the rows are those of the transpose.
+            let transpose: Vec<bf16> = (0..count)
+                .flat_map(|col| (0..m).map(move |row| (row, col)))
+                .map(|(row, col)| a[row * stride + col])
+                .collect();
+            let mut by_columns = vec![bf16::NAN; count.next_multiple_of(2) * m];
+            interleave(&mut by_columns, &transpose, m);
+            let operands = [Pairs::by_rows(&a, m, count, stride), Pairs::by_columns(&by_columns, m, count)];
+            for (accumulate, a) in [false, true].into_iter().flat_map(|accumulate| operands.map(|a| (accumulate, a))) {
+                let product = || {
+                    let mut c = before.clone();
+                    NarrowPanels::new(&panels, [k, n]).multiply(&mut c, accumulate, a, rows.clone());
+                    c
+                };
+                for (kind, c) in with_each_product(product) {
+                    for (at, c) in c.iter().enumerate() {
+                        let (i, j) = (at / n, at % n);
+                        let term = |l: usize| a_wide[i * stride + l] * b_wide[(rows.start + l) * n + j];
+                        let start = if accumulate { f64::from(before[at]) } else { 0.0 };
+                        let sum = start + (0..count).map(term).sum::<f64>();
+                        let size = start.abs() + (0..count).map(|l| term(l).abs()).sum::<f64>();
+                        let error = (f64::from(*c) - sum).abs();
+                        assert!(error <= 1e-5 * size, "{kind:?} {m}x{n}x{k} {rows:?} at {i}, {j}: {c} for {sum}");
+                    }
+                }
+                let on_levels = on_each_level(product);
+                assert!(on_levels.windows(2).all(|pair| pair[0] == pair[1]), "{m}x{n}x{k} {rows:?}");
+            }
+        }
+    }
+
+    /// How a product is cut into rows, columns and blocks of K changes no bit.
+    #[test]
+    fn a_product_has_the_same_bits_however_it_is_cut() {
+        let (m, n, k) = (50, 70, 1000);
+        let ((a, _), (b, _)) = (stored(1, m * k), stored(2, k * n));
+        let product = |rows: Range<usize>, cols: Range<usize>, cuts: &[usize]| {
+            let extents = [k, cols.len()];
+            let mut panels = vec![bf16::NAN; packed_len(extents)];
+            pack_stored(&mut panels, &b[cols.start..], extents, n);
+            let mut c = vec![f32::NAN; rows.len() * cols.len()];
+            for cut in cuts.windows(2) {
+                let a = Pairs::by_rows(&a[rows.start * k + cut[0]..], rows.len(), cut[1] - cut[0], k);
+                NarrowPanels::new(&panels, extents).multiply(&mut c, cut[0] > 0, a, cut[0]..cut[1]);
+            }
+            c
+        };
+        for (kind, [whole, parts]) in with_each_product(|| {
+            let whole = product(0..m, 0..n, &[0, k]);
+            let mut parts = vec![f32::NAN; m * n];
+            for (rows, cols) in [(0..13, 0..33), (13..m, 0..33), (0..37, 33..n), (37..m, 33..n)] {
+                let part = product(rows.clone(), cols.clone(), &[0, 32, 544, 992, k]);
+                for (row, part) in rows.zip(part.chunks_exact(cols.len())) {
+                    parts[row * n..][cols.clone()].copy_from_slice(part);
+                }
+            }
+            [whole, parts]
+        }) {
+            assert!(whole == parts, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn infinities_and_nan_are_not_lost() {
+        let (m, n, k) = (3, 17, 35);
+        let mut a = vec![bf16::ONE; m * k];
+        (a[k + 34], a[2 * k]) = (bf16::INFINITY, bf16::NAN);
+        let mut panels = vec![bf16::NAN; packed_len([k, n])];
+        pack(&mut panels, Matrix::new(&vec![2.0; k * n], k, n, n));
+        for (kind, c) in with_each_product(|| {
+            let mut c = vec![0.0; m * n];
+            NarrowPanels::new(&panels, [k, n]).multiply(&mut c, false, Pairs::by_rows(&a, m, k, k), 0..k);
+            c
+        }) {
+            assert!(c[..n].iter().all(|&c| c == 70.0), "{kind:?}");
+            assert!(c[n..2 * n].iter().all(|&c| c == f32::INFINITY), "{kind:?}");
+            assert!(c[2 * n..].iter().all(|c| c.is_nan()), "{kind:?}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The product on tile registers (AMX): `tdpbf16ps` adds 16×32 numbers of a times 32×16 of b to 16×16 sums.
+//!
+//! A step multiplies 32 rows of a by two panels, on four tiles of sums, two of a and two of b, which are all there are. For each sum it
+//! adds up the sixteen products of a's even columns and those of its odd ones, and both to the sum. A tile register is always full: what
+//! a lacks is filled up with zeros, b was when it was packed, and c goes through a buffer where the edge of the matrix is nearer.
+
+use super::{COLUMNS, DEPTH, NarrowPanels, Pairs, Product, SLICE};
+use crate::device::cpu::scratch::Scratch;
+use half::bf16;
+use std::arch::asm;
+use std::ops::Range;
+
+/// Rows and columns of c in a step: two tile registers each way.
+const SIDE: usize = 32;
+
+/// Bytes in a row of a tile register.
+const ROW: usize = 64;
+
+/// What `ldtilecfg` reads: every tile register has 16 rows of 64 bytes.
+#[repr(C, align(64))]
+struct Shapes {
+    palette: u8,
+    start: u8,
+    reserved: [u8; 14],
+    bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+static SHAPES: Shapes = {
+    let (mut bytes, mut rows, mut register) = ([0; 16], [0; 16], 0);
+    while register < 8 {
+        (bytes[register], rows[register]) = (ROW as u16, 16);
+        register += 1;
+    }
+    Shapes { palette: 1, start: 0, reserved: [0; 14], bytes, rows }
+};
+
+/// All of a product.
+///
+/// # Safety
+///
+/// The processor has AMX for bfloat16, and the system lets this process use it.
+pub(super) unsafe fn multiply(product: &Product, c: &mut [f32], accumulate: bool) {
+    let Product { a, b, first } = product;
+    // SAFETY: the shapes are such as the instruction wants.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &SHAPES, options(nostack, readonly, preserves_flags)) };
+    let mut filled = Scratch::new(SIDE * SLICE / 2);
+    let filled: &mut [bf16] = bytemuck::cast_slice_mut(&mut filled);
+    let panels = b.width.div_ceil(COLUMNS);
+    for from in (0..a.cols).step_by(SLICE) {
+        let slice = from..(from + SLICE).min(a.cols);
+        for row in (0..a.rows).step_by(SIDE) {
+            let block = Block::new(a, row, slice.clone(), filled);
+            for panel in (0..panels).step_by(2) {
+                // SAFETY: the caller's promise, and the registers have their shapes.
+                unsafe { block.multiply(b, c, accumulate || from > 0, first + from, panel) };
+            }
+        }
+    }
+    // SAFETY: nothing is kept in the registers, and now the system need not save them.
+    unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+}
+
+/// A slice of K of some rows of a: what can be read where it lies, and the rest filled up.
+struct Block<'a> {
+    /// The first row, and how many there are.
+    row: usize,
+    rows: usize,
+    /// Whole steps, a row every so many numbers.
+    direct: (&'a [bf16], usize),
+    steps: usize,
+    /// The columns after those, `[32, …]`.
+    filled: &'a [bf16],
+}
+
+impl<'a> Block<'a> {
+    fn new(a: &Pairs<'a>, row: usize, slice: Range<usize>, filled: &'a mut [bf16]) -> Self {
+        let rows = SIDE.min(a.rows - row);
+        let is_direct = rows == SIDE && a.pair_stride == 2;
+        let steps = if is_direct { slice.len() / DEPTH } else { 0 };
+        let direct = (&a.data[row * a.row_stride + slice.start * a.pair_stride / 2..], a.row_stride);
+        let rest = slice.start + steps * DEPTH..slice.end;
+        let width = rest.len().next_multiple_of(DEPTH);
+        let filled = &mut filled[..SIDE * width];
+        if width > 0 {
+            fill(filled, width, a, row..row + rows, rest);
+        }
+        Block { row, rows, direct, steps, filled }
+    }
+
+    /// Adds the product by two panels to c, or to nothing unless `keep`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`step`].
+    unsafe fn multiply(&self, b: &NarrowPanels, c: &mut [f32], keep: bool, first: usize, panel: usize) {
+        let width = b.width;
+        let of = |panel: usize| &b.panel(panel)[first * COLUMNS..];
+        // The last panel may have no neighbour: it is multiplied twice.
+        let b = [panel, (panel + 1).min(width.div_ceil(COLUMNS) - 1)].map(of);
+        let from = panel * COLUMNS;
+        let columns = SIDE.min(width - from);
+        let corner = self.row * width + from;
+        if self.rows == SIDE && columns == SIDE {
+            // SAFETY: the caller's promise.
+            return unsafe { self.add(&mut c[corner..], width, keep, b) };
+        }
+        let mut sums = [0.0; SIDE * SIDE];
+        let line_of = |i: usize| corner + i * width..corner + i * width + columns;
+        if keep {
+            for (i, sums) in sums.chunks_exact_mut(SIDE).take(self.rows).enumerate() {
+                sums[..columns].copy_from_slice(&c[line_of(i)]);
+            }
+        }
+        // SAFETY: as above.
+        unsafe { self.add(&mut sums, SIDE, keep, b) };
+        for (i, sums) in sums.chunks_exact(SIDE).take(self.rows).enumerate() {
+            c[line_of(i)].copy_from_slice(&sums[..columns]);
+        }
+    }
+
+    /// Both parts of K, on sums a row of which comes every `stride` floats.
+    ///
+    /// # Safety
+    ///
+    /// As for [`step`].
+    unsafe fn add(&self, c: &mut [f32], stride: usize, keep: bool, b: [&[bf16]; 2]) {
+        let (direct, row_stride) = self.direct;
+        if self.steps > 0 {
+            // SAFETY: the caller's promise.
+            unsafe { step(c, stride, keep, direct, row_stride, b, self.steps) };
+        }
+        let width = self.filled.len() / SIDE;
+        if width > 0 {
+            let b = b.map(|b| &b[self.steps * DEPTH * COLUMNS..]);
+            // SAFETY: as above.
+            unsafe { step(c, stride, keep || self.steps > 0, self.filled, width, b, width / DEPTH) };
+        }
+    }
+}
+
+/// Columns `cols` of some rows of a, `out [32, width]`, with zeros around them.
+fn fill(out: &mut [bf16], width: usize, a: &Pairs, rows: Range<usize>, cols: Range<usize>) {
+    out.fill(bf16::ZERO);
+    let (first, count) = (rows.start, rows.len());
+    if a.pair_stride == 2 {
+        for (out, row) in out.chunks_exact_mut(width).zip(rows) {
+            let from = row * a.row_stride + cols.start;
+            out[..cols.len()].copy_from_slice(&a.data[from..from + cols.len()]);
+        }
+        return;
+    }
+    // By columns: neighbours are the pairs of neighbouring rows.
+    for (at, pair) in (cols.start / 2..cols.end.div_ceil(2)).enumerate() {
+        let pairs = a.data[first * a.row_stride + pair * a.pair_stride..][..2 * count].as_chunks::<2>().0;
+        for (out, pair) in out.chunks_exact_mut(width).zip(pairs) {
+            out[2 * at..2 * at + 2].copy_from_slice(pair);
+        }
+    }
+}
+
+/// `c [32, 32] = a [32, 32·steps] · b`, or `+=` with `keep`; rows of c and a come every so many numbers, and b is two panels.
+///
+/// # Safety
+///
+/// The processor has AMX for bfloat16, the system lets this process use it, and the registers have the shapes of [`SHAPES`].
+unsafe fn step(c: &mut [f32], c_stride: usize, keep: bool, a: &[bf16], a_stride: usize, b: [&[bf16]; 2], steps: usize) {
+    assert!(c.len() >= (SIDE - 1) * c_stride + SIDE && a.len() >= (SIDE - 1) * a_stride + steps * DEPTH);
+    assert!(steps > 0 && b.iter().all(|b| b.len() >= steps * DEPTH * COLUMNS));
+    let lower = COLUMNS * c_stride;
+    // SAFETY: the slices were found long enough, and only these registers are used.
+    unsafe {
+        asm!(
+            "test {keep:e}, {keep:e}",
+            "jz 2f",
+            "tileloadd tmm0, [{c} + {c_bytes}]",
+            "tileloadd tmm1, [{c} + {c_bytes} + 64]",
+            "tileloadd tmm2, [{lower} + {c_bytes}]",
+            "tileloadd tmm3, [{lower} + {c_bytes} + 64]",
+            "jmp 3f",
+            "2:",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "3:",
+            "tileloadd tmm6, [{b0} + {row}]",
+            "tileloadd tmm4, [{a0} + {a_bytes}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b1} + {row}]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a1} + {a_bytes}]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {a0}, 64",
+            "add {a1}, 64",
+            "add {b0}, 1024",
+            "add {b1}, 1024",
+            "dec {steps}",
+            "jnz 3b",
+            "tilestored [{c} + {c_bytes}], tmm0",
+            "tilestored [{c} + {c_bytes} + 64], tmm1",
+            "tilestored [{lower} + {c_bytes}], tmm2",
+            "tilestored [{lower} + {c_bytes} + 64], tmm3",
+            keep = in(reg) u32::from(keep),
+            c = in(reg) c.as_mut_ptr(),
+            lower = in(reg) c.as_mut_ptr().add(lower),
+            c_bytes = in(reg) 4 * c_stride,
+            a0 = inout(reg) a.as_ptr() => _,
+            a1 = inout(reg) a.as_ptr().add(COLUMNS * a_stride) => _,
+            a_bytes = in(reg) 2 * a_stride,
+            b0 = inout(reg) b[0].as_ptr() => _,
+            b1 = inout(reg) b[1].as_ptr() => _,
+            row = in(reg) ROW,
+            steps = inout(reg) steps => _,
+            options(nostack),
+        );
+    }
+}
