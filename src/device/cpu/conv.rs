@@ -11,9 +11,10 @@ mod weights;
 mod winograd;
 
 use super::epilogue::Epilogue;
+use super::factor::Factor;
 use super::matmul::Matrix;
 use super::memory::Cpu;
-use super::panels::{Panels, ROWS, pack, packed_len};
+use super::panels::ROWS;
 use super::reduce::{Partials, Tiles};
 use super::rows;
 use super::scratch::Scratch;
@@ -58,7 +59,7 @@ impl ConvKernels for Cpu {
             };
             let columns = shape.r * shape.s * shape.c;
             let weights = Matrix::new(w, shape.k, columns, columns).transposed();
-            match Grid::forward(shape) {
+            match Grid::forward(shape).filter(|_| E::multiplies_less()) {
                 Some(grid) => {
                     winograd::convolve(y, false, &source, &grid, &Filters::new(self, &grid, weights)?, finish)
                 }
@@ -95,7 +96,8 @@ impl ConvKernels for Cpu {
                     epilogue.finish(first * shape.c, tile, partial);
                 }
             };
-            let partials = match (Grid::backward_data(shape), Patches::of_gradient(gradient, shape)) {
+            let grid = Grid::backward_data(shape).filter(|_| E::multiplies_less());
+            let partials = match (grid, Patches::of_gradient(gradient, shape)) {
                 (None, Ok(patches)) if shape.is_pointwise() => {
                     convolve(self, dx, accumulate, &patches, Matrix::new(w, shape.k, shape.c, shape.c), finish)?
                 }
@@ -133,7 +135,7 @@ impl ConvKernels for Cpu {
         stored_as!(f32, KERNEL; dw);
         by_width!(self, E => {
             let (x, dy) = (Source::<E>::input(KERNEL, x, transform, shape.c)?, Source::gradient(KERNEL, dy, shape.k)?);
-            match Grid::backward_weights(shape) {
+            match Grid::backward_weights(shape).filter(|_| E::multiplies_less()) {
                 Some(grid) => winograd::backward_weights(self, dw, &dy, &x, &grid),
                 None => weights::backward(self, dw, &dy, &Patches::of_input(x, shape), shape),
             }
@@ -171,7 +173,7 @@ impl ConvKernels for Cpu {
 
 /// `out [pixels, width] = patches · weights [columns, width]`, or `+=`, tile by tile. While a tile is hot,
 /// `finish(first pixel, tile, partial)` does what is fused behind the product.
-fn convolve<E: Number>(
+fn convolve<E: Factor>(
     device: &Cpu,
     out: &mut [E],
     accumulate: bool,
@@ -183,17 +185,20 @@ fn convolve<E: Number>(
     let most = (TILE_FLOATS / width).clamp(TILE / 5, TILE) / ROWS * ROWS;
     let tiles = Tiles::blocks(out.len() / width, most, ROWS);
     let mut partials = Partials::of(tiles, width);
-    let mut packed = device.room(packed_len(weights.extents()))?;
-    pack(&mut packed, weights);
-    let panels = Panels::new(&packed, weights.extents());
+    let extents = weights.extents();
+    let mut packed = E::room(device, E::packed_len(extents))?;
+    E::pack(&mut packed, weights);
+    let packed = &packed[..];
     out.par_chunks_mut(tiles.tile * width).zip(partials.par_tiles()).enumerate().for_each(|(index, (out, partial))| {
         let pixels = tiles.range(index);
         let tile = patches.tile(pixels.clone());
-        let mut scratch = Scratch::new(0);
+        let mut scratch = Scratch::of(0);
         E::write(out, accumulate, |out| {
             for cols in patches.blocks() {
                 let accumulate = accumulate || cols.start > 0;
-                panels.multiply(out, accumulate, tile.block(cols.clone(), &mut scratch), cols);
+                let (block, stride) = tile.block(cols.clone(), &mut scratch);
+                let block = E::left(block, pixels.len(), cols.len(), stride);
+                E::multiply(out, accumulate, block, packed, extents, cols);
             }
             finish(pixels.start, out, partial);
         });

@@ -100,6 +100,11 @@ impl Cpu {
         self.take(&self.full, len, [0.0, f32::NAN])
     }
 
+    /// The same in bfloat16.
+    pub(super) fn narrow_room(&self, len: usize) -> Result<Pooled<bf16>, DeviceError> {
+        self.take(&self.narrow, len, [bf16::ZERO, bf16::NAN])
+    }
+
     /// `len` numbers from the pool, or new ones.
     fn take<T: Copy>(&self, idle: &Rc<Idle<T>>, len: usize, [zero, nan]: [T; 2]) -> Result<Pooled<T>, DeviceError> {
         let recycled = idle.borrow_mut().get_mut(&len).and_then(Vec::pop);

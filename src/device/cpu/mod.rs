@@ -16,6 +16,7 @@ mod conv;
 mod dense;
 mod depthwise;
 mod epilogue;
+mod factor;
 mod image;
 mod loss;
 mod matmul;

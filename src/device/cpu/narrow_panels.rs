@@ -64,10 +64,11 @@ impl<'a> Pairs<'a> {
     }
 }
 
-/// `out [⌈rows / 2⌉, width, 2]`: row 2p of `x [rows, width]` and row 2p + 1 element by element, the row after the last one zeros.
-pub(super) fn interleave(out: &mut [bf16], x: &[bf16], width: usize) {
-    for (out, rows) in out.chunks_exact_mut(2 * width).zip(x.chunks(2 * width)) {
-        let (first, second) = rows.split_at(width);
+/// `out [⌈rows / 2⌉, width, 2]`: row 2p of `x [rows, width]` and row 2p + 1 element by element, the row after the last one zeros. A row of
+/// `x` comes every `stride` numbers.
+pub(super) fn interleave(out: &mut [bf16], x: &[bf16], width: usize, stride: usize) {
+    for (out, rows) in out.chunks_exact_mut(2 * width).zip(x.chunks(2 * stride)) {
+        let (first, second) = (&rows[..width], rows.get(stride..).unwrap_or_default());
         if second.is_empty() {
             out.as_chunks_mut().0.iter_mut().zip(first).for_each(|(pair, x)| *pair = [*x, bf16::ZERO]);
         } else {
@@ -102,7 +103,7 @@ pub(super) fn pack(out: &mut [bf16], b: Matrix) {
 }
 
 /// Packs `b [K, N]`, which is stored in bfloat16 and a row of which comes every `stride` numbers, into `out`, on the calling thread.
-pub(super) fn pack_stored(out: &mut [bf16], b: &[bf16], [depth, width]: [usize; 2], stride: usize) {
+pub(super) fn pack_here(out: &mut [bf16], b: &[bf16], [depth, width]: [usize; 2], stride: usize) {
     for (panel, out) in out.chunks_exact_mut(depth.next_multiple_of(DEPTH) * COLUMNS).enumerate() {
         let from = panel * COLUMNS;
         let columns = COLUMNS.min(width - from);
@@ -133,7 +134,7 @@ fn pair_up(panel: &mut [bf16], row: impl Fn(usize) -> [bf16; COLUMNS]) {
 }
 
 impl<'a> NarrowPanels<'a> {
-    /// What [`pack`] or [`pack_stored`] filled.
+    /// What [`pack`] or [`pack_here`] filled.
     pub(super) fn new(panels: &'a [bf16], [depth, width]: [usize; 2]) -> Self {
         assert_eq!(panels.len(), packed_len([depth, width]), "a packed matrix of {depth}x{width}");
         NarrowPanels { panels, depth, width }
@@ -423,7 +424,7 @@ mod tests {
             let (b_stored, b_wide) = stored(2, k * n);
             let [mut panels, mut again] = [(); 2].map(|()| vec![bf16::NAN; packed_len([k, n])]);
             pack(&mut panels, Matrix::new(&b, k, n, n));
-            pack_stored(&mut again, &b_stored, [k, n], n);
+            pack_here(&mut again, &b_stored, [k, n], n);
             assert!(panels == again);
             // By columns: the rows are those of the transpose.
             let transpose: Vec<bf16> = (0..count)
@@ -431,7 +432,7 @@ mod tests {
                 .map(|(row, col)| a[row * stride + col])
                 .collect();
             let mut by_columns = vec![bf16::NAN; count.next_multiple_of(2) * m];
-            interleave(&mut by_columns, &transpose, m);
+            interleave(&mut by_columns, &transpose, m, m);
             let operands = [Pairs::by_rows(&a, m, count, stride), Pairs::by_columns(&by_columns, m, count)];
             for (accumulate, a) in [false, true].into_iter().flat_map(|accumulate| operands.map(|a| (accumulate, a))) {
                 let product = || {
@@ -464,7 +465,7 @@ mod tests {
         let product = |rows: Range<usize>, cols: Range<usize>, cuts: &[usize]| {
             let extents = [k, cols.len()];
             let mut panels = vec![bf16::NAN; packed_len(extents)];
-            pack_stored(&mut panels, &b[cols.start..], extents, n);
+            pack_here(&mut panels, &b[cols.start..], extents, n);
             let mut c = vec![f32::NAN; rows.len() * cols.len()];
             for cut in cuts.windows(2) {
                 let a = Pairs::by_rows(&a[rows.start * k + cut[0]..], rows.len(), cut[1] - cut[0], k);

@@ -1,36 +1,48 @@
 //! Tile-sized working memory that a thread keeps from task to task.
 
+use bytemuck::{Pod, cast_slice, cast_slice_mut};
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 thread_local! {
     static IDLE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A borrowed piece of the thread's working memory; it goes back when dropped. What it holds is unspecified.
-pub(super) struct Scratch {
+/// A borrowed piece of the thread's working memory, as numbers no wider than `f32`; it goes back when dropped. What it holds is unspecified.
+pub(super) struct Scratch<T = f32> {
     memory: Vec<f32>,
     len: usize,
+    numbers: PhantomData<T>,
 }
 
 impl Scratch {
     /// `len` floats.
     pub(super) fn new(len: usize) -> Self {
-        let mut scratch = Scratch { memory: IDLE.with_borrow_mut(Vec::pop).unwrap_or_default(), len: 0 };
+        Scratch::of(len)
+    }
+}
+
+impl<T> Scratch<T> {
+    /// `len` numbers.
+    pub(super) fn of(len: usize) -> Self {
+        let memory = IDLE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        let mut scratch = Scratch { memory, len: 0, numbers: PhantomData };
         scratch.resize(len);
         scratch
     }
 
     /// Changes the length, forgetting what was there.
     pub(super) fn resize(&mut self, len: usize) {
-        if self.memory.len() < len {
-            self.memory.resize(len, 0.0);
+        let floats = (len * size_of::<T>()).div_ceil(size_of::<f32>());
+        if self.memory.len() < floats {
+            self.memory.resize(floats, 0.0);
         }
         self.len = len;
     }
 }
 
-impl Drop for Scratch {
+impl<T> Drop for Scratch<T> {
     fn drop(&mut self) {
         let memory = std::mem::take(&mut self.memory);
         // A thread that is ending has no list left; its memory is simply freed.
@@ -38,16 +50,16 @@ impl Drop for Scratch {
     }
 }
 
-impl Deref for Scratch {
-    type Target = [f32];
+impl<T: Pod> Deref for Scratch<T> {
+    type Target = [T];
 
-    fn deref(&self) -> &[f32] {
-        &self.memory[..self.len]
+    fn deref(&self) -> &[T] {
+        &cast_slice(&self.memory)[..self.len]
     }
 }
 
-impl DerefMut for Scratch {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.memory[..self.len]
+impl<T: Pod> DerefMut for Scratch<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut cast_slice_mut(&mut self.memory)[..self.len]
     }
 }

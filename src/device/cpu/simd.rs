@@ -101,6 +101,16 @@ pub(super) enum Products {
     Amx,
 }
 
+impl Products {
+    /// Whether they are made on tile registers.
+    pub(super) fn are_tiles(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self == Products::Amx;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+}
+
 /// The fastest that this machine has.
 #[inline]
 pub(super) fn products() -> Products {

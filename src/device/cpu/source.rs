@@ -1,6 +1,5 @@
 //! The operands of a convolution, and what they are still owed.
 
-use super::matmul::Matrix;
 use super::reduce::channel_rows;
 use super::rows;
 use super::scratch::Scratch;
@@ -70,25 +69,22 @@ impl<'a, E: Number> Source<'a, E> {
         }
     }
 
-    /// Columns `cols` of the pixels `rows`, in `scratch` unless they lie in memory just so.
-    pub(super) fn matrix<'s>(
+    /// Columns `cols` of the pixels `rows` with everything paid, as factors of a product: where they lie in memory if they lie there just
+    /// so, or else in `scratch`. With them comes how far it is from one row to the next.
+    pub(super) fn factors<'s>(
         &'s self,
         channels: usize,
         rows: Range<usize>,
         cols: Range<usize>,
-        scratch: &'s mut Scratch,
-    ) -> Matrix<'s> {
-        let (count, width) = (rows.len(), cols.len());
+        scratch: &'s mut Scratch<E>,
+    ) -> (&'s [E], usize) {
         match *self {
-            Source::Plain(x) => {
-                let part = rows.start * channels + cols.start..rows.end * channels;
-                let (x, stride) = E::rows(&x[part], channels, width, scratch);
-                Matrix::new(x, count, width, stride)
-            }
+            Source::Plain(x) => (&x[rows.start * channels + cols.start..rows.end * channels], channels),
             _ => {
-                scratch.resize(count * width);
-                self.pay(scratch, channels, rows, cols);
-                Matrix::new(scratch, count, width, width)
+                let width = cols.len();
+                scratch.resize(rows.len() * width);
+                E::write(scratch, false, |out| self.pay(out, channels, rows, cols));
+                (scratch, width)
             }
         }
     }

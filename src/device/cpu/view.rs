@@ -90,15 +90,12 @@ impl Elements for ViewMut<'_> {
 }
 
 /// A number as it is stored.
-pub(super) trait Number: Copy + Send + Sync + 'static {
+pub(super) trait Number: bytemuck::Pod + Send + Sync {
     /// The numbers of a view, if they are stored so.
     fn of(view: View<'_>) -> Option<&[Self]>;
 
     /// The numbers of an exclusive view, if they are stored so.
     fn of_mut(view: ViewMut<'_>) -> Option<&mut [Self]>;
-
-    /// The numbers where they lie, if they are `f32`.
-    fn full(numbers: &[Self]) -> Option<&[f32]>;
 
     /// `to = from`, widened.
     fn widen(to: &mut [f32], from: &[Self]);
@@ -134,10 +131,6 @@ impl Number for f32 {
         }
     }
 
-    fn full(numbers: &[f32]) -> Option<&[f32]> {
-        Some(numbers)
-    }
-
     fn widen(to: &mut [f32], from: &[f32]) {
         to.copy_from_slice(from);
     }
@@ -166,10 +159,6 @@ impl Number for bf16 {
             ViewMut::Full(_) => None,
             ViewMut::Narrow(numbers) => Some(numbers),
         }
-    }
-
-    fn full(_: &[bf16]) -> Option<&[f32]> {
-        None
     }
 
     fn widen(to: &mut [f32], from: &[bf16]) {

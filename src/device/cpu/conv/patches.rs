@@ -5,10 +5,9 @@
 //! the window, gathered from NHWC memory (im2col). For NHWC and KRSC a patch is R runs of S·C contiguous floats.
 
 use crate::device::ConvShape;
-use crate::device::cpu::matmul::Matrix;
+use crate::device::cpu::factor::{BLOCK, Factor};
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::source::Source;
-use crate::device::cpu::view::Number;
 use std::ops::Range;
 
 /// Most columns of a formed tile: with [`TILE`](super::TILE) rows it fills half of a second-level cache of 512 KiB.
@@ -35,7 +34,7 @@ pub(super) struct Patches<'a, E> {
     window: Window,
 }
 
-impl<'a, E: Number> Patches<'a, E> {
+impl<'a, E: Factor> Patches<'a, E> {
     /// The patches of the input: a row an output pixel, R·S·C columns.
     pub(super) fn of_input(source: Source<'a, E>, shape: &ConvShape) -> Self {
         let ConvShape { h, w, c, r, s, stride, pad, p, q, .. } = *shape;
@@ -69,26 +68,22 @@ impl<'a, E: Number> Patches<'a, E> {
         let columns = self.columns();
         let width = match self.source {
             Source::Plain(_) if self.window.is_pointwise() => columns,
-            _ => columns.div_ceil(columns.div_ceil(MOST_COLUMNS)).next_multiple_of(16),
+            _ => columns.div_ceil(columns.div_ceil(MOST_COLUMNS)).next_multiple_of(BLOCK),
         };
         (0..columns).step_by(width).map(move |from| from..(from + width).min(columns))
     }
 
     /// The patches of `pixels`, ready to be formed block by block.
     pub(super) fn tile(&self, pixels: Range<usize>) -> PatchTile<'_, E> {
-        let finished = match self.source {
-            Source::Plain(x) => E::full(x),
-            _ => None,
-        };
         let mut first = 0;
-        let inputs = match finished {
+        let inputs = match self.source {
             _ if self.window.is_pointwise() => Inputs::Pixels,
-            Some(x) => Inputs::Finished(x),
-            None => {
+            Source::Plain(x) => Inputs::Finished(x),
+            _ => {
                 let rows = self.window.inputs(&pixels);
                 first = rows.start;
-                let mut paid = Scratch::new(rows.len() * self.window.c);
-                self.source.write(&mut paid, self.window.c, rows);
+                let mut paid = Scratch::of(rows.len() * self.window.c);
+                E::write(&mut paid, false, |paid| self.source.write(paid, self.window.c, rows));
                 Inputs::Paid(paid)
             }
         };
@@ -97,37 +92,38 @@ impl<'a, E: Number> Patches<'a, E> {
 }
 
 /// Where a tile's patches are gathered from.
-enum Inputs<'a> {
+enum Inputs<'a, E> {
     /// Nowhere: the patches are the pixels themselves.
     Pixels,
-    /// The whole activation, to which nothing is owed, and which is as wide as patches are.
-    Finished(&'a [f32]),
-    /// The pixels under the tile's windows, paid and widened once for all blocks.
-    Paid(Scratch),
+    /// The whole activation, to which nothing is owed.
+    Finished(&'a [E]),
+    /// The pixels under the tile's windows, paid once for all blocks.
+    Paid(Scratch<E>),
 }
 
 /// The patches of one tile of pixels.
 pub(super) struct PatchTile<'a, E> {
     patches: &'a Patches<'a, E>,
     pixels: Range<usize>,
-    inputs: Inputs<'a>,
+    inputs: Inputs<'a, E>,
     /// The input pixel that `inputs` begins with.
     first: usize,
 }
 
-impl<E: Number> PatchTile<'_, E> {
-    /// Columns `cols` of the tile's patches, formed in `scratch` unless they lie in memory just so.
-    pub(super) fn block<'s>(&'s self, cols: Range<usize>, scratch: &'s mut Scratch) -> Matrix<'s> {
+impl<E: Factor> PatchTile<'_, E> {
+    /// Columns `cols` of the tile's patches, formed in `scratch` unless they lie in memory just so. With them comes how far it is from
+    /// one patch to the next.
+    pub(super) fn block<'s>(&'s self, cols: Range<usize>, scratch: &'s mut Scratch<E>) -> (&'s [E], usize) {
         let Patches { source, window } = self.patches;
-        let inputs: &[f32] = match &self.inputs {
-            Inputs::Pixels => return source.matrix(window.c, self.pixels.clone(), cols, scratch),
+        let inputs: &[E] = match &self.inputs {
+            Inputs::Pixels => return source.factors(window.c, self.pixels.clone(), cols, scratch),
             Inputs::Finished(x) => x,
             Inputs::Paid(scratch) => scratch,
         };
         let width = cols.len();
         scratch.resize(self.pixels.len() * width);
         window.gather(scratch, inputs, self.first, self.pixels.clone(), cols);
-        Matrix::new(scratch, self.pixels.len(), width, width)
+        (scratch, width)
     }
 }
 
@@ -151,7 +147,7 @@ impl Window {
     }
 
     /// im2col: columns `cols` of the patches of `pixels`, from `inputs`, which begin with the pixel `first`.
-    fn gather(&self, out: &mut [f32], inputs: &[f32], first: usize, pixels: Range<usize>, cols: Range<usize>) {
+    fn gather<E: Factor>(&self, out: &mut [E], inputs: &[E], first: usize, pixels: Range<usize>, cols: Range<usize>) {
         let run = self.s * self.c;
         let filter_rows = cols.start / run..cols.end.div_ceil(run);
         for (patch, pixel) in out.chunks_exact_mut(cols.len()).zip(pixels) {
@@ -169,13 +165,13 @@ impl Window {
                 let from = inside.start.clamp(asked.start, asked.end);
                 let to = inside.end.clamp(from, asked.end);
                 if row >= self.h || from == to {
-                    piece.fill(0.0);
+                    piece.fill(E::zeroed());
                     continue;
                 }
                 let start = ((n * self.h + row) * self.w + left - first) * self.c + from - inside.start;
-                piece[..from - asked.start].fill(0.0);
+                piece[..from - asked.start].fill(E::zeroed());
                 piece[from - asked.start..to - asked.start].copy_from_slice(&inputs[start..start + (to - from)]);
-                piece[to - asked.start..].fill(0.0);
+                piece[to - asked.start..].fill(E::zeroed());
             }
         }
     }

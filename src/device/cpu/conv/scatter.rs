@@ -6,13 +6,13 @@
 use super::{Source, TILE};
 use crate::device::ConvShape;
 use crate::device::DeviceError;
+use crate::device::cpu::factor::Factor;
 use crate::device::cpu::matmul::Matrix;
 use crate::device::cpu::memory::Cpu;
-use crate::device::cpu::panels::{COLUMNS, Panels, ROWS, pack, packed_len};
+use crate::device::cpu::panels::ROWS;
 use crate::device::cpu::reduce::{Partials, Tiles};
 use crate::device::cpu::rows;
 use crate::device::cpu::scratch::Scratch;
-use crate::device::cpu::view::Number;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ use std::ops::Range;
 const MOST_COLUMNS: usize = 512;
 
 /// `dx = convᵀ(dy, w)`, or `+=`; then `finish(first pixel, tile, partial)` on each tile of `dx`.
-pub(super) fn backward_data<E: Number>(
+pub(super) fn backward_data<E: Factor>(
     device: &Cpu,
     dx: &mut [E],
     accumulate: bool,
@@ -37,27 +37,25 @@ pub(super) fn backward_data<E: Number>(
     let blocks: Vec<Range<usize>> =
         (0..columns).step_by(MOST_COLUMNS).map(|from| from..(from + MOST_COLUMNS).min(columns)).collect();
     let w = Matrix::new(w, k, columns, columns);
-    let mut packed = device.room(packed_len([k, columns]))?;
-    pack(&mut packed, w);
+    let mut packed = E::room(device, E::packed_len([k, columns]))?;
+    E::pack(&mut packed, w);
     let packed = &packed[..];
-    let panels = |cols: &Range<usize>| {
-        let whole = cols.start..cols.end.next_multiple_of(COLUMNS);
-        Panels::new(&packed[whole.start * k..whole.end * k], [k, cols.len()])
-    };
+    let panels = |cols: &Range<usize>| &packed[E::packed_len([k, cols.start])..E::packed_len([k, cols.end])];
     let tile = |index: usize, dx: &mut [f32], partial: &mut [f64]| {
         if !accumulate {
             dx.fill(0.0);
         }
         let group = images.range(index);
-        let (mut paid, mut patches) = (Scratch::new(0), Scratch::new(0));
+        let (mut paid, mut patches) = (Scratch::of(0), Scratch::new(0));
         let pixels = Tiles::blocks(group.len() * p * q, TILE, ROWS);
         for tile in 0..pixels.count() {
             let pixels = pixels.range(tile);
             let offset = group.start * p * q;
-            let dy = dy.matrix(k, offset + pixels.start..offset + pixels.end, 0..k, &mut paid);
+            let (dy, stride) = dy.factors(k, offset + pixels.start..offset + pixels.end, 0..k, &mut paid);
+            let dy = E::left(dy, pixels.len(), k, stride);
             for cols in &blocks {
                 patches.resize(pixels.len() * cols.len());
-                panels(cols).multiply(&mut patches, false, dy, 0..k);
+                E::multiply(&mut patches, false, dy, panels(cols), [k, cols.len()], 0..k);
                 scatter(dx, &patches, pixels.clone(), cols.clone(), shape);
             }
         }

@@ -1,13 +1,13 @@
 //! The weights in the orders that the products want, and their gradient.
 
 use super::patches::Patches;
+use crate::device::cpu::factor::Factor;
 use crate::device::cpu::memory::Cpu;
-use crate::device::cpu::panels::{COLUMNS, Panels, pack_here, packed_len};
+use crate::device::cpu::panels::COLUMNS;
 use crate::device::cpu::reduce::Tiles;
 use crate::device::cpu::rows;
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::source::Source;
-use crate::device::cpu::view::Number;
 use crate::device::{ConvShape, DeviceError};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -50,7 +50,7 @@ struct Part<'a> {
 ///
 /// `dw` is cut into blocks, and pixels into chunks where there are many; each task sums its own block over its own chunk, and the
 /// parts are added up chunk after chunk.
-pub(super) fn backward<E: Number>(
+pub(super) fn backward<E: Factor>(
     device: &Cpu,
     dw: &mut [f32],
     dy: &Source<E>,
@@ -78,18 +78,19 @@ pub(super) fn backward<E: Number>(
         }
     }
     parts.into_par_iter().for_each(|part| {
-        let (mut gradient, mut patch, mut packed) = (Scratch::new(0), Scratch::new(0), Scratch::new(0));
+        let [mut gradient, mut transposed, mut patch, mut packed] = [(); 4].map(|()| Scratch::of(0));
         let tiles = Tiles::even(part.pixels.len(), TILE);
         for tile in 0..tiles.count() {
             let range = tiles.range(tile);
             let pixels = part.pixels.start + range.start..part.pixels.start + range.end;
-            let dy = dy.matrix(filters, pixels.clone(), part.filters.clone(), &mut gradient);
+            let (dy, stride) = dy.factors(filters, pixels.clone(), part.filters.clone(), &mut gradient);
+            let dy = E::transposed(dy, range.len(), part.filters.len(), stride, &mut transposed);
             let tile = patches.tile(pixels);
-            let patch = tile.block(part.cols.clone(), &mut patch);
-            packed.resize(packed_len(patch.extents()));
-            pack_here(&mut packed, patch);
-            let patch = Panels::new(&packed, patch.extents());
-            patch.multiply(part.sum, range.start > 0, dy.transposed(), 0..range.len());
+            let (patch, stride) = tile.block(part.cols.clone(), &mut patch);
+            let extents = [range.len(), part.cols.len()];
+            packed.resize(E::packed_len(extents));
+            E::pack_here(&mut packed, patch, extents, stride);
+            E::multiply(part.sum, range.start > 0, dy, &packed, extents, 0..range.len());
         }
     });
 

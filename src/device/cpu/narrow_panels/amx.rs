@@ -44,13 +44,12 @@ pub(super) unsafe fn multiply(product: &Product, c: &mut [f32], accumulate: bool
     let Product { a, b, first } = product;
     // SAFETY: the shapes are such as the instruction wants.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &SHAPES, options(nostack, readonly, preserves_flags)) };
-    let mut filled = Scratch::new(SIDE * SLICE / 2);
-    let filled: &mut [bf16] = bytemuck::cast_slice_mut(&mut filled);
+    let mut filled = Scratch::<bf16>::of(SIDE * SLICE);
     let panels = b.width.div_ceil(COLUMNS);
     for from in (0..a.cols).step_by(SLICE) {
         let slice = from..(from + SLICE).min(a.cols);
         for row in (0..a.rows).step_by(SIDE) {
-            let block = Block::new(a, row, slice.clone(), filled);
+            let block = Block::new(a, row, slice.clone(), &mut filled);
             for panel in (0..panels).step_by(2) {
                 // SAFETY: the caller's promise, and the registers have their shapes.
                 unsafe { block.multiply(b, c, accumulate || from > 0, first + from, panel) };
