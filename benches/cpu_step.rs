@@ -49,7 +49,8 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let Arguments { network, precision, batch: images, image_size, .. } = Arguments::parse();
-    let precision = precision.on_processor().context("the processor has no tf32; --precision f32 or bf16")?;
+    let precision =
+        precision.on_processor(Cpu::multiplies_bf16()).context("the processor has no tf32; --precision f32 or bf16")?;
     let device = Rc::new(Cpu::storing(precision));
     let config = ModelConfig { image_size, ..ModelConfig::new(network, GENRES) };
     let costs = dry_run::costs(&config, device.habits(), images, &[])?;

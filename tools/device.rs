@@ -29,7 +29,7 @@ pub fn open(device: DeviceChoice, precision: PrecisionChoice, console: Console) 
         Cuda::on(&gpu, precision.on_gpu(), &mut |progress| compiling.show(&gpu, progress))
     };
     match device {
-        DeviceChoice::Cpu => processor(precision, "--device cpu".into()),
+        DeviceChoice::Cpu => processor(precision, Cpu::multiplies_bf16(), "--device cpu".into()),
         DeviceChoice::Cuda => Ok(Opened::Cuda(opened().context("--device cuda")?)),
         DeviceChoice::Sim => {
             simulated::open().context("--device sim")?;
@@ -37,7 +37,7 @@ pub fn open(device: DeviceChoice, precision: PrecisionChoice, console: Console) 
         }
         DeviceChoice::Auto => match opened() {
             Ok(device) => Ok(Opened::Cuda(device)),
-            Err(DeviceError::Unavailable(reason)) => processor(precision, reason),
+            Err(DeviceError::Unavailable(reason)) => processor(precision, Cpu::multiplies_bf16(), reason),
             Err(error) => Err(error).context("--device auto"),
         },
     }
@@ -48,8 +48,11 @@ pub fn described<D: Device>(device: &D, why: &str) -> String {
     device.name() + if why.is_empty() { "" } else { "; " } + why
 }
 
-fn processor(precision: PrecisionChoice, why: String) -> anyhow::Result<Opened> {
-    match precision.on_processor() {
+fn processor(precision: PrecisionChoice, multiplies_bf16: bool, why: String) -> anyhow::Result<Opened> {
+    if precision == PrecisionChoice::Bf16 && !multiplies_bf16 {
+        return Err(DeviceError::Unavailable(format!("{why}; {NO_BF16}")).into());
+    }
+    match precision.on_processor(multiplies_bf16) {
         Some(precision) => Ok(Opened::Cpu(Cpu::storing(precision), why)),
         None => Err(Usage(format!("{why}; {NO_TF32}")).into()),
     }
@@ -57,6 +60,10 @@ fn processor(precision: PrecisionChoice, why: String) -> anyhow::Result<Opened> 
 
 /// What to do about a precision that only GPUs have.
 pub const NO_TF32: &str = "tf32 is a format of GPUs: on the processor --precision is f32 or bf16";
+
+/// What to do about a processor that would be slower in bf16 than in f32.
+const NO_BF16: &str = "this processor has no instructions for bf16, neither AVX-512 BF16 nor AMX, and would be slower than in f32: \
+--precision f32";
 
 /// The line that moves while the driver compiles the kernels, and the one that says what it took.
 pub struct Compiling {
@@ -137,18 +144,31 @@ mod tests {
     }
 
     #[test]
-    fn the_processor_computes_in_f32_and_bf16() {
+    fn the_processor_computes_in_f32_and_where_it_has_instructions_in_bf16() {
         use onesheet::device::Memory;
-        let choices =
-            [(PrecisionChoice::Auto, "f32)"), (PrecisionChoice::F32, "f32)"), (PrecisionChoice::Bf16, "bf16)")];
-        for (precision, name) in choices {
-            let opened = processor(precision, "--device cpu".into()).unwrap();
+        let choices = [
+            (PrecisionChoice::Auto, false, "f32)"),
+            (PrecisionChoice::Auto, true, "bf16)"),
+            (PrecisionChoice::F32, false, "f32)"),
+            (PrecisionChoice::F32, true, "f32)"),
+            (PrecisionChoice::Bf16, true, "bf16)"),
+        ];
+        for (precision, multiplies_bf16, name) in choices {
+            let opened = processor(precision, multiplies_bf16, "--device cpu".into()).unwrap();
             assert!(matches!(opened, Opened::Cpu(cpu, why) if why == "--device cpu" && cpu.name().ends_with(name)));
         }
-        let refused = processor(PrecisionChoice::Tf32, "no GPU".into()).err().unwrap();
-        assert!(refused.is::<Usage>());
-        let expected = "no GPU; tf32 is a format of GPUs: on the processor --precision is f32 or bf16";
-        assert_eq!(refused.to_string(), expected);
+        for multiplies_bf16 in [false, true] {
+            let refused = processor(PrecisionChoice::Tf32, multiplies_bf16, "no GPU".into()).err().unwrap();
+            assert!(refused.is::<Usage>());
+            let expected = "no GPU; tf32 is a format of GPUs: on the processor --precision is f32 or bf16";
+            assert_eq!(refused.to_string(), expected);
+        }
+        let refused = processor(PrecisionChoice::Bf16, false, "no GPU".into()).err().unwrap();
+        assert!(matches!(refused.downcast_ref(), Some(DeviceError::Unavailable(_))));
+        let told = refused.to_string();
+        assert!(
+            told.contains("no GPU; this processor has no instructions for bf16") && told.ends_with("--precision f32")
+        );
     }
 
     #[test]

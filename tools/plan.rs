@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Args as ClapArgs;
 use clap::builder::PossibleValuesParser;
 use onesheet::device::counting::{Counted, Habits, Why};
+use onesheet::device::cpu::Cpu;
 use onesheet::device::{Pass, Rates, Work};
 use onesheet::network::{Network, Trainable};
 use onesheet::ops::pool::Pooling;
@@ -42,7 +43,7 @@ pub struct Args {
     /// Whose habits it follows; nothing is computed on it
     #[arg(long, value_parser = PossibleValuesParser::new(["cpu", "cuda", "sim"]), default_value = "cuda")]
     device: String,
-    /// How wide the numbers are; auto is f32 on the processor, bf16 on a GPU
+    /// How wide the numbers are; auto is bf16 on a GPU, and on the processor what this one would train in
     #[arg(long, value_enum, default_value = "auto")]
     precision: PrecisionChoice,
     /// Which of the base's layers are trained: `all`, or `last:N`
@@ -191,7 +192,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// What a device does in its own way.
 fn habits(device: &str, precision: PrecisionChoice, gpu: &NamedGpu) -> anyhow::Result<Habits> {
     match (device, precision) {
-        ("cpu", _) => match precision.on_processor() {
+        ("cpu", _) => match precision.on_processor(Cpu::multiplies_bf16()) {
             Some(precision) => Ok(Habits::Processor(precision)),
             None => Err(Usage(NO_TF32.into()).into()),
         },

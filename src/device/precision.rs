@@ -1,6 +1,6 @@
 //! How wide the numbers are.
 
-/// What activations are stored in, and on a GPU what convolutions multiply. Sums, statistics, parameters and losses are `f32` in
+/// What activations are stored in, and what convolutions multiply. Sums, statistics, parameters and losses are `f32` in
 /// each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
@@ -8,7 +8,7 @@ pub enum Precision {
     F32,
     /// `f32` storage; tensor cores multiply with 10 bits of mantissa.
     Tf32,
-    /// Activations and their gradients in bfloat16; on a GPU a copy of the weights as well, for tensor cores.
+    /// Activations and their gradients in bfloat16, and a copy of the weights as well, for the products of convolutions.
     Bf16,
 }
 
@@ -25,7 +25,7 @@ impl Precision {
         }
     }
 
-    /// Bytes of an activation and of its gradient; on a GPU of the weights that convolutions read as well.
+    /// Bytes of an activation and of its gradient, and of the weights that convolutions read.
     pub fn bytes(self) -> usize {
         match self {
             Precision::F32 | Precision::Tf32 => 4,

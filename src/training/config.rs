@@ -172,13 +172,13 @@ pub enum DeviceChoice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum PrecisionChoice {
-    /// bf16 on a GPU, f32 on the processor
+    /// bf16 on a GPU and on a processor with instructions for it, f32 on others
     Auto,
     /// 32 bits everywhere
     F32,
     /// 32 bits stored; tensor cores multiply with 10 bits of mantissa
     Tf32,
-    /// Activations in bfloat16, and on a GPU a copy of the weights; sums, statistics and the weights themselves in 32 bits
+    /// Activations and a copy of the weights in bfloat16; sums, statistics and the weights themselves in 32 bits
     Bf16,
 }
 
@@ -192,9 +192,10 @@ impl PrecisionChoice {
         }
     }
 
-    /// What it comes to on the processor, which has no tf32.
-    pub fn on_processor(self) -> Option<Precision> {
+    /// What it comes to on a processor, which has no tf32, and may or may not have instructions for bfloat16.
+    pub fn on_processor(self, multiplies_bf16: bool) -> Option<Precision> {
         match self {
+            PrecisionChoice::Auto if multiplies_bf16 => Some(Precision::Bf16),
             PrecisionChoice::Auto | PrecisionChoice::F32 => Some(Precision::F32),
             PrecisionChoice::Tf32 => None,
             PrecisionChoice::Bf16 => Some(Precision::Bf16),

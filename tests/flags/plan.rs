@@ -36,7 +36,7 @@ const QUESTIONS: [Question; 11] = [
         ..asked("--image-size 64")
     },
     Question { batch: 3, ..asked("--batch 3") },
-    Question { habits: Habits::Processor(Precision::F32), ..asked("--device cpu") },
+    Question { habits: Habits::Processor(Precision::F32), ..asked("--device cpu --precision f32") },
     Question { habits: Habits::Processor(Precision::Bf16), ..asked("--device cpu --precision bf16") },
     Question { habits: Habits::Gpu(Target { precision: Precision::Tf32, ..H100 }), ..asked("--precision tf32") },
     Question {

@@ -247,10 +247,22 @@ fn device_and_precision_are_those_that_compute() {
     assert_eq!(devices.len(), 1);
     assert!(devices[0].starts_with("gpusim ") && devices[0].ends_with(", tf32)"), "{devices:?}");
     let narrow = "train --data posters.safetensors --run narrow --batch 4 --device cpu --precision bf16 --max-steps 1";
-    place.run_to(0, narrow);
-    let (config, devices) = settings(&place.at("runs/narrow"));
-    assert_eq!((config.device, config.precision), (DeviceChoice::Cpu, PrecisionChoice::Bf16));
-    assert!(devices[0].starts_with("CPU ") && devices[0].ends_with(", bf16); --device cpu"), "{devices:?}");
+    if Cpu::multiplies_bf16() {
+        place.run_to(0, narrow);
+        let (config, devices) = settings(&place.at("runs/narrow"));
+        assert_eq!((config.device, config.precision), (DeviceChoice::Cpu, PrecisionChoice::Bf16));
+        assert!(devices[0].starts_with("CPU ") && devices[0].ends_with(", bf16); --device cpu"), "{devices:?}");
+    } else {
+        let told = place.run_to(5, narrow).stderr;
+        assert!(told.contains("neither AVX-512 BF16 nor AMX") && told.ends_with("--precision f32\n"), "{told}");
+    }
+    place.run_to(
+        0,
+        "train --data posters.safetensors --run chosen --batch 4 --device cpu --precision auto --max-steps 1",
+    );
+    let (_, devices) = settings(&place.at("runs/chosen"));
+    let chosen = if Cpu::multiplies_bf16() { ", bf16); --device cpu" } else { ", f32); --device cpu" };
+    assert!(devices[0].ends_with(chosen), "{devices:?}");
     let told = place.run_to(2, &format!("{FIRST_STEP} --run other --precision tf32"));
     assert!(told.stderr.contains("--device cpu; tf32 is a format of GPUs"), "{}", told.stderr);
 }

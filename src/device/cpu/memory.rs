@@ -2,6 +2,7 @@
 
 use super::clock::Clocks;
 use super::scratch::Scratch;
+use super::simd::Products;
 use super::view::{Number, View, ViewMut};
 use super::{rates, rows, simd};
 use crate::device::counting::Habits;
@@ -76,7 +77,9 @@ impl Cpu {
         Cpu::storing(Precision::F32)
     }
 
-    /// A device that stores activations and their gradients as this precision does. Products, sums and everything else are `f32`.
+    /// A device that stores activations and their gradients as this precision does. In bfloat16 the factors of a convolution's products are
+    /// rounded likewise, the weights among them, unless Winograd's form of it multiplies sums of them in `f32`. Sums and everything else
+    /// are `f32`.
     pub fn storing(precision: Precision) -> Self {
         Cpu::with(precision, false)
     }
@@ -88,6 +91,12 @@ impl Cpu {
 
     fn with(precision: Precision, poisoned: bool) -> Self {
         Cpu { precision, full: Rc::default(), narrow: Rc::default(), poisoned, clocks: Rc::default() }
+    }
+
+    /// Whether this processor has instructions that multiply bfloat16 numbers: AVX-512 BF16, or AMX that the system lets this process use.
+    /// Without them [`Precision::Bf16`] saves memory and costs time.
+    pub fn multiplies_bf16() -> bool {
+        simd::products() != Products::Widened
     }
 
     /// What activations are stored in.
@@ -142,8 +151,13 @@ impl Memory for Cpu {
     type Plan = ();
 
     fn name(&self) -> String {
-        let precision = self.precision.name();
-        format!("CPU ({} threads, {}, {precision})", rayon::current_num_threads(), simd::level())
+        let (threads, precision) = (rayon::current_num_threads(), self.precision.name());
+        match (self.precision, simd::products()) {
+            (Precision::F32 | Precision::Tf32, _) | (_, Products::Widened) => {
+                format!("CPU ({threads} threads, {}, {precision})", simd::level())
+            }
+            (Precision::Bf16, products) => format!("CPU ({threads} threads, {products}, {precision})"),
+        }
     }
 
     fn allocate(&self, len: usize, storage: Storage) -> Result<Buffer, DeviceError> {

@@ -1,4 +1,4 @@
-//! The default device where there is no NVIDIA GPU: SIMD and threads, in `f32`; activations may be stored in bfloat16.
+//! The default device where there is no NVIDIA GPU: SIMD and threads, in `f32`; or activations and the factors of products in bfloat16.
 //!
 //! Three things carry the speed. Convolutions are matrix products over *tiles* of pixels small enough for a core's second
 //! level cache; what is owed to an operand (a batch norm, a patch's im2col) is paid while the tile is formed, and what

@@ -101,6 +101,18 @@ pub(super) enum Products {
     Amx,
 }
 
+impl std::fmt::Display for Products {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Products::Widened => "widened",
+            #[cfg(target_arch = "x86_64")]
+            Products::Avx512Bf16 => "AVX-512 BF16",
+            #[cfg(target_arch = "x86_64")]
+            Products::Amx => "AMX",
+        })
+    }
+}
+
 impl Products {
     /// Whether they are made on tile registers.
     pub(super) fn are_tiles(self) -> bool {
@@ -227,7 +239,7 @@ pub(super) mod tests {
                 let mut stderr = std::io::stderr();
                 let others: Vec<Products> = others;
                 for kind in others {
-                    let _ = writeln!(stderr, "NOT TESTED, since this processor cannot: bfloat16 products by {kind:?}");
+                    let _ = writeln!(stderr, "NOT TESTED, since this processor cannot: bfloat16 products by {kind}");
                 }
             });
         }
