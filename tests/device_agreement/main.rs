@@ -73,6 +73,33 @@ fn a_wrong_answer_is_seen() {
     assert!(compare(&Wrong { by: f64::NAN }).is_err());
 }
 
+/// What a convolution multiplies is rounded to bfloat16 when what is owed to it has been paid, as tensor cores take it. A gradient of
+/// weights is stored at full width and shows it: to the last bits it is that of exact sums of rounded factors, and not that of `f32`.
+#[test]
+fn factors_are_rounded_where_the_kernels_round_them() {
+    use conv::{Conv, Fusions, PLAIN};
+    let gradient = |case: &Conv, outputs: Vec<Output>| {
+        let found = outputs.into_iter().find(|output| output.name == "dw");
+        found.unwrap_or_else(|| panic!("{case:?} has no gradient of weights"))
+    };
+    for (input, k, filter, stride, pad) in [
+        ([3, 13, 11, 37], 41, [1, 1], 1, 0),
+        ([2, 12, 15, 33], 18, [1, 1], 2, 0),
+        ([2, 13, 17, 6], 19, [3, 3], 2, 1),
+        ([1, 25, 22, 3], 20, [7, 7], 2, 3),
+    ] {
+        let shape = ConvShape::new(input, k, filter, stride, pad).unwrap();
+        let case = Conv { shape, fusions: Fusions { norm: Some(Activation::Relu), ..PLAIN }, seed: 77 };
+        let expected = gradient(&case, case.run(&Reference::rounding(Precision::Bf16)));
+        let is_near = |device: Cpu| {
+            let found = gradient(&case, case.run(&device));
+            support::compare("dw", &found.values, &expected.values, expected.tolerance, 4.0 * EPSILON)
+        };
+        assert_eq!(is_near(Cpu::storing(Precision::Bf16)), Ok(()), "{case:?}");
+        assert!(is_near(Cpu::new()).is_err(), "nothing was rounded in {case:?}");
+    }
+}
+
 /// Statistics and sums are taken of numbers as they are stored, not as they were before they were rounded: on one device, so
 /// that its own rounding is no excuse.
 #[test]

@@ -1,4 +1,4 @@
-//! The same bits with one, two and four threads.
+//! The same bits with one, two and four threads, in `f32` and in bfloat16.
 
 use super::Case;
 use super::batch_norm::Passes;
@@ -8,14 +8,14 @@ use super::head::{Adam, Dense, Elements, Image, Norm, SOUND, check_bad_numbers};
 use super::pool::{Global, MaxPool};
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{
-    Activation, ConvShape, DenseShape, GlobalPoolShape, ImageShape, Outside, PixelFormat, PoolShape, Rows,
+    Activation, ConvShape, DenseShape, GlobalPoolShape, ImageShape, Outside, PixelFormat, PoolShape, Precision, Rows,
 };
 
 /// All outputs of a case as bits, computed by that many threads.
-fn bits(case: &(impl Case + Sync), threads: usize) -> Vec<u64> {
+fn bits(case: &(impl Case + Sync), precision: Precision, threads: usize) -> Vec<u64> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     pool.install(|| {
-        let outputs = case.run(&Cpu::new());
+        let outputs = case.run(&Cpu::storing(precision));
         outputs.into_iter().flat_map(|output| output.values).map(f64::to_bits).collect()
     })
 }
@@ -23,9 +23,11 @@ fn bits(case: &(impl Case + Sync), threads: usize) -> Vec<u64> {
 /// Panics unless one, two and four threads give the same bits.
 #[track_caller]
 fn repeats(case: impl Case + Sync) {
-    let alone = bits(&case, 1);
-    for threads in [2, 4] {
-        assert!(alone == bits(&case, threads), "{threads} threads change {case:?}");
+    for precision in [Precision::F32, Precision::Bf16] {
+        let alone = bits(&case, precision, 1);
+        for threads in [2, 4] {
+            assert!(alone == bits(&case, precision, threads), "{threads} threads change {case:?} in {precision:?}");
+        }
     }
 }
 
