@@ -18,6 +18,7 @@ mod widened;
 use super::matmul::Matrix;
 use super::scratch::Scratch;
 use super::simd::{Products, products};
+use super::view::Number;
 use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -95,10 +96,11 @@ pub(super) fn pack(out: &mut [bf16], b: Matrix) {
     let [depth, _] = b.extents();
     let panels = out.par_chunks_exact_mut(depth.next_multiple_of(DEPTH) * COLUMNS).enumerate();
     panels.for_each(|(panel, out)| {
-        let mut columns = Scratch::new(depth * COLUMNS);
-        b.columns(panel * COLUMNS..(panel + 1) * COLUMNS, &mut columns);
-        let rows = columns.as_chunks::<COLUMNS>().0;
-        pair_up(out, |row| rows.get(row).map_or([bf16::ZERO; COLUMNS], |row| row.map(bf16::from_f32)));
+        let mut columns = Scratch::<bf16>::of(depth * COLUMNS);
+        let cols = panel * COLUMNS..(panel + 1) * COLUMNS;
+        bf16::write(&mut columns, false, |columns| b.columns(cols, columns));
+        let rows = columns.as_chunks().0;
+        pair_up(out, |row| rows.get(row).copied().unwrap_or([bf16::ZERO; COLUMNS]));
     });
 }
 
