@@ -161,7 +161,7 @@ fn loss(model: &mut Model<Cpu>, config: &RunConfig) -> f64 {
 
 fn network(config: &RunConfig) -> Model<Cpu> {
     let genres = synthetic::GENRES.len();
-    Model::new(Rc::new(Cpu::new()), config.model(genres), config.seed).unwrap()
+    Model::new(Rc::new(Cpu::fastest()), config.model(genres), config.seed).unwrap()
 }
 
 /// Begins a run of `config` from the file at `path`, and compares its network and its first loss with those of `expected`.
@@ -193,7 +193,7 @@ fn a_run_from_our_own_checkpoint_begins_with_its_weights() {
     let genres = synthetic::GENRES.map(String::from);
     let mut others = genres.clone();
     others.swap(0, 1);
-    let mut learner = Learner::new(Rc::new(Cpu::new()), config.model(genres.len()), 99).unwrap();
+    let mut learner = Learner::new(Rc::new(Cpu::fastest()), config.model(genres.len()), 99).unwrap();
     set(learner.model_mut(), all);
     for (what, genres, keep, has_head) in [
         ("a whole checkpoint", &genres, Keep::Everything, true),
@@ -302,7 +302,7 @@ fn the_tool_begins_with_the_weights_it_was_given_and_goes_on_from_those_it_saved
     let genres = synthetic::GENRES.map(String::from);
     let model = config.model(genres.len());
     assert!(Architecture::new(&model).unwrap().total_parameters() > 25_000_000);
-    let mut learner = Learner::new(Rc::new(Cpu::new()), model, 99).unwrap();
+    let mut learner = Learner::new(Rc::new(Cpu::fastest()), model, 99).unwrap();
     set(learner.model_mut(), |tensor| (!tensor.name.ends_with("/kernel")).then(|| known(tensor)));
     let mine = folder.path().join("mine.safetensors");
     save(&learner, &config, &genres, Keep::Weights, &mine);

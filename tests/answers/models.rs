@@ -193,7 +193,7 @@ pub struct Loaded {
 impl Loaded {
     fn open(path: &Path) -> Loaded {
         let checkpoint = Checkpoint::open(path).unwrap();
-        let model = learner::load(Rc::new(Cpu::new()), &checkpoint).unwrap();
+        let model = learner::load(Rc::new(Cpu::fastest()), &checkpoint).unwrap();
         Loaded { metadata: checkpoint.metadata().clone(), model }
     }
 }

@@ -131,7 +131,7 @@ fn a_small_network_learns_as_it_does_elsewhere() {
     check_losses(&config, 4, 4, 1e-5, &[Precision::F32], [1e-4, 1e-3, 1e-3]);
 }
 
-/// Both store the same numbers narrow. The reference rounds what tensor cores would multiply as well; the processor does not.
+/// Both store the same numbers narrow and round what they multiply, but for Winograd's form of a convolution on the processor.
 #[test]
 fn the_processor_in_bf16_learns_as_the_reference_does() {
     let config = config(small(), 33);

@@ -40,9 +40,9 @@ fn model(path: &Path) -> Model<Cpu> {
     learner::load(Rc::new(Cpu::new()), &Checkpoint::open(path).unwrap()).unwrap()
 }
 
-const EVALUATE: &str = "evaluate --run run --device cpu --json --quiet";
+const EVALUATE: &str = "evaluate --run run --device cpu --precision f32 --json --quiet";
 const TABLE: &str = "evaluate --run run --checkpoint best --split test --device cpu --precision f32 -q";
-const OTHER: &str = "evaluate --run other --device cpu --json --quiet";
+const OTHER: &str = "evaluate --run other --device cpu --precision f32 --json --quiet";
 
 /// What `evaluate` is asked, and what it then answers on.
 struct Question {
@@ -119,7 +119,7 @@ fn evaluate_answers_what_its_flags_ask() {
         (table.stderr.as_str(), table.stdout.lines().next().unwrap().split_whitespace().next()),
         ("", Some("genre"))
     );
-    let told = place.run_to(0, "evaluate --run run --device cpu");
+    let told = place.run_to(0, "evaluate --run run --device cpu --precision f32");
     assert_eq!(told.stdout, table.stdout);
     let lines: Vec<&str> = told.stderr.lines().collect();
     assert!(lines[0].starts_with("CPU") && lines[0].ends_with("; --device cpu"), "{lines:?}");
@@ -129,7 +129,7 @@ fn evaluate_answers_what_its_flags_ask() {
         "{lines:?}"
     );
 
-    let told = place.run_to(2, &format!("{EVALUATE} --precision tf32"));
+    let told = place.run_to(2, "evaluate --run run --device cpu --json --quiet --precision tf32");
     assert_eq!(
         told.stderr,
         "error: --device cpu; tf32 is a format of GPUs: on the processor --precision is f32 or bf16\n"
@@ -186,8 +186,8 @@ fn infer_answers_what_its_flags_ask() {
     }
     assert_ne!(first[0], first[1], "two models");
 
-    let told = place.run_to(0, &format!("infer --device cpu --model {best} a.png"));
-    let quiet = place.run_to(0, &format!("infer --device cpu --model {best} a.png -q"));
+    let told = place.run_to(0, &format!("infer --device cpu --precision f32 --model {best} a.png"));
+    let quiet = place.run_to(0, &format!("infer --device cpu --precision f32 --model {best} a.png -q"));
     assert_eq!((quiet.stderr.as_str(), &quiet.stdout), ("", &told.stdout));
     assert!(told.stdout.starts_with("a.png\n  ✓ "), "{}", told.stdout);
     let lines: Vec<&str> = told.stderr.lines().collect();

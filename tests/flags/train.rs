@@ -63,7 +63,8 @@ fn every_flag_of_train_is_typed_here() {
 /// The steps that the library takes with the settings `config`, in the run folder `run`.
 fn steps_by_the_library(config: &RunConfig, run: &Path) -> Vec<StepRow> {
     let file = Arc::new(TensorFile::open(config.data.as_ref().unwrap()).unwrap());
-    let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), file).unwrap();
+    let device = Cpu::storing(config.precision.on_processor(Cpu::multiplies_bf16()).unwrap());
+    let mut trainer = Trainer::new(Rc::new(device), config.clone(), file).unwrap();
     if let Some(weights) = &config.weights {
         let weights = Checkpoint::open(weights).unwrap();
         for tensor in trainer.model().architecture().tensors.clone() {

@@ -84,6 +84,11 @@ impl Cpu {
         Cpu::with(precision, false)
     }
 
+    /// A device in the precision that this processor is fastest in, bfloat16 or `f32`.
+    pub fn fastest() -> Self {
+        Cpu::storing(if Cpu::multiplies_bf16() { Precision::Bf16 } else { Precision::F32 })
+    }
+
     /// Such a device whose buffers, fresh or recycled, are full of NaN, so that an element which no kernel wrote shows.
     pub fn poisoned(&self) -> Self {
         Cpu::with(self.precision, true)

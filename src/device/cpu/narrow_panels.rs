@@ -324,6 +324,10 @@ impl Product<'_> {
 ///
 /// That of [`Sums`]; and `depth` columns of `a`, as many rows of each panel, rounded up to pairs, and all of `c` are there.
 #[inline(always)]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "sums, panels and places in memory are counted by the same three indices"
+)]
 unsafe fn sum<S: Sums, const VECTORS: usize, const ROWS: usize, const PANELS: usize>(
     c: *mut f32,
     width: usize,
