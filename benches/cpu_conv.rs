@@ -103,7 +103,8 @@ fn numbers(len: usize) -> Vec<f32> {
 
 fn main() -> anyhow::Result<()> {
     let Arguments { network, precision, batch, image_size, .. } = Arguments::parse();
-    let precision = precision.on_processor().context("the processor has no tf32; --precision f32 or bf16")?;
+    let precision =
+        precision.on_processor(Cpu::multiplies_bf16()).context("the processor has no tf32; --precision f32 or bf16")?;
     let device = Cpu::storing(precision);
     let tensor = |storage, len| -> anyhow::Result<Tensor<Cpu>> {
         let mut tensor = Tensor::new(&device, [len], storage)?;
