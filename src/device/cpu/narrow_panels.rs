@@ -13,6 +13,8 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(test)]
+mod tests;
 mod widened;
 
 use super::matmul::Matrix;
@@ -395,121 +397,4 @@ unsafe fn factors<S: Sums, const VECTORS: usize, const PANELS: usize>(
 ) -> [[S::Factors; VECTORS]; PANELS] {
     // SAFETY: the caller's.
     b.map(|b| std::array::from_fn(|v| unsafe { S::factors(b.add(2 * (pair * COLUMNS + v * S::LANES))) }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::device::cpu::simd::tests::{numbers, on_each_level, with_each_product};
-
-    /// Numbers that are bfloat16 already, in both widths.
-    fn stored(seed: u32, len: usize) -> (Vec<bf16>, Vec<f64>) {
-        let narrow: Vec<bf16> = numbers(seed, len).into_iter().map(bf16::from_f32).collect();
-        let wide = narrow.iter().map(|x| x.to_f64()).collect();
-        (narrow, wide)
-    }
-
-    /// Rows and columns that are and are not whole blocks and whole tile registers, odd and even columns of a, several slices of K, rows
-    /// of b from the middle, a wide a, an a by columns.
-    #[test]
-    fn a_product_is_its_definition() {
-        for (m, n, k, rows) in [
-            (1, 1, 1, 0..1),
-            (6, 16, 5, 0..5),
-            (32, 32, 64, 0..64),
-            (13, 40, 300, 32..300),
-            (33, 31, 147, 0..147),
-            (39, 35, 1120, 64..1088),
-            (3, 65, 1063, 0..1063),
-        ] {
-            let count = rows.len();
-            let stride = count + 3;
-            let ((a, a_wide), before) = (stored(1, m * stride), numbers(3, m * n));
-            let b = numbers(2, k * n);
-            let (b_stored, b_wide) = stored(2, k * n);
-            let [mut panels, mut again] = [(); 2].map(|()| vec![bf16::NAN; packed_len([k, n])]);
-            pack(&mut panels, Matrix::new(&b, k, n, n));
-            pack_here(&mut again, &b_stored, [k, n], n);
-            assert!(panels == again);
-            // The rows of the transpose.
-            let transpose: Vec<bf16> =
-                (0..count * m).map(|at| (at / m, at % m)).map(|(col, row)| a[row * stride + col]).collect();
-            let mut by_columns = vec![bf16::NAN; count.next_multiple_of(2) * m];
-            interleave(&mut by_columns, &transpose, m, m);
-            let operands = [Pairs::by_rows(&a, m, count, stride), Pairs::by_columns(&by_columns, m, count)];
-            // The sum without what was there, and the sum of sizes.
-            let expected: Vec<[f64; 2]> = (0..m * n)
-                .map(|at| (at / n, at % n))
-                .map(|(i, j)| {
-                    let terms = (0..count).map(|l| a_wide[i * stride + l] * b_wide[(rows.start + l) * n + j]);
-                    terms.fold([0.0; 2], |[sum, size], term| [sum + term, size + term.abs()])
-                })
-                .collect();
-            for (accumulate, a) in [false, true].into_iter().flat_map(|accumulate| operands.map(|a| (accumulate, a))) {
-                let product = || {
-                    let mut c = before.clone();
-                    NarrowPanels::new(&panels, [k, n]).multiply(&mut c, accumulate, a, rows.clone());
-                    c
-                };
-                let levels = || if products() == Products::Widened { on_each_level(product) } else { vec![product()] };
-                for (kind, found) in with_each_product(levels) {
-                    assert!(found.iter().all(|c| *c == found[0]), "{m}x{n}x{k} {rows:?} {kind}");
-                    for (at, (c, [sum, size])) in found[0].iter().zip(&expected).enumerate() {
-                        let start = if accumulate { f64::from(before[at]) } else { 0.0 };
-                        let error = (f64::from(*c) - (start + sum)).abs();
-                        assert!(error <= 1e-5 * (start.abs() + size), "{m}x{n}x{k} {rows:?} {kind} at {at}: {c}");
-                    }
-                }
-            }
-        }
-    }
-
-    /// How a product is cut into rows, columns and blocks of K changes no bit.
-    #[test]
-    fn a_product_has_the_same_bits_however_it_is_cut() {
-        let (m, n, k) = (50, 70, 1000);
-        let ((a, _), (b, _)) = (stored(1, m * k), stored(2, k * n));
-        let product = |rows: Range<usize>, cols: Range<usize>, cuts: &[usize]| {
-            let extents = [k, cols.len()];
-            let mut panels = vec![bf16::NAN; packed_len(extents)];
-            pack_here(&mut panels, &b[cols.start..], extents, n);
-            let mut c = vec![f32::NAN; rows.len() * cols.len()];
-            for cut in cuts.windows(2) {
-                let a = Pairs::by_rows(&a[rows.start * k + cut[0]..], rows.len(), cut[1] - cut[0], k);
-                NarrowPanels::new(&panels, extents).multiply(&mut c, cut[0] > 0, a, cut[0]..cut[1]);
-            }
-            c
-        };
-        for (kind, [whole, parts]) in with_each_product(|| {
-            let whole = product(0..m, 0..n, &[0, k]);
-            let mut parts = vec![f32::NAN; m * n];
-            for (rows, cols) in [(0..13, 0..33), (13..m, 0..33), (0..37, 33..n), (37..m, 33..n)] {
-                let part = product(rows.clone(), cols.clone(), &[0, 32, 544, 992, k]);
-                for (row, part) in rows.zip(part.chunks_exact(cols.len())) {
-                    parts[row * n..][cols.clone()].copy_from_slice(part);
-                }
-            }
-            [whole, parts]
-        }) {
-            assert!(whole == parts, "{kind}");
-        }
-    }
-
-    #[test]
-    fn infinities_and_nan_are_not_lost() {
-        let (m, n, k) = (3, 17, 35);
-        let mut a = vec![bf16::ONE; m * k];
-        (a[k + 34], a[2 * k]) = (bf16::INFINITY, bf16::NAN);
-        let mut panels = vec![bf16::NAN; packed_len([k, n])];
-        pack(&mut panels, Matrix::new(&vec![2.0; k * n], k, n, n));
-        for (kind, c) in with_each_product(|| {
-            let mut c = vec![0.0; m * n];
-            NarrowPanels::new(&panels, [k, n]).multiply(&mut c, false, Pairs::by_rows(&a, m, k, k), 0..k);
-            c
-        }) {
-            assert!(c[..n].iter().all(|&c| c == 70.0), "{kind}");
-            assert!(c[n..2 * n].iter().all(|&c| c == f32::INFINITY), "{kind}");
-            assert!(c[2 * n..].iter().all(|c| c.is_nan()), "{kind}");
-        }
-    }
 }
