@@ -2,7 +2,7 @@
 //!
 //! Going forward, each operation of [`ops`](crate::ops) records a rule: a closure that owns what its gradient needs and nothing more.
 //! [`Tape::backward`] calls the rules in reverse and frees each as it goes. The tape knows no operation, and an operation's rule
-//! stands beside its forward pass.
+//! stands beside its forward pass. A rule may record others, which are called next: so a part of the forward pass is done again.
 //!
 //! Gradients of parameters accumulate in the arenas of [`Parameters`]; gradients of activations live in *slots* of the
 //! tape, from the consumer that fills one until the producer that takes it. A value whose gradient nobody needs (the
@@ -119,6 +119,18 @@ impl<D: Device> Tape<D> {
             None => self.device.profiler().and_then(Profiler::scope).map(|Scope { layer, .. }| layer),
         };
         self.rules.push((Box::new(rule), layer));
+    }
+
+    /// Rules recorded so far.
+    pub(crate) fn rules(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Forgets the rules behind the first so many, and says whether there were any. What they belong to is to be done again.
+    pub(crate) fn forget(&mut self, behind: usize) -> bool {
+        let any = self.rules.len() > behind;
+        self.rules.truncate(behind);
+        any
     }
 
     /// Takes the gradient that has arrived for a value, if one has.

@@ -9,8 +9,9 @@ use clap::builder::PossibleValuesParser;
 use onesheet::device::counting::{Counted, Habits, Why};
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Pass, Rates, Work};
-use onesheet::network::{Network, Trainable};
+use onesheet::network::{Architecture, Network, Trainable};
 use onesheet::ops::pool::Pooling;
+use onesheet::plan::Plan;
 use onesheet::plan::cost::{Costs, StepCost, floor, of_pass, total};
 use onesheet::plan::fuse::RULES;
 use onesheet::plan::gpus::{GPUS, NamedGpu};
@@ -25,6 +26,7 @@ const SCHEMA: u32 = 1;
 const EXAMPLES: &str = "Examples:
   onesheet plan                                            # ResNet-50, 128 posters, floors on an H100
   onesheet plan --network resnet50-v1.5 --batch 256 --gpu rtx4090
+  onesheet plan --device cpu --recompute                   # with less memory, and what that costs
   onesheet plan --device cpu --without junction --json";
 
 /// Print what a training step computes, step by step: layers, kernels, FLOPs, bytes, floors, memory, and what each fusion saves.
@@ -55,6 +57,10 @@ pub struct Args {
     /// Leave a rule of fusion out; may be given several times. `all` computes layer by layer
     #[arg(long, value_name = "RULE", value_parser = rules())]
     without: Vec<String>,
+    /// Keep fewer values of the forward pass and compute the others again, as `train --recompute` does; the totals have what that saves
+    /// and costs
+    #[arg(long)]
+    recompute: bool,
     /// Whose data sheet the floors are computed from
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(GPUS.map(|gpu| gpu.name)), default_value = "h100")]
     gpu: String,
@@ -142,28 +148,35 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         true => every.clone(),
         false => args.without.iter().map(String::as_str).collect(),
     };
-    let costs = |without: &[&str]| {
-        dry_run::costs(&config, habits, args.batch.into(), without)
+    let architecture = Architecture::new(&config)?;
+    let costs = |without: &[&str], recompute: bool| {
+        let plan = Plan::without(&architecture, config.momentum, without)?;
+        let plan = if recompute { plan.recomputing() } else { plan };
+        dry_run::costs_of(&config, habits, args.batch.into(), plan)
             .with_context(|| format!("--network {}", args.network))
     };
     let rates = gpu.rates(habits.precision());
-    let planned = costs(&without)?;
+    let planned = costs(&without, args.recompute)?;
     let asked = if without.is_empty() { "-" } else { "as asked" };
     let mut variants = vec![variant(asked.to_owned(), "", &planned, &rates)];
+    if args.recompute {
+        let saves = "memory: values that are not kept are computed again";
+        variants.push(variant("recompute".to_owned(), saves, &costs(&without, false)?, &rates));
+    }
     for rule in RULES.iter().filter(|rule| !without.contains(&rule.name)) {
         let more = [&without[..], &[rule.name]].concat();
-        let other = costs(&more)?;
+        let other = costs(&more, args.recompute)?;
         let saves = if other.launches().eq(planned.launches()) { "nothing here" } else { rule.saves };
         variants.push(variant(rule.name.to_owned(), saves, &other, &rates));
     }
-    variants.push(variant("all".to_owned(), "everything above: a layer is a step", &costs(&every)?, &rates));
+    variants.push(variant("all".to_owned(), "everything above: a layer is a step", &costs(&every, args.recompute)?, &rates));
     let steps: Vec<Step<'_>> = planned.steps.iter().map(|step| self::step(step, &rates)).collect();
     let beside = Cost::of(planned.beside.iter(), &rates);
     if args.json {
         let head = serde_json::json!({
             "schema": SCHEMA, "kind": "plan", "network": args.network.name, "image_size": args.image_size,
             "batch": args.batch, "precision": habits.precision().name(), "gpu": gpu.name, "rates": rates.source,
-            "without": without, "beside": beside, "kept_bytes": planned.kept(),
+            "without": without, "recompute": args.recompute, "beside": beside, "kept_bytes": planned.kept(),
         });
         print(format_args!("{head}\n"))?;
         for step in &steps {

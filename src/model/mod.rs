@@ -151,7 +151,7 @@ impl<D: Device> Model<D> {
         self.parameters.keep_averages(&self.device)?;
         self.parameters.clear_gradients(&self.device)?;
         let mut statistics = Statistics::Batch(&mut self.parameters);
-        let logits = plan::forward(tape, &mut statistics, &self.plan, &self.architecture.layers, images)?;
+        let logits = plan::forward(tape, &mut statistics, &self.plan, images)?;
         tape.enter("loss");
         let dlogits = batch.cross_entropy(&*self.device, &logits.raw)?;
         tape.check("its value", batch.loss_view())?;
@@ -199,7 +199,7 @@ impl<D: Device> Model<D> {
         let images = self.images(pixels, images, format)?;
         let mut tape = Tape::inference(Rc::clone(&self.device));
         let mut statistics = Statistics::Running(&self.parameters);
-        Ok(plan::forward(&mut tape, &mut statistics, &self.plan, &self.architecture.layers, images)?.raw)
+        Ok(plan::forward(&mut tape, &mut statistics, &self.plan, images)?.raw)
     }
 
     fn images(&self, pixels: &D::Pixels, n: usize, format: &PixelFormat) -> Result<Value<D>, DeviceError> {

@@ -74,6 +74,18 @@ pub fn train<D: Device>(
     Ok(leave(tape, y, norm, wanted, layer, true))
 }
 
+/// Training, for a value that is computed again: normalises by the `norm [4, C]` that [`train`] made of the batch's statistics.
+pub fn again<D: Device>(
+    tape: &mut Tape<D>,
+    parameters: &Parameters<D>,
+    y: Value<D>,
+    norm: Tensor<D>,
+    layer: BatchNorm,
+) -> Value<D> {
+    let wanted = y.slot.is_some() || parameters.is_trainable(layer.gamma);
+    leave(tape, y, norm, wanted, layer, true)
+}
+
 /// Inference: normalises by the running averages. A frozen batch norm does so in training too, and passes its gradient on
 /// without moving. The bias of the convolution in front gets no gradient either: freezing a prefix of the layers never
 /// freezes a batch norm behind a convolution that trains. `y` owes nothing.

@@ -3,7 +3,6 @@
 use super::Plan;
 use crate::device::counting::Counted;
 use crate::device::{Pass, Rates, Work};
-use crate::network::Layer;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -34,12 +33,11 @@ impl Costs {
     /// pass, by layer.
     pub fn new(
         plan: &Plan,
-        layers: &[Layer],
         launches: Vec<Counted>,
         kept: &BTreeMap<Rc<str>, usize>,
         most_bytes: usize,
     ) -> Self {
-        let names = plan.steps().iter().map(|step| step.layers.iter().map(|&at| layers[at].name.clone()).collect());
+        let names = plan.steps().iter().map(|step| step.layers.iter().map(|&at| plan.layers()[at].name.clone()).collect());
         let mut steps: Vec<StepCost> = names.map(|layers| StepCost { layers, launches: Vec::new(), kept: 0 }).collect();
         let mut beside = Vec::new();
         for launch in launches {

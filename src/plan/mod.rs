@@ -7,6 +7,7 @@
 pub mod cost;
 pub mod fuse;
 pub mod gpus;
+mod recompute;
 mod run;
 mod step;
 
@@ -14,12 +15,17 @@ pub use run::{Statistics, forward};
 pub use step::{Filters, Step, Work};
 
 use crate::device::{Activation, DeviceError};
-use crate::network::Architecture;
+use crate::network::{Architecture, Layer};
+use std::ops::Range;
+use std::rc::Rc;
 
 /// The steps of a network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    steps: Vec<Step>,
+    layers: Rc<[Layer]>,
+    steps: Rc<[Step]>,
+    /// Which steps run again together in the backward pass, but for the last segment, whose values are still there.
+    segments: Vec<Range<usize>>,
 }
 
 impl Plan {
@@ -41,7 +47,7 @@ impl Plan {
             let reason = format!("there is no rule \"{unknown}\"; the rules are {}", known.join(", "));
             return Err(DeviceError::Shape { kernel: "plan", reason });
         }
-        let steps = fuse::steps(architecture, momentum, rules);
+        let steps: Rc<[Step]> = fuse::steps(architecture, momentum, rules).into();
         for step in steps.iter().filter(|step| matches!(step.work, Work::Norm(_))) {
             let readers =
                 steps.iter().flat_map(|other| &other.inputs).filter(|&&input| input == step.inputs[0]).count();
@@ -57,7 +63,20 @@ impl Plan {
                 return Err(DeviceError::Shape { kernel: "plan", reason });
             }
         }
-        Ok(Plan { steps })
+        let segments = std::iter::once(0..steps.len()).collect();
+        Ok(Plan { layers: architecture.layers.as_slice().into(), steps, segments })
+    }
+
+    /// The same steps to the same bits, with less memory and more work: a training step keeps some values of the forward pass, where to
+    /// keep them is cheapest, and computes those in between again when the backward pass needs them.
+    #[must_use]
+    pub fn recomputing(self) -> Self {
+        Plan { segments: recompute::segments(&self.steps, &self.layers), ..self }
+    }
+
+    /// The network's layers.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
     }
 
     /// The steps in the order in which they are computed.

@@ -77,6 +77,10 @@ pub struct RunConfig {
     /// Whether the step of a bad number is computed once more to find the layer where it begins.
     #[serde(default)]
     pub check_numerics: bool,
+    /// Whether a step keeps fewer values of its forward pass and computes the others again:
+    /// [`Plan::recomputing`](crate::plan::Plan::recomputing).
+    #[serde(default)]
+    pub recompute: bool,
     /// How posters are read from the tensor file.
     #[serde(default)]
     pub io: Access,
@@ -124,6 +128,7 @@ impl Default for RunConfig {
             save_every: default_save_every(),
             on_bad_numbers: OnBadNumbers::Stop,
             check_numerics: false,
+            recompute: false,
             io: Access::Map,
             history: Vec::new(),
         }
@@ -375,7 +380,7 @@ mod tests {
     fn runs_from_before_there_was_a_choice_did_what_they_did() {
         let text = RunConfig::default().to_toml().unwrap();
         let newer =
-            ["network", "warmup_epochs", "zero_init_residual", "save_every", "on_bad_numbers", "check_numerics", "io"];
+            ["network", "warmup_epochs", "zero_init_residual", "save_every", "on_bad_numbers", "check_numerics", "recompute", "io"];
         let is_old = |line: &&str| !newer.iter().any(|name| line.starts_with(&format!("{name} = ")));
         let old: Vec<&str> = text.lines().filter(is_old).collect();
         assert_eq!(old.len(), text.lines().count() - newer.len());

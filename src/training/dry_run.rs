@@ -2,10 +2,10 @@
 
 use super::TrainingError;
 use super::learner::Learner;
-use crate::device::PixelFormat;
 use crate::device::counting::{Counting, Habits};
+use crate::device::{DeviceError, PixelFormat};
 use crate::model::Model;
-use crate::network::ModelConfig;
+use crate::network::{Architecture, ModelConfig};
 use crate::plan::Plan;
 use crate::plan::cost::Costs;
 use std::rc::Rc;
@@ -16,16 +16,23 @@ use std::rc::Rc;
 /// # Errors
 /// [`DeviceError::Shape`](crate::device::DeviceError::Shape) for a network or a rule that there is not, or images that are too small.
 pub fn costs(config: &ModelConfig, habits: Habits, batch: usize, without: &[&str]) -> Result<Costs, TrainingError> {
+    let plan = Plan::without(&Architecture::new(config).map_err(DeviceError::from)?, config.momentum, without)?;
+    costs_of(config, habits, batch, plan)
+}
+
+/// The same by a given plan of the network.
+///
+/// # Errors
+/// As for [`costs`].
+pub fn costs_of(config: &ModelConfig, habits: Habits, batch: usize, plan: Plan) -> Result<Costs, TrainingError> {
     let device = Rc::new(Counting::new(habits));
     let (size, genres) = (config.image_size, config.genres);
     let mut model = Model::zeros(Rc::clone(&device), config.clone())?;
-    let plan = Plan::without(model.architecture(), config.momentum, without)?;
     model.set_plan(plan);
     let mut learner = Learner::of(model)?;
     device.counted();
     let pixels = device.pixels(batch * size * size * 3);
     let format = PixelFormat { order: [0, 1, 2], scale: 1.0, shift: [0.0; 3] };
     learner.submit(pixels, batch, &format, &vec![0; batch * genres], &vec![1.0; genres], 0.0)?;
-    let (model, launches) = (learner.model(), device.counted());
-    Ok(Costs::new(model.plan(), &model.architecture().layers, launches, &device.kept(), device.most_bytes()))
+    Ok(Costs::new(learner.model().plan(), device.counted(), &device.kept(), device.most_bytes()))
 }

@@ -115,7 +115,11 @@ impl<D: Device> Trainer<D> {
         let (train, validation) = (file.indices(Split::Train), file.indices(Split::Validation));
         let counts = file.class_counts(&train);
         let class_weights = config.class_weights.weights(&counts, train.len());
-        let learner = Learner::new(device, config.model(file.genres().len()), config.seed)?;
+        let mut learner = Learner::new(device, config.model(file.genres().len()), config.seed)?;
+        if config.recompute {
+            let plan = learner.model().plan().clone().recomputing();
+            learner.model_mut().set_plan(plan);
+        }
         let (train, validation) = (train.into(), validation.into());
         Ok(Trainer {
             config,
@@ -167,7 +171,7 @@ impl<D: Device> Trainer<D> {
     /// None that a trainer's own step would not have had.
     pub fn costs(&self) -> Result<Costs, TrainingError> {
         let model = self.learner.model();
-        dry_run::costs(model.config(), model.device().habits(), self.config.batch, &[])
+        dry_run::costs_of(model.config(), model.device().habits(), self.config.batch, model.plan().clone())
     }
 
     /// How much each genre's errors count.

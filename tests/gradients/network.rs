@@ -108,7 +108,7 @@ impl Network {
         let images = Value::ready(images, image_slot);
         let mut statistics = Statistics::Batch(&mut parameters);
         let plan = Plan::without(&self.architecture, self.config.momentum, &self.without)?;
-        let logits = plan::forward(&mut tape, &mut statistics, &plan, &self.architecture.layers, images)?;
+        let logits = plan::forward(&mut tape, &mut statistics, &plan, images)?;
         let (logits, slot) = (logits.values(&Reference::EXACT)?, logits.slot());
         let targets: Vec<f64> = seeded(4, POSTERS * GENRES, 0.0, 1.0).iter().map(|&u| f64::from(u < 0.4)).collect();
         let targets = Tensor::from_host(&Reference::EXACT, [POSTERS, GENRES], &targets)?;

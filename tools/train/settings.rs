@@ -118,11 +118,15 @@ pub struct Args {
     /// When that happens, compute the step once more and name the layer where it begins
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub check_numerics: Option<bool>,
+    /// Keep fewer values of a step's forward pass and compute the others again: the same bits with less memory, in more time. `plan
+    /// --recompute` shows how much
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub recompute: Option<bool>,
     /// How posters are read from the file [default: map]
     #[arg(long, value_enum)]
     pub io: Option<Access>,
     /// Go on with a run that was stopped. What does not change the past may change: --data (the same file elsewhere), --device,
-    /// --precision, --lr, --epochs, --max-steps, --save-every, --on-bad-numbers, --check-numerics, --io
+    /// --precision, --lr, --epochs, --max-steps, --save-every, --on-bad-numbers, --check-numerics, --recompute, --io
     #[arg(long, value_name = "RUN", conflicts_with_all = SETTLED)]
     pub resume: Option<PathBuf>,
     /// Print the layers with their shapes and parameters, and stop
@@ -241,6 +245,7 @@ impl Args {
         set(&mut config.save_every, self.save_every);
         set(&mut config.on_bad_numbers, self.on_bad_numbers);
         set(&mut config.check_numerics, self.check_numerics);
+        set(&mut config.recompute, self.recompute);
         set(&mut config.io, self.io);
         match self.max_steps {
             Some(StepLimit::None) => config.max_steps = None,

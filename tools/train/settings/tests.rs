@@ -56,7 +56,7 @@ const SETTLED_ROWS: [Row; 14] = [
 ];
 
 /// Flags that change nothing of what a run has done.
-const OPEN_ROWS: [Row; 17] = [
+const OPEN_ROWS: [Row; 19] = [
     ("--device cpu", |config| config.device = DeviceChoice::Cpu),
     ("--device cuda", |config| config.device = DeviceChoice::Cuda),
     ("--device sim", |config| config.device = DeviceChoice::Sim),
@@ -73,6 +73,8 @@ const OPEN_ROWS: [Row; 17] = [
     ("--on-bad-numbers rollback", |config| config.on_bad_numbers = OnBadNumbers::Rollback),
     ("--check-numerics", |config| config.check_numerics = true),
     ("--check-numerics=true", |config| config.check_numerics = true),
+    ("--recompute", |config| config.recompute = true),
+    ("--recompute=true", |config| config.recompute = true),
     ("--io read", |config| config.io = Access::Read),
 ];
 
