@@ -10,8 +10,10 @@ use onesheet::device::counting::Habits;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::choose::Target;
 use onesheet::device::{Measured, Memory, Pass, PixelFormat, Placement, Precision};
-use onesheet::network::{ModelConfig, Network, mobilenet, resnet50, vgg16, xception};
-use onesheet::plan::cost::{of_pass, total};
+use onesheet::model::Model;
+use onesheet::network::{Architecture, MINIATURES, ModelConfig, Network, mobilenet, resnet50, vgg16, xception};
+use onesheet::plan::Plan;
+use onesheet::plan::cost::{Costs, of_pass, total};
 use onesheet::plan::fuse::RULES;
 use onesheet::training::dry_run;
 use onesheet::training::learner::Learner;
@@ -142,6 +144,51 @@ fn compare_with_cuda(network: Network, size: usize, most: f64) {
     let theirs: u64 = planned.iter().map(|planned| planned.launch.work.bytes()).sum();
     let ours: u64 = counted.iter().map(|launch| launch.work.bytes()).sum();
     assert!((1.0..most).contains(&(theirs as f64 / ours as f64)), "{network}: {theirs} for {ours}");
+}
+
+/// What the processor takes in two steps, workspaces and all, with and without values that are computed again.
+#[test]
+fn the_memory_is_the_processors() {
+    const SIZE: usize = 64;
+    const BATCH: usize = 8;
+    for network in MINIATURES.into_iter().chain([SUMS]) {
+        for (precision, recompute) in [(Precision::F32, false), (Precision::F32, true), (Precision::Bf16, false)] {
+            let config = ModelConfig { image_size: SIZE, ..ModelConfig::new(network, 7) };
+            let device = Rc::new(Cpu::storing(precision));
+            let mut model = Model::new(Rc::clone(&device), config.clone(), 1).unwrap();
+            if recompute {
+                model.set_plan(model.plan().clone().recomputing());
+            }
+            let costs = dry_run::costs_of(&config, device.habits(), BATCH, model.plan().clone()).unwrap();
+            let mut learner = Learner::of(model).unwrap();
+            for _ in 0..2 {
+                let pixels = [7; BATCH * SIZE * SIZE * 3];
+                let pixels = device.upload_pixels(&pixels, &[Placement::default(); BATCH]).unwrap();
+                let format = PixelFormat { order: [0, 1, 2], scale: 1.0, shift: [0.0; 3] };
+                learner.submit(pixels, BATCH, &format, &[0; 7 * BATCH], &[1.0; 7], 1e-3).unwrap();
+            }
+            let off = device.bytes_held() as f64 / costs.most_bytes as f64 - 1.0;
+            println!("{network} {} recompute {recompute}: {off:.3} of {}", precision.name(), costs.most_bytes);
+            assert!(off.abs() < 0.05, "{network} in {}, {recompute}: off by {off}", precision.name());
+        }
+    }
+}
+
+/// Half of what is kept by ResNet-50 or more, for less than a forward pass's work; and less than all by each network.
+#[test]
+fn computing_again_takes_less_memory_for_less_than_a_forward_pass() {
+    for network in [resnet50::NETWORK, mobilenet::NETWORK, vgg16::NETWORK, xception::NETWORK] {
+        let config = ModelConfig::new(network, 7);
+        let plan = Plan::new(&Architecture::new(&config).unwrap(), 0.99).unwrap();
+        let of = |plan| dry_run::costs_of(&config, Habits::Processor(Precision::F32), 32, plan).unwrap();
+        let (kept, again) = (of(plan.clone()), of(plan.recomputing()));
+        assert!(again.most_bytes < kept.most_bytes && again.kept() < kept.kept(), "{network}");
+        let flops = |costs: &Costs| total(costs.launches()).flops;
+        let forward = total(of_pass(kept.launches(), Pass::Forward)).flops;
+        let more = flops(&again) - flops(&kept);
+        assert!((1..forward).contains(&more), "{network}: {more} of {forward}");
+        assert!(network != resnet50::NETWORK || 2 * again.most_bytes < kept.most_bytes, "{}", again.most_bytes);
+    }
 }
 
 /// On the processor, where every kernel counts what it reads and writes itself: in either width, all of it.

@@ -66,6 +66,24 @@ fn the_number_of_threads_changes_no_bit() {
     assert!(run(1, "one") == run(3, "three"));
 }
 
+/// With less memory to the same bits, so that a run may go on with more or less of it.
+#[test]
+fn values_computed_again_change_no_bit_of_a_run() {
+    let folder = TempDir::new().unwrap();
+    let whole = config(&posters(folder.path()));
+    let again = RunConfig { recompute: true, ..whole.clone() };
+    let [straight, changed] = ["straight", "changed"].map(|name| folder.path().join(name));
+    begin(&whole, &straight);
+    // The steps in the middle of each epoch, so that what is saved last, and says so, is again as it was.
+    for (stop, before, after) in [(Some(3), &again, &whole), (Some(11), &whole, &again), (Some(13), &again, &whole)] {
+        let limited = RunConfig { max_steps: stop, ..before.clone() };
+        let ending = if stop == Some(3) { begin(&limited, &changed) } else { go_on(&limited, &changed) };
+        assert_eq!((ending, before.recompute != after.recompute), (Ending::StepLimit, true));
+    }
+    go_on(&whole, &changed);
+    assert!(remains(&changed) == remains(&straight));
+}
+
 #[test]
 fn an_interruption_at_any_moment_is_clean() {
     let folder = TempDir::new().unwrap();

@@ -169,7 +169,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let saves = if other.launches().eq(planned.launches()) { "nothing here" } else { rule.saves };
         variants.push(variant(rule.name.to_owned(), saves, &other, &rates));
     }
-    variants.push(variant("all".to_owned(), "everything above: a layer is a step", &costs(&every, args.recompute)?, &rates));
+    variants.push(variant(
+        "all".to_owned(),
+        "everything above: a layer is a step",
+        &costs(&every, args.recompute)?,
+        &rates,
+    ));
     let steps: Vec<Step<'_>> = planned.steps.iter().map(|step| self::step(step, &rates)).collect();
     let beside = Cost::of(planned.beside.iter(), &rates);
     if args.json {

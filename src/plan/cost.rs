@@ -31,13 +31,9 @@ pub struct StepCost {
 impl Costs {
     /// Sorts the `launches` of a training step by the plan's steps. `kept` are the bytes that were taken at the end of the forward
     /// pass, by layer.
-    pub fn new(
-        plan: &Plan,
-        launches: Vec<Counted>,
-        kept: &BTreeMap<Rc<str>, usize>,
-        most_bytes: usize,
-    ) -> Self {
-        let names = plan.steps().iter().map(|step| step.layers.iter().map(|&at| plan.layers()[at].name.clone()).collect());
+    pub fn new(plan: &Plan, launches: Vec<Counted>, kept: &BTreeMap<Rc<str>, usize>, most_bytes: usize) -> Self {
+        let names =
+            plan.steps().iter().map(|step| step.layers.iter().map(|&at| plan.layers()[at].name.clone()).collect());
         let mut steps: Vec<StepCost> = names.map(|layers| StepCost { layers, launches: Vec::new(), kept: 0 }).collect();
         let mut beside = Vec::new();
         for launch in launches {

@@ -78,3 +78,61 @@ fn within(budget: usize, steps: &[Step], sizes: &[usize]) -> Option<Vec<Range<us
     segments.reverse();
     Some(segments)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::{Architecture, ModelConfig, Network, resnet50, xception};
+    use crate::plan::Plan;
+
+    /// What segments that end at the steps of `cuts` take at the worst of times, summed up value by value.
+    fn takes(cuts: &[usize], steps: &[Step], sizes: &[usize]) -> usize {
+        let mut most = 0;
+        for pair in cuts.windows(2) {
+            let inside = &sizes[pair[0]..pair[1]];
+            // Each value from before that somebody reads behind the cut where it is kept.
+            let kept = (0..pair[0]).filter(|&at| {
+                let cut = cuts.iter().find(|&&cut| cut > at).unwrap();
+                steps[*cut..].iter().any(|step| step.inputs.contains(&steps[at].output()))
+            });
+            let kept: usize = kept.map(|at| sizes[at]).sum();
+            most = most.max(kept + inside.iter().sum::<usize>() + 3 * inside.iter().max().unwrap());
+        }
+        most
+    }
+
+    fn plan(network: Network) -> Plan {
+        let config = ModelConfig { image_size: 64, ..ModelConfig::new(network, 7) };
+        Plan::new(&Architecture::new(&config).unwrap(), 0.9).unwrap()
+    }
+
+    #[test]
+    fn no_other_cuts_take_less() {
+        for network in [resnet50::MINIATURE, xception::MINIATURE] {
+            let Plan { layers, steps, .. } = plan(network);
+            let sizes: Vec<usize> = steps.iter().map(|step| size(step, &layers)).collect();
+            let found = segments(&steps, &layers);
+            let ends: Vec<usize> = std::iter::once(0).chain(found.iter().map(|segment| segment.end)).collect();
+            assert!(ends.len() > 2 && ends.ends_with(&[steps.len()]), "{ends:?}");
+            // The last steps are small, and are left alone.
+            let (first, end) = (12.min(steps.len() - 1), steps.len());
+            let least = (0..1 << first).map(|chosen| {
+                let cuts = (0..first).filter(|at| chosen >> at & 1 == 1).map(|at| at + 1);
+                let cuts: Vec<usize> = std::iter::once(0).chain(cuts).chain([end]).collect();
+                takes(&cuts, &steps, &sizes)
+            });
+            assert!(takes(&ends, &steps, &sizes) <= least.min().unwrap(), "{network}: {ends:?}");
+        }
+    }
+
+    #[test]
+    fn resnet_50_is_cut_between_its_blocks() {
+        let plan = plan(resnet50::NETWORK).recomputing();
+        let last = |segment: &Range<usize>| &plan.layers[plan.steps[segment.end - 1].output()].name;
+        let names: Vec<&String> = plan.segments[..plan.segments.len() - 1].iter().map(last).collect();
+        assert!(
+            names.len() > 4 && names.iter().all(|name| name.ends_with("_out") || name.ends_with("pool")),
+            "{names:?}"
+        );
+    }
+}

@@ -379,8 +379,16 @@ mod tests {
     #[test]
     fn runs_from_before_there_was_a_choice_did_what_they_did() {
         let text = RunConfig::default().to_toml().unwrap();
-        let newer =
-            ["network", "warmup_epochs", "zero_init_residual", "save_every", "on_bad_numbers", "check_numerics", "recompute", "io"];
+        let newer = [
+            "network",
+            "warmup_epochs",
+            "zero_init_residual",
+            "save_every",
+            "on_bad_numbers",
+            "check_numerics",
+            "recompute",
+            "io",
+        ];
         let is_old = |line: &&str| !newer.iter().any(|name| line.starts_with(&format!("{name} = ")));
         let old: Vec<&str> = text.lines().filter(is_old).collect();
         assert_eq!(old.len(), text.lines().count() - newer.len());

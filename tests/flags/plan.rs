@@ -4,8 +4,9 @@ use crate::{Place, assert_all_are_typed};
 use onesheet::device::Precision;
 use onesheet::device::counting::Habits;
 use onesheet::device::cuda::choose::Target;
-use onesheet::network::{ModelConfig, Trainable, resnet50, resnet50_v1_5};
+use onesheet::network::{Architecture, ModelConfig, Trainable, resnet50, resnet50_v1_5};
 use onesheet::ops::pool::Pooling;
+use onesheet::plan::Plan;
 use onesheet::plan::cost::{Costs, floor, total};
 use onesheet::plan::gpus::GPUS;
 use onesheet::training::dry_run;
@@ -18,6 +19,7 @@ struct Question {
     habits: Habits,
     batch: usize,
     without: &'static [&'static str],
+    recompute: bool,
     gpu: &'static str,
 }
 
@@ -25,10 +27,10 @@ const H100: Target = Target { capability: (9, 0), multiprocessors: 132, precisio
 
 const fn asked(words: &'static str) -> Question {
     let config = || ModelConfig::new(resnet50::NETWORK, 7);
-    Question { words, config, habits: Habits::Gpu(H100), batch: 128, without: &[], gpu: "h100" }
+    Question { words, config, habits: Habits::Gpu(H100), batch: 128, without: &[], recompute: false, gpu: "h100" }
 }
 
-const QUESTIONS: [Question; 11] = [
+const QUESTIONS: [Question; 12] = [
     asked(""),
     Question { config: || ModelConfig::new(resnet50_v1_5::NETWORK, 7), ..asked("--network resnet50-v1.5") },
     Question {
@@ -47,6 +49,7 @@ const QUESTIONS: [Question; 11] = [
         config: || ModelConfig { pooling: Pooling::Max, ..ModelConfig::new(resnet50::NETWORK, 7) },
         ..asked("--pooling max")
     },
+    Question { recompute: true, ..asked("--recompute") },
     Question { without: &["debt", "junction"], ..asked("--without debt --without junction") },
     Question {
         habits: Habits::Gpu(Target { capability: (8, 9), multiprocessors: 128, ..H100 }),
@@ -60,8 +63,12 @@ fn plan_counts_what_its_flags_ask() {
     assert_all_are_typed("plan", QUESTIONS.iter().map(|question| question.words).chain(["plan --json"]));
     let place = Place::new();
     let mut answers = BTreeSet::new();
-    for Question { words, config, habits, batch, without, gpu } in &QUESTIONS {
-        let costs = dry_run::costs(&config(), *habits, *batch, without).unwrap();
+    for Question { words, config, habits, batch, without, recompute, gpu } in &QUESTIONS {
+        let config = config();
+        let kept = Plan::without(&Architecture::new(&config).unwrap(), config.momentum, without).unwrap();
+        let costs = |plan| dry_run::costs_of(&config, *habits, *batch, plan).unwrap();
+        let kept_costs = costs(kept.clone());
+        let costs = if *recompute { costs(kept.recomputing()) } else { kept_costs.clone() };
         let rates = GPUS.iter().find(|known| known.name == *gpu).unwrap().rates(habits.precision());
         let told = place.run_to(0, &format!("plan --json {words}"));
         let lines = told.objects();
@@ -85,6 +92,11 @@ fn plan_counts_what_its_flags_ask() {
         let found = (all["bytes"].as_u64().unwrap(), all["launches"].as_u64().unwrap(), all["memory_bytes"].as_u64());
         let (bytes, launches, memory) = expected(&costs);
         assert_eq!(found, (bytes, launches as u64, Some(memory as u64)), "{words}");
+        let beside = of_kind("total")[1];
+        assert_eq!(beside["total"]["without"] == "recompute", *recompute, "{words}");
+        if *recompute {
+            assert_eq!(beside["total"]["memory_bytes"], kept_costs.most_bytes, "{words}");
+        }
         let us = all["floor_us"].as_f64().unwrap();
         assert!((us / 1e6 / floor(costs.launches(), &rates) - 1.0).abs() < 1e-9, "{words}: {us}");
         answers.insert(format!("{all}"));

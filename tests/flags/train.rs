@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 const WHOLE: &str = "train --data posters.safetensors --weights start.safetensors --device cpu --precision f32 --seed 7 \
     --batch 3 --epochs 9 --max-steps 2 --lr 0.002 --warmup-epochs 1.5 --zero-init-residual false --image-size 33 --pooling max \
     --trainable last:50 --class-weights none --pixels unit --momentum 0.75 --augment --run whole --save-every 0 \
-    --on-bad-numbers skip --check-numerics --io read";
+    --on-bad-numbers skip --check-numerics --recompute --io read";
 
 const FROZEN: &str =
     "train --data posters.safetensors --run frozen --batch 4 --device cpu --trainable last:40 --profile=1 -q";
@@ -121,6 +121,7 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
         save_every: 0.0,
         on_bad_numbers: OnBadNumbers::Skip,
         check_numerics: true,
+        recompute: true,
         io: Access::Read,
         history: Vec::new(),
     };

@@ -47,7 +47,7 @@ fn base(posters: &Posters) -> RunConfig {
 /// A change to the settings, and whether a run's numbers must show it.
 type Case = (&'static str, fn(&mut RunConfig), bool);
 
-const CASES: [Case; 29] = [
+const CASES: [Case; 30] = [
     ("another seed", |config| config.seed = 4, true),
     ("a third seed", |config| config.seed = 7, true),
     ("larger batches", |config| config.batch = 5, true),
@@ -76,6 +76,7 @@ const CASES: [Case; 29] = [
     ("bad numbers skipped", |config| config.on_bad_numbers = OnBadNumbers::Skip, false),
     ("bad numbers rolled back", |config| config.on_bad_numbers = OnBadNumbers::Rollback, false),
     ("bad numbers looked into", |config| config.check_numerics = true, false),
+    ("values computed again in the backward pass", |config| config.recompute = true, false),
     ("posters read and not mapped", |config| config.io = Access::Read, false),
 ];
 

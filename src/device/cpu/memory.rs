@@ -1,6 +1,7 @@
 //! Buffers that return to a pool, so that a training step finds the addresses of the one before it.
 
 use super::clock::Clocks;
+use super::pooled::{Pool, Pooled};
 use super::scratch::Scratch;
 use super::simd::Products;
 use super::view::{Number, View, ViewMut};
@@ -10,56 +11,23 @@ use crate::device::image::HostPixels;
 use crate::device::{
     DeviceError, Elements, Measured, Memory, Placement, Precision, Profiler, Rates, Storage, check_lengths,
 };
+use bytemuck::Pod;
 use half::bf16;
 use rayon::prelude::*;
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::Range;
 use std::rc::Rc;
 
 /// Elements a task of an elementwise kernel covers: 64 KiB, large against the cost of a task.
 pub(super) const CHUNK: usize = 16 * 1024;
 
-/// This machine's processor. Clones share the pools of buffers, and the times of their kernels.
+/// This machine's processor. Clones share the pool of buffers, and the times of their kernels.
 #[derive(Clone, Debug)]
 pub struct Cpu {
     precision: Precision,
-    full: Rc<Idle<f32>>,
-    narrow: Rc<Idle<bf16>>,
+    pool: Rc<Pool>,
     /// Whether buffers are handed out full of NaN.
     poisoned: bool,
     pub(super) clocks: Rc<Clocks>,
-}
-
-/// A pool: memory at rest, by length.
-type Idle<T> = RefCell<HashMap<usize, Vec<Vec<T>>>>;
-
-/// Numbers that go back to their pool when dropped.
-#[derive(Debug)]
-pub struct Pooled<T> {
-    numbers: Vec<T>,
-    idle: Rc<Idle<T>>,
-}
-
-impl<T> Drop for Pooled<T> {
-    fn drop(&mut self) {
-        let numbers = std::mem::take(&mut self.numbers);
-        self.idle.borrow_mut().entry(numbers.len()).or_default().push(numbers);
-    }
-}
-
-impl<T> Deref for Pooled<T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        &self.numbers
-    }
-}
-
-impl<T> DerefMut for Pooled<T> {
-    fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.numbers
-    }
 }
 
 /// An allocation.
@@ -72,7 +40,7 @@ pub enum Buffer {
 }
 
 impl Cpu {
-    /// A device with empty pools, computing in `f32`.
+    /// A device with an empty pool, computing in `f32`.
     pub fn new() -> Self {
         Cpu::storing(Precision::F32)
     }
@@ -95,7 +63,7 @@ impl Cpu {
     }
 
     fn with(precision: Precision, poisoned: bool) -> Self {
-        Cpu { precision, full: Rc::default(), narrow: Rc::default(), poisoned, clocks: Rc::default() }
+        Cpu { precision, pool: Rc::default(), poisoned, clocks: Rc::default() }
     }
 
     /// Whether this processor has instructions that multiply bfloat16 numbers: AVX-512 BF16, or AMX that the system lets this process use.
@@ -109,34 +77,29 @@ impl Cpu {
         self.precision
     }
 
+    /// Bytes of memory that were ever in use by buffers. None is given back while the device is there.
+    pub fn bytes_held(&self) -> usize {
+        self.pool.bytes()
+    }
+
     /// Room for `len` numbers, with unspecified content.
     pub(super) fn room(&self, len: usize) -> Result<Pooled<f32>, DeviceError> {
-        self.take(&self.full, len, [0.0, f32::NAN])
+        self.take(len, f32::NAN)
     }
 
     /// The same in bfloat16.
     pub(super) fn narrow_room(&self, len: usize) -> Result<Pooled<bf16>, DeviceError> {
-        self.take(&self.narrow, len, [bf16::ZERO, bf16::NAN])
+        self.take(len, bf16::NAN)
     }
 
-    /// `len` numbers from the pool, or new ones.
-    fn take<T: Copy>(&self, idle: &Rc<Idle<T>>, len: usize, [zero, nan]: [T; 2]) -> Result<Pooled<T>, DeviceError> {
-        let recycled = idle.borrow_mut().get_mut(&len).and_then(Vec::pop);
-        let mut numbers = match recycled {
-            Some(numbers) => numbers,
-            None => {
-                let mut numbers = Vec::new();
-                let bytes = len.saturating_mul(size_of::<T>());
-                let refused = |_| DeviceError::OutOfMemory { device: self.name(), bytes };
-                numbers.try_reserve_exact(len).map_err(refused)?;
-                numbers.resize(len, zero);
-                numbers
-            }
-        };
+    /// `len` numbers from the pool.
+    fn take<T: Pod>(&self, len: usize, nan: T) -> Result<Pooled<T>, DeviceError> {
+        let bytes = len.saturating_mul(size_of::<T>());
+        let mut numbers = self.pool.take(len).ok_or_else(|| DeviceError::OutOfMemory { device: self.name(), bytes })?;
         if self.poisoned {
             numbers.fill(nan);
         }
-        Ok(Pooled { numbers, idle: Rc::clone(idle) })
+        Ok(numbers)
     }
 }
 
@@ -167,9 +130,7 @@ impl Memory for Cpu {
 
     fn allocate(&self, len: usize, storage: Storage) -> Result<Buffer, DeviceError> {
         match (self.precision, storage) {
-            (Precision::Bf16, Storage::Activation) => {
-                Ok(Buffer::Narrow(self.take(&self.narrow, len, [bf16::ZERO, bf16::NAN])?))
-            }
+            (Precision::Bf16, Storage::Activation) => Ok(Buffer::Narrow(self.take(len, bf16::NAN)?)),
             _ => Ok(Buffer::Full(self.room(len)?)),
         }
     }

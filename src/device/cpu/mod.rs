@@ -24,6 +24,7 @@ mod memory;
 mod narrow_panels;
 mod panels;
 mod pool;
+mod pooled;
 mod rates;
 mod reduce;
 mod rows;

@@ -7,9 +7,10 @@ use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
 use onesheet::network::summary::thousands;
 use onesheet::network::{Architecture, Op, Trainable};
-use onesheet::plan::cost::Costs;
+use onesheet::plan::cost::{Costs, total};
 use onesheet::training::TrainingError;
 use onesheet::training::config::{Pixels, RunConfig};
+use onesheet::training::dry_run;
 use onesheet::training::experiment::{Experiment, TRANSFER_LAYERS};
 use onesheet::training::trainer::Trainer;
 use std::path::Path;
@@ -61,6 +62,9 @@ fn text<D: Device>(trainer: &Trainer<D>, why: &str, file: &TensorFile, run: &Pat
         row(if line == 0 { "class weights" } else { "" }, weights.join(", "));
     }
     row("memory", memory(architecture, &trainer.costs()?));
+    if config.recompute {
+        row("", recomputed(trainer)?);
+    }
     row("run", run.display().to_string());
     Ok(format!("{}, {parameters} parameters, {trainable} trainable\n{text}", config.network.title))
 }
@@ -115,6 +119,17 @@ fn memory(architecture: &Architecture, costs: &Costs) -> String {
     )
 }
 
+/// What computing values again saves and costs.
+fn recomputed<D: Device>(trainer: &Trainer<D>) -> Result<String, TrainingError> {
+    let (config, model) = (trainer.config(), trainer.model());
+    let kept = dry_run::costs(model.config(), model.device().habits(), config.batch, &[])?;
+    let again = trainer.costs()?;
+    let flops = |costs: &Costs| total(costs.launches()).flops as f64;
+    let more = 100.0 * (flops(&again) / flops(&kept) - 1.0);
+    let saved = kept.most_bytes.saturating_sub(again.most_bytes) >> 20;
+    Ok(format!("{saved} MiB less than without --recompute, for {more:.0} % more FLOPs"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +140,6 @@ mod tests {
     use onesheet::device::cpu::Cpu;
     use onesheet::network::{ModelConfig, resnet50, vgg16};
     use onesheet::ops::pool::Pooling;
-    use onesheet::training::dry_run;
     use std::rc::Rc;
     use std::sync::Arc;
     use tempfile::TempDir;
@@ -252,6 +266,11 @@ mod tests {
                 .collect();
             assert_eq!(changed, [format!("  {expected}")]);
         }
+        let again = RunConfig { recompute: true, ..base.clone() };
+        let told_again = told(&again, &file);
+        let line = told_again.lines().find(|line| line.contains(" MiB less than without --recompute, for ")).unwrap();
+        assert!(line.ends_with(" % more FLOPs") && !line.contains(" 0 %"), "{line}");
+        assert_eq!(told_again.lines().count(), before.lines().count() + 1);
         // At Keras's momentum there is nothing to explain.
         assert_eq!(told(&RunConfig { data: None, ..base.clone() }, &file), before);
         let frozen = told(&RunConfig { trainable: Trainable::Last(3), ..base.clone() }, &file);

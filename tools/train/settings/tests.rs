@@ -115,6 +115,7 @@ fn a_flag_changes_its_own_setting_and_no_other() {
     for (words, change) in [
         ("--warmup-epochs 0", (|config| config.warmup_epochs = 0.0) as fn(&mut RunConfig)),
         ("--check-numerics=false", |_| {}),
+        ("--recompute=false", |_| {}),
         ("--momentum 0", |config| config.momentum = 0.0),
         ("--save-every 0", |config| config.save_every = 0.0),
     ] {
@@ -177,6 +178,7 @@ fn an_experiment_is_its_whole_preset() {
             save_every: 10.0,
             on_bad_numbers: OnBadNumbers::Stop,
             check_numerics: false,
+            recompute: false,
             io: Access::Map,
             history: Vec::new(),
         };
@@ -245,6 +247,7 @@ fn a_run_that_goes_on_keeps_its_settings_but_for_those_typed() {
         save_every: 15.0,
         on_bad_numbers: OnBadNumbers::Stop,
         check_numerics: false,
+        recompute: false,
         io: Access::Map,
         history: Vec::new(),
     };
@@ -256,8 +259,8 @@ fn a_run_that_goes_on_keeps_its_settings_but_for_those_typed() {
     let moved = typed("--resume r --data d").resumed(&begun, 79);
     assert_eq!(moved, RunConfig { data: here("d"), ..begun.clone() });
     // What was switched on can be switched off again.
-    let checked = RunConfig { check_numerics: true, io: Access::Read, ..begun.clone() };
-    assert_eq!(typed("--resume r --check-numerics=false --io map").resumed(&checked, 79), begun);
+    let checked = RunConfig { check_numerics: true, recompute: true, io: Access::Read, ..begun.clone() };
+    assert_eq!(typed("--resume r --check-numerics=false --recompute=false --io map").resumed(&checked, 79), begun);
 
     // A limit that is reached is done with, unless another is typed.
     let limit = |words: &str, done| typed(words).resumed(&begun, done).max_steps;

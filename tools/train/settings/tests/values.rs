@@ -67,6 +67,7 @@ fn values_are_taken_to_their_bounds_and_refused_behind_them() {
         ("--io write", "[possible values: map, read]"),
         ("--zero-init-residual 1", "[possible values: true, false]"),
         ("--check-numerics true", "unexpected argument"),
+        ("--recompute true", "unexpected argument"),
         ("--batch -3", "-3"),
         ("poster.jpg", "unexpected argument"),
     ] {
