@@ -24,8 +24,8 @@ type Word = f32;
 /// Words of a cache line: no two buffers share one.
 const LINE: usize = 64 / size_of::<Word>();
 
-/// The shortest chunk: 1 MiB.
-const SHORTEST: usize = (1 << 20) / size_of::<Word>();
+/// The shortest chunk: 64 MiB, of which a small network touches what it needs.
+const SHORTEST: usize = (64 << 20) / size_of::<Word>();
 
 /// Memory from the system.
 #[derive(Debug)]
