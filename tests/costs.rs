@@ -170,21 +170,22 @@ fn submit(device: &Cpu, learner: &mut Learner<Cpu>, [size, batch]: [usize; 2]) {
     learner.submit(pixels, batch, &format, &vec![0; 7 * batch], &[1.0; 7], 1e-3).unwrap();
 }
 
-/// What buffers take on the processor in two steps, workspaces and all, and the posters' pixels.
+/// What buffers have in use on the processor in two steps, workspaces and all, with the posters' pixels. The memory in which they lie is a
+/// fifth more at most.
 #[test]
 fn the_memory_is_the_processors() {
-    const EXTENTS: [usize; 2] = [64, 24];
+    const EXTENTS: [usize; 2] = [64, 16];
     let pixels = EXTENTS[1] * EXTENTS[0] * EXTENTS[0] * 3;
     let mut off = Vec::new();
     for network in MINIATURES.into_iter().chain([SUMS]) {
         for (precision, recompute) in [(Precision::F32, false), (Precision::F32, true), (Precision::Bf16, false)] {
             let (device, mut learner, costs) = on_the_processor(network, EXTENTS, precision, recompute);
             (0..2).for_each(|_| submit(&device, &mut learner, EXTENTS));
-            let more = (device.bytes_held() + pixels) as f64 / costs.most_bytes as f64 - 1.0;
-            off.push((more, network.name, precision.name(), recompute, costs.most_bytes));
+            let by = |bytes: usize| (bytes + pixels) as f64 / costs.most_bytes as f64 - 1.0;
+            off.push((by(device.most_bytes()), by(device.held_bytes()), network.name, precision.name(), recompute));
         }
     }
-    assert!(off.iter().all(|(more, ..)| more.abs() < 0.05), "{off:#?}");
+    assert!(off.iter().all(|(in_use, held, ..)| in_use.abs() < 0.05 && *held < 0.2), "{off:?}");
 }
 
 /// Half of what is kept by ResNet-50 or more, for less than a forward pass's work; and less than all by each network.

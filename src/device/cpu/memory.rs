@@ -77,9 +77,14 @@ impl Cpu {
         self.precision
     }
 
-    /// Bytes of memory that were ever in use by buffers. None is given back while the device is there.
-    pub fn bytes_held(&self) -> usize {
-        self.pool.bytes()
+    /// Bytes that buffers had in use at the worst of times.
+    pub fn most_bytes(&self) -> usize {
+        self.pool.most_in_use()
+    }
+
+    /// Bytes of memory that buffers have ever lain in. None is given back while the device is there.
+    pub fn held_bytes(&self) -> usize {
+        self.pool.held()
     }
 
     /// Room for `len` numbers, with unspecified content.

@@ -3,7 +3,8 @@
 //! Memory fresh from the system is slow (each page is zeroed when it is first touched), so none is given back before the device is gone.
 //! And a step wants other lengths at its beginning than at its end, so memory at rest is no list of lengths: it is a few large *chunks*, in
 //! which each buffer takes the first gap that is long enough, and leaves one that grows together with its neighbours. What was never in
-//! use is never touched, and takes no memory. So a step takes little more than what it has in use at the worst of times.
+//! use is never touched, and takes no memory. So a step of a residual network takes what it has in use at the worst of times, and any
+//! network's at most a fifth more: a gap between what is kept can be too short for a gradient.
 
 use bytemuck::Pod;
 use bytemuck::allocation::try_zeroed_slice_box;
@@ -14,9 +15,17 @@ use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-/// A pool. All lengths and offsets are in words.
+/// A pool.
 #[derive(Debug, Default)]
-pub(super) struct Pool(RefCell<Vec<Chunk>>);
+pub(super) struct Pool(RefCell<State>);
+
+/// All lengths and offsets are in words.
+#[derive(Debug, Default)]
+struct State {
+    chunks: Vec<Chunk>,
+    in_use: usize,
+    most_in_use: usize,
+}
 
 /// What memory is made of, also where narrower numbers lie in it.
 type Word = f32;
@@ -55,7 +64,7 @@ impl Pool {
     pub(super) fn take<T: Pod>(self: &Rc<Self>, len: usize) -> Option<Pooled<T>> {
         const { assert!(align_of::<T>() <= align_of::<Word>()) };
         let words = len.checked_mul(size_of::<T>())?.div_ceil(size_of::<Word>()).checked_next_multiple_of(LINE)?;
-        let mut chunks = self.0.borrow_mut();
+        let State { chunks, in_use, most_in_use } = &mut *self.0.borrow_mut();
         let gap = chunks.iter_mut().enumerate().find_map(|(number, chunk)| Some((number, chunk.take(words)?)));
         let (number, words) = match gap {
             Some(gap) => gap,
@@ -68,14 +77,21 @@ impl Pool {
                 (chunks.len() - 1, words)
             }
         };
+        *in_use += words.len();
+        *most_in_use = *most_in_use.max(in_use);
         // SAFETY: the words are within the chunk.
         let numbers = unsafe { chunks[number].memory.cast::<Word>().add(words.start) }.cast();
         Some(Pooled { numbers, len, chunk: number, words, pool: Rc::clone(self), owned: PhantomData })
     }
 
+    /// Bytes that were in use at the worst of times.
+    pub(super) fn most_in_use(&self) -> usize {
+        self.0.borrow().most_in_use * size_of::<Word>()
+    }
+
     /// Bytes of all words that were ever in use: the memory that the pool takes.
-    pub(super) fn bytes(&self) -> usize {
-        self.0.borrow().iter().map(|chunk| chunk.reached * size_of::<Word>()).sum()
+    pub(super) fn held(&self) -> usize {
+        self.0.borrow().chunks.iter().map(|chunk| chunk.reached * size_of::<Word>()).sum()
     }
 }
 
@@ -123,7 +139,9 @@ impl Drop for Chunk {
 
 impl<T> Drop for Pooled<T> {
     fn drop(&mut self) {
-        self.pool.0.borrow_mut()[self.chunk].give_back(self.words.clone());
+        let mut state = self.pool.0.borrow_mut();
+        state.in_use -= self.words.len();
+        state.chunks[self.chunk].give_back(self.words.clone());
     }
 }
 
@@ -154,7 +172,7 @@ mod tests {
     }
 
     fn gaps(pool: &Rc<Pool>) -> Vec<usize> {
-        pool.0.borrow()[0].gaps.iter().map(|(start, end)| end - start).collect()
+        pool.0.borrow().chunks[0].gaps.iter().map(|(start, end)| end - start).collect()
     }
 
     #[test]
@@ -174,19 +192,20 @@ mod tests {
         assert_eq!((last.as_ptr(), gaps(&pool)), (addresses[3], vec![16, SHORTEST - 128]));
         drop((whole, last));
         assert_eq!(gaps(&pool), [SHORTEST]);
-        assert_eq!(pool.bytes(), 4 * (16 + 32 + 48 + 64));
+        assert_eq!([pool.held(), pool.most_in_use()], [4 * (16 + 32 + 48 + 64); 2]);
+        assert_eq!(pool.0.borrow().in_use, 0);
     }
 
     #[test]
     fn what_no_gap_holds_takes_a_chunk_as_long_as_all_before() {
         let pool = Rc::new(Pool::default());
         let held = [SHORTEST, 1, 3 * SHORTEST, 2 * SHORTEST].map(|len| take(&pool, len));
-        let chunks = pool.0.borrow().iter().map(|chunk| chunk.memory.len()).collect::<Vec<_>>();
+        let chunks = pool.0.borrow().chunks.iter().map(|chunk| chunk.memory.len()).collect::<Vec<_>>();
         assert_eq!(chunks, [SHORTEST, SHORTEST, 3 * SHORTEST, 5 * SHORTEST]);
-        assert_eq!(pool.bytes(), 4 * (6 * SHORTEST + LINE));
+        assert_eq!(pool.held(), 4 * (6 * SHORTEST + LINE));
         assert!(pool.take::<f32>(usize::MAX / 8).is_none() && pool.take::<f32>(usize::MAX).is_none());
         drop(held);
-        assert!(pool.0.borrow().iter().all(|chunk| chunk.gaps == BTreeMap::from([(0, chunk.memory.len())])));
+        assert!(pool.0.borrow().chunks.iter().all(|chunk| chunk.gaps == BTreeMap::from([(0, chunk.memory.len())])));
     }
 
     #[test]
