@@ -17,8 +17,9 @@
 mod transforms;
 
 use crate::device::cpu::matmul::Matrix;
-use crate::device::cpu::memory::{Cpu, Pooled};
+use crate::device::cpu::memory::Cpu;
 use crate::device::cpu::panels::{COLUMNS, Panels, packed_len};
+use crate::device::cpu::pooled::Pooled;
 use crate::device::cpu::reduce::Partials;
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::source::Source;
