@@ -14,7 +14,7 @@ pub(super) fn segments(steps: &[Step], layers: &[Layer]) -> Vec<Range<usize>> {
     let sizes: Vec<usize> = steps.iter().map(|step| size(step, layers)).collect();
     let total = sizes.iter().sum::<usize>() * 4;
     let (mut too_little, mut enough) = (0, total);
-    let mut found = vec![0..steps.len()];
+    let mut found: Vec<Range<usize>> = std::iter::once(0..steps.len()).collect();
     while too_little + 1 < enough {
         let budget = too_little + (enough - too_little) / 2;
         match within(budget, steps, &sizes) {
