@@ -1,7 +1,7 @@
 //! The kernel vocabulary, and the devices that speak it.
 //!
 //! A [`Device`] is memory plus one method a kernel. The methods are grouped by layer family, one trait a file, and every
-//! device implements a family in a file of the same name: [`conv`], [`depthwise`], [`batch_norm`], [`pool`], [`dense`], [`loss`],
+//! device implements a family in a file of the same name: [`conv`], [`depthwise`], [`folded`], [`batch_norm`], [`pool`], [`dense`], [`loss`],
 //! [`adam`], [`image`]. The engine above is generic over `Device`; nothing in it knows which one runs.
 //!
 //! # Conventions
@@ -29,6 +29,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod dense;
 pub mod depthwise;
+pub mod folded;
 pub mod image;
 pub mod loss;
 pub mod memory;
@@ -51,6 +52,7 @@ pub use dense::{DenseBackwardData, DenseBackwardWeights, DenseForward, DenseKern
 pub use depthwise::{
     DepthwiseBackwardData, DepthwiseBackwardWeights, DepthwiseForward, DepthwiseKernels, DepthwiseShape,
 };
+pub use folded::{Foldable, FoldedForward, FoldedKernels, FoldedShape};
 pub use image::{ImageKernels, ImageShape, PixelFormat, Placement};
 pub use loss::{BceForwardBackward, LossKernels, LossShape, Sigmoid};
 pub use memory::{Elements, Memory, Real, Storage};
@@ -66,6 +68,7 @@ pub trait Device:
     Memory
     + ConvKernels
     + DepthwiseKernels
+    + FoldedKernels
     + BatchNormKernels
     + PoolKernels
     + DenseKernels
@@ -79,6 +82,7 @@ impl<D> Device for D where
     D: Memory
         + ConvKernels
         + DepthwiseKernels
+        + FoldedKernels
         + BatchNormKernels
         + PoolKernels
         + DenseKernels

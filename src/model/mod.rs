@@ -1,8 +1,10 @@
 //! The model: a network's parameters on a device, and the batch that a step reads.
 
 mod batch;
+mod predictor;
 
 pub use batch::{Batch, Outcome};
+pub use predictor::Predictor;
 
 use crate::autograd::Tape;
 use crate::checks::NonFinite;
@@ -13,6 +15,8 @@ use crate::parameters::Parameters;
 use crate::plan::{self, Plan, Statistics};
 use crate::tensor::Tensor;
 use crate::value::Value;
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::rc::Rc;
 
 /// Posters as the data set stores them.
@@ -33,6 +37,8 @@ pub struct Model<D: Device> {
     config: ModelConfig,
     plan: Plan,
     parameters: Parameters<D>,
+    /// What answers, made when it is asked for and gone when a parameter changes.
+    predictor: RefCell<Option<Predictor<D>>>,
 }
 
 impl<D: Device> Model<D> {
@@ -58,7 +64,7 @@ impl<D: Device> Model<D> {
         let plan = Plan::new(&architecture, config.momentum)?;
         let parameters =
             Parameters::new(&*device, architecture.weights, architecture.averages, architecture.trainable_from)?;
-        Ok(Model { device, architecture, config, plan, parameters })
+        Ok(Model { device, architecture, config, plan, parameters, predictor: RefCell::default() })
     }
 
     /// The layers and tensors.
@@ -93,6 +99,7 @@ impl<D: Device> Model<D> {
 
     /// The parameters and their gradients, for the optimiser.
     pub fn parameters_mut(&mut self) -> &mut Parameters<D> {
+        self.predictor.take();
         &mut self.parameters
     }
 
@@ -113,6 +120,7 @@ impl<D: Device> Model<D> {
     /// # Errors
     /// [`DeviceError::Length`] if there are not as many values as elements.
     pub fn write(&mut self, tensor: &NamedTensor, values: &[f32]) -> Result<(), DeviceError> {
+        self.predictor.take();
         let values: Vec<D::Real> = values.iter().map(|&value| D::Real::from_f64(f64::from(value))).collect();
         let view = match tensor.place {
             Place::Weights(span) => self.parameters.weights.view_mut(span),
@@ -145,6 +153,7 @@ impl<D: Device> Model<D> {
     }
 
     fn passes(&mut self, batch: &mut Batch<D>, tape: &mut Tape<D>) -> Result<(), DeviceError> {
+        self.predictor.take();
         tape.enter(&self.architecture.layers[0].name);
         let images = self.images(&batch.pixels, batch.images, &batch.format)?;
         tape.check("its output", images.raw.view())?;
@@ -179,20 +188,41 @@ impl<D: Device> Model<D> {
         class_weights: &[f32],
     ) -> Result<(f64, Vec<f32>), DeviceError> {
         let Posters { pixels, placements, format } = posters;
-        let pixels = self.device.upload_pixels(pixels, placements)?;
-        let mut batch = Batch::new(&*self.device, pixels, placements.len(), format, labels, class_weights)?;
-        let logits = self.infer(&batch.pixels, batch.images, &batch.format)?;
+        let uploaded = self.device.upload_pixels(pixels, placements)?;
+        let mut batch = Batch::new(&*self.device, uploaded, placements.len(), format, labels, class_weights)?;
+        let logits = match self.device.folds() {
+            true => self.logits(posters)?,
+            false => self.infer(&batch.pixels, batch.images, &batch.format)?,
+        };
         batch.cross_entropy(&*self.device, &logits)?;
         Ok((batch.loss(&self.device)?, self.probabilities(&logits)?))
     }
 
-    /// Inference: the logits `[N, C]`.
+    /// Inference: the logits `[N, C]`. A device that folds does so on the first call after a change of the parameters.
     ///
     /// # Errors
     /// The device's, and [`DeviceError::Shape`] if the images do not fit.
     pub fn logits(&self, posters: Posters<'_>) -> Result<Tensor<D>, DeviceError> {
-        let pixels = self.device.upload_pixels(posters.pixels, posters.placements)?;
-        self.infer(&pixels, posters.placements.len(), posters.format)
+        if !self.device.folds() {
+            let pixels = self.device.upload_pixels(posters.pixels, posters.placements)?;
+            return self.infer(&pixels, posters.placements.len(), posters.format);
+        }
+        let mut predictor = self.predictor.borrow_mut();
+        match &mut *predictor {
+            Some(predictor) => predictor.logits(posters),
+            none => none.insert(self.fold()?).logits(posters),
+        }
+    }
+
+    fn fold(&self) -> Result<Predictor<D>, DeviceError> {
+        let Model { device, architecture, config, parameters, .. } = self;
+        Predictor::new(Rc::clone(device), architecture, config, |place| {
+            let view = match place {
+                Place::Weights(span) => parameters.weights.view(span),
+                Place::Averages(span) => parameters.averages.view(span),
+            };
+            Ok::<_, DeviceError>(Cow::Owned(device.download(view)?))
+        })
     }
 
     fn infer(&self, pixels: &D::Pixels, images: usize, format: &PixelFormat) -> Result<Tensor<D>, DeviceError> {

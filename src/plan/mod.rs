@@ -5,6 +5,7 @@
 //! see [`ops`](crate::ops).
 
 pub mod cost;
+pub mod fold;
 pub mod fuse;
 pub mod gpus;
 mod recompute;

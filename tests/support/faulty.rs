@@ -176,6 +176,26 @@ kernels! { AdamKernels:
     restore(Restore);
 }
 
+impl FoldedKernels for Faulty {
+    type Folded = <Cpu as FoldedKernels>::Folded;
+
+    fn folds(&self) -> bool {
+        self.cpu.folds()
+    }
+
+    fn fold<R: Real>(&self, filters: Foldable<'_, R>, shape: &FoldedShape) -> Result<Self::Folded, DeviceError> {
+        self.cpu.fold(filters, shape)
+    }
+
+    fn folded_forward(
+        &self,
+        operands: FoldedForward<'_, Self::Folded, View<'_>, ViewMut<'_>>,
+        shape: &FoldedShape,
+    ) -> Result<(), DeviceError> {
+        self.cpu.folded_forward(operands, shape)
+    }
+}
+
 impl ImageKernels for Faulty {
     fn image_forward(
         &self,

@@ -5,6 +5,7 @@
 //!   scattered ([`scatter`]): for a 1×1 filter of stride 2 that multiplies the sampled pixels and no others.
 //! - Weight gradient: `dw [K, R·S·C] = dyᵀ · patches`, cut into chunks of pixels that are summed in order ([`weights`]).
 
+mod folded;
 mod patches;
 mod scatter;
 mod weights;

@@ -165,6 +165,27 @@ impl DepthwiseKernels for Cpu {
     }
 }
 
+/// The forward pass of a network that only answers: `finish` does what follows to each row while it is hot.
+pub(super) fn folded_forward(
+    y: &mut [f32],
+    accumulate: bool,
+    x: &[f32],
+    w: &[f32],
+    shape: &DepthwiseShape,
+    finish: impl Fn(&mut [f32]) + Sync,
+) {
+    let (tiles, width) = (tiles(shape.n * shape.p, shape.q, shape.c), shape.q * shape.c);
+    let x = Source::<f32>::Plain(x);
+    y.par_chunks_mut(tiles.tile * width).enumerate().for_each(|(index, y)| {
+        let mut windows = Windows::new(&x, shape);
+        for (row, y) in tiles.range(index).zip(y.chunks_exact_mut(width)) {
+            windows.look(row);
+            convolve_row(y, 1, accumulate, &windows.ring.ready, shape.stride, &windows.taps, w, shape.c);
+            finish(y);
+        }
+    });
+}
+
 /// The pixels of a row.
 fn pixels_of(row: usize, width: usize) -> Range<usize> {
     row * width..(row + 1) * width

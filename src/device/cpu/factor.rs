@@ -1,7 +1,8 @@
 //! The operands of a convolution's products, as wide as activations are stored: `f32`, or bfloat16 with sums in `f32`.
 
 use super::matmul::Matrix;
-use super::memory::{Cpu, Pooled};
+use super::memory::Cpu;
+use super::pooled::Pooled;
 use super::narrow_panels::{self, NarrowPanels, Pairs, interleave};
 use super::panels::{self, Panels};
 use super::scratch::Scratch;

@@ -4,6 +4,7 @@ use super::clock::Clocks;
 use super::pooled::{Pool, Pooled};
 use super::scratch::Scratch;
 use super::simd::Products;
+use super::slab::Slabs;
 use super::view::{Number, View, ViewMut};
 use super::{rates, rows, simd};
 use crate::device::counting::Habits;
@@ -25,6 +26,7 @@ pub(super) const CHUNK: usize = 16 * 1024;
 pub struct Cpu {
     precision: Precision,
     pool: Rc<Pool>,
+    pub(super) slabs: Slabs,
     /// Whether buffers are handed out full of NaN.
     poisoned: bool,
     pub(super) clocks: Rc<Clocks>,
@@ -63,7 +65,7 @@ impl Cpu {
     }
 
     fn with(precision: Precision, poisoned: bool) -> Self {
-        Cpu { precision, pool: Rc::default(), poisoned, clocks: Rc::default() }
+        Cpu { precision, pool: Rc::default(), slabs: Slabs::default(), poisoned, clocks: Rc::default() }
     }
 
     /// Whether this processor has instructions that multiply bfloat16 numbers: AVX-512 BF16, or AMX that the system lets this process use.

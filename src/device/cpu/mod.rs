@@ -30,6 +30,7 @@ mod reduce;
 mod rows;
 mod scratch;
 mod simd;
+mod slab;
 mod source;
 mod vector;
 mod view;

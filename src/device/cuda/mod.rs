@@ -29,6 +29,7 @@ mod conv;
 mod dense;
 mod depthwise;
 pub mod driver;
+mod folded;
 pub mod gpu;
 mod image;
 pub mod kernels;

@@ -10,6 +10,7 @@ mod batch_norm;
 mod conv;
 mod dense;
 mod depthwise;
+mod folded;
 mod image;
 mod loss;
 mod pool;

@@ -73,6 +73,11 @@ impl<'a, E: Factor> Patches<'a, E> {
         (0..columns).step_by(width).map(move |from| from..(from + width).min(columns))
     }
 
+    /// The patches of `pixels` of an input to which nothing is owed, whole, written to `out`.
+    pub(super) fn form(&self, inputs: &[f32], pixels: Range<usize>, out: &mut [f32]) {
+        self.window.gather(out, inputs, 0, pixels, 0..self.columns());
+    }
+
     /// The patches of `pixels`, ready to be formed block by block.
     pub(super) fn tile(&self, pixels: Range<usize>) -> PatchTile<'_, E> {
         let mut first = 0;
