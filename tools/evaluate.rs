@@ -111,7 +111,7 @@ fn evaluate<D: Device>(device: Rc<D>, why: &str, args: &Args) -> anyhow::Result<
         Which::Best => best_checkpoint(&run),
         Which::Last => last_checkpoint(&run),
     };
-    let checkpoint = Checkpoint::open(&path).map_err(|error| without_checkpoint(error, args.checkpoint, &run))?;
+    let checkpoint = Checkpoint::open_model(&path).map_err(|error| without_checkpoint(error, args.checkpoint, &run))?;
     let metadata = checkpoint.metadata();
     let data = args.data.clone().or(metadata.config.data.clone()).unwrap_or_else(|| synthetic_posters(&run));
     let file = Arc::new(TensorFile::open(&data)?);

@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 use onesheet::data::pixels;
 use onesheet::data::posters;
 use onesheet::data::squaring::Squaring;
-use onesheet::device::{Device, Placement};
+use onesheet::device::{Device, DeviceError, Placement};
 use onesheet::model::Posters;
 use onesheet::training::checkpoint::{Checkpoint, Metadata};
 use onesheet::training::config::{DeviceChoice, PrecisionChoice};
@@ -61,7 +61,7 @@ impl Args {
 /// Runs the tool.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     // Before the device: a GPU's kernels may have to be compiled first, which takes a while.
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = Checkpoint::open_model(&args.model)?;
     match device::open(args.device, args.precision, args.console())? {
         Opened::Cpu(device, why) => infer(Rc::new(device), &why, &checkpoint, args),
         Opened::Cuda(device) => infer(Rc::new(device), "", &checkpoint, args),
@@ -70,8 +70,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, args: &Args) -> anyhow::Result<()> {
     let console = args.console();
-    let model = learner::load(device, checkpoint)?;
-    let computed_by = described(&**model.device(), why);
+    let computed_by = described(&*device, why);
+    let mut answer: Box<dyn FnMut(Posters<'_>) -> Result<Vec<f32>, DeviceError>> = match device.folds() {
+        true => {
+            let mut predictor = learner::predictor(device, checkpoint)?;
+            Box::new(move |posters| predictor.predict(posters))
+        }
+        false => {
+            let model = learner::load(device, checkpoint)?;
+            Box::new(move |posters| model.predict(posters))
+        }
+    };
     console.say(&computed_by);
     let metadata = checkpoint.metadata();
     let format = metadata.config.pixels.format();
@@ -93,7 +102,7 @@ fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, args: &Ar
         }
         let pixels: Vec<u8> = batch.iter().flat_map(|(_, pixels)| pixels).copied().collect();
         let placements = vec![Placement::default(); batch.len()];
-        let probabilities = model.predict(Posters { pixels: &pixels, placements: &placements, format: &format })?;
+        let probabilities = answer(Posters { pixels: &pixels, placements: &placements, format: &format })?;
         for ((path, _), row) in batch.iter().zip(probabilities.chunks_exact(metadata.genres.len())) {
             print(if args.json { line(path, metadata, row, &computed_by) } else { list(path, metadata, row) })?;
         }

@@ -6,8 +6,8 @@ use crate::checks::NonFinite;
 use crate::device::adam::OUTCOME;
 use crate::device::{Device, DeviceError, PixelFormat, Real};
 use crate::files::Disk;
-use crate::model::{Batch, Model, Outcome};
-use crate::network::{ModelConfig, NamedShape, NamedTensor, Place};
+use crate::model::{Batch, Model, Outcome, Predictor};
+use crate::network::{Architecture, ModelConfig, NamedShape, NamedTensor, Place};
 use crate::optim::Adam;
 use crate::parameters::{Arena, Span};
 use std::collections::{BTreeMap, VecDeque};
@@ -216,12 +216,33 @@ pub fn load<D: Device>(device: Rc<D>, checkpoint: &Checkpoint) -> Result<Model<D
     let Metadata { config, genres, .. } = checkpoint.metadata();
     let mut model = Model::zeros(device, config.model(genres.len()))?;
     let tensors = model.architecture().tensors.clone();
-    let shapes: Vec<NamedShape> = tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
-    checkpoint.check(&shapes)?;
+    checkpoint.check(&shapes(&tensors))?;
     for tensor in &tensors {
         model.write(tensor, &checkpoint.values(&tensor.name)?)?;
     }
     Ok(model)
+}
+
+/// The network in `checkpoint`, ready to answer on a device that folds. Nothing of it is copied on the way from the file to the form in which
+/// the device multiplies it.
+///
+/// # Errors
+/// As for [`load`].
+pub fn predictor<D: Device>(device: Rc<D>, checkpoint: &Checkpoint) -> Result<Predictor<D>, TrainingError> {
+    let Metadata { config, genres, .. } = checkpoint.metadata();
+    let config = config.model(genres.len());
+    let architecture = Architecture::new(&config).map_err(DeviceError::from)?;
+    checkpoint.check(&shapes(&architecture.tensors))?;
+    Predictor::new(device, &architecture, &config, |place| {
+        let mut tensors = architecture.tensors.iter();
+        let tensor = tensors.find(|tensor| tensor.place == place).expect("a plan's tensors are its network's");
+        Ok(checkpoint.values_in_place(&tensor.name)?)
+    })
+}
+
+/// The names and extents of a model's tensors.
+fn shapes(tensors: &[NamedTensor]) -> Vec<NamedShape> {
+    tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect()
 }
 
 /// The tensors of a checkpoint in file order: the model's, then both moments of what is trainable.

@@ -5,14 +5,24 @@ use crate::files;
 use crate::files::mapped::Mapped;
 use crate::formats::{Format, recognise};
 use crate::network::{NamedShape, Network};
+use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::Deserialize;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// The longest header read. A checkpoint's has about 100 KB; parsed, a header takes some ten times its length.
 const MAX_HEADER: u64 = 16 << 20;
 
-/// A checkpoint whose head, length, settings, values and every digest have been found right.
+/// Which of a checkpoint's tensors are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    All,
+    /// Those of the model: two thirds of a file are the optimiser's, and not so much as read.
+    Model,
+}
+
+/// A checkpoint whose head, length, settings, and the values and digests of all tensors that are wanted, have been found right.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -32,6 +42,18 @@ impl Checkpoint {
     /// # Errors
     /// Each way a file can be wrong is a [`CheckpointError`] of its own, and none is met later.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        Checkpoint::open_for(path, Wanted::All)
+    }
+
+    /// Opens the file at `path` for inference: verifies all but the optimiser's tensors, which are not to be asked for.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_model(path: &Path) -> Result<Self, CheckpointError> {
+        Checkpoint::open_for(path, Wanted::Model)
+    }
+
+    fn open_for(path: &Path, wanted: Wanted) -> Result<Self, CheckpointError> {
         let io = |cause| CheckpointError::Open { path: path.into(), cause };
         let mut file = files::open(path).map_err(io)?;
         if recognise(&mut file).map_err(io)? == Format::Pickle {
@@ -45,7 +67,7 @@ impl Checkpoint {
         }
         let (length, head) = SafeTensors::read_metadata(&map).map_err(|error| refusal(path, &map, error))?;
         let data = length + 8;
-        let (metadata, tensors) = verify(path, &head, &map[data..])?;
+        let (metadata, tensors) = verify(path, &head, &map[data..], wanted)?;
         Ok(Checkpoint { path: path.into(), map, metadata, tensors, head, data })
     }
 
@@ -109,10 +131,19 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError::Missing`] when there is none.
     pub fn values(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
+        self.values_in_place(name).map(Cow::into_owned)
+    }
+
+    /// The same where they lie in the file.
+    ///
+    /// # Errors
+    /// As for [`values`](Self::values).
+    pub fn values_in_place(&self, name: &str) -> Result<Cow<'_, [f32]>, CheckpointError> {
         let Some(bytes) = bytes_of(&self.head, &self.map[self.data..], name) else {
             return Err(CheckpointError::Missing { path: self.path.clone(), tensor: name.into(), hint: "" });
         };
-        Ok(bytemuck::pod_collect_to_vec(bytes))
+        // Files of ours are aligned.
+        Ok(bytemuck::try_cast_slice(bytes).map_or_else(|_| bytemuck::pod_collect_to_vec(bytes).into(), Cow::Borrowed))
     }
 }
 
@@ -129,8 +160,14 @@ type Read = Result<toml::Table, toml::de::Error>;
 /// squares.
 fn first_poison(name: &str, bytes: &[u8]) -> Option<(usize, f32)> {
     let is_mean_of_squares = name.ends_with("/moving_variance") || name.starts_with("adam.v/");
-    let values = bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
-    values.enumerate().find(|(_, value)| !value.is_finite() || is_mean_of_squares && *value < 0.0)
+    let is_poison = |value: f32| !value.is_finite() | (is_mean_of_squares & (value < 0.0));
+    let values: &[[u8; 4]] = bytes.as_chunks().0;
+    // Without a way out in the middle of a chunk, so that it is many at a time.
+    let has_poison =
+        |chunk: &&[[u8; 4]]| chunk.iter().fold(false, |found, &v| found | is_poison(f32::from_le_bytes(v)));
+    let (at, chunk) = values.chunks(4096).enumerate().find(|(_, chunk)| has_poison(chunk))?;
+    let mut values = chunk.iter().map(|&bytes| f32::from_le_bytes(bytes)).enumerate();
+    values.find(|&(_, value)| is_poison(value)).map(|(index, value)| (4096 * at + index, value))
 }
 
 /// The metadata and tensors of a file, once every promise it makes is found kept.
@@ -138,6 +175,7 @@ fn verify(
     path: &Path,
     head: &safetensors::tensor::Metadata,
     data: &[u8],
+    wanted: Wanted,
 ) -> Result<(Metadata, Vec<NamedShape>), CheckpointError> {
     let Some(text) = head.metadata().as_ref().and_then(|entries| entries.get(METADATA_KEY)) else {
         return Err(CheckpointError::Foreign { path: path.into() });
@@ -156,19 +194,24 @@ fn verify(
         return Err(damaged("the table of digests"));
     }
 
-    let mut rows = digests.chunks_exact(32);
-    let mut tensors = Vec::with_capacity(names.len());
-    for name in names {
-        let (info, bytes) = tensor(&name)?;
-        if info.dtype != Dtype::F32 || rows.next() != Some(blake3::hash(bytes).as_bytes()) {
-            return Err(damaged(&name));
+    let (digests, digest_of_metadata) = digests.split_at(32 * names.len());
+    let found = names.par_iter().zip(digests.par_chunks_exact(32)).map(|(name, digest)| {
+        let (info, bytes) = tensor(name)?;
+        let is_wanted = wanted == Wanted::All || !is_moment(name);
+        if info.dtype != Dtype::F32 || is_wanted && blake3::hash(bytes).as_bytes() != digest {
+            return Err(damaged(name));
         }
-        if let Some((index, value)) = first_poison(&name, bytes) {
-            return Err(CheckpointError::Value { path: path.into(), tensor: name, index, value });
+        match first_poison(name, if is_wanted { bytes } else { &[] }) {
+            Some((index, value)) => {
+                Err(CheckpointError::Value { path: path.into(), tensor: name.clone(), index, value })
+            }
+            None => Ok((name.clone(), info.shape.clone())),
         }
-        tensors.push((name, info.shape.clone()));
-    }
-    if rows.next() != Some(blake3::hash(text.as_bytes()).as_bytes()) {
+    });
+    // All threads at work, and of several faults the first in the file.
+    let found: Vec<Result<NamedShape, CheckpointError>> = found.collect();
+    let tensors = found.into_iter().collect::<Result<_, _>>()?;
+    if blake3::hash(text.as_bytes()).as_bytes() != digest_of_metadata {
         return Err(damaged("the metadata"));
     }
     Ok((parse(path, table)?, tensors))
