@@ -251,11 +251,12 @@ fn checkpoints_that_are_foreign_damaged_or_of_another_shape_are_refused() {
     let good = trained().0.join("runs/run/checkpoints/best.safetensors");
     let mut bytes = fs::read(&good).unwrap();
     let model = folder.path().join("model.safetensors");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
+    // Among the weights: the optimiser's two thirds of the file are not read.
+    let place = bytes.len() / 4;
+    bytes[place] ^= 1;
     fs::write(&model, &bytes).unwrap();
     refused(&mut infer(&model), 4, &["model.safetensors is damaged", "digest"]);
-    fs::write(&model, &bytes[..middle]).unwrap();
+    fs::write(&model, &bytes[..place]).unwrap();
     refused(&mut infer(&model), 4, &["model.safetensors is cut short"]);
 
     // Six genres where the network before had seven.

@@ -274,7 +274,7 @@ fn inference_is_measured_on_the_processor() {
         measured.iter().filter(|launch| &*launch.scope.layer == layer).map(|launch| launch.kernel).collect::<Vec<_>>()
     };
     assert_eq!(of("input_layer"), ["image_forward"]);
-    assert_eq!(of("conv1_bn"), ["batch_norm_fold"]);
+    assert_eq!(of("conv1_conv"), ["folded_forward"]);
     assert_eq!(of("max_pool"), ["global_max_pool_forward"]);
-    assert_eq!(of("genres"), ["dense_forward", "sigmoid"]);
+    assert_eq!(of("genres"), ["folded_forward", "sigmoid"]);
 }

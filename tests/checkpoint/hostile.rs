@@ -38,6 +38,30 @@ fn values_that_would_poison_a_model_are_refused_whatever_the_digests_say() {
     assert_eq!(Checkpoint::open(&path).unwrap().values("conv1_conv/kernel").unwrap()[3], -1.0);
 }
 
+#[test]
+fn inference_looks_at_the_model_and_not_at_the_moments() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c");
+    let (header, head) = safetensors::SafeTensors::read_metadata(saved()).unwrap();
+    for (tensor, is_moment) in [
+        ("conv1_conv/kernel", false),
+        ("conv1_bn/moving_variance", false),
+        ("adam.m/genres/kernel", true),
+        ("adam.v/genres/kernel", true),
+    ] {
+        let mut bytes = saved().to_vec();
+        bytes[header + 8 + head.info(tensor).unwrap().data_offsets.0] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert!(matches!(refused(&path), CheckpointError::Damaged { part, .. } if part == tensor));
+        match Checkpoint::open_model(&path) {
+            Ok(_) => assert!(is_moment, "{tensor}"),
+            Err(error) => assert!(!is_moment && error.to_string().contains(tensor), "{error}"),
+        }
+    }
+    fs::write(&path, crafted("genres/kernel", 3, f32::NAN)).unwrap();
+    assert!(matches!(Checkpoint::open_model(&path), Err(CheckpointError::Value { .. })));
+}
+
 /// The header is under no digest, so what it says of the table of digests is looked at by itself.
 #[test]
 fn digests_of_another_form_are_damage() {

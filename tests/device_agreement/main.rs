@@ -11,6 +11,7 @@ mod batch_norm;
 mod case;
 mod conv;
 mod depthwise;
+mod folded;
 mod head;
 mod network;
 mod pool;

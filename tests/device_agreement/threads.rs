@@ -22,7 +22,7 @@ fn bits(case: &(impl Case + Sync), precision: Precision, threads: usize) -> Vec<
 
 /// Panics unless one, two and four threads give the same bits.
 #[track_caller]
-fn repeats(case: impl Case + Sync) {
+pub fn repeats(case: impl Case + Sync) {
     for precision in [Precision::F32, Precision::Bf16] {
         let alone = bits(&case, precision, 1);
         for threads in [2, 4] {

@@ -1,0 +1,119 @@
+//! Convolutions of a network that only answers, on devices that fold.
+
+use super::{ACTIVATIONS, Array, Case, EPSILON, Output, numbers, sum_tolerance, support, threads};
+use onesheet::device::cpu::Cpu;
+use onesheet::device::reference::Reference;
+use onesheet::device::{
+    Activation, ConvShape, DepthwiseShape, Device, Foldable, FoldedForward, FoldedKernels, FoldedShape, Padding,
+};
+
+/// One convolution.
+#[derive(Debug)]
+struct Folded {
+    shape: FoldedShape,
+    accumulate: bool,
+    activation: Activation,
+    seed: u64,
+}
+
+impl Case for Folded {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let Folded { ref shape, accumulate, activation, seed } = *self;
+        let x = Array::activation(device, &numbers(seed, shape.input_len()));
+        let w = numbers(seed + 1, shape.weights_len());
+        let (scale, bias) = (numbers(seed + 2, shape.channels()), numbers(seed + 3, shape.channels()));
+        let filters = Foldable { w: &w, scale: &scale, bias: &bias };
+        let filters = device.fold(filters, shape).unwrap();
+        let mut y = match accumulate {
+            true => Array::activation(device, &numbers(seed + 4, shape.output_len())),
+            false => Array::blank_activation(device, shape.output_len()),
+        };
+        let operands = FoldedForward { y: y.view_mut(), accumulate, x: x.view(), filters: &filters, activation };
+        device.folded_forward(operands, shape).unwrap();
+        let terms = shape.flops() as usize / shape.output_len() / 2 + 2;
+        vec![y.output(device, "y", sum_tolerance(terms, 1.0))]
+    }
+}
+
+fn check(shape: FoldedShape, seed: u64) {
+    for (at, activation) in ACTIVATIONS.into_iter().enumerate() {
+        let case = Folded { shape, accumulate: at % 2 == 0, activation, seed: 10 * seed + at as u64 };
+        let [expected, found] = [case.run(&Reference::EXACT), case.run(&Cpu::new().poisoned())];
+        let tolerance = expected[0].tolerance;
+        support::compare(&format!("{case:?}"), &found[0].values, &expected[0].values, tolerance, 4.0 * EPSILON)
+            .unwrap();
+        if seed % 4 == 0 {
+            threads::repeats(case);
+        }
+    }
+}
+
+fn full(input: [usize; 4], filters: usize, window: [usize; 2], stride: usize, pad: impl Into<Padding>, seed: u64) {
+    check(FoldedShape::Full(ConvShape::new(input, filters, window, stride, pad).unwrap()), seed);
+}
+
+fn depthwise(input: [usize; 4], window: usize, stride: usize, pad: impl Into<Padding>, seed: u64) {
+    check(FoldedShape::Depthwise(DepthwiseShape::new(input, [window; 2], stride, pad).unwrap()), seed);
+}
+
+#[test]
+fn plain_products() {
+    // One pixel, fewer filters than a panel has, whole panels and one more; then a tile of pixels, one less and one more.
+    for (seed, [n, side, c, k]) in
+        [[1, 1, 7, 3], [3, 1, 64, 33], [1, 5, 48, 129], [2, 2, 31, 64], [1, 10, 40, 300], [5, 3, 16, 16]]
+            .into_iter()
+            .enumerate()
+    {
+        full([n, side, side, c], k, [1, 1], 1, 0, seed as u64);
+    }
+    for (seed, width) in [(6, 119), (7, 120), (8, 121)] {
+        full([1, 1, width, 20], 40, [1, 1], 1, 0, seed);
+        full([1, 3, width, 20], 24, [1, 1], 1, 0, seed + 4);
+    }
+}
+
+#[test]
+fn windows_strides_and_paddings() {
+    full([2, 9, 8, 5], 21, [3, 3], 2, 1, 20);
+    full([1, 7, 7, 130], 40, [3, 3], 2, Padding { before: 0, after: 1 }, 21);
+    full([2, 8, 8, 24], 70, [1, 1], 2, 0, 22);
+    full([1, 23, 23, 3], 16, [7, 7], 2, 3, 23);
+    full([3, 40, 33, 3], 35, [5, 4], 1, 2, 24);
+    full([1, 4, 4, 4], 4, [4, 4], 1, 0, 25);
+}
+
+/// Where Winograd's transform pays, and where not.
+#[test]
+fn three_by_three_of_stride_one() {
+    full([1, 5, 5, 32], 48, [3, 3], 1, 1, 30);
+    full([3, 24, 24, 16], 33, [3, 3], 1, 1, 32);
+    full([2, 19, 22, 20], 16, [3, 3], 1, 0, 36);
+}
+
+#[test]
+fn each_channel_by_itself() {
+    depthwise([2, 9, 8, 21], 3, 1, 1, 40);
+    depthwise([1, 12, 11, 40], 3, 2, Padding { before: 0, after: 1 }, 41);
+    depthwise([3, 5, 5, 130], 5, 1, 2, 44);
+}
+
+#[test]
+fn operands_of_another_shape_are_refused() {
+    let device = Cpu::new();
+    let shape = FoldedShape::Full(ConvShape::new([1, 2, 2, 3], 4, [1; 2], 1, 0).unwrap());
+    let channelwise = FoldedShape::Depthwise(DepthwiseShape::new([1, 2, 2, 3], [1; 2], 1, 0).unwrap());
+    let four = [0.5; 4];
+    let fold = |w: &[f64], scale: &[f64], shape| device.fold(Foldable { w, scale, bias: &four }, shape);
+    assert!(fold(&[1.0; 11], &four, &shape).is_err());
+    assert!(fold(&[1.0; 12], &four[1..], &shape).is_err());
+    let filters = fold(&[1.0; 12], &four, &shape).unwrap();
+    let forward = |y: usize, x: usize, shape| {
+        let (mut y, x) = (Array::blank_activation(&device, y), Array::activation(&device, &vec![1.0; x]));
+        let activation = Activation::Linear;
+        let operands = FoldedForward { y: y.view_mut(), accumulate: false, x: x.view(), filters: &filters, activation };
+        device.folded_forward(operands, shape)
+    };
+    assert!(forward(16, 12, &shape).is_ok());
+    assert!(forward(15, 12, &shape).is_err() && forward(16, 11, &shape).is_err());
+    assert!(forward(12, 12, &channelwise).unwrap_err().to_string().contains("another kind"));
+}

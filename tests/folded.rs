@@ -1,0 +1,135 @@
+//! A network that only answers, its batch norms folded into its convolutions, against the same network in inference mode: on the
+//! processor and, to twelve digits, on the reference device.
+
+#[path = "support/networks.rs"]
+mod networks;
+
+use networks::SUMS;
+use onesheet::autograd::Tape;
+use onesheet::device::cpu::Cpu;
+use onesheet::device::reference::Reference;
+use onesheet::device::{Device, ImageShape, PixelFormat, Placement, Storage};
+use onesheet::model::{Model, Posters};
+use onesheet::network::{MINIATURES, ModelConfig, Network, mobilenet};
+use onesheet::ops::pool::Pooling;
+use onesheet::plan::{self, Statistics};
+use onesheet::tensor::Tensor;
+use onesheet::value::Value;
+use std::rc::Rc;
+
+const SIZE: usize = 33;
+const GENRES: usize = 4;
+const FORMAT: PixelFormat = PixelFormat { order: [2, 1, 0], scale: 1.0 / 127.5, shift: [-1.0; 3] };
+
+/// A model as if it had been trained: no scale is 1, no shift, mean or bias 0.
+fn trained<D: Device>(device: D, network: Network, pooling: Pooling) -> Model<D> {
+    let config = ModelConfig { image_size: SIZE, pooling, ..ModelConfig::new(network, GENRES) };
+    let mut model = Model::new(Rc::new(device), config, 7).unwrap();
+    for tensor in model.architecture().tensors.clone() {
+        let is_kernel = tensor.name.ends_with("kernel");
+        if !is_kernel {
+            let positive = tensor.name.ends_with("gamma") || tensor.name.ends_with("variance");
+            let value = |at: usize| (at * 7919 % 101) as f32 / 101.0 - 0.4 + if positive { 0.8 } else { 0.0 };
+            let len = tensor.shape.iter().product();
+            model.write(&tensor, &(0..len).map(value).collect::<Vec<f32>>()).unwrap();
+        }
+    }
+    model
+}
+
+fn pixels(images: usize) -> Vec<u8> {
+    (0..images * SIZE * SIZE * 3).map(|i| (i * 7919 % 251) as u8).collect()
+}
+
+fn folded<D: Device>(model: &Model<D>, images: usize) -> Vec<f64> {
+    let (pixels, placements) = (pixels(images), vec![Placement::default(); images]);
+    let logits = model.logits(Posters { pixels: &pixels, placements: &placements, format: &FORMAT }).unwrap();
+    logits.to_host(model.device()).unwrap().into_iter().map(Into::into).collect()
+}
+
+/// The same by the steps that training computes.
+fn unfolded<D: Device>(model: &Model<D>, images: usize) -> Vec<f64> {
+    let device = model.device();
+    let pixels = device.upload_pixels(&pixels(images), &vec![Placement::default(); images]).unwrap();
+    let mut x = Tensor::new(&**device, [images, SIZE, SIZE, 3], Storage::Activation).unwrap();
+    device.image_forward(x.view_mut(), &pixels, &FORMAT, &ImageShape { n: images, size: SIZE }).unwrap();
+    let mut tape = Tape::inference(Rc::clone(device));
+    let (mut statistics, layers) = (Statistics::Running(model.parameters()), &model.architecture().layers);
+    let logits = plan::forward(&mut tape, &mut statistics, model.plan(), layers, Value::ready(x, None)).unwrap();
+    logits.values(&**device).unwrap().to_host(device).unwrap().into_iter().map(Into::into).collect()
+}
+
+/// How far the two are apart, against the largest logit.
+fn distance(found: &[f64], expected: &[f64]) -> f64 {
+    let largest = expected.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
+    let apart = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    assert_eq!(found.len(), expected.len());
+    // A NaN is as far as can be.
+    apart.fold(0.0, |most, d| {
+        if d <= most {
+            most
+        } else if d.is_nan() {
+            f64::INFINITY
+        } else {
+            d
+        }
+    }) / largest
+}
+
+fn check<D: Device>(device: impl Fn() -> D, most: f64) {
+    for network in MINIATURES.into_iter().chain([SUMS]) {
+        for (pooling, images) in [(Pooling::Average, 1), (Pooling::Max, 11)] {
+            let model = trained(device(), network, pooling);
+            assert!(model.device().folds());
+            let distance = distance(&folded(&model, images), &unfolded(&model, images));
+            assert!(distance <= most, "{network} of {images} images: {distance:e}");
+        }
+    }
+}
+
+#[test]
+fn on_the_processor() {
+    check(|| Cpu::new().poisoned(), 1e-5);
+}
+
+#[test]
+fn on_the_reference_device() {
+    check(|| Reference::EXACT, 1e-12);
+}
+
+#[test]
+fn what_was_folded_is_forgotten_when_a_parameter_changes() {
+    let mut model = trained(Cpu::new(), mobilenet::MINIATURE, Pooling::Average);
+    let before = folded(&model, 2);
+    assert_eq!(before, folded(&model, 2));
+    // The last bias, and the means.
+    for tensor in model.architecture().tensors.clone() {
+        if tensor.name == "genres/bias" || tensor.name.ends_with("moving_mean") {
+            let values: Vec<f32> = model.read(&tensor).unwrap().iter().map(|value| value + 0.5).collect();
+            model.write(&tensor, &values).unwrap();
+        }
+    }
+    let after = folded(&model, 2);
+    assert!(distance(&after, &before) > 1e-3);
+    assert!(distance(&after, &unfolded(&model, 2)) <= 1e-5);
+}
+
+#[test]
+fn a_poster_is_answered_alike_whatever_is_asked_beside_it() {
+    for network in MINIATURES {
+        let alone = folded(&trained(Cpu::new(), network, Pooling::Average), 1);
+        let among = folded(&trained(Cpu::new(), network, Pooling::Average), 9);
+        assert_eq!(alone, among[..GENRES], "{network}");
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    for network in MINIATURES {
+        let answers = [1, 2, 5].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| folded(&trained(Cpu::new(), network, Pooling::Average), 3))
+        });
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{network}");
+    }
+}
