@@ -54,8 +54,8 @@ fn unfolded<D: Device>(model: &Model<D>, images: usize) -> Vec<f64> {
     let mut x = Tensor::new(&**device, [images, SIZE, SIZE, 3], Storage::Activation).unwrap();
     device.image_forward(x.view_mut(), &pixels, &FORMAT, &ImageShape { n: images, size: SIZE }).unwrap();
     let mut tape = Tape::inference(Rc::clone(device));
-    let (mut statistics, layers) = (Statistics::Running(model.parameters()), &model.architecture().layers);
-    let logits = plan::forward(&mut tape, &mut statistics, model.plan(), layers, Value::ready(x, None)).unwrap();
+    let mut statistics = Statistics::Running(model.parameters());
+    let logits = plan::forward(&mut tape, &mut statistics, model.plan(), Value::ready(x, None)).unwrap();
     logits.values(&**device).unwrap().to_host(device).unwrap().into_iter().map(Into::into).collect()
 }
 

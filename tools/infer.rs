@@ -68,10 +68,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
+/// Asks for the probabilities of posters.
+type Answer = dyn FnMut(Posters<'_>) -> Result<Vec<f32>, DeviceError>;
+
 fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, args: &Args) -> anyhow::Result<()> {
     let console = args.console();
     let computed_by = described(&*device, why);
-    let mut answer: Box<dyn FnMut(Posters<'_>) -> Result<Vec<f32>, DeviceError>> = match device.folds() {
+    let mut answer: Box<Answer> = match device.folds() {
         true => {
             let mut predictor = learner::predictor(device, checkpoint)?;
             Box::new(move |posters| predictor.predict(posters))

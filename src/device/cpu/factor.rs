@@ -2,9 +2,9 @@
 
 use super::matmul::Matrix;
 use super::memory::Cpu;
-use super::pooled::Pooled;
 use super::narrow_panels::{self, NarrowPanels, Pairs, interleave};
 use super::panels::{self, Panels};
+use super::pooled::Pooled;
 use super::scratch::Scratch;
 use super::simd::products;
 use super::view::Number;

@@ -189,7 +189,9 @@ fn product(
             None => {
                 let (tile, mut scratch) = (patches.tile(pixels.clone()), Scratch::new(0));
                 for part in patches.blocks() {
-                    panels.multiply(&mut sums, part.start > 0, tile.block(part.clone(), &mut scratch), part);
+                    let (block, stride) = tile.block(part.clone(), &mut scratch);
+                    let block = Matrix::new(block, pixels.len(), part.len(), stride);
+                    panels.multiply(&mut sums, part.start > 0, block, part);
                 }
             }
         }
