@@ -30,7 +30,7 @@ struct State {
 /// What memory is made of, also where narrower numbers lie in it.
 type Word = f32;
 
-/// Words of a cache line: no two buffers share one.
+/// Words of a cache line: no two buffers share one, and each begins with one, so that no vector is read from two.
 const LINE: usize = 64 / size_of::<Word>();
 
 /// The shortest chunk: 64 MiB, of which a small network touches what it needs.
@@ -41,6 +41,8 @@ const SHORTEST: usize = (64 << 20) / size_of::<Word>();
 struct Chunk {
     /// Made by a box of these words, and given back to it when dropped.
     memory: NonNull<[Word]>,
+    /// The first word that is on the boundary of a cache line.
+    first: usize,
     /// Where the gaps begin and end. No two touch.
     gaps: BTreeMap<usize, usize>,
     /// Behind the last word that was ever in use.
@@ -70,7 +72,7 @@ impl Pool {
             Some(gap) => gap,
             None => {
                 // As much again as there is, so that there are few chunks.
-                let held: usize = chunks.iter().map(|chunk| chunk.memory.len()).sum();
+                let held: usize = chunks.iter().map(Chunk::words).sum();
                 let mut chunk = Chunk::new(words.max(held).max(SHORTEST)).or_else(|| Chunk::new(words))?;
                 let words = chunk.take(words)?;
                 chunks.push(chunk);
@@ -91,15 +93,21 @@ impl Pool {
 
     /// Bytes of all words that were ever in use: the memory that the pool takes.
     pub(super) fn held(&self) -> usize {
-        self.0.borrow().chunks.iter().map(|chunk| chunk.reached * size_of::<Word>()).sum()
+        self.0.borrow().chunks.iter().map(|chunk| (chunk.reached - chunk.first) * size_of::<Word>()).sum()
     }
 }
 
 impl Chunk {
     /// So many words that nobody has touched.
     fn new(words: usize) -> Option<Self> {
-        let memory = Box::leak(try_zeroed_slice_box(words).ok()?).into();
-        Some(Chunk { memory, gaps: BTreeMap::from([(0, words)]), reached: 0 })
+        let memory: NonNull<[Word]> = Box::leak(try_zeroed_slice_box(words.checked_add(LINE)?).ok()?).into();
+        let first = memory.cast::<Word>().align_offset(LINE * size_of::<Word>()).min(LINE);
+        Some(Chunk { memory, first, gaps: BTreeMap::from([(first, first + words)]), reached: first })
+    }
+
+    /// How many words buffers can have.
+    fn words(&self) -> usize {
+        self.memory.len() - LINE
     }
 
     /// So many words of the first gap that is long enough.
@@ -200,12 +208,13 @@ mod tests {
     fn what_no_gap_holds_takes_a_chunk_as_long_as_all_before() {
         let pool = Rc::new(Pool::default());
         let held = [SHORTEST, 1, 3 * SHORTEST, 2 * SHORTEST].map(|len| take(&pool, len));
-        let chunks = pool.0.borrow().chunks.iter().map(|chunk| chunk.memory.len()).collect::<Vec<_>>();
+        let chunks = pool.0.borrow().chunks.iter().map(Chunk::words).collect::<Vec<_>>();
         assert_eq!(chunks, [SHORTEST, SHORTEST, 3 * SHORTEST, 5 * SHORTEST]);
         assert_eq!(pool.held(), 4 * (6 * SHORTEST + LINE));
         assert!(pool.take::<f32>(usize::MAX / 8).is_none() && pool.take::<f32>(usize::MAX).is_none());
         drop(held);
-        assert!(pool.0.borrow().chunks.iter().all(|chunk| chunk.gaps == BTreeMap::from([(0, chunk.memory.len())])));
+        let whole = |chunk: &Chunk| BTreeMap::from([(chunk.first, chunk.first + chunk.words())]);
+        assert!(pool.0.borrow().chunks.iter().all(|chunk| chunk.gaps == whole(chunk)));
     }
 
     #[test]
@@ -216,6 +225,7 @@ mod tests {
             let len = round * 7919 % 301;
             let (mut full, mut narrow) = (take(&pool, len), pool.take::<bf16>(len).unwrap());
             assert_eq!((full.len(), narrow.len()), (len, len));
+            assert_eq!([full.as_ptr().addr() % 64, narrow.as_ptr().addr() % 64], [0, 0]);
             full.fill(round as f32);
             narrow.fill(bf16::from_f32(round as f32));
             held.push((full, narrow, round as f32));

@@ -1,17 +1,22 @@
 //! Tile-sized working memory that a thread keeps from task to task.
 
-use bytemuck::{Pod, cast_slice, cast_slice_mut};
+use bytemuck::{Pod, Zeroable, cast_slice, cast_slice_mut};
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 thread_local! {
-    static IDLE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+    static IDLE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
+
+/// A cache line: memory begins with one, so that no vector is read from two.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
 
 /// A borrowed piece of the thread's working memory, as numbers no wider than `f32`; it goes back when dropped. What it holds is unspecified.
 pub(super) struct Scratch<T = f32> {
-    memory: Vec<f32>,
+    memory: Vec<Line>,
     len: usize,
     numbers: PhantomData<T>,
 }
@@ -34,9 +39,9 @@ impl<T> Scratch<T> {
 
     /// Changes the length, forgetting what was there.
     pub(super) fn resize(&mut self, len: usize) {
-        let floats = (len * size_of::<T>()).div_ceil(size_of::<f32>());
-        if self.memory.len() < floats {
-            self.memory.resize(floats, 0.0);
+        let lines = (len * size_of::<T>()).div_ceil(size_of::<Line>());
+        if self.memory.len() < lines {
+            self.memory.resize(lines, Line::zeroed());
         }
         self.len = len;
     }
