@@ -47,12 +47,12 @@ fn a_second_call_finds_all_memory_there() {
                 model.predict(Posters { pixels: &pixels, placements: &placements, format: &format }).unwrap();
                 BYTES.load(Ordering::Relaxed) - before
             };
-            let [first, held] = [allocated(), model.device().bytes_held()];
+            let [first, held] = [allocated(), model.device().held_bytes()];
             let second = allocated();
             // The pixels are copied to where the device reads them.
             let most = pixels.len() + 64 * 1024;
             assert!(first > second && second <= most, "{network}: {first} bytes, then {second}, at most {most}");
-            assert_eq!(model.device().bytes_held(), held, "{network}: bytes of the device's own memory");
+            assert_eq!(model.device().held_bytes(), held, "{network}: bytes of the device's own memory");
         }
     });
 }
