@@ -14,7 +14,7 @@ use std::rc::Rc;
 /// [rules](crate::plan::fuse::RULES).
 ///
 /// # Errors
-/// [`DeviceError::Shape`](crate::device::DeviceError::Shape) for a network or a rule that there is not, or images that are too small.
+/// [`DeviceError::Shape`] for a network or a rule that there is not, or images that are too small.
 pub fn costs(config: &ModelConfig, habits: Habits, batch: usize, without: &[&str]) -> Result<Costs, TrainingError> {
     let plan = Plan::without(&Architecture::new(config).map_err(DeviceError::from)?, config.momentum, without)?;
     costs_of(config, habits, batch, plan)

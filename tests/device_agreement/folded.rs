@@ -42,7 +42,7 @@ fn check(shape: FoldedShape, seed: u64) {
         let tolerance = expected[0].tolerance;
         support::compare(&format!("{case:?}"), &found[0].values, &expected[0].values, tolerance, 4.0 * EPSILON)
             .unwrap();
-        if seed % 4 == 0 {
+        if seed.is_multiple_of(4) {
             threads::repeats(case);
         }
     }
