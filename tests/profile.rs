@@ -276,5 +276,6 @@ fn inference_is_measured_on_the_processor() {
     assert_eq!(of("input_layer"), ["image_forward"]);
     assert_eq!(of("conv1_conv"), ["folded_forward"]);
     assert_eq!(of("max_pool"), ["global_max_pool_forward"]);
-    assert_eq!(of("genres"), ["folded_forward", "sigmoid"]);
+    // The logits of a group of posters go to where those of all lie.
+    assert_eq!(of("genres"), ["folded_forward", "copy", "sigmoid"]);
 }

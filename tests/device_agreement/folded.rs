@@ -5,6 +5,7 @@ use onesheet::device::cpu::Cpu;
 use onesheet::device::reference::Reference;
 use onesheet::device::{
     Activation, ConvShape, DepthwiseShape, Device, Foldable, FoldedForward, FoldedKernels, FoldedShape, Padding,
+    Precision,
 };
 
 /// One convolution.
@@ -43,7 +44,7 @@ fn check(shape: FoldedShape, seed: u64) {
         support::compare(&format!("{case:?}"), &found[0].values, &expected[0].values, tolerance, 4.0 * EPSILON)
             .unwrap();
         if seed.is_multiple_of(4) {
-            threads::repeats(case);
+            threads::repeats_in(Precision::F32, &case);
         }
     }
 }

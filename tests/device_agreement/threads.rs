@@ -20,14 +20,18 @@ fn bits(case: &(impl Case + Sync), precision: Precision, threads: usize) -> Vec<
     })
 }
 
-/// Panics unless one, two and four threads give the same bits.
+/// Panics unless one, two and four threads give the same bits, in each precision.
 #[track_caller]
-pub fn repeats(case: impl Case + Sync) {
-    for precision in [Precision::F32, Precision::Bf16] {
-        let alone = bits(&case, precision, 1);
-        for threads in [2, 4] {
-            assert!(alone == bits(&case, precision, threads), "{threads} threads change {case:?} in {precision:?}");
-        }
+fn repeats(case: impl Case + Sync) {
+    [Precision::F32, Precision::Bf16].into_iter().for_each(|precision| repeats_in(precision, &case));
+}
+
+/// The same in one precision.
+#[track_caller]
+pub fn repeats_in(precision: Precision, case: &(impl Case + Sync)) {
+    let alone = bits(case, precision, 1);
+    for threads in [2, 4] {
+        assert!(alone == bits(case, precision, threads), "{threads} threads change {case:?} in {precision:?}");
     }
 }
 
