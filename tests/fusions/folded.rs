@@ -1,10 +1,7 @@
 //! A network that only answers, its batch norms folded into its convolutions, against the same network in inference mode: on the
 //! processor and, to twelve digits, on the reference device.
 
-#[path = "support/networks.rs"]
-mod networks;
-
-use networks::SUMS;
+use super::networks::SUMS;
 use onesheet::autograd::Tape;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::reference::Reference;

@@ -1,9 +1,10 @@
 //! Each rule of the plan off, and all of them, on the devices that networks run on: the same loss and gradients as with all rules on. And
 //! to the same bits if values are computed again in the backward pass.
 
-#[path = "support/cuda.rs"]
+#[path = "../support/cuda.rs"]
 mod cuda;
-#[path = "support/networks.rs"]
+mod folded;
+#[path = "../support/networks.rs"]
 mod networks;
 
 use networks::SUMS;
