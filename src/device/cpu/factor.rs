@@ -2,7 +2,7 @@
 
 use super::matmul::Matrix;
 use super::memory::Cpu;
-use super::narrow_panels::{self, NarrowPanels, Pairs, interleave};
+use super::narrow_panels::{self, NarrowPanels, Pairs};
 use super::panels::{self, Panels};
 use super::pooled::Pooled;
 use super::scratch::Scratch;
@@ -119,9 +119,7 @@ impl Factor for bf16 {
         stride: usize,
         scratch: &'s mut Scratch<bf16>,
     ) -> Pairs<'s> {
-        scratch.resize(rows.next_multiple_of(2) * cols);
-        interleave(scratch, data, cols, stride);
-        Pairs::by_columns(scratch, cols, rows)
+        Pairs::transposed(data, rows, cols, stride, scratch)
     }
 
     fn packed_len(extents: [usize; 2]) -> usize {

@@ -15,11 +15,13 @@ mod amx;
 mod avx512;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 mod widened;
 
 use super::matmul::Matrix;
 use super::scratch::Scratch;
-use super::simd::{Products, products};
+use super::simd::{Products, products, simd};
 use super::view::Number;
 use half::bf16;
 use rayon::prelude::*;
@@ -53,8 +55,29 @@ impl<'a> Pairs<'a> {
         Pairs { data, rows, cols, row_stride, pair_stride: 2 }
     }
 
+    /// The transpose of `x [rows, cols]`, a row of which comes every `stride` numbers, formed in `scratch` as this processor wants it.
+    pub(super) fn transposed(
+        x: &[bf16],
+        rows: usize,
+        cols: usize,
+        stride: usize,
+        scratch: &'a mut Scratch<bf16>,
+    ) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if products().are_tiles() {
+            let long = rows.next_multiple_of(DEPTH);
+            scratch.resize(long * cols);
+            // SAFETY: a processor with tile registers has AVX-512.
+            unsafe { transpose::transpose(scratch, x, [rows, cols], stride) };
+            return Pairs::by_rows(scratch, cols, rows, long);
+        }
+        scratch.resize(rows.next_multiple_of(2) * cols);
+        interleave(scratch, x, cols, stride);
+        Pairs::by_columns(scratch, cols, rows)
+    }
+
     /// `[rows, cols]` from the interleaved rows of its transpose, which [`interleave`] makes.
-    pub(super) fn by_columns(data: &'a [bf16], rows: usize, cols: usize) -> Self {
+    fn by_columns(data: &'a [bf16], rows: usize, cols: usize) -> Self {
         let cols = cols.next_multiple_of(2);
         assert!(cols * rows <= data.len(), "{rows}x{cols} leaves {} numbers", data.len());
         Pairs { data, rows, cols, row_stride: 2, pair_stride: 2 * rows }
@@ -69,7 +92,7 @@ impl<'a> Pairs<'a> {
 
 /// `out [⌈rows / 2⌉, width, 2]`: row 2p of `x [rows, width]` and row 2p + 1 element by element, the row after the last one zeros. A row of
 /// `x` comes every `stride` numbers.
-pub(super) fn interleave(out: &mut [bf16], x: &[bf16], width: usize, stride: usize) {
+fn interleave(out: &mut [bf16], x: &[bf16], width: usize, stride: usize) {
     for (out, rows) in out.chunks_exact_mut(2 * width).zip(x.chunks(2 * stride)) {
         let (first, second) = (&rows[..width], rows.get(stride..).unwrap_or_default());
         if second.is_empty() {
@@ -111,7 +134,14 @@ pub(super) fn pack_here(out: &mut [bf16], b: &[bf16], [depth, width]: [usize; 2]
     for (panel, out) in out.chunks_exact_mut(depth.next_multiple_of(DEPTH) * COLUMNS).enumerate() {
         let from = panel * COLUMNS;
         let columns = COLUMNS.min(width - from);
+        let (whole, out) = match columns == COLUMNS {
+            true => out.split_at_mut(depth / 2 * 2 * COLUMNS),
+            false => out.split_at_mut(0),
+        };
+        pair_rows(bytemuck::cast_slice_mut(whole), &b[from..], stride);
+        let first = whole.len() / COLUMNS;
         pair_up(out, |row| {
+            let row = first + row;
             let mut line = [bf16::ZERO; COLUMNS];
             if row < depth {
                 let row = &b[row * stride + from..][..columns];
@@ -123,6 +153,18 @@ pub(super) fn pack_here(out: &mut [bf16], b: &[bf16], [depth, width]: [usize; 2]
             }
             line
         });
+    }
+}
+
+simd! {
+    /// The same pair by pair for pairs of whole rows; each pair is 16 words.
+    fn pair_rows(pairs: &mut [u32], b: &[bf16], stride: usize) {
+        for (pair, b) in pairs.as_chunks_mut::<COLUMNS>().0.iter_mut().zip(b.chunks(2 * stride)) {
+            let (Some(first), Some(second)) = (b.first_chunk::<COLUMNS>(), b[stride..].first_chunk::<COLUMNS>()) else { return };
+            for (pair, (first, second)) in pair.iter_mut().zip(first.iter().zip(second)) {
+                *pair = u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16;
+            }
+        }
     }
 }
 
