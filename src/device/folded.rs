@@ -1,7 +1,7 @@
 //! Convolutions of a network that only answers: the batch norm behind each is folded into its filters and a bias, once, and the filters
 //! lie as the device multiplies them.
 
-use super::{Activation, ConvShape, DepthwiseShape, DeviceError, Elements, Memory, Real, check_lengths};
+use super::{Activation, ConvShape, DepthwiseShape, DeviceError, Elements, Memory, Real, Storage, check_lengths};
 
 /// The geometry of either kind of convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,8 @@ pub struct Foldable<'a, R> {
     pub scale: &'a [f64],
     /// `bias [K]`.
     pub bias: &'a [f64],
+    /// How the convolution's input and output are stored.
+    pub storage: Storage,
 }
 
 impl<R: Real> Foldable<'_, R> {

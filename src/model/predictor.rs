@@ -9,13 +9,13 @@ use crate::network::{Architecture, ModelConfig, Place};
 use crate::ops::loss;
 use crate::ops::pool::Pooling;
 use crate::plan::Plan;
-use crate::plan::fold::{Folded, FoldedStep, FoldedWork, Trained};
+use crate::plan::fold::{Folded, FoldedStep, FoldedWork, Room, Trained};
 use crate::tensor::Tensor;
 use std::borrow::Cow;
 use std::rc::Rc;
 
 /// Most posters that go through the network together: what lies between two layers then fits a processor's last cache.
-const GROUP: usize = 8;
+const GROUP: usize = 16;
 
 /// A network ready to answer, on a device that [folds](crate::device::FoldedKernels::folds).
 pub struct Predictor<D: Device> {
@@ -23,10 +23,9 @@ pub struct Predictor<D: Device> {
     image_size: usize,
     genres: usize,
     steps: Vec<Ready<D>>,
-    /// Elements an image of each room.
-    room_lens: Vec<usize>,
-    /// The rooms, for so many images. A room is away while a step writes it.
-    rooms: Vec<Option<D::Buffer>>,
+    rooms: Vec<Room>,
+    /// Their memory, for so many images. It is away while a step writes it.
+    buffers: Vec<Option<D::Buffer>>,
     images: usize,
 }
 
@@ -55,7 +54,9 @@ impl<D: Device> Predictor<D> {
         let Folded { steps, rooms } = Folded::new(&plan, &architecture.layers)?;
         let ready = |step: FoldedStep| -> Result<Ready<D>, E> {
             let filters = match step.work {
-                FoldedWork::Conv { weights, shape, .. } => Some(fold(&*device, weights, shape, &read)?),
+                FoldedWork::Conv { weights, shape, .. } => {
+                    Some(fold(&*device, weights, shape, step.value.storage, &read)?)
+                }
                 _ => None,
             };
             let identity = match step.work {
@@ -73,8 +74,8 @@ impl<D: Device> Predictor<D> {
             device: Rc::clone(&device),
             image_size: config.image_size,
             genres: config.genres,
-            rooms: rooms.iter().map(|_| None).collect(),
-            room_lens: rooms,
+            buffers: rooms.iter().map(|_| None).collect(),
+            rooms,
             images: 0,
         })
     }
@@ -115,24 +116,24 @@ impl<D: Device> Predictor<D> {
     fn group(&mut self, posters: Posters<'_>, logits: D::ViewMut<'_>) -> Result<(), DeviceError> {
         let images = posters.placements.len();
         if images > self.images {
-            for (room, len) in self.rooms.iter_mut().zip(&self.room_lens) {
+            for (buffer, room) in self.buffers.iter_mut().zip(&self.rooms) {
                 // The old one goes first: a larger one may take its memory.
-                *room = None;
-                *room = Some(self.device.allocate(images * len, Storage::Activation)?);
+                *buffer = None;
+                *buffer = Some(self.device.allocate(images * room.len, room.storage)?);
             }
             self.images = images;
         }
         for ready in &self.steps {
             self.device.enter(&ready.name, Pass::Forward);
-            let room = &mut self.rooms[ready.step.writes];
-            let mut out = room.take().expect("a room is in its place between two steps");
-            let computed = ready.compute(&*self.device, &self.rooms, &mut out, posters, self.image_size);
-            self.rooms[ready.step.writes] = Some(out);
+            let buffer = &mut self.buffers[ready.step.writes];
+            let mut out = buffer.take().expect("a room is in its place between two steps");
+            let computed = ready.compute(&*self.device, &self.buffers, &mut out, posters, self.image_size);
+            self.buffers[ready.step.writes] = Some(out);
             computed?;
         }
         let last = &self.steps[self.steps.len() - 1].step;
-        let room = self.rooms[last.writes].as_ref().expect("every step has put its room back");
-        self.device.copy(logits, D::view(room, 0..images * last.len))
+        let room = self.buffers[last.writes].as_ref().expect("every step has put its room back");
+        self.device.copy(logits, D::view(room, 0..images * last.value.len))
     }
 }
 
@@ -148,7 +149,7 @@ impl<D: Device> Ready<D> {
     ) -> Result<(), DeviceError> {
         let n = posters.placements.len();
         let Ready { step, filters, identity, .. } = self;
-        let y = D::view_mut(out, 0..n * step.len);
+        let y = D::view_mut(out, 0..n * step.value.len);
         let input = |at: usize, len: usize| {
             let room = rooms[step.reads[at]].as_ref().expect("a step reads no room that it writes");
             D::view(room, 0..len)
@@ -179,12 +180,12 @@ impl<D: Device> Ready<D> {
                 }
             }
             FoldedWork::Activation { activation, channels } => {
-                let rows = Rows { rows: n * step.len / channels, channels };
+                let rows = Rows { rows: n * step.value.len / channels, channels };
                 let operands = BatchNormApply { a: y, y: input(0, rows.len()), norm: identity(), activation };
                 device.batch_norm_apply(operands, rows)
             }
             FoldedWork::Sum { relu, channels } => {
-                let rows = Rows { rows: n * step.len / channels, channels };
+                let rows = Rows { rows: n * step.value.len / channels, channels };
                 let operands = ResidualForward {
                     out: y,
                     y: input(0, rows.len()),
@@ -204,6 +205,7 @@ fn fold<'a, D: Device, R: Real, E: From<DeviceError>>(
     device: &D,
     Trained { kernel, bias, norm }: Trained,
     shape: FoldedShape,
+    storage: Storage,
     read: &impl Fn(Place) -> Result<Cow<'a, [R]>, E>,
 ) -> Result<D::Folded, E> {
     let row = |place: Place| -> Result<Vec<f64>, E> { Ok(read(place)?.iter().map(|&x| x.into()).collect()) };
@@ -221,5 +223,5 @@ fn fold<'a, D: Device, R: Real, E: From<DeviceError>>(
         }
     }
     let w = read(Place::Weights(kernel))?;
-    Ok(device.fold(Foldable { w: &w, scale: &scale, bias: &behind }, &shape)?)
+    Ok(device.fold(Foldable { w: &w, scale: &scale, bias: &behind, storage }, &shape)?)
 }

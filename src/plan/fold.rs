@@ -3,7 +3,7 @@
 
 use super::{Filters, Plan, Step, Work};
 use crate::device::{
-    Activation, ConvShape, DepthwiseShape, DeviceError, FoldedShape, GlobalPoolShape, Outside, PoolShape,
+    Activation, ConvShape, DepthwiseShape, DeviceError, FoldedShape, GlobalPoolShape, Outside, PoolShape, Storage,
 };
 use crate::network::Layer;
 use crate::ops::batch_norm::BatchNorm;
@@ -17,8 +17,17 @@ use crate::parameters::Span;
 pub struct Folded {
     /// The steps in the order in which they are computed. The first is the images, the last leaves the logits.
     pub steps: Vec<FoldedStep>,
-    /// Elements an image of each *room*: memory that holds one value after another.
-    pub rooms: Vec<usize>,
+    /// Memory that holds one value after another.
+    pub rooms: Vec<Room>,
+}
+
+/// Memory for values that are stored alike.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Room {
+    /// Elements an image of the longest of them.
+    pub len: usize,
+    /// How they are stored.
+    pub storage: Storage,
 }
 
 /// A step of such a network.
@@ -34,8 +43,8 @@ pub struct FoldedStep {
     pub reads: Vec<usize>,
     /// The room that it leaves its value in.
     pub writes: usize,
-    /// Elements an image of the value.
-    pub len: usize,
+    /// The value.
+    pub value: Room,
 }
 
 /// What such a step computes. Geometries are those of one image.
@@ -94,7 +103,7 @@ struct Draft {
     /// The value whose room it adds to.
     adds_to: Option<usize>,
     output: usize,
-    len: usize,
+    value: Room,
 }
 
 impl Folded {
@@ -128,6 +137,11 @@ fn draft(step: &Step, layers: &[Layer], drafts: &mut Vec<Draft>) -> Result<(), D
         Work::ConvNorm { layers: [at, _], .. } => at,
         _ => layer,
     };
+    // From the pool that ends the pixels on, everything is stored in full width, as it is in training.
+    let storage = match step.work {
+        Work::GlobalPool(_) | Work::Dense(_) => Storage::Full,
+        _ => Storage::Activation,
+    };
     let mut push = |work, len| {
         drafts.push(Draft {
             layer: at,
@@ -136,7 +150,7 @@ fn draft(step: &Step, layers: &[Layer], drafts: &mut Vec<Draft>) -> Result<(), D
             inputs: step.inputs.clone(),
             adds_to: None,
             output: layer,
-            len,
+            value: Room { len, storage },
         });
     };
     let conv = |conv: Conv, shape: [usize; 4], norm: Option<BatchNorm>| -> Result<FoldedWork, DeviceError> {
@@ -248,28 +262,29 @@ fn addable(drafts: &[Draft], at: usize, way: usize, other: usize) -> Option<usiz
 
 /// Gives each value a room: of those that are free by then the smallest that is large enough, or the largest made larger, or a new one.
 fn place(drafts: Vec<Draft>) -> Folded {
-    let mut rooms: Vec<usize> = Vec::new();
+    let mut rooms: Vec<Room> = Vec::new();
     // Which value is in each room, until its last reader has read it.
     let mut holds: Vec<Option<usize>> = Vec::new();
     let mut steps = Vec::with_capacity(drafts.len());
     for (at, draft) in drafts.iter().enumerate() {
+        let Draft { layer, leaves, work, value, .. } = *draft;
         let room_of = |value: usize| holds.iter().position(|&held| held == Some(value));
         let reads: Vec<usize> = draft.inputs.iter().filter_map(|&input| room_of(input)).collect();
         let writes = draft.adds_to.and_then(room_of).unwrap_or_else(|| {
-            let free = (0..rooms.len()).filter(|&room| holds[room].is_none());
-            let fits = free.clone().filter(|&room| rooms[room] >= draft.len).min_by_key(|&room| rooms[room]);
-            fits.or_else(|| free.max_by_key(|&room| rooms[room])).unwrap_or(rooms.len())
+            let is_free = |room: &usize| holds[*room].is_none() && rooms[*room].storage == value.storage;
+            let free = (0..rooms.len()).filter(is_free);
+            let fits = free.clone().filter(|&room| rooms[room].len >= value.len).min_by_key(|&room| rooms[room].len);
+            fits.or_else(|| free.max_by_key(|&room| rooms[room].len)).unwrap_or(rooms.len())
         });
         if writes == rooms.len() {
-            rooms.push(0);
+            rooms.push(value);
             holds.push(None);
         }
-        rooms[writes] = rooms[writes].max(draft.len);
+        rooms[writes].len = rooms[writes].len.max(value.len);
         holds[writes] = Some(draft.output);
         let is_read = |value: usize| drafts[at + 1..].iter().any(|later| later.reads(value));
         holds.iter_mut().for_each(|held| *held = held.filter(|&value| is_read(value)));
-        let Draft { layer, leaves, work, len, .. } = *draft;
-        steps.push(FoldedStep { layer, leaves, work, reads, writes, len });
+        steps.push(FoldedStep { layer, leaves, work, reads, writes, value });
     }
     Folded { steps, rooms }
 }
@@ -311,10 +326,11 @@ mod tests {
     }
 
     #[test]
-    fn four_rooms_are_enough() {
+    fn four_rooms_and_two_for_the_head_are_enough() {
         for network in NETWORKS {
             let (Folded { rooms, .. }, _) = folded(network);
-            assert!(rooms.len() <= 4, "{network}: {rooms:?}");
+            let count = |storage| rooms.iter().filter(|room| room.storage == storage).count();
+            assert!(count(Storage::Activation) <= 4 && count(Storage::Full) <= 2, "{network}: {rooms:?}");
         }
     }
 
@@ -326,7 +342,8 @@ mod tests {
             let (Folded { steps, rooms }, architecture) = folded(network);
             let mut held: Vec<Option<usize>> = vec![None; rooms.len()];
             for step in &steps {
-                assert!(step.len <= rooms[step.writes]);
+                let room = rooms[step.writes];
+                assert!(step.value.len <= room.len && step.value.storage == room.storage);
                 let layer = &architecture.layers[step.leaves];
                 let reads: Vec<usize> = step.reads.iter().map(|&room| held[room].expect("a value")).collect();
                 assert!(step.reads.iter().all(|room| *room != step.writes), "{}", layer.name);

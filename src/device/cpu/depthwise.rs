@@ -166,22 +166,24 @@ impl DepthwiseKernels for Cpu {
 }
 
 /// The forward pass of a network that only answers: `finish` does what follows to each row while it is hot.
-pub(super) fn folded_forward(
-    y: &mut [f32],
+pub(super) fn folded_forward<E: Number>(
+    y: &mut [E],
     accumulate: bool,
-    x: &[f32],
+    x: &[E],
     w: &[f32],
     shape: &DepthwiseShape,
     finish: impl Fn(&mut [f32]) + Sync,
 ) {
     let (tiles, width) = (tiles(shape.n * shape.p, shape.q, shape.c), shape.q * shape.c);
-    let x = Source::<f32>::Plain(x);
+    let x = Source::<E>::Plain(x);
     y.par_chunks_mut(tiles.tile * width).enumerate().for_each(|(index, y)| {
         let mut windows = Windows::new(&x, shape);
         for (row, y) in tiles.range(index).zip(y.chunks_exact_mut(width)) {
             windows.look(row);
-            convolve_row(y, 1, accumulate, &windows.ring.ready, shape.stride, &windows.taps, w, shape.c);
-            finish(y);
+            E::write(y, accumulate, |y| {
+                convolve_row(y, 1, accumulate, &windows.ring.ready, shape.stride, &windows.taps, w, shape.c);
+                finish(y);
+            });
         }
     });
 }

@@ -18,7 +18,10 @@ pub(super) const BLOCK: usize = narrow_panels::DEPTH;
 /// A number as products take it: the weights are rounded to it when they are packed, what is owed to an activation or a gradient is
 /// paid in `f32` and the result rounded to it. Sums are `f32`.
 pub(super) trait Factor: Number {
-    /// A left operand.
+    /// Rows of c that the products have whole blocks of, whatever the processor.
+    const ROWS: usize;
+
+    /// A left operand. Its rows may overlap.
     type Left<'a>: Copy;
 
     /// Whether Winograd's form of a convolution pays, which multiplies in `f32`.
@@ -42,6 +45,9 @@ pub(super) trait Factor: Number {
     /// Numbers of a packed right operand `[K, N]`. Each panel of 16 columns has as many.
     fn packed_len(extents: [usize; 2]) -> usize;
 
+    /// Where an element of a packed panel lies in it.
+    fn place(row: usize, column: usize) -> usize;
+
     /// Packs weights, on all threads.
     fn pack(out: &mut [Self], b: Matrix);
 
@@ -61,6 +67,8 @@ pub(super) trait Factor: Number {
 }
 
 impl Factor for f32 {
+    const ROWS: usize = panels::ROWS;
+
     type Left<'a> = Matrix<'a>;
 
     fn multiplies_less() -> bool {
@@ -83,6 +91,11 @@ impl Factor for f32 {
         panels::packed_len(extents)
     }
 
+    #[inline(always)]
+    fn place(row: usize, column: usize) -> usize {
+        row * panels::COLUMNS + column
+    }
+
     fn pack(out: &mut [f32], b: Matrix) {
         panels::pack(out, b);
     }
@@ -97,6 +110,8 @@ impl Factor for f32 {
 }
 
 impl Factor for bf16 {
+    const ROWS: usize = narrow_panels::ROWS;
+
     type Left<'a> = Pairs<'a>;
 
     fn multiplies_less() -> bool {
@@ -124,6 +139,11 @@ impl Factor for bf16 {
 
     fn packed_len(extents: [usize; 2]) -> usize {
         narrow_panels::packed_len(extents)
+    }
+
+    #[inline(always)]
+    fn place(row: usize, column: usize) -> usize {
+        row / 2 * 2 * narrow_panels::COLUMNS + 2 * column + row % 2
     }
 
     fn pack(out: &mut [bf16], b: Matrix) {

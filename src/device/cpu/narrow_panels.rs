@@ -30,6 +30,9 @@ use std::ops::Range;
 /// Columns of a panel.
 pub(super) const COLUMNS: usize = 16;
 
+/// Rows of c that every kind of instruction has whole blocks of: 12 with AVX-512, 32 on tile registers.
+pub(super) const ROWS: usize = 96;
+
 /// What K is filled up to a multiple of: the bfloat16 numbers in a row of a tile register.
 pub(super) const DEPTH: usize = 32;
 

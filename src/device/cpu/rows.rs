@@ -60,17 +60,6 @@ simd! {
         }
     }
 
-    /// `out = activation(sums + bias)` of every row, or with `accumulate` `activation(out + sums + bias)`.
-    pub(super) fn finish(out: &mut [f32], sums: &[f32], bias: &[f32], accumulate: bool, activation: Activation) {
-        let bounds = activation.bounds();
-        for (out, sums) in out.chunks_exact_mut(bias.len()).zip(sums.chunks_exact(bias.len())) {
-            for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
-                let other_way = if accumulate { *out } else { 0.0 };
-                *out = bounded(other_way + sum + bias, bounds);
-            }
-        }
-    }
-
     /// `dz = da·activation′(scale·y + shift)` in place.
     pub(super) fn mask(dz: &mut [f32], y: &[f32], scale: &[f32], shift: &[f32], activation: Activation) {
         let width = scale.len();

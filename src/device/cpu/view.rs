@@ -97,6 +97,12 @@ pub(super) trait Number: bytemuck::Pod + Send + Sync {
     /// The numbers of an exclusive view, if they are stored so.
     fn of_mut(view: ViewMut<'_>) -> Option<&mut [Self]>;
 
+    /// The number, widened.
+    fn wide(self) -> f32;
+
+    /// The nearest number that can be stored, ties to the even one.
+    fn nearest(x: f32) -> Self;
+
     /// `to = from`, widened.
     fn widen(to: &mut [f32], from: &[Self]);
 
@@ -131,6 +137,16 @@ impl Number for f32 {
         }
     }
 
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn nearest(x: f32) -> f32 {
+        x
+    }
+
     fn widen(to: &mut [f32], from: &[f32]) {
         to.copy_from_slice(from);
     }
@@ -159,6 +175,16 @@ impl Number for bf16 {
             ViewMut::Full(_) => None,
             ViewMut::Narrow(numbers) => Some(numbers),
         }
+    }
+
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn nearest(x: f32) -> bf16 {
+        bf16::from_bits((nearest(x) >> 16) as u16)
     }
 
     fn widen(to: &mut [f32], from: &[bf16]) {
@@ -227,13 +253,13 @@ fn nearest(x: f32) -> u32 {
 simd! {
     fn widen_all(to: &mut [f32], from: &[bf16]) {
         for (to, from) in to.iter_mut().zip(from) {
-            *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+            *to = from.wide();
         }
     }
 
     fn narrow_all(to: &mut [bf16], from: &[f32]) {
         for (to, from) in to.iter_mut().zip(from) {
-            *to = bf16::from_bits((nearest(*from) >> 16) as u16);
+            *to = bf16::nearest(*from);
         }
     }
 

@@ -1,25 +1,32 @@
 //! Convolutions of a network that only answers. Filters are packed once, with their batch norm's scale; what a task computes is a
 //! rectangle of pixels and output channels, so that a single poster has work for all threads; and bias, the other way of a residual block
-//! and the activation are added while the rectangle is stored. 3×3 filters are multiplied as they are: Winograd's transform with M = 2 took as
-//! long, measured over ResNet-50, with filters nearly twice as large.
+//! and the activation are added while the rectangle is stored ([`rectangle`]).
+//!
+//! The left operand of the product is formed as little as can be: of a 1×1 filter it is the input, of a wider one of stride 1 the input with
+//! zeros around it ([`bands`]), and only of the rest it is patches.
+
+mod bands;
+mod rectangle;
 
 use super::patches::Patches;
 use super::{TILE, TILE_FLOATS};
 use crate::device::cpu::depthwise;
-use crate::device::cpu::matmul::Matrix;
+use crate::device::cpu::factor::Factor;
 use crate::device::cpu::memory::Cpu;
-use crate::device::cpu::panels::{COLUMNS, Panels, ROWS, packed_len};
+use crate::device::cpu::panels::COLUMNS;
 use crate::device::cpu::reduce::Tiles;
 use crate::device::cpu::rows;
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::slab::Piece;
 use crate::device::cpu::source::Source;
-use crate::device::cpu::view::{View, ViewMut, stored_as};
+use crate::device::cpu::view::{View, ViewMut, by_width, stored_as};
 use crate::device::{
-    Activation, ConvShape, DeviceError, Foldable, FoldedForward, FoldedKernels, FoldedShape, Precision, Real,
+    ConvShape, DeviceError, Foldable, FoldedForward, FoldedKernels, FoldedShape, Precision, Real, Storage,
 };
+use bands::Bands;
+use half::bf16;
 use rayon::prelude::*;
-use std::ops::Range;
+use rectangle::{End, Rectangles};
 
 /// Most columns of a rectangle where there are several beside each other, and least.
 const MOST_COLUMNS: usize = 128;
@@ -35,8 +42,9 @@ pub struct Folded {
 }
 
 enum Filters {
-    /// `[R·S·C, K]` in panels.
-    Product(Piece),
+    /// `[R·S·C, K]` in panels, as wide as the convolution's input and output are stored.
+    Full(Piece<f32>),
+    Narrow(Piece<bf16>),
     /// `[R, S, C]`.
     Depthwise(Vec<f32>),
 }
@@ -45,24 +53,22 @@ impl FoldedKernels for Cpu {
     type Folded = Folded;
 
     fn folds(&self) -> bool {
-        self.precision() == Precision::F32
+        true
     }
 
     fn fold<R: Real>(&self, filters: Foldable<'_, R>, shape: &FoldedShape) -> Result<Folded, DeviceError> {
         filters.check(shape)?;
-        let Foldable { w, scale, bias } = filters;
+        let Foldable { w, scale, bias, storage } = filters;
         let scale: Vec<f32> = scale.iter().map(|&scale| scale as f32).collect();
         let bias = bias.iter().map(|&bias| bias as f32).collect();
+        let is_narrow = storage == Storage::Activation && self.precision() == Precision::Bf16;
         let filters = match shape {
             FoldedShape::Depthwise(shape) => {
                 let of_pixel = |w: &[R]| w.iter().zip(&scale).map(|(&w, scale)| narrow(w) * scale).collect::<Vec<_>>();
                 Filters::Depthwise(w.chunks_exact(shape.c).flat_map(of_pixel).collect())
             }
-            FoldedShape::Full(shape) => {
-                let extents = [shape.r * shape.s * shape.c, shape.k];
-                let packed = self.slabs.piece(packed_len(extents), |out| pack(out, w, &scale, extents))?;
-                Filters::Product(packed)
-            }
+            FoldedShape::Full(shape) if is_narrow => Filters::Narrow(self.packed(w, &scale, shape)?),
+            FoldedShape::Full(shape) => Filters::Full(self.packed(w, &scale, shape)?),
         };
         Ok(Folded { filters, bias })
     }
@@ -76,18 +82,25 @@ impl FoldedKernels for Cpu {
         operands.check(shape)?;
         let FoldedForward { y, accumulate, x, filters: Folded { filters, bias }, activation } = operands;
         let old = if accumulate { y.bytes() } else { 0 };
-        let reads = shape.seen() * x.width() + size_of::<f32>() * (shape.weights_len() + bias.len()) + old;
-        let _clock = self.clock(KERNEL, shape.flops(), reads, y.bytes());
-        stored_as!(f32, KERNEL; y, x);
+        let weights = size_of_filters(filters) + size_of::<f32>() * bias.len();
+        let _clock = self.clock(KERNEL, shape.flops(), shape.seen() * x.width() + weights + old, y.bytes());
         let end = End { bias, activation, accumulate };
         match (filters, shape) {
-            (Filters::Product(packed), FoldedShape::Full(shape)) => product(self, y, x, &packed.floats(), end, shape)?,
-            (Filters::Depthwise(w), FoldedShape::Depthwise(shape)) => {
+            (Filters::Full(packed), FoldedShape::Full(shape)) => {
+                stored_as!(f32, KERNEL; y, x);
+                product(self, y, x, &packed.numbers(), end, shape)?;
+            }
+            (Filters::Narrow(packed), FoldedShape::Full(shape)) => {
+                stored_as!(bf16, KERNEL; y, x);
+                product(self, y, x, &packed.numbers(), end, shape)?;
+            }
+            (Filters::Depthwise(w), FoldedShape::Depthwise(shape)) => by_width!(self, E => {
+                stored_as!(E, KERNEL; y, x);
                 depthwise::folded_forward(y, accumulate, x, w, shape, |row| {
                     rows::add_bias(row, bias);
                     rows::activate(row, activation);
                 });
-            }
+            }),
             _ => {
                 let reason = "filters were folded for a convolution of another kind".to_string();
                 return Err(DeviceError::Shape { kernel: KERNEL, reason });
@@ -97,12 +110,20 @@ impl FoldedKernels for Cpu {
     }
 }
 
-/// What is done with a product's sums.
-#[derive(Clone, Copy)]
-struct End<'a> {
-    bias: &'a [f32],
-    activation: Activation,
-    accumulate: bool,
+impl Cpu {
+    fn packed<R: Real, E: Factor>(&self, w: &[R], scale: &[f32], shape: &ConvShape) -> Result<Piece<E>, DeviceError> {
+        let extents = [shape.r * shape.s * shape.c, shape.k];
+        self.slabs.piece(E::packed_len(extents), |out| pack(out, w, scale, extents))
+    }
+}
+
+/// Bytes that filters are read from.
+fn size_of_filters(filters: &Filters) -> usize {
+    match filters {
+        Filters::Full(panels) => size_of_val(&*panels.numbers()),
+        Filters::Narrow(panels) => size_of_val(&*panels.numbers()),
+        Filters::Depthwise(w) => size_of_val(&w[..]),
+    }
 }
 
 fn narrow<R: Real>(w: R) -> f32 {
@@ -114,21 +135,23 @@ const ABREAST: usize = 4;
 const BLOCK: usize = 64;
 
 /// Packs `w [K, R·S·C]` times its `scale [K]` as `[R·S·C, K]` into `out`, which holds zeros.
-fn pack<R: Real>(out: &mut [f32], w: &[R], scale: &[f32], [depth, width]: [usize; 2]) {
-    out.par_chunks_exact_mut(depth * COLUMNS).enumerate().for_each(|(panel, out)| {
+fn pack<R: Real, E: Factor>(out: &mut [E], w: &[R], scale: &[f32], [depth, width]: [usize; 2]) {
+    out.par_chunks_exact_mut(E::packed_len([depth, COLUMNS])).enumerate().for_each(|(panel, out)| {
         let filters = panel * COLUMNS..((panel + 1) * COLUMNS).min(width);
-        for (block, out) in out.chunks_mut(BLOCK * COLUMNS).enumerate() {
-            let rows = out.len() / COLUMNS;
+        for block in (0..depth).step_by(BLOCK) {
+            let rows = BLOCK.min(depth - block);
             for first in filters.clone().step_by(ABREAST) {
                 // Behind the last filter that one again, times 0.
                 let lines: [&[R]; ABREAST] = std::array::from_fn(|i| {
                     let filter = (first + i).min(width - 1);
-                    &w[filter * depth + block * BLOCK..][..rows]
+                    &w[filter * depth + block..][..rows]
                 });
                 let scales: [f32; ABREAST] = std::array::from_fn(|i| scale.get(first + i).copied().unwrap_or(0.0));
-                for (row, out) in out.chunks_exact_mut(COLUMNS).enumerate() {
-                    let line: [f32; ABREAST] = std::array::from_fn(|i| narrow(lines[i][row]) * scales[i]);
-                    out[first - filters.start..][..ABREAST].copy_from_slice(&line);
+                for row in 0..rows {
+                    for i in 0..ABREAST {
+                        let place = E::place(block + row, first - filters.start + i);
+                        out[place] = E::nearest(narrow(lines[i][row]) * scales[i]);
+                    }
                 }
             }
         }
@@ -136,25 +159,29 @@ fn pack<R: Real>(out: &mut [f32], w: &[R], scale: &[f32], [depth, width]: [usize
 }
 
 /// A convolution as one matrix product.
-fn product(
+fn product<E: Factor>(
     device: &Cpu,
-    y: &mut [f32],
-    x: &[f32],
-    panels: &[f32],
+    y: &mut [E],
+    x: &[E],
+    panels: &[E],
     end: End,
     shape: &ConvShape,
 ) -> Result<(), DeviceError> {
+    if let Some(bands) = Bands::of::<E>(shape) {
+        bands.convolve(y, x, panels, end);
+        return Ok(());
+    }
     let (depth, width) = (shape.r * shape.s * shape.c, shape.k);
     let pixels = y.len() / width;
     let wanted = TASKS * rayon::current_num_threads();
-    let tiles = Tiles::blocks(pixels, TILE, ROWS);
+    let tiles = Tiles::blocks(pixels, TILE.max(E::ROWS), E::ROWS);
     let side_by_side = width.min(MOST_COLUMNS).min((tiles.count() * width).div_ceil(wanted)).max(LEAST_COLUMNS);
     // Patches are formed once, so for several rectangles in memory: worth it for few of them, or where they are pixels.
     let patches = Patches::of_input(Source::Plain(x), shape);
     let is_split = width > LEAST_COLUMNS && (shape.r * shape.s == 1 || tiles.count() < wanted);
-    let mut formed = device.room(if is_split && !shape.is_pointwise() { pixels * depth } else { 0 })?;
-    formed.par_chunks_mut(ROWS * depth).enumerate().for_each(|(tile, out)| {
-        let from = tile * ROWS;
+    let mut formed = E::room(device, if is_split && !shape.is_pointwise() { pixels * depth } else { 0 })?;
+    formed.par_chunks_mut(E::ROWS * depth).enumerate().for_each(|(tile, out)| {
+        let from = tile * E::ROWS;
         patches.form(x, from..from + out.len() / depth, out);
     });
     let whole = match (shape.is_pointwise(), is_split) {
@@ -165,12 +192,12 @@ fn product(
     let (tiles, columns) = match is_split {
         true => (tiles, side_by_side.next_multiple_of(LEAST_COLUMNS)),
         false => {
-            let most = (TILE_FLOATS / width).clamp(TILE / 5, TILE) / ROWS * ROWS;
-            (Tiles::blocks(pixels, most, ROWS), width)
+            let most = (TILE_FLOATS / width).clamp(TILE / 5, TILE).next_multiple_of(E::ROWS);
+            (Tiles::blocks(pixels, most, E::ROWS), width)
         }
     };
     let groups = width.div_ceil(columns);
-    let out = Shared { start: y.as_mut_ptr(), len: y.len() };
+    let out = Rectangles::new(y, end);
     (0..tiles.count() * groups).into_par_iter().for_each(|task| {
         // Whichever there is less of goes round while the other stays in cache.
         let (tile, group) = match width > pixels {
@@ -178,55 +205,25 @@ fn product(
             false => (task / groups, task % groups),
         };
         let (pixels, columns) = (tiles.range(tile), group * columns..((group + 1) * columns).min(width));
-        let panels = &panels[columns.start * depth..columns.end.next_multiple_of(COLUMNS) * depth];
-        let panels = Panels::new(panels, [depth, columns.len()]);
+        let panels = &panels[E::packed_len([depth, columns.start])..E::packed_len([depth, columns.end])];
+        let extents = [depth, columns.len()];
         let mut sums = Scratch::new(pixels.len() * columns.len());
         match whole {
             Some(x) => {
-                let x = Matrix::new(&x[pixels.start * depth..], pixels.len(), depth, depth);
-                panels.multiply(&mut sums, false, x, 0..depth);
+                let x = E::left(&x[pixels.start * depth..], pixels.len(), depth, depth);
+                E::multiply(&mut sums, false, x, panels, extents, 0..depth);
             }
             None => {
-                let (tile, mut scratch) = (patches.tile(pixels.clone()), Scratch::new(0));
+                let (tile, mut scratch) = (patches.tile(pixels.clone()), Scratch::of(0));
                 for part in patches.blocks() {
                     let (block, stride) = tile.block(part.clone(), &mut scratch);
-                    let block = Matrix::new(block, pixels.len(), part.len(), stride);
-                    panels.multiply(&mut sums, part.start > 0, block, part);
+                    let block = E::left(block, pixels.len(), part.len(), stride);
+                    E::multiply(&mut sums, part.start > 0, block, panels, extents, part);
                 }
             }
         }
-        let bias = &end.bias[columns.clone()];
-        let finish = |place: Range<usize>, sums: &[f32]| {
-            // SAFETY: every task has a rectangle of its own, and takes each part of it once.
-            rows::finish(unsafe { out.part(place) }, sums, bias, end.accumulate, end.activation);
-        };
-        if columns.len() == width {
-            return finish(pixels.start * width..pixels.end * width, &sums);
-        }
-        for (pixel, sums) in pixels.zip(sums.chunks_exact(columns.len())) {
-            finish(pixel * width + columns.start..pixel * width + columns.end, sums);
-        }
+        // SAFETY: every task has a rectangle of its own.
+        unsafe { out.store(pixels, columns, &sums) };
     });
     Ok(())
-}
-
-/// Memory that tasks write rectangles of.
-struct Shared {
-    start: *mut f32,
-    len: usize,
-}
-
-// SAFETY: all that is done with it is to take parts, of which whoever takes them promises that they do not meet.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// # Safety
-    ///
-    /// Nobody else holds any of these floats, and the memory is borrowed as long as the part.
-    #[allow(clippy::mut_from_ref)]
-    unsafe fn part(&self, place: Range<usize>) -> &mut [f32] {
-        assert!(place.start <= place.end && place.end <= self.len);
-        // SAFETY: inside, as was just seen, and nobody else's, as the caller promises.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(place.start), place.len()) }
-    }
 }

@@ -74,7 +74,7 @@ impl<'a, E: Factor> Patches<'a, E> {
     }
 
     /// The patches of `pixels` of an input to which nothing is owed, whole, written to `out`.
-    pub(super) fn form(&self, inputs: &[f32], pixels: Range<usize>, out: &mut [f32]) {
+    pub(super) fn form(&self, inputs: &[E], pixels: Range<usize>, out: &mut [E]) {
         self.window.gather(out, inputs, 0, pixels, 0..self.columns());
     }
 

@@ -1,8 +1,9 @@
 //! The product on tile registers (AMX): `tdpbf16ps` adds 16×32 numbers of a times 32×16 of b to 16×16 sums.
 //!
 //! A step multiplies 32 rows of a by two panels, on four tiles of sums, two of a and two of b, which are all there are. For each sum it
-//! adds up the sixteen products of a's even columns and those of its odd ones, and both to the sum. A tile register is always full: what
-//! a lacks is filled up with zeros, b was when it was packed, and c goes through a buffer where the edge of the matrix is nearer.
+//! adds up the sixteen products of a's even columns and those of its odd ones, and both to the sum. For the last rows of a the registers are
+//! given fewer rows, and the instruction takes less time. They always have all columns: what the last columns of a lack is filled up with
+//! zeros, b was when it was packed, and c goes through a buffer where the edge of the matrix is nearer.
 
 use super::{COLUMNS, DEPTH, NarrowPanels, Pairs, Product, SLICE};
 use crate::device::cpu::scratch::Scratch;
@@ -13,10 +14,11 @@ use std::ops::Range;
 /// Rows and columns of c in a step: two tile registers each way.
 const SIDE: usize = 32;
 
-/// Bytes in a row of a tile register.
+/// Rows of a tile register, and bytes in one.
+const ROWS: usize = 16;
 const ROW: usize = 64;
 
-/// What `ldtilecfg` reads: every tile register has 16 rows of 64 bytes.
+/// What `ldtilecfg` reads. Every tile register has rows of 64 bytes.
 #[repr(C, align(64))]
 struct Shapes {
     palette: u8,
@@ -26,14 +28,29 @@ struct Shapes {
     rows: [u8; 16],
 }
 
-static SHAPES: Shapes = {
-    let (mut bytes, mut rows, mut register) = ([0; 16], [0; 16], 0);
-    while register < 8 {
-        (bytes[register], rows[register]) = (ROW as u16, 16);
-        register += 1;
+impl Shapes {
+    /// For blocks of so many rows: registers 0, 1 and 4 have the first sixteen, 2, 3 and 5 the others, and 6 and 7 are b's.
+    fn of(block: usize) -> Self {
+        let upper = block.min(ROWS) as u8;
+        // A register without rows would be none. Where there are no other rows, these are not used.
+        let lower = if block > ROWS { (block - ROWS) as u8 } else { ROWS as u8 };
+        let all = ROWS as u8;
+        let (mut bytes, mut rows) = ([0; 16], [0; 16]);
+        bytes[..8].fill(ROW as u16);
+        rows[..8].copy_from_slice(&[upper, upper, lower, lower, upper, lower, all, all]);
+        Shapes { palette: 1, start: 0, reserved: [0; 14], bytes, rows }
     }
-    Shapes { palette: 1, start: 0, reserved: [0; 14], bytes, rows }
-};
+
+    /// Gives the registers these shapes.
+    ///
+    /// # Safety
+    ///
+    /// The processor has AMX for bfloat16, and the system lets this process use it.
+    unsafe fn load(&self) {
+        // SAFETY: the shapes are such as the instruction wants.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) self, options(nostack, readonly, preserves_flags)) };
+    }
+}
 
 /// All of a product.
 ///
@@ -42,16 +59,20 @@ static SHAPES: Shapes = {
 /// The processor has AMX for bfloat16, and the system lets this process use it.
 pub(super) unsafe fn multiply(product: &Product, c: &mut [f32], accumulate: bool) {
     let Product { a, b, first } = product;
-    // SAFETY: the shapes are such as the instruction wants.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &SHAPES, options(nostack, readonly, preserves_flags)) };
     let mut filled = Scratch::<bf16>::of(SIDE * SLICE);
     let panels = b.width.div_ceil(COLUMNS);
+    let mut shaped = 0;
     for from in (0..a.cols).step_by(SLICE) {
         let slice = from..(from + SLICE).min(a.cols);
         for row in (0..a.rows).step_by(SIDE) {
             let block = Block::new(a, row, slice.clone(), &mut filled);
+            if block.rows != shaped {
+                shaped = block.rows;
+                // SAFETY: the caller's promise.
+                unsafe { Shapes::of(shaped).load() };
+            }
             for panel in (0..panels).step_by(2) {
-                // SAFETY: the caller's promise, and the registers have their shapes.
+                // SAFETY: the caller's promise, and the registers have the shapes of this block.
                 unsafe { block.multiply(b, c, accumulate || from > 0, first + from, panel) };
             }
         }
@@ -68,19 +89,18 @@ struct Block<'a> {
     /// Whole steps, a row every so many numbers.
     direct: (&'a [bf16], usize),
     steps: usize,
-    /// The columns after those, `[32, …]`.
+    /// The columns after those, `[rows, …]`.
     filled: &'a [bf16],
 }
 
 impl<'a> Block<'a> {
     fn new(a: &Pairs<'a>, row: usize, slice: Range<usize>, filled: &'a mut [bf16]) -> Self {
         let rows = SIDE.min(a.rows - row);
-        let is_direct = rows == SIDE && a.pair_stride == 2;
-        let steps = if is_direct { slice.len() / DEPTH } else { 0 };
+        let steps = if a.pair_stride == 2 { slice.len() / DEPTH } else { 0 };
         let direct = (&a.data[row * a.row_stride + slice.start * a.pair_stride / 2..], a.row_stride);
         let rest = slice.start + steps * DEPTH..slice.end;
         let width = rest.len().next_multiple_of(DEPTH);
-        let filled = &mut filled[..SIDE * width];
+        let filled = &mut filled[..rows * width];
         if width > 0 {
             fill(filled, width, a, row..row + rows, rest);
         }
@@ -100,7 +120,7 @@ impl<'a> Block<'a> {
         let from = panel * COLUMNS;
         let columns = SIDE.min(width - from);
         let corner = self.row * width + from;
-        if self.rows == SIDE && columns == SIDE {
+        if columns == SIDE {
             // SAFETY: the caller's promise.
             return unsafe { self.add(&mut c[corner..], width, keep, b) };
         }
@@ -124,21 +144,21 @@ impl<'a> Block<'a> {
     ///
     /// As for [`step`].
     unsafe fn add(&self, c: &mut [f32], stride: usize, keep: bool, b: [&[bf16]; 2]) {
-        let (direct, row_stride) = self.direct;
+        let (rows, (direct, row_stride)) = (self.rows, self.direct);
         if self.steps > 0 {
             // SAFETY: the caller's promise.
-            unsafe { step(c, stride, keep, direct, row_stride, b, self.steps) };
+            unsafe { step(rows, c, stride, keep, direct, row_stride, b, self.steps) };
         }
-        let width = self.filled.len() / SIDE;
+        let width = self.filled.len() / rows;
         if width > 0 {
             let b = b.map(|b| &b[self.steps * DEPTH * COLUMNS..]);
             // SAFETY: as above.
-            unsafe { step(c, stride, keep || self.steps > 0, self.filled, width, b, width / DEPTH) };
+            unsafe { step(rows, c, stride, keep || self.steps > 0, self.filled, width, b, width / DEPTH) };
         }
     }
 }
 
-/// Columns `cols` of some rows of a, `out [32, width]`, with zeros around them.
+/// Columns `cols` of some rows of a, `out [rows, width]`, with zeros behind them.
 fn fill(out: &mut [bf16], width: usize, a: &Pairs, rows: Range<usize>, cols: Range<usize>) {
     out.fill(bf16::ZERO);
     let (first, count) = (rows.start, rows.len());
@@ -158,16 +178,65 @@ fn fill(out: &mut [bf16], width: usize, a: &Pairs, rows: Range<usize>, cols: Ran
     }
 }
 
-/// `c [32, 32] = a [32, 32·steps] · b`, or `+=` with `keep`; rows of c and a come every so many numbers, and b is two panels.
+/// `c [rows, 32] = a [rows, 32·steps] · b`, or `+=` with `keep`; rows of c and a come every so many numbers, and b is two panels.
 ///
 /// # Safety
 ///
-/// The processor has AMX for bfloat16, the system lets this process use it, and the registers have the shapes of [`SHAPES`].
-unsafe fn step(c: &mut [f32], c_stride: usize, keep: bool, a: &[bf16], a_stride: usize, b: [&[bf16]; 2], steps: usize) {
-    assert!(c.len() >= (SIDE - 1) * c_stride + SIDE && a.len() >= (SIDE - 1) * a_stride + steps * DEPTH);
+/// The processor has AMX for bfloat16, the system lets this process use it, and the registers have the [`Shapes`] of so many rows.
+unsafe fn step(
+    rows: usize,
+    c: &mut [f32],
+    c_stride: usize,
+    keep: bool,
+    a: &[bf16],
+    a_stride: usize,
+    b: [&[bf16]; 2],
+    steps: usize,
+) {
+    assert!((1..=SIDE).contains(&rows));
+    assert!(c.len() >= (rows - 1) * c_stride + SIDE && a.len() >= (rows - 1) * a_stride + steps * DEPTH);
     assert!(steps > 0 && b.iter().all(|b| b.len() >= steps * DEPTH * COLUMNS));
-    let lower = COLUMNS * c_stride;
-    // SAFETY: the slices were found long enough, and only these registers are used.
+    let (a, c, [first, second]) = (a.as_ptr(), c.as_mut_ptr(), b.map(<[bf16]>::as_ptr));
+    if rows <= ROWS {
+        // SAFETY: the slices were found long enough, and only these registers are used.
+        unsafe {
+            asm!(
+                "test {keep:e}, {keep:e}",
+                "jz 2f",
+                "tileloadd tmm0, [{c} + {c_bytes}]",
+                "tileloadd tmm1, [{c} + {c_bytes} + 64]",
+                "jmp 3f",
+                "2:",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "3:",
+                "tileloadd tmm4, [{a} + {a_bytes}]",
+                "tileloadd tmm6, [{first} + {row}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{second} + {row}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "add {a}, 64",
+                "add {first}, 1024",
+                "add {second}, 1024",
+                "dec {steps}",
+                "jnz 3b",
+                "tilestored [{c} + {c_bytes}], tmm0",
+                "tilestored [{c} + {c_bytes} + 64], tmm1",
+                keep = in(reg) u32::from(keep),
+                c = in(reg) c,
+                c_bytes = in(reg) 4 * c_stride,
+                a = inout(reg) a => _,
+                a_bytes = in(reg) 2 * a_stride,
+                first = inout(reg) first => _,
+                second = inout(reg) second => _,
+                row = in(reg) ROW,
+                steps = inout(reg) steps => _,
+                options(nostack),
+            );
+        }
+        return;
+    }
+    // SAFETY: as above; and there are more than sixteen rows.
     unsafe {
         asm!(
             "test {keep:e}, {keep:e}",
@@ -202,14 +271,14 @@ unsafe fn step(c: &mut [f32], c_stride: usize, keep: bool, a: &[bf16], a_stride:
             "tilestored [{lower} + {c_bytes}], tmm2",
             "tilestored [{lower} + {c_bytes} + 64], tmm3",
             keep = in(reg) u32::from(keep),
-            c = in(reg) c.as_mut_ptr(),
-            lower = in(reg) c.as_mut_ptr().add(lower),
+            c = in(reg) c,
+            lower = in(reg) c.add(ROWS * c_stride),
             c_bytes = in(reg) 4 * c_stride,
-            a0 = inout(reg) a.as_ptr() => _,
-            a1 = inout(reg) a.as_ptr().add(COLUMNS * a_stride) => _,
+            a0 = inout(reg) a => _,
+            a1 = inout(reg) a.add(ROWS * a_stride) => _,
             a_bytes = in(reg) 2 * a_stride,
-            b0 = inout(reg) b[0].as_ptr() => _,
-            b1 = inout(reg) b[1].as_ptr() => _,
+            b0 = inout(reg) first => _,
+            b1 = inout(reg) second => _,
             row = in(reg) ROW,
             steps = inout(reg) steps => _,
             options(nostack),
