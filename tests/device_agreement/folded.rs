@@ -1,11 +1,13 @@
 //! Convolutions of a network that only answers, on devices that fold.
 
-use super::{ACTIVATIONS, Array, Case, EPSILON, Output, numbers, sum_tolerance, support, threads};
+use super::{
+    ACTIVATIONS, Array, BF16_ROUNDING, Case, EPSILON, Output, narrow, numbers, sum_tolerance, support, threads,
+};
 use onesheet::device::cpu::Cpu;
 use onesheet::device::reference::Reference;
 use onesheet::device::{
     Activation, ConvShape, DepthwiseShape, Device, Foldable, FoldedForward, FoldedKernels, FoldedShape, Padding,
-    Precision,
+    Precision, Storage,
 };
 
 /// One convolution.
@@ -20,13 +22,15 @@ struct Folded {
 impl Case for Folded {
     fn run<D: Device>(&self, device: &D) -> Vec<Output> {
         let Folded { ref shape, accumulate, activation, seed } = *self;
-        let x = Array::activation(device, &numbers(seed, shape.input_len()));
-        let w = numbers(seed + 1, shape.weights_len());
-        let (scale, bias) = (numbers(seed + 2, shape.channels()), numbers(seed + 3, shape.channels()));
-        let filters = Foldable { w: &w, scale: &scale, bias: &bias };
+        // Scaled by powers of two filters are as exact in bfloat16 as they were.
+        let x = Array::activation(device, &narrow(seed, shape.input_len()));
+        let w = narrow(seed + 1, shape.weights_len());
+        let scale: Vec<f64> = (0..shape.channels()).map(|at| [0.5, -1.0, 2.0][at % 3]).collect();
+        let bias = numbers(seed + 2, shape.channels());
+        let filters = Foldable { w: &w, scale: &scale, bias: &bias, storage: Storage::Activation };
         let filters = device.fold(filters, shape).unwrap();
         let mut y = match accumulate {
-            true => Array::activation(device, &numbers(seed + 4, shape.output_len())),
+            true => Array::activation(device, &narrow(seed + 3, shape.output_len())),
             false => Array::blank_activation(device, shape.output_len()),
         };
         let operands = FoldedForward { y: y.view_mut(), accumulate, x: x.view(), filters: &filters, activation };
@@ -39,12 +43,14 @@ impl Case for Folded {
 fn check(shape: FoldedShape, seed: u64) {
     for (at, activation) in ACTIVATIONS.into_iter().enumerate() {
         let case = Folded { shape, accumulate: at % 2 == 0, activation, seed: 10 * seed + at as u64 };
-        let [expected, found] = [case.run(&Reference::EXACT), case.run(&Cpu::new().poisoned())];
-        let tolerance = expected[0].tolerance;
-        support::compare(&format!("{case:?}"), &found[0].values, &expected[0].values, tolerance, 4.0 * EPSILON)
-            .unwrap();
-        if seed.is_multiple_of(4) {
-            threads::repeats_in(Precision::F32, &case);
+        let expected = &case.run(&Reference::EXACT)[0];
+        for (precision, stored) in [(Precision::F32, 0.0), (Precision::Bf16, BF16_ROUNDING)] {
+            let (what, found) = (format!("{case:?} in {precision:?}"), case.run(&Cpu::storing(precision).poisoned()));
+            let rtol = 4.0 * EPSILON + stored;
+            support::compare(&what, &found[0].values, &expected.values, expected.tolerance, rtol).unwrap();
+            if seed.is_multiple_of(4) {
+                threads::repeats_in(precision, &case);
+            }
         }
     }
 }
@@ -91,6 +97,17 @@ fn three_by_three_of_stride_one() {
     full([2, 19, 22, 20], 16, [3, 3], 1, 0, 36);
 }
 
+/// Rows of filters that are whole blocks of a product: the input is read with zeros around it.
+#[test]
+fn lines_behind_each_other() {
+    full([2, 19, 22, 32], 48, [3, 3], 1, 1, 50);
+    full([1, 5, 5, 64], 40, [3, 3], 1, 1, 52);
+    full([2, 9, 8, 32], 16, [3, 3], 1, 0, 53);
+    full([3, 8, 9, 8], 7, [5, 4], 1, 2, 54);
+    full([1, 70, 40, 32], 33, [2, 1], 1, 1, 55);
+    full([9, 4, 3, 64], 130, [3, 3], 1, 2, 56);
+}
+
 #[test]
 fn each_channel_by_itself() {
     depthwise([2, 9, 8, 21], 3, 1, 1, 40);
@@ -104,7 +121,8 @@ fn operands_of_another_shape_are_refused() {
     let shape = FoldedShape::Full(ConvShape::new([1, 2, 2, 3], 4, [1; 2], 1, 0).unwrap());
     let channelwise = FoldedShape::Depthwise(DepthwiseShape::new([1, 2, 2, 3], [1; 2], 1, 0).unwrap());
     let four = [0.5; 4];
-    let fold = |w: &[f64], scale: &[f64], shape| device.fold(Foldable { w, scale, bias: &four }, shape);
+    let storage = Storage::Activation;
+    let fold = |w: &[f64], scale: &[f64], shape| device.fold(Foldable { w, scale, bias: &four, storage }, shape);
     assert!(fold(&[1.0; 11], &four, &shape).is_err());
     assert!(fold(&[1.0; 12], &four[1..], &shape).is_err());
     let filters = fold(&[1.0; 12], &four, &shape).unwrap();

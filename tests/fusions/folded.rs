@@ -5,7 +5,7 @@ use super::networks::SUMS;
 use onesheet::autograd::Tape;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::reference::Reference;
-use onesheet::device::{Device, ImageShape, PixelFormat, Placement, Storage};
+use onesheet::device::{Device, ImageShape, PixelFormat, Placement, Precision, Storage};
 use onesheet::model::{Model, Posters};
 use onesheet::network::{MINIATURES, ModelConfig, Network, mobilenet};
 use onesheet::ops::pool::Pooling;
@@ -89,6 +89,12 @@ fn on_the_processor() {
     check(|| Cpu::new().poisoned(), 1e-5);
 }
 
+/// Both round everything they store to 8 bits, and not at the same places.
+#[test]
+fn on_the_processor_in_bf16() {
+    check(|| Cpu::storing(Precision::Bf16).poisoned(), 0.05);
+}
+
 #[test]
 fn on_the_reference_device() {
     check(|| Reference::EXACT, 1e-12);
@@ -111,22 +117,26 @@ fn what_was_folded_is_forgotten_when_a_parameter_changes() {
     assert!(distance(&after, &unfolded(&model, 2)) <= 1e-5);
 }
 
+fn in_both_precisions() -> impl Iterator<Item = (Network, Precision)> {
+    MINIATURES.into_iter().flat_map(|network| [Precision::F32, Precision::Bf16].map(|precision| (network, precision)))
+}
+
 #[test]
 fn a_poster_is_answered_alike_whatever_is_asked_beside_it() {
-    for network in MINIATURES {
-        let alone = folded(&trained(Cpu::new(), network, Pooling::Average), 1);
-        let among = folded(&trained(Cpu::new(), network, Pooling::Average), 9);
-        assert_eq!(alone, among[..GENRES], "{network}");
+    for (network, precision) in in_both_precisions() {
+        let [alone, among] =
+            [1, 19].map(|images| folded(&trained(Cpu::storing(precision), network, Pooling::Average), images));
+        assert_eq!(alone, among[..GENRES], "{network} in {precision:?}");
     }
 }
 
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
-    for network in MINIATURES {
+    for (network, precision) in in_both_precisions() {
         let answers = [1, 2, 5].map(|threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| folded(&trained(Cpu::new(), network, Pooling::Average), 3))
+            pool.install(|| folded(&trained(Cpu::storing(precision), network, Pooling::Average), 3))
         });
-        assert!(answers.iter().all(|answer| *answer == answers[0]), "{network}");
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{network} in {precision:?}");
     }
 }

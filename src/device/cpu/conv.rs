@@ -197,8 +197,7 @@ fn convolve<E: Factor>(
         E::write(out, accumulate, |out| {
             for cols in patches.blocks() {
                 let accumulate = accumulate || cols.start > 0;
-                let (block, stride) = tile.block(cols.clone(), &mut scratch);
-                let block = E::left(block, pixels.len(), cols.len(), stride);
+                let block = tile.left(cols.clone(), &mut scratch);
                 E::multiply(out, accumulate, block, packed, extents, cols);
             }
             finish(pixels.start, out, partial);

@@ -33,6 +33,9 @@ pub(super) trait Factor: Number {
     /// `rows` × `cols` numbers, a row every `stride`.
     fn left(data: &[Self], rows: usize, cols: usize, stride: usize) -> Self::Left<'_>;
 
+    /// How many columns a block of a left operand has for its product to be fastest, if those behind the first `cols` hold zeros.
+    fn filled(cols: usize) -> usize;
+
     /// The transpose of that; it may be formed in `scratch`.
     fn transposed<'s>(
         data: &'s [Self],
@@ -55,7 +58,7 @@ pub(super) trait Factor: Number {
     fn pack_here(out: &mut [Self], b: &[Self], extents: [usize; 2], stride: usize);
 
     /// `c = a·b`, or `c += a·b` with `accumulate`, on the calling thread, of these rows of a packed `b [K, N]`, which begin with a
-    /// multiple of [`BLOCK`] and end with one or with K.
+    /// multiple of [`BLOCK`] and end with one or with K. Of a there are as many columns, or as many as [`filled`](Self::filled) says.
     fn multiply(
         c: &mut [f32],
         accumulate: bool,
@@ -81,6 +84,10 @@ impl Factor for f32 {
 
     fn left(data: &[f32], rows: usize, cols: usize, stride: usize) -> Matrix<'_> {
         Matrix::new(data, rows, cols, stride)
+    }
+
+    fn filled(cols: usize) -> usize {
+        cols
     }
 
     fn transposed<'s>(data: &'s [f32], rows: usize, cols: usize, stride: usize, _: &'s mut Scratch<f32>) -> Matrix<'s> {
@@ -125,6 +132,10 @@ impl Factor for bf16 {
 
     fn left(data: &[bf16], rows: usize, cols: usize, stride: usize) -> Pairs<'_> {
         Pairs::by_rows(data, rows, cols, stride)
+    }
+
+    fn filled(cols: usize) -> usize {
+        cols.next_multiple_of(narrow_panels::DEPTH)
     }
 
     fn transposed<'s>(

@@ -190,13 +190,14 @@ impl<'a> NarrowPanels<'a> {
     }
 
     /// `c = a·b`, or `c += a·b` with `accumulate`, on the calling thread, where `c [M, N]` is contiguous; of b only `rows` are
-    /// multiplied, which are as many as a has columns, begin with a multiple of [`DEPTH`] and end with one or with K.
+    /// multiplied, which are as many as a has columns, begin with a multiple of [`DEPTH`] and end with one or with K. Behind its last column
+    /// a may have zeros, up to such a multiple.
     pub(super) fn multiply(&self, c: &mut [f32], accumulate: bool, a: Pairs, rows: Range<usize>) {
         let NarrowPanels { depth, width, .. } = *self;
         let (m, k) = (a.rows, a.cols);
         let is_aligned = rows.start.is_multiple_of(DEPTH) && (rows.end.is_multiple_of(DEPTH) || rows.end == depth);
         assert!(
-            k.next_multiple_of(2) == rows.len().next_multiple_of(2)
+            [2, DEPTH].map(|of| rows.len().next_multiple_of(of)).contains(&k.next_multiple_of(2))
                 && is_aligned
                 && rows.end <= depth
                 && c.len() == m * width,

@@ -26,7 +26,7 @@ use crate::device::{
 use bands::Bands;
 use half::bf16;
 use rayon::prelude::*;
-use rectangle::{End, Rectangles};
+use rectangle::{End, Finish, Rectangles};
 
 /// Most columns of a rectangle where there are several beside each other, and least.
 const MOST_COLUMNS: usize = 128;
@@ -159,7 +159,7 @@ fn pack<R: Real, E: Factor>(out: &mut [E], w: &[R], scale: &[f32], [depth, width
 }
 
 /// A convolution as one matrix product.
-fn product<E: Factor>(
+fn product<E: Factor + Finish>(
     device: &Cpu,
     y: &mut [E],
     x: &[E],
@@ -216,8 +216,7 @@ fn product<E: Factor>(
             None => {
                 let (tile, mut scratch) = (patches.tile(pixels.clone()), Scratch::of(0));
                 for part in patches.blocks() {
-                    let (block, stride) = tile.block(part.clone(), &mut scratch);
-                    let block = E::left(block, pixels.len(), part.len(), stride);
+                    let block = tile.left(part.clone(), &mut scratch);
                     E::multiply(&mut sums, part.start > 0, block, panels, extents, part);
                 }
             }

@@ -13,6 +13,9 @@ use std::ops::Range;
 /// Most columns of a formed tile: with [`TILE`](super::TILE) rows it fills half of a second-level cache of 512 KiB.
 const MOST_COLUMNS: usize = 512;
 
+/// The longest run that is copied as if it were that long.
+const SHORT: usize = 32;
+
 /// Which inputs stand under the window of an output pixel.
 #[derive(Clone, Copy)]
 struct Window {
@@ -75,7 +78,7 @@ impl<'a, E: Factor> Patches<'a, E> {
 
     /// The patches of `pixels` of an input to which nothing is owed, whole, written to `out`.
     pub(super) fn form(&self, inputs: &[E], pixels: Range<usize>, out: &mut [E]) {
-        self.window.gather(out, inputs, 0, pixels, 0..self.columns());
+        self.window.gather(out, self.columns(), inputs, 0, pixels, 0..self.columns());
     }
 
     /// The patches of `pixels`, ready to be formed block by block.
@@ -125,10 +128,18 @@ impl<E: Factor> PatchTile<'_, E> {
             Inputs::Finished(x) => x,
             Inputs::Paid(scratch) => scratch,
         };
-        let width = cols.len();
-        scratch.resize(self.pixels.len() * width);
-        window.gather(scratch, inputs, self.first, self.pixels.clone(), cols);
-        (scratch, width)
+        let stride = E::filled(cols.len());
+        scratch.resize(self.pixels.len() * stride);
+        window.gather(scratch, stride, inputs, self.first, self.pixels.clone(), cols);
+        (scratch, stride)
+    }
+
+    /// The same as a left operand.
+    pub(super) fn left<'s>(&'s self, cols: Range<usize>, scratch: &'s mut Scratch<E>) -> E::Left<'s> {
+        let is_formed = !matches!(self.inputs, Inputs::Pixels);
+        let width = if is_formed { E::filled(cols.len()) } else { cols.len() };
+        let (block, stride) = self.block(cols, scratch);
+        E::left(block, self.pixels.len(), width, stride)
     }
 }
 
@@ -151,11 +162,20 @@ impl Window {
         start * self.w..end.max(start) * self.w
     }
 
-    /// im2col: columns `cols` of the patches of `pixels`, from `inputs`, which begin with the pixel `first`.
-    fn gather<E: Factor>(&self, out: &mut [E], inputs: &[E], first: usize, pixels: Range<usize>, cols: Range<usize>) {
+    /// im2col: columns `cols` of the patches of `pixels`, from `inputs`, which begin with the pixel `first`. A patch comes every `stride`
+    /// numbers, with zeros behind it.
+    fn gather<E: Factor>(
+        &self,
+        out: &mut [E],
+        stride: usize,
+        inputs: &[E],
+        first: usize,
+        pixels: Range<usize>,
+        cols: Range<usize>,
+    ) {
         let run = self.s * self.c;
         let filter_rows = cols.start / run..cols.end.div_ceil(run);
-        for (patch, pixel) in out.chunks_exact_mut(cols.len()).zip(pixels) {
+        for (patch, pixel) in out.chunks_exact_mut(stride).zip(pixels) {
             let [n, p, q] = self.position(pixel);
             // The columns of the image under the window, and the part of each run that they are.
             let left = (q * self.stride).max(self.pad_w) - self.pad_w;
@@ -165,19 +185,31 @@ impl Window {
             for r in filter_rows.clone() {
                 // The part of this run that `cols` asks for, and the part of that inside the image.
                 let asked = cols.start.max(r * run) - r * run..cols.end.min((r + 1) * run) - r * run;
-                let piece = &mut patch[r * run + asked.start - cols.start..r * run + asked.end - cols.start];
+                let at = r * run + asked.start - cols.start;
                 let row = (p * self.stride + r).wrapping_sub(self.pad_h);
                 let from = inside.start.clamp(asked.start, asked.end);
                 let to = inside.end.clamp(from, asked.end);
                 if row >= self.h || from == to {
-                    piece.fill(E::zeroed());
+                    patch[at..at + asked.len()].fill(E::zeroed());
                     continue;
                 }
                 let start = ((n * self.h + row) * self.w + left - first) * self.c + from - inside.start;
+                // A copy of known length is a few moves. What it writes behind the run is overwritten by the next one.
+                if from == asked.start
+                    && to == asked.end
+                    && asked.len() <= SHORT
+                    && let (Some(piece), Some(inputs)) =
+                        (patch[at..].first_chunk_mut(), inputs[start..].first_chunk::<SHORT>())
+                {
+                    *piece = *inputs;
+                    continue;
+                }
+                let piece = &mut patch[at..at + asked.len()];
                 piece[..from - asked.start].fill(E::zeroed());
                 piece[from - asked.start..to - asked.start].copy_from_slice(&inputs[start..start + (to - from)]);
                 piece[to - asked.start..].fill(E::zeroed());
             }
+            patch[cols.len()..].fill(E::zeroed());
         }
     }
 }

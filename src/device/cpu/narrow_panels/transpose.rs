@@ -91,7 +91,7 @@ mod tests {
             eprintln!("NOT TESTED, since this processor has no AVX-512: the transpose of bfloat16 numbers");
             return;
         }
-        for [rows, width] in [[32, 32], [64, 96], [1, 1], [33, 7], [70, 40], [5, 64]] {
+        for [rows, width] in [[32_usize, 32], [64, 96], [1, 1], [33, 7], [70, 40], [5, 64]] {
             let stride = width + 3;
             let x: Vec<bf16> = (0..rows * stride).map(|i| bf16::from_bits(1 + i as u16)).collect();
             let long = rows.next_multiple_of(DEPTH);

@@ -2,7 +2,7 @@
 //! the filter are the numbers that follow each other from the first of them on. So for each row of the filter the left operand is the
 //! input itself, in rows that overlap, and what is multiplied for the zeros between two lines is left out when the sums are stored.
 
-use super::rectangle::{End, Rectangles};
+use super::rectangle::{End, Finish, Rectangles};
 use super::{LEAST_COLUMNS, TASKS};
 use crate::device::ConvShape;
 use crate::device::cpu::factor::{BLOCK, Factor};
@@ -32,7 +32,8 @@ impl<'a> Bands<'a> {
     /// If the filters are wider than a pixel, and a row of them is whole blocks of a product.
     pub(super) fn of<E: Factor>(shape: &'a ConvShape) -> Option<Self> {
         let ConvShape { n, w, c, k, r, s, stride, pad, p, .. } = *shape;
-        if stride != 1 || r * s == 1 || !(s * c).is_multiple_of(BLOCK) {
+        // A padding as wide as the filter would have outputs on which no pixel has any influence: more of them than a line has room for.
+        if stride != 1 || r * s == 1 || pad >= s || !(s * c).is_multiple_of(BLOCK) {
             return None;
         }
         let wanted = TASKS * rayon::current_num_threads();
@@ -47,7 +48,7 @@ impl<'a> Bands<'a> {
     }
 
     /// `y = end(conv(x, panels))`.
-    pub(super) fn convolve<E: Factor>(&self, y: &mut [E], x: &[E], panels: &[E], end: End) {
+    pub(super) fn convolve<E: Factor + Finish>(&self, y: &mut [E], x: &[E], panels: &[E], end: End) {
         let ConvShape { n, w, c, k, r, s, pad, p, q, .. } = *self.shape;
         let (pitch, run, depth) = (w + pad, s * c, r * s * c);
         let out = Rectangles::new(y, end);
