@@ -51,7 +51,7 @@ struct Row {
 
 /// Runs the tool.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    row("processor", Cpu::new().name())?;
+    row("processor", Cpu::fastest().name())?;
     let opened = match args.device {
         DeviceChoice::Cpu => return Ok(()),
         DeviceChoice::Sim => simulated::open().and_then(|()| Gpu::open()),

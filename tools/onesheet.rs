@@ -35,7 +35,11 @@ fn main() -> ExitCode {
     console::start_clock();
     // Where the system takes no handler, a file cut short ends the tool without a word, and nothing else changes.
     let _ = mapped::name_faults(exit::DATA.into());
-    let result = match Tool::parse() {
+    let tool = Tool::parse();
+    // The thread that asks for work takes part in it: to be woken when it is done takes longer than many a kernel on one poster. If the
+    // pool can't be made now, the one made when it is first needed will say why.
+    let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
+    let result = match tool {
         Tool::Prepare(args) => prepare::run(*args),
         Tool::Train(args) => train::run(&args),
         Tool::Evaluate(args) => evaluate::run(&args),

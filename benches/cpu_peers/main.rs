@@ -169,7 +169,7 @@ fn main() -> anyhow::Result<()> {
     for &network in &arguments.network {
         Architecture::new(&exchange::config(network, arguments.image_size)).context("--image-size")?;
     }
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global()?;
     let python = environment::python(&arguments.venv, &arguments.python)?;
     let batches = arguments.batch.iter().map(|&batch| batch.into()).collect();
     let report = Report::new(machine, &arguments.csv)?;
