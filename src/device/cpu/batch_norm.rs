@@ -3,7 +3,6 @@
 use super::memory::{CHUNK, Cpu};
 use super::reduce::{Partials, Tiles, channel_rows};
 use super::rows::{self, bounded, pass};
-use super::scratch::Scratch;
 use super::simd::simd;
 use super::view::{Number, View, ViewMut, by_width, stored_as};
 use crate::device::{
@@ -81,7 +80,7 @@ impl BatchNormKernels for Cpu {
             stored_as!(E, KERNEL; y);
             partials.par_tiles().zip(y.par_chunks(tiles.tile * channels)).for_each(|(partial, y)| {
                 let (mean, squares) = partial.split_at_mut(channels);
-                rows::moments(E::read(y, &mut Scratch::new(0)), mean, squares);
+                rows::moments(y, mean, squares);
             });
         });
         partials.store_stats(stats);
@@ -105,9 +104,7 @@ impl BatchNormKernels for Cpu {
         by_width!(self, E => {
             stored_as!(E, KERNEL; a, y);
             a.par_chunks_mut(chunk).zip(y.par_chunks(chunk)).for_each(|(a, y)| {
-                let mut scratch = Scratch::new(0);
-                let y = E::read(y, &mut scratch);
-                E::write(a, false, |a| rows::normalise(a, y, channels, scale, shift, activation));
+                rows::normalise(a, y, channels, scale, shift, activation);
             });
         });
         Ok(())
@@ -134,14 +131,10 @@ impl BatchNormKernels for Cpu {
             (dz.par_chunks_mut(chunk), partials.par_tiles(), da.par_chunks(chunk), y.par_chunks(chunk))
                 .into_par_iter()
                 .for_each(|(dz, partial, da, y)| {
-                    let mut scratch = Scratch::new(0);
-                    let y = E::read(y, &mut scratch);
                     let (plain, centred) = partial.split_at_mut(channels);
-                    E::write(dz, false, |dz| {
-                        E::widen(dz, da);
-                        rows::mask(dz, y, scale, shift, activation);
-                        rows::gradient_sums(dz, y, mean, plain, centred);
-                    });
+                    dz.copy_from_slice(da);
+                    rows::mask(dz, y, scale, shift, activation);
+                    rows::gradient_sums(dz, y, mean, plain, centred);
                 });
         });
         partials.store_sums(sums);
@@ -197,13 +190,9 @@ impl BatchNormKernels for Cpu {
         by_width!(self, E => {
             stored_as!(E, KERNEL; out, y, shortcut);
             (out.par_chunks_mut(chunk), y.par_chunks(chunk), shortcut.par_chunks(chunk)).into_par_iter().for_each(
-                |(out, y, shortcut)| {
-                    let (mut first, mut second) = (Scratch::new(0), Scratch::new(0));
-                    let (y, shortcut) = (E::read(y, &mut first), E::read(shortcut, &mut second));
-                    E::write(out, false, |out| match shortcut_norm {
-                        None => join(out, y, branch, shortcut, bounds),
-                        Some(norm) => join_projected(out, y, branch, shortcut, channel_rows(norm, channels), bounds),
-                    });
+                |(out, y, shortcut)| match shortcut_norm {
+                    None => join(out, y, branch, shortcut, bounds),
+                    Some(norm) => join_projected(out, y, branch, shortcut, channel_rows(norm, channels), bounds),
                 },
             );
         });
@@ -229,11 +218,6 @@ impl BatchNormKernels for Cpu {
         let tiles = Tiles::streaming(shape.rows, channels);
         let chunk = tiles.tile * channels;
         let [mut partials, mut projected] = [(); 2].map(|()| Partials::of(tiles, channels));
-        let reduce = |dz: &[f32], partial: &mut [f64], y: &[f32], norm: &[f32]| {
-            let [_, _, mean] = channel_rows(norm, channels);
-            let (plain, centred) = partial.split_at_mut(channels);
-            rows::gradient_sums(dz, y, mean, plain, centred);
-        };
         by_width!(self, E => {
             stored_as!(E, KERNEL; dout, y);
             // What each tile has of what may be absent.
@@ -256,25 +240,21 @@ impl BatchNormKernels for Cpu {
                 .into_par_iter()
                 .enumerate()
                 .for_each(|(at, (mask, partial, projected, dout, y))| {
-                    let mut scratch = [0; 3].map(Scratch::new);
-                    let [first, second, third] = &mut scratch;
-                    let (dout, y) = (E::read(dout, first), E::read(y, second));
-                    let mut sum_up = |dz: &[f32]| {
-                        reduce(dz, partial, y, norm);
-                        if let Some((y, norm)) = projection {
-                            let y = &y[at * chunk..][..dz.len()];
-                            reduce(dz, projected, E::read(y, &mut Scratch::new(0)), norm);
-                        }
-                    };
-                    match mask {
+                    let dz = match mask {
                         Some((dz, out)) => {
-                            let out = E::read(out, third);
-                            E::write(dz, false, |dz| {
-                                rectify(dz, dout, out);
-                                sum_up(dz);
-                            });
+                            rectify(dz, dout, out);
+                            &*dz
                         }
-                        None => sum_up(dout),
+                        None => dout,
+                    };
+                    let reduce = |partial: &mut [f64], y: &[E], norm: &[f32]| {
+                        let [_, _, mean] = channel_rows(norm, channels);
+                        let (plain, centred) = partial.split_at_mut(channels);
+                        rows::gradient_sums(dz, y, mean, plain, centred);
+                    };
+                    reduce(partial, y, norm);
+                    if let Some((y, norm)) = projection {
+                        reduce(projected, &y[at * chunk..][..dz.len()], norm);
                     }
                 });
             partials.store_sums(sums);
@@ -305,14 +285,14 @@ pub(super) fn rectify_all(dz: &mut [f32], dy: &[f32], y: &[f32]) {
 
 simd! {
     /// `dz = dy·[y > 0]`, where `y` is the output of a ReLU.
-    fn rectify(dz: &mut [f32], dy: &[f32], y: &[f32]) {
+    fn rectify<E: Number>(dz: &mut [E], dy: &[E], y: &[E]) {
         for ((dz, dy), y) in dz.iter_mut().zip(dy).zip(y) {
-            *dz = pass(*y, *dy);
+            *dz = E::nearest(pass(y.wide(), dy.wide()));
         }
     }
 
     /// `out = scale·y + shift + shortcut`, kept between the bounds.
-    fn join(out: &mut [f32], y: &[f32], norm: [&[f32]; 2], shortcut: &[f32], bounds: [f32; 2]) {
+    fn join<E: Number>(out: &mut [E], y: &[E], norm: [&[f32]; 2], shortcut: &[E], bounds: [f32; 2]) {
         let [scale, shift] = norm;
         let width = scale.len();
         let pixels = out.chunks_exact_mut(width).zip(y.chunks_exact(width)).zip(shortcut.chunks_exact(width));
@@ -320,17 +300,17 @@ simd! {
             for (((out, y), shortcut), (scale, shift)) in
                 out.iter_mut().zip(y).zip(shortcut).zip(scale.iter().zip(shift))
             {
-                *out = bounded(scale * y + shift + shortcut, bounds);
+                *out = E::nearest(bounded(scale * y.wide() + shift + shortcut.wide(), bounds));
             }
         }
     }
 
     /// [`join`] with a raw projection, which is owed its own scale and shift.
-    fn join_projected(
-        out: &mut [f32],
-        y: &[f32],
+    fn join_projected<E: Number>(
+        out: &mut [E],
+        y: &[E],
         norm: [&[f32]; 2],
-        shortcut: &[f32],
+        shortcut: &[E],
         shortcut_norm: [&[f32]; 2],
         bounds: [f32; 2],
     ) {
@@ -343,8 +323,8 @@ simd! {
             for (((out, y), shortcut), ((scale, shift), (shortcut_scale, shortcut_shift))) in
                 out.iter_mut().zip(y).zip(shortcut).zip(channels)
             {
-                let projected = shortcut_scale * shortcut + shortcut_shift;
-                *out = bounded(scale * y + shift + projected, bounds);
+                let projected = shortcut_scale * shortcut.wide() + shortcut_shift;
+                *out = E::nearest(bounded(scale * y.wide() + shift + projected, bounds));
             }
         }
     }

@@ -2,7 +2,6 @@
 
 use super::reduce::channel_rows;
 use super::rows;
-use super::scratch::Scratch;
 use super::view::{Number, View, ViewMut};
 use crate::device::{Activation, DeviceError, ReduceEpilogue};
 
@@ -32,8 +31,7 @@ impl<'a, E: Number> Epilogue<'a, E> {
     /// Masks a tile of the gradient, whose first element is element `first` of the activation, and adds it to the sums.
     pub(super) fn finish(&self, first: usize, dx: &mut [f32], partial: &mut [f64]) {
         let [scale, shift, mean] = self.norm;
-        let mut scratch = Scratch::new(0);
-        let y = E::read(&self.y[first..][..dx.len()], &mut scratch);
+        let y = &self.y[first..][..dx.len()];
         let (plain, centred) = partial.split_at_mut(mean.len());
         // The sums are those of the gradient as it is stored.
         E::as_stored(dx);

@@ -33,9 +33,7 @@ impl PoolKernels for Cpu {
                 // The rows of the image under the windows.
                 let first = (row * shape.stride).saturating_sub(shape.pad).min(shape.h) * line;
                 let last = (row * shape.stride + shape.window).saturating_sub(shape.pad).min(shape.h) * line;
-                let mut scratch = Scratch::new(0);
-                let x = E::read(&image[first..last.max(first)], &mut scratch);
-                E::write(y, false, |y| max_pool_row(y, &mut vec![0; shape.c], x, first, norm, row, shape));
+                max_pool_row(y, &image[first..last.max(first)], first, norm, row, shape);
             });
         });
         Ok(())
@@ -192,20 +190,29 @@ fn find_largest(best: &mut [f32], winner: &mut [u32], x: &[f32]) {
 }
 
 simd! {
-    /// Row `p` of one image's output, and with it the number of the tap that won each channel of the last window. Element `first` of
-    /// the image is the first of `x`.
-    fn max_pool_row(
-        y: &mut [f32],
-        winner: &mut [u32],
-        x: &[f32],
-        first: usize,
-        norm: Norm<'_>,
-        p: usize,
-        shape: &PoolShape,
-    ) {
-        let mut line = Scratch::new(shape.c);
+    /// Row `p` of one image's output. Element `first` of the image is the first of `x`.
+    fn max_pool_row<E: Number>(y: &mut [E], x: &[E], first: usize, norm: Norm<'_>, p: usize, shape: &PoolShape) {
+        let mut best = Scratch::new(shape.c);
+        let outside = if shape.outside == Outside::Nothing { None } else { Some(0.0) };
         for (q, y) in y.chunks_exact_mut(shape.c).enumerate() {
-            find_winners([y, &mut line], winner, x, first, norm, [p, q], shape);
+            // Less than any number, until there is one.
+            best.fill(f32::NEG_INFINITY);
+            for tap in 0..shape.window * shape.window {
+                match (input_of(tap, p, q, shape).map(|start| &x[start - first..][..shape.c]), norm) {
+                    (None, _) => {
+                        if let Some(zero) = outside {
+                            best.iter_mut().for_each(|best| *best = larger(*best, zero));
+                        }
+                    }
+                    (Some(x), None) => best.iter_mut().zip(x).for_each(|(best, x)| *best = larger(*best, x.wide())),
+                    (Some(x), Some(([scale, shift], bounds))) => {
+                        for ((best, x), (scale, shift)) in best.iter_mut().zip(x).zip(scale.iter().zip(shift)) {
+                            *best = larger(*best, bounded(scale * x.wide() + shift, bounds));
+                        }
+                    }
+                }
+            }
+            y.iter_mut().zip(&*best).for_each(|(y, best)| *y = E::nearest(*best));
         }
     }
 
@@ -225,6 +232,12 @@ simd! {
             }
         }
     }
+}
+
+/// The larger of the two, the first if neither is, and NaN if either is.
+#[inline(always)]
+fn larger(best: f32, value: f32) -> f32 {
+    if (value > best) | value.is_nan() { value } else { best }
 }
 
 /// Where in the image the tap of a window begins, unless it lies outside.

@@ -1,7 +1,9 @@
-//! Loops over a tile: some rows of an NHWC activation, one row per pixel and one column per channel.
+//! Loops over a tile: some rows of an NHWC activation, one row per pixel and one column per channel. They compute in `f32`, whatever the
+//! numbers are stored as.
 
 use super::scratch::Scratch;
 use super::simd::simd;
+use super::view::Number;
 use crate::device::Activation;
 
 simd! {
@@ -12,10 +14,19 @@ simd! {
         }
     }
 
-    /// `out = activation(scale·x + shift)`, where `out [rows, C]` is contiguous and a row of `x` comes every `stride` floats.
-    pub(super) fn normalise(
-        out: &mut [f32],
-        x: &[f32],
+    /// `out = x`, where `out [rows, width]` is contiguous and a row of `x` comes every `stride` numbers.
+    pub(super) fn convert<O: Number, E: Number>(out: &mut [O], x: &[E], stride: usize, width: usize) {
+        for (out, x) in out.chunks_exact_mut(width).zip(x.chunks(stride)) {
+            for (out, x) in out.iter_mut().zip(x) {
+                *out = O::nearest(x.wide());
+            }
+        }
+    }
+
+    /// `out = activation(scale·x + shift)`, where `out [rows, C]` is contiguous and a row of `x` comes every `stride` numbers.
+    pub(super) fn normalise<O: Number, E: Number>(
+        out: &mut [O],
+        x: &[E],
         stride: usize,
         scale: &[f32],
         shift: &[f32],
@@ -24,18 +35,26 @@ simd! {
         let bounds = activation.bounds();
         for (out, x) in out.chunks_exact_mut(scale.len()).zip(x.chunks(stride)) {
             for ((out, x), (scale, shift)) in out.iter_mut().zip(x).zip(scale.iter().zip(shift)) {
-                *out = bounded(scale * x + shift, bounds);
+                *out = O::nearest(bounded(scale * x.wide() + shift, bounds));
             }
         }
     }
 
     /// `out = k₀·dz + k₁·y + k₂`, laid out as in [`normalise`].
-    pub(super) fn pay(out: &mut [f32], dz: &[f32], y: &[f32], stride: usize, k0: &[f32], k1: &[f32], k2: &[f32]) {
+    pub(super) fn pay<O: Number, E: Number>(
+        out: &mut [O],
+        dz: &[E],
+        y: &[E],
+        stride: usize,
+        k0: &[f32],
+        k1: &[f32],
+        k2: &[f32],
+    ) {
         for ((out, dz), y) in out.chunks_exact_mut(k0.len()).zip(dz.chunks(stride)).zip(y.chunks(stride)) {
             for (((out, dz), y), ((k0, k1), k2)) in
                 out.iter_mut().zip(dz).zip(y).zip(k0.iter().zip(k1).zip(k2))
             {
-                *out = k0 * dz + k1 * y + k2;
+                *out = O::nearest(k0 * dz.wide() + k1 * y.wide() + k2);
             }
         }
     }
@@ -61,7 +80,13 @@ simd! {
     }
 
     /// `dz = da·activation′(scale·y + shift)` in place.
-    pub(super) fn mask(dz: &mut [f32], y: &[f32], scale: &[f32], shift: &[f32], activation: Activation) {
+    pub(super) fn mask<D: Number, E: Number>(
+        dz: &mut [D],
+        y: &[E],
+        scale: &[f32],
+        shift: &[f32],
+        activation: Activation,
+    ) {
         let width = scale.len();
         let [low, high] = activation.bounds();
         // No finite value is at an infinite bound, and what is infinite stays in between.
@@ -71,7 +96,7 @@ simd! {
         }
         for (dz, y) in dz.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
             for ((dz, y), (scale, shift)) in dz.iter_mut().zip(y).zip(scale.iter().zip(shift)) {
-                *dz = pass_between(scale * y + shift, [low, high], *dz);
+                *dz = D::nearest(pass_between(scale * y.wide() + shift, [low, high], dz.wide()));
             }
         }
     }
@@ -80,7 +105,7 @@ simd! {
     ///
     /// The deviations are taken from the rounded mean, whose own error is then taken out of both, so that nothing
     /// cancels however far the mean lies from zero.
-    pub(super) fn moments(tile: &[f32], mean: &mut [f64], squares: &mut [f64]) {
+    pub(super) fn moments<E: Number>(tile: &[E], mean: &mut [f64], squares: &mut [f64]) {
         let width = mean.len();
         let rows = (tile.len() / width) as f64;
         let mut scratch = Scratch::new(3 * width);
@@ -89,7 +114,7 @@ simd! {
         let (sum, sum_of_squares) = rest.split_at_mut(width);
         for row in tile.chunks_exact(width) {
             for (sum, y) in pivot.iter_mut().zip(row) {
-                *sum += y;
+                *sum += y.wide();
             }
         }
         for pivot in pivot.iter_mut() {
@@ -97,7 +122,7 @@ simd! {
         }
         for row in tile.chunks_exact(width) {
             for ((y, pivot), (sum, square)) in row.iter().zip(&*pivot).zip(sum.iter_mut().zip(&mut *sum_of_squares)) {
-                let deviation = y - pivot;
+                let deviation = y.wide() - pivot;
                 *sum += deviation;
                 *square += deviation * deviation;
             }
@@ -125,7 +150,13 @@ simd! {
     }
 
     /// `plain += Σ dz` and `centred += Σ dz·(y − mean)` of each column.
-    pub(super) fn gradient_sums(dz: &[f32], y: &[f32], mean: &[f32], plain: &mut [f64], centred: &mut [f64]) {
+    pub(super) fn gradient_sums<D: Number, E: Number>(
+        dz: &[D],
+        y: &[E],
+        mean: &[f32],
+        plain: &mut [f64],
+        centred: &mut [f64],
+    ) {
         let width = mean.len();
         let mut scratch = Scratch::new(2 * width);
         scratch.fill(0.0);
@@ -135,8 +166,9 @@ simd! {
             for (((dz, y), mean), (sum, product)) in
                 dz.iter().zip(y).zip(mean).zip(sum.iter_mut().zip(&mut *product))
             {
+                let dz = dz.wide();
                 *sum += dz;
-                *product += dz * (y - mean);
+                *product += dz * (y.wide() - mean);
             }
         }
         for i in 0..width {

@@ -4,23 +4,23 @@
 //! AVX2 and AVX-512 besides and runs the widest that the machine has. The loops contain no fused multiply-add and reduce
 //! in an order that they spell out themselves, so all versions give the same bits.
 
-/// Defines functions whose body is compiled once per instruction set. They may be generic over one type.
+/// Defines functions whose body is compiled once per instruction set. They may be generic over types with a bound each.
 macro_rules! simd {
-    ($($(#[$meta:meta])* $vis:vis fn $name:ident$(<$of:ident: $bound:ident>)?($($arg:ident: $type:ty),* $(,)?) $body:block)*) => {$(
+    ($($(#[$meta:meta])* $vis:vis fn $name:ident$(<$($of:ident: $bound:ident),+>)?($($arg:ident: $type:ty),* $(,)?) $body:block)*) => {$(
         $(#[$meta])*
-        $vis fn $name$(<$of: $bound>)?($($arg: $type),*) {
+        $vis fn $name$(<$($of: $bound),+>)?($($arg: $type),*) {
             #[inline(always)]
-            fn portable$(<$of: $bound>)?($($arg: $type),*) $body
+            fn portable$(<$($of: $bound),+>)?($($arg: $type),*) $body
 
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2")]
-                fn avx2$(<$of: $bound>)?($($arg: $type),*) {
+                fn avx2$(<$($of: $bound),+>)?($($arg: $type),*) {
                     portable($($arg),*)
                 }
 
                 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
-                fn avx512$(<$of: $bound>)?($($arg: $type),*) {
+                fn avx512$(<$($of: $bound),+>)?($($arg: $type),*) {
                     portable($($arg),*)
                 }
 

@@ -62,11 +62,8 @@ impl<'a, E: Number> Source<'a, E> {
     }
 
     /// The pixels `rows`, whole, written to `out` with everything paid.
-    pub(super) fn write(&self, out: &mut [f32], channels: usize, rows: Range<usize>) {
-        match *self {
-            Source::Plain(x) => E::widen(out, &x[rows.start * channels..rows.end * channels]),
-            _ => self.pay(out, channels, rows, 0..channels),
-        }
+    pub(super) fn write<O: Number>(&self, out: &mut [O], channels: usize, rows: Range<usize>) {
+        self.pay(out, channels, rows, 0..channels);
     }
 
     /// Columns `cols` of the pixels `rows` with everything paid, as factors of a product: where they lie in memory if they lie there just
@@ -83,27 +80,23 @@ impl<'a, E: Number> Source<'a, E> {
             _ => {
                 let width = cols.len();
                 scratch.resize(rows.len() * width);
-                E::write(scratch, false, |out| self.pay(out, channels, rows, cols));
+                self.pay(scratch, channels, rows, cols);
                 (scratch, width)
             }
         }
     }
 
     /// Columns `cols` of the pixels `rows`, written to `out` with what is owed paid.
-    fn pay(&self, out: &mut [f32], channels: usize, rows: Range<usize>, cols: Range<usize>) {
-        let (part, width) = (rows.start * channels + cols.start..rows.end * channels, cols.len());
-        let (mut first, mut second) = (Scratch::new(0), Scratch::new(0));
+    fn pay<O: Number>(&self, out: &mut [O], channels: usize, rows: Range<usize>, cols: Range<usize>) {
+        let part = rows.start * channels + cols.start..rows.end * channels;
         match *self {
-            Source::Plain(_) => {}
+            Source::Plain(x) => rows::convert(out, &x[part], channels, cols.len()),
             Source::Normed { x, scale, shift, activation } => {
-                let (x, stride) = E::rows(&x[part], channels, width, &mut first);
-                rows::normalise(out, x, stride, &scale[cols.clone()], &shift[cols], activation);
+                rows::normalise(out, &x[part], channels, &scale[cols.clone()], &shift[cols], activation);
             }
             Source::Owed { dz, y, k } => {
                 let [k0, k1, k2] = k.map(|k| &k[cols.clone()]);
-                let (dz, stride) = E::rows(&dz[part.clone()], channels, width, &mut first);
-                let (y, _) = E::rows(&y[part], channels, width, &mut second);
-                rows::pay(out, dz, y, stride, k0, k1, k2);
+                rows::pay(out, &dz[part.clone()], &y[part], channels, k0, k1, k2);
             }
         }
     }

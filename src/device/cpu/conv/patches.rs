@@ -91,7 +91,7 @@ impl<'a, E: Factor> Patches<'a, E> {
                 let rows = self.window.inputs(&pixels);
                 first = rows.start;
                 let mut paid = Scratch::of(rows.len() * self.window.c);
-                E::write(&mut paid, false, |paid| self.source.write(paid, self.window.c, rows));
+                self.source.write(&mut paid, self.window.c, rows);
                 Inputs::Paid(paid)
             }
         };
