@@ -26,7 +26,7 @@ use crate::device::{
 };
 use patches::Patches;
 use rayon::prelude::*;
-use winograd::{Filters, Grid};
+use winograd::Grid;
 
 /// Most pixels of a tile, and how many floats of its outputs stay in a second-level cache beside what they are made of.
 const TILE: usize = 10 * ROWS;
@@ -62,7 +62,7 @@ impl ConvKernels for Cpu {
             let weights = Matrix::new(w, shape.k, columns, columns).transposed();
             match Grid::forward(shape).filter(|_| E::multiplies_less()) {
                 Some(grid) => {
-                    winograd::convolve(y, false, &source, &grid, &Filters::new(self, &grid, weights)?, finish)
+                    winograd::convolve(y, false, &source, &grid, &winograd::transformed(self, &grid, weights)?, finish)
                 }
                 None => convolve(self, y, false, &Patches::of_input(source, shape), weights, finish)?,
             }
@@ -108,7 +108,7 @@ impl ConvKernels for Cpu {
                     let weights = Matrix::new(&rotated, patches.columns(), shape.c, shape.c);
                     match grid {
                         Some(grid) => {
-                            let filters = Filters::new(self, &grid, weights)?;
+                            let filters = winograd::transformed(self, &grid, weights)?;
                             winograd::convolve(dx, accumulate, patches.source(), &grid, &filters, finish)
                         }
                         None => convolve(self, dx, accumulate, &patches, weights, finish)?,

@@ -2,13 +2,15 @@
 //! rectangle of pixels and output channels, so that a single poster has work for all threads; and bias, the other way of a residual block
 //! and the activation are added while the rectangle is stored ([`rectangle`]).
 //!
-//! The left operand of the product is formed as little as can be: of a 1×1 filter it is the input, of a wider one of stride 1 the input with
-//! zeros around it ([`bands`]), and only of the rest it is patches.
+//! In `f32` a 3×3 filter of stride 1 is multiplied by Winograd's transform where that pays: here with M = 4, since no gradient hangs on which
+//! side of a ReLU a value falls. Otherwise the left operand of the product is formed as little as can be: of a 1×1 filter it is the input,
+//! of a wider one of stride 1 the input with zeros around it ([`bands`]), and only of the rest it is patches.
 
 mod bands;
 mod rectangle;
 
 use super::patches::Patches;
+use super::winograd::{self, Grid};
 use super::{TILE, TILE_FLOATS};
 use crate::device::cpu::depthwise;
 use crate::device::cpu::factor::Factor;
@@ -45,6 +47,8 @@ enum Filters {
     /// `[R·S·C, K]` in panels, as wide as the convolution's input and output are stored.
     Full(Piece<f32>),
     Narrow(Piece<bf16>),
+    /// As Winograd's form of the convolution wants them.
+    Transformed(Piece<f32>),
     /// `[R, S, C]`.
     Depthwise(Vec<f32>),
 }
@@ -68,7 +72,10 @@ impl FoldedKernels for Cpu {
                 Filters::Depthwise(w.chunks_exact(shape.c).flat_map(of_pixel).collect())
             }
             FoldedShape::Full(shape) if is_narrow => Filters::Narrow(self.packed(w, &scale, shape)?),
-            FoldedShape::Full(shape) => Filters::Full(self.packed(w, &scale, shape)?),
+            FoldedShape::Full(shape) => match Grid::folded(shape) {
+                Some(grid) => Filters::Transformed(self.transformed(w, &scale, &grid)?),
+                None => Filters::Full(self.packed(w, &scale, shape)?),
+            },
         };
         Ok(Folded { filters, bias })
     }
@@ -85,6 +92,10 @@ impl FoldedKernels for Cpu {
         let weights = size_of_filters(filters) + size_of::<f32>() * bias.len();
         let _clock = self.clock(KERNEL, shape.flops(), shape.seen() * x.width() + weights + old, y.bytes());
         let end = End { bias, activation, accumulate };
+        let of_another_kind = || {
+            let reason = "filters were folded for a convolution of another kind".to_string();
+            DeviceError::Shape { kernel: KERNEL, reason }
+        };
         match (filters, shape) {
             (Filters::Full(packed), FoldedShape::Full(shape)) => {
                 stored_as!(f32, KERNEL; y, x);
@@ -94,6 +105,14 @@ impl FoldedKernels for Cpu {
                 stored_as!(bf16, KERNEL; y, x);
                 product(self, y, x, &packed.numbers(), end, shape)?;
             }
+            (Filters::Transformed(filters), FoldedShape::Full(shape)) => {
+                stored_as!(f32, KERNEL; y, x);
+                let (grid, out) = (Grid::folded(shape).ok_or_else(of_another_kind)?, Rectangles::new(y, end));
+                winograd::convolve_folded(x, &grid, &filters.numbers(), |pixels, columns, sums| {
+                    // SAFETY: every task has pixels and columns of its own.
+                    unsafe { out.store(pixels, columns, sums) }
+                });
+            }
             (Filters::Depthwise(w), FoldedShape::Depthwise(shape)) => by_width!(self, E => {
                 stored_as!(E, KERNEL; y, x);
                 depthwise::folded_forward(y, accumulate, x, w, shape, |row| {
@@ -101,10 +120,7 @@ impl FoldedKernels for Cpu {
                     rows::activate(row, activation);
                 });
             }),
-            _ => {
-                let reason = "filters were folded for a convolution of another kind".to_string();
-                return Err(DeviceError::Shape { kernel: KERNEL, reason });
-            }
+            _ => return Err(of_another_kind()),
         }
         Ok(())
     }
@@ -115,12 +131,24 @@ impl Cpu {
         let extents = [shape.r * shape.s * shape.c, shape.k];
         self.slabs.piece(E::packed_len(extents), |out| pack(out, w, scale, extents))
     }
+
+    fn transformed<R: Real>(&self, w: &[R], scale: &[f32], grid: &Grid) -> Result<Piece<f32>, DeviceError> {
+        let extents = [w.len() / scale.len(), scale.len()];
+        let mut panels = self.room(f32::packed_len(extents))?;
+        panels.fill(0.0);
+        pack(&mut panels, w, scale, extents);
+        let panel = f32::packed_len([extents[0], COLUMNS]);
+        self.slabs.piece(grid.filters_len(), |out| {
+            let panels = &panels[..];
+            winograd::transform_filters(out, grid, |at, out| out.copy_from_slice(&panels[at * panel..][..panel]));
+        })
+    }
 }
 
 /// Bytes that filters are read from.
 fn size_of_filters(filters: &Filters) -> usize {
     match filters {
-        Filters::Full(panels) => size_of_val(&*panels.numbers()),
+        Filters::Full(numbers) | Filters::Transformed(numbers) => size_of_val(&*numbers.numbers()),
         Filters::Narrow(panels) => size_of_val(&*panels.numbers()),
         Filters::Depthwise(w) => size_of_val(&w[..]),
     }

@@ -20,7 +20,7 @@ use crate::device::cpu::matmul::Matrix;
 use crate::device::cpu::memory::Cpu;
 use crate::device::cpu::panels::{COLUMNS, Panels, packed_len};
 use crate::device::cpu::pooled::Pooled;
-use crate::device::cpu::reduce::Partials;
+use crate::device::cpu::reduce::{Partials, Tiles};
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::source::Source;
 use crate::device::cpu::view::Number;
@@ -32,6 +32,12 @@ use transforms::{Rule, Strides, Transform, transform};
 /// What a number of a transformed tile costs beside its multiplications, and one of a transformed filter: in multiplications, as measured.
 const TILE_COST: usize = 80;
 const FILTER_COST: usize = 20;
+
+/// The same of a tile to which nothing is owed; and how many tiles' multiplications it takes a task to fetch filters that are too many for a
+/// second-level cache.
+const PLAIN_TILE_COST: usize = 35;
+const STREAM_COST: usize = 26;
+const CACHED_FILTERS: usize = 256 << 10;
 
 /// Fewest channels and tiles with which M = 2 costs no more than the plain product.
 const LEAST_CHANNELS: usize = 16;
@@ -69,6 +75,17 @@ impl Grid {
         (grid.c.min(grid.k) >= LEAST_CHANNELS && grid.tiles() >= LEAST_TILES).then_some(grid)
     }
 
+    /// For a network that only answers, which has its filters transformed: M = 4 if it costs less than the plain product. What an image
+    /// costs decides, so that the answer does not depend on how many there are.
+    pub(super) fn folded(shape: &ConvShape) -> Option<Self> {
+        let grid = Grid { m: 4, ..Grid::over_input(shape)? };
+        let image = Grid { images: 1, ..grid };
+        let streamed = if grid.filters_len() > CACHED_FILTERS { STREAM_COST } else { 0 };
+        let product = grid.c * grid.k * (TASK_TILES + streamed) / TASK_TILES;
+        let cost = image.places() * image.tiles() * (product + PLAIN_TILE_COST * (grid.c + grid.k));
+        (cost < image.plain_cost()).then_some(grid)
+    }
+
     /// For the weight gradient.
     pub(super) fn backward_weights(shape: &ConvShape) -> Option<Self> {
         Grid::over_input(shape)?.cheapest(&[2, 4])
@@ -90,13 +107,23 @@ impl Grid {
     fn cheapest(self, sizes: &[usize]) -> Option<Self> {
         let grids = sizes.iter().map(|&m| Grid { m, ..self });
         let best = grids.min_by_key(Grid::cost)?;
-        (best.cost() < 9 * self.images * self.p * self.q * self.c * self.k).then_some(best)
+        (best.cost() < self.plain_cost()).then_some(best)
     }
 
     /// In multiplications.
     fn cost(&self) -> usize {
         let tiles = self.tiles() * (self.c * self.k + TILE_COST * (self.c + self.k));
         self.places() * (tiles + FILTER_COST * self.c * self.k)
+    }
+
+    /// The plain product, in multiplications.
+    fn plain_cost(&self) -> usize {
+        9 * self.images * self.p * self.q * self.c * self.k
+    }
+
+    /// Numbers of the transformed filters.
+    pub(super) fn filters_len(&self) -> usize {
+        self.places() * packed_len([self.c, self.k])
     }
 
     /// Places of a transformed tile.
@@ -190,39 +217,34 @@ struct Image<'a, E> {
     pad: usize,
 }
 
-/// Filters, transformed: of each panel of K the places, of each place `[C, 16]`.
-pub(super) struct Filters(Pooled<f32>);
+/// Filters, transformed: of each panel of K the places, of each place `[C, 16]`. A panel of them is `[3·3·C, 16]` as `panel` writes it;
+/// for the data gradient they are turned by half a circle, C and K as its grid has them.
+pub(super) fn transform_filters(out: &mut [f32], grid: &Grid, panel: impl Fn(usize, &mut [f32]) + Sync) {
+    let Grid { m, c, .. } = *grid;
+    assert_eq!(out.len(), grid.filters_len(), "filters of another grid");
+    let how = Transform {
+        rule: Rule::Filter,
+        m,
+        channels: COLUMNS,
+        from: Strides::of_rows(3 * c * COLUMNS, c * COLUMNS),
+        to: Strides::of_rows((m + 2) * c * COLUMNS, c * COLUMNS),
+        wanted: [m + 2; 2],
+        accumulate: false,
+    };
+    out.par_chunks_exact_mut(grid.places() * c * COLUMNS).enumerate().for_each(|(at, to)| {
+        let mut from = Scratch::new(9 * c * COLUMNS);
+        panel(at, &mut from);
+        for channel in 0..c {
+            transform(how, &from[channel * COLUMNS..], &mut to[channel * COLUMNS..]);
+        }
+    });
+}
 
-impl Filters {
-    /// Of filters `[3·3·C, K]`: for the data gradient turned by half a circle, C and K as its grid has them.
-    pub(super) fn new(device: &Cpu, grid: &Grid, w: Matrix) -> Result<Self, DeviceError> {
-        let Grid { m, c, k, .. } = *grid;
-        assert_eq!(w.extents(), [9 * c, k], "filters of another grid");
-        let mut values = device.room(grid.places() * packed_len([c, k]))?;
-        let how = Transform {
-            rule: Rule::Filter,
-            m,
-            channels: COLUMNS,
-            from: Strides::of_rows(3 * c * COLUMNS, c * COLUMNS),
-            to: Strides::of_rows((m + 2) * c * COLUMNS, c * COLUMNS),
-            wanted: [m + 2; 2],
-            accumulate: false,
-        };
-        values.par_chunks_exact_mut(grid.places() * c * COLUMNS).enumerate().for_each(|(panel, to)| {
-            let mut from = Scratch::new(9 * c * COLUMNS);
-            w.columns(panel * COLUMNS..(panel + 1) * COLUMNS, &mut from);
-            for channel in 0..c {
-                transform(how, &from[channel * COLUMNS..], &mut to[channel * COLUMNS..]);
-            }
-        });
-        Ok(Filters(values))
-    }
-
-    /// Those of one place, to be multiplied by.
-    fn place<'a>(values: &'a [f32], grid: &Grid, place: usize) -> Panels<'a> {
-        let Grid { c, k, .. } = *grid;
-        Panels::spaced(&values[place * c * COLUMNS..], [c, k], grid.places() * c * COLUMNS)
-    }
+/// Filters `[3·3·C, K]` transformed, in memory of the device's.
+pub(super) fn transformed(device: &Cpu, grid: &Grid, w: Matrix) -> Result<Pooled<f32>, DeviceError> {
+    let mut filters = device.room(grid.filters_len())?;
+    transform_filters(&mut filters, grid, |panel, out| w.columns(panel * COLUMNS..(panel + 1) * COLUMNS, out));
+    Ok(filters)
 }
 
 /// `out [N·P·Q, K] = conv(source, filters)`, or `+=`. While a row of tiles is hot, `finish(first pixel, its outputs, partial)` does what
@@ -232,7 +254,7 @@ pub(super) fn convolve<E: Number>(
     accumulate: bool,
     source: &Source<E>,
     grid: &Grid,
-    filters: &Filters,
+    filters: &[f32],
     finish: impl Fn(usize, &mut [f32], &mut [f64]) + Sync,
 ) -> Partials {
     let Grid { m, h, w, c, k, pad, .. } = *grid;
@@ -247,7 +269,7 @@ pub(super) fn convolve<E: Number>(
         tasks.push((rows, out, sums));
     }
     let image = Image { rule: Rule::Input, source, h, w, c, pad };
-    let filters = &filters.0[..];
+    assert_eq!(filters.len(), grid.filters_len(), "filters of another grid");
     tasks.into_par_iter().for_each(|(rows, out, sums)| {
         let tiles = rows.len() * columns;
         let (mut inputs, mut products) = (Scratch::new(side * side * tiles * c), Scratch::new(side * side * tiles * k));
@@ -255,7 +277,8 @@ pub(super) fn convolve<E: Number>(
         let places = inputs.chunks_exact(tiles * c).zip(products.chunks_exact_mut(tiles * k));
         for (place, (input, product)) in places.enumerate() {
             let input = Matrix::new(input, tiles, c, c);
-            Filters::place(filters, grid, place).multiply(product, false, input, 0..c);
+            let filters = Panels::spaced(&filters[place * c * COLUMNS..], [c, k], grid.places() * c * COLUMNS);
+            filters.multiply(product, false, input, 0..c);
         }
         E::write(out, accumulate, |out| {
             let mut rest = out;
@@ -280,6 +303,57 @@ pub(super) fn convolve<E: Number>(
         });
     });
     partials
+}
+
+/// The same for a network that only answers: `store(pixels, columns, sums)` gets what belongs there. A task takes some rows of tiles and, where
+/// those are too few for all threads, some of the output channels.
+pub(super) fn convolve_folded(
+    x: &[f32],
+    grid: &Grid,
+    filters: &[f32],
+    store: impl Fn(Range<usize>, Range<usize>, &[f32]) + Sync,
+) {
+    let Grid { m, h, w, c, k, pad, q, .. } = *grid;
+    let (side, columns, threads) = (m + 2, grid.columns(), rayon::current_num_threads());
+    assert_eq!(filters.len(), grid.filters_len(), "filters of another grid");
+    let rows = grid.images * grid.rows();
+    let wanted = grid.tiles().div_ceil(TASK_TILES);
+    let groups = if wanted < threads { threads.div_ceil(wanted) } else { 1 };
+    let rows = Tiles::even(rows, rows.div_ceil(if groups > 1 { wanted } else { wanted.next_multiple_of(threads) }));
+    let panels = Tiles::even(k.div_ceil(COLUMNS), k.div_ceil(COLUMNS).div_ceil(groups));
+    let source = Source::<f32>::Plain(x);
+    let image = Image { rule: Rule::Input, source: &source, h, w, c, pad };
+    (0..rows.count() * panels.count()).into_par_iter().for_each(|task| {
+        let (rows, panels) = (rows.range(task / panels.count()), panels.range(task % panels.count()));
+        let outputs = panels.start * COLUMNS..(panels.end * COLUMNS).min(k);
+        let (tiles, width) = (rows.len() * columns, outputs.len());
+        let (mut inputs, mut products) =
+            (Scratch::new(side * side * tiles * c), Scratch::new(side * side * tiles * width));
+        grid.transform_rows(&image, rows.clone(), &mut inputs, false);
+        let places = inputs.chunks_exact(tiles * c).zip(products.chunks_exact_mut(tiles * width));
+        for (place, (input, product)) in places.enumerate() {
+            let filters = &filters[(panels.start * grid.places() + place) * c * COLUMNS..];
+            let filters = Panels::spaced(filters, [c, width], grid.places() * c * COLUMNS);
+            filters.multiply(product, false, Matrix::new(input, tiles, c, c), 0..c);
+        }
+        let mut sums = Scratch::new(m * q * width);
+        for (at, row) in rows.enumerate() {
+            let pixels = grid.pixels(row);
+            for column in 0..columns {
+                let how = Transform {
+                    rule: Rule::Output,
+                    m,
+                    channels: width,
+                    from: Strides::of_rows(side * tiles * width, tiles * width),
+                    to: Strides::of_rows(q * width, width),
+                    wanted: [pixels.len() / q, m.min(q - column * m)],
+                    accumulate: false,
+                };
+                transform(how, &products[(at * columns + column) * width..], &mut sums[column * m * width..]);
+            }
+            store(pixels, outputs.clone(), &sums);
+        }
+    });
 }
 
 /// `dw [K, 3, 3, C] += Σ dy ⊗ x`.
