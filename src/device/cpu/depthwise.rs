@@ -239,7 +239,7 @@ fn convolve_taps(
     w: &[f32],
     channels: usize,
 ) {
-    rows::by_lanes::<LANES>(
+    by_lanes(
         channels,
         #[inline(always)]
         |from, lanes| {
@@ -276,7 +276,7 @@ fn correlate_taps<const TAPS: usize>(
     stride: usize,
     channels: usize,
 ) {
-    rows::by_lanes::<LANES>(
+    by_lanes(
         channels,
         #[inline(always)]
         |from, lanes| {
@@ -299,6 +299,18 @@ fn correlate_taps<const TAPS: usize>(
             }
         },
     );
+}
+
+/// Calls `each(first, count)` for each group of [`LANES`] channels; a full one has a count known at compile time.
+#[inline(always)]
+fn by_lanes(channels: usize, mut each: impl FnMut(usize, usize)) {
+    let full = channels / LANES * LANES;
+    for from in (0..full).step_by(LANES) {
+        each(from, LANES);
+    }
+    if full < channels {
+        each(full, channels - full);
+    }
 }
 
 #[cfg(test)]

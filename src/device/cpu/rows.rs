@@ -205,15 +205,3 @@ pub(super) fn pass(v: f32, d: f32) -> f32 {
     let passed = if v > 0.0 { d } else { 0.0 };
     if v.is_nan() { v } else { passed }
 }
-
-/// Calls `each(first, count)` for the groups of channels; a full group has a count known at compile time.
-#[inline(always)]
-pub(super) fn by_lanes<const LANES: usize>(width: usize, mut each: impl FnMut(usize, usize)) {
-    let full = width / LANES * LANES;
-    for from in (0..full).step_by(LANES) {
-        each(from, LANES);
-    }
-    if full < width {
-        each(full, width - full);
-    }
-}
