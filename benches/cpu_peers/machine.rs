@@ -30,11 +30,6 @@ impl Machine {
         let instruction_sets = INSTRUCTION_SETS.into_iter().filter(|set| flags.contains(set)).collect();
         Machine { name, cores: std::thread::available_parallelism().map_or(1, Into::into), instruction_sets }
     }
-
-    /// Whether it multiplies bfloat16 by itself.
-    pub fn multiplies_bf16(&self) -> bool {
-        self.instruction_sets.iter().any(|set| ["avx512_bf16", "amx_bf16"].contains(set))
-    }
 }
 
 /// A second has so many of the ticks in files of `/proc`, whatever the kernel's own clock does.

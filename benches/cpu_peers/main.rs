@@ -37,6 +37,7 @@ use contestant::{Contestant, Ours, Peer, Work};
 use exchange::Data;
 use machine::Machine;
 use onesheet::device::Precision;
+use onesheet::device::cpu::Cpu;
 use onesheet::network::{Architecture, NETWORKS, Network};
 use report::{Report, Series, Times};
 use std::path::{Path, PathBuf};
@@ -159,7 +160,7 @@ fn main() -> anyhow::Result<()> {
     ensure!(threads <= machine.cores, "--threads {threads}: this process may use {} cores", machine.cores);
     if arguments.precision.is_empty() {
         arguments.precision.push(Width::F32);
-        match machine.multiplies_bf16() {
+        match Cpu::multiplies_bf16() {
             true => arguments.precision.push(Width::Bf16),
             false => {
                 eprintln!("no bf16, which this processor does not multiply; --precision bf16 runs it all the same")
