@@ -7,44 +7,25 @@
 //! CSV on standard output. Each figure is the best of several runs, and the two are taken in turns, so that their ratio
 //! means something on a machine that does other work too. `of_product` is the share of the plain product's speed that the
 //! pass reaches, all it has fused included: im2col, the batch norm owed to its input, statistics, masks and sums. `of_peak`
-//! is the share of what this machine was measured to do at the beginning, in a product that stays in its caches. Both
-//! products are of f32, beside bf16 too, because none multiplies bf16 yet. A pass that multiplies less than its formula
-//! (Winograd) may pass 1.
+//! is the share of what this machine was measured to do at the beginning, in products that stay in its caches.
+//!
+//! Both shares may pass 1: where a pass multiplies less than its formula (Winograd); and in bf16, since the products that it is
+//! set beside are of f32 there too, and a processor that has instructions for bf16 is faster with them.
 
 mod layers;
+mod on_processor;
 
-use anyhow::Context;
 use clap::Parser;
 use gemm::Parallelism;
 use layers::{Layer, layers};
+use on_processor::Arguments;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{
     Activation, ConvBackwardData, ConvBackwardWeights, ConvForward, ConvKernels, InputTransform, Memory,
     OutputGradient, ReduceEpilogue, Storage,
 };
-use onesheet::network::{Network, resnet50};
 use onesheet::tensor::Tensor;
-use onesheet::training::config::PrecisionChoice;
 use std::time::{Duration, Instant};
-
-#[derive(Parser)]
-struct Arguments {
-    /// Which network
-    #[arg(long, default_value_t = resnet50::NETWORK)]
-    network: Network,
-    /// How wide the numbers are
-    #[arg(long, value_enum, default_value = "f32")]
-    precision: PrecisionChoice,
-    /// Images
-    #[arg(long, default_value_t = 32)]
-    batch: usize,
-    /// Height and width of the posters
-    #[arg(long, default_value_t = 150)]
-    image_size: usize,
-    /// Passed by cargo
-    #[arg(long, hide = true)]
-    bench: bool,
-}
 
 /// The time of one run.
 fn time(run: &mut dyn FnMut()) -> Duration {
@@ -102,10 +83,9 @@ fn numbers(len: usize) -> Vec<f32> {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Arguments { network, precision, batch, image_size, .. } = Arguments::parse();
-    let precision =
-        precision.on_processor(Cpu::multiplies_bf16()).context("the processor has no tf32; --precision f32 or bf16")?;
-    let device = Cpu::storing(precision);
+    let arguments = Arguments::parse();
+    let Arguments { network, batch, image_size, .. } = arguments;
+    let device = arguments.device()?;
     let tensor = |storage, len| -> anyhow::Result<Tensor<Cpu>> {
         let mut tensor = Tensor::new(&device, [len], storage)?;
         device.upload(tensor.view_mut(), &numbers(len))?;

@@ -9,18 +9,19 @@
 //! `of_peak` and `of_copy` are shares of what this machine was measured to do just before: the speed of a matrix product
 //! that stays in its caches, and of a sum in place that does not. They are of the multiplications and additions, and of the
 //! bytes, that the plan counts: what multiplies less than its formula (Winograd), or finds its operands in a cache, may
-//! pass 1. The peak is of f32, in bf16 too, because no product multiplies bf16 yet.
+//! pass 1. So may a step in bf16: the peak is that of an f32 product there too, and a processor that has instructions for bf16 is
+//! faster with them.
 
-use anyhow::Context;
+mod on_processor;
+
 use clap::Parser;
+use on_processor::Arguments;
 use onesheet::device::counting::Counted;
-use onesheet::device::cpu::Cpu;
 use onesheet::device::{Memory, Pass, Placement};
 use onesheet::model::{Batch, Model, Posters};
-use onesheet::network::{ModelConfig, Network, resnet50};
+use onesheet::network::ModelConfig;
 use onesheet::optim::Adam;
 use onesheet::plan::cost;
-use onesheet::training::config::PrecisionChoice;
 use onesheet::training::dry_run;
 use std::rc::Rc;
 use std::time::Instant;
@@ -28,30 +29,10 @@ use std::time::Instant;
 const GENRES: usize = 7;
 const STEPS: usize = 5;
 
-#[derive(Parser)]
-struct Arguments {
-    /// Which network
-    #[arg(long, default_value_t = resnet50::NETWORK)]
-    network: Network,
-    /// How wide the numbers are
-    #[arg(long, value_enum, default_value = "f32")]
-    precision: PrecisionChoice,
-    /// Images a step
-    #[arg(long, default_value_t = 32)]
-    batch: usize,
-    /// Height and width of the posters
-    #[arg(long, default_value_t = 150)]
-    image_size: usize,
-    /// Passed by cargo
-    #[arg(long, hide = true)]
-    bench: bool,
-}
-
 fn main() -> anyhow::Result<()> {
-    let Arguments { network, precision, batch: images, image_size, .. } = Arguments::parse();
-    let precision =
-        precision.on_processor(Cpu::multiplies_bf16()).context("the processor has no tf32; --precision f32 or bf16")?;
-    let device = Rc::new(Cpu::storing(precision));
+    let arguments = Arguments::parse();
+    let Arguments { network, batch: images, image_size, .. } = arguments;
+    let device = Rc::new(arguments.device()?);
     let config = ModelConfig { image_size, ..ModelConfig::new(network, GENRES) };
     let costs = dry_run::costs(&config, device.habits(), images, &[])?;
     let mut model = Model::new(Rc::clone(&device), config, 1)?;
