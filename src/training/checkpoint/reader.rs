@@ -1,4 +1,4 @@
-//! Opening a checkpoint: everything is verified before anything is used.
+//! Opening a checkpoint: everything that is wanted of it is verified before anything is used.
 
 use super::{CheckpointError, DIGESTS, METADATA_KEY, Metadata, VERSION, is_moment};
 use crate::files;
