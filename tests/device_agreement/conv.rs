@@ -224,6 +224,18 @@ fn around_the_edges_of_tiles() {
     }
 }
 
+/// Enough channels and tiles for Winograd's form in all passes, on images whose last tiles reach over the edge: the forward pass by tiles
+/// of 2×2 outputs, the gradients by tiles of 4×4. The data gradient pads by what is missing from 2.
+#[test]
+fn winograds_tiles_over_the_edges() {
+    check([2, 25, 23, 100], 90, [3, 3], 1, 0, 1);
+    check([2, 21, 26, 100], 90, [3, 3], 1, 1, 2);
+    check([2, 19, 21, 100], 90, [3, 3], 1, 2, 3);
+    check([2, 21, 22, 100], 90, [3, 3], 1, Padding { before: 0, after: 2 }, 4);
+    // With so many channels and so few pixels the gradients take 2×2 as well.
+    check([14, 6, 2, 256], 256, [3, 3], 1, 1, 5);
+}
+
 #[derive(Debug)]
 struct FarFromZero;
 

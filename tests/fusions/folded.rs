@@ -5,10 +5,11 @@ use super::networks::SUMS;
 use onesheet::autograd::Tape;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::reference::Reference;
-use onesheet::device::{Device, ImageShape, PixelFormat, Placement, Precision, Storage};
-use onesheet::model::{Model, Posters};
+use onesheet::device::{Device, ImageShape, Memory, PixelFormat, Placement, Precision, Storage};
+use onesheet::model::{Batch, Model, Posters};
 use onesheet::network::{MINIATURES, ModelConfig, Network, mobilenet};
 use onesheet::ops::pool::Pooling;
+use onesheet::optim::Adam;
 use onesheet::plan::{self, Statistics};
 use onesheet::tensor::Tensor;
 use onesheet::value::Value;
@@ -115,6 +116,38 @@ fn what_was_folded_is_forgotten_when_a_parameter_changes() {
     let after = folded(&model, 2);
     assert!(distance(&after, &before) > 1e-3);
     assert!(distance(&after, &unfolded(&model, 2)) <= 1e-5);
+}
+
+/// A model with the same tensors that has never answered.
+fn loaded(model: &Model<Cpu>) -> Model<Cpu> {
+    let mut fresh = Model::zeros(Rc::new(Cpu::new()), model.config().clone()).unwrap();
+    for tensor in &model.architecture().tensors {
+        fresh.write(tensor, &model.read(tensor).unwrap()).unwrap();
+    }
+    fresh
+}
+
+/// A step changes parameters twice: the passes move the running averages, and then the optimiser moves the weights.
+#[test]
+fn what_was_folded_is_forgotten_when_a_step_trains() {
+    let mut model = trained(Cpu::new(), mobilenet::MINIATURE, Pooling::Average);
+    let device = Rc::clone(model.device());
+    let mut adam = Adam::new(&*device, model.architecture().weights).unwrap();
+    let untrained = folded(&model, 2);
+
+    let uploaded = device.upload_pixels(&pixels(2), &[Placement::default(); 2]).unwrap();
+    let labels = [1, 0, 0, 1, 0, 1, 1, 0];
+    let mut batch = Batch::new(&*device, uploaded, 2, &FORMAT, &labels, &[1.0; GENRES]).unwrap();
+    model.gradients(&mut batch).unwrap();
+    let averaged = folded(&model, 2);
+    assert!(distance(&averaged, &untrained) > 1e-3);
+    assert_eq!(averaged, folded(&loaded(&model), 2));
+
+    batch.set_rate(&device, adam.begin_step(1e-2)).unwrap();
+    adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rate()).unwrap();
+    let stepped = folded(&model, 2);
+    assert!(distance(&stepped, &averaged) > 1e-3);
+    assert_eq!(stepped, folded(&loaded(&model), 2));
 }
 
 fn in_both_precisions() -> impl Iterator<Item = (Network, Precision)> {
