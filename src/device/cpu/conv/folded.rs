@@ -175,10 +175,9 @@ fn pack<R: Real, E: Factor>(out: &mut [E], w: &[R], scale: &[f32], [depth, width
                     &w[filter * depth + block..][..rows]
                 });
                 let scales: [f32; ABREAST] = std::array::from_fn(|i| scale.get(first + i).copied().unwrap_or(0.0));
-                for row in 0..rows {
-                    for i in 0..ABREAST {
-                        let place = E::place(block + row, first - filters.start + i);
-                        out[place] = E::nearest(narrow(lines[i][row]) * scales[i]);
+                for ((i, line), scale) in lines.iter().enumerate().zip(scales) {
+                    for (row, &w) in line.iter().enumerate() {
+                        out[E::place(block + row, first - filters.start + i)] = E::nearest(narrow(w) * scale);
                     }
                 }
             }

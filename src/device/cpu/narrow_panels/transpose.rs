@@ -48,7 +48,7 @@ fn block(x: &[bf16], stride: usize, out: &mut [bf16], long: usize) {
         let (first, second) = (row(2 * pair), row(2 * pair + 1));
         [_mm512_unpacklo_epi16(first, second), _mm512_unpackhi_epi16(first, second)]
     });
-    for half in 0..2 {
+    for half in [0, 1] {
         let by_column = |group: usize| {
             let [a, b, c, d] = std::array::from_fn(|i| pairs[4 * group + i][half]);
             let [ab, cd] = [_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d)];
