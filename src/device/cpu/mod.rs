@@ -6,6 +6,9 @@
 //! (`panels`), with its sums in the widest registers there are (`vector`); 3×3 filters of stride 1 multiply less by Winograd's
 //! transforms where that pays. Everything else is bound by memory, and is one pass over rows that the compiler vectorises (`simd`).
 //!
+//! In bfloat16 the products are those of AVX-512 BF16 or of AMX's tile registers (`narrow_panels`). A network that only answers has its
+//! batch norms in its filters, which are packed once, and kernels of its own (`conv::folded`).
+//!
 //! Deterministic: work is cut into pieces by the shapes alone and partial sums are merged in the order of the pieces, so
 //! the same input gives the same bits with any number of threads.
 
