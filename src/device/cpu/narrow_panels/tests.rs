@@ -1,6 +1,7 @@
 //! The product against its definition, by every kind of instruction that the machine has.
 
 use super::*;
+use crate::device::cpu::matmul::Matrix;
 use crate::device::cpu::simd::tests::{numbers, on_each_level, with_each_product};
 
 /// Numbers that are bfloat16 already, in both widths.
