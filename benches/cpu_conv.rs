@@ -7,10 +7,10 @@
 //! CSV on standard output. Each figure is the best of several runs, and the two are taken in turns, so that their ratio
 //! means something on a machine that does other work too. `of_product` is the share of the plain product's speed that the
 //! pass reaches, all it has fused included: im2col, the batch norm owed to its input, statistics, masks and sums. `of_peak`
-//! is the share of what this machine was measured to do at the beginning, in products that stay in its caches.
+//! is the share of what this machine was measured to do at the beginning, in products of that precision that stay in its caches.
 //!
-//! Both shares may pass 1: where a pass multiplies less than its formula (Winograd); and in bf16, since the products that it is
-//! set beside are of f32 there too, and a processor that has instructions for bf16 is faster with them.
+//! Both shares may pass 1 where a pass multiplies less than its formula (Winograd); and `of_product` may in bf16, since that product
+//! is of f32 there too, and a processor that has instructions for bf16 is faster with them.
 
 mod layers;
 mod on_processor;

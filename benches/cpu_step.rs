@@ -9,8 +9,7 @@
 //! `of_peak` and `of_copy` are shares of what this machine was measured to do just before: the speed of a matrix product
 //! that stays in its caches, and of a sum in place that does not. They are of the multiplications and additions, and of the
 //! bytes, that the plan counts: what multiplies less than its formula (Winograd), or finds its operands in a cache, may
-//! pass 1. So may a step in bf16: the peak is that of an f32 product there too, and a processor that has instructions for bf16 is
-//! faster with them.
+//! pass 1. The peak is that of a product in the step's precision.
 
 mod on_processor;
 

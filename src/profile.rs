@@ -226,7 +226,10 @@ impl fmt::Display for Profile {
                     "floor: the share of the time that its bytes at {bytes} TB/s or its FLOPs at {flops} TFLOP/s"
                 )?;
                 writeln!(f, "need, the slower of the two ({source});")?;
-                writeln!(f, "above 100 % where operands are found in a cache")?;
+                writeln!(
+                    f,
+                    "above 100 % where operands are found in a cache, or a form is found that multiplies less (Winograd)"
+                )?;
             }
             Err(reason) => writeln!(f, "no floors: {reason}")?,
         }

@@ -5,7 +5,7 @@ use super::pooled::{Pool, Pooled};
 use super::scratch::Scratch;
 use super::simd::Products;
 use super::slab::Slabs;
-use super::view::{Number, View, ViewMut};
+use super::view::{Number, View, ViewMut, by_width};
 use super::{rates, rows, simd};
 use crate::device::counting::Habits;
 use crate::device::image::HostPixels;
@@ -257,7 +257,7 @@ impl Memory for Cpu {
     }
 
     fn rates(&self) -> Result<Rates, DeviceError> {
-        Ok(rates::measure())
+        Ok(by_width!(self, E => rates::measure::<E>()))
     }
 }
 
