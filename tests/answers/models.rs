@@ -137,7 +137,7 @@ fn nearest(probabilities: &[f32], genre: usize, wanted: f32) -> f32 {
 /// A network of random weights whose last layer is scaled so that the logits of drawn posters have the mean 0 and the deviation 2.
 fn learner(metadata: &Metadata, seed: u64) -> Learner<Cpu> {
     let config = metadata.config.model(GENRES.len());
-    let mut learner = Learner::new(Rc::new(Cpu::new()), config, seed).unwrap();
+    let mut learner = Learner::new(Rc::new(Cpu::fastest()), config, seed).unwrap();
     let pixels: Vec<u8> = (0..24).flat_map(|index| synthetic::draw(9, index, SIDE).0).collect();
     let placements = [Placement::default(); 24];
     let format = metadata.config.pixels.format();
