@@ -146,7 +146,7 @@ fn a_simulated_gpu_that_is_not_there_is_named_as_what_was_asked_for() {
     let expected =
         "error: --device sim: the simulated GPU's library is not there (tried /nowhere/libgpusim.so); build it";
     assert!(told.starts_with(expected), "{told}");
-    assert_eq!(row, format!("processor  {}\n", Cpu::new().name()));
+    assert_eq!(row, format!("processor  {}\n", Cpu::fastest().name()));
 }
 
 /// On the simulated GPU, whose library is beside the tool: a row a kernel, with what the driver made of it.
@@ -168,7 +168,7 @@ fn doctor_knows_every_kernel() {
     let gpu = cuda::gpu();
     let gibibytes = gpu.memory().unwrap() as f64 / 1_073_741_824.0;
     let mut table = vec![
-        format!("processor  {}", Cpu::new().name()),
+        format!("processor  {}", Cpu::fastest().name()),
         format!("GPU        {}, {} multiprocessors, {gibibytes:.1} GiB", gpu.name(), gpu.multiprocessors()),
         format!("driver     for CUDA {}; the kernels need 11.8 (driver 520) or newer", gpu.driver()),
         "JIT cache  /some/cache".to_owned(),
