@@ -87,6 +87,8 @@ fn windows_strides_and_paddings() {
     full([1, 23, 23, 3], 16, [7, 7], 2, 3, 23);
     full([3, 40, 33, 3], 35, [5, 4], 1, 2, 24);
     full([1, 4, 4, 4], 4, [4, 4], 1, 0, 25);
+    // Patches that one thread forms tile by tile, and two for all tiles at once.
+    full([1, 50, 50, 72], 40, [3, 3], 2, 1, 28);
 }
 
 /// Where Winograd's transform pays, and where not.

@@ -235,18 +235,14 @@ fn product<E: Factor + Finish>(
         let panels = &panels[E::packed_len([depth, columns.start])..E::packed_len([depth, columns.end])];
         let extents = [depth, columns.len()];
         let mut sums = Scratch::new(pixels.len() * columns.len());
-        match whole {
-            Some(x) => {
-                let x = E::left(&x[pixels.start * depth..], pixels.len(), depth, depth);
-                E::multiply(&mut sums, false, x, panels, extents, 0..depth);
-            }
-            None => {
-                let (tile, mut scratch) = (patches.tile(pixels.clone()), Scratch::of(0));
-                for part in patches.blocks() {
-                    let block = tile.left(part.clone(), &mut scratch);
-                    E::multiply(&mut sums, part.start > 0, block, panels, extents, part);
-                }
-            }
+        let (tile, mut scratch) = (patches.tile(pixels.clone()), Scratch::of(0));
+        // In the same parts wherever they lie: how a sum is cut decides its last bits, and threads decide where patches lie.
+        for part in patches.blocks() {
+            let block = match whole {
+                Some(x) => E::left(&x[pixels.start * depth + part.start..], pixels.len(), part.len(), depth),
+                None => tile.left(part.clone(), &mut scratch),
+            };
+            E::multiply(&mut sums, part.start > 0, block, panels, extents, part);
         }
         // SAFETY: every task has a rectangle of its own.
         unsafe { out.store(pixels, columns, &sums) };
