@@ -5,6 +5,8 @@
 //! device, which computes in float64 too, must agree to nine digits: the first training step always, everything else, which takes
 //! minutes, with `cargo test --release --test golden -- --ignored`.
 
+#[path = "golden/comparison.rs"]
+mod comparison;
 #[path = "golden/rows.rs"]
 mod rows;
 #[path = "golden/subject.rs"]

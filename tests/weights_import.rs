@@ -2,6 +2,8 @@
 //!
 //! The Keras files are real ones, written by `weights_import/make_fixtures.py` and `make_xception.py`; the others are made here.
 
+#[path = "weights_import/networks.rs"]
+mod networks;
 #[path = "weights_import/torch.rs"]
 mod torch;
 

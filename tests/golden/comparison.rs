@@ -1,8 +1,6 @@
 //! The comparison that all other tests rest on, itself fed wrong answers.
 
-mod support;
-
-use support::{assert_close, compare, seeded};
+use super::support::{assert_close, compare, seeded};
 
 #[test]
 fn accepts_what_lies_within_the_tolerances() {

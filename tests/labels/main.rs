@@ -4,6 +4,7 @@ mod folders;
 mod genres;
 mod round_trip;
 mod rows;
+mod tables;
 
 use std::path::Path;
 
