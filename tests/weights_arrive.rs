@@ -17,7 +17,7 @@ use onesheet::training::config::{Pixels, RunConfig};
 use onesheet::training::learner::{Keep, Learner};
 use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, last_checkpoint};
 use onesheet::training::start;
-use runs::{config, posters, rows, trainer};
+use runs::{config, posters, rows, trainer_on};
 use safetensors::tensor::{Dtype, TensorView};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -169,7 +169,7 @@ fn check(what: &str, path: &Path, config: &RunConfig, mut expected: Model<Cpu>, 
     let config = RunConfig { weights: Some(path.into()), max_steps: Some(1), ..config.clone() };
     let genres = synthetic::GENRES.map(String::from);
     let weights = start::read(path, &config, &genres).unwrap_or_else(|e| panic!("{what}: {e}"));
-    let mut trainer = trainer(&config).unwrap();
+    let mut trainer = trainer_on(Cpu::fastest(), &config).unwrap();
     start::copy(&weights, trainer.model_mut()).unwrap();
     let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
     for tensor in &expected.architecture().tensors {
