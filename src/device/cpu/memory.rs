@@ -127,11 +127,10 @@ impl Memory for Cpu {
 
     fn name(&self) -> String {
         let (threads, precision) = (rayon::current_num_threads(), self.precision.name());
-        match (self.precision, simd::products()) {
-            (Precision::F32 | Precision::Tf32, _) | (_, Products::Widened) => {
-                format!("CPU ({threads} threads, {}, {precision})", simd::level())
-            }
-            (Precision::Bf16, products) => format!("CPU ({threads} threads, {products}, {precision})"),
+        if self.precision == Precision::Bf16 && Cpu::multiplies_bf16() {
+            format!("CPU ({threads} threads, {}, {precision})", simd::products())
+        } else {
+            format!("CPU ({threads} threads, {}, {precision})", simd::level())
         }
     }
 

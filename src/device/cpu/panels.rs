@@ -5,6 +5,7 @@
 //! taken in the order of K, slice by slice, whatever the block, so a product has the same bits wherever it is cut into rows or columns.
 
 use super::matmul::Matrix;
+#[cfg(target_arch = "x86_64")]
 use super::simd::{Level, level};
 use super::vector::Vector;
 use rayon::prelude::*;

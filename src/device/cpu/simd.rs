@@ -228,21 +228,22 @@ pub(super) mod tests {
     /// What `run` returns with each kind of product that this machine has; which it has not is said once, and loudly.
     pub(in crate::device::cpu) fn with_each_product<T>(run: impl Fn() -> T) -> Vec<(Products, T)> {
         let best = products();
-        let mut kinds = vec![Products::Widened];
-        #[cfg(target_arch = "x86_64")]
-        {
-            let (mine, others) = [Products::Avx512Bf16, Products::Amx].into_iter().partition(|&kind| kind <= best);
-            kinds.extend::<Vec<Products>>(mine);
-            static SAID: std::sync::Once = std::sync::Once::new();
-            SAID.call_once(|| {
-                // Straight to where no test harness holds it back.
-                let mut stderr = std::io::stderr();
-                let others: Vec<Products> = others;
-                for kind in others {
-                    let _ = writeln!(stderr, "NOT TESTED, since this processor cannot: bfloat16 products by {kind}");
-                }
-            });
-        }
+        let all = [
+            Products::Widened,
+            #[cfg(target_arch = "x86_64")]
+            Products::Avx512Bf16,
+            #[cfg(target_arch = "x86_64")]
+            Products::Amx,
+        ];
+        let (kinds, others): (Vec<Products>, Vec<Products>) = all.into_iter().partition(|&kind| kind <= best);
+        static SAID: std::sync::Once = std::sync::Once::new();
+        SAID.call_once(|| {
+            // Straight to where no test harness holds it back.
+            let mut stderr = std::io::stderr();
+            for kind in others {
+                let _ = writeln!(stderr, "NOT TESTED, since this processor cannot: bfloat16 products by {kind}");
+            }
+        });
         let answers = kinds.into_iter().map(|kind| {
             FORCED_PRODUCTS.set(Some(kind));
             (kind, run())
@@ -255,10 +256,14 @@ pub(super) mod tests {
     /// What `run` returns on each level that this machine has.
     pub(in crate::device::cpu) fn on_each_level<T>(run: impl Fn() -> T) -> Vec<T> {
         let widest = level();
-        let mut levels = vec![Level::Portable];
-        #[cfg(target_arch = "x86_64")]
-        levels.extend([Level::Avx2, Level::Avx512].into_iter().filter(|&level| level <= widest));
-        let answers = levels.iter().map(|&level| {
+        let all = [
+            Level::Portable,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512,
+        ];
+        let answers = all.into_iter().filter(|&level| level <= widest).map(|level| {
             FORCED.set(Some(level));
             run()
         });
