@@ -316,7 +316,7 @@ fn by_lanes(channels: usize, mut each: impl FnMut(usize, usize)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::cpu::simd::tests::{numbers, on_each_level};
+    use crate::device::cpu::simd::tests::{check_bits, numbers};
 
     #[test]
     fn all_levels_give_the_same_bits() {
@@ -325,15 +325,11 @@ mod tests {
         let (x, w) = (numbers(1, 3 * PIXELS * CHANNELS), numbers(2, 9 * CHANNELS));
         let taps: Vec<Tap> = (0..9).map(|tap| [(tap % 3 + tap / 3 * PIXELS) * CHANNELS, tap * CHANNELS]).collect();
         let dy = numbers(3, (PIXELS - 2) * CHANNELS);
-        let answers = on_each_level(|| {
+        check_bits("e80cf4a8fa5d00e4", || {
             let (mut out, mut sums) = (dy.clone(), vec![0.0; 9 * CHANNELS]);
             convolve_row(&mut out, 1, true, &x, 1, &taps, &w, CHANNELS);
             correlate_row(&mut sums, &dy, &x, 1, &taps, CHANNELS);
-            out.into_iter()
-                .map(|v| u64::from(v.to_bits()))
-                .chain(sums.into_iter().map(f64::to_bits))
-                .collect::<Vec<_>>()
+            out.into_iter().map(|v| u64::from(v.to_bits())).chain(sums.into_iter().map(f64::to_bits)).collect()
         });
-        assert!(answers.iter().all(|answer| *answer == answers[0]));
     }
 }

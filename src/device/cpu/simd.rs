@@ -1,8 +1,9 @@
 //! One loop, compiled for several instruction sets.
 //!
 //! A user's `cargo build` compiles for the oldest x86-64, which has vectors of four floats. [`simd!`] compiles a loop for
-//! AVX2 and AVX-512 besides and runs the widest that the machine has. The loops contain no fused multiply-add and reduce
-//! in an order that they spell out themselves, so all versions give the same bits.
+//! AVX2 and AVX-512 besides and runs the widest that the machine has. A build for aarch64 has NEON's vectors of four floats, and nothing
+//! wider is compiled. The loops contain no fused multiply-add and reduce in an order that they spell out themselves, so all versions
+//! give the same bits, on every kind of processor.
 
 /// Defines functions whose body is compiled once per instruction set. They may be generic over types with a bound each.
 macro_rules! simd {
@@ -42,7 +43,7 @@ pub(super) use simd;
 /// The instruction sets that loops are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
-    /// What the build was told to expect: four floats a vector on x86-64.
+    /// What the build was told to expect: four floats a vector on x86-64 and on aarch64.
     Portable,
     /// Eight floats.
     #[cfg(target_arch = "x86_64")]
@@ -55,6 +56,7 @@ pub(super) enum Level {
 impl std::fmt::Display for Level {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Level::Portable if cfg!(target_arch = "aarch64") => "NEON",
             Level::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "AVX2",
@@ -272,6 +274,22 @@ pub(super) mod tests {
         answers
     }
 
+    /// Panics unless all levels give the same `bits`, and those whose digest is `known` ([`check_digest`]).
+    #[track_caller]
+    pub(in crate::device::cpu) fn check_bits(known: &str, bits: impl Fn() -> Vec<u64>) {
+        let answers = on_each_level(bits);
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "levels differ");
+        check_digest(known, &answers[0]);
+    }
+
+    /// Panics unless the digest of `bits` begins with what is `known`. That is the same on every kind of processor: so one of a single
+    /// level, as those with NEON are, is compared with the others.
+    #[track_caller]
+    pub(in crate::device::cpu) fn check_digest(known: &str, bits: &[u64]) {
+        let digest = blake3::hash(bytemuck::cast_slice(bits)).to_hex();
+        assert!(digest.starts_with(known), "the digest of these bits is {digest}, and was known as {known}");
+    }
+
     /// Numbers of both signs and many magnitudes.
     pub(in crate::device::cpu) fn numbers(seed: u32, len: usize) -> Vec<f32> {
         let hash = |i: u32| (i ^ seed).wrapping_mul(0x9e37_79b9).rotate_left(15).wrapping_mul(0x85eb_ca6b);
@@ -284,7 +302,7 @@ pub(super) mod tests {
         const LEN: usize = 37 * CHANNELS;
         let [x, y, dz] = [1, 2, 3].map(|seed| numbers(seed, LEN));
         let [scale, shift, third] = [4, 5, 6].map(|seed| numbers(seed, CHANNELS));
-        let answers = on_each_level(|| {
+        check_bits("009be5b37e818105", || {
             let [mut normalised, mut paid, mut masked, mut biased] = [(); 4].map(|()| dz.clone());
             let [mut mean, mut squares, mut sums, mut plain, mut centred] = [(); 5].map(|()| vec![0.0; CHANNELS]);
             rows::normalise(&mut normalised, &x, CHANNELS, &scale, &shift, Activation::Relu6);
@@ -296,9 +314,8 @@ pub(super) mod tests {
             rows::gradient_sums(&dz, &x, &third, &mut plain, &mut centred);
             let floats = [normalised, paid, masked, biased].concat().into_iter().map(|v| u64::from(v.to_bits()));
             let sums = [mean, squares, sums, plain, centred].concat().into_iter().map(f64::to_bits);
-            floats.chain(sums).collect::<Vec<u64>>()
+            floats.chain(sums).collect()
         });
-        assert!(answers.iter().all(|answer| *answer == answers[0]));
     }
 
     #[test]

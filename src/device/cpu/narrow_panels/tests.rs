@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::device::cpu::matmul::Matrix;
-use crate::device::cpu::simd::tests::{numbers, on_each_level, with_each_product};
+use crate::device::cpu::simd::tests::{check_digest, numbers, on_each_level, with_each_product};
 
 /// Numbers that are bfloat16 already, in both widths.
 fn stored(seed: u32, len: usize) -> (Vec<bf16>, Vec<f64>) {
@@ -15,6 +15,8 @@ fn stored(seed: u32, len: usize) -> (Vec<bf16>, Vec<f64>) {
 /// of b from the middle, a wide a, an a by columns.
 #[test]
 fn a_product_is_its_definition() {
+    // Of the products that are widened, whose bits every processor gives.
+    let mut bits = Vec::new();
     for (m, n, k, rows) in [
         (1, 1, 1, 0..1),
         (6, 16, 5, 0..5),
@@ -56,6 +58,9 @@ fn a_product_is_its_definition() {
             let levels = || if products() == Products::Widened { on_each_level(product) } else { vec![product()] };
             for (kind, found) in with_each_product(levels) {
                 assert!(found.iter().all(|c| *c == found[0]), "{m}x{n}x{k} {rows:?} {kind}");
+                if kind == Products::Widened {
+                    bits.extend(found[0].iter().map(|c| u64::from(c.to_bits())));
+                }
                 for (at, (c, [sum, size])) in found[0].iter().zip(&expected).enumerate() {
                     let start = if accumulate { f64::from(before[at]) } else { 0.0 };
                     let error = (f64::from(*c) - (start + sum)).abs();
@@ -64,6 +69,7 @@ fn a_product_is_its_definition() {
             }
         }
     }
+    check_digest("21cf75cc505e8cb0", &bits);
 }
 
 /// How a product is cut into rows, columns and blocks of K changes no bit.
