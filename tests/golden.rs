@@ -138,7 +138,7 @@ fn infers(network: Network) {
     Subject::new(Cpu::new(), max_pooling(network), float32(network)).check_inference("inference_max_pool.logits");
 }
 
-/// Activations and the factors of products have eight bits: what comes out is off by 0.3 to 0.8 % of the largest logit.
+/// Activations and the factors of products have eight bits: what comes out is off by 0.2 to 0.8 % of the largest logit.
 #[test]
 fn the_processor_infers_in_bf16_as_both_do() {
     for network in NETWORKS {

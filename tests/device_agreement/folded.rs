@@ -91,7 +91,7 @@ fn windows_strides_and_paddings() {
     full([1, 50, 50, 72], 40, [3, 3], 2, 1, 28);
 }
 
-/// Where Winograd's transform pays, and where not.
+/// Too few channels for Winograd's transform to pay.
 #[test]
 fn three_by_three_of_stride_one() {
     full([1, 5, 5, 32], 48, [3, 3], 1, 1, 30);
@@ -99,7 +99,8 @@ fn three_by_three_of_stride_one() {
     full([2, 19, 22, 20], 16, [3, 3], 1, 0, 36);
 }
 
-/// Rows of filters that are whole blocks of a product: the input is read with zeros around it.
+/// Rows of filters that are whole blocks of a product: the input is read with zeros around it. In `f32` the first and the last are multiplied
+/// by Winograd's transform.
 #[test]
 fn lines_behind_each_other() {
     full([2, 19, 22, 32], 48, [3, 3], 1, 1, 50);

@@ -1,5 +1,5 @@
 //! Memory for what is written once and read on every call, as folded filters are: in pages as large as the system has. 100 MB in small
-//! pages take it a tenth of a second to hand out, and the processor then looks up every 4 KB where the next are.
+//! pages are handed out one by one when they are first written, and the processor then looks up every 4 KB where the next are.
 
 use crate::device::DeviceError;
 use bytemuck::Pod;

@@ -15,8 +15,8 @@ use std::ops::Range;
 const SIDE: usize = 32;
 
 /// Rows of a tile register, and bytes in one.
-const ROWS: usize = 16;
-const ROW: usize = 64;
+const TILE_ROWS: usize = 16;
+const ROW_BYTES: usize = 64;
 
 /// What `ldtilecfg` reads. Every tile register has rows of 64 bytes.
 #[repr(C, align(64))]
@@ -31,12 +31,12 @@ struct Shapes {
 impl Shapes {
     /// For blocks of so many rows: registers 0, 1 and 4 have the first sixteen, 2, 3 and 5 the others, and 6 and 7 are b's.
     fn of(block: usize) -> Self {
-        let upper = block.min(ROWS) as u8;
+        let upper = block.min(TILE_ROWS) as u8;
         // A register without rows would be none. Where there are no other rows, these are not used.
-        let lower = if block > ROWS { (block - ROWS) as u8 } else { ROWS as u8 };
-        let all = ROWS as u8;
+        let lower = if block > TILE_ROWS { (block - TILE_ROWS) as u8 } else { TILE_ROWS as u8 };
+        let all = TILE_ROWS as u8;
         let (mut bytes, mut rows) = ([0; 16], [0; 16]);
-        bytes[..8].fill(ROW as u16);
+        bytes[..8].fill(ROW_BYTES as u16);
         rows[..8].copy_from_slice(&[upper, upper, lower, lower, upper, lower, all, all]);
         Shapes { palette: 1, start: 0, reserved: [0; 14], bytes, rows }
     }
@@ -197,7 +197,7 @@ unsafe fn step(
     assert!(c.len() >= (rows - 1) * c_stride + SIDE && a.len() >= (rows - 1) * a_stride + steps * DEPTH);
     assert!(steps > 0 && b.iter().all(|b| b.len() >= steps * DEPTH * COLUMNS));
     let (a, c, [first, second]) = (a.as_ptr(), c.as_mut_ptr(), b.map(<[bf16]>::as_ptr));
-    if rows <= ROWS {
+    if rows <= TILE_ROWS {
         // SAFETY: the slices were found long enough, and only these registers are used.
         unsafe {
             asm!(
@@ -229,7 +229,7 @@ unsafe fn step(
                 a_bytes = in(reg) 2 * a_stride,
                 first = inout(reg) first => _,
                 second = inout(reg) second => _,
-                row = in(reg) ROW,
+                row = in(reg) ROW_BYTES,
                 steps = inout(reg) steps => _,
                 options(nostack),
             );
@@ -272,14 +272,14 @@ unsafe fn step(
             "tilestored [{lower} + {c_bytes} + 64], tmm3",
             keep = in(reg) u32::from(keep),
             c = in(reg) c,
-            lower = in(reg) c.add(ROWS * c_stride),
+            lower = in(reg) c.add(TILE_ROWS * c_stride),
             c_bytes = in(reg) 4 * c_stride,
             a0 = inout(reg) a => _,
-            a1 = inout(reg) a.add(ROWS * a_stride) => _,
+            a1 = inout(reg) a.add(TILE_ROWS * a_stride) => _,
             a_bytes = in(reg) 2 * a_stride,
             b0 = inout(reg) first => _,
             b1 = inout(reg) second => _,
-            row = in(reg) ROW,
+            row = in(reg) ROW_BYTES,
             steps = inout(reg) steps => _,
             options(nostack),
         );
