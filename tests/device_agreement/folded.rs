@@ -89,6 +89,8 @@ fn windows_strides_and_paddings() {
     full([1, 4, 4, 4], 4, [4, 4], 1, 0, 25);
     // Patches that one thread forms tile by tile, and two for all tiles at once.
     full([1, 50, 50, 72], 40, [3, 3], 2, 1, 28);
+    // Runs of one number more than are copied as if all were of one length.
+    full([1, 9, 9, 11], 5, [3, 3], 2, 1, 29);
 }
 
 /// Too few channels for Winograd's transform to pay.
@@ -99,8 +101,8 @@ fn three_by_three_of_stride_one() {
     full([2, 19, 22, 20], 16, [3, 3], 1, 0, 36);
 }
 
-/// Rows of filters that are whole blocks of a product: the input is read with zeros around it. In `f32` the first and the last are multiplied
-/// by Winograd's transform.
+/// Rows of filters that are whole blocks of a product: the input is read with zeros around it. In `f32` the first is multiplied by
+/// Winograd's transform.
 #[test]
 fn lines_behind_each_other() {
     full([2, 19, 22, 32], 48, [3, 3], 1, 1, 50);
@@ -109,6 +111,12 @@ fn lines_behind_each_other() {
     full([3, 8, 9, 8], 7, [5, 4], 1, 2, 54);
     full([1, 70, 40, 32], 33, [2, 1], 1, 1, 55);
     full([9, 4, 3, 64], 130, [3, 3], 1, 2, 56);
+}
+
+/// Winograd's transform over too few tiles for all threads: each takes some of the output channels.
+#[test]
+fn few_tiles_are_shared_by_output_channels() {
+    full([1, 12, 12, 64], 48, [3, 3], 1, 1, 60);
 }
 
 #[test]

@@ -295,3 +295,14 @@ fn challenge(best: &mut [f32], winner: &mut [u32], number: u32, values: &[f32]) 
         *winner = if wins { number } else { *winner };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::larger;
+
+    #[test]
+    fn nan_is_larger_than_any_number() {
+        assert_eq!([larger(1.0, 2.0), larger(2.0, 1.0), larger(f32::NEG_INFINITY, -3.0)], [2.0, 2.0, -3.0]);
+        assert!(larger(1.0, f32::NAN).is_nan() && larger(f32::NAN, 1.0).is_nan());
+    }
+}

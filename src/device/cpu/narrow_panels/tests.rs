@@ -51,8 +51,10 @@ fn a_product_is_its_definition() {
             .collect();
         for (accumulate, a) in [false, true].into_iter().flat_map(|accumulate| operands.map(|a| (accumulate, a))) {
             let product = || {
-                let mut c = before.clone();
-                NarrowPanels::new(&panels, [k, n]).multiply(&mut c, accumulate, a, rows.clone());
+                // Behind c there is room for more rows, which stays as it is.
+                let mut c = [&before[..], &vec![f32::INFINITY; 32 * n]].concat();
+                NarrowPanels::new(&panels, [k, n]).multiply(&mut c[..m * n], accumulate, a, rows.clone());
+                assert!(c.drain(m * n..).all(|c| c == f32::INFINITY), "{m}x{n}x{k} {rows:?}");
                 c
             };
             let levels = || if products() == Products::Widened { on_each_level(product) } else { vec![product()] };
