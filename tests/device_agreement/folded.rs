@@ -111,6 +111,17 @@ fn lines_behind_each_other() {
     full([3, 8, 9, 8], 7, [5, 4], 1, 2, 54);
     full([1, 70, 40, 32], 33, [2, 1], 1, 1, 55);
     full([9, 4, 3, 64], 130, [3, 3], 1, 2, 56);
+    full([2, 20, 21, 128], 40, [3, 3], 1, 1, 57);
+}
+
+/// Images: rows of filters are filled up to whole blocks, lines may be a stride apart, and there may be zeros on one side alone.
+#[test]
+fn lines_of_an_image() {
+    full([2, 31, 33, 3], 64, [7, 7], 2, 3, 70);
+    full([1, 20, 19, 3], 32, [3, 3], 2, Padding { before: 0, after: 1 }, 71);
+    full([3, 15, 14, 3], 33, [3, 3], 2, 0, 72);
+    full([2, 12, 30, 3], 64, [3, 3], 1, 1, 73);
+    full([1, 17, 9, 1], 5, [5, 3], 3, Padding { before: 1, after: 2 }, 76);
 }
 
 /// Winograd's transform over too few tiles for all threads: each takes some of the output channels.

@@ -198,7 +198,7 @@ fn convolve<E: Factor>(
             for cols in patches.blocks() {
                 let accumulate = accumulate || cols.start > 0;
                 let block = tile.left(cols.clone(), &mut scratch);
-                E::multiply(out, accumulate, block, packed, extents, cols);
+                E::multiply(out, accumulate, block, packed, extents, cols, None);
             }
             finish(pixels.start, out, partial);
         });

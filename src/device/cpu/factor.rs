@@ -2,7 +2,7 @@
 
 use super::matmul::Matrix;
 use super::memory::Cpu;
-use super::narrow_panels::{self, NarrowPanels, Pairs};
+use super::narrow_panels::{self, NarrowPanels, Pairs, Then};
 use super::panels::{self, Panels};
 use super::pooled::Pooled;
 use super::scratch::Scratch;
@@ -58,7 +58,8 @@ pub(super) trait Factor: Number {
     fn pack_here(out: &mut [Self], b: &[Self], extents: [usize; 2], stride: usize);
 
     /// `c = a·b`, or `c += a·b` with `accumulate`, on the calling thread, of these rows of a packed `b [K, N]`, which begin with a
-    /// multiple of [`BLOCK`] and end with one or with K. Of a there are as many columns, or as many as [`filled`](Self::filled) says.
+    /// multiple of [`BLOCK`] and end with one or with K. Of a there are as many columns, or as many as [`filled`](Self::filled) says. If there
+    /// is a `then`, it gets what c would, some rows at a time, and what is in c afterwards is unspecified.
     fn multiply(
         c: &mut [f32],
         accumulate: bool,
@@ -66,6 +67,7 @@ pub(super) trait Factor: Number {
         packed: &[Self],
         extents: [usize; 2],
         rows: Range<usize>,
+        then: Option<&Then<'_>>,
     );
 }
 
@@ -111,8 +113,20 @@ impl Factor for f32 {
         panels::pack_here(out, Matrix::new(b, depth, width, stride));
     }
 
-    fn multiply(c: &mut [f32], accumulate: bool, a: Matrix, packed: &[f32], extents: [usize; 2], rows: Range<usize>) {
+    fn multiply(
+        c: &mut [f32],
+        accumulate: bool,
+        a: Matrix,
+        packed: &[f32],
+        extents: [usize; 2],
+        rows: Range<usize>,
+        then: Option<&Then<'_>>,
+    ) {
         Panels::new(packed, extents).multiply(c, accumulate, a, rows);
+        // The blocks are not rows: panel by panel, each is read by all rows.
+        if let Some(then) = then {
+            then(0..a.extents()[0], c);
+        }
     }
 }
 
@@ -165,7 +179,15 @@ impl Factor for bf16 {
         narrow_panels::pack_here(out, b, extents, stride);
     }
 
-    fn multiply(c: &mut [f32], accumulate: bool, a: Pairs, packed: &[bf16], extents: [usize; 2], rows: Range<usize>) {
-        NarrowPanels::new(packed, extents).multiply(c, accumulate, a, rows);
+    fn multiply(
+        c: &mut [f32],
+        accumulate: bool,
+        a: Pairs,
+        packed: &[bf16],
+        extents: [usize; 2],
+        rows: Range<usize>,
+        then: Option<&Then<'_>>,
+    ) {
+        NarrowPanels::new(packed, extents).multiply(c, accumulate, a, rows, then);
     }
 }

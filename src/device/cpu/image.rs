@@ -24,10 +24,9 @@ impl ImageKernels for Cpu {
             .map(|shift| std::array::from_fn::<f32, 256, _>(|byte| (format.scale * byte as f64 + shift) as f32));
         by_width!(self, E => {
             stored_as!(E, KERNEL; x);
+            let values = values.map(|of_channel| of_channel.map(E::nearest));
             (x.par_chunks_mut(image), pixels.par_chunks(image), placements).into_par_iter().for_each(
-                |(x, pixels, placement)| {
-                    E::write(x, false, |x| place(x, pixels, *placement, format.order, &values, shape.size));
-                },
+                |(x, pixels, placement)| place(x, pixels, *placement, format.order, &values, shape.size),
             );
         });
         Ok(())
@@ -35,18 +34,37 @@ impl ImageKernels for Cpu {
 }
 
 /// One image.
-fn place(x: &mut [f32], pixels: &[u8], placement: Placement, order: [usize; 3], values: &[[f32; 256]; 3], size: usize) {
+fn place<E: Number>(
+    x: &mut [E],
+    pixels: &[u8],
+    placement: Placement,
+    order: [usize; 3],
+    values: &[[E; 256]; 3],
+    size: usize,
+) {
     let Placement { flip, shift_y, shift_x } = placement;
-    let source = |to: usize, shift: i8| to.checked_add_signed(-isize::from(shift)).filter(|from| *from < size);
-    for (row, x) in x.chunks_exact_mut(size * 3).enumerate() {
-        let from_row = source(row, shift_y);
-        for (col, x) in x.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            let from = from_row.zip(source(col, shift_x));
-            *x = from.map_or([0.0; 3], |(from_row, from_col)| {
-                let from_col = if flip { size - 1 - from_col } else { from_col };
-                let pixel = &pixels[(from_row * size + from_col) * 3..][..3];
-                std::array::from_fn(|c| values[c][usize::from(pixel[order[c]])])
-            });
+    // The pixels of a row that come from the image, and the first of them there.
+    let (right, left) =
+        (usize::from(shift_x.max(0) as u8).min(size), usize::from(shift_x.min(0).unsigned_abs()).min(size));
+    let pixels = pixels.as_chunks::<3>().0;
+    for (row, x) in x.as_chunks_mut::<3>().0.chunks_exact_mut(size).enumerate() {
+        let from_row = row.checked_add_signed(-isize::from(shift_y)).filter(|from_row| *from_row < size);
+        let Some(from_row) = from_row else {
+            x.fill([E::zeroed(); 3]);
+            continue;
+        };
+        let (before, x) = x.split_at_mut(right);
+        let (x, behind) = x.split_at_mut(x.len() - left);
+        before.fill([E::zeroed(); 3]);
+        behind.fill([E::zeroed(); 3]);
+        let from = &pixels[from_row * size..][..size];
+        let write = |(x, pixel): (&mut [E; 3], &[u8; 3])| {
+            *x = std::array::from_fn(|c| values[c][usize::from(pixel[order[c]])]);
+        };
+        let seen = left..size - right;
+        match flip {
+            true => x.iter_mut().zip(from[size - seen.end..size - seen.start].iter().rev()).for_each(write),
+            false => x.iter_mut().zip(&from[seen]).for_each(write),
         }
     }
 }

@@ -14,6 +14,7 @@ mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod pack;
+mod target;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -25,6 +26,8 @@ use super::simd::{Products, products};
 use half::bf16;
 pub(super) use pack::{pack, pack_here, packed_len};
 use std::ops::Range;
+pub(super) use target::Then;
+use target::{Block, Target};
 
 /// Columns of a panel.
 pub(super) const COLUMNS: usize = 16;
@@ -39,7 +42,8 @@ pub(super) const DEPTH: usize = 32;
 const SLICE: usize = 512;
 
 /// A left operand inside a slice, by pairs along K: elements (i, 2p) and (i, 2p + 1) are neighbours, the first of them at
-/// `i·row_stride + p·pair_stride`.
+/// `i·row_stride + p·pair_stride`, and with several runs of columns p counts from the beginning of a run, of which one comes every
+/// `run_stride`.
 #[derive(Clone, Copy)]
 pub(super) struct Pairs<'a> {
     data: &'a [bf16],
@@ -47,6 +51,9 @@ pub(super) struct Pairs<'a> {
     cols: usize,
     row_stride: usize,
     pair_stride: usize,
+    /// Columns of a run: all, if there is one.
+    run: usize,
+    run_stride: usize,
 }
 
 impl<'a> Pairs<'a> {
@@ -54,7 +61,22 @@ impl<'a> Pairs<'a> {
     pub(super) fn by_rows(data: &'a [bf16], rows: usize, cols: usize, row_stride: usize) -> Self {
         let last = rows.saturating_sub(1) * row_stride + cols;
         assert!(rows == 0 || last <= data.len(), "{rows}x{cols} by {row_stride} leaves {} numbers", data.len());
-        Pairs { data, rows, cols, row_stride, pair_stride: 2 }
+        Pairs { data, rows, cols, row_stride, pair_stride: 2, run: cols.max(1), run_stride: 0 }
+    }
+
+    /// `rows` rows of so many runs of so many columns, whole rows of a tile register; a row every `row_stride` numbers, a run every
+    /// `run_stride`. Rows and runs may overlap.
+    pub(super) fn by_runs(
+        data: &'a [bf16],
+        rows: usize,
+        row_stride: usize,
+        [runs, run]: [usize; 2],
+        run_stride: usize,
+    ) -> Self {
+        assert!(runs > 0 && run > 0 && run.is_multiple_of(DEPTH), "{runs} runs of {run} columns");
+        let last = rows.saturating_sub(1) * row_stride + (runs - 1) * run_stride + run;
+        assert!(last <= data.len(), "{rows}x{runs}x{run} leaves {} numbers", data.len());
+        Pairs { data, rows, cols: runs * run, row_stride, pair_stride: 2, run, run_stride }
     }
 
     /// The transpose of `x [rows, cols]`, a row of which comes every `stride` numbers, formed in `scratch` as this processor wants it.
@@ -82,13 +104,18 @@ impl<'a> Pairs<'a> {
     fn by_columns(data: &'a [bf16], rows: usize, cols: usize) -> Self {
         let cols = cols.next_multiple_of(2);
         assert!(cols * rows <= data.len(), "{rows}x{cols} leaves {} numbers", data.len());
-        Pairs { data, rows, cols, row_stride: 2, pair_stride: 2 * rows }
+        Pairs { data, rows, cols, row_stride: 2, pair_stride: 2 * rows, run: cols.max(1), run_stride: 0 }
     }
 
-    /// The numbers from the first to the last of so many rows, and of those of the columns that begin with a pair.
+    /// The numbers from the first to the last of so many rows, and of those of the columns, which begin with a pair and lie in one run.
     fn from(&self, row: usize, rows: usize, cols: &Range<usize>) -> &'a [bf16] {
         let last = (rows - 1) * self.row_stride + (cols.len() - 1) / 2 * self.pair_stride + (cols.len() - 1) % 2;
-        &self.data[row * self.row_stride + cols.start / 2 * self.pair_stride..][..=last]
+        &self.data[self.place(row, cols.start)..][..=last]
+    }
+
+    /// Where an element of a column that begins a pair lies.
+    fn place(&self, row: usize, col: usize) -> usize {
+        row * self.row_stride + col / self.run * self.run_stride + col % self.run / 2 * self.pair_stride
     }
 }
 
@@ -122,8 +149,16 @@ impl<'a> NarrowPanels<'a> {
 
     /// `c = a·b`, or `c += a·b` with `accumulate`, on the calling thread, where `c [M, N]` is contiguous; of b only `rows` are
     /// multiplied, which are as many as a has columns, begin with a multiple of [`DEPTH`] and end with one or with K. Behind its last column
-    /// a may have zeros, up to such a multiple.
-    pub(super) fn multiply(&self, c: &mut [f32], accumulate: bool, a: Pairs, rows: Range<usize>) {
+    /// a may have zeros, up to such a multiple. If there is a `then`, it gets what c would, some rows at a time, and what is in c afterwards is
+    /// unspecified.
+    pub(super) fn multiply(
+        &self,
+        c: &mut [f32],
+        accumulate: bool,
+        a: Pairs,
+        rows: Range<usize>,
+        then: Option<&Then<'_>>,
+    ) {
         let NarrowPanels { depth, width, .. } = *self;
         let (m, k) = (a.rows, a.cols);
         let is_aligned = rows.start.is_multiple_of(DEPTH) && (rows.end.is_multiple_of(DEPTH) || rows.end == depth);
@@ -138,15 +173,16 @@ impl<'a> NarrowPanels<'a> {
         if rows.is_empty() && !accumulate {
             c.fill(0.0);
         }
-        let product = Product { a, b: *self, first: rows.start };
+        let product = Product { a, b: *self, first: rows.start, accumulate, then };
+        let target = &mut Target::new(c, width);
         match products() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `products` saw that the processor has tiles, and was given leave to use them.
-            Products::Amx => unsafe { amx::multiply(&product, c, accumulate) },
+            Products::Amx => unsafe { amx::multiply(&product, target) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `products` saw that the processor has these instructions.
-            Products::Avx512Bf16 => unsafe { avx512::multiply(&product, c, accumulate) },
-            Products::Widened => widened::multiply(&product, c, accumulate),
+            Products::Avx512Bf16 => unsafe { avx512::multiply(&product, target) },
+            Products::Widened => widened::multiply(&product, target),
         }
     }
 
@@ -191,38 +227,77 @@ struct Product<'a> {
     b: NarrowPanels<'a>,
     /// The row of b that belongs to a's first column.
     first: usize,
+    accumulate: bool,
+    then: Option<&'a Then<'a>>,
+}
+
+/// Rows of a over a slice of its columns, and whether their sums are added to what is in c.
+#[derive(Clone)]
+struct Part {
+    rows: Range<usize>,
+    columns: Range<usize>,
+    keep: bool,
 }
 
 impl Product<'_> {
-    /// All blocks, of `ROWS` rows and `PANELS` panels but for what is left over, one slice of K after another. A panel is `VECTORS`
-    /// registers wide.
+    /// What is multiplied by all of b's columns before the next: all rows, so that each panel is fetched once a slice; or, where rows are
+    /// handed on, `most` of them, slice by slice. Several runs are a slice together if they have no more than `most_of_runs` columns.
+    fn parts(&self, most: usize, most_of_runs: usize) -> impl Iterator<Item = Part> + use<> {
+        let (rows, depth, run, accumulate) = (self.a.rows, self.a.cols, self.a.run, self.accumulate);
+        let most = if self.then.is_some() { most } else { rows.max(1) };
+        let runs = if run <= SLICE { (most_of_runs / run).max(1) } else { 1 };
+        let slice = if run <= SLICE { runs * run } else { SLICE };
+        let slices = move |first: usize| {
+            let end = (first + runs * run).min(depth);
+            (first..end).step_by(slice).map(move |from| from..(from + slice).min(end))
+        };
+        (0..rows).step_by(most).flat_map(move |row| {
+            (0..depth).step_by(runs * run).flat_map(slices).map(move |columns| Part {
+                rows: row..(row + most).min(rows),
+                keep: accumulate || columns.start > 0,
+                columns,
+            })
+        })
+    }
+
+    /// Has c begin with a part's rows if they are handed on.
+    fn begin(&self, target: &mut Target, part: &Part) {
+        if self.then.is_some() && !self.accumulate {
+            target.begin_with(part.rows.start);
+        }
+    }
+
+    /// Hands a part's rows on if they are whole.
+    fn end(&self, target: &Target, part: Part) {
+        if let Some(then) = self.then.filter(|_| part.columns.end == self.a.cols) {
+            then(part.rows.clone(), target.rows(part.rows));
+        }
+    }
+
+    /// All blocks, of `ROWS` rows and `PANELS` panels but for what is left over. A panel is `VECTORS` registers wide.
     ///
     /// # Safety
     ///
     /// That of [`Sums`].
     #[inline(always)]
-    unsafe fn all<S: Sums, const VECTORS: usize, const ROWS: usize, const PANELS: usize>(
-        &self,
-        c: &mut [f32],
-        accumulate: bool,
-    ) {
+    unsafe fn all<S: Sums, const VECTORS: usize, const ROWS: usize, const PANELS: usize>(&self, target: &mut Target) {
         const { assert!(VECTORS * S::LANES == COLUMNS) };
         let panels = self.b.width.div_ceil(COLUMNS);
-        for from in (0..self.a.cols).step_by(SLICE) {
-            let slice = from..(from + SLICE).min(self.a.cols);
-            let keep = accumulate || from > 0;
+        for part in self.parts(ROWS, 0) {
+            self.begin(target, &part);
             let mut panel = 0;
             // SAFETY: as the caller's.
             unsafe {
                 while panel + PANELS <= panels {
-                    self.down::<S, VECTORS, ROWS, PANELS>(c, panel, slice.clone(), keep);
+                    self.down::<S, VECTORS, ROWS, PANELS>(target, panel, &part);
                     panel += PANELS;
                 }
                 while panel < panels {
-                    self.down::<S, VECTORS, ROWS, 1>(c, panel, slice.clone(), keep);
+                    self.down::<S, VECTORS, ROWS, 1>(target, panel, &part);
                     panel += 1;
                 }
             }
+            self.end(target, part);
         }
     }
 
@@ -230,70 +305,57 @@ impl Product<'_> {
     #[inline(always)]
     unsafe fn down<S: Sums, const VECTORS: usize, const ROWS: usize, const PANELS: usize>(
         &self,
-        c: &mut [f32],
+        target: &mut Target,
         panel: usize,
-        slice: Range<usize>,
-        keep: bool,
+        part: &Part,
     ) {
-        let mut row = 0;
+        let (mut row, end) = (part.rows.start, part.rows.end);
         // SAFETY: as the caller's.
         unsafe {
-            while row + ROWS <= self.a.rows {
-                self.block::<S, VECTORS, ROWS, PANELS>(c, row, panel, slice.clone(), keep);
+            while row + ROWS <= end {
+                self.block::<S, VECTORS, ROWS, PANELS>(target, row, panel, part);
                 row += ROWS;
             }
-            while row + 4 <= self.a.rows {
-                self.block::<S, VECTORS, 4, PANELS>(c, row, panel, slice.clone(), keep);
+            while row + 4 <= end {
+                self.block::<S, VECTORS, 4, PANELS>(target, row, panel, part);
                 row += 4;
             }
-            while row < self.a.rows {
-                self.block::<S, VECTORS, 1, PANELS>(c, row, panel, slice.clone(), keep);
+            while row < end {
+                self.block::<S, VECTORS, 1, PANELS>(target, row, panel, part);
                 row += 1;
             }
         }
     }
 
-    /// One block of c, from `row` and `panel` on, summed over a slice of a's columns; added to what is there if `keep` is set.
+    /// One block of c, from `row` and `panel` on.
     #[inline(always)]
     unsafe fn block<S: Sums, const VECTORS: usize, const ROWS: usize, const PANELS: usize>(
         &self,
-        c: &mut [f32],
+        target: &mut Target,
         row: usize,
         panel: usize,
-        slice: Range<usize>,
-        keep: bool,
+        part: &Part,
     ) {
-        let width = self.b.width;
-        let column = panel * COLUMNS;
-        let a = self.a.from(row, ROWS, &slice);
+        let depth = part.columns.len();
+        let a = self.a.from(row, ROWS, &part.columns);
         let b = std::array::from_fn(|of_block| {
-            let pairs = slice.len().next_multiple_of(2);
-            self.b.panel(panel + of_block)[(self.first + slice.start) * COLUMNS..][..pairs * COLUMNS].as_ptr()
+            let pairs = depth.next_multiple_of(2);
+            self.b.panel(panel + of_block)[(self.first + part.columns.start) * COLUMNS..][..pairs * COLUMNS].as_ptr()
         });
         let strides = [self.a.row_stride, self.a.pair_stride];
-        if column + PANELS * COLUMNS <= width {
-            let c = &mut c[row * width + column..][..(ROWS - 1) * width + PANELS * COLUMNS];
-            // SAFETY: `a`, `b` and `c` were just cut to what the block reads and writes.
-            unsafe {
-                sum::<S, VECTORS, ROWS, PANELS>(c.as_mut_ptr(), width, a.as_ptr(), strides, b, slice.len(), keep)
-            };
-            return;
-        }
-        // The last panel has columns that c has not: the block is computed beside it.
-        let mut whole = [[[0.0f32; COLUMNS]; PANELS]; ROWS];
-        let columns = width - column;
-        let row_of = |i: usize| (row + i) * width + column..(row + i) * width + width;
-        if keep {
-            for (i, whole) in whole.iter_mut().enumerate() {
-                whole.as_flattened_mut()[..columns].copy_from_slice(&c[row_of(i)]);
-            }
-        }
-        let to = whole.as_mut_ptr().cast();
-        // SAFETY: as above; `whole` is a block.
-        unsafe { sum::<S, VECTORS, ROWS, PANELS>(to, PANELS * COLUMNS, a.as_ptr(), strides, b, slice.len(), keep) };
-        for (i, whole) in whole.iter().enumerate() {
-            c[row_of(i)].copy_from_slice(&whole.as_flattened()[..columns]);
-        }
+        let block = part.block(row..row + ROWS, panel, PANELS * COLUMNS);
+        let (c, stride) = target.open(&block);
+        assert!(c.len() >= (ROWS - 1) * stride + PANELS * COLUMNS);
+        // SAFETY: `a`, `b` and `c` were just found long enough for what the block reads and writes.
+        unsafe { sum::<S, VECTORS, ROWS, PANELS>(c.as_mut_ptr(), stride, a.as_ptr(), strides, b, depth, part.keep) };
+        target.close(&block);
+    }
+}
+
+impl Part {
+    /// The block of its sums with these rows and with `wide` columns from `panel` on.
+    fn block(&self, rows: Range<usize>, panel: usize, wide: usize) -> Block {
+        Block { rows, column: panel * COLUMNS, wide, keep: self.keep }
     }
 }
 

@@ -190,27 +190,43 @@ fn find_largest(best: &mut [f32], winner: &mut [u32], x: &[f32]) {
 }
 
 simd! {
-    /// Row `p` of one image's output. Element `first` of the image is the first of `x`.
+    /// Row `p` of one image's output. Element `first` of the image is the first of `x`. First the largest of each column of the image under the
+    /// windows, which are neighbours in memory, and of those the largest under each window.
     fn max_pool_row<E: Number>(y: &mut [E], x: &[E], first: usize, norm: Norm<'_>, p: usize, shape: &PoolShape) {
-        let mut best = Scratch::new(shape.c);
-        let outside = if shape.outside == Outside::Nothing { None } else { Some(0.0) };
-        for (q, y) in y.chunks_exact_mut(shape.c).enumerate() {
-            // Less than any number, until there is one.
-            best.fill(f32::NEG_INFINITY);
-            for tap in 0..shape.window * shape.window {
-                match (input_of(tap, p, q, shape).map(|start| &x[start - first..][..shape.c]), norm) {
-                    (None, _) => {
-                        if let Some(zero) = outside {
-                            best.iter_mut().for_each(|best| *best = larger(*best, zero));
-                        }
-                    }
-                    (Some(x), None) => best.iter_mut().zip(x).for_each(|(best, x)| *best = larger(*best, x.wide())),
-                    (Some(x), Some(([scale, shift], bounds))) => {
+        let PoolShape { h, w, c, window, stride, pad, .. } = *shape;
+        // Less than any number, until there is one.
+        let none_yet = |is_inside: bool| match shape.outside {
+            Outside::Zeros if !is_inside => 0.0,
+            _ => f32::NEG_INFINITY,
+        };
+        let under = |at: usize, extent: usize| {
+            let inside = (at * stride).max(pad) - pad..(at * stride + window).saturating_sub(pad).min(extent);
+            let is_inside = inside.len() == window;
+            (inside, is_inside)
+        };
+        let (rows, is_inside) = under(p, h);
+        let mut line = Scratch::new(w * c);
+        line.fill(none_yet(is_inside));
+        for row in rows {
+            let x = &x[row * w * c - first..][..w * c];
+            match norm {
+                None => line.iter_mut().zip(x).for_each(|(best, x)| *best = larger(*best, x.wide())),
+                Some(([scale, shift], bounds)) => {
+                    for (best, x) in line.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
                         for ((best, x), (scale, shift)) in best.iter_mut().zip(x).zip(scale.iter().zip(shift)) {
                             *best = larger(*best, bounded(scale * x.wide() + shift, bounds));
                         }
                     }
                 }
+            }
+        }
+        let mut best = Scratch::new(c);
+        for (q, y) in y.chunks_exact_mut(c).enumerate() {
+            let (columns, is_inside) = under(q, w);
+            best.fill(none_yet(is_inside));
+            for column in columns {
+                let largest = &line[column * c..][..c];
+                best.iter_mut().zip(largest).for_each(|(best, largest)| *best = larger(*best, *largest));
             }
             y.iter_mut().zip(&*best).for_each(|(y, best)| *y = E::nearest(*best));
         }

@@ -36,7 +36,7 @@ pub(super) fn measure<E: Factor>() -> Rates {
         (0..products).into_par_iter().for_each(|_| {
             let mut block = Scratch::new(rows * columns);
             let a = E::left(&a, rows, depth, depth);
-            E::multiply(&mut block, false, a, packed, [depth, columns], 0..depth);
+            E::multiply(&mut block, false, a, packed, [depth, columns], 0..depth, None);
         });
     });
     let source = format!(

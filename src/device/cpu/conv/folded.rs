@@ -15,6 +15,7 @@ use super::{TILE, TILE_FLOATS};
 use crate::device::cpu::depthwise;
 use crate::device::cpu::factor::Factor;
 use crate::device::cpu::memory::Cpu;
+use crate::device::cpu::narrow_panels::Then;
 use crate::device::cpu::panels::COLUMNS;
 use crate::device::cpu::reduce::Tiles;
 use crate::device::cpu::rows;
@@ -29,6 +30,7 @@ use bands::Bands;
 use half::bf16;
 use rayon::prelude::*;
 use rectangle::{End, Finish, Rectangles};
+use std::ops::Range;
 
 /// Most columns of a rectangle where there are several beside each other, and least.
 const MOST_COLUMNS: usize = 128;
@@ -71,10 +73,17 @@ impl FoldedKernels for Cpu {
                 let of_pixel = |w: &[R]| w.iter().zip(&scale).map(|(&w, scale)| narrow(w) * scale).collect::<Vec<_>>();
                 Filters::Depthwise(w.chunks_exact(shape.c).flat_map(of_pixel).collect())
             }
-            FoldedShape::Full(shape) if is_narrow => Filters::Narrow(self.packed(w, &scale, shape)?),
+            FoldedShape::Full(shape) if is_narrow => {
+                let depth = shape.r * shape.s * shape.c;
+                let [run, filled] = Bands::run(shape).unwrap_or([depth; 2]);
+                Filters::Narrow(self.packed(w, &scale, [depth / run, run, filled])?)
+            }
             FoldedShape::Full(shape) => match Grid::folded(shape) {
                 Some(grid) => Filters::Transformed(self.transformed(w, &scale, &grid)?),
-                None => Filters::Full(self.packed(w, &scale, shape)?),
+                None => {
+                    let depth = shape.r * shape.s * shape.c;
+                    Filters::Full(self.packed(w, &scale, [1, depth, depth])?)
+                }
             },
         };
         Ok(Folded { filters, bias })
@@ -103,7 +112,10 @@ impl FoldedKernels for Cpu {
             }
             (Filters::Narrow(packed), FoldedShape::Full(shape)) => {
                 stored_as!(bf16, KERNEL; y, x);
-                product(self, y, x, &packed.numbers(), end, shape)?;
+                match Bands::of(shape) {
+                    Some(bands) => bands.convolve(y, x, &packed.numbers(), end),
+                    None => product(self, y, x, &packed.numbers(), end, shape)?,
+                }
             }
             (Filters::Transformed(filters), FoldedShape::Full(shape)) => {
                 stored_as!(f32, KERNEL; y, x);
@@ -127,16 +139,17 @@ impl FoldedKernels for Cpu {
 }
 
 impl Cpu {
-    fn packed<R: Real, E: Factor>(&self, w: &[R], scale: &[f32], shape: &ConvShape) -> Result<Piece<E>, DeviceError> {
-        let extents = [shape.r * shape.s * shape.c, shape.k];
-        self.slabs.piece(E::packed_len(extents), |out| pack(out, w, scale, extents))
+    /// The filters in panels, each in so many runs of so many numbers, and with zeros behind a run up to as many.
+    fn packed<R: Real, E: Factor>(&self, w: &[R], scale: &[f32], runs: [usize; 3]) -> Result<Piece<E>, DeviceError> {
+        let extents = [runs[0] * runs[2], scale.len()];
+        self.slabs.piece(E::packed_len(extents), |out| pack(out, w, scale, runs))
     }
 
     fn transformed<R: Real>(&self, w: &[R], scale: &[f32], grid: &Grid) -> Result<Piece<f32>, DeviceError> {
         let extents = [w.len() / scale.len(), scale.len()];
         let mut panels = self.room(f32::packed_len(extents))?;
         panels.fill(0.0);
-        pack(&mut panels, w, scale, extents);
+        pack(&mut panels, w, scale, [1, extents[0], extents[0]]);
         let panel = f32::packed_len([extents[0], COLUMNS]);
         self.slabs.piece(grid.filters_len(), |out| {
             let panels = &panels[..];
@@ -162,22 +175,25 @@ fn narrow<R: Real>(w: R) -> f32 {
 const ABREAST: usize = 4;
 const BLOCK: usize = 64;
 
-/// Packs `w [K, R·S·C]` times its `scale [K]` as `[R·S·C, K]` into `out`, which holds zeros.
-fn pack<R: Real, E: Factor>(out: &mut [E], w: &[R], scale: &[f32], [depth, width]: [usize; 2]) {
-    out.par_chunks_exact_mut(E::packed_len([depth, COLUMNS])).enumerate().for_each(|(panel, out)| {
+/// Packs `w [K, runs·run]` times its `scale [K]` as `[runs·filled, K]` into `out`, which holds zeros.
+fn pack<R: Real, E: Factor>(out: &mut [E], w: &[R], scale: &[f32], [runs, run, filled]: [usize; 3]) {
+    let (depth, width) = (runs * run, scale.len());
+    out.par_chunks_exact_mut(E::packed_len([runs * filled, COLUMNS])).enumerate().for_each(|(panel, out)| {
         let filters = panel * COLUMNS..((panel + 1) * COLUMNS).min(width);
-        for block in (0..depth).step_by(BLOCK) {
-            let rows = BLOCK.min(depth - block);
+        let blocks = (0..runs).flat_map(|at| (0..run).step_by(BLOCK).map(move |block| (at, block)));
+        for (at, block) in blocks {
+            let rows = BLOCK.min(run - block);
             for first in filters.clone().step_by(ABREAST) {
                 // Behind the last filter that one again, times 0.
                 let lines: [&[R]; ABREAST] = std::array::from_fn(|i| {
                     let filter = (first + i).min(width - 1);
-                    &w[filter * depth + block..][..rows]
+                    &w[filter * depth + at * run + block..][..rows]
                 });
                 let scales: [f32; ABREAST] = std::array::from_fn(|i| scale.get(first + i).copied().unwrap_or(0.0));
                 for ((i, line), scale) in lines.iter().enumerate().zip(scales) {
                     for (row, &w) in line.iter().enumerate() {
-                        out[E::place(block + row, first - filters.start + i)] = E::nearest(narrow(w) * scale);
+                        let row = at * filled + block + row;
+                        out[E::place(row, first - filters.start + i)] = E::nearest(narrow(w) * scale);
                     }
                 }
             }
@@ -194,10 +210,6 @@ fn product<E: Factor + Finish>(
     end: End,
     shape: &ConvShape,
 ) -> Result<(), DeviceError> {
-    if let Some(bands) = Bands::of::<E>(shape) {
-        bands.convolve(y, x, panels, end);
-        return Ok(());
-    }
     let (depth, width) = (shape.r * shape.s * shape.c, shape.k);
     let pixels = y.len() / width;
     let wanted = TASKS * rayon::current_num_threads();
@@ -235,6 +247,11 @@ fn product<E: Factor + Finish>(
         let panels = &panels[E::packed_len([depth, columns.start])..E::packed_len([depth, columns.end])];
         let extents = [depth, columns.len()];
         let mut sums = Scratch::new(pixels.len() * columns.len());
+        let store = |rows: Range<usize>, sums: &[f32]| {
+            let pixels = pixels.start + rows.start..pixels.start + rows.end;
+            // SAFETY: every task has a rectangle of its own.
+            unsafe { out.store(pixels, columns.clone(), sums) };
+        };
         let (tile, mut scratch) = (patches.tile(pixels.clone()), Scratch::of(0));
         // In the same parts wherever they lie: how a sum is cut decides its last bits, and threads decide where patches lie.
         for part in patches.blocks() {
@@ -242,10 +259,9 @@ fn product<E: Factor + Finish>(
                 Some(x) => E::left(&x[pixels.start * depth + part.start..], pixels.len(), part.len(), depth),
                 None => tile.left(part.clone(), &mut scratch),
             };
-            E::multiply(&mut sums, part.start > 0, block, panels, extents, part);
+            let then = (part.end == depth).then_some(&store as &Then);
+            E::multiply(&mut sums, part.start > 0, block, panels, extents, part, then);
         }
-        // SAFETY: every task has a rectangle of its own.
-        unsafe { out.store(pixels, columns, &sums) };
     });
     Ok(())
 }

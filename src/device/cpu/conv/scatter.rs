@@ -55,7 +55,7 @@ pub(super) fn backward_data<E: Factor>(
             let dy = E::left(dy, pixels.len(), k, stride);
             for cols in &blocks {
                 patches.resize(pixels.len() * cols.len());
-                E::multiply(&mut patches, false, dy, panels(cols), [k, cols.len()], 0..k);
+                E::multiply(&mut patches, false, dy, panels(cols), [k, cols.len()], 0..k, None);
                 scatter(dx, &patches, pixels.clone(), cols.clone(), shape);
             }
         }

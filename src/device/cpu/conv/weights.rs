@@ -90,7 +90,7 @@ pub(super) fn backward<E: Factor>(
             let extents = [range.len(), part.cols.len()];
             packed.resize(E::packed_len(extents));
             E::pack_here(&mut packed, patch, extents, stride);
-            E::multiply(part.sum, range.start > 0, dy, &packed, extents, 0..range.len());
+            E::multiply(part.sum, range.start > 0, dy, &packed, extents, 0..range.len(), None);
         }
     });
 

@@ -5,7 +5,7 @@
 //! given fewer rows, and the instruction takes less time. They always have all columns: what the last columns of a lack is filled up with
 //! zeros, b was when it was packed, and c goes through a buffer where the edge of the matrix is nearer.
 
-use super::{COLUMNS, DEPTH, NarrowPanels, Pairs, Product, SLICE};
+use super::{COLUMNS, DEPTH, Pairs, Part, Product, SLICE, Target};
 use crate::device::cpu::scratch::Scratch;
 use half::bf16;
 use std::arch::asm;
@@ -17,6 +17,9 @@ const SIDE: usize = 32;
 /// Rows of a tile register, and bytes in one.
 const TILE_ROWS: usize = 16;
 const ROW_BYTES: usize = 64;
+
+/// Most columns of several runs that are a slice together: a few more than of one run, since their rows overlap and take less of a cache.
+const MOST_OF_RUNS: usize = SLICE + SLICE / 4;
 
 /// What `ldtilecfg` reads. Every tile register has rows of 64 bytes.
 #[repr(C, align(64))]
@@ -57,15 +60,15 @@ impl Shapes {
 /// # Safety
 ///
 /// The processor has AMX for bfloat16, and the system lets this process use it.
-pub(super) unsafe fn multiply(product: &Product, c: &mut [f32], accumulate: bool) {
-    let Product { a, b, first } = product;
+pub(super) unsafe fn multiply(product: &Product, target: &mut Target) {
+    let Product { a, b, .. } = product;
     let mut filled = Scratch::<bf16>::of(SIDE * SLICE);
     let panels = b.width.div_ceil(COLUMNS);
     let mut shaped = 0;
-    for from in (0..a.cols).step_by(SLICE) {
-        let slice = from..(from + SLICE).min(a.cols);
-        for row in (0..a.rows).step_by(SIDE) {
-            let block = Block::new(a, row, slice.clone(), &mut filled);
+    for part in product.parts(SIDE, MOST_OF_RUNS) {
+        product.begin(target, &part);
+        for row in part.rows.clone().step_by(SIDE) {
+            let block = Block::new(a, row, part.columns.clone(), &mut filled);
             if block.rows != shaped {
                 shaped = block.rows;
                 // SAFETY: the caller's promise.
@@ -73,9 +76,10 @@ pub(super) unsafe fn multiply(product: &Product, c: &mut [f32], accumulate: bool
             }
             for panel in (0..panels).step_by(2) {
                 // SAFETY: the caller's promise, and the registers have the shapes of this block.
-                unsafe { block.multiply(b, c, accumulate || from > 0, first + from, panel) };
+                unsafe { block.multiply(product, target, panel, &part) };
             }
         }
+        product.end(target, part);
     }
     // SAFETY: nothing is kept in the registers, and now the system need not save them.
     unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
@@ -86,56 +90,54 @@ struct Block<'a> {
     /// The first row, and how many there are.
     row: usize,
     rows: usize,
-    /// Whole steps, a row every so many numbers.
-    direct: (&'a [bf16], usize),
-    steps: usize,
-    /// The columns after those, `[rows, …]`.
+    direct: Left<'a>,
+    /// The columns after those, and how many numbers a row of them has.
     filled: &'a [bf16],
+    width: usize,
+}
+
+/// Rows of a left operand as [`step`] reads them: `runs` times `steps` steps, a row every `stride` numbers and a run every `run_stride`.
+#[derive(Clone, Copy)]
+struct Left<'a> {
+    data: &'a [bf16],
+    stride: usize,
+    steps: usize,
+    runs: usize,
+    run_stride: usize,
 }
 
 impl<'a> Block<'a> {
     fn new(a: &Pairs<'a>, row: usize, slice: Range<usize>, filled: &'a mut [bf16]) -> Self {
         let rows = SIDE.min(a.rows - row);
-        let steps = if a.pair_stride == 2 { slice.len() / DEPTH } else { 0 };
-        let direct = (&a.data[row * a.row_stride + slice.start * a.pair_stride / 2..], a.row_stride);
-        let rest = slice.start + steps * DEPTH..slice.end;
+        // Several runs are read where they lie.
+        let runs = (slice.len() / a.run).max(1);
+        let steps = if a.pair_stride == 2 { slice.len() / runs / DEPTH } else { 0 };
+        let data = &a.data[a.place(row, slice.start)..];
+        let direct = Left { data, stride: a.row_stride, steps, runs, run_stride: a.run_stride };
+        let rest = slice.start + runs * steps * DEPTH..slice.end;
         let width = rest.len().next_multiple_of(DEPTH);
         let filled = &mut filled[..rows * width];
         if width > 0 {
             fill(filled, width, a, row..row + rows, rest);
         }
-        Block { row, rows, direct, steps, filled }
+        Block { row, rows, direct, filled, width }
     }
 
-    /// Adds the product by two panels to c, or to nothing unless `keep`.
+    /// The product by two panels.
     ///
     /// # Safety
     ///
     /// As for [`step`].
-    unsafe fn multiply(&self, b: &NarrowPanels, c: &mut [f32], keep: bool, first: usize, panel: usize) {
-        let width = b.width;
-        let of = |panel: usize| &b.panel(panel)[first * COLUMNS..];
+    unsafe fn multiply(&self, product: &Product, target: &mut Target, panel: usize, part: &Part) {
+        let Product { b, first, .. } = product;
+        let of = |panel: usize| &b.panel(panel)[(first + part.columns.start) * COLUMNS..];
         // The last panel may have no neighbour: it is multiplied twice.
-        let b = [panel, (panel + 1).min(width.div_ceil(COLUMNS) - 1)].map(of);
-        let from = panel * COLUMNS;
-        let columns = SIDE.min(width - from);
-        let corner = self.row * width + from;
-        if columns == SIDE {
-            // SAFETY: the caller's promise.
-            return unsafe { self.add(&mut c[corner..], width, keep, b) };
-        }
-        let mut sums = [0.0; SIDE * SIDE];
-        let line_of = |i: usize| corner + i * width..corner + i * width + columns;
-        if keep {
-            for (i, sums) in sums.chunks_exact_mut(SIDE).take(self.rows).enumerate() {
-                sums[..columns].copy_from_slice(&c[line_of(i)]);
-            }
-        }
-        // SAFETY: as above.
-        unsafe { self.add(&mut sums, SIDE, keep, b) };
-        for (i, sums) in sums.chunks_exact(SIDE).take(self.rows).enumerate() {
-            c[line_of(i)].copy_from_slice(&sums[..columns]);
-        }
+        let b = [panel, (panel + 1).min(b.width.div_ceil(COLUMNS) - 1)].map(of);
+        let at = part.block(self.row..self.row + self.rows, panel, SIDE);
+        let (sums, stride) = target.open(&at);
+        // SAFETY: the caller's promise.
+        unsafe { self.add(sums, stride, part.keep, b) };
+        target.close(&at);
     }
 
     /// Both parts of K, on sums a row of which comes every `stride` floats.
@@ -144,16 +146,17 @@ impl<'a> Block<'a> {
     ///
     /// As for [`step`].
     unsafe fn add(&self, c: &mut [f32], stride: usize, keep: bool, b: [&[bf16]; 2]) {
-        let (rows, (direct, row_stride)) = (self.rows, self.direct);
-        if self.steps > 0 {
+        let Block { rows, direct, filled, width, .. } = *self;
+        let steps = direct.runs * direct.steps;
+        if steps > 0 {
             // SAFETY: the caller's promise.
-            unsafe { step(rows, c, stride, keep, direct, row_stride, b, self.steps) };
+            unsafe { step(rows, c, stride, keep, direct, b) };
         }
-        let width = self.filled.len() / rows;
         if width > 0 {
-            let b = b.map(|b| &b[self.steps * DEPTH * COLUMNS..]);
+            let b = b.map(|b| &b[steps * DEPTH * COLUMNS..]);
+            let filled = Left { data: filled, stride: width, steps: width / DEPTH, runs: 1, run_stride: 0 };
             // SAFETY: as above.
-            unsafe { step(rows, c, stride, keep || self.steps > 0, self.filled, width, b, width / DEPTH) };
+            unsafe { step(rows, c, stride, keep || steps > 0, filled, b) };
         }
     }
 }
@@ -178,24 +181,27 @@ fn fill(out: &mut [bf16], width: usize, a: &Pairs, rows: Range<usize>, cols: Ran
     }
 }
 
-/// `c [rows, 32] = a [rows, 32·steps] · b`, or `+=` with `keep`; rows of c and a come every so many numbers, and b is two panels.
+/// What the loops of [`step`] count by; it has more to keep than there are registers.
+#[repr(C)]
+struct Loops {
+    steps: usize,
+    runs: usize,
+    /// Bytes from the end of a run to the next one.
+    gap: isize,
+}
+
+/// `c [rows, 32] = a [rows, 32·steps·runs] · b`, or `+=` with `keep`; a row of c comes every so many numbers, and b is two panels.
 ///
 /// # Safety
 ///
 /// The processor has AMX for bfloat16, the system lets this process use it, and the registers have the [`Shapes`] of so many rows.
-unsafe fn step(
-    rows: usize,
-    c: &mut [f32],
-    c_stride: usize,
-    keep: bool,
-    a: &[bf16],
-    a_stride: usize,
-    b: [&[bf16]; 2],
-    steps: usize,
-) {
-    assert!((1..=SIDE).contains(&rows));
-    assert!(c.len() >= (rows - 1) * c_stride + SIDE && a.len() >= (rows - 1) * a_stride + steps * DEPTH);
-    assert!(steps > 0 && b.iter().all(|b| b.len() >= steps * DEPTH * COLUMNS));
+unsafe fn step(rows: usize, c: &mut [f32], c_stride: usize, keep: bool, a: Left, b: [&[bf16]; 2]) {
+    let Left { data: a, stride: a_stride, steps, runs, run_stride } = a;
+    assert!((1..=SIDE).contains(&rows) && steps > 0 && runs > 0);
+    let columns = (runs - 1) * run_stride + steps * DEPTH;
+    assert!(c.len() >= (rows - 1) * c_stride + SIDE && a.len() >= (rows - 1) * a_stride + columns);
+    assert!(b.iter().all(|b| b.len() >= runs * steps * DEPTH * COLUMNS));
+    let loops = &mut Loops { steps, runs, gap: 2 * (run_stride as isize - (steps * DEPTH) as isize) };
     let (a, c, [first, second]) = (a.as_ptr(), c.as_mut_ptr(), b.map(<[bf16]>::as_ptr));
     if rows <= TILE_ROWS {
         // SAFETY: the slices were found long enough, and only these registers are used.
@@ -210,6 +216,8 @@ unsafe fn step(
                 "tilezero tmm0",
                 "tilezero tmm1",
                 "3:",
+                "mov {steps}, [{loops}]",
+                "4:",
                 "tileloadd tmm4, [{a} + {a_bytes}]",
                 "tileloadd tmm6, [{first} + {row}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
@@ -219,6 +227,9 @@ unsafe fn step(
                 "add {first}, 1024",
                 "add {second}, 1024",
                 "dec {steps}",
+                "jnz 4b",
+                "add {a}, [{loops} + 16]",
+                "dec qword ptr [{loops} + 8]",
                 "jnz 3b",
                 "tilestored [{c} + {c_bytes}], tmm0",
                 "tilestored [{c} + {c_bytes} + 64], tmm1",
@@ -230,7 +241,8 @@ unsafe fn step(
                 first = inout(reg) first => _,
                 second = inout(reg) second => _,
                 row = in(reg) ROW_BYTES,
-                steps = inout(reg) steps => _,
+                steps = out(reg) _,
+                loops = in(reg) loops,
                 options(nostack),
             );
         }
@@ -239,7 +251,9 @@ unsafe fn step(
     // SAFETY: as above; and there are more than sixteen rows.
     unsafe {
         asm!(
-            "test {keep:e}, {keep:e}",
+            "test {lower:e}, {lower:e}",
+            "lea {lower}, [{c_bytes} + {c_bytes}]",
+            "lea {lower}, [{c} + 8 * {lower}]",
             "jz 2f",
             "tileloadd tmm0, [{c} + {c_bytes}]",
             "tileloadd tmm1, [{c} + {c_bytes} + 64]",
@@ -252,6 +266,8 @@ unsafe fn step(
             "tilezero tmm2",
             "tilezero tmm3",
             "3:",
+            "mov {steps}, [{loops}]",
+            "4:",
             "tileloadd tmm6, [{b0} + {row}]",
             "tileloadd tmm4, [{a0} + {a_bytes}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
@@ -265,14 +281,18 @@ unsafe fn step(
             "add {b0}, 1024",
             "add {b1}, 1024",
             "dec {steps}",
+            "jnz 4b",
+            "add {a0}, [{loops} + 16]",
+            "add {a1}, [{loops} + 16]",
+            "dec qword ptr [{loops} + 8]",
             "jnz 3b",
             "tilestored [{c} + {c_bytes}], tmm0",
             "tilestored [{c} + {c_bytes} + 64], tmm1",
             "tilestored [{lower} + {c_bytes}], tmm2",
             "tilestored [{lower} + {c_bytes} + 64], tmm3",
-            keep = in(reg) u32::from(keep),
+            // Whether to keep what is there, and from then on where the lower sums are.
+            lower = inout(reg) u64::from(keep) => _,
             c = in(reg) c,
-            lower = in(reg) c.add(TILE_ROWS * c_stride),
             c_bytes = in(reg) 4 * c_stride,
             a0 = inout(reg) a => _,
             a1 = inout(reg) a.add(TILE_ROWS * a_stride) => _,
@@ -280,7 +300,8 @@ unsafe fn step(
             b0 = inout(reg) first => _,
             b1 = inout(reg) second => _,
             row = in(reg) ROW_BYTES,
-            steps = inout(reg) steps => _,
+            steps = out(reg) _,
+            loops = in(reg) loops,
             options(nostack),
         );
     }

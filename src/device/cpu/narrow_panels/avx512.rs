@@ -1,6 +1,6 @@
 //! The product by `vdpbf16ps`, which adds two products of bfloat16 numbers to each of sixteen sums.
 
-use super::{Product, Sums};
+use super::{Product, Sums, Target};
 use half::bf16;
 use std::arch::x86_64::*;
 use std::mem::transmute;
@@ -43,7 +43,7 @@ impl Sums for __m512 {
 
 /// All of a product, on a processor that has the instruction.
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512bf16")]
-pub(super) fn multiply(product: &Product, c: &mut [f32], accumulate: bool) {
+pub(super) fn multiply(product: &Product, target: &mut Target) {
     // SAFETY: compiled for these instructions.
-    unsafe { product.all::<__m512, 1, 12, 2>(c, accumulate) }
+    unsafe { product.all::<__m512, 1, 12, 2>(target) }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::device::cpu::matmul::Matrix;
 use crate::device::cpu::simd::tests::{check_digest, numbers, on_each_level, with_each_product};
+use std::cell::RefCell;
 
 /// Numbers that are bfloat16 already, in both widths.
 fn stored(seed: u32, len: usize) -> (Vec<bf16>, Vec<f64>) {
@@ -53,7 +54,7 @@ fn a_product_is_its_definition() {
             let product = || {
                 // Behind c there is room for more rows, which stays as it is.
                 let mut c = [&before[..], &vec![f32::INFINITY; 32 * n]].concat();
-                NarrowPanels::new(&panels, [k, n]).multiply(&mut c[..m * n], accumulate, a, rows.clone());
+                NarrowPanels::new(&panels, [k, n]).multiply(&mut c[..m * n], accumulate, a, rows.clone(), None);
                 assert!(c.drain(m * n..).all(|c| c == f32::INFINITY), "{m}x{n}x{k} {rows:?}");
                 c
             };
@@ -86,7 +87,7 @@ fn a_product_has_the_same_bits_however_it_is_cut() {
         let mut c = vec![f32::NAN; rows.len() * cols.len()];
         for cut in cuts.windows(2) {
             let a = Pairs::by_rows(&a[rows.start * k + cut[0]..], rows.len(), cut[1] - cut[0], k);
-            NarrowPanels::new(&panels, extents).multiply(&mut c, cut[0] > 0, a, cut[0]..cut[1]);
+            NarrowPanels::new(&panels, extents).multiply(&mut c, cut[0] > 0, a, cut[0]..cut[1], None);
         }
         c
     };
@@ -105,6 +106,48 @@ fn a_product_has_the_same_bits_however_it_is_cut() {
     }
 }
 
+/// Rows that overlap, in runs of columns, are what they are when copied one behind the other; and rows that are handed on are those of c.
+/// Blocks of all and of some rows of the registers, runs that are a slice together, one by one, and more than a slice each.
+#[test]
+fn runs_of_columns_and_rows_that_are_handed_on() {
+    for (m, n, [runs, run], [row_stride, run_stride]) in [
+        (1, 16, [1, 32], [1, 32]),
+        (75, 64, [7, 32], [6, 468]),
+        (29, 40, [3, 192], [64, 384]),
+        (70, 33, [3, 384], [128, 2560]),
+        (33, 7, [2, 672], [224, 1344]),
+        (300, 32, [3, 96], [32, 640]),
+    ] {
+        let k = runs * run;
+        let (data, _) = stored(1, (m - 1) * row_stride + (runs - 1) * run_stride + run);
+        let place = |i: usize, l: usize| i * row_stride + l / run * run_stride + l % run;
+        let copied: Vec<bf16> = (0..m * k).map(|at| data[place(at / k, at % k)]).collect();
+        let (b, before) = (stored(2, k * n).0, numbers(3, m * n));
+        let mut panels = vec![bf16::NAN; packed_len([k, n])];
+        pack_here(&mut panels, &b, [k, n], n);
+        let panels = NarrowPanels::new(&panels, [k, n]);
+        for accumulate in [false, true] {
+            with_each_product(|| {
+                let by_runs = Pairs::by_runs(&data, m, row_stride, [runs, run], run_stride);
+                let [mut whole, mut c, mut left] = [(); 3].map(|()| before.clone());
+                panels.multiply(&mut whole, accumulate, Pairs::by_rows(&copied, m, k, k), 0..k, None);
+                panels.multiply(&mut c, accumulate, by_runs, 0..k, None);
+                let handed = RefCell::new(vec![f32::NAN; m * n]);
+                let then = |rows: Range<usize>, sums: &[f32]| {
+                    let mut handed = handed.borrow_mut();
+                    let rows = &mut handed[rows.start * n..rows.end * n];
+                    assert!(rows.iter().all(|sum| sum.is_nan()), "rows are handed on once");
+                    rows.copy_from_slice(sums);
+                };
+                panels.multiply(&mut left, accumulate, by_runs, 0..k, Some(&then));
+                let case = format!("{m}x{n}x{runs}x{run} {accumulate} {}", products());
+                assert!(c == whole, "{case}: by runs");
+                assert!(*handed.borrow() == whole, "{case}: handed on");
+            });
+        }
+    }
+}
+
 #[test]
 fn infinities_and_nan_are_not_lost() {
     let (m, n, k) = (3, 17, 35);
@@ -114,7 +157,7 @@ fn infinities_and_nan_are_not_lost() {
     pack(&mut panels, Matrix::new(&vec![2.0; k * n], k, n, n));
     for (kind, c) in with_each_product(|| {
         let mut c = vec![0.0; m * n];
-        NarrowPanels::new(&panels, [k, n]).multiply(&mut c, false, Pairs::by_rows(&a, m, k, k), 0..k);
+        NarrowPanels::new(&panels, [k, n]).multiply(&mut c, false, Pairs::by_rows(&a, m, k, k), 0..k, None);
         c
     }) {
         assert!(c[..n].iter().all(|&c| c == 70.0), "{kind}");

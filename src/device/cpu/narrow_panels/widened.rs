@@ -2,7 +2,7 @@
 //!
 //! A product of two of them fits an `f32`, so a fused multiply-add saves an instruction and changes no bit.
 
-use super::{Product, Sums};
+use super::{Product, Sums, Target};
 #[cfg(target_arch = "x86_64")]
 use crate::device::cpu::simd::{Level, level};
 use half::bf16;
@@ -102,19 +102,19 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2,fma")]
-    pub(super) fn multiply(product: &Product, c: &mut [f32], accumulate: bool) {
+    pub(super) fn multiply(product: &Product, target: &mut Target) {
         // SAFETY: compiled for these instructions.
-        unsafe { product.all::<__m256, 2, 4, 1>(c, accumulate) }
+        unsafe { product.all::<__m256, 2, 4, 1>(target) }
     }
 }
 
 /// All of a product.
-pub(super) fn multiply(product: &Product, c: &mut [f32], accumulate: bool) {
+pub(super) fn multiply(product: &Product, target: &mut Target) {
     #[cfg(target_arch = "x86_64")]
     if level() >= Level::Avx2 && is_x86_feature_detected!("fma") {
         // SAFETY: `level` saw AVX2 at least, and the other instruction is asked for here.
-        return unsafe { avx2::multiply(product, c, accumulate) };
+        return unsafe { avx2::multiply(product, target) };
     }
     // SAFETY: arrays ask for no instruction set.
-    unsafe { product.all::<[f32; 4], 4, 2, 1>(c, accumulate) }
+    unsafe { product.all::<[f32; 4], 4, 2, 1>(target) }
 }

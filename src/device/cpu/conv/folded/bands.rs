@@ -1,12 +1,17 @@
-//! Convolutions of stride 1 without patches: the input lies with zeros around it, line behind line, and then the pixels under one row of
-//! the filter are the numbers that follow each other from the first of them on. So for each row of the filter the left operand is the
-//! input itself, in rows that overlap, and what is multiplied for the zeros between two lines is left out when the sums are stored.
+//! Convolutions of bfloat16 numbers without patches: the input lies with zeros around it, line behind line, and then the pixels under one row of
+//! the filter are the numbers that follow each other from the first of them on. So the left operand of the product is the input itself, in rows
+//! that overlap, and for each row of the filter there is a run of columns further down in it.
+//!
+//! With a stride of 1 the pixels of all lines of a band are rows of one product, and what is multiplied for the zeros between two lines is left
+//! out when the sums are stored. With a larger one each line is a product.
 
-use super::rectangle::{End, Finish, Rectangles};
+use super::rectangle::{End, Rectangles};
 use super::{LEAST_COLUMNS, TASKS};
 use crate::device::ConvShape;
 use crate::device::cpu::factor::{BLOCK, Factor};
+use crate::device::cpu::narrow_panels::{NarrowPanels, Pairs};
 use crate::device::cpu::scratch::Scratch;
+use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -17,9 +22,15 @@ const MOST_SUMS: usize = 64 * 1024;
 /// Most bytes of the filters that a task multiplies by: they stay in that cache as well.
 const MOST_FILTERS: usize = 512 << 10;
 
+/// Fewer channels than these are those of an image: then a row of the filter is filled up with zeros. What they are multiplied by are the pixels
+/// to the right, which are finite, as bytes are.
+const FEW_CHANNELS: usize = 8;
+
 /// How a convolution is cut into bands of lines, and the output channels into groups.
 pub(super) struct Bands<'a> {
     shape: &'a ConvShape,
+    /// From one line of the input to the next, in pixels.
+    pitch: usize,
     /// Output lines of a band, and how many bands an image has.
     lines: usize,
     bands: usize,
@@ -29,64 +40,91 @@ pub(super) struct Bands<'a> {
 }
 
 impl<'a> Bands<'a> {
-    /// If the filters are wider than a pixel, and a row of them is whole blocks of a product.
-    pub(super) fn of<E: Factor>(shape: &'a ConvShape) -> Option<Self> {
-        let ConvShape { n, w, c, k, r, s, stride, pad, p, .. } = *shape;
+    /// Of a filter that suits: how long a row of it is, and how long once it is filled up. It has to be wider than a pixel, and a row of it whole
+    /// blocks of a product, if it is not one of an image's.
+    pub(super) fn run(shape: &ConvShape) -> Option<[usize; 2]> {
+        let ConvShape { c, r, s, stride, pad, .. } = *shape;
+        let (run, is_image) = (s * c, c < FEW_CHANNELS);
         // A padding as wide as the filter would have outputs on which no pixel has any influence: more of them than a line has room for.
-        if stride != 1 || r * s == 1 || pad >= s || !(s * c).is_multiple_of(BLOCK) {
-            return None;
-        }
+        let suits = r * s > 1 && pad < s && (is_image || stride == 1 && run.is_multiple_of(BLOCK));
+        suits.then_some([run, run.next_multiple_of(BLOCK)])
+    }
+
+    /// If the filter suits.
+    pub(super) fn of(shape: &'a ConvShape) -> Option<Self> {
+        let ConvShape { n, w, k, r, s, stride, pad, p, q, .. } = *shape;
+        let [_, run] = Bands::run(shape)?;
+        // The zeros to the right of a line are those to the left of the next one, if these are enough.
+        let right = ((q - 1) * stride + s).saturating_sub(pad + w);
+        let pitch = w + right.max(pad);
         let wanted = TASKS * rayon::current_num_threads();
-        let fits = MOST_FILTERS / (r * s * c * size_of::<E>());
+        let fits = MOST_FILTERS / (r * run * size_of::<bf16>());
         let columns =
             fits.min(k.div_ceil(wanted.div_ceil(n))).max(LEAST_COLUMNS).next_multiple_of(LEAST_COLUMNS).min(k);
         let groups = k.div_ceil(columns);
         let most = MOST_PIXELS.min(MOST_SUMS / columns);
-        let bands = p.div_ceil((most / (w + pad)).max(1)).max(wanted.div_ceil(n * groups)).min(p);
+        let bands = p.div_ceil((most / (pitch / stride).max(1)).max(1)).max(wanted.div_ceil(n * groups)).min(p);
         let lines = p.div_ceil(bands);
-        Some(Bands { shape, lines, bands: p.div_ceil(lines), columns, groups })
+        Some(Bands { shape, pitch, lines, bands: p.div_ceil(lines), columns, groups })
     }
 
     /// `y = end(conv(x, panels))`.
-    pub(super) fn convolve<E: Factor + Finish>(&self, y: &mut [E], x: &[E], panels: &[E], end: End) {
-        let ConvShape { n, w, c, k, r, s, pad, p, q, .. } = *self.shape;
-        let (pitch, run, depth) = (w + pad, s * c, r * s * c);
+    pub(super) fn convolve(&self, y: &mut [bf16], x: &[bf16], panels: &[bf16], end: End) {
+        let ConvShape { n, h, w, c, k, r, s, stride, p, q, .. } = *self.shape;
+        let run = (s * c).next_multiple_of(BLOCK);
+        let (pitch, depth) = (self.pitch, r * run);
         let out = Rectangles::new(y, end);
         (0..self.groups * n * self.bands).into_par_iter().for_each(|task| {
             // All of the images by the same filters, then by the next.
             let (group, image, band) = (task / (n * self.bands), task / self.bands % n, task % self.bands);
             let lines = band * self.lines..((band + 1) * self.lines).min(p);
             let columns = group * self.columns..((group + 1) * self.columns).min(k);
-            let panels = &panels[E::packed_len([depth, columns.start])..E::packed_len([depth, columns.end])];
-            let mut input = Scratch::of(((lines.len() + r - 1) * pitch + pad) * c);
-            self.lay(&mut input, &x[image * self.shape.h * w * c..], lines.clone());
-            let pixels = (lines.len() - 1) * pitch + q;
+            let panels = &panels[bf16::packed_len([depth, columns.start])..bf16::packed_len([depth, columns.end])];
+            let panels = NarrowPanels::new(panels, [depth, columns.len()]);
+            let under = (lines.len() - 1) * stride + r;
+            let mut input = Scratch::of(under * pitch * c + run);
+            self.lay(&mut input, &x[image * h * w * c..], lines.start * stride);
+            // Lines of one product, and the pixels from one of them to the next in it.
+            let (together, step) = if stride == 1 { (lines.len(), pitch) } else { (1, q) };
+            let pixels = (together - 1) * step + q;
             let mut sums = Scratch::new(pixels * columns.len());
-            for tap in 0..r {
-                let left = E::left(&input[tap * pitch * c..], pixels, run, c);
-                let rows = tap * run..(tap + 1) * run;
-                E::multiply(&mut sums, tap > 0, left, panels, [depth, columns.len()], rows);
-            }
-            for (line, sums) in lines.zip(sums.chunks(pitch * columns.len())) {
-                let first = (image * p + line) * q;
-                // SAFETY: every task has lines and columns of its own.
-                unsafe { out.store(first..first + q, columns.clone(), sums) };
+            for top in (0..lines.len()).step_by(together) {
+                let first = (image * p + lines.start + top) * q;
+                let store = |rows: Range<usize>, sums: &[f32]| {
+                    for line in rows.start / step..=(rows.end - 1) / step {
+                        // The pixels of this line, without the zeros behind them.
+                        let there = rows.start.max(line * step)..rows.end.min(line * step + q);
+                        if there.is_empty() {
+                            continue;
+                        }
+                        let of_line = |row: usize| (row - rows.start) * columns.len();
+                        let pixel = |row: usize| first + line * q + row - line * step;
+                        let sums = &sums[of_line(there.start)..of_line(there.end)];
+                        // SAFETY: every task has lines and columns of its own.
+                        unsafe { out.store(pixel(there.start)..pixel(there.end), columns.clone(), sums) };
+                    }
+                };
+                let left = Pairs::by_runs(&input[top * stride * pitch * c..], pixels, stride * c, [r, run], pitch * c);
+                panels.multiply(&mut sums, false, left, 0..depth, Some(&store));
             }
         });
     }
 
-    /// The lines of an image under these lines of the output, and zeros around them.
-    fn lay<E: Factor>(&self, out: &mut [E], image: &[E], lines: Range<usize>) {
+    /// The lines of an image from `first` on, counted from the topmost zeros, and zeros around them.
+    fn lay(&self, out: &mut [bf16], image: &[bf16], first: usize) {
         let ConvShape { h, w, c, pad, .. } = *self.shape;
-        for (at, out) in out.chunks_mut((w + pad) * c).enumerate() {
-            let line = (lines.start + at).checked_sub(pad).filter(|&line| line < h);
+        for (at, out) in out.chunks_mut(self.pitch * c).enumerate() {
+            let line = (first + at).checked_sub(pad).filter(|&line| line < h);
             match line {
                 Some(line) if out.len() > pad * c => {
-                    let (zeros, pixels) = out.split_at_mut(pad * c);
-                    zeros.fill(E::zeroed());
-                    pixels.copy_from_slice(&image[line * w * c..][..w * c]);
+                    let (zeros, rest) = out.split_at_mut(pad * c);
+                    zeros.fill(bf16::ZERO);
+                    let there = rest.len().min(w * c);
+                    let (pixels, zeros) = rest.split_at_mut(there);
+                    pixels.copy_from_slice(&image[line * w * c..][..there]);
+                    zeros.fill(bf16::ZERO);
                 }
-                _ => out.fill(E::zeroed()),
+                _ => out.fill(bf16::ZERO),
             }
         }
     }
