@@ -2,6 +2,8 @@
 
 #[path = "support/faulty.rs"]
 mod faulty;
+#[path = "training/recipe.rs"]
+mod recipe;
 #[path = "support/runs.rs"]
 mod runs;
 

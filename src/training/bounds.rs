@@ -29,7 +29,12 @@ pub struct OutOfBounds {
     pub allowed: Cow<'static, str>,
 }
 
-fn within(holds: bool, setting: &'static str, found: impl Debug, allowed: &'static str) -> Result<(), OutOfBounds> {
+pub(super) fn within(
+    holds: bool,
+    setting: &'static str,
+    found: impl Debug,
+    allowed: &'static str,
+) -> Result<(), OutOfBounds> {
     if holds { Ok(()) } else { Err(OutOfBounds { setting, found: format!("{found:?}"), allowed: allowed.into() }) }
 }
 
@@ -47,6 +52,7 @@ impl RunConfig {
         within((0.0..1.0).contains(&momentum), "momentum", momentum, "from 0 to below 1")?;
         within((0.0..1e6).contains(&save_every), "save_every", save_every, "from 0 to below a million")?;
         within((0.0..=1.0).contains(&threshold), "threshold", threshold, "from 0 to 1")?;
+        self.recipe.check()?;
         self.check_network()
     }
 

@@ -2,6 +2,7 @@
 
 use super::experiment::Experiment;
 use super::history::Entry;
+use super::recipe::Recipe;
 use crate::data::tensor_file::Access;
 use crate::device::{PixelFormat, Precision};
 use crate::network::{IMAGENET_PIXELS, ModelConfig, Network, SYMMETRIC_PIXELS, Trainable, resnet50};
@@ -84,6 +85,9 @@ pub struct RunConfig {
     /// How posters are read from the tensor file.
     #[serde(default)]
     pub io: Access,
+    /// What the run adds to the paper's protocol.
+    #[serde(default, skip_serializing_if = "Recipe::is_default")]
+    pub recipe: Recipe,
     /// Who worked on the run, and what they changed. In `config.toml` only: a checkpoint is the same whoever wrote it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Entry>,
@@ -130,6 +134,7 @@ impl Default for RunConfig {
             check_numerics: false,
             recompute: false,
             io: Access::Map,
+            recipe: Recipe::default(),
             history: Vec::new(),
         }
     }
@@ -354,6 +359,7 @@ mod as_typed {
 mod tests {
     use super::*;
     use crate::network::resnet50_v1_5;
+    use crate::optim::Curve;
 
     #[test]
     fn every_setting_survives_toml() {
@@ -362,6 +368,8 @@ mod tests {
         config.weights = Some("imagenet.h5".into());
         config.network = resnet50_v1_5::NETWORK;
         (config.max_steps, config.learning_rate, config.seed) = (Some(7), 0.1 + 0.2, u64::MAX >> 1);
+        assert!(!config.to_toml().unwrap().contains("recipe"), "a recipe without parts is left out");
+        config.recipe = Recipe { schedule: Curve::Cosine };
         let text = config.to_toml().unwrap();
         assert_eq!(toml::from_str::<RunConfig>(&text).unwrap(), config, "{text}");
         assert!(text.contains("network = \"resnet50-v1.5\"\n"), "{text}");

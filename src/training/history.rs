@@ -28,7 +28,13 @@ impl Entry {
 
 /// The settings that differ, as `name: before -> after`.
 pub fn changes(before: &RunConfig, now: &RunConfig) -> Vec<String> {
-    let table = |config: &RunConfig| toml::Table::try_from(config).unwrap_or_default();
+    // The parts of the recipe, which may be left out as a whole, stand among the others here.
+    let table = |config: &RunConfig| {
+        let mut table = toml::Table::try_from(config).unwrap_or_default();
+        table.remove("recipe");
+        table.extend(toml::Table::try_from(&config.recipe).unwrap_or_default());
+        table
+    };
     let (before, now) = (table(before), table(now));
     let mut names: Vec<&String> = before.keys().chain(now.keys()).filter(|name| *name != "history").collect();
     names.sort();
@@ -41,6 +47,7 @@ pub fn changes(before: &RunConfig, now: &RunConfig) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::optim::Curve;
 
     #[test]
     fn changes_are_named_with_both_values() {
@@ -49,5 +56,8 @@ mod tests {
         let expected = ["data: none -> \"b c\"", "learning_rate: 0.001 -> 0.0001", "max_steps: 5 -> none"];
         assert_eq!(changes(&before, &now), expected);
         assert!(changes(&now, &now).is_empty());
+        let mut falling = now.clone();
+        falling.recipe.schedule = Curve::Cosine;
+        assert_eq!(changes(&now, &falling), ["schedule: \"constant\" -> \"cosine\""]);
     }
 }

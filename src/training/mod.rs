@@ -1,7 +1,7 @@
 //! Training as a whole: what a run is, where it is kept, and how it survives being stopped.
 //!
-//! A run is a [`config`] (everything needed to repeat it) and a [`run_folder`] that holds it: logs, and [`checkpoint`]s
-//! written through the small I/O trait of [`files`](crate::files). The [`trainer`] takes a [`learner`], a model with its optimiser, through
+//! A run is a [`config`] (everything needed to repeat it, what its [`recipe`] adds to the paper's protocol included) and a
+//! [`run_folder`] that holds it: logs, and [`checkpoint`]s written through the small I/O trait of [`files`](crate::files). The [`trainer`] takes a [`learner`], a model with its optimiser, through
 //! the epochs, from weights that [`start`] reads if there are any; [`evaluation`] asks the model about posters it did not learn from,
 //! [`profiling`] measures steps, and [`numerics`] finds out where in a bad step the first number went wrong.
 
@@ -15,6 +15,7 @@ pub mod history;
 pub mod learner;
 pub mod numerics;
 pub mod profiling;
+pub mod recipe;
 pub mod run_folder;
 pub mod start;
 pub mod trainer;

@@ -20,7 +20,7 @@ use crate::data::tensor_file::TensorFile;
 use crate::device::Device;
 use crate::metrics::Scores;
 use crate::model::Model;
-use crate::optim::Warmup;
+use crate::optim::Schedule;
 use crate::plan::cost::Costs;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -242,8 +242,15 @@ impl<D: Device> Trainer<D> {
 
     /// The learning rate of a step, counted from 1 over the whole run.
     fn rate_at(&self, step: u64) -> f64 {
-        let steps = self.config.warmup_epochs * self.steps_per_epoch() as f64;
-        Warmup { rate: self.config.learning_rate, steps: steps.ceil() as u64 }.rate_at(step)
+        let RunConfig { learning_rate, warmup_epochs, epochs, ref recipe, .. } = self.config;
+        let warmup = warmup_epochs * self.steps_per_epoch() as f64;
+        let schedule = Schedule {
+            rate: learning_rate,
+            warmup: warmup.ceil() as u64,
+            curve: recipe.schedule,
+            steps: u64::from(epochs) * self.steps_per_epoch(),
+        };
+        schedule.rate_at(step)
     }
 
     /// Saves everything.

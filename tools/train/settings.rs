@@ -1,5 +1,7 @@
 //! The flags of `train`, and how they become the settings of a run.
 
+mod recipe;
+
 use crate::exit::Usage;
 use clap::Args as ClapArgs;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -10,6 +12,7 @@ use onesheet::ops::pool::Pooling;
 use onesheet::training::config::{ClassWeights, DeviceChoice, OnBadNumbers, Pixels, PrecisionChoice, RunConfig};
 use onesheet::training::experiment::Experiment;
 use onesheet::training::profiling::WARM_UP;
+use recipe::RecipeArgs;
 use std::path::{Path, PathBuf, absolute};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,7 +22,7 @@ const EXAMPLES: &str = "Examples:
   onesheet train --resume runs/NAME                             # go on with a run that was stopped";
 
 /// Flags that a run being resumed has settled already.
-const SETTLED: [&str; 15] = [
+const SETTLED: [&str; 16] = [
     "experiment",
     "weights",
     "seed",
@@ -35,6 +38,7 @@ const SETTLED: [&str; 15] = [
     "augment",
     "run",
     "summary",
+    "schedule",
 ];
 
 /// Train the network; without --data, on posters drawn in code.
@@ -138,6 +142,9 @@ pub struct Args {
     /// Print results only
     #[arg(short, long)]
     pub quiet: bool,
+    /// The parts of a recipe
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
 }
 
 /// The name of a network that can be chosen.
@@ -219,6 +226,7 @@ impl Args {
         set(&mut config.class_weights, self.class_weights);
         set(&mut config.pixels, self.pixels);
         set(&mut config.momentum, self.momentum);
+        self.recipe.set(&mut config.recipe);
         self.refuse_what_cannot_start()?;
         config.check_network().map_err(|error| Usage(error.to_string()))?;
         Ok(config)

@@ -55,6 +55,9 @@ fn text<D: Device>(trainer: &Trainer<D>, why: &str, file: &TensorFile, run: &Pat
         epochs => format!(", reached over the first {epochs} epochs"),
     };
     row("optimiser", format!("Adam, learning rate {}{warmup}; seed {}", config.learning_rate, config.seed));
+    if !config.recipe.is_default() {
+        row("recipe", config.recipe.to_string());
+    }
     row("batch norm", format!("momentum {}{}", config.momentum, momentum_note(config)));
     let weights = file.genres().iter().zip(trainer.class_weights());
     let weights: Vec<String> = weights.map(|(genre, weight)| format!("{genre} {weight:.2}")).collect();

@@ -6,6 +6,8 @@ use super::*;
 use clap::error::ErrorKind;
 use clap::{Arg, Command, FromArgMatches};
 use onesheet::network::{resnet50, resnet50_v1_5};
+use onesheet::optim::Curve;
+use onesheet::training::recipe::Recipe;
 use std::collections::BTreeSet;
 use std::env::current_dir;
 
@@ -38,7 +40,7 @@ fn here(name: &str) -> Option<PathBuf> {
 type Row = (&'static str, fn(&mut RunConfig));
 
 /// Flags that a run has settled once it began.
-const SETTLED_ROWS: [Row; 14] = [
+const SETTLED_ROWS: [Row; 15] = [
     ("--weights w.h5", |config| config.weights = here("w.h5")),
     ("--seed 9223372036854775807", |config| config.seed = i64::MAX as u64),
     ("--batch 3", |config| config.batch = 3),
@@ -53,6 +55,7 @@ const SETTLED_ROWS: [Row; 14] = [
     ("--pixels raw", |config| config.pixels = Pixels::Raw),
     ("--momentum 0.25", |config| config.momentum = 0.25),
     ("--augment", |config| config.augment = true),
+    ("--schedule cosine", |config| config.recipe.schedule = Curve::Cosine),
 ];
 
 /// Flags that change nothing of what a run has done.
@@ -180,6 +183,7 @@ fn an_experiment_is_its_whole_preset() {
             check_numerics: false,
             recompute: false,
             io: Access::Map,
+            recipe: Recipe::default(),
             history: Vec::new(),
         };
         assert_eq!(config, expected, "{name}");
@@ -249,6 +253,7 @@ fn a_run_that_goes_on_keeps_its_settings_but_for_those_typed() {
         check_numerics: false,
         recompute: false,
         io: Access::Map,
+        recipe: Recipe::default(),
         history: Vec::new(),
     };
     assert_eq!(typed("--resume r").resumed(&begun, 79), begun);
