@@ -66,8 +66,8 @@ fn main() -> anyhow::Result<()> {
         let pixels = device.upload_pixels(&pixels, &placements)?;
         let mut batch = Batch::new(&*device, pixels, images, &format, &labels, &[1.0; GENRES])?;
         model.gradients(&mut batch)?;
-        batch.set_rate(&device, adam.begin_step(1e-3))?;
-        adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rate())?;
+        batch.set_rates(&device, adam.begin_step(1e-3))?;
+        adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rates())?;
         let loss = batch.loss(&device)?;
         report("train", step, start, Some(loss));
     }

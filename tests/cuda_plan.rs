@@ -42,13 +42,13 @@ fn step(images: usize, size: usize) -> BTreeMap<String, Counted> {
     let format = PixelFormat { order: [0, 1, 2], scale: 1.0 / 255.0, shift: [0.0; 3] };
     let pixels = device.upload_pixels(&pixels, &vec![Placement::default(); images]).unwrap();
     let mut batch = Batch::new(&*device, pixels, images, &format, &labels, &[1.0; GENRES]).unwrap();
-    batch.set_rate(&device, adam.begin_step(1e-3)).unwrap();
+    batch.set_rates(&device, adam.begin_step(1e-3)).unwrap();
     // A stream may be late with what came before; whoever reads waits for it.
     model.read(&model.architecture().tensors[0]).unwrap();
     let counters = Counters::start().unwrap();
     let (done, plan) = device.planned(|| {
         model.gradients(&mut batch)?;
-        adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rate())
+        adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rates())
     });
     done.unwrap();
     batch.loss(&device).unwrap();

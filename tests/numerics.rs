@@ -64,8 +64,8 @@ impl<D: Device<Real = f32>> Network<D> {
     /// A training step and what it said of itself.
     fn step(&mut self) -> Outcome {
         self.model.gradients(&mut self.batch).unwrap();
-        self.batch.set_rate(&self.device, self.adam.begin_step(1e-3)).unwrap();
-        let (outcome, rate) = (self.batch.outcome_view(), self.batch.rate());
+        self.batch.set_rates(&self.device, self.adam.begin_step(1e-3)).unwrap();
+        let (outcome, rate) = (self.batch.outcome_view(), self.batch.rates());
         self.adam.step(&self.device, self.model.parameters_mut(), outcome, rate).unwrap();
         self.batch.outcome(&self.device).unwrap()
     }
@@ -180,7 +180,7 @@ fn a_bad_gradient_of_any_tensor_is_caught_and_moves_nothing() {
                 let outcome = Outcome::new(&numbers.to_host(&device).unwrap());
                 assert_eq!(outcome.fault().map(|(what, _)| what), Some("the gradient norm"), "{bad} in {name}");
                 let parameters = network.model.parameters_mut();
-                network.adam.step(&device, parameters, numbers.view(), network.batch.rate()).unwrap();
+                network.adam.step(&device, parameters, numbers.view(), network.batch.rates()).unwrap();
                 assert!(network.state() == before, "{bad} in {name}");
             }
         }

@@ -17,6 +17,7 @@ use onesheet::plan::fuse::RULES;
 use onesheet::plan::gpus::{GPUS, NamedGpu};
 use onesheet::training::config::{PrecisionChoice, RunConfig};
 use onesheet::training::dry_run;
+use onesheet::training::recipe::Recipe;
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -152,7 +153,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let costs = |without: &[&str], recompute: bool| {
         let plan = Plan::without(&architecture, config.momentum, without)?;
         let plan = if recompute { plan.recomputing() } else { plan };
-        dry_run::costs_of(&config, habits, args.batch.into(), plan)
+        dry_run::costs_of(&config, habits, args.batch.into(), plan, &Recipe::default())
             .with_context(|| format!("--network {}", args.network))
     };
     let rates = gpu.rates(habits.precision());

@@ -352,17 +352,18 @@ fn adam(report: &mut Report, name: &str, parameters: usize) -> anyhow::Result<()
         v,
         gradients,
         tensor(&device, &[1.0; OUTCOME], Storage::Full)?,
-        tensor(&device, &[1e-6], Storage::Full)?,
+        tensor(&device, &[1e-6, 0.0], Storage::Full)?,
     ]);
     let subject = subject(name, 1, "adam", parameters.to_string());
-    report.line(subject, None, &mut tensors, |device, [w, m, v, gradients, outcome, rate]| {
+    report.line(subject, None, &mut tensors, |device, [w, m, v, gradients, outcome, rates]| {
         let operands = AdamStep {
             w: w.view_mut(),
             m: m.view_mut(),
             v: v.view_mut(),
             gradients: gradients.view(),
+            decaying: None,
             outcome: outcome.view(),
-            rate: rate.view(),
+            rates: rates.view(),
         };
         device.adam(operands, &AdamConstants::default())
     })

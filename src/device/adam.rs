@@ -18,12 +18,14 @@ pub struct AdamConstants {
     pub beta2: f64,
     /// Added to the root of the raw second moment.
     pub epsilon: f64,
+    /// A gradient whose Euclidean norm over all parameters is larger is scaled down to it.
+    pub clip_norm: f64,
 }
 
 impl Default for AdamConstants {
-    /// Keras's.
+    /// Keras's, and no norm too large.
     fn default() -> Self {
-        AdamConstants { beta1: 0.9, beta2: 0.999, epsilon: 1e-7 }
+        AdamConstants { beta1: 0.9, beta2: 0.999, epsilon: 1e-7, clip_norm: f64::INFINITY }
     }
 }
 
@@ -37,13 +39,20 @@ impl AdamConstants {
 }
 
 /// Multiplications and additions of a step, for each parameter.
-pub const ADAM_FLOPS: u64 = 11;
+pub const ADAM_FLOPS: u64 = 12;
 
 /// Multiplications and additions of a squared norm, for each element.
 pub const SQUARED_NORM_FLOPS: u64 = 2;
 
 /// Numbers in a step's outcome: loss, squared norm of the gradients, squared norm of the running averages.
 pub const OUTCOME: usize = 3;
+
+/// Rates of a step, which change from one to the next while its launches do not: Adam's corrected rate, and the share of itself that
+/// each weight which decays loses.
+pub const RATES: usize = 2;
+
+/// Weights whose marks are one number: see [`AdamStep::decaying`]. As many bits are exact in every number that a device has.
+pub const MARKS: usize = 16;
 
 /// Operands of [`AdamKernels::squared_norm`].
 pub struct SquaredNorm<V, M> {
@@ -70,11 +79,13 @@ pub struct AdamStep<V, M> {
     pub v: M,
     /// `g`, the gradients.
     pub gradients: V,
+    /// Which weights decay, none without it: a number for each sixteen, the sum of 2ⁱ over those whose place among them is i.
+    pub decaying: Option<V>,
     /// `outcome [3]` of the step.
     pub outcome: V,
-    /// `rate [1]`, which is [`AdamConstants::corrected_rate`]: in the device's memory because it changes from step to step
-    /// while the launch does not.
-    pub rate: V,
+    /// `rates [2]`: [`AdamConstants::corrected_rate`], and the learning rate times the weight decay. In the device's memory because
+    /// they change from step to step while the launch does not.
+    pub rates: V,
 }
 
 impl<V: Elements, M: Elements> AdamStep<V, M> {
@@ -86,9 +97,13 @@ impl<V: Elements, M: Elements> AdamStep<V, M> {
             ("v", self.v.count(), len),
             ("gradients", self.gradients.count(), len),
             ("outcome", self.outcome.count(), OUTCOME),
-            ("rate", self.rate.count(), 1),
+            ("rates", self.rates.count(), RATES),
         ];
-        check_lengths("adam", &operands)
+        check_lengths("adam", &operands)?;
+        match &self.decaying {
+            Some(marks) => check_lengths("adam", &[("decaying", marks.count(), len.div_ceil(MARKS))]),
+            None => Ok(()),
+        }
     }
 }
 
@@ -118,6 +133,9 @@ pub trait AdamKernels: Memory {
 
     /// Keras's Adam: `m += (g − m)(1 − β₁)`, `v += (g² − v)(1 − β₂)`, `w −= rate·m/(√v + ε)`. ε stays outside the bias
     /// correction, unlike in the paper of Kingma and Ba.
+    ///
+    /// Before it `g *= min(1, clip/‖g‖)`, where ‖g‖ is the root of `outcome`'s second number (Pascanu et al. 2013), and
+    /// `w −= decay·w` for the weights that decay, apart from the gradient (Loshchilov and Hutter 2019).
     ///
     /// Nothing is written unless all of `outcome` are finite: a bad step leaves the weights alone.
     fn adam(

@@ -1,6 +1,6 @@
 //! What a training step reads and leaves, at addresses that stay from step to step.
 
-use crate::device::adam::OUTCOME;
+use crate::device::adam::{OUTCOME, RATES};
 use crate::device::{Device, DeviceError, PixelFormat, Real, Storage, check_lengths};
 use crate::ops::loss;
 use crate::parameters::Parameters;
@@ -45,16 +45,16 @@ pub struct Batch<D: Device> {
     pub(super) images: usize,
     pub(super) format: PixelFormat,
     classes: usize,
-    /// Targets `[N, C]`, 0 or 1, class weights `[C]` and the optimiser's corrected rate `[1]`, one behind the other: all that is new
-    /// in a step beside its posters travels at once.
+    /// Targets `[N, C]`, 0 or 1, class weights `[C]` and the optimiser's rates `[2]`, one behind the other: all that is new in a step
+    /// beside its posters travels at once.
     numbers: Tensor<D>,
     /// `[3]`: the loss, and the squared norms of the gradients and of the running averages.
     outcome: Tensor<D>,
 }
 
 impl<D: Device> Batch<D> {
-    /// A batch of N `images` with `labels [N, C]`, 0 or 1; `class_weights [C]` weigh each genre's term of the loss. The rate is 0:
-    /// see [`set_rate`](Self::set_rate).
+    /// A batch of N `images` with `labels [N, C]`, 0 or 1; `class_weights [C]` weigh each genre's term of the loss. The rates are 0:
+    /// see [`set_rates`](Self::set_rates).
     ///
     /// # Errors
     /// The device's, and [`DeviceError::Length`] if there are not N·C labels.
@@ -72,14 +72,14 @@ impl<D: Device> Batch<D> {
             images,
             format: *format,
             classes,
-            numbers: Tensor::new(device, [(images + 1) * classes + 1], Storage::Full)?,
+            numbers: Tensor::new(device, [(images + 1) * classes + RATES], Storage::Full)?,
             outcome: Tensor::new(device, [OUTCOME], Storage::Full)?,
         };
-        batch.tell(device, labels, class_weights, 0.0)?;
+        batch.tell(device, labels, class_weights, [0.0; RATES])?;
         Ok(batch)
     }
 
-    /// Puts other posters, as many and in the same format, in the place of these, for a step at the optimiser's corrected `rate`.
+    /// Puts other posters, as many and in the same format, in the place of these, for a step at the optimiser's `rates`.
     ///
     /// # Errors
     /// As for [`new`](Self::new).
@@ -89,13 +89,19 @@ impl<D: Device> Batch<D> {
         pixels: D::Pixels,
         labels: &[u8],
         class_weights: &[f32],
-        rate: f64,
+        rates: [f64; RATES],
     ) -> Result<(), DeviceError> {
         device.copy_pixels(&mut self.pixels, pixels)?;
-        self.tell(device, labels, class_weights, rate)
+        self.tell(device, labels, class_weights, rates)
     }
 
-    fn tell(&mut self, device: &D, labels: &[u8], class_weights: &[f32], rate: f64) -> Result<(), DeviceError> {
+    fn tell(
+        &mut self,
+        device: &D,
+        labels: &[u8],
+        class_weights: &[f32],
+        rates: [f64; RATES],
+    ) -> Result<(), DeviceError> {
         let lengths = [
             ("labels", labels.len(), self.images * self.classes),
             ("class_weights", class_weights.len(), self.classes),
@@ -103,17 +109,17 @@ impl<D: Device> Batch<D> {
         check_lengths("batch", &lengths)?;
         let targets = labels.iter().map(|&label| f64::from(label));
         let weights = class_weights.iter().map(|&weight| f64::from(weight));
-        let numbers: Vec<D::Real> = targets.chain(weights).chain([rate]).map(D::Real::from_f64).collect();
+        let numbers: Vec<D::Real> = targets.chain(weights).chain(rates).map(D::Real::from_f64).collect();
         device.upload(self.numbers.view_mut(), &numbers)
     }
 
-    /// Tells the optimiser its corrected rate.
+    /// Tells the optimiser its rates.
     ///
     /// # Errors
     /// The device's.
-    pub fn set_rate(&mut self, device: &D, rate: f64) -> Result<(), DeviceError> {
+    pub fn set_rates(&mut self, device: &D, rates: [f64; RATES]) -> Result<(), DeviceError> {
         let (_, last) = D::split_mut(self.numbers.view_mut(), (self.images + 1) * self.classes);
-        device.upload(last, &[D::Real::from_f64(rate)])
+        device.upload(last, &rates.map(D::Real::from_f64))
     }
 
     /// Images.
@@ -146,10 +152,10 @@ impl<D: Device> Batch<D> {
         parameters.norms(device, gradients, averages)
     }
 
-    /// The optimiser's corrected rate, where it looks for it.
-    pub fn rate(&self) -> D::View<'_> {
+    /// The optimiser's rates `[2]`, where it looks for them.
+    pub fn rates(&self) -> D::View<'_> {
         let at = (self.images + 1) * self.classes;
-        self.numbers.rows(at..at + 1)
+        self.numbers.rows(at..at + RATES)
     }
 
     /// What [`Model::gradients`](super::Model::gradients) left of a step, `[3]`, where the optimiser looks for it: the loss, and the

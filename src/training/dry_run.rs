@@ -2,6 +2,7 @@
 
 use super::TrainingError;
 use super::learner::Learner;
+use super::recipe::Recipe;
 use crate::device::counting::{Counting, Habits};
 use crate::device::{DeviceError, PixelFormat};
 use crate::model::Model;
@@ -17,19 +18,25 @@ use std::rc::Rc;
 /// [`DeviceError::Shape`] for a network or a rule that there is not, or images that are too small.
 pub fn costs(config: &ModelConfig, habits: Habits, batch: usize, without: &[&str]) -> Result<Costs, TrainingError> {
     let plan = Plan::without(&Architecture::new(config).map_err(DeviceError::from)?, config.momentum, without)?;
-    costs_of(config, habits, batch, plan)
+    costs_of(config, habits, batch, plan, &Recipe::default())
 }
 
-/// The same by a given plan of the network.
+/// The same by a given plan of the network, with the parts of a recipe.
 ///
 /// # Errors
 /// As for [`costs`].
-pub fn costs_of(config: &ModelConfig, habits: Habits, batch: usize, plan: Plan) -> Result<Costs, TrainingError> {
+pub fn costs_of(
+    config: &ModelConfig,
+    habits: Habits,
+    batch: usize,
+    plan: Plan,
+    recipe: &Recipe,
+) -> Result<Costs, TrainingError> {
     let device = Rc::new(Counting::new(habits));
     let (size, genres) = (config.image_size, config.genres);
     let mut model = Model::zeros(Rc::clone(&device), config.clone())?;
     model.set_plan(plan);
-    let mut learner = Learner::of(model)?;
+    let mut learner = Learner::by(recipe, model)?;
     device.counted();
     let pixels = device.pixels(batch * size * size * 3);
     let format = PixelFormat { order: [0, 1, 2], scale: 1.0, shift: [0.0; 3] };

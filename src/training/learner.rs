@@ -1,6 +1,7 @@
 //! A model and its optimiser: one training step, and the way into a checkpoint and back.
 
 use super::checkpoint::{self, Checkpoint, Metadata, first_moment, second_moment};
+use super::recipe::Recipe;
 use super::{TrainingError, numerics};
 use crate::checks::NonFinite;
 use crate::device::adam::OUTCOME;
@@ -47,15 +48,22 @@ impl<D: Device> Learner<D> {
     /// # Errors
     /// The device's.
     pub fn new(device: Rc<D>, config: ModelConfig, seed: u64) -> Result<Self, TrainingError> {
-        Learner::of(Model::new(device, config, seed)?)
+        Learner::by(&Recipe::default(), Model::new(device, config, seed)?)
     }
 
-    /// A model as it is, and an optimiser that has taken no step.
+    /// A model as it is, and an optimiser that has taken no step, with the parts of a recipe that are theirs.
     ///
     /// # Errors
     /// The device's.
-    pub fn of(model: Model<D>) -> Result<Self, TrainingError> {
-        let adam = Adam::new(&**model.device(), model.architecture().weights)?;
+    pub fn by(recipe: &Recipe, model: Model<D>) -> Result<Self, TrainingError> {
+        let (device, architecture) = (&**model.device(), model.architecture());
+        let mut adam = Adam::new(device, architecture.weights)?;
+        if recipe.weight_decay > 0.0 {
+            adam = adam.decaying(device, recipe.weight_decay, architecture)?;
+        }
+        if let Some(norm) = recipe.clip_norm {
+            adam = adam.clipping(norm);
+        }
         Ok(Learner { model, adam, current: None, submitted: VecDeque::new() })
     }
 
@@ -84,23 +92,23 @@ impl<D: Device> Learner<D> {
         rate: f64,
     ) -> Result<(), TrainingError> {
         let device = Rc::clone(self.model.device());
-        let rate = self.adam.begin_step(rate);
+        let rates = self.adam.begin_step(rate);
         let fits = |batch: &Batch<D>| batch.images() == images && batch.format() == format;
         let (batch, plan) = match self.current.take_if(|(batch, _)| fits(batch)) {
             Some((mut batch, plan)) => {
-                batch.replace(&device, pixels, labels, class_weights, rate)?;
+                batch.replace(&device, pixels, labels, class_weights, rates)?;
                 self.current.insert((batch, plan))
             }
             None => {
                 let mut batch = Batch::new(&*device, pixels, images, format, labels, class_weights)?;
-                batch.set_rate(&device, rate)?;
+                batch.set_rates(&device, rates)?;
                 self.current.insert((batch, D::Plan::default()))
             }
         };
         let (model, adam) = (&mut self.model, &mut self.adam);
         device.repeat(plan, || -> Result<(), DeviceError> {
             model.gradients(batch)?;
-            adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rate())
+            adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rates())
         })?;
         self.submitted.push_back((adam.t, device.fetch(batch.outcome_view())?));
         Ok(())
@@ -322,9 +330,9 @@ mod tests {
             let found = learner.outcome().unwrap();
 
             let mut batch = Batch::new(&*device, upload(), images, &format, &labels, &weights).unwrap();
-            batch.set_rate(&device, adam.begin_step(rate)).unwrap();
+            batch.set_rates(&device, adam.begin_step(rate)).unwrap();
             model.gradients(&mut batch).unwrap();
-            adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rate()).unwrap();
+            adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rates()).unwrap();
             assert_eq!(found, batch.outcome(&device).unwrap(), "step {step}");
         }
         for tensor in &model.architecture().tensors {

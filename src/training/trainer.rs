@@ -115,7 +115,8 @@ impl<D: Device> Trainer<D> {
         let (train, validation) = (file.indices(Split::Train), file.indices(Split::Validation));
         let counts = file.class_counts(&train);
         let class_weights = config.class_weights.weights(&counts, train.len());
-        let mut learner = Learner::new(device, config.model(file.genres().len()), config.seed)?;
+        let model = Model::new(device, config.model(file.genres().len()), config.seed)?;
+        let mut learner = Learner::by(&config.recipe, model)?;
         if config.recompute {
             let plan = learner.model().plan().clone().recomputing();
             learner.model_mut().set_plan(plan);
@@ -170,8 +171,8 @@ impl<D: Device> Trainer<D> {
     /// # Errors
     /// None that a trainer's own step would not have had.
     pub fn costs(&self) -> Result<Costs, TrainingError> {
-        let model = self.learner.model();
-        dry_run::costs_of(model.config(), model.device().habits(), self.config.batch, model.plan().clone())
+        let (model, RunConfig { batch, recipe, .. }) = (self.learner.model(), &self.config);
+        dry_run::costs_of(model.config(), model.device().habits(), *batch, model.plan().clone(), recipe)
     }
 
     /// How much each genre's errors count.

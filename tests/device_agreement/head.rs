@@ -1,6 +1,7 @@
 //! The small families: dense layers, the loss, Adam, the input, and memory itself.
 
 use super::{Array, Case, EPSILON, Output, agree, grid, narrow, numbers, sum_tolerance};
+use onesheet::device::adam::MARKS;
 use onesheet::device::{self, AdamConstants, AdamStep, BceForwardBackward, DenseBackwardData, DenseBackwardWeights};
 use onesheet::device::{DenseForward, DenseShape, Device, ImageShape, LossShape, PixelFormat, Placement, Real};
 use onesheet::device::{ReluBackward, Sigmoid, SquaredNorm};
@@ -118,26 +119,37 @@ pub struct Adam {
     /// Parameters in front that do not train; those of the moments may be another number.
     pub frozen: [usize; 2],
     pub outcome: [f64; 3],
+    /// Whether some weights decay.
+    pub decays: bool,
+    pub clip_norm: f64,
     pub seed: u64,
 }
 
 impl Case for Adam {
     fn run<D: Device>(&self, device: &D) -> Vec<Output> {
-        let Adam { len, frozen: [frozen, shift], ref outcome, seed } = *self;
+        let Adam { len, frozen: [frozen, shift], ref outcome, decays, clip_norm, seed } = *self;
+        // Sixteen that do, sixteen that don't, and such as begin and end anywhere.
+        let marks: Vec<f64> = numbers(seed + 9, len.div_ceil(MARKS))
+            .into_iter()
+            .enumerate()
+            .map(|(at, mark)| [65535.0, 0.0, (32768.0 + 32767.0 * mark).floor()][at % 3])
+            .collect();
+        let marks = Array::new(device, &marks);
         let mut w = Array::weights(device, &numbers(seed, frozen + len));
         let [mut m, mut v] = [(); 2].map(|()| Array::new(device, &vec![0.0; shift + len]));
         for t in 1..=3 {
             let gradients = Array::new(device, &numbers(seed + t, frozen + len));
-            let constants = AdamConstants::default();
+            let constants = AdamConstants { clip_norm, ..AdamConstants::default() };
             let (outcome, rate) = (Array::new(device, outcome), constants.corrected_rate(1e-3, t));
-            let rate = Array::new(device, &[f64::from(rate as f32)]);
+            let rates = Array::new(device, &[f64::from(rate as f32), 0.25]);
             let operands = AdamStep {
                 w: w.suffix_mut(frozen),
                 m: m.suffix_mut(shift),
                 v: v.suffix_mut(shift),
                 gradients: gradients.suffix(frozen),
+                decaying: decays.then(|| marks.view()),
                 outcome: outcome.view(),
-                rate: rate.view(),
+                rates: rates.view(),
             };
             device.adam(operands, &constants).unwrap();
         }
@@ -288,7 +300,9 @@ fn losses() {
 fn adam() {
     for (seed, len) in [1, 100, 16_385].into_iter().enumerate() {
         for frozen in [[0, 0], [1, 1], [6, 6], [7, 3], [5, 0]] {
-            agree(&Adam { len, frozen, outcome: SOUND, seed: 10 * seed as u64 });
+            for (decays, clip_norm) in [(false, f64::INFINITY), (true, f64::INFINITY), (true, 0.5), (false, 0.5)] {
+                agree(&Adam { len, frozen, outcome: SOUND, decays, clip_norm, seed: 10 * seed as u64 });
+            }
         }
     }
 }
@@ -298,7 +312,7 @@ fn a_bad_step_moves_nothing_and_goes_back() {
     for (at, bad) in (0..3).flat_map(|at| [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(|bad| (at, bad))) {
         let mut outcome = SOUND;
         outcome[at] = bad;
-        agree(&Adam { len: 100, frozen: [2, 2], outcome, seed: 3 });
+        agree(&Adam { len: 100, frozen: [2, 2], outcome, decays: true, clip_norm: 1.0, seed: 3 });
         agree(&Restore { len: 300, outcome, seed: 3 });
     }
     for len in [0, 1, 255, 256, 257] {

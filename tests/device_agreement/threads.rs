@@ -99,7 +99,7 @@ fn all_else_repeats() {
         repeats(Dense { shape: DenseShape { n, inputs, outputs }, relu: true, offset: 0, seed: 4 });
     }
     repeats(Elements { len: 100_001, seed: 5 });
-    repeats(Adam { len: 100_001, frozen: [0, 0], outcome: SOUND, seed: 6 });
+    repeats(Adam { len: 100_001, frozen: [0, 0], outcome: SOUND, decays: true, clip_norm: 0.5, seed: 6 });
     repeats(Norm { len: 1_000_001, frozen: 1, all: None, seed: 8 });
     let format = PixelFormat { order: [2, 1, 0], scale: 0.5, shift: [1.0, 2.0, 3.0] };
     repeats(Image { shape: ImageShape { n: 9, size: 31 }, format, seed: 7 });

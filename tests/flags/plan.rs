@@ -10,6 +10,7 @@ use onesheet::plan::Plan;
 use onesheet::plan::cost::{Costs, floor, total};
 use onesheet::plan::gpus::GPUS;
 use onesheet::training::dry_run;
+use onesheet::training::recipe::Recipe;
 use std::collections::BTreeSet;
 
 /// What the flags behind `plan --json` ask, and what is then counted.
@@ -66,7 +67,7 @@ fn plan_counts_what_its_flags_ask() {
     for Question { words, config, habits, batch, without, recompute, gpu } in &QUESTIONS {
         let config = config();
         let kept = Plan::without(&Architecture::new(&config).unwrap(), config.momentum, without).unwrap();
-        let costs = |plan| dry_run::costs_of(&config, *habits, *batch, plan).unwrap();
+        let costs = |plan| dry_run::costs_of(&config, *habits, *batch, plan, &Recipe::default()).unwrap();
         let kept_costs = costs(kept.clone());
         let costs = if *recompute { costs(kept.recomputing()) } else { kept_costs.clone() };
         let rates = GPUS.iter().find(|known| known.name == *gpu).unwrap().rates(habits.precision());

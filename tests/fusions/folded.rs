@@ -143,8 +143,8 @@ fn what_was_folded_is_forgotten_when_a_step_trains() {
     assert!(distance(&averaged, &untrained) > 1e-3);
     assert_eq!(averaged, folded(&loaded(&model), 2));
 
-    batch.set_rate(&device, adam.begin_step(1e-2)).unwrap();
-    adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rate()).unwrap();
+    batch.set_rates(&device, adam.begin_step(1e-2)).unwrap();
+    adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rates()).unwrap();
     let stepped = folded(&model, 2);
     assert!(distance(&stepped, &averaged) > 1e-3);
     assert_eq!(stepped, folded(&loaded(&model), 2));

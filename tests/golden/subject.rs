@@ -162,8 +162,8 @@ impl<D: Device> Subject<D> {
         let mut losses = Vec::new();
         for step in 0..3 {
             let mut batch = if step == 0 { self.check_first_step() } else { self.gradients_without_biases(step) };
-            batch.set_rate(&device, adam.begin_step(rate)).unwrap();
-            adam.step(&device, self.model.parameters_mut(), batch.outcome_view(), batch.rate()).unwrap();
+            batch.set_rates(&device, adam.begin_step(rate)).unwrap();
+            adam.step(&device, self.model.parameters_mut(), batch.outcome_view(), batch.rates()).unwrap();
             losses.push(batch.loss(&device).unwrap());
         }
         assert_close("losses", &losses, &self.golden.values["training.losses"], self.tolerance.loss, 0.0);

@@ -102,9 +102,9 @@ pub fn run(config: &RunConfig, posters: &Posters) -> Expected {
             let t = progress.total_steps as f64 + 1.0;
             let rate = if t < rise { config.learning_rate * t / rise } else { config.learning_rate };
             let corrected = rate * (1.0 - 0.999f64.powf(t)).sqrt() / (1.0 - 0.9f64.powf(t));
-            batch.set_rate(&device, corrected).unwrap();
+            batch.set_rates(&device, [corrected, 0.0]).unwrap();
             model.gradients(&mut batch).unwrap();
-            adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rate()).unwrap();
+            adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rates()).unwrap();
             let outcome = batch.outcome(&device).unwrap();
             progress.step += 1;
             progress.total_steps += 1;

@@ -1,17 +1,27 @@
 //! The parts of a recipe: each does something, and a run with it goes on to the same bits.
 
 use crate::runs::{begin, config, go_on, posters, remains, rows};
+use onesheet::device::cpu::Cpu;
+use onesheet::device::{Memory, Placement};
+use onesheet::model::Model;
+use onesheet::network::{ModelConfig, Trainable, resnet50};
 use onesheet::optim::Curve;
-use onesheet::training::config::RunConfig;
+use onesheet::training::config::{Pixels, RunConfig};
+use onesheet::training::learner::Learner;
 use onesheet::training::recipe::Recipe;
 use onesheet::training::run_folder::{EpochRow, StepRow};
 use onesheet::training::trainer::Ending;
+use std::rc::Rc;
 use tempfile::TempDir;
 
 /// Every part by itself.
 fn parts() -> Vec<(&'static str, Recipe)> {
     let plain = Recipe::default;
-    vec![("cosine", Recipe { schedule: Curve::Cosine, ..plain() })]
+    vec![
+        ("cosine", Recipe { schedule: Curve::Cosine, ..plain() }),
+        ("weight-decay", Recipe { weight_decay: 0.5, ..plain() }),
+        ("clip-norm", Recipe { clip_norm: Some(0.01), ..plain() }),
+    ]
 }
 
 /// In an epoch, at its end, and behind it. The end of a run with a part is not that of one without.
@@ -52,4 +62,35 @@ fn a_cosine_ends_with_the_last_epoch() {
     }
     let epochs: Vec<f64> = rows::<EpochRow>(&path.join("log.csv")).iter().map(|row| row.learning_rate).collect();
     assert_eq!(epochs, [rates[7], rates[15]]);
+}
+
+/// Beside a step without decay: kernels lose their share on top, everything else has the same bits.
+#[test]
+fn kernels_decay_and_nothing_else() {
+    let config = RunConfig { network: resnet50::MINIATURE, image_size: 16, ..RunConfig::default() };
+    let config = ModelConfig { trainable: Trainable::Last(20), ..config.model(2) };
+    let device = Rc::new(Cpu::new());
+    let fresh = || Model::new(Rc::clone(&device), config.clone(), 5).unwrap();
+    let stepped = |weight_decay: f64| {
+        let mut learner = Learner::by(&Recipe { weight_decay, ..Recipe::default() }, fresh()).unwrap();
+        let pixels = device.upload_pixels(&[7; 2 * 16 * 16 * 3], &[Placement::default(); 2]).unwrap();
+        learner.submit(pixels, 2, &Pixels::Unit.format(), &[1, 0, 0, 1], &[1.0; 2], 1e-2).unwrap();
+        learner.outcome().unwrap();
+        learner
+    };
+    let (before, plain, decayed) = (fresh(), stepped(0.0), stepped(0.25));
+    let mut kernels = 0;
+    for tensor in &before.architecture().tensors {
+        let [was, plain, decayed] =
+            [&before, plain.model(), decayed.model()].map(|model| model.read(tensor).unwrap());
+        if tensor.name.ends_with("kernel") && !before.architecture().is_frozen(tensor) {
+            kernels += 1;
+            for ((was, plain), decayed) in was.into_iter().zip(plain).zip(decayed) {
+                assert!((decayed - (plain - 0.0025 * was)).abs() < 1e-7, "{}: {was}, {plain}, {decayed}", tensor.name);
+            }
+        } else {
+            assert!(plain == decayed, "{}", tensor.name);
+        }
+    }
+    assert!(kernels > 3, "{kernels}");
 }

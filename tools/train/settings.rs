@@ -22,7 +22,7 @@ const EXAMPLES: &str = "Examples:
   onesheet train --resume runs/NAME                             # go on with a run that was stopped";
 
 /// Flags that a run being resumed has settled already.
-const SETTLED: [&str; 16] = [
+const SETTLED: [&str; 18] = [
     "experiment",
     "weights",
     "seed",
@@ -39,6 +39,8 @@ const SETTLED: [&str; 16] = [
     "run",
     "summary",
     "schedule",
+    "weight_decay",
+    "clip_norm",
 ];
 
 /// Train the network; without --data, on posters drawn in code.

@@ -14,11 +14,12 @@ impl AdamKernels for Counting {
 
     fn adam(&self, operands: AdamStep<View, View>, _: &AdamConstants) -> Result<(), DeviceError> {
         operands.check()?;
-        let AdamStep { w, m, v, gradients, outcome, rate } = operands;
+        let AdamStep { w, m, v, gradients, decaying, outcome, rates } = operands;
         // The copy that convolutions read is written as well, where there is one.
         let copy = if self.has_narrow_weights() { self.narrow(w) } else { 0 };
         let moved = self.all([w, m, v]);
-        let reads = moved + self.all([gradients, outcome, rate]);
+        let marks = decaying.map_or(0, |marks| self.bytes(marks));
+        let reads = moved + marks + self.all([gradients, outcome, rates]);
         self.launch("adam", reads, moved + copy, ADAM_FLOPS * w.len as u64);
         Ok(())
     }

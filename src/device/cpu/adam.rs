@@ -3,7 +3,7 @@
 use super::memory::{CHUNK, Cpu};
 use super::simd::simd;
 use super::view::{View, ViewMut, stored_as};
-use crate::device::adam::{ADAM_FLOPS, SQUARED_NORM_FLOPS};
+use crate::device::adam::{ADAM_FLOPS, MARKS, SQUARED_NORM_FLOPS};
 use crate::device::{AdamConstants, AdamKernels, AdamStep, DeviceError, Elements, Restore, SquaredNorm};
 use rayon::prelude::*;
 
@@ -27,19 +27,28 @@ impl AdamKernels for Cpu {
     fn adam(&self, operands: AdamStep<View<'_>, ViewMut<'_>>, constants: &AdamConstants) -> Result<(), DeviceError> {
         const KERNEL: &str = "adam";
         operands.check()?;
-        let AdamStep { w, m, v, gradients, outcome, rate } = operands;
-        let reads = 4 * w.bytes() + outcome.bytes() + rate.bytes();
+        let AdamStep { w, m, v, gradients, decaying, outcome, rates } = operands;
+        let marks = decaying.map_or(0, |marks| marks.bytes());
+        let reads = 4 * w.bytes() + marks + outcome.bytes() + rates.bytes();
         let _clock = self.clock(KERNEL, ADAM_FLOPS * w.count() as u64, reads, 3 * w.bytes());
-        stored_as!(f32, KERNEL; w, m, v, gradients, outcome, rate);
+        let decaying = decaying.map(|marks| marks.of::<f32>(KERNEL)).transpose()?;
+        stored_as!(f32, KERNEL; w, m, v, gradients, outcome, rates);
         if !is_sound(outcome) {
             return Ok(());
         }
-        let rate = rate[0];
+        if let Some(marks) = decaying {
+            let chunks = w.par_chunks_mut(CHUNK).zip(marks.par_chunks(CHUNK / MARKS));
+            chunks.for_each(|(w, marks)| decay(w, marks, rates[1]));
+        }
+        let rate = rates[0];
+        let norm = f64::from(outcome[1]).sqrt();
+        // Exactly 1 where the norm is small enough, which changes no bit.
+        let scale = if norm > constants.clip_norm { (constants.clip_norm / norm) as f32 } else { 1.0 };
         let (towards_g, towards_g2) = ((1.0 - constants.beta1) as f32, (1.0 - constants.beta2) as f32);
         let epsilon = constants.epsilon as f32;
         (w.par_chunks_mut(CHUNK), m.par_chunks_mut(CHUNK), v.par_chunks_mut(CHUNK), gradients.par_chunks(CHUNK))
             .into_par_iter()
-            .for_each(|(w, m, v, g)| update(w, m, v, g, rate, towards_g, towards_g2, epsilon));
+            .for_each(|(w, m, v, g)| update(w, m, v, g, scale, rate, towards_g, towards_g2, epsilon));
         Ok(())
     }
 
@@ -78,18 +87,39 @@ simd! {
         *sum += lanes.iter().sum::<f64>();
     }
 
+    /// Takes from each weight of a chunk that is marked its share `amount`.
+    fn decay(w: &mut [f32], marks: &[f32], amount: f32) {
+        for (w, marks) in w.chunks_mut(MARKS).zip(marks) {
+            let marks = *marks as u32;
+            if marks == (1 << MARKS) - 1 {
+                // As nearly all are: kernels are long.
+                for w in w {
+                    *w -= amount * *w;
+                }
+            } else if marks != 0 {
+                for (place, w) in w.iter_mut().enumerate() {
+                    if (marks >> place) & 1 == 1 {
+                        *w -= amount * *w;
+                    }
+                }
+            }
+        }
+    }
+
     /// One chunk's step.
     fn update(
         w: &mut [f32],
         m: &mut [f32],
         v: &mut [f32],
         g: &[f32],
+        scale: f32,
         rate: f32,
         towards_g: f32,
         towards_g2: f32,
         epsilon: f32,
     ) {
         for (((w, m), v), g) in w.iter_mut().zip(m).zip(v).zip(g) {
+            let g = scale * g;
             *m += (g - *m) * towards_g;
             *v += (g * g - *v) * towards_g2;
             *w -= rate * *m / (v.sqrt() + epsilon);

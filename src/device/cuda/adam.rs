@@ -6,7 +6,7 @@ use super::Cuda;
 use super::kernels::Launch;
 use super::memory::{View, ViewMut};
 use super::modules::Module;
-use crate::device::adam::{ADAM_FLOPS, OUTCOME, SQUARED_NORM_FLOPS};
+use crate::device::adam::{ADAM_FLOPS, OUTCOME, RATES, SQUARED_NORM_FLOPS};
 use crate::device::{AdamConstants, AdamKernels, AdamStep, DeviceError, Restore, SquaredNorm, Work};
 
 /// Groups of four elements that a block of `squared_norm` adds up.
@@ -59,7 +59,7 @@ impl AdamKernels for Cuda {
 
     fn adam(&self, operands: AdamStep<View<'_>, ViewMut<'_>>, constants: &AdamConstants) -> Result<(), DeviceError> {
         operands.check()?;
-        let AdamStep { w, m, v, gradients, outcome, rate } = operands;
+        let AdamStep { w, m, v, gradients, decaying, outcome, rates } = operands;
         let count = counted("adam", w.len())?;
         if count == 0 {
             return Ok(());
@@ -73,18 +73,21 @@ impl AdamKernels for Cuda {
             v: v.address(),
             narrow: w.narrow().unwrap_or(0),
             gradients: gradients.address(),
+            decaying: decaying.map_or(0, |marks| marks.address()),
             outcome: outcome.address(),
-            rate: rate.address(),
+            rates: rates.address(),
             count,
             head,
             quads,
             towards_g: (1.0 - constants.beta1) as f32,
             towards_g_square: (1.0 - constants.beta2) as f32,
             epsilon: constants.epsilon as f32,
+            clip_norm: constants.clip_norm as f32,
         };
         let (parameters, copy) = (count as u64, if w.narrow().is_some() { 2 } else { 0 });
+        let marks = decaying.map_or(0, |marks| 4 * marks.len() as u64);
         let work = Work {
-            reads: 16 * parameters + OUTCOME_BYTES + 4,
+            reads: 16 * parameters + marks + OUTCOME_BYTES + 4 * RATES as u64,
             writes: (12 + copy) * parameters,
             flops: ADAM_FLOPS * parameters,
         };

@@ -1,6 +1,7 @@
 //! The end of a step, an element at a time.
 
 use super::Reference;
+use crate::device::adam::MARKS;
 use crate::device::{AdamConstants, AdamKernels, AdamStep, DeviceError, Restore, SquaredNorm};
 
 impl AdamKernels for Reference {
@@ -13,15 +14,20 @@ impl AdamKernels for Reference {
 
     fn adam(&self, operands: AdamStep<&[f64], &mut [f64]>, constants: &AdamConstants) -> Result<(), DeviceError> {
         operands.check()?;
-        let AdamStep { w, m, v, gradients, outcome, rate } = operands;
+        let AdamStep { w, m, v, gradients, decaying, outcome, rates } = operands;
         if !outcome.iter().all(|number| number.is_finite()) {
             return Ok(());
         }
+        let norm = outcome[1].sqrt();
+        let scale = if norm > constants.clip_norm { constants.clip_norm / norm } else { 1.0 };
         for i in 0..w.len() {
-            let g = gradients[i];
+            let g = scale * gradients[i];
             m[i] += (g - m[i]) * (1.0 - constants.beta1);
             v[i] += (g * g - v[i]) * (1.0 - constants.beta2);
-            w[i] -= rate[0] * m[i] / (v[i].sqrt() + constants.epsilon);
+            if decaying.is_some_and(|marks| (marks[i / MARKS] / f64::powi(2.0, (i % MARKS) as i32)) as u32 % 2 == 1) {
+                w[i] *= 1.0 - rates[1];
+            }
+            w[i] -= rates[0] * m[i] / (v[i].sqrt() + constants.epsilon);
         }
         Ok(())
     }
@@ -42,15 +48,15 @@ mod tests {
     use approx::assert_relative_eq;
 
     /// Constants whose powers are short: √(1 − ¾ᵗ) and 1 − ½ᵗ.
-    const SHORT: AdamConstants = AdamConstants { beta1: 0.5, beta2: 0.75, epsilon: 0.5 };
+    const SHORT: AdamConstants = AdamConstants { beta1: 0.5, beta2: 0.75, epsilon: 0.5, clip_norm: f64::INFINITY };
 
     /// The outcome of a sound step.
     const SOUND: [f64; 3] = [1.0, 2.0, 3.0];
 
     /// Step `t` at learning rate `rate`, a sound one.
     fn step(w: &mut [f64], m: &mut [f64], v: &mut [f64], g: &[f64], rate: f64, t: u64, constants: &AdamConstants) {
-        let rate = [constants.corrected_rate(rate, t)];
-        let operands = AdamStep { w, m, v, gradients: g, outcome: &SOUND, rate: &rate };
+        let rates = [constants.corrected_rate(rate, t), 0.0];
+        let operands = AdamStep { w, m, v, gradients: g, decaying: None, outcome: &SOUND, rates: &rates };
         Reference::EXACT.adam(operands, constants).unwrap();
     }
 
@@ -94,9 +100,15 @@ mod tests {
             let mut outcome = SOUND;
             outcome[at] = bad;
             let (mut w, mut m, mut v) = ([1.0], [2.0], [3.0]);
-            let (g, rate) = ([4.0], [0.1]);
-            let operands =
-                AdamStep { w: &mut w[..], m: &mut m, v: &mut v, gradients: &g[..], outcome: &outcome, rate: &rate };
+            let operands = AdamStep {
+                w: &mut w[..],
+                m: &mut m,
+                v: &mut v,
+                gradients: &[4.0][..],
+                decaying: Some(&[1.0]),
+                outcome: &outcome,
+                rates: &[0.1, 0.5],
+            };
             Reference::EXACT.adam(operands, &SHORT).unwrap();
             assert_eq!([w[0], m[0], v[0]], [1.0, 2.0, 3.0], "{outcome:?}");
             Reference::EXACT.restore(Restore { to: &mut w, from: &[5.0], outcome: &outcome }).unwrap();
@@ -105,6 +117,49 @@ mod tests {
         let mut w = [1.0];
         Reference::EXACT.restore(Restore { to: &mut w, from: &[5.0], outcome: &SOUND }).unwrap();
         assert_eq!(w, [1.0]);
+    }
+
+    /// Of eighteen weights the first, the third and the last decay.
+    #[test]
+    fn marked_weights_decay_apart_from_the_gradient() {
+        let (mut w, mut m, mut v) = ([8.0; 18], [0.0; 18], [0.0; 18]);
+        let mut g = [0.0; 18];
+        (g[2], g[3]) = (4.0, 4.0);
+        let marks = [5.0, 2.0];
+        let operands = AdamStep {
+            w: &mut w[..],
+            m: &mut m,
+            v: &mut v,
+            gradients: &g[..],
+            decaying: Some(&marks),
+            outcome: &SOUND,
+            rates: &[0.1, 0.25],
+        };
+        Reference::EXACT.adam(operands, &SHORT).unwrap();
+        // m = 2 and v = 4, as above; what decays enters neither.
+        let mut expected = [8.0; 18];
+        (expected[0], expected[2], expected[3], expected[17]) = (6.0, 6.0 - 0.08, 8.0 - 0.08, 6.0);
+        w.iter().zip(expected).for_each(|(found, expected)| assert_relative_eq!(*found, expected, max_relative = 1e-15));
+        assert_eq!((m[2], m[3], v[2], v[3], m[0], v[17]), (2.0, 2.0, 4.0, 4.0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn a_gradient_is_scaled_down_to_the_largest_norm() {
+        // ‖g‖ = 10; at 5 each element is halved, at 10 and 20 none is.
+        for (clip_norm, scale) in [(5.0, 0.5), (10.0, 1.0), (20.0, 1.0), (f64::INFINITY, 1.0)] {
+            let (mut w, mut m, mut v) = ([0.0; 2], [0.0; 2], [0.0; 2]);
+            let operands = AdamStep {
+                w: &mut w[..],
+                m: &mut m,
+                v: &mut v,
+                gradients: &[6.0, -8.0][..],
+                decaying: None,
+                outcome: &[1.0, 100.0, 0.0],
+                rates: &[0.0, 0.0],
+            };
+            Reference::EXACT.adam(operands, &AdamConstants { clip_norm, ..SHORT }).unwrap();
+            assert_eq!((m, v), ([3.0 * scale, -4.0 * scale], [9.0 * scale * scale, 16.0 * scale * scale]), "{clip_norm}");
+        }
     }
 
     #[test]
@@ -122,13 +177,20 @@ mod tests {
 
     #[test]
     fn wrong_lengths_name_the_operand() {
-        let adam = |v: &mut [f64], outcome: &[f64]| {
+        let adam = |v: &mut [f64], marks: &[f64], outcome: &[f64], rates: &[f64]| {
             let (mut w, mut m, gradients) = ([0.0; 2], [0.0; 2], [0.0; 2]);
-            let operands = AdamStep { w: &mut w[..], m: &mut m, v, gradients: &gradients[..], outcome, rate: &[0.0] };
+            let (decaying, gradients) = (Some(marks), &gradients[..]);
+            let operands = AdamStep { w: &mut w[..], m: &mut m, v, gradients, decaying, outcome, rates };
             Reference::EXACT.adam(operands, &SHORT).unwrap_err().to_string()
         };
-        assert_eq!(adam(&mut [0.0], &SOUND), "adam: operand v has 1 elements, its shape asks for 2");
-        assert_eq!(adam(&mut [0.0; 2], &[0.0]), "adam: operand outcome has 1 elements, its shape asks for 3");
+        let (mut two, one) = ([0.0; 2], [0.0]);
+        let refused = |operand: &str, found, asked| {
+            format!("adam: operand {operand} has {found} elements, its shape asks for {asked}")
+        };
+        assert_eq!(adam(&mut [0.0], &one, &SOUND, &[0.0; 2]), refused("v", 1, 2));
+        assert_eq!(adam(&mut two, &one, &one, &[0.0; 2]), refused("outcome", 1, 3));
+        assert_eq!(adam(&mut two, &one, &SOUND, &one), refused("rates", 1, 2));
+        assert_eq!(adam(&mut two, &[0.0; 2], &SOUND, &[0.0; 2]), refused("decaying", 2, 1));
         let mut w = [0.0; 2];
         let operands = Restore { to: &mut w[..], from: &[0.0; 3][..], outcome: &SOUND };
         let error = Reference::EXACT.restore(operands).unwrap_err();

@@ -7,6 +7,7 @@ use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
 use onesheet::network::summary::thousands;
 use onesheet::network::{Architecture, Op, Trainable};
+use onesheet::plan::Plan;
 use onesheet::plan::cost::{Costs, total};
 use onesheet::training::TrainingError;
 use onesheet::training::config::{Pixels, RunConfig};
@@ -125,7 +126,8 @@ fn memory(architecture: &Architecture, costs: &Costs) -> String {
 /// What computing values again saves and costs.
 fn recomputed<D: Device>(trainer: &Trainer<D>) -> Result<String, TrainingError> {
     let (config, model) = (trainer.config(), trainer.model());
-    let kept = dry_run::costs(model.config(), model.device().habits(), config.batch, &[])?;
+    let plan = Plan::new(model.architecture(), config.momentum)?;
+    let kept = dry_run::costs_of(model.config(), model.device().habits(), config.batch, plan, &config.recipe)?;
     let again = trainer.costs()?;
     let flops = |costs: &Costs| total(costs.launches()).flops as f64;
     let more = 100.0 * (flops(&again) / flops(&kept) - 1.0);

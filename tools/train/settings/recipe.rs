@@ -11,11 +11,33 @@ pub struct RecipeArgs {
     /// What becomes of the learning rate behind the warm-up; the last step is that of --epochs [default: constant]
     #[arg(long, value_enum)]
     pub schedule: Option<Curve>,
+    /// What kernels lose of themselves in a step, as a share of the learning rate; biases and batch norms keep theirs [default: 0]
+    #[arg(long, value_name = "X", value_parser = weight_decay)]
+    pub weight_decay: Option<f64>,
+    /// Scale a gradient down whose norm over all parameters is larger; `steps.csv` has the norms [default: as it is]
+    #[arg(long, value_name = "NORM", value_parser = norm)]
+    pub clip_norm: Option<f64>,
+}
+
+fn weight_decay(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(decay) if (0.0..=1.0).contains(&decay) => Ok(decay),
+        _ => Err("a weight decay is a number from 0 to 1, such as 0.05".into()),
+    }
+}
+
+fn norm(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(norm) if norm > 0.0 && norm < f64::INFINITY => Ok(norm),
+        _ => Err("a norm is a number above 0, such as 1".into()),
+    }
 }
 
 impl RecipeArgs {
     /// Sets each part whose flag is given.
     pub fn set(&self, recipe: &mut Recipe) {
         super::set(&mut recipe.schedule, self.schedule);
+        super::set(&mut recipe.weight_decay, self.weight_decay);
+        recipe.clip_norm = self.clip_norm.or(recipe.clip_norm);
     }
 }

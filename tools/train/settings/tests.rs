@@ -40,7 +40,7 @@ fn here(name: &str) -> Option<PathBuf> {
 type Row = (&'static str, fn(&mut RunConfig));
 
 /// Flags that a run has settled once it began.
-const SETTLED_ROWS: [Row; 15] = [
+const SETTLED_ROWS: [Row; 17] = [
     ("--weights w.h5", |config| config.weights = here("w.h5")),
     ("--seed 9223372036854775807", |config| config.seed = i64::MAX as u64),
     ("--batch 3", |config| config.batch = 3),
@@ -56,6 +56,8 @@ const SETTLED_ROWS: [Row; 15] = [
     ("--momentum 0.25", |config| config.momentum = 0.25),
     ("--augment", |config| config.augment = true),
     ("--schedule cosine", |config| config.recipe.schedule = Curve::Cosine),
+    ("--weight-decay 0.05", |config| config.recipe.weight_decay = 0.05),
+    ("--clip-norm 2.5", |config| config.recipe.clip_norm = Some(2.5)),
 ];
 
 /// Flags that change nothing of what a run has done.

@@ -10,14 +10,16 @@ arguments! {
         v: u64,
         narrow: u64,
         gradients: u64,
+        decaying: u64,
         outcome: u64,
-        rate: u64,
+        rates: u64,
         count: i32,
         head: i32,
         quads: i32,
         towards_g: f32,
         towards_g_square: f32,
         epsilon: f32,
+        clip_norm: f32,
     }
 
     /// Argument of `squared_norm`.
