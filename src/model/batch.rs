@@ -2,7 +2,7 @@
 
 use crate::device::adam::{OUTCOME, RATES};
 use crate::device::{Device, DeviceError, PixelFormat, Real, Storage, check_lengths};
-use crate::ops::loss;
+use crate::ops::loss::{self, Objective};
 use crate::parameters::Parameters;
 use crate::tensor::Tensor;
 
@@ -45,7 +45,8 @@ pub struct Batch<D: Device> {
     pub(super) images: usize,
     pub(super) format: PixelFormat,
     classes: usize,
-    /// Targets `[N, C]`, 0 or 1, class weights `[C]` and the optimiser's rates `[2]`, one behind the other: all that is new in a step
+    objective: Objective,
+    /// Targets `[N, C]`, class weights `[C]` and the optimiser's rates `[2]`, one behind the other: all that is new in a step
     /// beside its posters travels at once.
     numbers: Tensor<D>,
     /// `[3]`: the loss, and the squared norms of the gradients and of the running averages.
@@ -53,12 +54,28 @@ pub struct Batch<D: Device> {
 }
 
 impl<D: Device> Batch<D> {
-    /// A batch of N `images` with `labels [N, C]`, 0 or 1; `class_weights [C]` weigh each genre's term of the loss. The rates are 0:
-    /// see [`set_rates`](Self::set_rates).
+    /// A batch of N `images` with `labels [N, C]`, 0 or 1; `class_weights [C]` weigh each genre's term of the cross-entropy. The rates
+    /// are 0: see [`set_rates`](Self::set_rates).
     ///
     /// # Errors
     /// The device's, and [`DeviceError::Length`] if there are not N·C labels.
     pub fn new(
+        device: &D,
+        pixels: D::Pixels,
+        images: usize,
+        format: &PixelFormat,
+        labels: &[u8],
+        class_weights: &[f32],
+    ) -> Result<Self, DeviceError> {
+        Batch::towards(Objective::default(), device, pixels, images, format, labels, class_weights)
+    }
+
+    /// The same for another objective.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn towards(
+        objective: Objective,
         device: &D,
         pixels: D::Pixels,
         images: usize,
@@ -72,6 +89,7 @@ impl<D: Device> Batch<D> {
             images,
             format: *format,
             classes,
+            objective,
             numbers: Tensor::new(device, [(images + 1) * classes + RATES], Storage::Full)?,
             outcome: Tensor::new(device, [OUTCOME], Storage::Full)?,
         };
@@ -107,7 +125,7 @@ impl<D: Device> Batch<D> {
             ("class_weights", class_weights.len(), self.classes),
         ];
         check_lengths("batch", &lengths)?;
-        let targets = labels.iter().map(|&label| f64::from(label));
+        let targets = labels.iter().map(|&label| self.objective.target(label));
         let weights = class_weights.iter().map(|&weight| f64::from(weight));
         let numbers: Vec<D::Real> = targets.chain(weights).chain(rates).map(D::Real::from_f64).collect();
         device.upload(self.numbers.view_mut(), &numbers)
@@ -133,11 +151,11 @@ impl<D: Device> Batch<D> {
     }
 
     /// Puts the mean loss of `logits [N, C]` in its place, and returns its gradient.
-    pub(super) fn cross_entropy(&mut self, device: &D, logits: &Tensor<D>) -> Result<Tensor<D>, DeviceError> {
-        let Batch { numbers, outcome, images, classes, .. } = self;
+    pub(super) fn take_loss(&mut self, device: &D, logits: &Tensor<D>) -> Result<Tensor<D>, DeviceError> {
+        let Batch { numbers, outcome, images, classes, objective, .. } = self;
         let terms = *images * *classes;
         let (targets, class_weights) = (numbers.rows(0..terms), numbers.rows(terms..terms + *classes));
-        loss::binary_cross_entropy(device, outcome, logits, targets, class_weights)
+        loss::forward_backward(device, &objective.loss, outcome, logits, targets, class_weights)
     }
 
     /// The loss.

@@ -162,7 +162,7 @@ impl<D: Device> Model<D> {
         let mut statistics = Statistics::Batch(&mut self.parameters);
         let logits = plan::forward(tape, &mut statistics, &self.plan, images)?;
         tape.enter("loss");
-        let dlogits = batch.cross_entropy(&*self.device, &logits.raw)?;
+        let dlogits = batch.take_loss(&*self.device, &logits.raw)?;
         tape.check("its value", batch.loss_view())?;
         tape.check("the gradient of the logits", dlogits.view())?;
         let slot = logits.slot().expect("the head always trains, so the logits have a gradient");
@@ -194,7 +194,7 @@ impl<D: Device> Model<D> {
             true => self.logits(posters)?,
             false => self.infer(&batch.pixels, batch.images, &batch.format)?,
         };
-        batch.cross_entropy(&*self.device, &logits)?;
+        batch.take_loss(&*self.device, &logits)?;
         Ok((batch.loss(&self.device)?, self.probabilities(&logits)?))
     }
 

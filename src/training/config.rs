@@ -337,7 +337,7 @@ impl FromStr for Pooling {
 }
 
 /// Keeps a value in TOML as it is typed.
-mod as_typed {
+pub(super) mod as_typed {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use std::fmt::Display;
     use std::str::FromStr;
@@ -359,7 +359,7 @@ mod as_typed {
 mod tests {
     use super::*;
     use crate::network::resnet50_v1_5;
-    use crate::optim::Curve;
+    use crate::ops::loss::Loss;
 
     #[test]
     fn every_setting_survives_toml() {
@@ -369,7 +369,7 @@ mod tests {
         config.network = resnet50_v1_5::NETWORK;
         (config.max_steps, config.learning_rate, config.seed) = (Some(7), 0.1 + 0.2, u64::MAX >> 1);
         assert!(!config.to_toml().unwrap().contains("recipe"), "a recipe without parts is left out");
-        config.recipe = Recipe { schedule: Curve::Cosine, weight_decay: 0.1, clip_norm: Some(0.5) };
+        config.recipe = Recipe { clip_norm: Some(0.5), loss: Loss::ASYMMETRIC, ..Recipe::default() };
         let text = config.to_toml().unwrap();
         assert_eq!(toml::from_str::<RunConfig>(&text).unwrap(), config, "{text}");
         assert!(text.contains("network = \"resnet50-v1.5\"\n"), "{text}");

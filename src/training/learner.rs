@@ -9,6 +9,7 @@ use crate::device::{Device, DeviceError, PixelFormat, Real};
 use crate::files::Disk;
 use crate::model::{Batch, Model, Outcome, Predictor};
 use crate::network::{Architecture, ModelConfig, NamedShape, NamedTensor, Place};
+use crate::ops::loss::Objective;
 use crate::optim::Adam;
 use crate::parameters::{Arena, Span};
 use std::collections::{BTreeMap, VecDeque};
@@ -28,6 +29,7 @@ pub enum Keep {
 pub struct Learner<D: Device> {
     model: Model<D>,
     adam: Adam<D>,
+    objective: Objective,
     /// The batch that steps read, and the step as the device remembers it.
     current: Option<(Batch<D>, D::Plan)>,
     /// Steps whose outcome nobody has asked for yet, the oldest first: their numbers and their outcomes.
@@ -64,7 +66,7 @@ impl<D: Device> Learner<D> {
         if let Some(norm) = recipe.clip_norm {
             adam = adam.clipping(norm);
         }
-        Ok(Learner { model, adam, current: None, submitted: VecDeque::new() })
+        Ok(Learner { model, adam, objective: recipe.objective(), current: None, submitted: VecDeque::new() })
     }
 
     /// The model.
@@ -100,7 +102,9 @@ impl<D: Device> Learner<D> {
                 self.current.insert((batch, plan))
             }
             None => {
-                let mut batch = Batch::new(&*device, pixels, images, format, labels, class_weights)?;
+                let objective = self.objective;
+                let mut batch =
+                    Batch::towards(objective, &*device, pixels, images, format, labels, class_weights)?;
                 batch.set_rates(&device, rates)?;
                 self.current.insert((batch, D::Plan::default()))
             }

@@ -2,9 +2,13 @@
 //! gives.
 
 use super::bounds::{OutOfBounds, within};
+use super::config::as_typed;
+use crate::device::Focus;
+use crate::ops::loss::{Loss, Objective};
 use crate::optim::Curve;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 
 /// The parts of a training recipe: the table `[recipe]` of a run's settings, which is left out where all of them are off, as in runs
 /// from before there were any.
@@ -19,6 +23,11 @@ pub struct Recipe {
     /// The largest Euclidean norm that the gradient of all parameters keeps: [`Adam::clipping`](crate::optim::Adam::clipping).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
+    /// What a step makes smaller. What is said of held-out posters is cross-entropy whatever this is, so that runs can be compared.
+    #[serde(with = "as_typed")]
+    pub loss: Loss,
+    /// How much of a label is moved towards ½ in training.
+    pub label_smoothing: f64,
 }
 
 impl Recipe {
@@ -27,27 +36,131 @@ impl Recipe {
         *self == Recipe::default()
     }
 
+    /// What a training step makes smaller.
+    pub(super) fn objective(&self) -> Objective {
+        Objective { loss: self.loss, label_smoothing: self.label_smoothing }
+    }
+
     /// Looks at every number.
     ///
     /// # Errors
     /// The first that is out of bounds.
     pub(super) fn check(&self) -> Result<(), OutOfBounds> {
-        let Recipe { schedule: _, weight_decay, clip_norm } = *self;
+        let Recipe { schedule: _, weight_decay, clip_norm, loss, label_smoothing } = *self;
         within((0.0..=1.0).contains(&weight_decay), "weight_decay", weight_decay, "from 0 to 1")?;
         let is_norm = |norm: f64| norm > 0.0 && norm.is_finite();
-        within(clip_norm.is_none_or(is_norm), "clip_norm", clip_norm, "a number above 0")
+        within(clip_norm.is_none_or(is_norm), "clip_norm", clip_norm, "a number above 0")?;
+        within(label_smoothing < 1.0 && label_smoothing >= 0.0, "label_smoothing", label_smoothing, SMOOTHING)?;
+        match loss {
+            Loss::Asymmetric(focus) if !is_usable(focus) => within(false, "loss", loss.to_string(), FOCI),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What label smoothing may be.
+const SMOOTHING: &str = "from 0 to below 1";
+
+/// What the numbers of a loss may be.
+const FOCI: &str = "of powers from 0 to 10, and a margin from 0 to below 1";
+
+/// Whether a loss can have these numbers. A larger power than 10 leaves nothing to learn from.
+fn is_usable(Focus { positive, negative, margin }: Focus) -> bool {
+    [positive, negative].iter().all(|gamma| (0.0..=10.0).contains(gamma)) && (0.0..1.0).contains(&margin)
+}
+
+/// `bce`, `focal:γ`, or `asymmetric:γ₊,γ₋,margin`.
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Loss::CrossEntropy => f.write_str("bce"),
+            Loss::Asymmetric(Focus { positive, negative, margin }) if positive == negative && margin == 0.0 => {
+                write!(f, "focal:{positive}")
+            }
+            Loss::Asymmetric(Focus { positive, negative, margin }) => {
+                write!(f, "asymmetric:{positive},{negative},{margin}")
+            }
+        }
+    }
+}
+
+/// As it is printed; without numbers those of the papers.
+impl FromStr for Loss {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!("`{text}` is none of bce, focal, focal:G, asymmetric and asymmetric:G+,G-,M; the numbers are {FOCI}")
+        };
+        let (name, numbers) = text.split_once(':').map_or((text, None), |(name, numbers)| (name, Some(numbers)));
+        let numbers = numbers.map(|numbers| numbers.split(',').map(str::parse).collect::<Result<Vec<f64>, _>>());
+        let numbers = numbers.transpose().map_err(|_| wrong())?;
+        let loss = match (name, numbers.as_deref()) {
+            ("bce", None) => Loss::CrossEntropy,
+            ("focal", None) => Loss::focal(Loss::FOCAL),
+            ("focal", Some(&[gamma])) => Loss::focal(gamma),
+            ("asymmetric", None) => Loss::ASYMMETRIC,
+            ("asymmetric", Some(&[positive, negative, margin])) => {
+                Loss::Asymmetric(Focus { positive, negative, margin })
+            }
+            _ => return Err(wrong()),
+        };
+        match loss {
+            Loss::Asymmetric(focus) if !is_usable(focus) => Err(wrong()),
+            loss => Ok(loss),
+        }
     }
 }
 
 /// The parts that are on, one behind the other.
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Recipe { schedule, weight_decay, clip_norm } = *self;
+        let Recipe { schedule, weight_decay, clip_norm, loss, label_smoothing } = *self;
         let parts = [
             (schedule == Curve::Cosine).then(|| "learning rate falls along a cosine to a hundredth".to_owned()),
             (weight_decay > 0.0).then(|| format!("weight decay {weight_decay}")),
             clip_norm.map(|norm| format!("gradient norm at most {norm}")),
+            (loss != Loss::CrossEntropy).then(|| format!("loss {loss}")),
+            (label_smoothing > 0.0).then(|| format!("label smoothing {label_smoothing}")),
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_read_what_they_print_and_nothing_else() {
+        for text in ["bce", "focal:2", "focal:0.5", "asymmetric:0,4,0.05", "asymmetric:2,2,0.1", "asymmetric:1,0,0"] {
+            assert_eq!(text.parse::<Loss>().unwrap().to_string(), text);
+        }
+        let typed = ["focal", "asymmetric", "asymmetric:3,3,0"].map(|text| text.parse::<Loss>().unwrap().to_string());
+        assert_eq!(typed, ["focal:2", "asymmetric:0,4,0.05", "focal:3"]);
+        for text in [
+            "", "ce", "bce:1", "focal:", "focal:x", "focal:-1", "focal:11", "focal:nan", "focal:1,2", "asymmetric:1",
+            "asymmetric:1,2,1", "asymmetric:1,2,-0.1", "asymmetric:1,2,3,4", "asymmetric:inf,2,0",
+        ] {
+            let error = text.parse::<Loss>().unwrap_err();
+            assert!(error.starts_with(&format!("`{text}` is none of bce, focal")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_part_out_of_bounds_is_named() {
+        let plain = Recipe::default;
+        let sure = Loss::Asymmetric(Focus { positive: 0.0, negative: 4.0, margin: 1.0 });
+        for (recipe, setting) in [
+            (Recipe { weight_decay: -0.1, ..plain() }, "weight_decay"),
+            (Recipe { weight_decay: f64::NAN, ..plain() }, "weight_decay"),
+            (Recipe { clip_norm: Some(0.0), ..plain() }, "clip_norm"),
+            (Recipe { clip_norm: Some(f64::INFINITY), ..plain() }, "clip_norm"),
+            (Recipe { label_smoothing: 1.0, ..plain() }, "label_smoothing"),
+            (Recipe { loss: sure, ..plain() }, "loss"),
+        ] {
+            assert_eq!(recipe.check().unwrap_err().setting, setting, "{recipe:?}");
+        }
+        assert!(plain().check().is_ok());
     }
 }

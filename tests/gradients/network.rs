@@ -11,7 +11,7 @@ use onesheet::network::{self, Architecture, Convolution, ModelConfig, NamedTenso
 use onesheet::ops::batch_norm::{self, BatchNorm};
 use onesheet::ops::conv::{self, Conv};
 use onesheet::ops::dense::{self, Dense};
-use onesheet::ops::loss::binary_cross_entropy;
+use onesheet::ops::loss::{Loss, forward_backward};
 use onesheet::ops::pool::{self, Pooling};
 use onesheet::ops::residual;
 use onesheet::parameters::{Layout, Parameters, Span};
@@ -115,7 +115,7 @@ impl Network {
         let class_weights = Tensor::from_host(&Reference::EXACT, [GENRES], &seeded(5, GENRES, 0.5, 2.0))?;
         let mut loss = Tensor::new(&Reference::EXACT, [1], Storage::Full)?;
         let dlogits =
-            binary_cross_entropy(&Reference::EXACT, &mut loss, &logits, targets.view(), class_weights.view())?;
+            forward_backward(&Reference::EXACT, &Loss::CrossEntropy, &mut loss, &logits, targets.view(), class_weights.view())?;
         let loss = loss.to_host(&Reference::EXACT)?[0];
         let Some(slot) = slot else { return Ok((loss, None)) };
         tape.backward(slot, dlogits, &mut parameters)?;

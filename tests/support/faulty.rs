@@ -167,6 +167,7 @@ kernels! { DenseKernels:
 
 kernels! { LossKernels:
     bce_forward_backward(BceForwardBackward, shape: &LossShape);
+    asymmetric_forward_backward(BceForwardBackward, focus: &Focus, shape: &LossShape);
     sigmoid(Sigmoid);
 }
 

@@ -5,6 +5,7 @@ use onesheet::device::cpu::Cpu;
 use onesheet::device::{Memory, Placement};
 use onesheet::model::Model;
 use onesheet::network::{ModelConfig, Trainable, resnet50};
+use onesheet::ops::loss::Loss;
 use onesheet::optim::Curve;
 use onesheet::training::config::{Pixels, RunConfig};
 use onesheet::training::learner::Learner;
@@ -21,6 +22,9 @@ fn parts() -> Vec<(&'static str, Recipe)> {
         ("cosine", Recipe { schedule: Curve::Cosine, ..plain() }),
         ("weight-decay", Recipe { weight_decay: 0.5, ..plain() }),
         ("clip-norm", Recipe { clip_norm: Some(0.01), ..plain() }),
+        ("focal", Recipe { loss: Loss::focal(2.0), ..plain() }),
+        ("asymmetric", Recipe { loss: Loss::ASYMMETRIC, ..plain() }),
+        ("label-smoothing", Recipe { label_smoothing: 0.2, ..plain() }),
     ]
 }
 

@@ -22,7 +22,7 @@ const EXAMPLES: &str = "Examples:
   onesheet train --resume runs/NAME                             # go on with a run that was stopped";
 
 /// Flags that a run being resumed has settled already.
-const SETTLED: [&str; 18] = [
+const SETTLED: [&str; 20] = [
     "experiment",
     "weights",
     "seed",
@@ -41,6 +41,8 @@ const SETTLED: [&str; 18] = [
     "schedule",
     "weight_decay",
     "clip_norm",
+    "loss",
+    "label_smoothing",
 ];
 
 /// Train the network; without --data, on posters drawn in code.

@@ -1,6 +1,7 @@
 //! The flags of a training recipe.
 
 use clap::Args as ClapArgs;
+use onesheet::ops::loss::Loss;
 use onesheet::optim::Curve;
 use onesheet::training::recipe::Recipe;
 
@@ -17,6 +18,20 @@ pub struct RecipeArgs {
     /// Scale a gradient down whose norm over all parameters is larger; `steps.csv` has the norms [default: as it is]
     #[arg(long, value_name = "NORM", value_parser = norm)]
     pub clip_norm: Option<f64>,
+    /// What a step makes smaller: bce; focal:GAMMA; or asymmetric:GAMMA+,GAMMA-,MARGIN. Without numbers focal:2 and
+    /// asymmetric:0,4,0.05 [default: bce]
+    #[arg(long, value_name = "LOSS")]
+    pub loss: Option<Loss>,
+    /// How much of a training label is moved towards one half, from 0 to below 1 [default: 0]
+    #[arg(long, value_name = "E", value_parser = smoothing)]
+    pub label_smoothing: Option<f64>,
+}
+
+fn smoothing(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(smoothing) if (0.0..1.0).contains(&smoothing) => Ok(smoothing),
+        _ => Err("label smoothing is a number from 0 to below 1, such as 0.1".into()),
+    }
 }
 
 fn weight_decay(text: &str) -> Result<f64, String> {
@@ -39,5 +54,7 @@ impl RecipeArgs {
         super::set(&mut recipe.schedule, self.schedule);
         super::set(&mut recipe.weight_decay, self.weight_decay);
         recipe.clip_norm = self.clip_norm.or(recipe.clip_norm);
+        super::set(&mut recipe.loss, self.loss);
+        super::set(&mut recipe.label_smoothing, self.label_smoothing);
     }
 }

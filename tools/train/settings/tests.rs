@@ -6,6 +6,7 @@ use super::*;
 use clap::error::ErrorKind;
 use clap::{Arg, Command, FromArgMatches};
 use onesheet::network::{resnet50, resnet50_v1_5};
+use onesheet::ops::loss::Loss;
 use onesheet::optim::Curve;
 use onesheet::training::recipe::Recipe;
 use std::collections::BTreeSet;
@@ -40,7 +41,7 @@ fn here(name: &str) -> Option<PathBuf> {
 type Row = (&'static str, fn(&mut RunConfig));
 
 /// Flags that a run has settled once it began.
-const SETTLED_ROWS: [Row; 17] = [
+const SETTLED_ROWS: [Row; 21] = [
     ("--weights w.h5", |config| config.weights = here("w.h5")),
     ("--seed 9223372036854775807", |config| config.seed = i64::MAX as u64),
     ("--batch 3", |config| config.batch = 3),
@@ -58,6 +59,10 @@ const SETTLED_ROWS: [Row; 17] = [
     ("--schedule cosine", |config| config.recipe.schedule = Curve::Cosine),
     ("--weight-decay 0.05", |config| config.recipe.weight_decay = 0.05),
     ("--clip-norm 2.5", |config| config.recipe.clip_norm = Some(2.5)),
+    ("--loss focal", |config| config.recipe.loss = Loss::focal(2.0)),
+    ("--loss focal:1.5", |config| config.recipe.loss = Loss::focal(1.5)),
+    ("--loss asymmetric", |config| config.recipe.loss = Loss::ASYMMETRIC),
+    ("--label-smoothing 0.125", |config| config.recipe.label_smoothing = 0.125),
 ];
 
 /// Flags that change nothing of what a run has done.
