@@ -16,8 +16,8 @@ use onesheet::plan::Plan;
 use onesheet::plan::cost::{Costs, of_pass, total};
 use onesheet::plan::fuse::RULES;
 use onesheet::training::dry_run;
-use onesheet::training::recipe::Recipe;
 use onesheet::training::learner::Learner;
+use onesheet::training::recipe::Recipe;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -195,7 +195,9 @@ fn computing_again_takes_less_memory_for_less_than_a_forward_pass() {
     for network in [resnet50::NETWORK, mobilenet::NETWORK, vgg16::NETWORK, xception::NETWORK] {
         let config = ModelConfig::new(network, 7);
         let plan = Plan::new(&Architecture::new(&config).unwrap(), 0.99).unwrap();
-        let of = |plan| dry_run::costs_of(&config, Habits::Processor(Precision::F32), 128, plan, &Recipe::default()).unwrap();
+        let of = |plan| {
+            dry_run::costs_of(&config, Habits::Processor(Precision::F32), 128, plan, &Recipe::default()).unwrap()
+        };
         let (kept, again) = (of(plan.clone()), of(plan.recomputing()));
         assert!(again.most_bytes < kept.most_bytes && again.kept() < kept.kept(), "{network}");
         let flops = |costs: &Costs| total(costs.launches()).flops;

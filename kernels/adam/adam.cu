@@ -188,3 +188,47 @@ extern "C" __global__ void __launch_bounds__(256) restore(const __grid_constant_
     if (i >= a.count || is_sound(a.outcome)) return;
     a.to[i] = a.from[i];
 }
+
+// A moving average of the weights: to += (from - to) towards, and nothing after a bad step.
+//
+//     narrow = bfloat16(to)                    where the device keeps such a copy, for the day the average answers
+//
+// `towards [1]` lies in device memory, as Adam's rates do. Tiling and alignment: as of `adam`. Floor: 12 bytes an element, 14 with
+// the copy. Launch: grid [ceil((quads + count - 4 quads) / 256)], block 256.
+struct Average {
+    float* to;
+    bfloat16* narrow;  // or null
+    const float* from;
+    const float* outcome;  // [3]
+    const float* towards;
+    int count;
+    int head;
+    int quads;
+};
+
+extern "C" __global__ void __launch_bounds__(256) average(const __grid_constant__ Average a) {
+    int index = blockIdx.x * 256 + threadIdx.x;
+    int singles = a.count - 4 * a.quads;
+    if (index >= a.quads + singles || !is_sound(a.outcome)) return;
+    float towards = a.towards[0];
+    if (index < a.quads) {
+        int at = a.head + 4 * index;
+        float4 to = *reinterpret_cast<const float4*>(a.to + at);
+        float4 from = *reinterpret_cast<const float4*>(a.from + at);
+        to.x += (from.x - to.x) * towards;
+        to.y += (from.y - to.y) * towards;
+        to.z += (from.z - to.z) * towards;
+        to.w += (from.w - to.w) * towards;
+        *reinterpret_cast<float4*>(a.to + at) = to;
+        if (a.narrow) {
+            *reinterpret_cast<uint2*>(a.narrow + at) = make_uint2(pack_bf16(to.x, to.y), pack_bf16(to.z, to.w));
+        }
+    } else {
+        int single = index - a.quads;
+        int at = single < a.head ? single : single + 4 * a.quads;
+        float to = a.to[at];
+        to += (a.from[at] - to) * towards;
+        a.to[at] = to;
+        if (a.narrow) a.narrow[at] = narrow<bfloat16>(to);
+    }
+}

@@ -125,6 +125,33 @@ impl<V: Elements, M: Elements> Restore<V, M> {
     }
 }
 
+/// Operands of [`AdamKernels::average`].
+pub struct Average<V, M> {
+    /// The moving average, updated.
+    pub to: M,
+    /// What is averaged, as long.
+    pub from: V,
+    /// `outcome [3]` of the step.
+    pub outcome: V,
+    /// `towards [1]`, the weight of the new value: in the device's memory, as the optimiser's rates are.
+    pub towards: V,
+}
+
+impl<V: Elements, M: Elements> Average<V, M> {
+    /// Refuses operands that contradict one another.
+    pub fn check(&self) -> Result<(), DeviceError> {
+        let operands = [
+            ("from", self.from.count(), self.to.count()),
+            ("outcome", self.outcome.count(), OUTCOME),
+            ("towards", self.towards.count(), 1),
+        ];
+        check_lengths("average", &operands)
+    }
+}
+
+/// Multiplications and additions of a moving average, for each element.
+pub const AVERAGE_FLOPS: u64 = 3;
+
 /// The end of a training step.
 pub trait AdamKernels: Memory {
     /// `sum[0] = Σ x²`, the squared Euclidean norm, added up in an order that the number of elements and where they begin in
@@ -146,4 +173,7 @@ pub trait AdamKernels: Memory {
 
     /// `to = from` unless all of `outcome` are finite: puts back what a bad step moved before it was known to be one.
     fn restore(&self, operands: Restore<Self::View<'_>, Self::ViewMut<'_>>) -> Result<(), DeviceError>;
+
+    /// `to += (from − to)·towards`, unless not all of `outcome` are finite.
+    fn average(&self, operands: Average<Self::View<'_>, Self::ViewMut<'_>>) -> Result<(), DeviceError>;
 }

@@ -39,7 +39,7 @@ pub mod profiler;
 pub mod reference;
 
 pub use activation::Activation;
-pub use adam::{AdamConstants, AdamKernels, AdamStep, Restore, SquaredNorm};
+pub use adam::{AdamConstants, AdamKernels, AdamStep, Average, Restore, SquaredNorm};
 pub use batch_norm::{
     BatchNormApply, BatchNormBackwardFinalise, BatchNormBackwardReduce, BatchNormConstants, BatchNormFinalise,
     BatchNormFold, BatchNormKernels, BatchNormStatistics, Masked, Projection, ResidualBackward, ResidualForward, Rows,

@@ -46,8 +46,8 @@ pub struct Batch<D: Device> {
     pub(super) format: PixelFormat,
     classes: usize,
     objective: Objective,
-    /// Targets `[N, C]`, class weights `[C]` and the optimiser's rates `[2]`, one behind the other: all that is new in a step
-    /// beside its posters travels at once.
+    /// Targets `[N, C]`, class weights `[C]`, the optimiser's rates `[2]` and the moving average's share `[1]`, one behind the other: all
+    /// that is new in a step beside its posters travels at once.
     numbers: Tensor<D>,
     /// `[3]`: the loss, and the squared norms of the gradients and of the running averages.
     outcome: Tensor<D>,
@@ -67,14 +67,14 @@ impl<D: Device> Batch<D> {
         labels: &[u8],
         class_weights: &[f32],
     ) -> Result<Self, DeviceError> {
-        Batch::towards(Objective::default(), device, pixels, images, format, labels, class_weights)
+        Batch::with_objective(Objective::default(), device, pixels, images, format, labels, class_weights)
     }
 
     /// The same for another objective.
     ///
     /// # Errors
     /// As for [`new`](Self::new).
-    pub fn towards(
+    pub fn with_objective(
         objective: Objective,
         device: &D,
         pixels: D::Pixels,
@@ -90,14 +90,15 @@ impl<D: Device> Batch<D> {
             format: *format,
             classes,
             objective,
-            numbers: Tensor::new(device, [(images + 1) * classes + RATES], Storage::Full)?,
+            numbers: Tensor::new(device, [(images + 1) * classes + RATES + 1], Storage::Full)?,
             outcome: Tensor::new(device, [OUTCOME], Storage::Full)?,
         };
-        batch.tell(device, labels, class_weights, [0.0; RATES])?;
+        batch.tell(device, labels, class_weights, [0.0; RATES], 0.0)?;
         Ok(batch)
     }
 
-    /// Puts other posters, as many and in the same format, in the place of these, for a step at the optimiser's `rates`.
+    /// Puts other posters, as many and in the same format, in the place of these, for a step at the optimiser's `rates` behind which a
+    /// moving average goes so far `towards` the weights.
     ///
     /// # Errors
     /// As for [`new`](Self::new).
@@ -108,9 +109,10 @@ impl<D: Device> Batch<D> {
         labels: &[u8],
         class_weights: &[f32],
         rates: [f64; RATES],
+        towards: f64,
     ) -> Result<(), DeviceError> {
         device.copy_pixels(&mut self.pixels, pixels)?;
-        self.tell(device, labels, class_weights, rates)
+        self.tell(device, labels, class_weights, rates, towards)
     }
 
     fn tell(
@@ -119,6 +121,7 @@ impl<D: Device> Batch<D> {
         labels: &[u8],
         class_weights: &[f32],
         rates: [f64; RATES],
+        towards: f64,
     ) -> Result<(), DeviceError> {
         let lengths = [
             ("labels", labels.len(), self.images * self.classes),
@@ -127,7 +130,8 @@ impl<D: Device> Batch<D> {
         check_lengths("batch", &lengths)?;
         let targets = labels.iter().map(|&label| self.objective.target(label));
         let weights = class_weights.iter().map(|&weight| f64::from(weight));
-        let numbers: Vec<D::Real> = targets.chain(weights).chain(rates).map(D::Real::from_f64).collect();
+        let numbers = targets.chain(weights).chain(rates).chain([towards]);
+        let numbers: Vec<D::Real> = numbers.map(D::Real::from_f64).collect();
         device.upload(self.numbers.view_mut(), &numbers)
     }
 
@@ -136,8 +140,18 @@ impl<D: Device> Batch<D> {
     /// # Errors
     /// The device's.
     pub fn set_rates(&mut self, device: &D, rates: [f64; RATES]) -> Result<(), DeviceError> {
-        let (_, last) = D::split_mut(self.numbers.view_mut(), (self.images + 1) * self.classes);
-        device.upload(last, &rates.map(D::Real::from_f64))
+        let (_, behind) = D::split_mut(self.numbers.view_mut(), (self.images + 1) * self.classes);
+        let (own, _) = D::split_mut(behind, RATES);
+        device.upload(own, &rates.map(D::Real::from_f64))
+    }
+
+    /// Tells the moving average its share.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn set_towards(&mut self, device: &D, towards: f64) -> Result<(), DeviceError> {
+        let (_, last) = D::split_mut(self.numbers.view_mut(), (self.images + 1) * self.classes + RATES);
+        device.upload(last, &[D::Real::from_f64(towards)])
     }
 
     /// Images.
@@ -174,6 +188,12 @@ impl<D: Device> Batch<D> {
     pub fn rates(&self) -> D::View<'_> {
         let at = (self.images + 1) * self.classes;
         self.numbers.rows(at..at + RATES)
+    }
+
+    /// The moving average's share `[1]`, where it looks for it.
+    pub fn towards(&self) -> D::View<'_> {
+        let at = (self.images + 1) * self.classes + RATES;
+        self.numbers.rows(at..at + 1)
     }
 
     /// What [`Model::gradients`](super::Model::gradients) left of a step, `[3]`, where the optimiser looks for it: the loss, and the

@@ -1,7 +1,9 @@
-//! The optimiser and its learning rate.
+//! The optimiser, its learning rate, and the average of what it makes.
 
 pub mod adam;
+pub mod average;
 pub mod schedule;
 
 pub use adam::Adam;
+pub use average::WeightAverage;
 pub use schedule::{Curve, Schedule};

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | weights and batch norm's averages | f32 tensors under Keras's layer names, `conv1_conv/kernel`, `conv1_bn/moving_mean`, … |
 //! | both Adam moments | the same names behind `adam.m/` and `adam.v/` |
+//! | with `--ema`: what learns, as the tensors above are its moving average | the same names behind `learning/` |
 //! | settings, genres, thresholds, progress | [`Metadata`] as TOML, under `onesheet` in `__metadata__` |
 //! | a BLAKE3 digest of each tensor, in file order, and then of the metadata | `digests` u8 [T + 1, 32], the last tensor |
 //!
@@ -37,9 +38,14 @@ pub fn second_moment(name: &str) -> String {
     format!("adam.v/{name}")
 }
 
-/// Whether a tensor of a checkpoint belongs to the optimiser, which inference has no use for.
-fn is_moment(name: &str) -> bool {
-    name.starts_with("adam.")
+/// The name of what the parameter or running average `name` learns as, where a moving average has its own name: that is what answers.
+pub fn learning(name: &str) -> String {
+    format!("learning/{name}")
+}
+
+/// Whether a tensor of a checkpoint belongs to training, and inference has no use for it.
+fn is_for_training(name: &str) -> bool {
+    name.starts_with("adam.") || name.starts_with("learning/")
 }
 
 /// The tensor of digests.

@@ -37,6 +37,8 @@ pub fn costs_of(
     let mut model = Model::zeros(Rc::clone(&device), config.clone())?;
     model.set_plan(plan);
     let mut learner = Learner::by(recipe, model)?;
+    // That happens once in a run.
+    learner.begin_average()?;
     device.counted();
     let pixels = device.pixels(batch * size * size * 3);
     let format = PixelFormat { order: [0, 1, 2], scale: 1.0, shift: [0.0; 3] };

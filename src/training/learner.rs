@@ -1,47 +1,32 @@
 //! A model and its optimiser: one training step, and the way into a checkpoint and back.
 
-use super::checkpoint::{self, Checkpoint, Metadata, first_moment, second_moment};
+mod files;
+
+pub use files::{Keep, load, predictor};
+
 use super::recipe::Recipe;
 use super::{TrainingError, numerics};
 use crate::checks::NonFinite;
 use crate::device::adam::OUTCOME;
-use crate::device::{Device, DeviceError, PixelFormat, Real};
-use crate::files::Disk;
-use crate::model::{Batch, Model, Outcome, Predictor};
-use crate::network::{Architecture, ModelConfig, NamedShape, NamedTensor, Place};
+use crate::device::{Device, DeviceError, PixelFormat};
+use crate::model::{Batch, Model, Outcome};
+use crate::network::ModelConfig;
 use crate::ops::loss::Objective;
-use crate::optim::Adam;
-use crate::parameters::{Arena, Span};
-use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
+use crate::optim::{Adam, WeightAverage};
+use std::collections::VecDeque;
 use std::rc::Rc;
-
-/// Whether a checkpoint keeps the optimiser's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// Everything: training goes on from it to the same bits.
-    Everything,
-    /// The weights and averages: a third of the size, enough for inference.
-    Weights,
-}
 
 /// A model that learns.
 pub struct Learner<D: Device> {
     model: Model<D>,
     adam: Adam<D>,
+    /// What answers, if that is not the model as it learns.
+    average: Option<WeightAverage<D>>,
     objective: Objective,
     /// The batch that steps read, and the step as the device remembers it.
     current: Option<(Batch<D>, D::Plan)>,
     /// Steps whose outcome nobody has asked for yet, the oldest first: their numbers and their outcomes.
     submitted: VecDeque<(u64, D::Arriving)>,
-}
-
-/// Where a checkpoint's tensor lives in memory.
-#[derive(Clone, Copy)]
-enum Source<'a> {
-    Model(&'a NamedTensor),
-    FirstMoment(Span),
-    SecondMoment(Span),
 }
 
 impl<D: Device> Learner<D> {
@@ -66,7 +51,11 @@ impl<D: Device> Learner<D> {
         if let Some(norm) = recipe.clip_norm {
             adam = adam.clipping(norm);
         }
-        Ok(Learner { model, adam, objective: recipe.objective(), current: None, submitted: VecDeque::new() })
+        let average = match recipe.ema {
+            0.0 => None,
+            decay => Some(WeightAverage::new(device, decay, architecture)?),
+        };
+        Ok(Learner { model, adam, average, objective: recipe.objective(), current: None, submitted: VecDeque::new() })
     }
 
     /// The model.
@@ -94,28 +83,54 @@ impl<D: Device> Learner<D> {
         rate: f64,
     ) -> Result<(), TrainingError> {
         let device = Rc::clone(self.model.device());
+        self.begin_average()?;
         let rates = self.adam.begin_step(rate);
+        let towards = self.average.as_ref().map_or(0.0, |average| average.towards(self.adam.t));
         let fits = |batch: &Batch<D>| batch.images() == images && batch.format() == format;
         let (batch, plan) = match self.current.take_if(|(batch, _)| fits(batch)) {
             Some((mut batch, plan)) => {
-                batch.replace(&device, pixels, labels, class_weights, rates)?;
+                batch.replace(&device, pixels, labels, class_weights, rates, towards)?;
                 self.current.insert((batch, plan))
             }
             None => {
                 let objective = self.objective;
                 let mut batch =
-                    Batch::towards(objective, &*device, pixels, images, format, labels, class_weights)?;
+                    Batch::with_objective(objective, &*device, pixels, images, format, labels, class_weights)?;
                 batch.set_rates(&device, rates)?;
+                batch.set_towards(&device, towards)?;
                 self.current.insert((batch, D::Plan::default()))
             }
         };
-        let (model, adam) = (&mut self.model, &mut self.adam);
+        let (model, adam, average) = (&mut self.model, &mut self.adam, &mut self.average);
         device.repeat(plan, || -> Result<(), DeviceError> {
             model.gradients(batch)?;
-            adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rates())
+            adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rates())?;
+            match average {
+                Some(average) => average.step(&device, model.parameters(), batch.outcome_view(), batch.towards()),
+                None => Ok(()),
+            }
         })?;
         self.submitted.push_back((adam.t, device.fetch(batch.outcome_view())?));
         Ok(())
+    }
+
+    /// Has the moving average begin where the model is, if there is one and no step was taken yet.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn begin_average(&mut self) -> Result<(), TrainingError> {
+        match &mut self.average {
+            Some(average) => Ok(average.begin(self.model.device(), self.model.parameters())?),
+            None => Ok(()),
+        }
+    }
+
+    /// Has the model answer with the moving average, if there is one, and from the next call on with what it learns again. No step may
+    /// lie in between.
+    pub fn exchange_average(&mut self) {
+        if let Some(average) = &mut self.average {
+            average.exchange(self.model.parameters_mut());
+        }
     }
 
     /// Whether [`outcome`](Self::outcome) would answer without waiting.
@@ -159,119 +174,6 @@ impl<D: Device> Learner<D> {
     pub fn forget_submitted(&mut self) {
         self.submitted.clear();
     }
-
-    /// About how many bytes a checkpoint has.
-    pub fn saved_bytes(&self, keep: Keep) -> u64 {
-        let architecture = self.model.architecture();
-        let sources = sources(&architecture.tensors, architecture.trainable_from, keep);
-        let values: usize = sources.iter().map(|(_, shape, _)| shape.iter().product::<usize>()).sum();
-        // A digest, a name and extents a tensor; and the settings.
-        (4 * values + 256 * sources.len() + 8192) as u64
-    }
-
-    /// Writes a checkpoint to `path`, one tensor in host memory at a time.
-    ///
-    /// # Errors
-    /// The device's and the disk's; what `path` held before is then still there.
-    pub fn save(&self, path: &Path, metadata: &Metadata, keep: Keep) -> Result<(), TrainingError> {
-        let architecture = self.model.architecture();
-        let sources = sources(&architecture.tensors, architecture.trainable_from, keep);
-        let shapes: Vec<NamedShape> = sources.iter().map(|(name, shape, _)| (name.clone(), shape.to_vec())).collect();
-        let by_name: BTreeMap<&str, Source<'_>> =
-            sources.iter().map(|(name, _, source)| (name.as_str(), *source)).collect();
-        checkpoint::write(&Disk, path, metadata, &shapes, |name| match by_name[name] {
-            Source::Model(tensor) => Ok(self.model.read(tensor)?),
-            Source::FirstMoment(span) => self.download(&self.adam.m, span),
-            Source::SecondMoment(span) => self.download(&self.adam.v, span),
-        })
-    }
-
-    /// Puts everything in `checkpoint` back where it was.
-    ///
-    /// # Errors
-    /// The checkpoint's, before anything is copied, and the device's.
-    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainingError> {
-        let architecture = self.model.architecture();
-        let (tensors, trainable_from) = (architecture.tensors.clone(), architecture.trainable_from);
-        let sources = sources(&tensors, trainable_from, Keep::Everything);
-        let shapes: Vec<NamedShape> = sources.iter().map(|(name, shape, _)| (name.clone(), shape.to_vec())).collect();
-        checkpoint.check(&shapes)?;
-        for (name, _, source) in &sources {
-            let values = checkpoint.values(name)?;
-            let device = Rc::clone(self.model.device());
-            match *source {
-                Source::Model(tensor) => self.model.write(tensor, &values)?,
-                Source::FirstMoment(span) => upload(&*device, &mut self.adam.m, span, &values)?,
-                Source::SecondMoment(span) => upload(&*device, &mut self.adam.v, span, &values)?,
-            }
-        }
-        self.adam.t = checkpoint.metadata().progress.total_steps;
-        Ok(())
-    }
-
-    fn download(&self, arena: &Arena<D>, span: Span) -> Result<Vec<f32>, TrainingError> {
-        let values = self.model.device().download(arena.view(span))?;
-        Ok(values.into_iter().map(|value| value.into() as f32).collect())
-    }
-}
-
-fn upload<D: Device>(device: &D, arena: &mut Arena<D>, span: Span, values: &[f32]) -> Result<(), TrainingError> {
-    let values: Vec<D::Real> = values.iter().map(|&value| D::Real::from_f64(f64::from(value))).collect();
-    Ok(device.upload(arena.view_mut(span), &values)?)
-}
-
-/// The model in `checkpoint`, ready to answer.
-///
-/// # Errors
-/// The checkpoint's, if it is of another model, and the device's.
-pub fn load<D: Device>(device: Rc<D>, checkpoint: &Checkpoint) -> Result<Model<D>, TrainingError> {
-    let Metadata { config, genres, .. } = checkpoint.metadata();
-    let mut model = Model::zeros(device, config.model(genres.len()))?;
-    let tensors = model.architecture().tensors.clone();
-    checkpoint.check(&shapes(&tensors))?;
-    for tensor in &tensors {
-        model.write(tensor, &checkpoint.values(&tensor.name)?)?;
-    }
-    Ok(model)
-}
-
-/// The network in `checkpoint`, ready to answer on a device that folds. Nothing of it is copied on the way from the file to the form in which
-/// the device multiplies it.
-///
-/// # Errors
-/// As for [`load`].
-pub fn predictor<D: Device>(device: Rc<D>, checkpoint: &Checkpoint) -> Result<Predictor<D>, TrainingError> {
-    let Metadata { config, genres, .. } = checkpoint.metadata();
-    let config = config.model(genres.len());
-    let architecture = Architecture::new(&config).map_err(DeviceError::from)?;
-    checkpoint.check(&shapes(&architecture.tensors))?;
-    Predictor::new(device, &architecture, &config, |place| {
-        let mut tensors = architecture.tensors.iter();
-        let tensor = tensors.find(|tensor| tensor.place == place).expect("a plan's tensors are its network's");
-        Ok(checkpoint.values_in_place(&tensor.name)?)
-    })
-}
-
-/// The names and extents of a model's tensors.
-fn shapes(tensors: &[NamedTensor]) -> Vec<NamedShape> {
-    tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect()
-}
-
-/// The tensors of a checkpoint in file order: the model's, then both moments of what is trainable.
-fn sources(tensors: &[NamedTensor], trainable_from: usize, keep: Keep) -> Vec<(String, &[usize], Source<'_>)> {
-    let mut sources: Vec<(String, &[usize], Source<'_>)> =
-        tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.as_slice(), Source::Model(tensor))).collect();
-    if keep == Keep::Everything {
-        for tensor in tensors {
-            if let Place::Weights(span) = tensor.place
-                && span.range().start >= trainable_from
-            {
-                sources.push((first_moment(&tensor.name), &tensor.shape, Source::FirstMoment(span)));
-                sources.push((second_moment(&tensor.name), &tensor.shape, Source::SecondMoment(span)));
-            }
-        }
-    }
-    sources
 }
 
 #[cfg(test)]
@@ -279,38 +181,9 @@ mod tests {
     use super::*;
     use crate::device::cpu::Cpu;
     use crate::device::{Memory, Placement};
-    use crate::network::{Network, Trainable, resnet50};
+    use crate::network::resnet50;
     use crate::ops::pool::Pooling;
     use crate::training::config::{Pixels, RunConfig};
-
-    /// Much less would let a run begin that cannot save, much more keep one from a disk that has room for it.
-    #[test]
-    fn a_checkpoint_takes_about_as_many_bytes_as_is_said() {
-        let network = Network { head: &[3000], ..resnet50::MINIATURE };
-        let config = RunConfig { network, image_size: 16, trainable: Trainable::Last(20), ..RunConfig::default() };
-        let learner = Learner::new(Rc::new(Cpu::new()), config.model(2), 5).unwrap();
-        let metadata = Metadata {
-            genres: vec!["Drama".into(), "Other".into()],
-            thresholds: vec![0.5; 2],
-            resize: "area".into(),
-            exif: "ignore".into(),
-            alpha: "drop".into(),
-            data_digest: "of the posters".into(),
-            progress: Default::default(),
-            config,
-        };
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("checkpoint.safetensors");
-        for keep in [Keep::Everything, Keep::Weights] {
-            learner.save(&path, &metadata, keep).unwrap();
-            let (said, is) = (learner.saved_bytes(keep), std::fs::metadata(&path).unwrap().len());
-            assert!((is..is + 32_768).contains(&said), "{keep:?}: {said} said, {is} written");
-            // Four bytes per value, 256 per tensor, and 8 KiB.
-            let tensors = Checkpoint::open(&path).unwrap().tensors().to_vec();
-            let values: usize = tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
-            assert_eq!(said, 4 * values as u64 + 256 * tensors.len() as u64 + 8192, "{keep:?}");
-        }
-    }
 
     /// The batch stays on the device from step to step, and is another where it does not fit.
     #[test]

@@ -28,6 +28,9 @@ pub struct Recipe {
     pub loss: Loss,
     /// How much of a label is moved towards ½ in training.
     pub label_smoothing: f64,
+    /// The weight of the old value in a moving average of the weights, which then answers; 0 for none:
+    /// [`WeightAverage`](crate::optim::WeightAverage).
+    pub ema: f64,
 }
 
 impl Recipe {
@@ -46,11 +49,12 @@ impl Recipe {
     /// # Errors
     /// The first that is out of bounds.
     pub(super) fn check(&self) -> Result<(), OutOfBounds> {
-        let Recipe { schedule: _, weight_decay, clip_norm, loss, label_smoothing } = *self;
+        let Recipe { schedule: _, weight_decay, clip_norm, loss, label_smoothing, ema } = *self;
         within((0.0..=1.0).contains(&weight_decay), "weight_decay", weight_decay, "from 0 to 1")?;
         let is_norm = |norm: f64| norm > 0.0 && norm.is_finite();
         within(clip_norm.is_none_or(is_norm), "clip_norm", clip_norm, "a number above 0")?;
-        within(label_smoothing < 1.0 && label_smoothing >= 0.0, "label_smoothing", label_smoothing, SMOOTHING)?;
+        within((0.0..1.0).contains(&label_smoothing), "label_smoothing", label_smoothing, BELOW_1)?;
+        within((0.0..1.0).contains(&ema), "ema", ema, BELOW_1)?;
         match loss {
             Loss::Asymmetric(focus) if !is_usable(focus) => within(false, "loss", loss.to_string(), FOCI),
             _ => Ok(()),
@@ -58,8 +62,8 @@ impl Recipe {
     }
 }
 
-/// What label smoothing may be.
-const SMOOTHING: &str = "from 0 to below 1";
+/// What a share that must leave something may be.
+const BELOW_1: &str = "from 0 to below 1";
 
 /// What the numbers of a loss may be.
 const FOCI: &str = "of powers from 0 to 10, and a margin from 0 to below 1";
@@ -90,7 +94,9 @@ impl FromStr for Loss {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("`{text}` is none of bce, focal, focal:G, asymmetric and asymmetric:G+,G-,M; the numbers are {FOCI}")
+            format!(
+                "`{text}` is none of bce, focal, focal:G, asymmetric and asymmetric:G+,G-,M; the numbers are {FOCI}"
+            )
         };
         let (name, numbers) = text.split_once(':').map_or((text, None), |(name, numbers)| (name, Some(numbers)));
         let numbers = numbers.map(|numbers| numbers.split(',').map(str::parse).collect::<Result<Vec<f64>, _>>());
@@ -115,13 +121,14 @@ impl FromStr for Loss {
 /// The parts that are on, one behind the other.
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Recipe { schedule, weight_decay, clip_norm, loss, label_smoothing } = *self;
+        let Recipe { schedule, weight_decay, clip_norm, loss, label_smoothing, ema } = *self;
         let parts = [
             (schedule == Curve::Cosine).then(|| "learning rate falls along a cosine to a hundredth".to_owned()),
             (weight_decay > 0.0).then(|| format!("weight decay {weight_decay}")),
             clip_norm.map(|norm| format!("gradient norm at most {norm}")),
             (loss != Loss::CrossEntropy).then(|| format!("loss {loss}")),
             (label_smoothing > 0.0).then(|| format!("label smoothing {label_smoothing}")),
+            (ema > 0.0).then(|| format!("a moving average of the weights answers, decay {ema}")),
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
     }
@@ -139,8 +146,20 @@ mod tests {
         let typed = ["focal", "asymmetric", "asymmetric:3,3,0"].map(|text| text.parse::<Loss>().unwrap().to_string());
         assert_eq!(typed, ["focal:2", "asymmetric:0,4,0.05", "focal:3"]);
         for text in [
-            "", "ce", "bce:1", "focal:", "focal:x", "focal:-1", "focal:11", "focal:nan", "focal:1,2", "asymmetric:1",
-            "asymmetric:1,2,1", "asymmetric:1,2,-0.1", "asymmetric:1,2,3,4", "asymmetric:inf,2,0",
+            "",
+            "ce",
+            "bce:1",
+            "focal:",
+            "focal:x",
+            "focal:-1",
+            "focal:11",
+            "focal:nan",
+            "focal:1,2",
+            "asymmetric:1",
+            "asymmetric:1,2,1",
+            "asymmetric:1,2,-0.1",
+            "asymmetric:1,2,3,4",
+            "asymmetric:inf,2,0",
         ] {
             let error = text.parse::<Loss>().unwrap_err();
             assert!(error.starts_with(&format!("`{text}` is none of bce, focal")), "{error}");
@@ -158,6 +177,7 @@ mod tests {
             (Recipe { clip_norm: Some(f64::INFINITY), ..plain() }, "clip_norm"),
             (Recipe { label_smoothing: 1.0, ..plain() }, "label_smoothing"),
             (Recipe { loss: sure, ..plain() }, "loss"),
+            (Recipe { ema: 1.0, ..plain() }, "ema"),
         ] {
             assert_eq!(recipe.check().unwrap_err().setting, setting, "{recipe:?}");
         }

@@ -89,7 +89,8 @@ impl Case for Loss {
         let Loss { ref shape, reach, focus, seed } = *self;
         let count = shape.n * shape.classes;
         let logits: Vec<f64> = numbers(seed, count).into_iter().map(|z| f64::from((reach * z) as f32)).collect();
-        let mut targets: Vec<f64> = numbers(seed + 1, count).into_iter().map(|t| f64::from(u8::from(t > 0.0))).collect();
+        let mut targets: Vec<f64> =
+            numbers(seed + 1, count).into_iter().map(|t| f64::from(u8::from(t > 0.0))).collect();
         if focus.is_some() {
             targets.iter_mut().for_each(|t| *t = 0.875 * *t + 0.0625);
         }
@@ -246,6 +247,33 @@ impl Case for Restore {
     }
 }
 
+/// A moving average of weights that begin anywhere.
+#[derive(Debug)]
+pub struct Average {
+    pub len: usize,
+    /// Elements in front that stay; those of what is averaged may be another number.
+    pub frozen: [usize; 2],
+    pub outcome: [f64; 3],
+    pub seed: u64,
+}
+
+impl Case for Average {
+    fn run<D: Device>(&self, device: &D) -> Vec<Output> {
+        let Average { len, frozen: [frozen, shift], ref outcome, seed } = *self;
+        let mut to = Array::weights(device, &numbers(seed, frozen + len));
+        let (from, outcome) = (Array::new(device, &numbers(seed + 1, shift + len)), Array::new(device, outcome));
+        let towards = Array::new(device, &[0.125]);
+        let operands = device::Average {
+            to: to.suffix_mut(frozen),
+            from: from.suffix(shift),
+            outcome: outcome.view(),
+            towards: towards.view(),
+        };
+        device.average(operands).unwrap();
+        vec![to.output(device, "to", EPSILON)]
+    }
+}
+
 #[derive(Debug)]
 pub struct Image {
     pub shape: ImageShape,
@@ -325,12 +353,22 @@ fn adam() {
 }
 
 #[test]
+fn averages() {
+    for (seed, len) in [0, 1, 3, 100, 16_385].into_iter().enumerate() {
+        for frozen in [[0, 0], [1, 1], [6, 6], [7, 3]] {
+            agree(&Average { len, frozen, outcome: SOUND, seed: 10 * seed as u64 });
+        }
+    }
+}
+
+#[test]
 fn a_bad_step_moves_nothing_and_goes_back() {
     for (at, bad) in (0..3).flat_map(|at| [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(|bad| (at, bad))) {
         let mut outcome = SOUND;
         outcome[at] = bad;
         agree(&Adam { len: 100, frozen: [2, 2], outcome, decays: true, clip_norm: 1.0, seed: 3 });
         agree(&Restore { len: 300, outcome, seed: 3 });
+        agree(&Average { len: 300, frozen: [1, 1], outcome, seed: 3 });
     }
     for len in [0, 1, 255, 256, 257] {
         agree(&Restore { len, outcome: SOUND, seed: 3 });

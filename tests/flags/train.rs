@@ -7,8 +7,8 @@ use onesheet::data::tensor_file::{Access, TensorFile};
 use onesheet::device::Focus;
 use onesheet::device::cpu::Cpu;
 use onesheet::network::{Trainable, resnet50};
-use onesheet::ops::pool::Pooling;
 use onesheet::ops::loss::Loss;
+use onesheet::ops::pool::Pooling;
 use onesheet::optim::Curve;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::{ClassWeights, DeviceChoice, OnBadNumbers, Pixels, PrecisionChoice, RunConfig};
@@ -30,7 +30,7 @@ const WHOLE: &str = "train --data posters.safetensors --weights start.safetensor
     --batch 3 --epochs 9 --max-steps 2 --lr 0.002 --warmup-epochs 1.5 --zero-init-residual false --image-size 33 --pooling max \
     --trainable last:50 --class-weights none --pixels unit --momentum 0.75 --augment --run whole --save-every 0 \
     --on-bad-numbers skip --check-numerics --recompute --io read --schedule cosine --weight-decay 0.125 --clip-norm 0.75 \
-    --loss asymmetric:1,3,0.0625 --label-smoothing 0.25";
+    --loss asymmetric:1,3,0.0625 --label-smoothing 0.25 --ema 0.5";
 
 const FROZEN: &str =
     "train --data posters.safetensors --run frozen --batch 4 --device cpu --trainable last:40 --profile=1 -q";
@@ -134,6 +134,7 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
             clip_norm: Some(0.75),
             loss: Loss::Asymmetric(Focus { positive: 1.0, negative: 3.0, margin: 0.0625 }),
             label_smoothing: 0.25,
+            ema: 0.5,
         },
         history: Vec::new(),
     };
@@ -158,7 +159,7 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
         "  schedule       9 epochs of 5 steps of 3 posters, at most 2 steps in all",
         "  optimiser      Adam, learning rate 0.002, reached over the first 1.5 epochs; seed 7",
         "  recipe         learning rate falls along a cosine to a hundredth; weight decay 0.125; gradient norm at most 0.75; \
-         loss asymmetric:1,3,0.0625; label smoothing 0.25",
+         loss asymmetric:1,3,0.0625; label smoothing 0.25; a moving average of the weights answers, decay 0.5",
         "  batch norm     momentum 0.75",
         "  class weights  Action 1.00, Comedy 1.00, Drama 1.00, Romance 1.00",
         "                 Crime 1.00, Thriller 1.00, Other 1.00",

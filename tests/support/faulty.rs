@@ -175,6 +175,7 @@ kernels! { AdamKernels:
     squared_norm(SquaredNorm);
     adam(AdamStep, constants: &AdamConstants);
     restore(Restore);
+    average(Average);
 }
 
 impl FoldedKernels for Faulty {

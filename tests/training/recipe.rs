@@ -1,18 +1,25 @@
 //! The parts of a recipe: each does something, and a run with it goes on to the same bits.
 
-use crate::runs::{begin, config, go_on, posters, remains, rows};
+use crate::runs::{begin, config, go_on, posters, remains, rows, trainer};
+use onesheet::data::Split;
+use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Memory, Placement};
 use onesheet::model::Model;
 use onesheet::network::{ModelConfig, Trainable, resnet50};
 use onesheet::ops::loss::Loss;
 use onesheet::optim::Curve;
+use onesheet::training::checkpoint::{Checkpoint, learning};
 use onesheet::training::config::{Pixels, RunConfig};
-use onesheet::training::learner::Learner;
+use onesheet::training::evaluation::Answers;
+use onesheet::training::learner::{Learner, load};
 use onesheet::training::recipe::Recipe;
-use onesheet::training::run_folder::{EpochRow, StepRow};
-use onesheet::training::trainer::Ending;
+use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint, last_checkpoint};
+use onesheet::training::trainer::{Ending, Event};
+use std::ops::ControlFlow;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tempfile::TempDir;
 
 /// Every part by itself.
@@ -24,6 +31,7 @@ fn parts() -> Vec<(&'static str, Recipe)> {
         ("clip-norm", Recipe { clip_norm: Some(0.01), ..plain() }),
         ("focal", Recipe { loss: Loss::focal(2.0), ..plain() }),
         ("asymmetric", Recipe { loss: Loss::ASYMMETRIC, ..plain() }),
+        ("ema", Recipe { ema: 0.9, ..plain() }),
         ("label-smoothing", Recipe { label_smoothing: 0.2, ..plain() }),
     ]
 }
@@ -68,6 +76,62 @@ fn a_cosine_ends_with_the_last_epoch() {
     assert_eq!(epochs, [rates[7], rates[15]]);
 }
 
+/// The average by hand, from the weights that a run leaves after each step; that is what its models answer with.
+#[test]
+fn a_moving_average_answers() {
+    let folder = TempDir::new().unwrap();
+    let plain = RunConfig { save_every: 0.0, epochs: 1, ..config(&posters(folder.path())) };
+    let averaged = RunConfig { recipe: Recipe { ema: 0.6, ..Recipe::default() }, ..plain.clone() };
+    let path = folder.path().join("run");
+    let mut run = RunFolder::create(&path, &averaged).unwrap();
+    let fresh = trainer(&averaged).unwrap();
+    let tensors = fresh.model().architecture().tensors.clone();
+    let mut expected: Vec<Vec<f32>> = tensors.iter().map(|tensor| fresh.model().read(tensor).unwrap()).collect();
+    let (mut steps, mut others) = (0, 0);
+    let mut watch = |event: Event<'_>| {
+        // Behind each step but the epoch's last comes a checkpoint, before the next step is told of.
+        if let Event::Step { row, .. } = event {
+            if row.step > 1 {
+                let saved = Checkpoint::open(&last_checkpoint(&path)).unwrap();
+                let t = saved.metadata().progress.total_steps;
+                assert_eq!(t, row.step - 1);
+                let towards = 1.0 - 0.6f64.min((1.0 + t as f64) / (10.0 + t as f64));
+                for (tensor, expected) in tensors.iter().zip(&mut expected) {
+                    let [answers, learns] =
+                        [tensor.name.clone(), learning(&tensor.name)].map(|name| saved.values(&name).unwrap());
+                    others += usize::from(answers != learns);
+                    for ((average, now), found) in expected.iter_mut().zip(learns).zip(answers) {
+                        *average += (now - *average) * towards as f32;
+                        assert_eq!(found, *average, "{} after step {t}", tensor.name);
+                    }
+                }
+                steps += 1;
+            }
+        }
+    };
+    trainer(&averaged).unwrap().run(&mut run, &AtomicBool::new(false), &mut watch).unwrap();
+    assert_eq!(steps, 7);
+    assert!(others > 7 * tensors.len() / 2, "{others} averages are not what is averaged");
+
+    // What learns does so as without an average, and validation asks the average.
+    let without = folder.path().join("without");
+    begin(&plain, &without);
+    let [last, own] = [&path, &without].map(|run| Checkpoint::open(&last_checkpoint(run)).unwrap());
+    for tensor in &tensors {
+        assert!(last.values(&learning(&tensor.name)).unwrap() == own.values(&tensor.name).unwrap(), "{}", tensor.name);
+    }
+    let best = Checkpoint::open_model(&best_checkpoint(&path)).unwrap();
+    let file = Arc::new(TensorFile::open(averaged.data.as_deref().unwrap()).unwrap());
+    let model = load(Rc::new(Cpu::new()), &best).unwrap();
+    let (validation, format) = (file.indices(Split::Validation).into(), averaged.pixels.format());
+    let weights = fresh.class_weights();
+    let go_on = |_| ControlFlow::Continue(());
+    let answers = Answers::collect(&model, &file, validation, averaged.batch, &format, weights, go_on).unwrap();
+    let row = rows::<EpochRow>(&path.join("log.csv"))[0];
+    assert_eq!(answers.unwrap().loss, row.validation_loss);
+    assert_ne!(row.validation_loss, rows::<EpochRow>(&without.join("log.csv"))[0].validation_loss);
+}
+
 /// Beside a step without decay: kernels lose their share on top, everything else has the same bits.
 #[test]
 fn kernels_decay_and_nothing_else() {
@@ -85,8 +149,7 @@ fn kernels_decay_and_nothing_else() {
     let (before, plain, decayed) = (fresh(), stepped(0.0), stepped(0.25));
     let mut kernels = 0;
     for tensor in &before.architecture().tensors {
-        let [was, plain, decayed] =
-            [&before, plain.model(), decayed.model()].map(|model| model.read(tensor).unwrap());
+        let [was, plain, decayed] = [&before, plain.model(), decayed.model()].map(|model| model.read(tensor).unwrap());
         if tensor.name.ends_with("kernel") && !before.architecture().is_frozen(tensor) {
             kernels += 1;
             for ((was, plain), decayed) in was.into_iter().zip(plain).zip(decayed) {

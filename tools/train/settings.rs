@@ -22,7 +22,7 @@ const EXAMPLES: &str = "Examples:
   onesheet train --resume runs/NAME                             # go on with a run that was stopped";
 
 /// Flags that a run being resumed has settled already.
-const SETTLED: [&str; 20] = [
+const SETTLED: [&str; 21] = [
     "experiment",
     "weights",
     "seed",
@@ -43,6 +43,7 @@ const SETTLED: [&str; 20] = [
     "clip_norm",
     "loss",
     "label_smoothing",
+    "ema",
 ];
 
 /// Train the network; without --data, on posters drawn in code.

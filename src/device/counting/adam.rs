@@ -1,8 +1,8 @@
 //! What the end of a step must read and write: every operand once, and what Adam updates both ways.
 
 use super::{Counting, View};
-use crate::device::adam::{ADAM_FLOPS, SQUARED_NORM_FLOPS};
-use crate::device::{AdamConstants, AdamKernels, AdamStep, DeviceError, Restore, SquaredNorm};
+use crate::device::adam::{ADAM_FLOPS, AVERAGE_FLOPS, SQUARED_NORM_FLOPS};
+use crate::device::{AdamConstants, AdamKernels, AdamStep, Average, DeviceError, Restore, SquaredNorm};
 
 impl AdamKernels for Counting {
     fn squared_norm(&self, operands: SquaredNorm<View, View>) -> Result<(), DeviceError> {
@@ -27,6 +27,15 @@ impl AdamKernels for Counting {
     fn restore(&self, operands: Restore<View, View>) -> Result<(), DeviceError> {
         operands.check()?;
         self.launch("restore", self.bytes(operands.outcome), 0, 0);
+        Ok(())
+    }
+
+    fn average(&self, operands: Average<View, View>) -> Result<(), DeviceError> {
+        operands.check()?;
+        let Average { to, from, outcome, towards } = operands;
+        let copy = if self.has_narrow_weights() { self.narrow(to) } else { 0 };
+        let reads = self.all([to, from, outcome, towards]);
+        self.launch("average", reads, self.bytes(to) + copy, AVERAGE_FLOPS * to.len as u64);
         Ok(())
     }
 }

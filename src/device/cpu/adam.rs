@@ -3,8 +3,8 @@
 use super::memory::{CHUNK, Cpu};
 use super::simd::simd;
 use super::view::{View, ViewMut, stored_as};
-use crate::device::adam::{ADAM_FLOPS, MARKS, SQUARED_NORM_FLOPS};
-use crate::device::{AdamConstants, AdamKernels, AdamStep, DeviceError, Elements, Restore, SquaredNorm};
+use crate::device::adam::{ADAM_FLOPS, AVERAGE_FLOPS, MARKS, SQUARED_NORM_FLOPS};
+use crate::device::{AdamConstants, AdamKernels, AdamStep, Average, DeviceError, Elements, Restore, SquaredNorm};
 use rayon::prelude::*;
 
 /// Sums that a chunk's squares go to in turn, so that they are added side by side.
@@ -64,6 +64,20 @@ impl AdamKernels for Cpu {
         }
         Ok(())
     }
+
+    fn average(&self, operands: Average<View<'_>, ViewMut<'_>>) -> Result<(), DeviceError> {
+        const KERNEL: &str = "average";
+        operands.check()?;
+        let Average { to, from, outcome, towards } = operands;
+        let reads = 2 * to.bytes() + outcome.bytes() + towards.bytes();
+        let _clock = self.clock(KERNEL, AVERAGE_FLOPS * to.count() as u64, reads, to.bytes());
+        stored_as!(f32, KERNEL; to, from, outcome, towards);
+        if is_sound(outcome) {
+            let chunks = to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK));
+            chunks.for_each(|(to, from)| move_towards(to, from, towards[0]));
+        }
+        Ok(())
+    }
 }
 
 /// Whether a step's numbers are all finite.
@@ -103,6 +117,13 @@ simd! {
                     }
                 }
             }
+        }
+    }
+
+    /// `to += (from − to)·towards`.
+    fn move_towards(to: &mut [f32], from: &[f32], towards: f32) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to += (from - *to) * towards;
         }
     }
 

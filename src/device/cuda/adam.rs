@@ -6,8 +6,8 @@ use super::Cuda;
 use super::kernels::Launch;
 use super::memory::{View, ViewMut};
 use super::modules::Module;
-use crate::device::adam::{ADAM_FLOPS, OUTCOME, RATES, SQUARED_NORM_FLOPS};
-use crate::device::{AdamConstants, AdamKernels, AdamStep, DeviceError, Restore, SquaredNorm, Work};
+use crate::device::adam::{ADAM_FLOPS, AVERAGE_FLOPS, OUTCOME, RATES, SQUARED_NORM_FLOPS};
+use crate::device::{AdamConstants, AdamKernels, AdamStep, Average, DeviceError, Restore, SquaredNorm, Work};
 
 /// Groups of four elements that a block of `squared_norm` adds up.
 const QUADS: i32 = 4096;
@@ -108,6 +108,37 @@ impl AdamKernels for Cuda {
         let work = Work { reads: OUTCOME_BYTES, ..Work::default() };
         let launch = Launch { grid: [(count as u32).div_ceil(256), 1, 1], block: 256, shared: 0, work };
         self.launch(Module::Adam, "restore", launch, &arguments)
+    }
+
+    fn average(&self, operands: Average<View<'_>, ViewMut<'_>>) -> Result<(), DeviceError> {
+        const KERNEL: &str = "average";
+        operands.check()?;
+        let Average { to, from, outcome, towards } = operands;
+        let count = counted(KERNEL, to.len())?;
+        if count == 0 {
+            return Ok(());
+        }
+        let head = unaligned_head(&[to.address(), from.address()], count);
+        let quads = (count - head) / 4;
+        let threads = (count - 3 * quads) as u32;
+        let arguments = arguments::Average {
+            to: to.address(),
+            narrow: to.narrow().unwrap_or(0),
+            from: from.address(),
+            outcome: outcome.address(),
+            towards: towards.address(),
+            count,
+            head,
+            quads,
+        };
+        let (elements, copy) = (count as u64, if to.narrow().is_some() { 2 } else { 0 });
+        let work = Work {
+            reads: 8 * elements + OUTCOME_BYTES + 4,
+            writes: (4 + copy) * elements,
+            flops: AVERAGE_FLOPS * elements,
+        };
+        let launch = Launch { grid: [threads.div_ceil(256), 1, 1], block: 256, shared: 0, work };
+        self.launch(Module::Adam, KERNEL, launch, &arguments)
     }
 }
 

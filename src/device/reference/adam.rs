@@ -2,7 +2,7 @@
 
 use super::Reference;
 use crate::device::adam::MARKS;
-use crate::device::{AdamConstants, AdamKernels, AdamStep, DeviceError, Restore, SquaredNorm};
+use crate::device::{AdamConstants, AdamKernels, AdamStep, Average, DeviceError, Restore, SquaredNorm};
 
 impl AdamKernels for Reference {
     fn squared_norm(&self, operands: SquaredNorm<&[f64], &mut [f64]>) -> Result<(), DeviceError> {
@@ -37,6 +37,15 @@ impl AdamKernels for Reference {
         let Restore { to, from, outcome } = operands;
         if !outcome.iter().all(|number| number.is_finite()) {
             to.copy_from_slice(from);
+        }
+        Ok(())
+    }
+
+    fn average(&self, operands: Average<&[f64], &mut [f64]>) -> Result<(), DeviceError> {
+        operands.check()?;
+        let Average { to, from, outcome, towards } = operands;
+        if outcome.iter().all(|number| number.is_finite()) {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = (1.0 - towards[0]) * *to + towards[0] * from);
         }
         Ok(())
     }
@@ -139,7 +148,9 @@ mod tests {
         // m = 2 and v = 4, as above; what decays enters neither.
         let mut expected = [8.0; 18];
         (expected[0], expected[2], expected[3], expected[17]) = (6.0, 6.0 - 0.08, 8.0 - 0.08, 6.0);
-        w.iter().zip(expected).for_each(|(found, expected)| assert_relative_eq!(*found, expected, max_relative = 1e-15));
+        w.iter()
+            .zip(expected)
+            .for_each(|(found, expected)| assert_relative_eq!(*found, expected, max_relative = 1e-15));
         assert_eq!((m[2], m[3], v[2], v[3], m[0], v[17]), (2.0, 2.0, 4.0, 4.0, 0.0, 0.0));
     }
 
@@ -158,8 +169,25 @@ mod tests {
                 rates: &[0.0, 0.0],
             };
             Reference::EXACT.adam(operands, &AdamConstants { clip_norm, ..SHORT }).unwrap();
-            assert_eq!((m, v), ([3.0 * scale, -4.0 * scale], [9.0 * scale * scale, 16.0 * scale * scale]), "{clip_norm}");
+            assert_eq!(
+                (m, v),
+                ([3.0 * scale, -4.0 * scale], [9.0 * scale * scale, 16.0 * scale * scale]),
+                "{clip_norm}"
+            );
         }
+    }
+
+    #[test]
+    fn an_average_by_hand() {
+        let mut to = [8.0, -2.0];
+        let mut moved = |outcome: &[f64]| {
+            let operands = Average { to: &mut to[..], from: &[0.0, 6.0][..], outcome, towards: &[0.25] };
+            Reference::EXACT.average(operands).unwrap();
+            to
+        };
+        assert_eq!(moved(&SOUND), [6.0, 0.0]);
+        assert_eq!(moved(&[1.0, f64::NAN, 0.0]), [6.0, 0.0]);
+        assert_eq!(moved(&SOUND), [4.5, 1.5]);
     }
 
     #[test]

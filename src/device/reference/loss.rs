@@ -184,7 +184,10 @@ mod tests {
             for z in [-1e4, -700.0, 0.0, 700.0, 1e4] {
                 for t in [0.0, 0.5, 1.0] {
                     let (loss, slopes) = asymmetric(&[z], &[t], focus);
-                    assert!(loss.is_finite() && slopes[0].is_finite(), "{z} for {t} with {focus:?}: {loss}, {slopes:?}");
+                    assert!(
+                        loss.is_finite() && slopes[0].is_finite(),
+                        "{z} for {t} with {focus:?}: {loss}, {slopes:?}"
+                    );
                 }
             }
             let (loss, slopes) = asymmetric(&[f64::NAN], &[0.0], focus);

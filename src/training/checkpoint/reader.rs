@@ -1,6 +1,6 @@
 //! Opening a checkpoint: everything that is wanted of it is verified before anything is used.
 
-use super::{CheckpointError, DIGESTS, METADATA_KEY, Metadata, VERSION, is_moment};
+use super::{CheckpointError, DIGESTS, METADATA_KEY, Metadata, VERSION, is_for_training};
 use crate::files;
 use crate::files::mapped::Mapped;
 use crate::formats::{Format, recognise};
@@ -18,7 +18,7 @@ const MAX_HEADER: u64 = 16 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
     All,
-    /// Those of the model: two thirds of a file are the optimiser's, and not so much as read.
+    /// Those of the model: two thirds of a file and more are for training, and not so much as read.
     Model,
 }
 
@@ -45,7 +45,7 @@ impl Checkpoint {
         Checkpoint::open_for(path, Wanted::All)
     }
 
-    /// Opens the file at `path` for inference: verifies all but the optimiser's tensors, which are not to be asked for.
+    /// Opens the file at `path` for inference: verifies all but the tensors for training, which are not to be asked for.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -107,7 +107,7 @@ impl Checkpoint {
     pub fn check(&self, expected: &[NamedShape]) -> Result<(), CheckpointError> {
         for (name, shape) in expected {
             let Some((_, found)) = self.tensors.iter().find(|(found, _)| found == name) else {
-                let hint = if is_moment(name) {
+                let hint = if is_for_training(name) {
                     ", or an exported one without the optimiser's state; resume from checkpoints/last.safetensors"
                 } else {
                     ""
@@ -197,7 +197,7 @@ fn verify(
     let (digests, digest_of_metadata) = digests.split_at(32 * names.len());
     let found = names.par_iter().zip(digests.par_chunks_exact(32)).map(|(name, digest)| {
         let (info, bytes) = tensor(name)?;
-        let is_wanted = wanted == Wanted::All || !is_moment(name);
+        let is_wanted = wanted == Wanted::All || !is_for_training(name);
         if info.dtype != Dtype::F32 || is_wanted && blake3::hash(bytes).as_bytes() != digest {
             return Err(damaged(name));
         }

@@ -22,6 +22,7 @@ impl<D: Device> Trainer<D> {
     ) -> Result<Option<Ending>, TrainingError> {
         let posters = self.validation.len();
         let mut unsaved = None;
+        self.learner.exchange_average();
         let answers = Answers::collect(
             self.learner.model(),
             &self.file,
@@ -38,7 +39,9 @@ impl<D: Device> Trainer<D> {
                 let goes_on = !stop.load(Ordering::Relaxed) && unsaved.is_none();
                 if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             },
-        )?;
+        );
+        self.learner.exchange_average();
+        let answers = answers?;
         if let Some(error) = unsaved {
             return Err(error);
         }

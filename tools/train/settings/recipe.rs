@@ -25,6 +25,17 @@ pub struct RecipeArgs {
     /// How much of a training label is moved towards one half, from 0 to below 1 [default: 0]
     #[arg(long, value_name = "E", value_parser = smoothing)]
     pub label_smoothing: Option<f64>,
+    /// Answer with a moving average of weights and batch norm averages, whose old value weighs so much; `infer` and `evaluate` then
+    /// do as well. It warms up [default: 0, without one]
+    #[arg(long, value_name = "DECAY", value_parser = ema)]
+    pub ema: Option<f64>,
+}
+
+fn ema(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(decay) if (0.0..1.0).contains(&decay) => Ok(decay),
+        _ => Err("a moving average's decay is a number from 0 to below 1, such as 0.999".into()),
+    }
 }
 
 fn smoothing(text: &str) -> Result<f64, String> {
@@ -56,5 +67,6 @@ impl RecipeArgs {
         recipe.clip_norm = self.clip_norm.or(recipe.clip_norm);
         super::set(&mut recipe.loss, self.loss);
         super::set(&mut recipe.label_smoothing, self.label_smoothing);
+        super::set(&mut recipe.ema, self.ema);
     }
 }

@@ -22,6 +22,18 @@ arguments! {
         clip_norm: f32,
     }
 
+    /// Argument of `average`.
+    struct Average {
+        to: u64,
+        narrow: u64,
+        from: u64,
+        outcome: u64,
+        towards: u64,
+        count: i32,
+        head: i32,
+        quads: i32,
+    }
+
     /// Argument of `squared_norm`.
     struct SquaredNorm {
         sum: u64,

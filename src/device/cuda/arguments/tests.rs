@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Every struct that is declared twice.
-const LAYOUTS: [StructLayout; 52] = [
+const LAYOUTS: [StructLayout; 53] = [
     activation::Bounds::LAYOUT,
     activation::Stops::LAYOUT,
     adam::arguments::Adam::LAYOUT,
+    adam::arguments::Average::LAYOUT,
     adam::arguments::Restore::LAYOUT,
     adam::arguments::SquaredNorm::LAYOUT,
     backward_data::ConvBackwardData::LAYOUT,
