@@ -1,7 +1,7 @@
 //! What a training step reads and leaves, at addresses that stay from step to step.
 
 use crate::device::adam::{OUTCOME, RATES};
-use crate::device::{Device, DeviceError, PixelFormat, Real, Storage, check_lengths};
+use crate::device::{Device, DeviceError, Pass, PixelFormat, Real, Storage, check_lengths};
 use crate::ops::loss::{self, Objective};
 use crate::parameters::Parameters;
 use crate::tensor::Tensor;
@@ -182,6 +182,30 @@ impl<D: Device> Batch<D> {
         let (_, norms) = D::split_mut(self.outcome.view_mut(), 1);
         let (gradients, averages) = D::split_mut(norms, 1);
         parameters.norms(device, gradients, averages)
+    }
+
+    /// Adds the loss that [`Model::add_gradients`](super::Model::add_gradients) left to `sum [1]`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn add_loss_to(&self, device: &D, sum: &mut Tensor<D>) -> Result<(), DeviceError> {
+        device.enter("loss", Pass::Forward);
+        device.add(sum.view_mut(), self.loss_view())
+    }
+
+    /// Ends a step of several batches of which this is the last: its loss is `sum [1]`, its gradients are those of `parameters`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn end_gradients(
+        &mut self,
+        device: &D,
+        sum: &Tensor<D>,
+        parameters: &Parameters<D>,
+    ) -> Result<(), DeviceError> {
+        let (loss, _) = D::split_mut(self.outcome.view_mut(), 1);
+        device.copy(loss, sum.view())?;
+        self.take_norms(device, parameters)
     }
 
     /// The optimiser's rates `[2]`, where it looks for them.

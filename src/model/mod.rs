@@ -135,8 +135,26 @@ impl<D: Device> Model<D> {
     /// # Errors
     /// The device's, and [`DeviceError::Shape`] if the batch does not fit the network.
     pub fn gradients(&mut self, batch: &mut Batch<D>) -> Result<(), DeviceError> {
-        self.passes(batch, &mut Tape::recording(Rc::clone(&self.device)))?;
+        self.passes(batch, &mut Tape::recording(Rc::clone(&self.device)), true)?;
         batch.take_norms(&self.device, &self.parameters)
+    }
+
+    /// Begins a step of several batches, whose gradients are added up: remembers the running averages, and clears the gradients.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn begin_gradients(&mut self) -> Result<(), DeviceError> {
+        self.parameters.keep_averages(&self.device)?;
+        self.parameters.clear_gradients(&self.device)
+    }
+
+    /// Adds the gradients of one batch of several, moves the running averages by its statistics, which are those of this batch alone,
+    /// and leaves its loss in it.
+    ///
+    /// # Errors
+    /// As for [`gradients`](Self::gradients).
+    pub fn add_gradients(&mut self, batch: &mut Batch<D>) -> Result<(), DeviceError> {
+        self.passes(batch, &mut Tape::recording(Rc::clone(&self.device)), false)
     }
 
     /// The first result of [`gradients`](Self::gradients) over the same batch that is not finite, if there is one. Replaces the
@@ -147,18 +165,20 @@ impl<D: Device> Model<D> {
     /// As for [`gradients`](Self::gradients).
     pub fn first_non_finite(&mut self, batch: &mut Batch<D>) -> Result<Option<NonFinite>, DeviceError> {
         let mut tape = Tape::checking(Rc::clone(&self.device));
-        self.passes(batch, &mut tape)?;
+        self.passes(batch, &mut tape, true)?;
         self.parameters.take_averages_back(&self.device)?;
         Ok(tape.first_non_finite())
     }
 
-    fn passes(&mut self, batch: &mut Batch<D>, tape: &mut Tape<D>) -> Result<(), DeviceError> {
+    /// Forward and backward over one batch, which is all of a step if it `begins` one.
+    fn passes(&mut self, batch: &mut Batch<D>, tape: &mut Tape<D>, begins: bool) -> Result<(), DeviceError> {
         self.predictor.take();
         tape.enter(&self.architecture.layers[0].name);
         let images = self.images(&batch.pixels, batch.images, &batch.format)?;
         tape.check("its output", images.raw.view())?;
-        self.parameters.keep_averages(&self.device)?;
-        self.parameters.clear_gradients(&self.device)?;
+        if begins {
+            self.begin_gradients()?;
+        }
         let mut statistics = Statistics::Batch(&mut self.parameters);
         let logits = plan::forward(tape, &mut statistics, &self.plan, images)?;
         tape.enter("loss");

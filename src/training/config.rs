@@ -155,6 +155,11 @@ impl RunConfig {
         ModelConfig { network, image_size, genres, pooling, trainable, momentum, zero_init_residual }
     }
 
+    /// Posters whose gradients a step adds up.
+    pub fn posters_a_step(&self) -> usize {
+        self.batch.saturating_mul(self.recipe.accumulate)
+    }
+
     /// The settings as a TOML document.
     ///
     /// # Errors

@@ -40,8 +40,8 @@ pub fn costs_of(
     // That happens once in a run.
     learner.begin_average()?;
     device.counted();
-    let pixels = device.pixels(batch * size * size * 3);
     let format = PixelFormat { order: [0, 1, 2], scale: 1.0, shift: [0.0; 3] };
-    learner.submit(pixels, batch, &format, &vec![0; batch * genres], &vec![1.0; genres], 0.0)?;
+    let (labels, weights) = (vec![0; batch * genres], vec![1.0; genres]);
+    while !learner.submit(device.pixels(batch * size * size * 3), batch, &format, &labels, &weights, 0.0)? {}
     Ok(Costs::new(learner.model().plan(), device.counted(), &device.kept(), device.most_bytes()))
 }

@@ -7,14 +7,23 @@ pub use files::{Keep, load, predictor};
 use super::recipe::Recipe;
 use super::{TrainingError, numerics};
 use crate::checks::NonFinite;
-use crate::device::adam::OUTCOME;
-use crate::device::{Device, DeviceError, PixelFormat};
+use crate::device::adam::{OUTCOME, RATES};
+use crate::device::{Device, DeviceError, PixelFormat, Storage};
 use crate::model::{Batch, Model, Outcome};
 use crate::network::ModelConfig;
 use crate::ops::loss::Objective;
 use crate::optim::{Adam, WeightAverage};
+use crate::tensor::Tensor;
 use std::collections::VecDeque;
 use std::rc::Rc;
+
+/// The batches of a step.
+struct Parts<D: Device> {
+    of: usize,
+    done: usize,
+    /// The sum of their losses so far, each divided by their number: `[1]`.
+    loss: Tensor<D>,
+}
 
 /// A model that learns.
 pub struct Learner<D: Device> {
@@ -22,6 +31,8 @@ pub struct Learner<D: Device> {
     adam: Adam<D>,
     /// What answers, if that is not the model as it learns.
     average: Option<WeightAverage<D>>,
+    /// The step under way, where several batches make one.
+    parts: Option<Parts<D>>,
     objective: Objective,
     /// The batch that steps read, and the step as the device remembers it.
     current: Option<(Batch<D>, D::Plan)>,
@@ -55,7 +66,19 @@ impl<D: Device> Learner<D> {
             0.0 => None,
             decay => Some(WeightAverage::new(device, decay, architecture)?),
         };
-        Ok(Learner { model, adam, average, objective: recipe.objective(), current: None, submitted: VecDeque::new() })
+        let parts = match recipe.accumulate {
+            ..=1 => None,
+            of => Some(Parts { of, done: 0, loss: Tensor::new(device, [1], Storage::Full)? }),
+        };
+        Ok(Learner {
+            model,
+            adam,
+            average,
+            parts,
+            objective: recipe.objective(),
+            current: None,
+            submitted: VecDeque::new(),
+        })
     }
 
     /// The model.
@@ -68,8 +91,9 @@ impl<D: Device> Learner<D> {
         &mut self.model
     }
 
-    /// Starts a step on a batch of `images` at learning rate `rate`. [`outcome`](Self::outcome) waits for its end; until then the
-    /// next batch's pixels may be uploaded, and the next step submitted.
+    /// Starts a step on a batch of `images` at learning rate `rate`, or one part of it where several batches make a step. Whether that
+    /// was the last part. [`outcome`](Self::outcome) waits for a step's end; until then the next batch's pixels may be uploaded, and the
+    /// next step submitted.
     ///
     /// # Errors
     /// The device's.
@@ -81,36 +105,81 @@ impl<D: Device> Learner<D> {
         labels: &[u8],
         class_weights: &[f32],
         rate: f64,
-    ) -> Result<(), TrainingError> {
+    ) -> Result<bool, TrainingError> {
         let device = Rc::clone(self.model.device());
         self.begin_average()?;
-        let rates = self.adam.begin_step(rate);
+        let of = self.parts.as_ref().map_or(1, |parts| parts.of);
+        let is_last = self.parts.as_ref().is_none_or(|parts| parts.done + 1 == parts.of);
+        // Loss and gradient of a batch are in proportion to the class weights; divided by 1, these keep their bits.
+        let class_weights: Vec<f32> = class_weights.iter().map(|weight| weight / of as f32).collect();
+        let rates = if is_last { self.adam.begin_step(rate) } else { [0.0; RATES] };
         let towards = self.average.as_ref().map_or(0.0, |average| average.towards(self.adam.t));
         let fits = |batch: &Batch<D>| batch.images() == images && batch.format() == format;
         let (batch, plan) = match self.current.take_if(|(batch, _)| fits(batch)) {
             Some((mut batch, plan)) => {
-                batch.replace(&device, pixels, labels, class_weights, rates, towards)?;
+                batch.replace(&device, pixels, labels, &class_weights, rates, towards)?;
                 self.current.insert((batch, plan))
             }
             None => {
                 let objective = self.objective;
                 let mut batch =
-                    Batch::with_objective(objective, &*device, pixels, images, format, labels, class_weights)?;
+                    Batch::with_objective(objective, &*device, pixels, images, format, labels, &class_weights)?;
                 batch.set_rates(&device, rates)?;
                 batch.set_towards(&device, towards)?;
                 self.current.insert((batch, D::Plan::default()))
             }
         };
         let (model, adam, average) = (&mut self.model, &mut self.adam, &mut self.average);
-        device.repeat(plan, || -> Result<(), DeviceError> {
-            model.gradients(batch)?;
+        let mut update = |model: &mut Model<D>, batch: &Batch<D>| -> Result<(), DeviceError> {
             adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rates())?;
             match average {
                 Some(average) => average.step(&device, model.parameters(), batch.outcome_view(), batch.towards()),
                 None => Ok(()),
             }
-        })?;
-        self.submitted.push_back((adam.t, device.fetch(batch.outcome_view())?));
+        };
+        match &mut self.parts {
+            None => device.repeat(plan, || {
+                model.gradients(batch)?;
+                update(model, batch)
+            })?,
+            // What is the same for each batch is what the device remembers; so the memory of a step is that of one batch.
+            Some(parts) => {
+                if parts.done == 0 {
+                    model.begin_gradients()?;
+                    device.fill(parts.loss.view_mut(), D::Real::default())?;
+                }
+                device.repeat(plan, || -> Result<(), DeviceError> {
+                    model.add_gradients(batch)?;
+                    batch.add_loss_to(&device, &mut parts.loss)
+                })?;
+                parts.done += 1;
+                if !is_last {
+                    return Ok(false);
+                }
+                parts.done = 0;
+                batch.end_gradients(&device, &parts.loss, model.parameters())?;
+                update(model, batch)?;
+            }
+        }
+        self.submitted.push_back((self.adam.t, device.fetch(batch.outcome_view())?));
+        Ok(true)
+    }
+
+    /// Whether the next batch begins a step.
+    pub fn is_between_steps(&self) -> bool {
+        self.parts.as_ref().is_none_or(|parts| parts.done == 0)
+    }
+
+    /// Leaves out a step of which not all batches have come: the running averages are again as it found them.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn leave_step(&mut self) -> Result<(), TrainingError> {
+        if let Some(parts) = self.parts.as_mut().filter(|parts| parts.done > 0) {
+            parts.done = 0;
+            let device = Rc::clone(self.model.device());
+            self.model.parameters_mut().take_averages_back(&device)?;
+        }
         Ok(())
     }
 
@@ -173,6 +242,9 @@ impl<D: Device> Learner<D> {
     /// Forgets the steps whose loss nobody has asked for: the weights are about to be replaced.
     pub fn forget_submitted(&mut self) {
         self.submitted.clear();
+        if let Some(parts) = &mut self.parts {
+            parts.done = 0;
+        }
     }
 }
 

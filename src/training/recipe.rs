@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 /// The parts of a training recipe: the table `[recipe]` of a run's settings, which is left out where all of them are off, as in runs
 /// from before there were any.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Recipe {
     /// What becomes of the learning rate behind the warm-up.
@@ -31,6 +31,22 @@ pub struct Recipe {
     /// The weight of the old value in a moving average of the weights, which then answers; 0 for none:
     /// [`WeightAverage`](crate::optim::WeightAverage).
     pub ema: f64,
+    /// Batches whose gradients a step adds up, before it moves anything; 1 for a step a batch. A batch norm sees each by itself.
+    pub accumulate: usize,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Recipe {
+            schedule: Curve::Constant,
+            weight_decay: 0.0,
+            clip_norm: None,
+            loss: Loss::CrossEntropy,
+            label_smoothing: 0.0,
+            ema: 0.0,
+            accumulate: 1,
+        }
+    }
 }
 
 impl Recipe {
@@ -49,12 +65,13 @@ impl Recipe {
     /// # Errors
     /// The first that is out of bounds.
     pub(super) fn check(&self) -> Result<(), OutOfBounds> {
-        let Recipe { schedule: _, weight_decay, clip_norm, loss, label_smoothing, ema } = *self;
+        let Recipe { schedule: _, weight_decay, clip_norm, loss, label_smoothing, ema, accumulate } = *self;
         within((0.0..=1.0).contains(&weight_decay), "weight_decay", weight_decay, "from 0 to 1")?;
         let is_norm = |norm: f64| norm > 0.0 && norm.is_finite();
         within(clip_norm.is_none_or(is_norm), "clip_norm", clip_norm, "a number above 0")?;
         within((0.0..1.0).contains(&label_smoothing), "label_smoothing", label_smoothing, BELOW_1)?;
         within((0.0..1.0).contains(&ema), "ema", ema, BELOW_1)?;
+        within((1..=10_000).contains(&accumulate), "accumulate", accumulate, "from 1 to 10000")?;
         match loss {
             Loss::Asymmetric(focus) if !is_usable(focus) => within(false, "loss", loss.to_string(), FOCI),
             _ => Ok(()),
@@ -121,13 +138,14 @@ impl FromStr for Loss {
 /// The parts that are on, one behind the other.
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Recipe { schedule, weight_decay, clip_norm, loss, label_smoothing, ema } = *self;
+        let Recipe { schedule, weight_decay, clip_norm, loss, label_smoothing, ema, accumulate } = *self;
         let parts = [
             (schedule == Curve::Cosine).then(|| "learning rate falls along a cosine to a hundredth".to_owned()),
             (weight_decay > 0.0).then(|| format!("weight decay {weight_decay}")),
             clip_norm.map(|norm| format!("gradient norm at most {norm}")),
             (loss != Loss::CrossEntropy).then(|| format!("loss {loss}")),
             (label_smoothing > 0.0).then(|| format!("label smoothing {label_smoothing}")),
+            (accumulate > 1).then(|| format!("{accumulate} batches a step")),
             (ema > 0.0).then(|| format!("a moving average of the weights answers, decay {ema}")),
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
@@ -178,6 +196,7 @@ mod tests {
             (Recipe { label_smoothing: 1.0, ..plain() }, "label_smoothing"),
             (Recipe { loss: sure, ..plain() }, "loss"),
             (Recipe { ema: 1.0, ..plain() }, "ema"),
+            (Recipe { accumulate: 0, ..plain() }, "accumulate"),
         ] {
             assert_eq!(recipe.check().unwrap_err().setting, setting, "{recipe:?}");
         }

@@ -200,9 +200,9 @@ impl<D: Device> Trainer<D> {
         &self.progress
     }
 
-    /// Steps in an epoch: posters that fill no batch sit it out, others each time.
+    /// Steps in an epoch: posters that fill none sit it out, others each time.
     pub fn steps_per_epoch(&self) -> u64 {
-        (self.train.len() / self.config.batch) as u64
+        (self.train.len() / self.config.posters_a_step()) as u64
     }
 
     /// Trains until the last epoch, the step limit, or `stop`, which is looked at after each batch. Writes logs and
@@ -233,7 +233,8 @@ impl<D: Device> Trainer<D> {
                 Err(error) if is_bad_number(&error) => self.go_back(error, folder, watch)?,
                 Err(error) => {
                     // On a device that is lost or a disk that is full this fails as well, and the first error is the one to hear of.
-                    let _ = self.settle(folder, watch).and_then(|()| self.save(folder));
+                    let left = self.learner.leave_step();
+                    let _ = left.and_then(|()| self.settle(folder, watch)).and_then(|()| self.save(folder));
                     return Err(error);
                 }
             }
@@ -313,7 +314,7 @@ pub fn check(config: &RunConfig, file: &TensorFile) -> Result<(), TrainingError>
         }
     }
     let images = file.indices(Split::Train).len();
-    match config.batch {
+    match config.posters_a_step() {
         0 => Err(LoaderError::EmptyBatch.into()),
         batch if batch > images => Err(LoaderError::BatchTooLarge { batch, images }.into()),
         _ => Ok(config.check()?),

@@ -30,7 +30,7 @@ const WHOLE: &str = "train --data posters.safetensors --weights start.safetensor
     --batch 3 --epochs 9 --max-steps 2 --lr 0.002 --warmup-epochs 1.5 --zero-init-residual false --image-size 33 --pooling max \
     --trainable last:50 --class-weights none --pixels unit --momentum 0.75 --augment --run whole --save-every 0 \
     --on-bad-numbers skip --check-numerics --recompute --io read --schedule cosine --weight-decay 0.125 --clip-norm 0.75 \
-    --loss asymmetric:1,3,0.0625 --label-smoothing 0.25 --ema 0.5";
+    --loss asymmetric:1,3,0.0625 --label-smoothing 0.25 --ema 0.5 --accumulate 2";
 
 const FROZEN: &str =
     "train --data posters.safetensors --run frozen --batch 4 --device cpu --trainable last:40 --profile=1 -q";
@@ -135,6 +135,7 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
             loss: Loss::Asymmetric(Focus { positive: 1.0, negative: 3.0, margin: 0.0625 }),
             label_smoothing: 0.25,
             ema: 0.5,
+            accumulate: 2,
         },
         history: Vec::new(),
     };
@@ -143,8 +144,8 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
     assert_eq!(settings(&run).0, config);
     let expected = steps_by_the_library(&config, &library);
     assert_eq!(steps(&run).iter().map(bits).collect::<Vec<_>>(), expected.iter().map(bits).collect::<Vec<_>>());
-    // Five steps an epoch, so that the rate is reached with the eighth.
-    assert_eq!(expected.iter().map(|row| row.learning_rate).collect::<Vec<_>>(), [0.002 / 8.0, 0.002 * 2.0 / 8.0]);
+    // Two steps an epoch, so that the rate is reached with the third.
+    assert_eq!(expected.iter().map(|row| row.learning_rate).collect::<Vec<_>>(), [0.002 / 3.0, 0.002 * 2.0 / 3.0]);
     for checkpoint in [last_checkpoint, |run: &Path| step_checkpoint(run, 1)] {
         let [found, expected] = [&run, &library].map(|run| fs::read(checkpoint(run)).unwrap());
         assert!(found == expected, "{}", checkpoint(&run).display());
@@ -156,10 +157,10 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
         "  posters        16 to train on, 2 for validation, 2 for the test; 33×33",
         &format!("  weights        {start}"),
         "  layers         trainable last:50, max pooling, pixels unit (RGB, 0 to 1)",
-        "  schedule       9 epochs of 5 steps of 3 posters, at most 2 steps in all",
+        "  schedule       9 epochs of 2 steps of 6 posters, at most 2 steps in all",
         "  optimiser      Adam, learning rate 0.002, reached over the first 1.5 epochs; seed 7",
         "  recipe         learning rate falls along a cosine to a hundredth; weight decay 0.125; gradient norm at most 0.75; \
-         loss asymmetric:1,3,0.0625; label smoothing 0.25; a moving average of the weights answers, decay 0.5",
+         loss asymmetric:1,3,0.0625; label smoothing 0.25; 2 batches a step; a moving average of the weights answers, decay 0.5",
         "  batch norm     momentum 0.75",
         "  class weights  Action 1.00, Comedy 1.00, Drama 1.00, Romance 1.00",
         "                 Crime 1.00, Thriller 1.00, Other 1.00",

@@ -6,7 +6,7 @@ use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Memory, Placement};
 use onesheet::model::Model;
-use onesheet::network::{ModelConfig, Trainable, resnet50};
+use onesheet::network::{ModelConfig, Trainable, resnet50, vgg16};
 use onesheet::ops::loss::Loss;
 use onesheet::optim::Curve;
 use onesheet::training::checkpoint::{Checkpoint, learning};
@@ -31,6 +31,7 @@ fn parts() -> Vec<(&'static str, Recipe)> {
         ("clip-norm", Recipe { clip_norm: Some(0.01), ..plain() }),
         ("focal", Recipe { loss: Loss::focal(2.0), ..plain() }),
         ("asymmetric", Recipe { loss: Loss::ASYMMETRIC, ..plain() }),
+        ("accumulate", Recipe { accumulate: 2, ..plain() }),
         ("ema", Recipe { ema: 0.9, ..plain() }),
         ("label-smoothing", Recipe { label_smoothing: 0.2, ..plain() }),
     ]
@@ -130,6 +131,34 @@ fn a_moving_average_answers() {
     let row = rows::<EpochRow>(&path.join("log.csv"))[0];
     assert_eq!(answers.unwrap().loss, row.validation_loss);
     assert_ne!(row.validation_loss, rows::<EpochRow>(&without.join("log.csv"))[0].validation_loss);
+}
+
+/// Without batch norms, which see each batch by itself, a step of four batches is that of one four times as large, up to rounding.
+#[test]
+fn several_batches_make_one_step() {
+    let folder = TempDir::new().unwrap();
+    let posters = posters(folder.path());
+    let whole = RunConfig { network: vgg16::MINIATURE, ..config(&posters) };
+    let recipe = Recipe { accumulate: 4, clip_norm: Some(0.1), ..Recipe::default() };
+    let parts = RunConfig { batch: 2, recipe: recipe.clone(), ..whole.clone() };
+    let whole = RunConfig { recipe: Recipe { accumulate: 1, ..recipe }, ..whole };
+    let ran = |config: &RunConfig, name: &str| {
+        let path = folder.path().join(name);
+        begin(config, &path);
+        let steps = rows::<StepRow>(&path.join("steps.csv")).into_iter().map(|row| (row.loss, row.gradient_norm));
+        let epochs =
+            rows::<EpochRow>(&path.join("log.csv")).into_iter().map(|row| (row.train_loss, row.validation_loss));
+        (steps.collect::<Vec<_>>(), epochs.collect::<Vec<_>>())
+    };
+    let (found, expected) = (ran(&parts, "parts"), ran(&whole, "whole"));
+    assert_eq!((found.0.len(), found.1.len()), (16, 2));
+    for (found, expected) in found.0.iter().chain(&found.1).zip(expected.0.iter().chain(&expected.1)) {
+        let near = |found: f64, expected: f64| (found - expected).abs() <= 1e-3 * expected.abs();
+        assert!(near(found.0, expected.0) && near(found.1, expected.1), "{found:?}, {expected:?}");
+    }
+    // Of 64 posters 48 make two steps of 24, and the others wait for another epoch.
+    let uneven = RunConfig { recipe: Recipe { accumulate: 3, ..Recipe::default() }, batch: 8, ..whole };
+    assert_eq!(ran(&uneven, "uneven").0.len(), 4);
 }
 
 /// Beside a step without decay: kernels lose their share on top, everything else has the same bits.

@@ -66,7 +66,7 @@ impl Progress {
         let total = (u64::from(config.epochs) * steps).min(config.max_steps.unwrap_or(u64::MAX));
         let bar = console.bar(total, "{prefix:>5}  {wide_bar} {pos}/{len}  {msg}");
         bar.set_position(done);
-        let (epochs, batch, now) = (config.epochs, config.batch, Instant::now());
+        let (epochs, batch, now) = (config.epochs, config.posters_a_step(), Instant::now());
         Progress {
             console,
             json,

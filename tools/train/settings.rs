@@ -22,7 +22,7 @@ const EXAMPLES: &str = "Examples:
   onesheet train --resume runs/NAME                             # go on with a run that was stopped";
 
 /// Flags that a run being resumed has settled already.
-const SETTLED: [&str; 21] = [
+const SETTLED: [&str; 22] = [
     "experiment",
     "weights",
     "seed",
@@ -44,6 +44,7 @@ const SETTLED: [&str; 21] = [
     "loss",
     "label_smoothing",
     "ema",
+    "accumulate",
 ];
 
 /// Train the network; without --data, on posters drawn in code.

@@ -27,23 +27,34 @@ impl<D: Device> Trainer<D> {
         self.clock = Instant::now();
         let mut staged = self.stage(&mut batches)?;
         loop {
-            let submitted = self.progress.total_steps + self.under_way.len() as u64;
-            let ending = if self.config.max_steps.is_some_and(|limit| submitted >= limit) {
+            let under_way = self.under_way.len() as u64;
+            let submitted = self.progress.total_steps + under_way;
+            let ending = if !self.learner.is_between_steps() {
+                None
+            } else if self.config.max_steps.is_some_and(|limit| submitted >= limit) {
                 Some(Ending::StepLimit)
             } else if stop.load(Ordering::Relaxed) {
                 Some(Ending::Interrupted)
             } else {
                 None
             };
-            let next = if ending.is_none() { staged.take() } else { None };
+            // Batches that are too few for a step are left.
+            let is_over = self.progress.step + under_way == self.steps_per_epoch();
+            let next = if ending.is_none() && !is_over { staged.take() } else { None };
             let is_last = next.is_none();
             if let Some((loaded, pixels)) = next {
                 let learning_rate = self.rate_at(submitted + 1);
-                self.learner.submit(pixels, batch, &format, &loaded.labels, &self.class_weights, learning_rate)?;
-                self.under_way.push_back(learning_rate);
+                let weights = &self.class_weights;
+                let is_step = self.learner.submit(pixels, batch, &format, &loaded.labels, weights, learning_rate)?;
+                if is_step {
+                    self.under_way.push_back(learning_rate);
+                }
                 batches.recycle(loaded);
                 // The next batch travels while the device works on this one.
                 staged = self.stage(&mut batches)?;
+                if !is_step {
+                    continue;
+                }
             }
             // An outcome is read while the next step runs, so that the device never waits for the host; unless it is here already, no
             // step follows, a checkpoint is due, a bad one would be looked into, or somebody asks.
@@ -64,10 +75,11 @@ impl<D: Device> Trainer<D> {
 
     /// The training batches of this epoch from `step` on.
     fn batches(&self, step: u64) -> Result<Loader, TrainingError> {
-        let RunConfig { seed, batch, augment, .. } = self.config;
+        let RunConfig { seed, batch, augment, ref recipe, .. } = self.config;
+        let done = step as usize * recipe.accumulate;
         let augmentation = if augment { Augmentation::FlipShift } else { Augmentation::None };
         let (file, train) = (Arc::clone(&self.file), Arc::clone(&self.train));
-        Ok(Loader::train(file, train, batch, seed, self.progress.epoch, step as usize, augmentation)?)
+        Ok(Loader::train(file, train, batch, seed, self.progress.epoch, done, augmentation)?)
     }
 
     /// The next batch, its pixels on their way to the device.
@@ -94,7 +106,7 @@ impl<D: Device> Trainer<D> {
         };
         self.progress.step += 1;
         self.progress.total_steps += 1;
-        let images_per_second = self.config.batch as f64 / self.clock.elapsed().as_secs_f64();
+        let images_per_second = self.config.posters_a_step() as f64 / self.clock.elapsed().as_secs_f64();
         self.clock = Instant::now();
         let Progress { epoch, step: done, total_steps: step, .. } = self.progress;
         let row = StepRow { step, loss, learning_rate, images_per_second, gradient_norm };

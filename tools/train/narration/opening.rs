@@ -49,7 +49,7 @@ fn text<D: Device>(trainer: &Trainer<D>, why: &str, file: &TensorFile, run: &Pat
     row("layers", format!("trainable {trained}, {} pooling, pixels {}", config.pooling, pixels(config)));
     let steps = trainer.steps_per_epoch();
     let limit = config.max_steps.map_or(String::new(), |limit| format!(", at most {limit} steps in all"));
-    row("schedule", format!("{} epochs of {steps} steps of {} posters{limit}", config.epochs, config.batch));
+    row("schedule", format!("{} epochs of {steps} steps of {} posters{limit}", config.epochs, config.posters_a_step()));
     let warmup = match config.warmup_epochs {
         0.0 => String::new(),
         1.0 => ", reached over the first epoch".into(),

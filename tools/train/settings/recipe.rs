@@ -29,6 +29,10 @@ pub struct RecipeArgs {
     /// do as well. It warms up [default: 0, without one]
     #[arg(long, value_name = "DECAY", value_parser = ema)]
     pub ema: Option<f64>,
+    /// Batches whose gradients a step adds up: --batch 32 --accumulate 4 takes steps of 128 posters in the memory of 32. Batch norms
+    /// see each batch by itself [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub accumulate: Option<u16>,
 }
 
 fn ema(text: &str) -> Result<f64, String> {
@@ -68,5 +72,6 @@ impl RecipeArgs {
         super::set(&mut recipe.loss, self.loss);
         super::set(&mut recipe.label_smoothing, self.label_smoothing);
         super::set(&mut recipe.ema, self.ema);
+        super::set(&mut recipe.accumulate, self.accumulate.map(usize::from));
     }
 }

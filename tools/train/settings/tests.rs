@@ -41,7 +41,7 @@ fn here(name: &str) -> Option<PathBuf> {
 type Row = (&'static str, fn(&mut RunConfig));
 
 /// Flags that a run has settled once it began.
-const SETTLED_ROWS: [Row; 22] = [
+const SETTLED_ROWS: [Row; 23] = [
     ("--weights w.h5", |config| config.weights = here("w.h5")),
     ("--seed 9223372036854775807", |config| config.seed = i64::MAX as u64),
     ("--batch 3", |config| config.batch = 3),
@@ -62,6 +62,7 @@ const SETTLED_ROWS: [Row; 22] = [
     ("--loss focal", |config| config.recipe.loss = Loss::focal(2.0)),
     ("--loss focal:1.5", |config| config.recipe.loss = Loss::focal(1.5)),
     ("--loss asymmetric", |config| config.recipe.loss = Loss::ASYMMETRIC),
+    ("--accumulate 3", |config| config.recipe.accumulate = 3),
     ("--ema 0.875", |config| config.recipe.ema = 0.875),
     ("--label-smoothing 0.125", |config| config.recipe.label_smoothing = 0.125),
 ];
