@@ -247,7 +247,7 @@ fn train<D: Device>(
     }
     match ending {
         Ending::Interrupted => Err(Interrupted(signals.caught()).into()),
-        Ending::Finished | Ending::StepLimit => Ok(()),
+        Ending::Finished | Ending::NoBetter | Ending::StepLimit | Ending::TimeLimit => Ok(()),
     }
 }
 

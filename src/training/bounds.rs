@@ -52,6 +52,9 @@ impl RunConfig {
         within((0.0..1.0).contains(&momentum), "momentum", momentum, "from 0 to below 1")?;
         within((0.0..1e6).contains(&save_every), "save_every", save_every, "from 0 to below a million")?;
         within((0.0..=1.0).contains(&threshold), "threshold", threshold, "from 0 to 1")?;
+        within(self.patience != Some(0), "patience", self.patience, "1 or more")?;
+        let is_limit = |minutes: f64| minutes > 0.0 && minutes.is_finite();
+        within(self.time_limit.is_none_or(is_limit), "time_limit", self.time_limit, "a number above 0")?;
         self.recipe.check()?;
         self.check_network()
     }
@@ -79,10 +82,11 @@ impl RunConfig {
 impl Progress {
     /// Looks at every number, in a run of so many `epochs`.
     fn check(&self, epochs: u32) -> Result<(), OutOfBounds> {
-        let Progress { epoch, step, total_steps, loss_sum, left_out, best } = *self;
+        let Progress { epoch, step, total_steps, loss_sum, left_out, best, stale } = *self;
         within(epoch <= epochs, "progress.epoch", epoch, "at most the number of epochs")?;
         within(total_steps <= MOST_STEPS, "progress.total_steps", total_steps, "at most 2^53")?;
         within(step <= total_steps, "progress.step", step, "at most progress.total_steps")?;
+        within(stale <= epoch, "progress.stale", stale, "at most progress.epoch")?;
         within(left_out <= step, "progress.left_out", left_out, "at most progress.step")?;
         within(loss_sum.is_finite() && loss_sum >= 0.0, "progress.loss_sum", loss_sum, "a number from 0 on")?;
         within(best.is_none_or(|best| (0.0..=1.0).contains(&best)), "progress.best", best, "from 0 to 1")

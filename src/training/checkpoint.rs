@@ -75,6 +75,9 @@ pub struct Progress {
     /// The best validation mAP so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best: Option<f64>,
+    /// Epochs behind the best one, none of them better.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stale: u32,
 }
 
 /// How posters were treated before there was a choice.
@@ -87,8 +90,8 @@ fn drop_alpha() -> String {
     Alpha::Drop.name().into()
 }
 
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 /// What a checkpoint knows besides its tensors.
@@ -273,18 +276,19 @@ mod tests {
             exif: "apply".into(),
             alpha: "white".into(),
             data_digest: String::new(),
-            progress: Progress { left_out: 1, step: 2, total_steps: 2, ..Progress::default() },
+            progress: Progress { left_out: 1, stale: 1, epoch: 1, step: 2, total_steps: 2, ..Progress::default() },
             config: RunConfig::default(),
         };
         let text = toml::to_string(&metadata).unwrap();
-        let newer = ["exif", "alpha", "left_out", "network"];
+        let newer = ["exif", "alpha", "left_out", "stale", "network"];
         let is_old = |line: &&str| !newer.iter().any(|name| line.starts_with(&format!("{name} = ")));
         let old: Vec<&str> = text.lines().filter(is_old).collect();
         assert_eq!(old.len(), text.lines().count() - newer.len());
-        let progress = Progress { left_out: 0, ..metadata.progress };
+        let progress = Progress { left_out: 0, stale: 0, ..metadata.progress };
         let expected = Metadata { exif: "ignore".into(), alpha: "drop".into(), progress, ..metadata };
         assert_eq!(toml::from_str::<Metadata>(&old.join("\n")).unwrap(), expected);
         // And one that has nothing to say of it is as it was then.
-        assert!(!toml::to_string(&expected).unwrap().contains("left_out"));
+        let text = toml::to_string(&expected).unwrap();
+        assert!(!text.contains("left_out") && !text.contains("stale"));
     }
 }

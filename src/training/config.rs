@@ -42,6 +42,12 @@ pub struct RunConfig {
     /// Stops after so many steps in all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<u64>,
+    /// Ends when the validation mAP was no better than the best in so many epochs, one after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u32>,
+    /// Stops after so many minutes of each start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_limit: Option<f64>,
     /// Adam's learning rate.
     pub learning_rate: f64,
     /// Epochs over which the learning rate rises to that, in a straight line. None in runs from before there was a choice.
@@ -118,6 +124,8 @@ impl Default for RunConfig {
             batch: 128,
             epochs: 20,
             max_steps: None,
+            patience: None,
+            time_limit: None,
             learning_rate: 1e-3,
             warmup_epochs: 1.0,
             zero_init_residual: true,

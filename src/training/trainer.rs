@@ -42,6 +42,8 @@ pub struct Trainer<D: Device> {
     under_way: VecDeque<f64>,
     /// When the step before was done.
     clock: Instant,
+    /// When this process began with the run.
+    began: Instant,
     /// Steps with a bad number, one after the other.
     bad_in_a_row: u32,
     /// How often the run went back because of a bad number.
@@ -99,8 +101,12 @@ pub enum Event<'a> {
 pub enum Ending {
     /// All epochs are done.
     Finished,
+    /// The validation mAP was no better for as many epochs as the run has patience.
+    NoBetter,
     /// `max_steps` is reached.
     StepLimit,
+    /// `time_limit` is over.
+    TimeLimit,
     /// Somebody asked it to stop.
     Interrupted,
 }
@@ -133,6 +139,7 @@ impl<D: Device> Trainer<D> {
             asks_at_once: false,
             under_way: VecDeque::new(),
             clock: Instant::now(),
+            began: Instant::now(),
             bad_in_a_row: 0,
             rollbacks: 0,
         })
@@ -216,9 +223,13 @@ impl<D: Device> Trainer<D> {
         stop: &AtomicBool,
         watch: &mut dyn FnMut(Event<'_>),
     ) -> Result<Ending, TrainingError> {
+        self.began = Instant::now();
         folder.check_space(|keep| self.learner.saved_bytes(keep))?;
         self.save_what_to_go_back_to(folder)?;
         while self.progress.epoch < self.config.epochs {
+            if self.config.patience.is_some_and(|patience| self.progress.stale >= patience) {
+                return Ok(Ending::NoBetter);
+            }
             let began = Instant::now();
             let result = match self.epoch(folder, stop, watch) {
                 Ok(None) => self.validate(folder, stop, watch, began),
@@ -255,6 +266,11 @@ impl<D: Device> Trainer<D> {
         schedule.rate_at(step)
     }
 
+    /// Whether this start has had its time.
+    fn is_time_over(&self) -> bool {
+        self.config.time_limit.is_some_and(|minutes| self.began.elapsed().as_secs_f64() >= 60.0 * minutes)
+    }
+
     /// Saves everything.
     fn save(&self, folder: &mut RunFolder) -> Result<(), TrainingError> {
         let write = |path: &std::path::Path| self.learner.save(path, &self.metadata(), Keep::Everything);
@@ -270,7 +286,7 @@ impl<D: Device> Trainer<D> {
     /// run ends in the same file as one that was left alone.
     fn save_best(&self, folder: &RunFolder) -> Result<(), TrainingError> {
         let mut metadata = self.metadata();
-        metadata.config.max_steps = None;
+        (metadata.config.max_steps, metadata.config.time_limit) = (None, None);
         self.learner.save(&best_checkpoint(folder.path()), &metadata, Keep::Weights)
     }
 

@@ -96,7 +96,7 @@ fn with_settings(change: impl FnOnce(&mut Metadata)) -> Result<Checkpoint, Check
 #[test]
 fn settings_that_no_run_has_are_refused_by_name() {
     type Change = fn(&mut Metadata);
-    let cases: [(&str, Change); 31] = [
+    let cases: [(&str, Change); 36] = [
         ("image_size", |m| m.config.image_size = 4_000_000_000),
         ("image_size", |m| m.config.image_size = 30_000),
         ("image_size", |m| m.config.image_size = 0),
@@ -124,6 +124,11 @@ fn settings_that_no_run_has_are_refused_by_name() {
         ("progress.total_steps", |m| m.progress.total_steps = 1 << 60),
         ("progress.total_steps", |m| m.progress.total_steps = (1 << 53) + 1),
         ("progress.left_out", |m| m.progress.left_out = m.progress.step + 1),
+        ("progress.stale", |m| m.progress.stale = m.progress.epoch + 1),
+        ("patience", |m| m.config.patience = Some(0)),
+        ("time_limit", |m| m.config.time_limit = Some(0.0)),
+        ("accumulate", |m| m.config.recipe.accumulate = 0),
+        ("ema", |m| m.config.recipe.ema = 1.0),
         ("progress.loss_sum", |m| m.progress.loss_sum = f64::NAN),
         ("progress.loss_sum", |m| m.progress.loss_sum = -0.5),
         ("progress.best", |m| m.progress.best = Some(f64::INFINITY)),
@@ -153,8 +158,15 @@ fn settings_at_their_bounds_pass() {
         |m| (m.genres, m.thresholds) = (vec!["x".repeat(1000); 10_000], vec![1.0; 10_000]),
         |m| {
             let (steps, epoch) = (1 << 53, m.config.epochs);
-            m.progress =
-                Progress { epoch, step: steps, total_steps: steps, loss_sum: 0.0, left_out: steps, best: None };
+            m.progress = Progress {
+                epoch,
+                step: steps,
+                total_steps: steps,
+                loss_sum: 0.0,
+                left_out: steps,
+                best: None,
+                stale: 0,
+            };
         },
     ];
     for change in at_bounds {

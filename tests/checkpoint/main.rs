@@ -29,6 +29,7 @@ fn metadata() -> Metadata {
             loss_sum: 0.1 + 0.7,
             left_out: 2,
             best: Some(1.0 / 3.0),
+            stale: 1,
         },
         config: Experiment::ResnetTl.preset(resnet50::NETWORK),
     }

@@ -30,7 +30,7 @@ const WHOLE: &str = "train --data posters.safetensors --weights start.safetensor
     --batch 3 --epochs 9 --max-steps 2 --lr 0.002 --warmup-epochs 1.5 --zero-init-residual false --image-size 33 --pooling max \
     --trainable last:50 --class-weights none --pixels unit --momentum 0.75 --augment --run whole --save-every 0 \
     --on-bad-numbers skip --check-numerics --recompute --io read --schedule cosine --weight-decay 0.125 --clip-norm 0.75 \
-    --loss asymmetric:1,3,0.0625 --label-smoothing 0.25 --ema 0.5 --accumulate 2";
+    --loss asymmetric:1,3,0.0625 --label-smoothing 0.25 --ema 0.5 --accumulate 2 --patience 7 --time-limit 500";
 
 const FROZEN: &str =
     "train --data posters.safetensors --run frozen --batch 4 --device cpu --trainable last:40 --profile=1 -q";
@@ -112,6 +112,8 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
         batch: 3,
         epochs: 9,
         max_steps: Some(2),
+        patience: Some(7),
+        time_limit: Some(500.0),
         learning_rate: 0.002,
         warmup_epochs: 1.5,
         zero_init_residual: false,

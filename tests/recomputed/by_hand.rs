@@ -133,6 +133,7 @@ pub fn run(config: &RunConfig, posters: &Posters) -> Expected {
             epoch: epoch + 1,
             total_steps: progress.total_steps,
             best: progress.best,
+            stale: if better { 0 } else { progress.stale + 1 },
             ..Progress::default()
         };
         if better {

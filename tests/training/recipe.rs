@@ -190,3 +190,42 @@ fn kernels_decay_and_nothing_else() {
     }
     assert!(kernels > 3, "{kernels}");
 }
+
+/// Without batch norms, and at next to no learning rate, no epoch is better than the first.
+#[test]
+fn patience_ends_a_run_that_gets_no_better() {
+    let folder = TempDir::new().unwrap();
+    let posters = posters(folder.path());
+    let stuck = RunConfig { network: vgg16::MINIATURE, learning_rate: 1e-30, epochs: 9, ..config(&posters) };
+    let patient = RunConfig { patience: Some(2), ..stuck.clone() };
+    let path = folder.path().join("run");
+    assert_eq!(begin(&patient, &path), Ending::NoBetter);
+    let saved = Checkpoint::open(&last_checkpoint(&path)).unwrap().metadata().progress;
+    assert_eq!((saved.epoch, saved.stale, rows::<EpochRow>(&path.join("log.csv")).len()), (3, 2, 3));
+    // What is over stays so; the count goes on where a run is taken up again.
+    let stopped = folder.path().join("stopped");
+    assert_eq!(begin(&RunConfig { max_steps: Some(18), ..patient.clone() }, &stopped), Ending::StepLimit);
+    for _ in 0..2 {
+        assert_eq!(go_on(&patient, &stopped), Ending::NoBetter);
+        assert!(remains(&stopped) == remains(&path));
+    }
+    assert_eq!(go_on(&RunConfig { patience: Some(3), ..patient }, &stopped), Ending::NoBetter);
+    assert_eq!(rows::<EpochRow>(&stopped.join("log.csv")).len(), 4);
+    assert_eq!(go_on(&RunConfig { epochs: 5, ..stuck }, &stopped), Ending::Finished);
+    assert_eq!(rows::<EpochRow>(&stopped.join("log.csv")).len(), 5);
+}
+
+#[test]
+fn a_time_limit_stops_with_everything_saved() {
+    let folder = TempDir::new().unwrap();
+    let whole = config(&posters(folder.path()));
+    let [straight, stopped, long] = ["straight", "stopped", "long"].map(|name| folder.path().join(name));
+    begin(&whole, &straight);
+    assert_eq!(begin(&RunConfig { time_limit: Some(1e-9), ..whole.clone() }, &stopped), Ending::TimeLimit);
+    assert_eq!(Checkpoint::open(&last_checkpoint(&stopped)).unwrap().metadata().progress.total_steps, 0);
+    assert_eq!(go_on(&whole, &stopped), Ending::Finished);
+    assert!(remains(&stopped) == remains(&straight));
+    // One that is not reached changes no bit of the best model.
+    assert_eq!(begin(&RunConfig { time_limit: Some(1e6), ..whole }, &long), Ending::Finished);
+    assert!(remains(&long).1 == remains(&straight).1);
+}

@@ -170,9 +170,13 @@ impl Progress {
         let (log, run) = (run.join("log.csv"), quoted(run));
         let why = match ending {
             Ending::Interrupted => "interrupted",
-            Ending::StepLimit => "stopped as asked",
-            Ending::Finished => {
-                let mut text = format!("\ntrained to epoch {}, {steps} steps in all, {time} this time\n", self.epochs);
+            Ending::StepLimit | Ending::TimeLimit => "stopped as asked",
+            Ending::Finished | Ending::NoBetter => {
+                let end = match ending {
+                    Ending::NoBetter => "no better epoch for as many as --patience says".into(),
+                    _ => format!("trained to epoch {}", self.epochs),
+                };
+                let mut text = format!("\n{end}, {steps} steps in all, {time} this time\n");
                 if let Some(best) = &self.best {
                     text += &format!("{}\n", verdict(best));
                 }

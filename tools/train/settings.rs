@@ -1,10 +1,12 @@
 //! The flags of `train`, and how they become the settings of a run.
 
+mod limits;
 mod recipe;
 
 use crate::exit::Usage;
 use clap::Args as ClapArgs;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use limits::LimitArgs;
 use onesheet::data::tensor_file::{Access, TensorFile};
 use onesheet::files::quoted;
 use onesheet::network::{NETWORKS, Network, Trainable};
@@ -78,10 +80,9 @@ pub struct Args {
     /// Passes over the training posters [default: 20]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub epochs: Option<u32>,
-    /// Stop after so many steps in all, with a checkpoint to go on from. A run that has reached its limit goes on without it;
-    /// `none` takes one away that is not reached yet
-    #[arg(long, value_name = "N|none", value_parser = step_limit)]
-    pub max_steps: Option<StepLimit>,
+    /// What ends the run before that
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Measure so many steps launch by launch, after three that warm up; then stop as with --max-steps, everything saved
     #[arg(long, value_name = "STEPS", num_args = 0..=1, require_equals = true, default_missing_value = "10",
           value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -136,7 +137,8 @@ pub struct Args {
     #[arg(long, value_enum)]
     pub io: Option<Access>,
     /// Go on with a run that was stopped. What does not change the past may change: --data (the same file elsewhere), --device,
-    /// --precision, --lr, --epochs, --max-steps, --save-every, --on-bad-numbers, --check-numerics, --recompute, --io
+    /// --precision, --lr, --epochs, --max-steps, --time-limit, --patience, --save-every, --on-bad-numbers, --check-numerics,
+    /// --recompute, --io (a cosine then ends with the new last epoch)
     #[arg(long, value_name = "RUN", conflicts_with_all = SETTLED)]
     pub resume: Option<PathBuf>,
     /// Print the layers with their shapes and parameters, and stop
@@ -176,23 +178,6 @@ fn momentum(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(momentum) if (0.0..1.0).contains(&momentum) => Ok(momentum),
         _ => Err("a momentum is a number from 0 to below 1".into()),
-    }
-}
-
-/// Where `--max-steps` ends a run.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum StepLimit {
-    /// Nowhere
-    None,
-    /// After so many steps in all
-    Steps(u64),
-}
-
-fn step_limit(text: &str) -> Result<StepLimit, String> {
-    match text.parse() {
-        Ok(steps) => Ok(StepLimit::Steps(steps)),
-        Err(_) if text == "none" => Ok(StepLimit::None),
-        Err(_) => Err("a limit is a number of steps, or `none`".into()),
     }
 }
 
@@ -261,11 +246,7 @@ impl Args {
         set(&mut config.check_numerics, self.check_numerics);
         set(&mut config.recompute, self.recompute);
         set(&mut config.io, self.io);
-        match self.max_steps {
-            Some(StepLimit::None) => config.max_steps = None,
-            Some(StepLimit::Steps(limit)) => config.max_steps = Some(limit),
-            None => {}
-        }
+        self.limits.set(config);
         if let Some(steps) = self.profile {
             let profiled = done + WARM_UP + steps;
             config.max_steps = Some(config.max_steps.map_or(profiled, |limit| limit.min(profiled)));

@@ -33,6 +33,8 @@ impl<D: Device> Trainer<D> {
                 None
             } else if self.config.max_steps.is_some_and(|limit| submitted >= limit) {
                 Some(Ending::StepLimit)
+            } else if self.is_time_over() {
+                Some(Ending::TimeLimit)
             } else if stop.load(Ordering::Relaxed) {
                 Some(Ending::Interrupted)
             } else {

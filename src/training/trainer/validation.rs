@@ -49,7 +49,7 @@ impl<D: Device> Trainer<D> {
         let scores = answers.scores(&self.thresholds());
         let score = scores.mean_average_precision();
         let best = self.progress.best.is_none_or(|best| score > best);
-        let Progress { epoch, total_steps, loss_sum, left_out, .. } = self.progress;
+        let Progress { epoch, total_steps, loss_sum, left_out, stale, .. } = self.progress;
         let row = EpochRow {
             epoch: epoch + 1,
             step: total_steps,
@@ -68,7 +68,9 @@ impl<D: Device> Trainer<D> {
         folder.log_epoch(&row)?;
 
         let best_score = if best { Some(score) } else { self.progress.best };
-        let done = Progress { epoch: epoch + 1, step: 0, loss_sum: 0.0, left_out: 0, best: best_score, total_steps };
+        let stale = if best { 0 } else { stale + 1 };
+        let done =
+            Progress { epoch: epoch + 1, step: 0, loss_sum: 0.0, left_out: 0, best: best_score, stale, total_steps };
         let before = std::mem::replace(&mut self.progress, done);
         // The best one first: killed between the two, the run goes on from before this epoch's end and writes it again. So it does
         // where the best one cannot be written, or what is saved as the run ends would name a best one that is not there.

@@ -154,7 +154,11 @@ fn a_run_that_ended_says_where_to_look_and_what_to_type() {
     let next =
         format!("\ntype     {program} evaluate --run {typed}\n         {program} infer --model {model} poster.jpg");
     assert_eq!(progress.closing(Ending::Finished, 200, &run), format!("{trained}{look}{next}"));
-    for (ending, why) in [(Ending::StepLimit, "stopped as asked"), (Ending::Interrupted, "interrupted")] {
+    let stale = progress.closing(Ending::NoBetter, 150, &run);
+    assert!(stale.starts_with("\nno better epoch for as many as --patience says, 150 steps in all, 0:00"), "{stale}");
+    assert!(stale.ends_with(&format!("{look}{next}")), "{stale}");
+    let stopped = [(Ending::StepLimit, "stopped as asked"), (Ending::TimeLimit, "stopped as asked")];
+    for (ending, why) in stopped.into_iter().chain([(Ending::Interrupted, "interrupted")]) {
         let expected =
             format!("\n{why} after step 77, everything saved; go on with\n  {program} train --resume {typed}");
         assert_eq!(progress.closing(ending, 77, &run), expected);

@@ -68,7 +68,7 @@ const SETTLED_ROWS: [Row; 23] = [
 ];
 
 /// Flags that change nothing of what a run has done.
-const OPEN_ROWS: [Row; 19] = [
+const OPEN_ROWS: [Row; 21] = [
     ("--device cpu", |config| config.device = DeviceChoice::Cpu),
     ("--device cuda", |config| config.device = DeviceChoice::Cuda),
     ("--device sim", |config| config.device = DeviceChoice::Sim),
@@ -79,6 +79,8 @@ const OPEN_ROWS: [Row; 19] = [
     ("--max-steps 11", |config| config.max_steps = Some(11)),
     ("--max-steps 0", |config| config.max_steps = Some(0)),
     ("--max-steps none", |config| config.max_steps = None),
+    ("--time-limit 90.5", |config| config.time_limit = Some(90.5)),
+    ("--patience 4", |config| config.patience = Some(4)),
     ("--lr 0.125", |config| config.learning_rate = 0.125),
     ("--save-every 0.75", |config| config.save_every = 0.75),
     ("--on-bad-numbers skip", |config| config.on_bad_numbers = OnBadNumbers::Skip),
@@ -176,6 +178,8 @@ fn an_experiment_is_its_whole_preset() {
             batch: 128,
             epochs: 20,
             max_steps: None,
+            patience: None,
+            time_limit: None,
             learning_rate: 0.001,
             warmup_epochs: 0.0,
             zero_init_residual: false,
@@ -246,6 +250,8 @@ fn a_run_that_goes_on_keeps_its_settings_but_for_those_typed() {
         batch: 6,
         epochs: 70,
         max_steps: Some(80),
+        patience: Some(9),
+        time_limit: Some(3.5),
         learning_rate: 0.09,
         warmup_epochs: 0.1,
         zero_init_residual: true,
@@ -281,6 +287,8 @@ fn a_run_that_goes_on_keeps_its_settings_but_for_those_typed() {
     assert_eq!([limit("--resume r", 80), limit("--resume r", 81)], [None, None]);
     assert_eq!([limit("--resume r --max-steps 5", 80), limit("--resume r --max-steps 90", 80)], [Some(5), Some(90)]);
     assert_eq!(limit("--resume r --profile=1", 80), Some(84));
+    let unlimited = RunConfig { patience: None, time_limit: None, ..begun.clone() };
+    assert_eq!(typed("--resume r --patience none --time-limit none").resumed(&begun, 79), unlimited);
     for words in ["--resume r", "--resume r --quiet", "--resume r --json"] {
         assert_eq!(typed(words).resumed(&begun, 0), begun, "{words}");
     }
