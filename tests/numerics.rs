@@ -9,7 +9,7 @@ use onesheet::device::adam::OUTCOME;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Device, Memory, Pass, PixelFormat, Placement, Real, Storage};
 use onesheet::model::{Batch, Model, Outcome};
-use onesheet::network::{ModelConfig, NamedTensor, Place, Trainable, resnet50};
+use onesheet::network::{KernelInit, ModelConfig, NamedTensor, Place, Trainable, resnet50};
 use onesheet::ops::pool::Pooling;
 use onesheet::optim::Adam;
 use onesheet::plan::Work;
@@ -27,7 +27,16 @@ const FORMAT: PixelFormat = PixelFormat { order: [2, 1, 0], scale: 1.0 / 255.0, 
 fn config() -> ModelConfig {
     let (pooling, trainable) = (Pooling::Average, Trainable::All);
     let (network, image_size, genres) = (resnet50::MINIATURE, SIDE, GENRES);
-    ModelConfig { network, image_size, genres, pooling, trainable, momentum: 0.9, zero_init_residual: false }
+    ModelConfig {
+        network,
+        image_size,
+        genres,
+        pooling,
+        trainable,
+        momentum: 0.9,
+        zero_init_residual: false,
+        init: KernelInit::Glorot,
+    }
 }
 
 fn pixels<D: Device>(device: &D) -> D::Pixels {

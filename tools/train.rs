@@ -1,5 +1,6 @@
 //! `onesheet train`: a run from its settings to its best checkpoint.
 
+mod find_rate;
 mod narration;
 mod settings;
 mod signals;
@@ -37,6 +38,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let console = Console { quiet: args.quiet };
     if args.summary {
         return summary(args);
+    }
+    if args.find_lr {
+        return find_rate::run(args, console);
     }
     // Before anything else, so that from the first moment on a signal finds somebody to hear it.
     let signals = Signals::catch().context("cannot catch Ctrl-C")?;
@@ -191,17 +195,8 @@ fn train<D: Device>(
     let path = folder.path().to_path_buf();
     let mut trainer = match &checkpoint {
         Some(checkpoint) => Trainer::resume(device, config, Arc::clone(&file), checkpoint)?,
-        None => {
-            let mut trainer = Trainer::new(device, config, Arc::clone(&file))?;
-            // Taken, so that their hundred megabytes go before the training begins.
-            if let Some(weights) = weights {
-                for note in &weights.notes {
-                    console.say(format_args!("note: {note}\n"));
-                }
-                start::copy(&weights, trainer.model_mut())?;
-            }
-            trainer
-        }
+        // The weights are taken, so that their hundred megabytes go before the training begins.
+        None => begun(device, config, Arc::clone(&file), weights, console)?,
     };
     drop(checkpoint);
     narration::open(console, &trainer, why.unwrap_or_default(), &file, &path)?;
@@ -249,6 +244,24 @@ fn train<D: Device>(
         Ending::Interrupted => Err(Interrupted(signals.caught()).into()),
         Ending::Finished | Ending::NoBetter | Ending::StepLimit | Ending::TimeLimit => Ok(()),
     }
+}
+
+/// A run at its beginning, from these `weights` if there are any.
+fn begun<D: Device>(
+    device: Rc<D>,
+    config: RunConfig,
+    file: Arc<TensorFile>,
+    weights: Option<import::Weights>,
+    console: Console,
+) -> anyhow::Result<Trainer<D>> {
+    let mut trainer = Trainer::new(device, config, file)?;
+    if let Some(weights) = weights {
+        for note in &weights.notes {
+            console.say(format_args!("note: {note}\n"));
+        }
+        start::copy(&weights, trainer.model_mut())?;
+    }
+    Ok(trainer)
 }
 
 /// The weights that the settings name.

@@ -2,7 +2,7 @@
 
 use super::Network;
 use super::builder::Builder;
-use super::initialisers::Initialiser;
+use super::initialisers::{Initialiser, KernelInit};
 use super::layer::Layer;
 use crate::device::DeviceError;
 use crate::ops::pool::Pooling;
@@ -36,6 +36,8 @@ pub struct ModelConfig {
     /// Whether the last batch norm of each block starts from gamma 0, not Keras's 1: the block then starts as the identity, and a
     /// fresh network is as shallow as its projections (Goyal et al. 2017, section 5.1).
     pub zero_init_residual: bool,
+    /// What kernels start from.
+    pub init: KernelInit,
 }
 
 impl ModelConfig {
@@ -49,6 +51,7 @@ impl ModelConfig {
             trainable: Trainable::All,
             momentum: 0.99,
             zero_init_residual: false,
+            init: KernelInit::Glorot,
         }
     }
 }
@@ -173,7 +176,7 @@ impl Architecture {
         let mut architecture =
             Architecture { network, layers, tensors, base_layers, weights, averages, trainable_from: 0 };
         let first_weights: Vec<usize> =
-            (0..architecture.layers.len()).map(|layer| architecture.place(layer, config.zero_init_residual)).collect();
+            (0..architecture.layers.len()).map(|layer| architecture.place(layer, config)).collect();
         architecture.trainable_from = match config.trainable {
             Trainable::All => 0,
             Trainable::Last(count) if count <= base_layers => first_weights[base_layers - count],
@@ -185,12 +188,12 @@ impl Architecture {
     }
 
     /// Gives a layer's tensors their places behind those before them, and returns where the parameters among them begin.
-    fn place(&mut self, layer: usize, zero_init_residual: bool) -> usize {
+    fn place(&mut self, layer: usize, config: &ModelConfig) -> usize {
         let first_weight = self.weights.len();
         let channels = self.layers[layer].inputs.first().map_or(0, |&input| self.channels(input));
         let Layer { name, op, .. } = &self.layers[layer];
         let first = self.tensors.len();
-        for tensor in op.tensors(channels, zero_init_residual) {
+        for tensor in op.tensors(channels, config.init, config.zero_init_residual) {
             let len = tensor.shape.iter().product();
             let place = match tensor.is_average() {
                 true => Place::Averages(self.averages.span(len)),

@@ -1,6 +1,6 @@
 //! What a network is made of: Keras's layers, as data.
 
-use super::initialisers::Initialiser;
+use super::initialisers::{Initialiser, KernelInit};
 use crate::device::{Activation, ConvShape, DeviceError, Outside, Padding, PoolShape};
 use crate::ops::pool::Pooling;
 use std::ops::Range;
@@ -160,25 +160,29 @@ impl Op {
     }
 
     /// The tensors of a layer that reads values of so many `channels`, in the order in which Keras lists them.
-    pub(super) fn tensors(self, channels: usize, zero_init_residual: bool) -> Vec<LayerTensor> {
+    pub(super) fn tensors(self, channels: usize, init: KernelInit, zero_init_residual: bool) -> Vec<LayerTensor> {
         let tensor = |name, shape: &[usize], initialiser| LayerTensor { name, shape: shape.to_vec(), initialiser };
         match self {
             Op::Conv { convolution: Convolution { filters, window, bias, .. }, .. } => {
                 let taps = window * window;
-                let glorot = Initialiser::glorot(taps * channels, taps * filters);
-                let kernel = tensor("kernel", &[filters, window, window, channels], glorot);
+                let start = init.of(taps * channels, taps * filters);
+                let kernel = tensor("kernel", &[filters, window, window, channels], start);
                 let bias = bias.then(|| tensor("bias", &[filters], Initialiser::Zeros));
                 [Some(kernel), bias].into_iter().flatten().collect()
             }
             Op::DepthwiseConv(Depthwise { window, .. }) => {
-                // Keras counts the one filter per channel as one output channel.
+                // Keras counts the one filter per channel as one output channel, and all channels as its inputs. He's rule is for what
+                // an output sums, which is the taps of its own channel.
                 let taps = window * window;
-                let glorot = Initialiser::glorot(taps * channels, taps);
-                vec![tensor("depthwise_kernel", &[window, window, channels], glorot)]
+                let start = match init {
+                    KernelInit::Glorot => Initialiser::glorot(taps * channels, taps),
+                    KernelInit::He => Initialiser::he(taps),
+                };
+                vec![tensor("depthwise_kernel", &[window, window, channels], start)]
             }
             Op::SeparableConv { depthwise, filters } => {
-                let across = Initialiser::glorot(channels, filters);
-                let mut tensors = Op::DepthwiseConv(depthwise).tensors(channels, zero_init_residual);
+                let across = init.of(channels, filters);
+                let mut tensors = Op::DepthwiseConv(depthwise).tensors(channels, init, zero_init_residual);
                 tensors.push(tensor("pointwise_kernel", &[filters, 1, 1, channels], across));
                 tensors
             }
@@ -192,7 +196,7 @@ impl Op {
                 ]
             }
             Op::Dense { outputs, .. } => vec![
-                tensor("kernel", &[outputs, channels], Initialiser::glorot(channels, outputs)),
+                tensor("kernel", &[outputs, channels], init.of(channels, outputs)),
                 tensor("bias", &[outputs], Initialiser::Zeros),
             ],
             Op::Input | Op::ZeroPad(_) | Op::Activation(_) | Op::MaxPool { .. } | Op::Add | Op::GlobalPool(_) => {

@@ -18,7 +18,7 @@ pub mod xception;
 
 pub use architecture::{Architecture, LayoutError, ModelConfig, NamedShape, NamedTensor, Place, Trainable};
 pub use builder::{Builder, Value};
-pub use initialisers::Initialiser;
+pub use initialisers::{Initialiser, KernelInit};
 pub use layer::{Convolution, Depthwise, Layer, Op};
 
 use crate::device::{DeviceError, PixelFormat};

@@ -160,7 +160,8 @@ impl RunConfig {
     /// The network for so many genres.
     pub fn model(&self, genres: usize) -> ModelConfig {
         let RunConfig { network, image_size, pooling, trainable, momentum, zero_init_residual, .. } = *self;
-        ModelConfig { network, image_size, genres, pooling, trainable, momentum, zero_init_residual }
+        let init = self.recipe.init;
+        ModelConfig { network, image_size, genres, pooling, trainable, momentum, zero_init_residual, init }
     }
 
     /// Posters whose gradients a step adds up.

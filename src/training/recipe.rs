@@ -4,6 +4,7 @@
 use super::bounds::{OutOfBounds, within};
 use super::config::as_typed;
 use crate::device::Focus;
+use crate::network::KernelInit;
 use crate::ops::loss::{Loss, Objective};
 use crate::optim::Curve;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,8 @@ pub struct Recipe {
     pub ema: f64,
     /// Batches whose gradients a step adds up, before it moves anything; 1 for a step a batch. A batch norm sees each by itself.
     pub accumulate: usize,
+    /// What kernels start from.
+    pub init: KernelInit,
 }
 
 impl Default for Recipe {
@@ -45,6 +48,7 @@ impl Default for Recipe {
             label_smoothing: 0.0,
             ema: 0.0,
             accumulate: 1,
+            init: KernelInit::Glorot,
         }
     }
 }
@@ -65,7 +69,7 @@ impl Recipe {
     /// # Errors
     /// The first that is out of bounds.
     pub(super) fn check(&self) -> Result<(), OutOfBounds> {
-        let Recipe { schedule: _, weight_decay, clip_norm, loss, label_smoothing, ema, accumulate } = *self;
+        let Recipe { schedule: _, weight_decay, clip_norm, loss, label_smoothing, ema, accumulate, init: _ } = *self;
         within((0.0..=1.0).contains(&weight_decay), "weight_decay", weight_decay, "from 0 to 1")?;
         let is_norm = |norm: f64| norm > 0.0 && norm.is_finite();
         within(clip_norm.is_none_or(is_norm), "clip_norm", clip_norm, "a number above 0")?;
@@ -138,13 +142,14 @@ impl FromStr for Loss {
 /// The parts that are on, one behind the other.
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Recipe { schedule, weight_decay, clip_norm, loss, label_smoothing, ema, accumulate } = *self;
+        let Recipe { schedule, weight_decay, clip_norm, loss, label_smoothing, ema, accumulate, init } = *self;
         let parts = [
             (schedule == Curve::Cosine).then(|| "learning rate falls along a cosine to a hundredth".to_owned()),
             (weight_decay > 0.0).then(|| format!("weight decay {weight_decay}")),
             clip_norm.map(|norm| format!("gradient norm at most {norm}")),
             (loss != Loss::CrossEntropy).then(|| format!("loss {loss}")),
             (label_smoothing > 0.0).then(|| format!("label smoothing {label_smoothing}")),
+            (init == KernelInit::He).then(|| "kernels start from He's normal".to_owned()),
             (accumulate > 1).then(|| format!("{accumulate} batches a step")),
             (ema > 0.0).then(|| format!("a moving average of the weights answers, decay {ema}")),
         ];

@@ -5,6 +5,7 @@
 
 mod bad_numbers;
 mod epoch;
+pub mod find_rate;
 mod validation;
 
 use super::TrainingError;

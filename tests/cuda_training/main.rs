@@ -23,7 +23,7 @@ use onesheet::device::cuda::{Cuda, Precision};
 use onesheet::device::reference::Reference;
 use onesheet::device::{Device, DeviceError, ImageKernels, ImageShape, Memory, PixelFormat, Placement, Storage};
 use onesheet::model::{Batch, Model, Posters};
-use onesheet::network::{ModelConfig, Network, Place, Trainable, resnet50};
+use onesheet::network::{KernelInit, ModelConfig, Network, Place, Trainable, resnet50};
 use onesheet::ops::pool::Pooling;
 use onesheet::training::learner::Learner;
 use std::ffi::c_char;
@@ -47,7 +47,16 @@ fn small() -> Network {
 fn config(network: Network, image_size: usize) -> ModelConfig {
     let (pooling, trainable) = (Pooling::Average, Trainable::All);
     let genres = GENRES;
-    ModelConfig { network, image_size, genres, pooling, trainable, momentum: 0.9, zero_init_residual: false }
+    ModelConfig {
+        network,
+        image_size,
+        genres,
+        pooling,
+        trainable,
+        momentum: 0.9,
+        zero_init_residual: false,
+        init: KernelInit::Glorot,
+    }
 }
 
 /// Posters and labels of one step.

@@ -6,7 +6,7 @@ use onesheet::data::synthetic;
 use onesheet::data::tensor_file::{Access, TensorFile};
 use onesheet::device::Focus;
 use onesheet::device::cpu::Cpu;
-use onesheet::network::{Trainable, resnet50};
+use onesheet::network::{KernelInit, Trainable, resnet50};
 use onesheet::ops::loss::Loss;
 use onesheet::ops::pool::Pooling;
 use onesheet::optim::Curve;
@@ -30,13 +30,14 @@ const WHOLE: &str = "train --data posters.safetensors --weights start.safetensor
     --batch 3 --epochs 9 --max-steps 2 --lr 0.002 --warmup-epochs 1.5 --zero-init-residual false --image-size 33 --pooling max \
     --trainable last:50 --class-weights none --pixels unit --momentum 0.75 --augment --run whole --save-every 0 \
     --on-bad-numbers skip --check-numerics --recompute --io read --schedule cosine --weight-decay 0.125 --clip-norm 0.75 \
-    --loss asymmetric:1,3,0.0625 --label-smoothing 0.25 --ema 0.5 --accumulate 2 --patience 7 --time-limit 500";
+    --loss asymmetric:1,3,0.0625 --label-smoothing 0.25 --ema 0.5 --accumulate 2 --init he --patience 7 --time-limit 500";
 
 const FROZEN: &str =
     "train --data posters.safetensors --run frozen --batch 4 --device cpu --trainable last:40 --profile=1 -q";
 const DRAWN: &str = "train --run drawn --image-size 32 --seed 5 --batch 4 --device cpu --lr 1e38 --quiet";
 const SIMULATED: &str =
     "train --data posters.safetensors --run run --batch 4 --device sim --precision tf32 --max-steps 0";
+const FINDING: &str = "train --data posters.safetensors --network shallow --batch 4 --device cpu --find-lr";
 const LONG: &str = "train --data posters.safetensors --batch 4 --device cpu --epochs 1000";
 
 /// Flags that the layer table shows: the output of its first convolution, its last pooling, and its trainable parameters.
@@ -61,7 +62,7 @@ const SUMMARIES: [(&str, &str, &str, &str); 16] = [
 
 #[test]
 fn every_flag_of_train_is_typed_here() {
-    let lines = [WHOLE, FROZEN, DRAWN, SIMULATED, LONG].into_iter().chain(SUMMARIES.map(|(words, ..)| words));
+    let lines = [WHOLE, FROZEN, DRAWN, SIMULATED, FINDING, LONG].into_iter().chain(SUMMARIES.map(|(words, ..)| words));
     assert_all_are_typed("train", lines.chain(first_step::lines()).chain(resume::LINES));
 }
 
@@ -138,6 +139,7 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
             label_smoothing: 0.25,
             ema: 0.5,
             accumulate: 2,
+            init: KernelInit::He,
         },
         history: Vec::new(),
     };
@@ -162,7 +164,7 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
         "  schedule       9 epochs of 2 steps of 6 posters, at most 2 steps in all",
         "  optimiser      Adam, learning rate 0.002, reached over the first 1.5 epochs; seed 7",
         "  recipe         learning rate falls along a cosine to a hundredth; weight decay 0.125; gradient norm at most 0.75; \
-         loss asymmetric:1,3,0.0625; label smoothing 0.25; 2 batches a step; a moving average of the weights answers, decay 0.5",
+         loss asymmetric:1,3,0.0625; label smoothing 0.25; kernels start from He's normal; 2 batches a step; a moving average of the weights answers, decay 0.5",
         "  batch norm     momentum 0.75",
         "  class weights  Action 1.00, Comedy 1.00, Drama 1.00, Romance 1.00",
         "                 Crime 1.00, Thriller 1.00, Other 1.00",
@@ -252,6 +254,28 @@ fn the_layer_table_follows_its_flags() {
         assert_eq!(row("trainable ").split_whitespace().last(), Some(trainable), "{words}: {table}");
     }
     assert!(!place.at("runs").exists(), "a table is no run");
+}
+
+/// The first rates move next to nothing, the last too much.
+#[test]
+fn rates_are_tried_and_nothing_is_written() {
+    let place = Place::with_posters();
+    let files = || fs::read_dir(place.at("")).unwrap().map(|file| file.unwrap().file_name()).collect::<BTreeSet<_>>();
+    let before = files();
+    let told = place.run_to(0, FINDING).stdout;
+    let mut lines = told.lines();
+    assert_eq!(lines.next(), Some("learning rate        loss    smoothed"), "{told}");
+    let tried: Vec<Vec<&str>> =
+        lines.map(|line| line.split_whitespace().collect()).take_while(|row: &Vec<_>| row.len() == 3).collect();
+    assert!(tried.len() > 60 && tried[0][0] == "1.00e-7", "{told}");
+    assert!(told.contains("begin with") || told.contains("none is suggested"), "{told}");
+    assert!(told == place.run_to(0, FINDING).stdout, "the same rates, the same losses");
+    let json = place.run_to(0, &format!("{FINDING} --json")).stdout;
+    assert_eq!(json.lines().count(), tried.len() + 1);
+    assert!(json.lines().last().unwrap().contains(r#""kind":"suggestion""#), "{json}");
+    assert_eq!(files(), before);
+    let told = place.run_to(2, "train --find-lr");
+    assert!(told.stderr.contains("train --find-lr --data FILE"), "{}", told.stderr);
 }
 
 #[test]

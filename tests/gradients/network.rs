@@ -7,7 +7,9 @@ use onesheet::autograd::Tape;
 use onesheet::device::Storage;
 use onesheet::device::reference::Reference;
 use onesheet::device::{Activation, BatchNormConstants, DeviceError, Memory, Outside};
-use onesheet::network::{self, Architecture, Convolution, ModelConfig, NamedTensor, Place, Trainable, resnet50};
+use onesheet::network::{
+    self, Architecture, Convolution, KernelInit, ModelConfig, NamedTensor, Place, Trainable, resnet50,
+};
 use onesheet::ops::batch_norm::{self, BatchNorm};
 use onesheet::ops::conv::{self, Conv};
 use onesheet::ops::dense::{self, Dense};
@@ -73,6 +75,7 @@ impl Network {
             trainable,
             momentum: 0.9,
             zero_init_residual: false,
+            init: KernelInit::Glorot,
         };
         let architecture = Architecture::new(&config).unwrap();
         let weights = seeded(1, architecture.weights.len(), -0.8, 0.8);

@@ -55,6 +55,7 @@ pub fn network(config: &RunConfig) -> Model<Cpu> {
         trainable: config.trainable,
         momentum: config.momentum,
         zero_init_residual: config.zero_init_residual,
+        init: config.recipe.init,
     };
     Model::new(Rc::new(Cpu::new()), made_from, config.seed).unwrap()
 }

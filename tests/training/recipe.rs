@@ -6,7 +6,7 @@ use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Memory, Placement};
 use onesheet::model::Model;
-use onesheet::network::{ModelConfig, Trainable, resnet50, vgg16};
+use onesheet::network::{KernelInit, ModelConfig, Trainable, resnet50, vgg16};
 use onesheet::ops::loss::Loss;
 use onesheet::optim::Curve;
 use onesheet::training::checkpoint::{Checkpoint, learning};
@@ -32,6 +32,7 @@ fn parts() -> Vec<(&'static str, Recipe)> {
         ("focal", Recipe { loss: Loss::focal(2.0), ..plain() }),
         ("asymmetric", Recipe { loss: Loss::ASYMMETRIC, ..plain() }),
         ("accumulate", Recipe { accumulate: 2, ..plain() }),
+        ("he", Recipe { init: KernelInit::He, ..plain() }),
         ("ema", Recipe { ema: 0.9, ..plain() }),
         ("label-smoothing", Recipe { label_smoothing: 0.2, ..plain() }),
     ]

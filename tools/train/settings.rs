@@ -24,7 +24,7 @@ const EXAMPLES: &str = "Examples:
   onesheet train --resume runs/NAME                             # go on with a run that was stopped";
 
 /// Flags that a run being resumed has settled already.
-const SETTLED: [&str; 22] = [
+const SETTLED: [&str; 23] = [
     "experiment",
     "weights",
     "seed",
@@ -47,6 +47,7 @@ const SETTLED: [&str; 22] = [
     "label_smoothing",
     "ema",
     "accumulate",
+    "init",
 ];
 
 /// Train the network; without --data, on posters drawn in code.
@@ -141,6 +142,10 @@ pub struct Args {
     /// --recompute, --io (a cosine then ends with the new last epoch)
     #[arg(long, value_name = "RUN", conflicts_with_all = SETTLED)]
     pub resume: Option<PathBuf>,
+    /// Try a hundred learning rates from 1e-7 to 1, a step each, print the losses and the rate to begin with, and stop;
+    /// nothing is written
+    #[arg(long, conflicts_with_all = ["resume", "run", "summary", "profile"])]
+    pub find_lr: bool,
     /// Print the layers with their shapes and parameters, and stop
     #[arg(long)]
     pub summary: bool,

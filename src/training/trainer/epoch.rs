@@ -76,7 +76,7 @@ impl<D: Device> Trainer<D> {
     }
 
     /// The training batches of this epoch from `step` on.
-    fn batches(&self, step: u64) -> Result<Loader, TrainingError> {
+    pub(super) fn batches(&self, step: u64) -> Result<Loader, TrainingError> {
         let RunConfig { seed, batch, augment, ref recipe, .. } = self.config;
         let done = step as usize * recipe.accumulate;
         let augmentation = if augment { Augmentation::FlipShift } else { Augmentation::None };
@@ -85,7 +85,7 @@ impl<D: Device> Trainer<D> {
     }
 
     /// The next batch, its pixels on their way to the device.
-    fn stage(&self, batches: &mut Loader) -> Result<Option<(Batch, D::Pixels)>, TrainingError> {
+    pub(super) fn stage(&self, batches: &mut Loader) -> Result<Option<(Batch, D::Pixels)>, TrainingError> {
         let Some(batch) = batches.next().transpose()? else { return Ok(None) };
         let pixels = self.model().device().upload_pixels(&batch.pixels, &batch.placements)?;
         Ok(Some((batch, pixels)))

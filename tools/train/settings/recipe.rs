@@ -1,6 +1,7 @@
 //! The flags of a training recipe.
 
 use clap::Args as ClapArgs;
+use onesheet::network::KernelInit;
 use onesheet::ops::loss::Loss;
 use onesheet::optim::Curve;
 use onesheet::training::recipe::Recipe;
@@ -33,6 +34,9 @@ pub struct RecipeArgs {
     /// see each batch by itself [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub accumulate: Option<u16>,
+    /// What kernels start from, where they do from random numbers [default: glorot]
+    #[arg(long, value_enum)]
+    pub init: Option<KernelInit>,
 }
 
 fn ema(text: &str) -> Result<f64, String> {
@@ -72,6 +76,7 @@ impl RecipeArgs {
         super::set(&mut recipe.loss, self.loss);
         super::set(&mut recipe.label_smoothing, self.label_smoothing);
         super::set(&mut recipe.ema, self.ema);
+        super::set(&mut recipe.init, self.init);
         super::set(&mut recipe.accumulate, self.accumulate.map(usize::from));
     }
 }

@@ -5,7 +5,7 @@ mod values;
 use super::*;
 use clap::error::ErrorKind;
 use clap::{Arg, Command, FromArgMatches};
-use onesheet::network::{resnet50, resnet50_v1_5};
+use onesheet::network::{KernelInit, resnet50, resnet50_v1_5};
 use onesheet::ops::loss::Loss;
 use onesheet::optim::Curve;
 use onesheet::training::recipe::Recipe;
@@ -41,7 +41,7 @@ fn here(name: &str) -> Option<PathBuf> {
 type Row = (&'static str, fn(&mut RunConfig));
 
 /// Flags that a run has settled once it began.
-const SETTLED_ROWS: [Row; 23] = [
+const SETTLED_ROWS: [Row; 24] = [
     ("--weights w.h5", |config| config.weights = here("w.h5")),
     ("--seed 9223372036854775807", |config| config.seed = i64::MAX as u64),
     ("--batch 3", |config| config.batch = 3),
@@ -63,6 +63,7 @@ const SETTLED_ROWS: [Row; 23] = [
     ("--loss focal:1.5", |config| config.recipe.loss = Loss::focal(1.5)),
     ("--loss asymmetric", |config| config.recipe.loss = Loss::ASYMMETRIC),
     ("--accumulate 3", |config| config.recipe.accumulate = 3),
+    ("--init he", |config| config.recipe.init = KernelInit::He),
     ("--ema 0.875", |config| config.recipe.ema = 0.875),
     ("--label-smoothing 0.125", |config| config.recipe.label_smoothing = 0.125),
 ];
@@ -93,7 +94,7 @@ const OPEN_ROWS: [Row; 21] = [
 ];
 
 /// Flags that are no settings: they say what the tool does and prints.
-const NO_SETTINGS: [&str; 4] = ["--run other", "--summary", "--json", "--quiet"];
+const NO_SETTINGS: [&str; 5] = ["--run other", "--summary", "--json", "--quiet", "--find-lr"];
 
 fn name_of(words: &str) -> &str {
     words.split([' ', '=']).next().unwrap()
@@ -296,9 +297,12 @@ fn a_run_that_goes_on_keeps_its_settings_but_for_those_typed() {
 
 #[test]
 fn what_is_settled_is_refused_beside_resume_and_the_rest_is_not() {
-    for words in
-        SETTLED_ROWS.map(|(words, _)| words).into_iter().chain(["--experiment resnet-r", "--run x", "--summary"])
-    {
+    for words in SETTLED_ROWS.map(|(words, _)| words).into_iter().chain([
+        "--experiment resnet-r",
+        "--run x",
+        "--summary",
+        "--find-lr",
+    ]) {
         for both in [format!("--resume r {words}"), format!("{words} --resume r")] {
             assert_eq!(parsed(&both).map(|_| ()).unwrap_err().kind(), ErrorKind::ArgumentConflict, "{both}");
         }
