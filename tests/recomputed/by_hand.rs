@@ -9,11 +9,12 @@ use onesheet::device::{Memory, PixelFormat, Placement};
 use onesheet::metrics::Scores;
 use onesheet::model::{self, Batch, Model};
 use onesheet::network::{ModelConfig, Place, resnet50};
-use onesheet::optim::Adam;
+use onesheet::optim::{Adam, Curve};
 use onesheet::random::permutation;
 use onesheet::training::checkpoint::Progress;
 use onesheet::training::config::{ClassWeights, Pixels, RunConfig};
 use onesheet::training::run_folder::{EpochRow, StepRow};
+use std::f64::consts::PI;
 use std::rc::Rc;
 
 /// What a run must leave; the times in its rows are 0.
@@ -101,7 +102,15 @@ pub fn run(config: &RunConfig, posters: &Posters) -> Expected {
             let labels = posters.labels(&chosen);
             let mut batch = Batch::new(&*device, pixels, config.batch, &format, &labels, &class_weights).unwrap();
             let t = progress.total_steps as f64 + 1.0;
-            let rate = if t < rise { config.learning_rate * t / rise } else { config.learning_rate };
+            let full = config.learning_rate;
+            let rate = match config.recipe.schedule {
+                _ if t < rise => full * t / rise,
+                Curve::Constant => full,
+                Curve::Cosine => {
+                    let steps = (f64::from(config.epochs) * steps_per_epoch as f64).max(rise + 1.0);
+                    full * (0.01 + 0.99 * 0.5 * (1.0 + (PI * ((t - rise) / (steps - rise)).min(1.0)).cos()))
+                }
+            };
             let corrected = rate * (1.0 - 0.999f64.powf(t)).sqrt() / (1.0 - 0.9f64.powf(t));
             batch.set_rates(&device, [corrected, 0.0]).unwrap();
             model.gradients(&mut batch).unwrap();

@@ -12,8 +12,9 @@ use by_hand::{Expected, State};
 use onesheet::data::Split;
 use onesheet::data::tensor_file::{Access, TensorFile};
 use onesheet::device::cpu::Cpu;
-use onesheet::network::{Trainable, resnet50};
+use onesheet::network::{KernelInit, Trainable, resnet50};
 use onesheet::ops::pool::Pooling;
+use onesheet::optim::Curve;
 use onesheet::training::checkpoint::{Checkpoint, Metadata};
 use onesheet::training::config::{ClassWeights, OnBadNumbers, Pixels, RunConfig};
 use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint, last_checkpoint};
@@ -47,7 +48,7 @@ fn base(posters: &Posters) -> RunConfig {
 /// A change to the settings, and whether a run's numbers must show it.
 type Case = (&'static str, fn(&mut RunConfig), bool);
 
-const CASES: [Case; 30] = [
+const CASES: [Case; 32] = [
     ("another seed", |config| config.seed = 4, true),
     ("a third seed", |config| config.seed = 7, true),
     ("larger batches", |config| config.batch = 5, true),
@@ -60,6 +61,8 @@ const CASES: [Case; 30] = [
     ("half an epoch of warm-up", |config| config.warmup_epochs = 0.5, true),
     ("two and a half epochs of warm-up", |config| config.warmup_epochs = 2.5, true),
     ("more warm-up than epochs", |config| config.warmup_epochs = 9.0, true),
+    ("a learning rate that falls along a cosine", |config| config.recipe.schedule = Curve::Cosine, true),
+    ("kernels that start from He's normal", |config| config.recipe.init = KernelInit::He, true),
     ("residual blocks that start as Keras's", |config| config.zero_init_residual = false, true),
     ("max pooling", |config| config.pooling = Pooling::Max, true),
     ("the last ten layers", |config| config.trainable = Trainable::Last(10), true),
