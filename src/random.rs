@@ -19,6 +19,8 @@ pub enum Stream {
     Initialiser = 3,
     /// Synthetic posters, by poster.
     Synthetic = 4,
+    /// Windows, turns, colours and covers, by epoch and sample.
+    Distortion = 5,
 }
 
 /// The Philox4x32-10 block function under one key: ten rounds that scramble a counter of 128 bits.

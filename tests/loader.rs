@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use onesheet::data::Split;
 use onesheet::data::augmentation::Augmentation;
+use onesheet::data::distortion::Distortion;
 use onesheet::data::loader::{Batch, Loader, LoaderError};
 use onesheet::data::tensor_file::{Description, TensorFile, TensorFileError, TensorFileWriter};
 use onesheet::device::Placement;
@@ -50,7 +51,17 @@ fn odd() -> Arc<[u32]> {
 }
 
 fn train(file: &Arc<TensorFile>, batch: usize, seed: u64, epoch: u32, first_step: usize) -> Loader {
-    Loader::train(Arc::clone(file), odd(), batch, seed, epoch, first_step, Augmentation::FlipShift).unwrap()
+    Loader::train(
+        Arc::clone(file),
+        odd(),
+        batch,
+        seed,
+        epoch,
+        first_step,
+        Augmentation::FlipShift,
+        Distortion::default(),
+    )
+    .unwrap()
 }
 
 fn all(loader: Loader) -> Vec<Batch> {
@@ -184,7 +195,9 @@ fn dropping_early_does_not_hang() {
 fn impossible_batches_are_typed_errors() {
     let (_folder, path) = sample();
     let start = |indices: &[u32], batch| {
-        Loader::train(open(&path), indices.into(), batch, 1, 0, 0, Augmentation::None).map(drop).unwrap_err()
+        Loader::train(open(&path), indices.into(), batch, 1, 0, 0, Augmentation::None, Distortion::default())
+            .map(drop)
+            .unwrap_err()
     };
     let error = start(&[0, 1, 2], 4);
     assert!(matches!(error, LoaderError::BatchTooLarge { batch: 4, images: 3 }), "{error}");

@@ -5,6 +5,7 @@ mod runs;
 
 use assert_cmd::cargo::cargo_bin;
 use onesheet::data::augmentation::Augmentation;
+use onesheet::data::distortion::Distortion;
 use onesheet::data::loader::{Batch, Loader};
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::data::{Split, synthetic};
@@ -140,7 +141,11 @@ fn first_batch(config: &RunConfig) -> Batch {
     let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
     let augmentation = if config.augment { Augmentation::FlipShift } else { Augmentation::None };
     let train = file.indices(Split::Train).into();
-    Loader::train(file, train, config.batch, config.seed, 0, 0, augmentation).unwrap().next().unwrap().unwrap()
+    Loader::train(file, train, config.batch, config.seed, 0, 0, augmentation, Distortion::default())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
 }
 
 fn class_weights(config: &RunConfig) -> Vec<f32> {
@@ -283,7 +288,9 @@ fn saved(run: &Path) -> Checkpoint {
 fn take_step(learner: &mut Learner<Cpu>, config: &RunConfig, step: usize) -> f64 {
     let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
     let train: Arc<[u32]> = file.indices(Split::Train).into();
-    let mut batches = Loader::train(file, train, config.batch, config.seed, 0, step, Augmentation::None).unwrap();
+    let mut batches =
+        Loader::train(file, train, config.batch, config.seed, 0, step, Augmentation::None, Distortion::default())
+            .unwrap();
     let batch = batches.next().unwrap().unwrap();
     let pixels = learner.model().device().upload_pixels(&batch.pixels, &batch.placements).unwrap();
     let rate = 1e-3 * (step as f64 + 1.0) / 4.0;

@@ -10,9 +10,11 @@ use std::thread::{self, JoinHandle};
 use std::{io, panic};
 
 use super::augmentation::Augmentation;
+use super::distortion::Distortion;
 use super::tensor_file::{TensorFile, TensorFileError};
 use crate::device::Placement;
 use crate::random::permutation;
+use rayon::prelude::*;
 
 /// Batches that wait while the device works on another. Two hide the disk's hiccups; more only take memory.
 const AHEAD: usize = 2;
@@ -85,6 +87,7 @@ impl Loader {
         epoch: u32,
         first_step: usize,
         augmentation: Augmentation,
+        distortion: Distortion,
     ) -> Result<Loader, LoaderError> {
         if indices.is_empty() {
             return Err(LoaderError::NoImages);
@@ -99,7 +102,7 @@ impl Loader {
         let full = order.len().checked_div(batch).unwrap_or(0) * batch;
         order.truncate(full);
         order.drain(..first_step.saturating_mul(batch).min(full));
-        Loader::start(Feed { file, order, batch, seed, epoch, augmentation })
+        Loader::start(Feed { file, order, batch, seed, epoch, augmentation, distortion })
     }
 
     /// `indices` in their order and as they are, in batches of `batch` images, the last as short as it comes out.
@@ -114,7 +117,8 @@ impl Loader {
             return Err(LoaderError::NoImages);
         }
         let order = indices.to_vec();
-        Loader::start(Feed { file, order, batch, seed: 0, epoch: 0, augmentation: Augmentation::None })
+        let (augmentation, distortion) = (Augmentation::None, Distortion::default());
+        Loader::start(Feed { file, order, batch, seed: 0, epoch: 0, augmentation, distortion })
     }
 
     fn start(feed: Feed) -> Result<Loader, LoaderError> {
@@ -185,6 +189,7 @@ struct Feed {
     seed: u64,
     epoch: u32,
     augmentation: Augmentation,
+    distortion: Distortion,
 }
 
 impl Feed {
@@ -221,6 +226,12 @@ impl Feed {
             pixels.extend_from_slice(&self.file.image_checked(index as usize)?);
             labels.extend_from_slice(self.file.labels(index as usize));
             placements.push(self.augmentation.place(self.seed, self.epoch, index, self.file.size()));
+        }
+        if !self.distortion.is_none() {
+            let posters = pixels.par_chunks_exact_mut(self.file.image_bytes()).zip(indices);
+            posters.for_each(|(pixels, &index)| {
+                self.distortion.apply(pixels, self.file.size(), self.seed, self.epoch, index);
+            });
         }
         Ok(true)
     }

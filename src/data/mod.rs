@@ -6,6 +6,7 @@
 
 pub mod augmentation;
 pub mod counts;
+pub mod distortion;
 #[cfg(feature = "fetch")]
 pub mod download;
 pub mod films;

@@ -3,6 +3,7 @@
 
 use super::bounds::{OutOfBounds, within};
 use super::config::as_typed;
+use crate::data::distortion::Distortion;
 use crate::device::Focus;
 use crate::network::KernelInit;
 use crate::ops::loss::{Loss, Objective};
@@ -36,6 +37,14 @@ pub struct Recipe {
     pub accumulate: usize,
     /// What kernels start from.
     pub init: KernelInit,
+    /// How training posters are cut out, turned, coloured and covered at random: [`Distortion`].
+    pub crop: f64,
+    /// In degrees.
+    pub rotate: f64,
+    /// As a share.
+    pub colour: f64,
+    /// As a share of the side.
+    pub cutout: f64,
 }
 
 impl Default for Recipe {
@@ -49,6 +58,10 @@ impl Default for Recipe {
             ema: 0.0,
             accumulate: 1,
             init: KernelInit::Glorot,
+            crop: 0.0,
+            rotate: 0.0,
+            colour: 0.0,
+            cutout: 0.0,
         }
     }
 }
@@ -64,17 +77,40 @@ impl Recipe {
         Objective { loss: self.loss, label_smoothing: self.label_smoothing }
     }
 
+    /// What becomes of training posters.
+    pub(super) fn distortion(&self) -> Distortion {
+        let Recipe { crop, rotate, colour, cutout, .. } = *self;
+        Distortion { crop, rotate, colour, cutout }
+    }
+
     /// Looks at every number.
     ///
     /// # Errors
     /// The first that is out of bounds.
     pub(super) fn check(&self) -> Result<(), OutOfBounds> {
-        let Recipe { schedule: _, weight_decay, clip_norm, loss, label_smoothing, ema, accumulate, init: _ } = *self;
+        let Recipe {
+            schedule: _,
+            weight_decay,
+            clip_norm,
+            loss,
+            label_smoothing,
+            ema,
+            accumulate,
+            init: _,
+            crop,
+            rotate,
+            colour,
+            cutout,
+        } = *self;
         within((0.0..=1.0).contains(&weight_decay), "weight_decay", weight_decay, "from 0 to 1")?;
         let is_norm = |norm: f64| norm > 0.0 && norm.is_finite();
         within(clip_norm.is_none_or(is_norm), "clip_norm", clip_norm, "a number above 0")?;
         within((0.0..1.0).contains(&label_smoothing), "label_smoothing", label_smoothing, BELOW_1)?;
         within((0.0..1.0).contains(&ema), "ema", ema, BELOW_1)?;
+        within((0.0..1.0).contains(&crop), "crop", crop, BELOW_1)?;
+        within((0.0..=180.0).contains(&rotate), "rotate", rotate, "from 0 to 180")?;
+        within((0.0..1.0).contains(&colour), "colour", colour, BELOW_1)?;
+        within((0.0..1.0).contains(&cutout), "cutout", cutout, BELOW_1)?;
         within((1..=10_000).contains(&accumulate), "accumulate", accumulate, "from 1 to 10000")?;
         match loss {
             Loss::Asymmetric(focus) if !is_usable(focus) => within(false, "loss", loss.to_string(), FOCI),
@@ -142,7 +178,20 @@ impl FromStr for Loss {
 /// The parts that are on, one behind the other.
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Recipe { schedule, weight_decay, clip_norm, loss, label_smoothing, ema, accumulate, init } = *self;
+        let Recipe {
+            schedule,
+            weight_decay,
+            clip_norm,
+            loss,
+            label_smoothing,
+            ema,
+            accumulate,
+            init,
+            crop,
+            rotate,
+            colour,
+            cutout,
+        } = *self;
         let parts = [
             (schedule == Curve::Cosine).then(|| "learning rate falls along a cosine to a hundredth".to_owned()),
             (weight_decay > 0.0).then(|| format!("weight decay {weight_decay}")),
@@ -150,6 +199,10 @@ impl fmt::Display for Recipe {
             (loss != Loss::CrossEntropy).then(|| format!("loss {loss}")),
             (label_smoothing > 0.0).then(|| format!("label smoothing {label_smoothing}")),
             (init == KernelInit::He).then(|| "kernels start from He's normal".to_owned()),
+            (crop > 0.0).then(|| format!("windows of posters, their sides shorter by up to {crop}")),
+            (rotate > 0.0).then(|| format!("posters turned by up to {rotate} degrees")),
+            (colour > 0.0).then(|| format!("brightness, contrast and saturation up to {colour} more or less")),
+            (cutout > 0.0).then(|| format!("a square of {cutout} of the side covered")),
             (accumulate > 1).then(|| format!("{accumulate} batches a step")),
             (ema > 0.0).then(|| format!("a moving average of the weights answers, decay {ema}")),
         ];
@@ -202,6 +255,10 @@ mod tests {
             (Recipe { loss: sure, ..plain() }, "loss"),
             (Recipe { ema: 1.0, ..plain() }, "ema"),
             (Recipe { accumulate: 0, ..plain() }, "accumulate"),
+            (Recipe { crop: 1.0, ..plain() }, "crop"),
+            (Recipe { rotate: 181.0, ..plain() }, "rotate"),
+            (Recipe { colour: 1.5, ..plain() }, "colour"),
+            (Recipe { cutout: -0.5, ..plain() }, "cutout"),
         ] {
             assert_eq!(recipe.check().unwrap_err().setting, setting, "{recipe:?}");
         }

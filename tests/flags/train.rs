@@ -30,7 +30,7 @@ const WHOLE: &str = "train --data posters.safetensors --weights start.safetensor
     --batch 3 --epochs 9 --max-steps 2 --lr 0.002 --warmup-epochs 1.5 --zero-init-residual false --image-size 33 --pooling max \
     --trainable last:50 --class-weights none --pixels unit --momentum 0.75 --augment --run whole --save-every 0 \
     --on-bad-numbers skip --check-numerics --recompute --io read --schedule cosine --weight-decay 0.125 --clip-norm 0.75 \
-    --loss asymmetric:1,3,0.0625 --label-smoothing 0.25 --ema 0.5 --accumulate 2 --init he --patience 7 --time-limit 500";
+    --loss asymmetric:1,3,0.0625 --label-smoothing 0.25 --ema 0.5 --accumulate 2 --init he --crop 0.25 --rotate 10 --colour 0.5 --cutout 0.125 --patience 7 --time-limit 500";
 
 const FROZEN: &str =
     "train --data posters.safetensors --run frozen --batch 4 --device cpu --trainable last:40 --profile=1 -q";
@@ -140,6 +140,10 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
             ema: 0.5,
             accumulate: 2,
             init: KernelInit::He,
+            crop: 0.25,
+            rotate: 10.0,
+            colour: 0.5,
+            cutout: 0.125,
         },
         history: Vec::new(),
     };
@@ -164,7 +168,9 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
         "  schedule       9 epochs of 2 steps of 6 posters, at most 2 steps in all",
         "  optimiser      Adam, learning rate 0.002, reached over the first 1.5 epochs; seed 7",
         "  recipe         learning rate falls along a cosine to a hundredth; weight decay 0.125; gradient norm at most 0.75; \
-         loss asymmetric:1,3,0.0625; label smoothing 0.25; kernels start from He's normal; 2 batches a step; a moving average of the weights answers, decay 0.5",
+         loss asymmetric:1,3,0.0625; label smoothing 0.25; kernels start from He's normal; \
+         windows of posters, their sides shorter by up to 0.25; posters turned by up to 10 degrees; brightness, contrast and saturation \
+         up to 0.5 more or less; a square of 0.125 of the side covered; 2 batches a step; a moving average of the weights answers, decay 0.5",
         "  batch norm     momentum 0.75",
         "  class weights  Action 1.00, Comedy 1.00, Drama 1.00, Romance 1.00",
         "                 Crime 1.00, Thriller 1.00, Other 1.00",

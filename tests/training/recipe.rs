@@ -33,6 +33,10 @@ fn parts() -> Vec<(&'static str, Recipe)> {
         ("asymmetric", Recipe { loss: Loss::ASYMMETRIC, ..plain() }),
         ("accumulate", Recipe { accumulate: 2, ..plain() }),
         ("he", Recipe { init: KernelInit::He, ..plain() }),
+        ("crop", Recipe { crop: 0.3, ..plain() }),
+        ("rotate", Recipe { rotate: 10.0, ..plain() }),
+        ("colour", Recipe { colour: 0.3, ..plain() }),
+        ("cutout", Recipe { cutout: 0.3, ..plain() }),
         ("ema", Recipe { ema: 0.9, ..plain() }),
         ("label-smoothing", Recipe { label_smoothing: 0.2, ..plain() }),
     ]

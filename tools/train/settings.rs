@@ -24,7 +24,7 @@ const EXAMPLES: &str = "Examples:
   onesheet train --resume runs/NAME                             # go on with a run that was stopped";
 
 /// Flags that a run being resumed has settled already.
-const SETTLED: [&str; 23] = [
+const SETTLED: [&str; 27] = [
     "experiment",
     "weights",
     "seed",
@@ -48,6 +48,10 @@ const SETTLED: [&str; 23] = [
     "ema",
     "accumulate",
     "init",
+    "crop",
+    "rotate",
+    "colour",
+    "cutout",
 ];
 
 /// Train the network; without --data, on posters drawn in code.

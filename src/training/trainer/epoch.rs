@@ -81,7 +81,8 @@ impl<D: Device> Trainer<D> {
         let done = step as usize * recipe.accumulate;
         let augmentation = if augment { Augmentation::FlipShift } else { Augmentation::None };
         let (file, train) = (Arc::clone(&self.file), Arc::clone(&self.train));
-        Ok(Loader::train(file, train, batch, seed, self.progress.epoch, done, augmentation)?)
+        let distortion = recipe.distortion();
+        Ok(Loader::train(file, train, batch, seed, self.progress.epoch, done, augmentation, distortion)?)
     }
 
     /// The next batch, its pixels on their way to the device.

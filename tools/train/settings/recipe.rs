@@ -37,6 +37,32 @@ pub struct RecipeArgs {
     /// What kernels start from, where they do from random numbers [default: glorot]
     #[arg(long, value_enum)]
     pub init: Option<KernelInit>,
+    /// Train on a square window of each poster, at random; its side is shorter by up to this share [default: 0]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub crop: Option<f64>,
+    /// Turn training posters by up to so many degrees either way, at random [default: 0]
+    #[arg(long, value_name = "DEGREES", value_parser = degrees)]
+    pub rotate: Option<f64>,
+    /// Multiply their brightness, contrast and saturation by up to this share more or less, at random [default: 0]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub colour: Option<f64>,
+    /// Cover a square whose side is this share of theirs, anywhere at random [default: 0]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub cutout: Option<f64>,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..1.0).contains(&share) => Ok(share),
+        _ => Err("a share is a number from 0 to below 1, such as 0.3".into()),
+    }
+}
+
+fn degrees(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(degrees) if (0.0..=180.0).contains(&degrees) => Ok(degrees),
+        _ => Err("an angle is a number of degrees from 0 to 180".into()),
+    }
 }
 
 fn ema(text: &str) -> Result<f64, String> {
@@ -77,6 +103,10 @@ impl RecipeArgs {
         super::set(&mut recipe.label_smoothing, self.label_smoothing);
         super::set(&mut recipe.ema, self.ema);
         super::set(&mut recipe.init, self.init);
+        super::set(&mut recipe.crop, self.crop);
+        super::set(&mut recipe.rotate, self.rotate);
+        super::set(&mut recipe.colour, self.colour);
+        super::set(&mut recipe.cutout, self.cutout);
         super::set(&mut recipe.accumulate, self.accumulate.map(usize::from));
     }
 }

@@ -1,0 +1,206 @@
+//! Posters that are changed before training looks at them: cut out, turned, coloured, covered in part.
+//!
+//! It is done on the stored bytes, while a batch is assembled, so it is the same on every device. What is drawn for a poster is a pure
+//! function of (seed, epoch, poster), and each kind has draws of its own: one that is switched on leaves the others as they were.
+
+use crate::random::{Philox, Stream};
+
+/// How far posters are changed, at the most. All 0 by default: not at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Distortion {
+    /// A square window becomes the whole poster; its side is shorter than the poster's by up to this share. From 0 to below 1.
+    pub crop: f64,
+    /// Turned about the window's centre by up to so many degrees either way.
+    pub rotate: f64,
+    /// Brightness, contrast and saturation are multiplied by up to this share more or less, each by itself. From 0 to below 1.
+    pub colour: f64,
+    /// A square whose side is this share of the poster's is covered, anywhere (DeVries and Taylor 2017). From 0 to below 1.
+    pub cutout: f64,
+}
+
+/// What covers: ImageNet's mean, which is about 0 for a network that subtracts it.
+const COVER: [u8; 3] = [124, 117, 104];
+
+/// The weights of red, green and blue in a grey (ITU-R BT.601).
+const GREY: [f32; 3] = [0.299, 0.587, 0.114];
+
+impl Distortion {
+    /// Whether posters stay as they are.
+    pub fn is_none(&self) -> bool {
+        *self == Distortion::default()
+    }
+
+    /// Changes poster `sample`, `pixels [size, size, 3]` in RGB, for `epoch`.
+    pub fn apply(&self, pixels: &mut [u8], size: usize, seed: u64, epoch: u32, sample: u32) {
+        let mut sequence = Philox::new(seed).sequence(Stream::Distortion, epoch, sample);
+        let [side, row, column, turn, brightness, contrast, saturation, top, left] =
+            std::array::from_fn(|_| f64::from(sequence.uniform()));
+        if self.crop > 0.0 || self.rotate > 0.0 {
+            let side = 1.0 - self.crop * side;
+            let window = Window { side, row: (1.0 - side) * row, column: (1.0 - side) * column };
+            let seen = window.seen(pixels, size, (self.rotate * (2.0 * turn - 1.0)).to_radians());
+            pixels.copy_from_slice(&seen);
+        }
+        if self.colour > 0.0 {
+            let factor = |drawn: f64| (1.0 + self.colour * (2.0 * drawn - 1.0)) as f32;
+            recolour(pixels, factor(brightness), factor(contrast), factor(saturation));
+        }
+        if self.cutout > 0.0 {
+            // Its centre is anywhere on the poster, so that the border is covered as often as the middle.
+            let reach = 0.5 * self.cutout * size as f64;
+            let covered = |centre: f64, at: usize| (at as f64 + 0.5 - centre * size as f64).abs() < reach;
+            for (at, pixel) in pixels.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+                if covered(top, at / size) && covered(left, at % size) {
+                    *pixel = COVER;
+                }
+            }
+        }
+    }
+}
+
+/// A square part of a poster, in shares of its side.
+struct Window {
+    side: f64,
+    row: f64,
+    column: f64,
+}
+
+impl Window {
+    /// The window as a whole poster, turned by `angle`. Between pixels it is interpolated, bilinearly; beyond the border the border goes
+    /// on.
+    fn seen(&self, pixels: &[u8], size: usize, angle: f64) -> Vec<u8> {
+        let extent = size as f64;
+        let centre = [self.row, self.column].map(|start| extent * (start + 0.5 * self.side));
+        let (sine, cosine) = (self.side * angle.sin(), self.side * angle.cos());
+        let mut seen = Vec::with_capacity(pixels.len());
+        for at in 0..size * size {
+            let [down, right] = [at / size, at % size].map(|place| place as f64 + 0.5 - 0.5 * extent);
+            let from = [centre[0] + cosine * down - sine * right, centre[1] + sine * down + cosine * right];
+            // The pixel whose centre lies before it, and how far behind that it is.
+            let [(row, below), (column, beside)] = from.map(|place| {
+                let place = (place - 0.5).clamp(0.0, extent - 1.0);
+                (place as usize, (place - place.floor()) as f32)
+            });
+            let (next_row, next_column) = ((row + 1).min(size - 1), (column + 1).min(size - 1));
+            for channel in 0..3 {
+                let pixel = |row: usize, column: usize| f32::from(pixels[3 * (row * size + column) + channel]);
+                let between = |row: usize| {
+                    let (here, next) = (pixel(row, column), pixel(row, next_column));
+                    here + beside * (next - here)
+                };
+                let (upper, lower) = (between(row), between(next_row));
+                seen.push((upper + below * (lower - upper)).round() as u8);
+            }
+        }
+        seen
+    }
+}
+
+/// Multiplies a poster's brightness, its contrast around its mean grey, and its saturation around each pixel's grey, in this order.
+fn recolour(pixels: &mut [u8], brightness: f32, contrast: f32, saturation: f32) {
+    let grey = |pixel: [f32; 3]| pixel.iter().zip(GREY).map(|(value, weight)| value * weight).sum::<f32>();
+    let bright = |pixel: &[u8; 3]| pixel.map(|value| (f32::from(value) * brightness).min(255.0));
+    let (pixels, _) = pixels.as_chunks_mut::<3>();
+    let mean = pixels.iter().map(|pixel| f64::from(grey(bright(pixel)))).sum::<f64>() / pixels.len() as f64;
+    for pixel in pixels {
+        let contrasted = bright(pixel).map(|value| mean as f32 + contrast * (value - mean as f32));
+        let grey = grey(contrasted);
+        *pixel = contrasted.map(|value| (grey + saturation * (value - grey)).round() as u8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A poster of `size`² pixels, none like another.
+    fn poster(size: usize) -> Vec<u8> {
+        (0..3 * size * size).map(|at| ((at * at + 7 * at) % 251) as u8).collect()
+    }
+
+    fn applied(distortion: Distortion, epoch: u32, sample: u32) -> Vec<u8> {
+        let mut pixels = poster(16);
+        distortion.apply(&mut pixels, 16, 5, epoch, sample);
+        pixels
+    }
+
+    const WHOLE: Window = Window { side: 1.0, row: 0.0, column: 0.0 };
+
+    #[test]
+    fn the_whole_window_is_the_poster_and_turns_in_quarters_exactly() {
+        let (size, pixels) = (5, poster(5));
+        assert_eq!(WHOLE.seen(&pixels, size, 0.0), pixels);
+        let seen = WHOLE.seen(&pixels, size, 90f64.to_radians());
+        let half = WHOLE.seen(&pixels, size, 180f64.to_radians());
+        let pixel = |of: &[u8], row: usize, column: usize| of[3 * (row * size + column)..][..3].to_vec();
+        for (row, column) in (0..size).flat_map(|row| (0..size).map(move |column| (row, column))) {
+            // A quarter turn to the right: the left column comes to the top.
+            assert_eq!(pixel(&seen, row, column), pixel(&pixels, size - 1 - column, row), "{row}, {column}");
+            assert_eq!(pixel(&half, row, column), pixel(&pixels, size - 1 - row, size - 1 - column));
+        }
+    }
+
+    /// The lower right quarter of four by four: two by two pixels, each seen four times, interpolated between their centres.
+    #[test]
+    fn a_window_is_enlarged() {
+        let mut pixels = vec![0; 48];
+        for (row, column, value) in [(2, 2, 0), (2, 3, 80), (3, 2, 160), (3, 3, 240)] {
+            pixels[3 * (4 * row + column)] = value;
+        }
+        let seen = Window { side: 0.5, row: 0.5, column: 0.5 }.seen(&pixels, 4, 0.0);
+        let reds: Vec<u8> = seen.into_iter().step_by(3).collect();
+        // Centres at 1.75, 2.25, 2.75 and 3.25, the last beyond the last pixel's. What lies above and to the left is black.
+        assert_eq!(reds[5..8], [60, 100, 120]);
+        assert_eq!(reds[15], 240);
+        assert_eq!(reds[10], 180);
+    }
+
+    #[test]
+    fn colours_by_hand() {
+        let mut pixels = [100, 100, 100, 200, 200, 200];
+        recolour(&mut pixels, 1.5, 1.0, 1.0);
+        assert_eq!(pixels, [150, 150, 150, 255, 255, 255]);
+        let mut pixels = [100, 100, 100, 200, 200, 200];
+        recolour(&mut pixels, 1.0, 0.5, 3.0);
+        assert_eq!(pixels, [125, 125, 125, 175, 175, 175], "around 150; a grey has no saturation");
+        let mut pixels = [200, 0, 0];
+        recolour(&mut pixels, 1.0, 1.0, 0.0);
+        assert_eq!(pixels, [60; 3], "its grey: 0.299 of 200");
+    }
+
+    #[test]
+    fn each_kind_is_drawn_by_itself_and_again_the_same() {
+        let none = Distortion::default();
+        assert_eq!(applied(none, 0, 0), poster(16));
+        let kinds = [
+            Distortion { crop: 0.5, ..none },
+            Distortion { rotate: 30.0, ..none },
+            Distortion { colour: 0.5, ..none },
+            Distortion { cutout: 0.5, ..none },
+        ];
+        for kind in kinds {
+            assert_ne!(applied(kind, 0, 0), poster(16), "{kind:?}");
+            assert_eq!(applied(kind, 1, 2), applied(kind, 1, 2), "{kind:?}");
+            assert_ne!(applied(kind, 1, 2), applied(kind, 1, 3), "{kind:?}");
+            assert_ne!(applied(kind, 1, 2), applied(kind, 2, 2), "{kind:?}");
+        }
+        // What is covered lies where it did, whatever else happens to the poster.
+        let covered =
+            |pixels: Vec<u8>| -> Vec<bool> { pixels.as_chunks::<3>().0.iter().map(|pixel| *pixel == COVER).collect() };
+        let cut = applied(kinds[3], 3, 4);
+        assert_eq!(covered(cut.clone()), covered(applied(Distortion { cutout: 0.5, colour: 0.5, ..none }, 3, 4)));
+        let count = covered(cut).into_iter().filter(|covered| *covered).count();
+        assert!((16..=64).contains(&count), "a square of eight, or what of it lies on the poster: {count}");
+    }
+
+    #[test]
+    fn draws_reach_their_bounds_and_no_further() {
+        let mut most = 0;
+        for sample in 0..200 {
+            let mut pixels = [128; 3 * 16 * 16];
+            Distortion { colour: 0.5, ..Distortion::default() }.apply(&mut pixels, 16, 5, 0, sample);
+            most = most.max(pixels[0].abs_diff(128));
+        }
+        assert!((60..=64).contains(&most), "{most}");
+    }
+}
