@@ -14,6 +14,7 @@ mod bad_steps;
 mod cuda;
 #[path = "../support/not_checked.rs"]
 mod not_checked;
+mod recipe;
 #[path = "../support/mod.rs"]
 mod support;
 
