@@ -9,9 +9,17 @@
 //! and weighs nothing in the weighted ones. Average precision and ROC-AUC judge a ranking, and where there is nothing to
 //! rank they do not exist: such a genre is left out of their means.
 
+pub mod bootstrap;
+pub mod calibration;
+mod figures;
 mod ranking;
+mod scorer;
+mod thresholds;
 
+pub use figures::{Figure, Over};
 pub use ranking::{average_precision, roc_auc};
+pub use scorer::{CoOccurrence, Scorer};
+pub use thresholds::best_thresholds;
 
 use serde::Serialize;
 
@@ -34,14 +42,15 @@ pub struct ConfusionCounts {
 }
 
 impl ConfusionCounts {
-    /// Counts one decision.
-    pub fn record(&mut self, named: bool, target: bool) {
-        match (named, target) {
-            (false, false) => self.true_negatives += 1,
-            (true, false) => self.false_positives += 1,
-            (false, true) => self.false_negatives += 1,
-            (true, true) => self.true_positives += 1,
-        }
+    /// Counts a decision so many times.
+    fn record(&mut self, named: bool, target: bool, times: u64) {
+        let count = match (named, target) {
+            (false, false) => &mut self.true_negatives,
+            (true, false) => &mut self.false_positives,
+            (false, true) => &mut self.false_negatives,
+            (true, true) => &mut self.true_positives,
+        };
+        *count += times;
     }
 
     /// Posters counted.
@@ -172,31 +181,8 @@ impl Scores {
     /// # Panics
     /// If the lengths disagree: `thresholds [C]` sets the number of genres.
     pub fn new(probabilities: &[f32], targets: &[u8], thresholds: &[f32]) -> Self {
-        let classes = thresholds.len();
-        assert_eq!(probabilities.len(), targets.len(), "a probability for each target");
-        assert_eq!(probabilities.len() % classes, 0, "whole rows of {classes} genres");
-
-        let mut counts = vec![ConfusionCounts::default(); classes];
-        let mut exact = 0;
-        for (row, truth) in probabilities.chunks_exact(classes).zip(targets.chunks_exact(classes)) {
-            let mut wrong = false;
-            for c in 0..classes {
-                let (named, target) = (row[c] >= thresholds[c], truth[c] != 0);
-                counts[c].record(named, target);
-                wrong |= named != target;
-            }
-            exact += u64::from(!wrong);
-        }
-        let column = |c: usize| -> Vec<(f32, bool)> {
-            let column = probabilities.iter().zip(targets).skip(c).step_by(classes);
-            column.map(|(&probability, &target)| (probability, target != 0)).collect()
-        };
-        let genres = counts.into_iter().enumerate().map(|(c, counts)| GenreScores {
-            counts,
-            average_precision: average_precision(column(c)),
-            roc_auc: roc_auc(column(c)),
-        });
-        Scores::from_genres(genres.collect(), exact)
+        let scorer = Scorer::new(probabilities, targets, thresholds);
+        scorer.scores(&vec![1; scorer.posters()])
     }
 
     /// The averages over `genres`, of which `exact` posters had every decision right.

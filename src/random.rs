@@ -21,6 +21,8 @@ pub enum Stream {
     Synthetic = 4,
     /// Windows, turns, colours and covers, by epoch and sample.
     Distortion = 5,
+    /// The films of a resample, by resample.
+    Bootstrap = 6,
 }
 
 /// The Philox4x32-10 block function under one key: ten rounds that scramble a counter of 128 bits.
