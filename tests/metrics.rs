@@ -1,6 +1,8 @@
 //! The metrics against definitions too slow and too plain to be wrong.
 
-use onesheet::metrics::{Scores, average_precision, roc_auc};
+use onesheet::metrics::bootstrap::{Interval, Resamples};
+use onesheet::metrics::calibration::{TEMPERATURES, best_temperature, cross_entropy, threshold_at};
+use onesheet::metrics::{Scorer, Scores, average_precision, best_thresholds, roc_auc};
 use proptest::prelude::*;
 
 /// Every pair of a positive and a negative poster: 1 if ranked rightly, ½ if tied.
@@ -115,6 +117,92 @@ proptest! {
         prop_assert!((scores.hamming_loss - wrong / (3.0 * n)).abs() <= 1e-12);
         let exact = rows.iter().filter(|row| row.iter().all(|(p, target)| named(*p) == *target)).count() as f64;
         prop_assert!((scores.exact_match - exact / n).abs() <= 1e-12);
+    }
+}
+
+/// Posters of three genres, each with a probability of few and whether it is true.
+fn rows() -> impl Strategy<Value = Vec<[(u8, bool); 3]>> {
+    prop::collection::vec(prop::array::uniform3((0u8..=10, any::<bool>())), 1..40)
+}
+
+fn flat(rows: &[[(u8, bool); 3]]) -> (Vec<f32>, Vec<u8>) {
+    rows.iter().flatten().map(|&(p, target)| (f32::from(p) / 10.0, u8::from(target))).unzip()
+}
+
+proptest! {
+    #[test]
+    fn tuned_thresholds_have_the_highest_f1_that_any_has(rows in rows(), default in 0.0f64..=1.0) {
+        let (probabilities, targets) = flat(&rows);
+        let f1 = |thresholds: [f32; 3]| {
+            Scores::new(&probabilities, &targets, &thresholds).genres.iter().map(|genre| genre.counts.f1()).collect::<Vec<_>>()
+        };
+        let tuned = best_thresholds(&probabilities, &targets, &[default; 3]);
+        let found = f1(std::array::from_fn(|c| tuned[c] as f32));
+        let untuned = f1([default as f32; 3]);
+        // Every way to decide is had at one of these.
+        let any: Vec<_> = (0..=11).map(|p| f1([p as f32 / 10.0; 3])).collect();
+        for c in 0..3 {
+            let best = any.iter().map(|f1| f1[c]).fold(0.0, f64::max);
+            prop_assert_eq!(found[c], best);
+            prop_assert!(found[c] >= untuned[c]);
+            let has_positives = rows.iter().any(|row| row[c].1);
+            let may_stay = untuned[c] == best || !has_positives;
+            prop_assert!(!may_stay || tuned[c] == default, "{} became {}", default, tuned[c]);
+        }
+    }
+
+    #[test]
+    fn no_other_temperature_has_a_lower_cross_entropy(
+        answers in prop::collection::vec((-30.0f32..30.0, any::<bool>()), 1..60),
+        other in TEMPERATURES,
+        scale in -3.0f32..3.0,
+    ) {
+        let (logits, targets): (Vec<f32>, Vec<u8>) =
+            answers.iter().map(|&(z, target)| (z * scale.exp(), u8::from(target))).unzip();
+        let loss = |temperature| cross_entropy(&logits, &targets, temperature);
+        let temperature = best_temperature(&logits, &targets);
+        prop_assert!(TEMPERATURES.contains(&temperature));
+        prop_assert!(loss(temperature) <= loss(1.0));
+        prop_assert!(loss(temperature) <= loss(other) * (1.0 + 1e-9) + 1e-12, "{} {} at {}", temperature, loss(temperature), other);
+    }
+
+    #[test]
+    fn thresholds_go_with_the_temperature(z in -20.0f64..20.0, cut in -20.0f64..20.0, temperature in TEMPERATURES) {
+        prop_assume!((z - cut).abs() >= 1e-3 * (1.0 + temperature));
+        let sigmoid = |z: f64| 1.0 / (1.0 + (-z).exp());
+        prop_assert_eq!(sigmoid(z / temperature) >= threshold_at(temperature, sigmoid(cut)), z >= cut);
+    }
+
+    #[test]
+    fn a_resample_scores_as_the_copied_posters_would(
+        rows in rows(), times in prop::collection::vec(0u32..4, 40), cut in 0u8..=10,
+    ) {
+        let (probabilities, targets) = flat(&rows);
+        let thresholds = [f32::from(cut) / 10.0; 3];
+        let times = &times[..rows.len()];
+        let copies = rows.iter().zip(times).flat_map(|(row, &times)| std::iter::repeat_n(*row, times as usize));
+        let (copied, true_of_copies) = flat(&copies.collect::<Vec<_>>());
+        let found = Scorer::new(&probabilities, &targets, &thresholds).scores(times);
+        prop_assert_eq!(found, Scores::new(&copied, &true_of_copies, &thresholds));
+    }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn a_model_is_no_better_than_itself(rows in rows(), seed in any::<u64>()) {
+        let (probabilities, targets) = flat(&rows);
+        let scorer = Scorer::new(&probabilities, &targets, &[0.3; 3]);
+        let resamples = Resamples::new((0..rows.len() as u32).map(|poster| poster / 2).collect(), seed);
+        let figures = |times: &[u32]| scorer.scores(times).figures();
+        for difference in resamples.differences(figures, figures) {
+            prop_assert_eq!(difference.value.is_some(), difference.figure.value.is_some());
+            prop_assert!(difference.value.is_none_or(|value| value == 0.0));
+            let nothing = Interval { low: 0.0, high: 0.0 };
+            prop_assert!(difference.interval.is_none_or(|interval| interval == nothing));
+        }
     }
 }
 
