@@ -14,7 +14,7 @@ use onesheet::network::resnet50;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::{OnBadNumbers, RunConfig};
-use onesheet::training::evaluation::Answers;
+use onesheet::training::evaluation::{Answers, View};
 use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, last_checkpoint};
 use onesheet::training::trainer::{Ending, Event, Trainer};
 use runs::{config, posters, remains, rows};
@@ -150,7 +150,8 @@ fn answers_that_are_no_numbers_have_no_scores() {
     let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
     let ask = |model: &Model<Cpu>, goes_on: bool| {
         let (posters, mut told) = (file.indices(Split::Validation).into(), Vec::new());
-        let answers = Answers::collect(model, &file, posters, 3, &config.pixels.format(), &[1.0; 7], |done| {
+        let format = config.pixels.format();
+        let answers = Answers::collect(model, &file, posters, 3, &format, &[1.0; 7], View::Plain, |done| {
             told.push(done);
             if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });

@@ -34,6 +34,7 @@ fn settings() -> Metadata {
         exif: "apply".into(),
         alpha: "drop".into(),
         data_digest: String::new(),
+        tuned: None,
         progress: Progress::default(),
         config: RunConfig { image_size: 32, ..RunConfig::default() },
     }

@@ -103,6 +103,7 @@ fn output_that_nobody_can_read_ends_no_run() {
         "doctor --device cpu",
         "evaluate --run run --device cpu",
         "evaluate --run run --device cpu --json",
+        "evaluate --run run --device cpu --csv",
         "infer --model runs/run/checkpoints/best.safetensors --device cpu poster.png poster.png",
     ] {
         let mut child = onesheet(&full, words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

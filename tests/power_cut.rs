@@ -180,6 +180,7 @@ fn save<F: Files>(files: &F, path: &Path, step: u64) {
         exif: "apply".into(),
         alpha: "drop".into(),
         data_digest: "5e".repeat(32),
+        tuned: None,
         progress: Progress { total_steps: step, ..Progress::default() },
         config: RunConfig::default(),
     };

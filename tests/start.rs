@@ -33,6 +33,7 @@ fn saved(folder: &Path, network: Network, names: &str) -> PathBuf {
         exif: "apply".into(),
         alpha: "drop".into(),
         data_digest: String::new(),
+        tuned: None,
         progress: Progress::default(),
         config: config.clone(),
     };

@@ -130,6 +130,7 @@ fn save(learner: &Learner<Cpu>, config: &RunConfig, genres: &[String], keep: Kee
         exif: "apply".into(),
         alpha: "drop".into(),
         data_digest: String::new(),
+        tuned: None,
         progress: Progress::default(),
         config: config.clone(),
     };

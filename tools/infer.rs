@@ -1,5 +1,6 @@
 //! `onesheet infer`: the genres of posters nobody labelled.
 
+use crate::answering::{Answering, Rule};
 use crate::console::{Console, print, put_path, tell};
 use crate::device::{self, Opened, described};
 use crate::exit::BadData;
@@ -8,9 +9,10 @@ use onesheet::data::pixels;
 use onesheet::data::posters;
 use onesheet::data::squaring::Squaring;
 use onesheet::device::{Device, DeviceError, Placement};
-use onesheet::model::Posters;
+use onesheet::model::{Posters, mirrored_mean, on_host, probabilities};
 use onesheet::training::checkpoint::{Checkpoint, Metadata};
 use onesheet::training::config::{DeviceChoice, PrecisionChoice};
+use onesheet::training::evaluation::{View, divided};
 use onesheet::training::learner;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -26,7 +28,7 @@ const BATCH: usize = 16;
 const EXAMPLES: &str = "Examples:
   onesheet infer --model runs/NAME/checkpoints/best.safetensors poster.jpg
   onesheet infer --model best.safetensors posters/*.jpg
-  onesheet infer --model best.safetensors --json poster.png";
+  onesheet infer --model best.safetensors --thresholds tuned --calibrated --csv posters/*.jpg > genres.csv";
 
 /// Name the genres of films from their posters.
 #[derive(Debug, ClapArgs)]
@@ -44,9 +46,14 @@ pub struct Args {
     /// How wide its numbers are
     #[arg(long, value_enum, default_value = "auto")]
     precision: PrecisionChoice,
+    #[command(flatten)]
+    answering: Answering,
     /// Print JSON, one object a poster
-    #[arg(long)]
+    #[arg(long, conflicts_with = "csv")]
     json: bool,
+    /// Print CSV, a row a poster: its name, the genres named, and the probability of each
+    #[arg(long)]
+    csv: bool,
     /// Print results only
     #[arg(short, long)]
     quiet: bool,
@@ -54,7 +61,7 @@ pub struct Args {
 
 impl Args {
     fn console(&self) -> Console {
-        Console { quiet: self.quiet || self.json }
+        Console { quiet: self.quiet || self.json || self.csv }
     }
 }
 
@@ -62,30 +69,38 @@ impl Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     // Before the device: a GPU's kernels may have to be compiled first, which takes a while.
     let checkpoint = Checkpoint::open_model(&args.model)?;
+    let rule = args.answering.rule(checkpoint.metadata(), &args.model)?;
     match device::open(args.device, args.precision, args.console())? {
-        Opened::Cpu(device, why) => infer(Rc::new(device), &why, &checkpoint, args),
-        Opened::Cuda(device) => infer(Rc::new(device), "", &checkpoint, args),
+        Opened::Cpu(device, why) => infer(Rc::new(device), &why, &checkpoint, &rule, args),
+        Opened::Cuda(device) => infer(Rc::new(device), "", &checkpoint, &rule, args),
     }
 }
 
-/// Asks for the probabilities of posters.
+/// Asks for the logits of posters.
 type Answer = dyn FnMut(Posters<'_>) -> Result<Vec<f32>, DeviceError>;
 
-fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, args: &Args) -> anyhow::Result<()> {
+fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, rule: &Rule, args: &Args) -> anyhow::Result<()> {
     let console = args.console();
     let computed_by = described(&*device, why);
+    let owner = Rc::clone(&device);
     let mut answer: Box<Answer> = match device.folds() {
         true => {
-            let mut predictor = learner::predictor(device, checkpoint)?;
-            Box::new(move |posters| predictor.predict(posters))
+            let mut predictor = learner::predictor(Rc::clone(&device), checkpoint)?;
+            Box::new(move |posters| on_host(&*owner, &predictor.logits(posters)?))
         }
         false => {
-            let model = learner::load(device, checkpoint)?;
-            Box::new(move |posters| model.predict(posters))
+            let model = learner::load(Rc::clone(&device), checkpoint)?;
+            Box::new(move |posters| on_host(&*owner, &model.logits(posters)?))
         }
     };
     console.say(&computed_by);
+    if let Some(told) = rule.told(&args.answering) {
+        console.say(told);
+    }
     let metadata = checkpoint.metadata();
+    if args.csv {
+        print(csv_line([CSV_HEAD.map(String::from).to_vec(), metadata.genres.clone()].concat())?)?;
+    }
     let format = metadata.config.pixels.format();
     let squaring = squaring(metadata)?;
     let mut unreadable = 0;
@@ -105,15 +120,30 @@ fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, args: &Ar
         }
         let pixels: Vec<u8> = batch.iter().flat_map(|(_, pixels)| pixels).copied().collect();
         let placements = vec![Placement::default(); batch.len()];
-        let probabilities = answer(Posters { pixels: &pixels, placements: &placements, format: &format })?;
+        let posters = Posters { pixels: &pixels, placements: &placements, format: &format };
+        let logits = match args.answering.view() {
+            View::Plain => answer(posters)?,
+            View::Mirrored => mirrored_mean(posters, &mut answer)?,
+        };
+        let probabilities = probabilities(&*device, &divided(&logits, rule.temperature))?;
         for ((path, _), row) in batch.iter().zip(probabilities.chunks_exact(metadata.genres.len())) {
-            print(if args.json { line(path, metadata, row, &computed_by) } else { list(path, metadata, row) })?;
+            let genres = ranked(&metadata.genres, &rule.thresholds, row);
+            print(match (args.json, args.csv) {
+                (true, _) => line(path, &genres, &computed_by, &args.answering, rule),
+                (_, true) => csv_line(cells(path, &genres, row))?,
+                _ => list(path, &genres),
+            })?;
         }
     }
     if unreadable > 0 {
         return Err(BadData(format!("{unreadable} of {} posters could not be read", args.posters.len())).into());
     }
-    console.say("✓ marks the genres at or above the model's threshold");
+    let whose = match rule.origin {
+        "tuned" => "their tuned thresholds",
+        "given" => "the threshold given",
+        _ => "the model's threshold",
+    };
+    console.say(format_args!("✓ marks the genres at or above {whose}"));
     Ok(())
 }
 
@@ -129,38 +159,81 @@ fn square(path: &Path, squaring: &Squaring) -> anyhow::Result<Vec<u8>> {
     Ok(pixels::square(&posters::read(path)?, squaring)?)
 }
 
-/// Genres, probabilities and whether each is named, the most probable first.
-fn ranked<'a>(metadata: &'a Metadata, row: &[f32]) -> Vec<(&'a str, f32, bool)> {
-    let named = |(&probability, &threshold): (&f32, &f64)| (probability, probability >= threshold as f32);
-    let answers = row.iter().zip(&metadata.thresholds).map(named);
-    let mut ranked: Vec<_> =
-        metadata.genres.iter().zip(answers).map(|(genre, (p, named))| (genre.as_str(), p, named)).collect();
-    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+/// What is said of a genre.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Answered<'a> {
+    genre: &'a str,
+    probability: f32,
+    threshold: f64,
+}
+
+impl Answered<'_> {
+    fn is_named(&self) -> bool {
+        self.probability >= self.threshold as f32
+    }
+}
+
+/// The genres of a poster, the most probable first.
+fn ranked<'a>(genres: &'a [String], thresholds: &[f64], row: &[f32]) -> Vec<Answered<'a>> {
+    let answers = genres.iter().zip(row).zip(thresholds);
+    let answered =
+        |((genre, &probability), &threshold): ((&'a String, _), _)| Answered { genre, probability, threshold };
+    let mut ranked: Vec<Answered<'a>> = answers.map(answered).collect();
+    ranked.sort_by(|a, b| b.probability.total_cmp(&a.probability));
     ranked
 }
 
-fn list(path: &Path, metadata: &Metadata, row: &[f32]) -> String {
-    let wide = metadata.genres.iter().map(|genre| genre.chars().count()).max().unwrap_or(0);
+fn list(path: &Path, genres: &[Answered<'_>]) -> String {
+    let wide = genres.iter().map(|answered| answered.genre.chars().count()).max().unwrap_or(0);
     let mut text = format!("{}\n", path.display());
-    for (genre, probability, named) in ranked(metadata, row) {
+    for answered in genres {
+        let &Answered { genre, probability, .. } = answered;
         let bar = "▇".repeat((20.0 * probability).round() as usize);
-        text += &format!("  {} {genre:wide$}  {probability:.4}  {bar}\n", if named { "✓" } else { " " });
+        let mark = if answered.is_named() { "✓" } else { " " };
+        text += &format!("  {mark} {genre:wide$}  {probability:.4}  {bar}\n");
     }
     text + "\n"
 }
 
-fn line(path: &Path, metadata: &Metadata, row: &[f32], device: &str) -> String {
-    let genres: Vec<_> = ranked(metadata, row)
-        .into_iter()
-        .map(|(genre, probability, named)| {
-            // As many digits as an f32 has.
-            let probability = (f64::from(probability) * 1e7).round() / 1e7;
-            json!({ "genre": genre, "probability": probability, "named": named })
+/// A probability with as many digits as an f32 has.
+fn rounded(probability: f32) -> f64 {
+    (f64::from(probability) * 1e7).round() / 1e7
+}
+
+fn line(path: &Path, genres: &[Answered<'_>], device: &str, answering: &Answering, rule: &Rule) -> String {
+    let genres: Vec<_> = genres
+        .iter()
+        .map(|answered| {
+            json!({
+                "genre": answered.genre, "probability": rounded(answered.probability), "threshold": answered.threshold,
+                "named": answered.is_named(),
+            })
         })
         .collect();
-    let mut line = json!({ "schema": SCHEMA, "kind": "poster", "device": device, "genres": genres });
+    let mut line = json!({
+        "schema": SCHEMA, "kind": "poster", "device": device, "thresholds": rule.origin, "calibrated": answering.calibrated,
+        "temperature": rule.temperature, "mirror": answering.mirror, "genres": genres,
+    });
     put_path(&mut line, "poster", path);
     format!("{line}\n")
+}
+
+/// The first columns of `--csv`; behind them each genre in the model's order.
+const CSV_HEAD: [&str; 2] = ["poster", "genres"];
+
+/// A row of `--csv`: the genres that are named lie in one cell, the most probable first, as in Kaggle's tables.
+fn cells(path: &Path, genres: &[Answered<'_>], row: &[f32]) -> Vec<String> {
+    let named: Vec<&str> =
+        genres.iter().filter(|answered| answered.is_named()).map(|answered| answered.genre).collect();
+    let probabilities = row.iter().map(|&probability| rounded(probability).to_string());
+    [path.display().to_string(), named.join("|")].into_iter().chain(probabilities).collect()
+}
+
+/// A line of CSV, its cells quoted where they must be.
+fn csv_line(cells: Vec<String>) -> anyhow::Result<String> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(cells)?;
+    Ok(String::from_utf8(writer.into_inner()?)?)
 }
 
 #[cfg(test)]
@@ -179,6 +252,7 @@ mod tests {
             exif: "apply".into(),
             alpha: "drop".into(),
             data_digest: String::new(),
+            tuned: None,
             progress: Progress::default(),
             config: RunConfig { image_size: 40, ..RunConfig::default() },
         }
@@ -189,11 +263,24 @@ mod tests {
     #[test]
     fn genres_are_ranked_and_named_from_their_thresholds_on() {
         let metadata = metadata();
-        let ranked = ranked(&metadata, &[0.125, 0.3, 0.3, 0.95]);
+        let ranked = ranked(&metadata.genres, &metadata.thresholds, &[0.125, 0.3, 0.3, 0.95]);
+        let found: Vec<_> =
+            ranked.iter().map(|answered| (answered.genre, answered.probability, answered.is_named())).collect();
         assert_eq!(
-            ranked,
+            found,
             [("War", 0.95, true), ("Drama", 0.3, true), ("Film noir", 0.3, false), ("Western", 0.125, false)]
         );
+    }
+
+    #[test]
+    fn the_row_has_what_is_named_in_one_cell_and_every_probability_in_the_models_order() {
+        let metadata = metadata();
+        let row = [0.123_456_79, 0.3, 0.3, 0.95];
+        let genres = ranked(&metadata.genres, &metadata.thresholds, &row);
+        let line = csv_line(cells(Path::new("a, \"b\".png"), &genres, &row)).unwrap();
+        assert_eq!(line, "\"a, \"\"b\"\".png\",War|Drama,0.1234568,0.3,0.3,0.95\n");
+        let none = ranked(&metadata.genres, &metadata.thresholds, &[0.0; 4]);
+        assert_eq!(csv_line(cells(Path::new("a.png"), &none, &[0.0; 4])).unwrap(), "a.png,,0,0,0,0\n");
     }
 
     #[test]
@@ -206,20 +293,28 @@ posters/a b.png
     Western    0.0200\x20\x20
 
 ";
-        assert_eq!(list(Path::new("posters/a b.png"), &metadata(), &[0.02, 0.3, 0.3, 0.95]), expected);
+        let metadata = metadata();
+        let genres = ranked(&metadata.genres, &metadata.thresholds, &[0.02, 0.3, 0.3, 0.95]);
+        assert_eq!(list(Path::new("posters/a b.png"), &genres), expected);
     }
 
     #[test]
     fn the_line_has_the_same_as_json() {
-        let line = line(Path::new("a.png"), &metadata(), &[0.123_456_79, 0.3, 0.3, 0.95], "a device");
+        let metadata = metadata();
+        let thresholds = vec![0.5, 0.25, 0.375, 0.9];
+        let genres = ranked(&metadata.genres, &thresholds, &[0.123_456_79, 0.3, 0.3, 0.95]);
+        let answering = words(&["--calibrated"]).answering;
+        let rule = Rule { thresholds: thresholds.clone(), origin: "tuned", temperature: 1.25 };
+        let line = line(Path::new("a.png"), &genres, "a device", &answering, &rule);
         assert_eq!(line.matches('\n').count(), 1);
         let expected = json!({
-            "schema": 1, "kind": "poster", "device": "a device", "poster": "a.png",
+            "schema": 1, "kind": "poster", "device": "a device", "poster": "a.png", "thresholds": "tuned", "calibrated": true,
+            "temperature": 1.25, "mirror": false,
             "genres": [
-                { "genre": "War", "probability": 0.95, "named": true },
-                { "genre": "Drama", "probability": 0.3, "named": true },
-                { "genre": "Film noir", "probability": 0.3, "named": false },
-                { "genre": "Western", "probability": 0.1234568, "named": false },
+                { "genre": "War", "probability": 0.95, "threshold": 0.9, "named": true },
+                { "genre": "Drama", "probability": 0.3, "threshold": 0.25, "named": true },
+                { "genre": "Film noir", "probability": 0.3, "threshold": 0.375, "named": false },
+                { "genre": "Western", "probability": 0.1234568, "threshold": 0.5, "named": false },
             ],
         });
         assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), expected);
@@ -238,19 +333,23 @@ posters/a b.png
         assert!(squaring(&Metadata { alpha: "black".into(), ..metadata() }).is_err());
     }
 
-    #[test]
-    fn json_and_quiet_each_end_the_narration() {
+    /// What is typed behind a model and a poster.
+    fn words(flags: &[&str]) -> Args {
         use clap::Parser;
         #[derive(Parser)]
         struct Words {
             #[command(flatten)]
             args: Args,
         }
-        for (flags, quiet) in
-            [(&[][..], false), (&["--json"][..], true), (&["-q"][..], true), (&["-q", "--json"][..], true)]
-        {
-            let words = ["infer", "--model", "m", "a.png"].into_iter().chain(flags.iter().copied());
-            assert_eq!(Words::parse_from(words).args.console().quiet, quiet, "{flags:?}");
+        Words::parse_from(["infer", "--model", "m", "a.png"].iter().chain(flags)).args
+    }
+
+    #[test]
+    fn json_csv_and_quiet_each_end_the_narration() {
+        let quiets =
+            [(&[][..], false), (&["--json"], true), (&["--csv"], true), (&["-q"], true), (&["-q", "--json"], true)];
+        for (flags, quiet) in quiets {
+            assert_eq!(words(flags).console().quiet, quiet, "{flags:?}");
         }
     }
 }

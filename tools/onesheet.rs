@@ -1,5 +1,6 @@
 //! The `onesheet` command: one binary, a subcommand a tool.
 
+mod answering;
 mod console;
 mod device;
 mod doctor;

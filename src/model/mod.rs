@@ -2,9 +2,11 @@
 
 mod batch;
 mod predictor;
+mod views;
 
 pub use batch::{Batch, Outcome};
 pub use predictor::Predictor;
+pub use views::{mirrored_mean, on_host, probabilities};
 
 use crate::autograd::Tape;
 use crate::checks::NonFinite;
@@ -28,6 +30,17 @@ pub struct Posters<'a> {
     pub placements: &'a [Placement],
     /// How bytes become numbers.
     pub format: &'a PixelFormat,
+}
+
+/// What a model says about posters whose labels are known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scored {
+    /// Mean loss over posters and genres.
+    pub loss: f64,
+    /// `[N, C]`.
+    pub logits: Vec<f32>,
+    /// `[N, C]`.
+    pub probabilities: Vec<f32>,
 }
 
 /// A network and its parameters on one device.
@@ -197,16 +210,11 @@ impl<D: Device> Model<D> {
         self.probabilities(&self.logits(posters)?)
     }
 
-    /// Inference against labels: the mean loss and the probabilities `[N, C]`.
+    /// Inference against labels.
     ///
     /// # Errors
     /// The device's, and [`DeviceError::Shape`] if images, labels and weights do not match.
-    pub fn score(
-        &self,
-        posters: Posters<'_>,
-        labels: &[u8],
-        class_weights: &[f32],
-    ) -> Result<(f64, Vec<f32>), DeviceError> {
+    pub fn score(&self, posters: Posters<'_>, labels: &[u8], class_weights: &[f32]) -> Result<Scored, DeviceError> {
         let Posters { pixels, placements, format } = posters;
         let uploaded = self.device.upload_pixels(pixels, placements)?;
         let mut batch = Batch::new(&*self.device, uploaded, placements.len(), format, labels, class_weights)?;
@@ -215,7 +223,11 @@ impl<D: Device> Model<D> {
             false => self.infer(&batch.pixels, batch.images, &batch.format)?,
         };
         batch.take_loss(&*self.device, &logits)?;
-        Ok((batch.loss(&self.device)?, self.probabilities(&logits)?))
+        Ok(Scored {
+            loss: batch.loss(&self.device)?,
+            probabilities: self.probabilities(&logits)?,
+            logits: on_host(&*self.device, &logits)?,
+        })
     }
 
     /// Inference: the logits `[N, C]`. A device that folds does so on the first call after a change of the parameters.
@@ -263,7 +275,6 @@ impl<D: Device> Model<D> {
     fn probabilities(&self, logits: &Tensor<D>) -> Result<Vec<f32>, DeviceError> {
         let genres = &self.architecture.layers[self.architecture.layers.len() - 1];
         self.device.enter(&genres.name, Pass::Forward);
-        let probabilities = loss::sigmoid(&*self.device, logits)?.to_host(&self.device)?;
-        Ok(probabilities.into_iter().map(|p| p.into() as f32).collect())
+        on_host(&*self.device, &loss::sigmoid(&*self.device, logits)?)
     }
 }

@@ -1,6 +1,6 @@
 //! A network that only answers: filters with their batch norms folded in, made ready once, and memory that every call finds again.
 
-use super::Posters;
+use super::{Posters, on_host};
 use crate::device::{
     BatchNormApply, Device, DeviceError, Foldable, FoldedForward, FoldedShape, GlobalPoolForward, GlobalPoolShape,
     ImageShape, MaxPoolForward, Pass, PoolShape, Real, ResidualForward, Rows, Storage,
@@ -86,8 +86,7 @@ impl<D: Device> Predictor<D> {
     /// The device's, and [`DeviceError::Length`] if there are not as many pixels as the posters have.
     pub fn predict(&mut self, posters: Posters<'_>) -> Result<Vec<f32>, DeviceError> {
         let logits = self.logits(posters)?;
-        let probabilities = loss::sigmoid(&*self.device, &logits)?.to_host(&self.device)?;
-        Ok(probabilities.into_iter().map(|p| p.into() as f32).collect())
+        on_host(&*self.device, &loss::sigmoid(&*self.device, &logits)?)
     }
 
     /// The logits `[N, C]`.

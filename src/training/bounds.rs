@@ -5,6 +5,8 @@
 
 use super::checkpoint::{Metadata, Progress};
 use super::config::RunConfig;
+use super::tuning::Tuned;
+use crate::metrics::calibration::TEMPERATURES;
 use crate::network::{Architecture, LayoutError};
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -93,6 +95,18 @@ impl Progress {
     }
 }
 
+impl Tuned {
+    /// Looks at every number, of a model of so many `genres`.
+    fn check(&self, genres: usize) -> Result<(), OutOfBounds> {
+        let Tuned { thresholds, temperature, .. } = self;
+        let found = thresholds.len();
+        within(found == genres, "the number of tuned thresholds", found, "the number of genres")?;
+        let stray = thresholds.iter().find(|threshold| !(0.0..=1.0).contains(*threshold));
+        within(stray.is_none(), "a tuned threshold", stray, "from 0 to 1")?;
+        within(TEMPERATURES.contains(temperature), "tuned.temperature", temperature, "from 0.01 to 100")
+    }
+}
+
 impl Metadata {
     /// Looks at every number and every list.
     ///
@@ -106,6 +120,9 @@ impl Metadata {
         within(longest <= LONGEST_NAME, "the longest genre's length", longest, "at most 1000 bytes")?;
         let stray = self.thresholds.iter().find(|threshold| !(0.0..=1.0).contains(*threshold));
         within(stray.is_none(), "a threshold", stray, "from 0 to 1")?;
+        if let Some(tuned) = &self.tuned {
+            tuned.check(genres)?;
+        }
         self.progress.check(self.config.epochs)?;
         self.config.check()
     }

@@ -5,7 +5,7 @@
 //! | weights and batch norm's averages | f32 tensors under Keras's layer names, `conv1_conv/kernel`, `conv1_bn/moving_mean`, … |
 //! | both Adam moments | the same names behind `adam.m/` and `adam.v/` |
 //! | with `--ema`: what learns, as the tensors above are its moving average | the same names behind `learning/` |
-//! | settings, genres, thresholds, progress | [`Metadata`] as TOML, under `onesheet` in `__metadata__` |
+//! | settings, genres, thresholds (the tuned ones too), temperature, progress | [`Metadata`] as TOML, under `onesheet` in `__metadata__` |
 //! | a BLAKE3 digest of each tensor, in file order, and then of the metadata | `digests` u8 [T + 1, 32], the last tensor |
 //!
 //! Layouts are the engine's: convolution kernels KRSC, dense kernels `[outputs, inputs]`. The file is written as a
@@ -20,6 +20,7 @@ pub use writer::write;
 
 use super::bounds::OutOfBounds;
 use super::config::RunConfig;
+use super::tuning::Tuned;
 use crate::data::squaring::{Alpha, Exif};
 use crate::files::SaveError;
 use crate::formats::pickle_conversion;
@@ -100,7 +101,7 @@ fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
 pub struct Metadata {
     /// What each output stands for.
     pub genres: Vec<String>,
-    /// A genre is named where its probability is at least this; an entry a genre.
+    /// A genre is named where its probability is at least this, unless the tuned ones are asked for; an entry a genre.
     pub thresholds: Vec<f64>,
     /// How posters were made square, `area` or `nearest`, so that inference does it the same way.
     pub resize: String,
@@ -112,6 +113,9 @@ pub struct Metadata {
     pub alpha: String,
     /// Identifies the tensor file that the run reads, so that a run is not resumed on other posters.
     pub data_digest: String,
+    /// Thresholds and a temperature for these weights, where somebody has looked for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuned: Option<Tuned>,
     /// How far the run has come.
     pub progress: Progress,
     /// The run's settings, the pixel format among them.
@@ -276,6 +280,7 @@ mod tests {
             exif: "apply".into(),
             alpha: "white".into(),
             data_digest: String::new(),
+            tuned: None,
             progress: Progress { left_out: 1, stale: 1, epoch: 1, step: 2, total_steps: 2, ..Progress::default() },
             config: RunConfig::default(),
         };

@@ -3,7 +3,8 @@
 //! A run is a [`config`] (everything needed to repeat it, what its [`recipe`] adds to the paper's protocol included) and a
 //! [`run_folder`] that holds it: logs, and [`checkpoint`]s written through the small I/O trait of [`files`](crate::files). The [`trainer`] takes a [`learner`], a model with its optimiser, through
 //! the epochs, from weights that [`start`] reads if there are any; [`evaluation`] asks the model about posters it did not learn from,
-//! [`profiling`] measures steps, and [`numerics`] finds out where in a bad step the first number went wrong.
+//! [`tuning`] finds thresholds and a temperature for its answers, [`profiling`] measures steps, and [`numerics`] finds out where in a
+//! bad step the first number went wrong.
 
 pub mod bounds;
 pub mod checkpoint;
@@ -19,6 +20,7 @@ pub mod recipe;
 pub mod run_folder;
 pub mod start;
 pub mod trainer;
+pub mod tuning;
 
 use crate::checks::NonFinite;
 use crate::data::Split;

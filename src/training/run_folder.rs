@@ -70,6 +70,19 @@ pub struct RunFolder {
     begins_anew: bool,
 }
 
+/// A run folder that no trainer can take.
+#[derive(Debug)]
+pub struct Held {
+    lock: File,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // As a trainer leaves it.
+        let _ = self.lock.set_len(0);
+    }
+}
+
 /// A run folder to go on in.
 #[derive(Debug)]
 pub struct Resumed {
@@ -138,6 +151,14 @@ impl RunFolder {
         folder.newest = checkpoint.as_ref().map(|newest| newest.metadata().progress.total_steps);
         folder.newest_is_last = checkpoint.as_ref().is_some_and(|newest| newest.path() == last_checkpoint(path));
         Ok(Resumed { folder, checkpoint, damaged, config })
+    }
+
+    /// Keeps trainers out of the folder of a run as long as what is returned lives.
+    ///
+    /// # Errors
+    /// [`RunFolderError::Locked`] and [`RunFolderError::Unwritable`].
+    pub fn hold(path: &Path) -> Result<Held, RunFolderError> {
+        Ok(Held { lock: lock(path)? })
     }
 
     fn open(path: &Path, lock: File) -> Result<Self, RunFolderError> {

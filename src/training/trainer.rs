@@ -14,6 +14,7 @@ use super::config::RunConfig;
 use super::dry_run;
 use super::learner::{Keep, Learner};
 use super::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint};
+use super::tuning::Tuned;
 use crate::data::Split;
 use crate::data::loader::LoaderError;
 use crate::data::squaring::{Alpha, Exif, Resize};
@@ -285,8 +286,10 @@ impl<D: Device> Trainer<D> {
 
     /// Saves a model to use. No run goes on from it, so it does not say where this one was to stop: stopped there and gone on with, the
     /// run ends in the same file as one that was left alone.
-    fn save_best(&self, folder: &RunFolder) -> Result<(), TrainingError> {
-        let mut metadata = self.metadata();
+    ///
+    /// What the validation posters say of thresholds and temperature goes with it: the weights are those that `tuned` was found with.
+    fn save_best(&self, folder: &RunFolder, tuned: Tuned) -> Result<(), TrainingError> {
+        let mut metadata = Metadata { tuned: Some(tuned), ..self.metadata() };
         (metadata.config.max_steps, metadata.config.time_limit) = (None, None);
         self.learner.save(&best_checkpoint(folder.path()), &metadata, Keep::Weights)
     }
@@ -304,6 +307,7 @@ impl<D: Device> Trainer<D> {
             exif: made("exif", Exif::Ignore.name()),
             alpha: made("alpha", Alpha::Drop.name()),
             data_digest: self.file.digest().into(),
+            tuned: None,
             progress: self.progress,
             config: self.config.clone(),
         }

@@ -118,10 +118,14 @@ fn lines(metadata: &Metadata, answers: &[Vec<f32>]) -> Vec<Value> {
     let line = |(number, row): (usize, &Vec<f32>)| {
         let genre = |(genre, probability, named)| {
             let probability: f64 = format!("{probability:.7}").parse().unwrap();
-            json!({ "genre": genre, "probability": probability, "named": named })
+            let threshold = metadata.thresholds[metadata.genres.iter().position(|found| found == genre).unwrap()];
+            json!({ "genre": genre, "probability": probability, "threshold": threshold, "named": named })
         };
         let genres: Vec<Value> = ranked(&metadata.genres, &metadata.thresholds, row).into_iter().map(genre).collect();
-        json!({ "schema": 1, "kind": "poster", "device": device(), "poster": poster(number), "genres": genres })
+        json!({
+            "schema": 1, "kind": "poster", "device": device(), "poster": poster(number), "thresholds": "model",
+            "calibrated": false, "temperature": 1.0, "mirror": false, "genres": genres,
+        })
     };
     answers.iter().enumerate().map(line).collect()
 }
@@ -176,7 +180,15 @@ fn check_that_confusions_show(bench: &Bench, expected: &[Vec<f32>], loaded: &Loa
         assert!(expected[..poster].iter().all(|earlier| earlier != row), "poster {poster} has another's answers");
     }
 
-    let lines = lines(metadata, expected);
+    // The thresholds themselves are told as well; it is what they decide that must differ.
+    let decided = |metadata: &Metadata| {
+        let mut lines = lines(metadata, expected);
+        for genre in lines.iter_mut().flat_map(|line| line["genres"].as_array_mut().unwrap()) {
+            genre.as_object_mut().unwrap().remove("threshold").unwrap();
+        }
+        lines
+    };
+    let answers = decided(metadata);
     for (what, genres, thresholds) in [
         ("another order of genres", synthetic::GENRES[..5].to_vec(), metadata.thresholds.clone()),
         ("the other thresholds", GENRES.to_vec(), other.metadata.thresholds.clone()),
@@ -185,7 +197,7 @@ fn check_that_confusions_show(bench: &Bench, expected: &[Vec<f32>], loaded: &Loa
     ] {
         let genres = genres.into_iter().map(String::from).collect();
         let wrong = Metadata { genres, thresholds, ..metadata.clone() };
-        assert!(self::lines(&wrong, expected) != lines, "{what} changes nothing");
+        assert!(decided(&wrong) != answers, "{what} changes nothing");
     }
 }
 
@@ -213,7 +225,9 @@ fn each_poster_has_its_own_answers_under_its_own_name() {
 
     let (code, stdout, stderr) = infer(bench, "best", &["--json"], &asked());
     assert_eq!((code, stderr), (3, complaints));
-    assert_eq!(objects(&stdout), lines(&best.metadata, &expected));
+    // Through the same reader, which drops a last digit here and there.
+    let printed: String = lines(&best.metadata, &expected).iter().map(|line| format!("{line}\n")).collect();
+    assert_eq!(objects(&stdout), objects(&printed));
 }
 
 #[test]

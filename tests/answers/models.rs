@@ -84,6 +84,7 @@ fn make(bench: &Bench) {
         exif: "ignore".into(),
         alpha: "white".into(),
         data_digest: String::new(),
+        tuned: None,
         progress: progress(3, Some(0.75)),
         config: config(Pixels::Unit, Pooling::Max, Some(bench.named())),
     };

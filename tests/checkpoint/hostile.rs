@@ -93,10 +93,14 @@ fn with_settings(change: impl FnOnce(&mut Metadata)) -> Result<Checkpoint, Check
     Checkpoint::open(&path)
 }
 
+fn tuned(metadata: &mut Metadata) -> &mut Tuned {
+    metadata.tuned.as_mut().unwrap()
+}
+
 #[test]
 fn settings_that_no_run_has_are_refused_by_name() {
     type Change = fn(&mut Metadata);
-    let cases: [(&str, Change); 36] = [
+    let cases: [(&str, Change); 42] = [
         ("image_size", |m| m.config.image_size = 4_000_000_000),
         ("image_size", |m| m.config.image_size = 30_000),
         ("image_size", |m| m.config.image_size = 0),
@@ -116,6 +120,12 @@ fn settings_that_no_run_has_are_refused_by_name() {
         ("a threshold", |m| m.thresholds[1] = f64::NAN),
         ("a threshold", |m| m.thresholds[2] = -0.1),
         ("thresholds", |m| m.thresholds.truncate(2)),
+        ("the number of tuned thresholds", |m| tuned(m).thresholds.truncate(2)),
+        ("a tuned threshold", |m| tuned(m).thresholds[1] = f64::NAN),
+        ("a tuned threshold", |m| tuned(m).thresholds[2] = 1.5),
+        ("tuned.temperature", |m| tuned(m).temperature = 0.0),
+        ("tuned.temperature", |m| tuned(m).temperature = f64::NAN),
+        ("tuned.temperature", |m| tuned(m).temperature = 100.5),
         ("genres", |m| (m.genres, m.thresholds) = (vec![], vec![])),
         ("genres", |m| (m.genres, m.thresholds) = (vec!["x".into(); 10_001], vec![0.5; 10_001])),
         ("genre's length", |m| m.genres[0] = "x".repeat(1001)),
@@ -149,13 +159,17 @@ fn settings_at_their_bounds_pass() {
             (m.config.momentum, m.config.threshold, m.config.warmup_epochs) = (0.0, 0.0, 0.0);
             m.thresholds = vec![0.0, 1.0, 0.5];
             m.progress.best = None;
+            tuned(m).temperature = 0.01;
         },
         |m| {
             (m.config.image_size, m.config.batch, m.config.epochs) = (1024, usize::MAX >> 1, u32::MAX);
             (m.config.momentum, m.config.threshold, m.config.learning_rate) = (1.0f64.next_down(), 1.0, f64::MAX);
             m.progress.best = Some(1.0);
         },
-        |m| (m.genres, m.thresholds) = (vec!["x".repeat(1000); 10_000], vec![1.0; 10_000]),
+        |m| {
+            (m.genres, m.thresholds) = (vec!["x".repeat(1000); 10_000], vec![1.0; 10_000]);
+            (tuned(m).thresholds, tuned(m).temperature) = (vec![0.0; 10_000], 100.0);
+        },
         |m| {
             let (steps, epoch) = (1 << 53, m.config.epochs);
             m.progress = Progress {

@@ -7,6 +7,7 @@ use onesheet::network::{NamedShape, resnet50};
 use onesheet::training::checkpoint::{self, Checkpoint, CheckpointError, Metadata, Progress};
 use onesheet::training::config::RunConfig;
 use onesheet::training::experiment::Experiment;
+use onesheet::training::tuning::Tuned;
 use proptest::prelude::*;
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -22,6 +23,12 @@ fn metadata() -> Metadata {
         exif: "apply".into(),
         alpha: "drop".into(),
         data_digest: "5e".repeat(32),
+        tuned: Some(Tuned {
+            thresholds: vec![0.25, 1e-9, 1.0],
+            temperature: 0.1 + 0.2,
+            posters: 3800,
+            data_digest: "7a".repeat(32),
+        }),
         progress: Progress {
             epoch: 3,
             step: 17,

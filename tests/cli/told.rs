@@ -149,9 +149,14 @@ fn evaluate_finds_the_scores_that_training_logged() {
         let (code, lines, stderr) = run(in_trained().args(words.split(' ')).arg(which));
         assert_eq!((code, stderr.as_str()), (0, ""));
         let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.len(), 7 + 2 + 1);
-        assert_eq!((&lines[7]["over"], &lines[9]["posters"]), (&"weighted".into(), &2.into()));
-        let (weighted, all) = (&lines[7]["scores"], &lines[9]);
+        let all = &lines[lines.len() - 1];
+        assert_eq!((&lines[7]["over"], &all["posters"]), (&"weighted".into(), &2.into()));
+        let weighted = &lines[7]["scores"];
+        // Training has tuned the best of its models on these posters, and no other.
+        let tuned: Vec<&Value> = lines.iter().filter(|line| line["kind"] == "tuned_all").collect();
+        let told: Vec<_> =
+            tuned.iter().map(|line| (line["tuned_on"].as_u64(), line["is_on_these"].as_bool())).collect();
+        assert_eq!(told, if which == "best" { vec![(Some(2), Some(true))] } else { vec![] });
         let found =
             [&weighted["f1"], &weighted["coin_f1"], &weighted["always_yes_f1"], &all["binary_accuracy"], &all["map"]];
         let logged = [row.weighted_f1, row.coin_f1, row.always_yes_f1, row.binary_accuracy, row.mean_average_precision];

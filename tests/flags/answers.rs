@@ -9,7 +9,7 @@ use onesheet::device::{Placement, cuda};
 use onesheet::model::{Model, Posters};
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::{Pixels, RunConfig};
-use onesheet::training::evaluation::Answers;
+use onesheet::training::evaluation::{Answers, View};
 use onesheet::training::learner;
 use onesheet::training::run_folder::{best_checkpoint, last_checkpoint};
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 /// A run with two checkpoints of different weights, for pixels that are no default; and another run, whose best is the first's
 /// last.
-fn place_with_models() -> Place {
+pub fn place_with_models() -> Place {
     let place = Place::with_posters();
     synthetic::write(&place.at("others.safetensors"), 20, SIDE, 2).unwrap();
     for run in ["runs/run", "runs/other"] {
@@ -36,7 +36,7 @@ fn place_with_models() -> Place {
     place
 }
 
-fn model(path: &Path) -> Model<Cpu> {
+pub fn model(path: &Path) -> Model<Cpu> {
     learner::load(Rc::new(Cpu::new()), &Checkpoint::open(path).unwrap()).unwrap()
 }
 
@@ -71,7 +71,8 @@ const QUESTIONS: [Question; 7] = [
 
 #[test]
 fn evaluate_answers_what_its_flags_ask() {
-    assert_all_are_typed("evaluate", QUESTIONS.iter().map(|question| question.words).chain([EVALUATE, TABLE]));
+    let words = QUESTIONS.iter().map(|question| question.words);
+    assert_all_are_typed("evaluate", words.chain([EVALUATE, TABLE]).chain(crate::tuned::EVALUATE));
     let place = place_with_models();
     let run = place.at("runs/run");
     let models = [best_checkpoint(&run), last_checkpoint(&run)].map(|path| model(&path));
@@ -79,17 +80,13 @@ fn evaluate_answers_what_its_flags_ask() {
     for Question { words, last, data, posters, batch } in &QUESTIONS {
         let file = Arc::new(TensorFile::open(&place.at(data)).unwrap());
         let (model, format) = (&models[usize::from(*last)], Pixels::Unit.format());
-        let answers =
-            Answers::collect(
-                model,
-                &file,
-                (*posters).into(),
-                *batch,
-                &format,
-                &[1.0; 7],
-                |_| ControlFlow::Continue(()),
-            );
+        let goes_on = |_| ControlFlow::Continue(());
+        let indices = (*posters).into();
+        let answers = Answers::collect(model, &file, indices, *batch, &format, &[1.0; 7], View::Plain, goes_on);
         let answers = answers.unwrap().unwrap();
+        let figures = answers.figures(&[0.3; 7])(&vec![1; posters.len()]);
+        let found = figures.iter().find(|figure| figure.name == "loss").unwrap().value.unwrap();
+        assert!((found - answers.loss).abs() <= 1e-6 * found, "{words}: {found} is not the device's {}", answers.loss);
         let scores = answers.scores(&[0.3; 7]);
 
         let told = place.run_to(0, &format!("{EVALUATE} {words}"));
@@ -98,7 +95,7 @@ fn evaluate_answers_what_its_flags_ask() {
         let all = lines.last().unwrap();
         assert_eq!(all["posters"], posters.len(), "{words}");
         // As text, since it is read back to fifteen digits or so.
-        let loss = format!("\"loss\":{},", serde_json::to_string(&answers.loss).unwrap());
+        let loss = format!("\"loss\":{},", serde_json::to_string(&found).unwrap());
         assert!(told.stdout.contains(&loss), "{words}: {loss} is not in {}", told.stdout);
         assert!((all["hamming_loss"].as_f64().unwrap() - scores.hamming_loss).abs() <= 1e-12, "{words}: {all}");
         let supports: Vec<usize> = lines[..7].iter().map(|line| line["support"].as_u64().unwrap() as usize).collect();
@@ -148,7 +145,7 @@ const INFER: &str = "infer --device cpu --json --quiet --precision f32";
 
 #[test]
 fn infer_answers_what_its_flags_ask() {
-    assert_all_are_typed("infer", [INFER, "--model -q"]);
+    assert_all_are_typed("infer", [INFER, "--model -q"].into_iter().chain(crate::tuned::INFER));
     let place = place_with_models();
     let drawn = [4, 5].map(|poster| synthetic::draw(1, poster, SIDE).0);
     for (name, pixels) in ["a.png", "b.png"].iter().zip(&drawn) {

@@ -12,6 +12,7 @@ mod resume;
 #[path = "../support/server.rs"]
 mod server;
 mod train;
+mod tuned;
 
 use onesheet::data::synthetic;
 use onesheet::device::cpu::Cpu;
@@ -109,6 +110,7 @@ fn write_model(path: &Path, seed: u64, config: RunConfig) {
         exif: "ignore".into(),
         alpha: "drop".into(),
         data_digest: String::new(),
+        tuned: None,
         progress: Progress::default(),
         config,
     };

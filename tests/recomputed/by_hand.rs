@@ -6,7 +6,8 @@ use onesheet::data::Split;
 use onesheet::data::augmentation::Augmentation;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Memory, PixelFormat, Placement};
-use onesheet::metrics::Scores;
+use onesheet::metrics::calibration::best_temperature;
+use onesheet::metrics::{Scores, best_thresholds};
 use onesheet::model::{self, Batch, Model};
 use onesheet::network::{ModelConfig, Place, resnet50};
 use onesheet::optim::{Adam, Curve};
@@ -14,6 +15,7 @@ use onesheet::random::permutation;
 use onesheet::training::checkpoint::Progress;
 use onesheet::training::config::{ClassWeights, Pixels, RunConfig};
 use onesheet::training::run_folder::{EpochRow, StepRow};
+use onesheet::training::tuning::Tuned;
 use std::f64::consts::PI;
 use std::rc::Rc;
 
@@ -21,8 +23,8 @@ use std::rc::Rc;
 pub struct Expected {
     pub steps: Vec<StepRow>,
     pub epochs: Vec<EpochRow>,
-    /// None before an epoch is over.
-    pub best: Option<State>,
+    /// None before an epoch is over. With what its validation posters say of thresholds and temperature.
+    pub best: Option<(State, Tuned)>,
     pub last: State,
 }
 
@@ -90,7 +92,7 @@ pub fn run(config: &RunConfig, posters: &Posters) -> Expected {
     let (format, class_weights) = (format(config.pixels), class_weights(config, posters));
     let steps_per_epoch = posters.of(Split::Train).len() / config.batch;
     let rise = (config.warmup_epochs * steps_per_epoch as f64).ceil();
-    let (mut steps, mut epochs, mut best) = (Vec::<StepRow>::new(), Vec::new(), None::<State>);
+    let (mut steps, mut epochs, mut best) = (Vec::<StepRow>::new(), Vec::new(), None);
     let mut progress = Progress::default();
     for epoch in 0..config.epochs {
         for step in 0..steps_per_epoch {
@@ -127,14 +129,9 @@ pub fn run(config: &RunConfig, posters: &Posters) -> Expected {
             break;
         }
         let train_loss = progress.loss_sum / steps_per_epoch as f64;
+        let (scores, tuned) = validated(&model, config, posters);
         let learning_rate = steps[steps.len() - 1].learning_rate;
-        let row = EpochRow {
-            epoch: epoch + 1,
-            step: progress.total_steps,
-            train_loss,
-            learning_rate,
-            ..validated(&model, config, posters)
-        };
+        let row = EpochRow { epoch: epoch + 1, step: progress.total_steps, train_loss, learning_rate, ..scores };
         let better = progress.best.is_none_or(|best| row.mean_average_precision > best);
         if better {
             progress.best = Some(row.mean_average_precision);
@@ -147,27 +144,35 @@ pub fn run(config: &RunConfig, posters: &Posters) -> Expected {
             ..Progress::default()
         };
         if better {
-            best = Some(state(&model, &adam, progress));
+            best = Some((state(&model, &adam, progress), tuned));
         }
         epochs.push(row);
     }
     Expected { steps, epochs, best, last: state(&model, &adam, progress) }
 }
 
-/// The scores of a row of `log.csv`.
-fn validated(model: &Model<Cpu>, config: &RunConfig, posters: &Posters) -> EpochRow {
+/// The scores of a row of `log.csv`, and what is tuned on them.
+fn validated(model: &Model<Cpu>, config: &RunConfig, posters: &Posters) -> (EpochRow, Tuned) {
     let (format, class_weights) = (format(config.pixels), class_weights(config, posters));
     let held_out = posters.of(Split::Validation);
-    let (mut sum, mut probabilities) = (0.0, Vec::new());
+    let (mut sum, mut probabilities, mut logits) = (0.0, Vec::new(), Vec::new());
     for some in held_out.chunks(config.batch) {
         let places = vec![Placement { flip: false, shift_y: 0, shift_x: 0 }; some.len()];
         let asked = model::Posters { pixels: &posters.pixels(some), placements: &places, format: &format };
-        let (loss, answers) = model.score(asked, &posters.labels(some), &class_weights).unwrap();
-        sum += loss * some.len() as f64;
-        probabilities.extend(answers);
+        let answers = model.score(asked, &posters.labels(some), &class_weights).unwrap();
+        sum += answers.loss * some.len() as f64;
+        probabilities.extend(model.predict(asked).unwrap());
+        logits.extend(model.logits(asked).unwrap().to_host(&**model.device()).unwrap());
     }
-    let scores = Scores::new(&probabilities, &posters.labels(&held_out), &[config.threshold as f32; GENRES.len()]);
-    EpochRow {
+    let labels = posters.labels(&held_out);
+    let scores = Scores::new(&probabilities, &labels, &[config.threshold as f32; GENRES.len()]);
+    let tuned = Tuned {
+        thresholds: best_thresholds(&probabilities, &labels, &[config.threshold; GENRES.len()]),
+        temperature: best_temperature(&logits, &labels),
+        posters: held_out.len() as u64,
+        data_digest: posters.digest.clone(),
+    };
+    let row = EpochRow {
         epoch: 0,
         step: 0,
         train_loss: 0.0,
@@ -179,7 +184,8 @@ fn validated(model: &Model<Cpu>, config: &RunConfig, posters: &Posters) -> Epoch
         mean_average_precision: scores.mean_average_precision(),
         learning_rate: 0.0,
         seconds: 0.0,
-    }
+    };
+    (row, tuned)
 }
 
 fn state(model: &Model<Cpu>, adam: &Adam<Cpu>, progress: Progress) -> State {

@@ -19,6 +19,7 @@ use onesheet::training::checkpoint::{Checkpoint, Metadata};
 use onesheet::training::config::{ClassWeights, OnBadNumbers, Pixels, RunConfig};
 use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint, last_checkpoint};
 use onesheet::training::trainer::{Ending, Event, Trainer};
+use onesheet::training::tuning::Tuned;
 use posters::{GENRES, Posters, SIDE};
 use runs::rows;
 use std::fmt::Debug;
@@ -98,7 +99,7 @@ fn every_setting_means_in_a_run_what_its_documentation_says() {
         let expected = check(name, &config, &posters, folder.path());
         let differs = (&expected.steps, &expected.epochs) != (&plain.steps, &plain.epochs);
         assert_eq!(differs, shows, "whether {name} changes the numbers");
-        best_epochs.extend(expected.best.map(|best| (best.progress.epoch, config.epochs)));
+        best_epochs.extend(expected.best.map(|(best, _)| (best.progress.epoch, config.epochs)));
     }
     // So that neither the first, nor the last, nor any epoch passes for the best.
     assert!(best_epochs.iter().any(|&(best, _)| best == 1), "{best_epochs:?}");
@@ -160,15 +161,15 @@ fn check(name: &str, config: &RunConfig, posters: &Posters, folder: &Path) -> Ex
     epochs.iter_mut().for_each(|row| row.seconds = 0.0);
     assert_same(&format!("{name}: steps"), &steps, &expected.steps);
     assert_same(&format!("{name}: epochs"), &epochs, &expected.epochs);
-    if let Some(best) = &expected.best {
+    if let Some((best, tuned)) = &expected.best {
         assert_eq!(improved.last(), Some(&best.progress.epoch), "{name}");
         // Without the moments, and without a word of where this run was to stop.
         let settings = RunConfig { max_steps: None, ..config.clone() };
-        compare(&format!("{name}: best"), &best_checkpoint(&path), best, &[], settings, posters);
+        compare(&format!("{name}: best"), &best_checkpoint(&path), best, &[], settings, Some(tuned), posters);
     }
     assert_eq!(best_checkpoint(&path).exists(), expected.best.is_some(), "{name}");
     let last = &expected.last;
-    compare(&format!("{name}: last"), &last_checkpoint(&path), last, &last.moments, config.clone(), posters);
+    compare(&format!("{name}: last"), &last_checkpoint(&path), last, &last.moments, config.clone(), None, posters);
     expected
 }
 
@@ -196,6 +197,7 @@ fn compare(
     state: &State,
     moments: &[(String, Vec<f32>)],
     config: RunConfig,
+    tuned: Option<&Tuned>,
     posters: &Posters,
 ) {
     let checkpoint = Checkpoint::open(path).unwrap();
@@ -212,6 +214,7 @@ fn compare(
         exif: "apply".into(),
         alpha: "white".into(),
         data_digest: posters.digest.clone(),
+        tuned: tuned.cloned(),
         progress: state.progress,
         config,
     };

@@ -1,54 +1,127 @@
-//! What `evaluate` prints: the table, and the same as JSON.
+//! What `evaluate` prints for people: the scores, and below them a table each for what else is known of them.
 
-use onesheet::metrics::{Averages, Scores};
-use onesheet::training::checkpoint::Metadata;
-use serde_json::json;
+use super::results::{Against, AtTuned, Results, over};
+use onesheet::metrics::bootstrap::{Interval, RESAMPLES, interval};
+use onesheet::metrics::calibration::BINS;
+use onesheet::metrics::{Averages, CoOccurrence, Over, Scores};
+use std::iter::zip;
 
-/// The version of the lines that `--json` prints.
-const SCHEMA: u32 = 1;
+/// The widest table of genres that come together.
+const MOST_TOGETHER: usize = 16;
 
-/// One row per genre, then the averages, then what concerns all decisions together.
-pub fn table(metadata: &Metadata, scores: &Scores, loss: f64) -> String {
-    let wide = metadata.genres.iter().map(|genre| genre.chars().count()).max().unwrap_or(0).max("weighted".len());
-    let head = format!(
-        "{:wide$}  {:>7}  {:>9}  {:>6}  {:>6}  {:>6}  {:>7}  {:>7}  {:>6}\n",
-        "genre", "support", "precision", "recall", "F1", "AP", "ROC-AUC", "coin F1", "yes F1"
-    );
-    let rule = "─".repeat(head.chars().count() - 1) + "\n";
-    let mut text = head + &rule;
-    let number = |value: f64| format!("{value:.4}");
-    let ranking = |value: Option<f64>| value.map_or("–".into(), number);
-    let row = |name: &str, support: String, [precision, recall, f1, ap, auc, coin, yes]: [String; 7]| {
-        format!(
-            "{name:wide$}  {support:>7}  {precision:>9}  {recall:>6}  {f1:>6}  {ap:>6}  {auc:>7}  {coin:>7}  {yes:>6}\n"
-        )
+/// All of it.
+pub fn text(results: &Results<'_>) -> String {
+    let genres = results.genres();
+    let sections = [
+        Some(table(genres, &results.scores) + "\n" + &of_all(results)),
+        Some(intervals(results)),
+        Some(decisions(genres, &results.scores)),
+        results.tuned.as_ref().map(|tuned| at_tuned(genres, tuned)),
+        Some(calibration(results)),
+        results.co_occurrence.as_ref().filter(|_| genres.len() <= MOST_TOGETHER).map(|table| together(genres, table)),
+        results.against.as_ref().map(|against| differences(genres, against)),
+    ];
+    sections.into_iter().flatten().collect::<Vec<_>>().join("\n")
+}
+
+fn number(value: f64) -> String {
+    format!("{value:.4}")
+}
+
+/// A number that may not exist.
+fn optional(value: Option<f64>) -> String {
+    value.map_or("–".into(), number)
+}
+
+fn range(interval: Option<Interval>) -> String {
+    interval.map_or("–".into(), |Interval { low, high }| format!("{low:.4}–{high:.4}"))
+}
+
+/// The bounds of a difference, either of which may be below zero.
+fn signed_range(interval: Option<Interval>) -> String {
+    interval.map_or("–".into(), |Interval { low, high }| format!("{low:+.4} to {high:+.4}"))
+}
+
+/// A table under `title`: names to the left, numbers to the right, a rule below the head and another above the last `means` rows.
+fn columns(title: &str, head: &[&str], rows: &[(String, Vec<String>)], means: usize) -> String {
+    let wide = |text: &str| text.chars().count();
+    let names = rows.iter().map(|(name, _)| wide(name)).max().unwrap_or(0).max(wide(head[0]));
+    let width = |column: usize| {
+        rows.iter().map(|(_, cells)| wide(&cells[column])).max().unwrap_or(0).max(wide(head[column + 1]))
     };
-    for (name, genre) in metadata.genres.iter().zip(&scores.genres) {
+    let widths: Vec<usize> = (0..head.len() - 1).map(width).collect();
+    let line = |name: &str, cells: &mut dyn Iterator<Item = &str>| {
+        let cells = zip(cells, &widths).map(|(cell, &width)| format!("  {cell:>width$}"));
+        format!("{name:names$}{}", cells.collect::<String>()).trim_end().to_owned() + "\n"
+    };
+    let rule = "─".repeat(names + widths.iter().map(|width| width + 2).sum::<usize>()) + "\n";
+    let mut text = if title.is_empty() { String::new() } else { format!("{title}\n") };
+    text += &line(head[0], &mut head[1..].iter().copied());
+    text += &rule;
+    for (at, (name, cells)) in rows.iter().enumerate() {
+        if means > 0 && at + means == rows.len() {
+            text += &rule;
+        }
+        text += &line(name, &mut cells.iter().map(String::as_str));
+    }
+    text
+}
+
+/// One row per genre, then the averages.
+fn table(genres: &[String], scores: &Scores) -> String {
+    let head = ["genre", "support", "precision", "recall", "F1", "AP", "ROC-AUC", "coin F1", "yes F1"];
+    let mut rows = Vec::new();
+    for (name, genre) in zip(genres, &scores.genres) {
         let counts = genre.counts;
-        let [ap, auc] = [genre.average_precision, genre.roc_auc].map(ranking);
+        let [ap, auc] = [genre.average_precision, genre.roc_auc].map(optional);
         let [precision, recall, f1] = [counts.precision(), counts.recall(), counts.f1()].map(number);
         let [coin, yes] = [counts.coin_f1(), counts.always_yes_f1()].map(number);
-        text += &row(name, counts.support().to_string(), [precision, recall, f1, ap, auc, coin, yes]);
+        rows.push((name.clone(), vec![counts.support().to_string(), precision, recall, f1, ap, auc, coin, yes]));
     }
-    text += &rule;
     for (name, averages) in [("weighted", &scores.weighted), ("macro", &scores.unweighted)] {
         let Averages { precision, recall, f1, average_precision, roc_auc, coin_f1, always_yes_f1 } = *averages;
         let [precision, recall, f1, coin, yes] = [precision, recall, f1, coin_f1, always_yes_f1].map(number);
-        let [ap, auc] = [average_precision, roc_auc].map(ranking);
-        text += &row(name, String::new(), [precision, recall, f1, ap, auc, coin, yes]);
+        let [ap, auc] = [average_precision, roc_auc].map(optional);
+        rows.push((name.into(), vec![String::new(), precision, recall, f1, ap, auc, coin, yes]));
     }
-    let percent = |value: f64| 100.0 * value;
-    text += &format!("\nposters          {}\n", scores.posters);
-    text += &format!("threshold        {}\n", thresholds(&metadata.thresholds));
-    text += &format!("loss             {loss:.4}, all genres weighing alike\n");
-    text += &format!("mAP              {}\n", left_out(scores, ranking(scores.unweighted.average_precision)));
-    text += &format!("hamming loss     {:.4}\n", scores.hamming_loss);
-    text += &format!("exact match      {:.2} %\n", percent(scores.exact_match));
-    text += &format!("binary accuracy  {:.2} %\n", percent(scores.binary_accuracy()));
-    let baseline = scores.weighted.baseline_f1();
-    let verdict = if scores.weighted.f1 > baseline { "above" } else { "not above" };
-    text += &format!("\nweighted F1 {:.4} is {verdict} the better baseline, {baseline:.4}\n", scores.weighted.f1);
-    text
+    columns("", &head, &rows, 2)
+}
+
+/// What concerns all decisions together.
+fn of_all(results: &Results<'_>) -> String {
+    let Results { asked, scores, estimates, films, .. } = results;
+    let of_all = |name| interval(estimates, Over::All, name);
+    let percent = |name| {
+        let percent = |value: f64| format!("{:.2}", 100.0 * value);
+        of_all(name).map_or(String::new(), |Interval { low, high }| format!("  {}–{}", percent(low), percent(high)))
+    };
+    let beside = |interval: Option<Interval>| interval.map_or(String::new(), |_| format!("  {}", range(interval)));
+    let mut text = match u64::from(*films) == scores.posters {
+        true => format!("posters          {}\n", scores.posters),
+        false => format!("posters          {} of {}\n", scores.posters, counted(*films)),
+    };
+    text += &format!("threshold        {}\n", thresholds(&asked.rule.thresholds));
+    let loss = results.loss();
+    text += &format!("loss             {loss:.4}{}, all genres weighing alike\n", beside(of_all("loss")));
+    let map =
+        optional(scores.unweighted.average_precision) + &beside(interval(estimates, Over::Macro, "average_precision"));
+    text += &format!("mAP              {}\n", left_out(scores, map));
+    text += &format!("hamming loss     {:.4}{}\n", scores.hamming_loss, beside(of_all("hamming_loss")));
+    text += &format!("exact match      {:.2} %{}\n", 100.0 * scores.exact_match, percent("exact_match"));
+    text += &format!("binary accuracy  {:.2} %{}\n", 100.0 * scores.binary_accuracy(), percent("binary_accuracy"));
+    let (f1, baseline) = (scores.weighted.f1, scores.weighted.baseline_f1());
+    let verdict = if f1 > baseline { "above" } else { "not above" };
+    text += &format!("\nweighted F1 {f1:.4} is {verdict} the better baseline, {baseline:.4}\n");
+    let margin = of_all("margin");
+    let doubt = match margin.is_some_and(|margin| margin.is_clear_of_zero()) {
+        true => "clear of 0",
+        false => "not clear of 0: other films might turn it round",
+    };
+    text + &format!("by {:+.4} ({}), {doubt}\n", f1 - baseline, signed_range(margin))
+}
+
+fn counted(films: u32) -> String {
+    if films == 1 { "1 film".into() } else { format!("{films} films") }
 }
 
 /// The mAP, and how many genres it says nothing of.
@@ -63,176 +136,133 @@ fn left_out(scores: &Scores, map: String) -> String {
 /// One number where all genres share it, else one per genre.
 fn thresholds(thresholds: &[f64]) -> String {
     let of_its_own = if thresholds.iter().all(|threshold| *threshold == thresholds[0]) { 1 } else { thresholds.len() };
-    thresholds.iter().take(of_its_own).map(f64::to_string).collect::<Vec<_>>().join(", ")
+    thresholds.iter().take(of_its_own).map(threshold).collect::<Vec<_>>().join(", ")
 }
 
-/// The same as JSON, one object a line.
-pub fn lines(metadata: &Metadata, scores: &Scores, loss: f64, device: &str) -> String {
-    let mut lines = Vec::new();
-    for ((name, genre), threshold) in metadata.genres.iter().zip(&scores.genres).zip(&metadata.thresholds) {
+/// A threshold with no more digits than it takes.
+fn threshold(threshold: &f64) -> String {
+    let short = format!("{threshold:.4}");
+    short.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn intervals(results: &Results<'_>) -> String {
+    let genres = results.genres();
+    let names = ["precision", "recall", "f1", "average_precision", "roc_auc"];
+    let row = |of: Over, name: &str| {
+        (name.to_owned(), names.map(|score| range(interval(&results.estimates, of, score))).to_vec())
+    };
+    let of_genres = genres.iter().enumerate().map(|(number, genre)| row(Over::Genre(number), genre));
+    let of_means = [row(Over::Weighted, "weighted"), row(Over::Macro, "macro")];
+    let rows: Vec<_> = of_genres.chain(of_means).collect();
+    let title = format!("95 % intervals, from {RESAMPLES} resamples of {}", counted(results.films));
+    columns(&title, &["genre", "precision", "recall", "F1", "AP", "ROC-AUC"], &rows, 2)
+}
+
+fn decisions(genres: &[String], scores: &Scores) -> String {
+    let row = |(genre, scores): (&String, &onesheet::metrics::GenreScores)| {
+        let counts = scores.counts;
+        let cells = [counts.true_positives, counts.false_positives, counts.false_negatives, counts.true_negatives];
+        (genre.clone(), cells.map(|count| count.to_string()).to_vec())
+    };
+    let rows: Vec<_> = zip(genres, &scores.genres).map(row).collect();
+    columns("decisions", &["genre", "rightly named", "wrongly named", "missed", "rightly not named"], &rows, 0)
+}
+
+fn at_tuned(genres: &[String], at: &AtTuned<'_>) -> String {
+    let head = ["genre", "threshold", "precision", "recall", "F1", "95 % interval", "F1 untuned", "coin F1", "yes F1"];
+    let mut rows = Vec::new();
+    for (number, ((name, genre), untuned)) in zip(zip(genres, &at.scores.genres), &at.untuned.genres).enumerate() {
         let counts = genre.counts;
-        lines.push(json!({
-            "schema": SCHEMA, "kind": "genre", "genre": name, "threshold": threshold, "support": counts.support(),
-            "counts": counts, "precision": counts.precision(), "recall": counts.recall(), "f1": counts.f1(),
-            "average_precision": genre.average_precision, "roc_auc": genre.roc_auc,
-            "coin_f1": counts.coin_f1(), "always_yes_f1": counts.always_yes_f1(),
-        }));
+        let [precision, recall, f1, untuned, coin, yes] = [
+            counts.precision(),
+            counts.recall(),
+            counts.f1(),
+            untuned.counts.f1(),
+            counts.coin_f1(),
+            counts.always_yes_f1(),
+        ]
+        .map(self::number);
+        let range = range(interval(&at.estimates, Over::Genre(number), "f1"));
+        rows.push((
+            name.clone(),
+            vec![threshold(&at.thresholds[number]), precision, recall, f1, range, untuned, coin, yes],
+        ));
     }
-    lines.push(json!({ "schema": SCHEMA, "kind": "average", "over": "weighted", "scores": scores.weighted }));
-    lines.push(json!({ "schema": SCHEMA, "kind": "average", "over": "macro", "scores": scores.unweighted }));
-    lines.push(json!({
-        "schema": SCHEMA, "kind": "all", "device": device, "posters": scores.posters, "loss": loss,
-        "map": scores.unweighted.average_precision, "genres_without_positives": scores.genres_without_positives(),
-        "hamming_loss": scores.hamming_loss,
-        "exact_match": scores.exact_match, "binary_accuracy": scores.binary_accuracy(),
-    }));
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    for (name, of, averages, untuned) in [
+        ("weighted", Over::Weighted, &at.scores.weighted, &at.untuned.weighted),
+        ("macro", Over::Macro, &at.scores.unweighted, &at.untuned.unweighted),
+    ] {
+        let [precision, recall, f1, untuned, coin, yes] =
+            [averages.precision, averages.recall, averages.f1, untuned.f1, averages.coin_f1, averages.always_yes_f1]
+                .map(self::number);
+        let range = range(interval(&at.estimates, of, "f1"));
+        rows.push((name.into(), vec![String::new(), precision, recall, f1, range, untuned, coin, yes]));
+    }
+    let those = if at.is_on_these { "; these are among the posters here, so the scores are too good" } else { "" };
+    columns(&format!("at thresholds tuned on {} validation posters{those}", at.tuned.posters), &head, &rows, 2)
+}
+
+/// The reliability of the answers as they are and, if the model has a temperature, of the calibrated ones.
+fn calibration(results: &Results<'_>) -> String {
+    let cells = |at: usize| {
+        results.calibration.iter().flat_map(move |calibration| {
+            let bin = &calibration.reliability.bins[at];
+            let (probability, share) = bin.means().unzip();
+            [bin.decisions.to_string(), optional(probability), optional(share)]
+        })
+    };
+    let name = |at: usize| format!("{:.1}–{:.1}", at as f64 / BINS as f64, (at + 1) as f64 / BINS as f64);
+    let rows: Vec<_> = (0..BINS).map(|at| (name(at), cells(at).collect())).collect();
+    let head = ["probability", "decisions", "mean", "true", "calibrated", "mean", "true"];
+    let title = match &results.calibration[..] {
+        [_, calibrated] => format!("reliability, and at the temperature {:.4}", calibrated.temperature),
+        _ => "reliability; the model has no temperature".into(),
+    };
+    let mut text = columns(&title, &head[..1 + 3 * results.calibration.len()], &rows, 0);
+    let before_and_after = |value: fn(&super::results::Calibration) -> f64| {
+        results.calibration.iter().map(|calibration| number(value(calibration))).collect::<Vec<_>>().join(" → ")
+    };
+    text +=
+        &format!("calibration error  {}, all genres together\n", before_and_after(|calibration| calibration.error()));
+    text += &format!(
+        "                   {}, mean over genres\n",
+        before_and_after(|calibration| calibration.genre_by_genre)
+    );
+    text + &format!("loss               {}\n", before_and_after(|calibration| calibration.loss))
+}
+
+fn together(genres: &[String], table: &CoOccurrence) -> String {
+    let cell = |(is_true, named): (&u64, &u64)| format!("{is_true}/{named}");
+    let row = |(number, genre): (usize, &String)| {
+        (genre.clone(), zip(table.true_with(number), table.named_with(number)).map(cell).collect())
+    };
+    let rows: Vec<_> = genres.iter().enumerate().map(row).collect();
+    let head: Vec<&str> = ["genre"].into_iter().chain(genres.iter().map(String::as_str)).collect();
+    columns("together: posters of both genres / with both named", &head, &rows, 0)
+}
+
+fn differences(genres: &[String], against: &Against) -> String {
+    let row = |difference: &onesheet::metrics::bootstrap::Difference| {
+        let (over, genre) = over(difference.figure.over, genres);
+        let name = format!("{} {}", genre.unwrap_or(over), difference.figure.name.replace('_', " "));
+        let clear = match difference.interval {
+            Some(interval) if interval.is_clear_of_zero() => "clear of 0",
+            _ => "",
+        };
+        let value = difference.value.map_or("–".into(), |value| format!("{value:+.4}"));
+        let cells = [
+            optional(difference.figure.value),
+            optional(difference.other),
+            value,
+            signed_range(difference.interval),
+            clear.into(),
+        ];
+        (name, cells.to_vec())
+    };
+    let rows: Vec<_> = against.differences.iter().map(row).collect();
+    let title = format!("against {}, on the same resamples", against.path.display());
+    columns(&title, &["score", "this", "other", "difference", "95 % interval", ""], &rows, 0)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use onesheet::training::checkpoint::Progress;
-    use onesheet::training::config::RunConfig;
-    use serde_json::Value;
-
-    fn metadata(genres: &[&str], thresholds: &[f64]) -> Metadata {
-        Metadata {
-            genres: genres.iter().map(|&genre| genre.into()).collect(),
-            thresholds: thresholds.to_vec(),
-            resize: "area".into(),
-            exif: "apply".into(),
-            alpha: "drop".into(),
-            data_digest: String::new(),
-            progress: Progress::default(),
-            config: RunConfig::default(),
-        }
-    }
-
-    /// Four posters, and scores that can be had with a pencil. No poster is of the third genre.
-    fn scores(thresholds: &[f32]) -> Scores {
-        let probabilities = [0.9, 0.7, 0.4, 0.8, 0.6, 0.3, 0.3, 0.5, 0.2, 0.1, 0.2, 0.1];
-        Scores::new(&probabilities, &[1, 1, 0, 0, 1, 0, 1, 1, 0, 0, 0, 0], thresholds)
-    }
-
-    #[test]
-    fn the_table_has_every_score_in_its_place() {
-        let metadata = metadata(&["Drama", "Film noir", "War"], &[0.5, 0.55, 0.35]);
-        let expected = "\
-genre      support  precision  recall      F1      AP  ROC-AUC  coin F1  yes F1
-───────────────────────────────────────────────────────────────────────────────
-Drama            2     0.5000  0.5000  0.5000  0.8333   0.7500   0.5000  0.6667
-Film noir        3     1.0000  0.6667  0.8000  1.0000   1.0000   0.6000  0.8571
-War              0     0.0000  0.0000  0.0000       –        –   0.0000  0.0000
-───────────────────────────────────────────────────────────────────────────────
-weighted               0.8000  0.6000  0.6800  0.9333   0.9000   0.5600  0.7810
-macro                  0.5000  0.3889  0.4333  0.9167   0.8750   0.3667  0.5079
-
-posters          4
-threshold        0.5, 0.55, 0.35
-loss             0.4322, all genres weighing alike
-mAP              0.9167; 1 genre has no positives and is left out
-hamming loss     0.3333
-exact match      25.00 %
-binary accuracy  66.67 %
-
-weighted F1 0.6800 is not above the better baseline, 0.7810
-";
-        assert_eq!(table(&metadata, &scores(&[0.5, 0.55, 0.35]), 0.43219), expected);
-    }
-
-    #[test]
-    fn the_lines_have_every_score_under_its_name() {
-        let metadata = metadata(&["Drama", "Film noir", "War"], &[0.5, 0.55, 0.35]);
-        let lines = lines(&metadata, &scores(&[0.5, 0.55, 0.35]), 0.43219, "a device");
-        let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let expected = [
-            json!({
-                "schema": 1, "kind": "genre", "genre": "Drama", "threshold": 0.5, "support": 2,
-                "counts": { "true_negatives": 1, "false_positives": 1, "false_negatives": 1, "true_positives": 1 },
-                "precision": 0.5, "recall": 0.5, "f1": 0.5, "average_precision": 5.0 / 6.0, "roc_auc": 0.75,
-                "coin_f1": 0.5, "always_yes_f1": 2.0 / 3.0,
-            }),
-            json!({
-                "schema": 1, "kind": "genre", "genre": "Film noir", "threshold": 0.55, "support": 3,
-                "counts": { "true_negatives": 1, "false_positives": 0, "false_negatives": 1, "true_positives": 2 },
-                "precision": 1.0, "recall": 2.0 / 3.0, "f1": 0.8, "average_precision": 1.0, "roc_auc": 1.0,
-                "coin_f1": 0.6, "always_yes_f1": 1.5 / 1.75,
-            }),
-            json!({
-                "schema": 1, "kind": "genre", "genre": "War", "threshold": 0.35, "support": 0,
-                "counts": { "true_negatives": 3, "false_positives": 1, "false_negatives": 0, "true_positives": 0 },
-                "precision": 0.0, "recall": 0.0, "f1": 0.0, "average_precision": null, "roc_auc": null,
-                "coin_f1": 0.0, "always_yes_f1": 0.0,
-            }),
-            json!({
-                "schema": 1, "kind": "average", "over": "weighted",
-                "scores": {
-                    "precision": 0.8, "recall": 0.6, "f1": 0.68, "average_precision": 14.0 / 15.0, "roc_auc": 0.9,
-                    "coin_f1": 0.56, "always_yes_f1": (4.0 / 3.0 + 4.5 / 1.75) / 5.0,
-                },
-            }),
-            json!({
-                "schema": 1, "kind": "average", "over": "macro",
-                "scores": {
-                    "precision": 0.5, "recall": 7.0 / 18.0, "f1": 1.3 / 3.0, "average_precision": 11.0 / 12.0,
-                    "roc_auc": 0.875, "coin_f1": 1.1 / 3.0, "always_yes_f1": (2.0 / 3.0 + 1.5 / 1.75) / 3.0,
-                },
-            }),
-            json!({
-                "schema": 1, "kind": "all", "device": "a device", "posters": 4, "loss": 0.43219, "map": 11.0 / 12.0,
-                "genres_without_positives": 1, "hamming_loss": 1.0 / 3.0, "exact_match": 0.25,
-                "binary_accuracy": 2.0 / 3.0,
-            }),
-        ];
-        assert_eq!(lines.len(), expected.len());
-        for (line, expected) in lines.iter().zip(&expected) {
-            assert_eq!(rounded(line), rounded(expected));
-        }
-    }
-
-    /// The same with twelve digits behind the point: the last bits of a mean depend on the order of its terms.
-    fn rounded(value: &Value) -> Value {
-        match value {
-            Value::Number(number) => ((number.as_f64().unwrap() * 1e12).round() / 1e12).into(),
-            Value::Object(object) => object.iter().map(|(key, value)| (key.clone(), rounded(value))).collect(),
-            other => other.clone(),
-        }
-    }
-
-    #[test]
-    fn the_verdict_is_above_only_where_the_better_baseline_is_beaten() {
-        let metadata = metadata(&["Drama"], &[0.5]);
-        let last = |probabilities: [f32; 4]| {
-            let scores = Scores::new(&probabilities, &[1, 1, 0, 0], &[0.5]);
-            table(&metadata, &scores, 0.5).lines().last().unwrap().to_owned()
-        };
-        assert_eq!(last([0.9, 0.8, 0.1, 0.1]), "weighted F1 1.0000 is above the better baseline, 0.6667");
-        assert_eq!(last([0.9, 0.8, 0.7, 0.6]), "weighted F1 0.6667 is not above the better baseline, 0.6667");
-        assert_eq!(last([0.1, 0.2, 0.3, 0.4]), "weighted F1 0.0000 is not above the better baseline, 0.6667");
-    }
-
-    #[test]
-    fn genres_without_positives_are_counted() {
-        let genres = |targets: [u8; 3]| left_out(&Scores::new(&[0.5; 3], &targets, &[0.5; 3]), "0.5000".into());
-        assert_eq!(genres([1, 1, 1]), "0.5000");
-        assert_eq!(genres([1, 0, 1]), "0.5000; 1 genre has no positives and is left out");
-        assert_eq!(genres([0, 1, 0]), "0.5000; 2 genres have no positives and are left out");
-    }
-
-    #[test]
-    fn a_threshold_for_all_is_said_once_and_others_genre_by_genre() {
-        assert_eq!(thresholds(&[0.3, 0.3, 0.3]), "0.3");
-        assert_eq!(thresholds(&[0.3, 0.3, 0.5]), "0.3, 0.3, 0.5");
-        assert_eq!(thresholds(&[0.5, 0.3, 0.3]), "0.5, 0.3, 0.3");
-    }
-
-    #[test]
-    fn a_short_genre_leaves_room_for_the_averages() {
-        let table = table(&metadata(&["War"], &[0.5]), &Scores::new(&[0.5], &[1], &[0.5]), 0.0);
-        let rows: Vec<&str> = table.lines().take(6).collect();
-        let widths: Vec<usize> = rows.iter().map(|row| row.chars().count()).collect();
-        assert_eq!(widths, [78; 6], "{table}");
-        assert!(rows[2].starts_with("War             1     1.0000"), "{table}");
-    }
-}
+mod tests;

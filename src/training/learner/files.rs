@@ -200,6 +200,7 @@ mod tests {
             exif: "ignore".into(),
             alpha: "drop".into(),
             data_digest: "of the posters".into(),
+            tuned: None,
             progress: Default::default(),
             config,
         };

@@ -4,8 +4,9 @@ use super::{Ending, Event, Trainer};
 use crate::device::Device;
 use crate::training::TrainingError;
 use crate::training::checkpoint::Progress;
-use crate::training::evaluation::Answers;
+use crate::training::evaluation::{Answers, View};
 use crate::training::run_folder::{EpochRow, RunFolder};
+use crate::training::tuning::Tuned;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +31,7 @@ impl<D: Device> Trainer<D> {
             self.config.batch,
             &self.config.pixels.format(),
             &self.class_weights,
+            View::Plain,
             |done| {
                 watch(Event::Validation { done, posters });
                 // On a slow device a validation is longer than what a kill may cost.
@@ -74,9 +76,12 @@ impl<D: Device> Trainer<D> {
         let before = std::mem::replace(&mut self.progress, done);
         // The best one first: killed between the two, the run goes on from before this epoch's end and writes it again. So it does
         // where the best one cannot be written, or what is saved as the run ends would name a best one that is not there.
-        if best && let Err(error) = self.save_best(folder) {
-            self.progress = before;
-            return Err(error);
+        if best {
+            let tuned = Tuned::new(&answers, &self.thresholds(), self.file.digest());
+            if let Err(error) = self.save_best(folder, tuned) {
+                self.progress = before;
+                return Err(error);
+            }
         }
         self.save(folder)?;
         watch(Event::Epoch { row: &row, scores: &scores, best });
