@@ -8,6 +8,7 @@ use onesheet::device::{Memory, Precision};
 use onesheet::model::Model;
 use onesheet::network::Network;
 use onesheet::training::learner::Learner;
+use onesheet::training::recipe::Recipe;
 use serde::Deserialize;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -120,7 +121,7 @@ impl<'a> Ours<'a> {
             }
             Ok(model)
         };
-        let (model, learner) = (model()?, Learner::of(model()?)?);
+        let (model, learner) = (model()?, Learner::by(&Recipe::default(), model()?)?);
         Ok(Ours { device, network, model, learner, data })
     }
 

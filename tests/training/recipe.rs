@@ -11,7 +11,7 @@ use onesheet::ops::loss::Loss;
 use onesheet::optim::Curve;
 use onesheet::training::checkpoint::{Checkpoint, learning};
 use onesheet::training::config::{Pixels, RunConfig};
-use onesheet::training::evaluation::Answers;
+use onesheet::training::evaluation::{Answers, View};
 use onesheet::training::learner::{Learner, load};
 use onesheet::training::recipe::Recipe;
 use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint, last_checkpoint};
@@ -132,7 +132,8 @@ fn a_moving_average_answers() {
     let (validation, format) = (file.indices(Split::Validation).into(), averaged.pixels.format());
     let weights = fresh.class_weights();
     let go_on = |_| ControlFlow::Continue(());
-    let answers = Answers::collect(&model, &file, validation, averaged.batch, &format, weights, go_on).unwrap();
+    let answers =
+        Answers::collect(&model, &file, validation, averaged.batch, &format, weights, View::Plain, go_on).unwrap();
     let row = rows::<EpochRow>(&path.join("log.csv"))[0];
     assert_eq!(answers.unwrap().loss, row.validation_loss);
     assert_ne!(row.validation_loss, rows::<EpochRow>(&without.join("log.csv"))[0].validation_loss);
