@@ -181,7 +181,8 @@ impl Work {
 
     fn submit(&mut self, pixels: <Cuda as Memory>::Pixels) -> anyhow::Result<()> {
         let images = self.data.placements.len();
-        Ok(self.learner.submit(pixels, images, &self.format(), &self.data.labels, &[1.0; GENRES], 1e-4)?)
+        self.learner.submit(pixels, images, &self.format(), &self.data.labels, &[1.0; GENRES], 1e-4)?;
+        Ok(())
     }
 
     fn infer(&self) -> anyhow::Result<Vec<f32>> {
