@@ -96,23 +96,23 @@ fn a_moving_average_answers() {
     let (mut steps, mut others) = (0, 0);
     let mut watch = |event: Event<'_>| {
         // Behind each step but the epoch's last comes a checkpoint, before the next step is told of.
-        if let Event::Step { row, .. } = event {
-            if row.step > 1 {
-                let saved = Checkpoint::open(&last_checkpoint(&path)).unwrap();
-                let t = saved.metadata().progress.total_steps;
-                assert_eq!(t, row.step - 1);
-                let towards = 1.0 - 0.6f64.min((1.0 + t as f64) / (10.0 + t as f64));
-                for (tensor, expected) in tensors.iter().zip(&mut expected) {
-                    let [answers, learns] =
-                        [tensor.name.clone(), learning(&tensor.name)].map(|name| saved.values(&name).unwrap());
-                    others += usize::from(answers != learns);
-                    for ((average, now), found) in expected.iter_mut().zip(learns).zip(answers) {
-                        *average += (now - *average) * towards as f32;
-                        assert_eq!(found, *average, "{} after step {t}", tensor.name);
-                    }
+        if let Event::Step { row, .. } = event
+            && row.step > 1
+        {
+            let saved = Checkpoint::open(&last_checkpoint(&path)).unwrap();
+            let t = saved.metadata().progress.total_steps;
+            assert_eq!(t, row.step - 1);
+            let towards = 1.0 - 0.6f64.min((1.0 + t as f64) / (10.0 + t as f64));
+            for (tensor, expected) in tensors.iter().zip(&mut expected) {
+                let [answers, learns] =
+                    [tensor.name.clone(), learning(&tensor.name)].map(|name| saved.values(&name).unwrap());
+                others += usize::from(answers != learns);
+                for ((average, now), found) in expected.iter_mut().zip(learns).zip(answers) {
+                    *average += (now - *average) * towards as f32;
+                    assert_eq!(found, *average, "{} after step {t}", tensor.name);
                 }
-                steps += 1;
             }
+            steps += 1;
         }
     };
     trainer(&averaged).unwrap().run(&mut run, &AtomicBool::new(false), &mut watch).unwrap();

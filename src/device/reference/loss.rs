@@ -143,7 +143,7 @@ mod tests {
         let shape = LossShape { n: logits.len(), classes: 1 };
         let [positive, negative, margin] = focus;
         let (mut loss, mut dlogits) = ([f64::NAN], vec![f64::NAN; logits.len()]);
-        let (weights, logits) = (&[1.0][..], &logits[..]);
+        let weights = &[1.0][..];
         let operands = BceForwardBackward { loss: &mut loss[..], dlogits: &mut dlogits, logits, targets, weights };
         let focus = Focus { positive, negative, margin };
         Reference::EXACT.asymmetric_forward_backward(operands, &focus, &shape).unwrap();
