@@ -86,20 +86,27 @@ impl<D: Device> Subject<D> {
     }
 
     /// What training did to a tensor.
-    fn change(&self, name: &str) -> Vec<f64> {
+    pub fn change(&self, name: &str) -> Vec<f64> {
         let (number, tensor) = self.tensor(name);
         let before = initial(number, name, &tensor.shape);
         self.values(name).into_iter().zip(before).map(|(after, before)| after - f64::from(before)).collect()
     }
 
-    fn gradient(&self, name: &str) -> Vec<f64> {
+    pub fn gradient(&self, name: &str) -> Vec<f64> {
         let Place::Weights(span) = self.tensor(name).1.place else { panic!("{name} has no gradient") };
         let gradient = self.model.device().download(self.model.parameters().gradients.view(span)).unwrap();
         gradient.into_iter().map(Into::into).collect()
     }
 
+    /// Where the script took a tensor's samples.
+    pub fn positions(&self, name: &str) -> impl Iterator<Item = usize> {
+        let (number, tensor) = self.tensor(name);
+        let len: usize = tensor.shape.iter().product();
+        hashes(POSITIONS + number as u32, SAMPLES).map(move |h| h as usize % len)
+    }
+
     /// Norms and samples of many tensors, compared with the rows of `{key}.norms` and `{key}.samples`.
-    fn compare_tensors(&self, key: &str, names: &[String], values: impl Fn(&str) -> Vec<f64>) -> Rows {
+    pub fn compare_tensors(&self, key: &str, names: &[String], values: impl Fn(&str) -> Vec<f64>) -> Rows {
         let norms = &self.golden.values[&format!("{key}.norms")];
         let samples = &self.golden.values[&format!("{key}.samples")];
         assert_eq!((norms.len(), samples.len()), (names.len(), names.len() * SAMPLES), "{key}: rows and names");
@@ -108,10 +115,9 @@ impl<D: Device> Subject<D> {
             let values = values(name);
             rows.names.push(name.clone());
             rows.norms.push((values.iter().map(|v| v * v).sum::<f64>().sqrt(), norms[row]));
-            let positions = hashes(POSITIONS + self.tensor(name).0 as u32, SAMPLES);
+            let found = self.positions(name).map(|at| values[at]);
             let expected = &samples[row * SAMPLES..][..SAMPLES];
-            rows.samples
-                .push(positions.map(|h| values[h as usize % values.len()]).zip(expected.iter().copied()).collect());
+            rows.samples.push(found.zip(expected.iter().copied()).collect());
         }
         rows
     }
@@ -133,7 +139,7 @@ impl<D: Device> Subject<D> {
     }
 
     /// Forward and backward of a step, whose biases in front of batch norms must come out untouched.
-    fn gradients_without_biases(&mut self, step: u32) -> Batch<D> {
+    pub fn gradients_without_biases(&mut self, step: u32) -> Batch<D> {
         let batch = self.gradients(step);
         for name in self.base_biases() {
             assert!(self.gradient(&name).iter().all(|&g| g == 0.0), "{name} stands before a batch norm");
