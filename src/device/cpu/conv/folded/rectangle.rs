@@ -97,8 +97,8 @@ simd! {
         let bounds = activation.bounds();
         for (row, sums) in (0..out.rows).zip(sums.chunks_exact(bias.len())) {
             for ((out, sum), bias) in out.row(row).iter_mut().zip(sums).zip(bias) {
-                let other_way = if accumulate { out.wide() } else { 0.0 };
-                *out = E::nearest(bounded(other_way + sum + bias, bounds));
+                let sum = if accumulate { out.wide() + sum } else { *sum };
+                *out = E::nearest(bounded(sum + bias, bounds));
             }
         }
     }
@@ -115,16 +115,49 @@ fn finish_narrow(mut out: Rows<'_, bf16>, sums: &[f32], End { bias, activation, 
         for ((out, sums), bias) in out.iter_mut().zip(sums.as_chunks::<16>().0).zip(bias.as_chunks::<16>().0) {
             // SAFETY: each is sixteen numbers, and none of these asks for an alignment.
             unsafe {
-                let mut sum = _mm512_add_ps(_mm512_loadu_ps(sums.as_ptr()), _mm512_loadu_ps(bias.as_ptr()));
+                // In the order above: a row that is no whole vectors wide must have the same bits, and threads decide how wide it is.
+                let mut sum = _mm512_loadu_ps(sums.as_ptr());
                 if accumulate {
                     let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(out.as_ptr().cast()));
                     sum = _mm512_add_ps(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)), sum);
                 }
+                let sum = _mm512_add_ps(sum, _mm512_loadu_ps(bias.as_ptr()));
                 // Of two numbers one of which is NaN these give the second.
                 let bounded = _mm512_min_ps(high, _mm512_max_ps(low, sum));
                 let narrow = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(bounded));
                 _mm256_storeu_si256(out.as_mut_ptr().cast(), narrow);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::cpu::simd::tests::numbers;
+
+    /// Rows of whole vectors are finished by instructions of their own, and how wide a task's rows are, the number of threads decides.
+    #[test]
+    fn how_wide_a_rectangle_is_changes_no_bit() {
+        const WIDTH: usize = 96;
+        const PIXELS: usize = 4096;
+        let [sums, before] = [1, 2].map(|seed| numbers(seed, PIXELS * WIDTH));
+        let bias = numbers(3, WIDTH);
+        for (accumulate, activation) in
+            [(false, Activation::Linear), (true, Activation::Linear), (true, Activation::Relu)]
+        {
+            let finished = |cuts: &[usize]| {
+                let mut y: Vec<bf16> = before.iter().map(|&x| bf16::from_f32(x)).collect();
+                let out = Rectangles::new(&mut y, End { bias: &bias, activation, accumulate });
+                for cut in cuts.windows(2) {
+                    let rows = sums.chunks_exact(WIDTH).map(|row| &row[cut[0]..cut[1]]);
+                    let sums = rows.collect::<Vec<_>>().concat();
+                    // SAFETY: there is no other thread.
+                    unsafe { out.store(0..PIXELS, cut[0]..cut[1], &sums) };
+                }
+                y.into_iter().map(bf16::to_bits).collect::<Vec<u16>>()
+            };
+            assert!(finished(&[0, WIDTH]) == finished(&[0, 40, WIDTH]), "{accumulate} {activation:?}");
         }
     }
 }
