@@ -53,8 +53,8 @@ impl<D: Device> Subject<D> {
                 self.check_narrow_gradients(full, narrow);
                 self.check_averages(narrow.moving);
             }
-            batch.set_rate(&device, adam.begin_step(self.golden.facts.learning_rate)).unwrap();
-            adam.step(&device, self.model.parameters_mut(), batch.outcome_view(), batch.rate()).unwrap();
+            batch.set_rates(&device, adam.begin_step(self.golden.facts.learning_rate)).unwrap();
+            adam.step(&device, self.model.parameters_mut(), batch.outcome_view(), batch.rates()).unwrap();
             losses.push(batch.loss(&device).unwrap());
         }
         let expected = &self.golden.values["training.losses"];
