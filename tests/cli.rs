@@ -108,6 +108,20 @@ fn the_summary_counts_the_papers_parameters() {
     }
 }
 
+/// A name that is unknown is not taken for all of the processor.
+#[test]
+fn kernels_use_no_more_of_the_processor_than_the_environment_says() {
+    let doctor = |processor| {
+        let mut command = onesheet();
+        command.args(["doctor", "--device", "cpu"]).env("ONESHEET_PROCESSOR", processor);
+        command
+    };
+    let (code, told, _) = run(&mut doctor("portable"));
+    let level = if cfg!(target_arch = "aarch64") { "NEON" } else { "portable" };
+    assert!(code == 0 && told.contains(&format!(", {level}, f32)")), "{told}");
+    refused(&mut doctor("pentium"), 5, &["ONESHEET_PROCESSOR=pentium is unknown", "portable"]);
+}
+
 /// The simulated GPU where the driver would be, as one that has nothing for us.
 #[test]
 fn auto_takes_the_processor_where_the_driver_has_no_device_or_is_too_old() {

@@ -12,6 +12,7 @@ mod prepare;
 mod train;
 
 use clap::Parser;
+use onesheet::device::cpu::Cpu;
 use onesheet::files::mapped;
 use std::process::ExitCode;
 
@@ -40,16 +41,20 @@ fn main() -> ExitCode {
     // The thread that asks for work takes part in it: to be woken when it is done takes longer than many a kernel on one poster. If the
     // pool can't be made now, the one made when it is first needed will say why.
     let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
-    let result = match tool {
+    match run(tool) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
+    }
+}
+
+fn run(tool: Tool) -> anyhow::Result<()> {
+    Cpu::check_environment()?;
+    match tool {
         Tool::Prepare(args) => prepare::run(*args),
         Tool::Train(args) => train::run(&args),
         Tool::Evaluate(args) => evaluate::run(&args),
         Tool::Infer(args) => infer::run(&args),
         Tool::Plan(args) => plan::run(&args),
         Tool::Doctor(args) => doctor::run(&args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit::report(&error),
     }
 }

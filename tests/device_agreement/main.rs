@@ -14,6 +14,8 @@ mod depthwise;
 mod folded;
 mod head;
 mod network;
+#[path = "../support/not_checked.rs"]
+mod not_checked;
 mod pool;
 #[path = "../support/mod.rs"]
 mod support;
@@ -27,6 +29,7 @@ use onesheet::device::{
 };
 
 pub use case::*;
+use not_checked::not_checked;
 
 /// The most that rounding to bfloat16 changes a number by, relative to its size. Of a sum's terms half of it is allowed for.
 const BF16_ROUNDING: f64 = 1.0 / 256.0;
@@ -152,6 +155,20 @@ fn sums_are_those_of_what_is_stored() {
             assert!((stats[c] - mean).abs() < 1e-6, "mean of channel {c}, depthwise {is_depthwise}");
             assert!((sums[c] - total(&passed, c)).abs() < 1e-4, "sum of channel {c}, depthwise {is_depthwise}");
         }
+    }
+}
+
+/// With a name that is unknown in `ONESHEET_PROCESSOR`, all of this would be about the whole processor.
+#[test]
+fn the_processor_is_the_one_that_was_asked_for() {
+    Cpu::check_environment().unwrap();
+    let kind = match std::env::var("ONESHEET_PROCESSOR").as_deref() {
+        Err(_) => "AMX",
+        Ok("avx512-bf16") => "AVX-512 BF16",
+        Ok(_) => return,
+    };
+    if !Cpu::storing(Precision::Bf16).name().contains(kind) {
+        not_checked(&format!("kernels in bfloat16 by {kind}, because this processor has none"));
     }
 }
 

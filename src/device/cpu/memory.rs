@@ -74,6 +74,12 @@ impl Cpu {
         simd::products() != Products::Widened
     }
 
+    /// Refuses a value of `ONESHEET_PROCESSOR` that is unknown. Kernels use no more of the processor than the variable names:
+    /// `portable`, `avx2`, `avx512` or `avx512-bf16`, everything but AMX. So one machine tests the kernels of lesser processors.
+    pub fn check_environment() -> Result<(), DeviceError> {
+        simd::refusal().map_or(Ok(()), |reason| Err(DeviceError::Unavailable(reason)))
+    }
+
     /// What activations are stored in.
     pub(super) fn precision(&self) -> Precision {
         self.precision

@@ -5,6 +5,8 @@
 //! wider is compiled. The loops contain no fused multiply-add and reduce in an order that they spell out themselves, so all versions
 //! give the same bits, on every kind of processor.
 
+mod limit;
+
 /// Defines functions whose body is compiled once per instruction set. They may be generic over types with a bound each.
 macro_rules! simd {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident$(<$($of:ident: $bound:ident),+>)?($($arg:ident: $type:ty),* $(,)?) $body:block)*) => {$(
@@ -38,6 +40,7 @@ macro_rules! simd {
     )*};
 }
 
+pub(super) use limit::refusal;
 pub(super) use simd;
 
 /// The instruction sets that loops are compiled for.
@@ -66,13 +69,19 @@ impl std::fmt::Display for Level {
     }
 }
 
-/// The widest instruction set that this machine has.
+/// The widest instruction set that this machine has and kernels may use.
 #[inline]
 pub(super) fn level() -> Level {
     #[cfg(test)]
     if let Some(level) = tests::FORCED.get() {
         return level;
     }
+    limit::limited(widest())
+}
+
+/// The widest that this machine has.
+#[inline]
+fn widest() -> Level {
     #[cfg(target_arch = "x86_64")]
     {
         // Each of these is a load from a cached word.
@@ -125,13 +134,19 @@ impl Products {
     }
 }
 
-/// The fastest that this machine has.
+/// The fastest that this machine has and kernels may use.
 #[inline]
 pub(super) fn products() -> Products {
     #[cfg(test)]
     if let Some(products) = tests::FORCED_PRODUCTS.get() {
         return products;
     }
+    limit::limited_products(fastest())
+}
+
+/// The fastest that this machine has.
+#[inline]
+fn fastest() -> Products {
     #[cfg(target_arch = "x86_64")]
     {
         if tiles::are_usable() {
