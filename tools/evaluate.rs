@@ -31,7 +31,6 @@ use subject::{agree, checkpoint_of, comparable, made_otherwise, open_other, with
 const EXAMPLES: &str = "Examples:
   onesheet evaluate --run runs/NAME
   onesheet evaluate --run runs/NAME --against runs/OTHER --thresholds tuned
-  onesheet evaluate --run runs/NAME --data other.safetensors --tune
   onesheet evaluate --run runs/NAME --data other.safetensors --split all --json";
 
 /// Score a run's best checkpoint on its test posters.
