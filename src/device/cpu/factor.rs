@@ -123,7 +123,7 @@ impl Factor for f32 {
         then: Option<&Then<'_>>,
     ) {
         Panels::new(packed, extents).multiply(c, accumulate, a, rows);
-        // The blocks are not rows: panel by panel, each is read by all rows.
+        // All rows are multiplied by a panel before the next one, so they are all whole at the same time.
         if let Some(then) = then {
             then(0..a.extents()[0], c);
         }

@@ -3,8 +3,8 @@
 //! and the activation are added while the rectangle is stored ([`rectangle`]).
 //!
 //! In `f32` a 3×3 filter of stride 1 is multiplied by Winograd's transform where that pays: here with M = 4, since no gradient hangs on which
-//! side of a ReLU a value falls. Otherwise the left operand of the product is formed as little as can be: of a 1×1 filter it is the input,
-//! of a wider one of stride 1 the input with zeros around it ([`bands`]), and only of the rest it is patches.
+//! side of a ReLU a value falls. Otherwise the left operand of the product is formed as little as can be: of a 1×1 filter it is the input, and
+//! in bfloat16 of a wider one of stride 1, or over an image, the input with zeros around it ([`bands`]). Only of the rest it is patches.
 
 mod bands;
 mod rectangle;
@@ -139,7 +139,8 @@ impl FoldedKernels for Cpu {
 }
 
 impl Cpu {
-    /// The filters in panels, each in so many runs of so many numbers, and with zeros behind a run up to as many.
+    /// The filters in panels. `runs` says how each is cut: into how many runs, how many numbers a run has, and how many with the zeros that are
+    /// put behind it.
     fn packed<R: Real, E: Factor>(&self, w: &[R], scale: &[f32], runs: [usize; 3]) -> Result<Piece<E>, DeviceError> {
         let extents = [runs[0] * runs[2], scale.len()];
         self.slabs.piece(E::packed_len(extents), |out| pack(out, w, scale, runs))
