@@ -21,7 +21,7 @@ pub use ranking::{average_precision, roc_auc};
 pub use scorer::{CoOccurrence, Scorer};
 pub use thresholds::best_thresholds;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// `numerator / denominator`, or 0 where the denominator is 0.
 fn ratio(numerator: f64, denominator: f64) -> f64 {
@@ -29,7 +29,7 @@ fn ratio(numerator: f64, denominator: f64) -> f64 {
 }
 
 /// How one genre's decisions fell out, from which every threshold score follows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfusionCounts {
     /// Rightly not named.
     pub true_negatives: u64,
@@ -61,6 +61,11 @@ impl ConfusionCounts {
     /// Posters that are of this genre.
     pub fn support(&self) -> u64 {
         self.true_positives + self.false_negatives
+    }
+
+    /// Share of the decisions that were right.
+    pub fn accuracy(&self) -> f64 {
+        ratio((self.true_negatives + self.true_positives) as f64, self.posters() as f64)
     }
 
     /// Decisions that were wrong.
@@ -101,7 +106,7 @@ impl ConfusionCounts {
 }
 
 /// One genre's row of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GenreScores {
     /// The decisions at the threshold.
     pub counts: ConfusionCounts,
@@ -112,7 +117,7 @@ pub struct GenreScores {
 }
 
 /// The genres' scores in one number each: a mean over genres.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Averages {
     /// Mean precision.
     pub precision: f64,
@@ -159,7 +164,7 @@ impl Averages {
 }
 
 /// Everything said about a model's answers on one set of posters.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// N, the posters scored.
     pub posters: u64,

@@ -9,6 +9,7 @@ mod exit;
 mod infer;
 mod plan;
 mod prepare;
+mod study;
 mod train;
 
 use clap::Parser;
@@ -27,6 +28,7 @@ const EXAMPLES: &str = "Examples:
 enum Tool {
     Prepare(Box<prepare::Args>),
     Train(Box<train::Args>),
+    Study(study::Args),
     Evaluate(evaluate::Args),
     Infer(infer::Args),
     Plan(Box<plan::Args>),
@@ -52,6 +54,7 @@ fn run(tool: Tool) -> anyhow::Result<()> {
     match tool {
         Tool::Prepare(args) => prepare::run(*args),
         Tool::Train(args) => train::run(&args),
+        Tool::Study(args) => study::run(&args),
         Tool::Evaluate(args) => evaluate::run(&args),
         Tool::Infer(args) => infer::run(&args),
         Tool::Plan(args) => plan::run(&args),

@@ -6,6 +6,7 @@ mod settings;
 mod signals;
 
 pub use settings::{Args, networks};
+pub use signals::Signals;
 
 use crate::console::{Console, print};
 use crate::device::{self, Opened, described};
@@ -25,7 +26,6 @@ use onesheet::training::profiling::Profiling;
 use onesheet::training::run_folder::{Resumed, RunFolder, folder_of, synthetic_posters};
 use onesheet::training::start;
 use onesheet::training::trainer::{self, Ending, Event, Trainer};
-use signals::Signals;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -44,13 +44,38 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     // Before anything else, so that from the first moment on a signal finds somebody to hear it.
     let signals = Signals::catch().context("cannot catch Ctrl-C")?;
+    match train_or_go_on(args, &signals, Told::WhatNext)? {
+        Ending::Interrupted => Err(Interrupted(signals.caught()).into()),
+        Ending::Finished | Ending::NoBetter | Ending::StepLimit | Ending::TimeLimit => Ok(()),
+    }
+}
+
+/// Trains one run of several, for a tool that has its own words about how they go on. `args` ask for a run, or for going on with one.
+///
+/// # Errors
+/// As for [`run`]; being interrupted is none.
+pub fn one_of_several(args: &Args, signals: &Signals) -> anyhow::Result<Ending> {
+    train_or_go_on(args, signals, Told::Nothing)
+}
+
+/// What is said once a run has come to rest.
+#[derive(Clone, Copy)]
+enum Told {
+    /// Why, where to look, and what to type next.
+    WhatNext,
+    /// Somebody else says it.
+    Nothing,
+}
+
+fn train_or_go_on(args: &Args, signals: &Signals, told: Told) -> anyhow::Result<Ending> {
+    let console = Console { quiet: args.quiet };
     let (run, device) = match &args.resume {
         Some(run) => Run::resume(args, &folder_of(run), console)?,
         None => Run::begin(args, console)?,
     };
     match device {
-        Opened::Cpu(device, why) => train(Rc::new(device), Some(&why), run, &signals, console, args),
-        Opened::Cuda(device) => train(Rc::new(device), None, run, &signals, console, args),
+        Opened::Cpu(device, why) => train(Rc::new(device), Some(&why), run, signals, console, args, told),
+        Opened::Cuda(device) => train(Rc::new(device), None, run, signals, console, args, told),
     }
 }
 
@@ -190,7 +215,8 @@ fn train<D: Device>(
     signals: &Signals,
     console: Console,
     args: &Args,
-) -> anyhow::Result<()> {
+    at_rest: Told,
+) -> anyhow::Result<Ending> {
     let Run { config, before, mut folder, file, checkpoint, weights } = run;
     let path = folder.path().to_path_buf();
     let mut trainer = match &checkpoint {
@@ -232,18 +258,21 @@ fn train<D: Device>(
     let ending = match trainer.run(&mut folder, &signals.stop, &mut watch) {
         Ok(ending) => ending,
         Err(error) => {
-            shown.fail(&error, &path, folder.saved_step(), trainer.config());
+            match at_rest {
+                Told::WhatNext => shown.fail(&error, &path, folder.saved_step(), trainer.config()),
+                Told::Nothing => shown.clear(),
+            }
             return Err(error.into());
         }
     };
-    shown.close(ending, trainer.progress(), &path);
+    match at_rest {
+        Told::WhatNext => shown.close(ending, trainer.progress(), &path),
+        Told::Nothing => shown.clear(),
+    }
     if let Some(profiling) = profiling {
         narration::profile(&profiling.end(step)?, console, args.json, &path)?;
     }
-    match ending {
-        Ending::Interrupted => Err(Interrupted(signals.caught()).into()),
-        Ending::Finished | Ending::NoBetter | Ending::StepLimit | Ending::TimeLimit => Ok(()),
-    }
+    Ok(ending)
 }
 
 /// A run at its beginning, from these `weights` if there are any.

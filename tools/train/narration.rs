@@ -163,6 +163,11 @@ impl Progress {
         self.console.say(self.closing(ending, progress.total_steps, run));
     }
 
+    /// Takes the bar away without a word.
+    pub fn clear(self) {
+        self.bar.finish_and_clear();
+    }
+
     /// How the run ended after so many steps in all, and what to do next.
     fn closing(&self, ending: Ending, steps: u64, run: &Path) -> String {
         let (program, time) = (program(), clock(self.began.elapsed().as_secs_f64()));

@@ -1,0 +1,298 @@
+//! The paper's tables of a study's runs, as Markdown and as CSV.
+//!
+//! Table 1 counts the genres. Tables 2, 3 and 4 have the scores on training, validation and test posters, a row a genre and a column a
+//! run and epoch, beside what two rules score that never look at a poster.
+
+use super::Study;
+use super::run::Run;
+use onesheet::data::{Split, synthetic};
+use onesheet::files::{Disk, replace};
+use onesheet::metrics::Scores;
+use onesheet::training::experiment::Experiment;
+
+/// The paper's Table 1, in the order of [`synthetic::GENRES`].
+const PAPER: [u32; 7] = [5293, 12518, 19788, 6168, 5234, 4787, 21840];
+
+/// Table 2, 3 or 4: its number and its posters.
+const SCORED: [(u32, Split); 3] = [(2, Split::Train), (3, Split::Validation), (4, Split::Test)];
+
+/// Writes `tables.md`, `table1.csv` to `table4.csv` and `runs.csv`.
+pub fn write(study: &Study) -> anyhow::Result<()> {
+    let write = |name: &str, text: &[u8]| replace(&Disk, &study.out.join(name), text);
+    write("tables.md", markdown(study).as_bytes())?;
+    write("table1.csv", &csv(counts(study))?)?;
+    for (number, split) in SCORED {
+        write(&format!("table{number}.csv"), &csv(rows(study, split))?)?;
+    }
+    write("runs.csv", &csv(runs(study))?)?;
+    Ok(())
+}
+
+/// Rows of cells as CSV.
+fn csv(rows: Vec<Vec<String>>) -> anyhow::Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    rows.iter().try_for_each(|row| writer.write_record(row))?;
+    Ok(writer.into_inner().map_err(csv::IntoInnerError::into_error)?)
+}
+
+/// Rows of cells as a Markdown table, the first its head. What begins its line is text, all else numbers.
+fn table(rows: &[Vec<String>]) -> String {
+    let line = |row: &Vec<String>| {
+        let cells: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|").replace('\n', " ")).collect();
+        format!("| {} |\n", cells.join(" | "))
+    };
+    let mut lines: Vec<String> = rows.iter().map(line).collect();
+    let columns = rows.first().map_or(0, Vec::len);
+    lines.insert(1, format!("| --- |{}\n", " ---: |".repeat(columns.saturating_sub(1))));
+    lines.concat()
+}
+
+/// All tables.
+pub fn markdown(study: &Study) -> String {
+    let mut text = format!("# Study `{}`\n\n", study.name);
+    text += &format!("Runs, one folder each beside this file:\n\n{}\n", table(&runs(study)).replace("---:", "---"));
+    text +=
+        &format!("## Table 1: posters of each genre in {}\n\n{}", study.file.path().display(), table(&counts(study)));
+    for (number, split) in SCORED {
+        text += &format!("\n## Table {number}: scores on {} posters\n", split.name());
+        let columns = columns(study, split);
+        if columns.is_empty() {
+            text += "\nNo run has scores yet.\n";
+            continue;
+        }
+        for measure in [Measure::F1, Measure::Accuracy] {
+            text += &format!("\n{}\n\n{}", measure.title(), table(&measure.rows(study.file.genres(), &columns)));
+        }
+    }
+    text += "\nThe best of a row is **bold**; ↓ marks what is worse than the fair coin. The coin names each genre of every second poster: \
+             its F1 is p/(p + ½), its accuracy ½, where p is the share of posters that are of the genre. Always-yes names each genre of each \
+             poster: 2p/(1 + p), and p. In the last row genres are weighed by their posters for F1, and alike for accuracy.\n";
+    text
+}
+
+/// What each run is, and how far it has come.
+fn runs(study: &Study) -> Vec<Vec<String>> {
+    let row = |run: &Run| {
+        let side = run.prepared.as_ref().map_or("–".into(), |run| run.config.image_size.to_string());
+        let experiment = run.experiment.map_or("–", Experiment::name).into();
+        vec![run.label.clone(), run.network.to_string(), experiment, side, run.state()]
+    };
+    let head = ["run", "network", "experiment", "image_size", "state"].map(String::from).to_vec();
+    [head].into_iter().chain(study.runs.iter().map(row)).collect()
+}
+
+/// Table 1.
+fn counts(study: &Study) -> Vec<Vec<String>> {
+    let file = &study.file;
+    let splits = Split::ALL.map(|split| file.indices(split));
+    let is_papers = file.genres() == synthetic::GENRES;
+    let row = |name: &str, counts: [u32; 3], paper: u32| {
+        let all: u32 = counts.iter().sum();
+        let numbers = counts.into_iter().chain([all]).chain(is_papers.then_some(paper));
+        [name.to_owned()].into_iter().chain(numbers.map(|number| number.to_string())).collect::<Vec<_>>()
+    };
+    let mut head: Vec<String> = ["genre", "train", "validation", "test", "all"].map(String::from).to_vec();
+    head.extend(is_papers.then(|| "the paper, all".to_owned()));
+    let mut rows = vec![head];
+    let counts = splits.each_ref().map(|posters| file.class_counts(posters));
+    for (genre, name) in file.genres().iter().enumerate() {
+        rows.push(row(
+            name,
+            counts.each_ref().map(|counts| counts[genre]),
+            PAPER.get(genre).copied().unwrap_or_default(),
+        ));
+    }
+    rows.push(row("posters", splits.each_ref().map(|posters| posters.len() as u32), PAPERS_POSTERS));
+    rows
+}
+
+/// The rows of the paper's label table.
+const PAPERS_POSTERS: u32 = 39_140;
+
+/// A column of Table 2, 3 or 4.
+struct Column<'a> {
+    run: &'a str,
+    /// The epoch.
+    place: String,
+    scores: &'a Scores,
+}
+
+/// The columns on a split: each run that has been scored, at each epoch where it was.
+fn columns(study: &Study, split: Split) -> Vec<Column<'_>> {
+    let mut columns = Vec::new();
+    for run in &study.runs {
+        for stage in run.stages() {
+            columns.extend(stage.on(split).map(|scores| Column { run: &run.label, place: stage.place(), scores }));
+        }
+    }
+    columns
+}
+
+/// What is scored.
+#[derive(Clone, Copy)]
+enum Measure {
+    F1,
+    Accuracy,
+}
+
+impl Measure {
+    fn title(self) -> &'static str {
+        match self {
+            Measure::F1 => "F1:",
+            Measure::Accuracy => "Accuracy, in per cent:",
+        }
+    }
+
+    /// Of a genre, or of all of them: the score, the coin's and always-yes's.
+    fn of(self, scores: &Scores, genre: Option<usize>) -> [f64; 3] {
+        match (self, genre.map(|genre| scores.genres[genre].counts)) {
+            (Measure::F1, Some(counts)) => [counts.f1(), counts.coin_f1(), counts.always_yes_f1()],
+            (Measure::F1, None) => [scores.weighted.f1, scores.weighted.coin_f1, scores.weighted.always_yes_f1],
+            (Measure::Accuracy, Some(counts)) => [counts.accuracy(), 0.5, counts.share()],
+            (Measure::Accuracy, None) => {
+                let shares: f64 = scores.genres.iter().map(|genre| genre.counts.share()).sum();
+                [scores.binary_accuracy(), 0.5, shares / scores.genres.len() as f64]
+            }
+        }
+    }
+
+    fn shown(self, score: f64) -> String {
+        match self {
+            Measure::F1 => format!("{score:.4}"),
+            Measure::Accuracy => format!("{:.2}", 100.0 * score),
+        }
+    }
+
+    /// The table with its head: a row a genre, then all of them.
+    fn rows(self, genres: &[String], columns: &[Column<'_>]) -> Vec<Vec<String>> {
+        // Runs on other posters have other baselines.
+        let mut baselines: Vec<&Column<'_>> = Vec::new();
+        for column in columns {
+            if baselines.iter().all(|known| supports(known.scores) != supports(column.scores)) {
+                baselines.push(column);
+            }
+        }
+        let one = baselines.len() == 1;
+        let of = |rule: &str, column: &Column<'_>| match one {
+            true => rule.to_owned(),
+            false => format!("{rule}, posters of {}", column.run),
+        };
+        let mut head = vec!["genre".to_owned()];
+        head.extend(columns.iter().map(|column| format!("{}, {}", column.run, column.place)));
+        head.extend(baselines.iter().flat_map(|column| ["fair coin", "always yes"].map(|rule| of(rule, column))));
+        let mut rows = vec![head];
+        let named = genres.iter().enumerate().map(|(genre, name)| (name.as_str(), Some(genre)));
+        let all = match self {
+            Measure::F1 => "weighted mean",
+            Measure::Accuracy => "mean",
+        };
+        for (name, genre) in named.chain([(all, None)]) {
+            let scores = columns.iter().map(|column| self.of(column.scores, genre));
+            let best = scores.clone().map(|[score, ..]| score).fold(0.0, f64::max);
+            let cell = |[score, coin, _]: [f64; 3]| {
+                let shown = self.shown(score);
+                // Two that look the same are both the best.
+                let shown = if shown == self.shown(best) { format!("**{shown}**") } else { shown };
+                if score < coin { shown + " ↓" } else { shown }
+            };
+            let mut row = vec![name.to_owned()];
+            row.extend(scores.map(cell));
+            let rules = baselines.iter().map(|column| self.of(column.scores, genre));
+            row.extend(rules.flat_map(|[_, coin, yes]| [coin, yes].map(|score| self.shown(score))));
+            rows.push(row);
+        }
+        rows
+    }
+}
+
+/// How many posters there are, and how many of each genre.
+fn supports(scores: &Scores) -> (u64, Vec<u64>) {
+    (scores.posters, scores.genres.iter().map(|genre| genre.counts.support()).collect())
+}
+
+/// Table 2, 3 or 4 for programs: a row a genre, run and epoch.
+fn rows(study: &Study, split: Split) -> Vec<Vec<String>> {
+    const HEAD: [&str; 11] = [
+        "run",
+        "epoch",
+        "step",
+        "genre",
+        "posters",
+        "of_the_genre",
+        "accuracy",
+        "f1",
+        "coin_f1",
+        "always_yes_f1",
+        "always_yes_accuracy",
+    ];
+    let mut rows = vec![HEAD.map(String::from).to_vec()];
+    for run in &study.runs {
+        for stage in run.stages() {
+            let Some(scores) = stage.on(split) else { continue };
+            let genres = study.file.genres().iter().enumerate().map(|(genre, name)| (name.as_str(), Some(genre)));
+            for (name, genre) in genres.chain([("all", None)]) {
+                let [f1, coin, yes] = Measure::F1.of(scores, genre);
+                let [accuracy, _, share] = Measure::Accuracy.of(scores, genre);
+                let support = genre.map_or(String::new(), |genre| scores.genres[genre].counts.support().to_string());
+                let mut row = vec![run.label.clone(), stage.epoch.map_or(String::new(), |epoch| epoch.to_string())];
+                row.extend([stage.step.to_string(), name.into(), scores.posters.to_string(), support]);
+                row.extend([accuracy, f1, coin, yes, share].map(|number| number.to_string()));
+                rows.push(row);
+            }
+        }
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four posters: two of the first genre, three of the second.
+    fn scores(probabilities: [f32; 8]) -> Scores {
+        Scores::new(&probabilities, &[1, 1, 1, 1, 0, 1, 0, 0], &[0.5, 0.5])
+    }
+
+    #[test]
+    fn the_best_is_bold_and_what_is_worse_than_the_coin_is_marked() {
+        let (right, none) = (scores([0.9, 0.9, 0.9, 0.9, 0.1, 0.9, 0.1, 0.1]), scores([0.0; 8]));
+        let half = scores([0.9, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        let column = |run, scores| Column { run, place: "epoch 1".into(), scores };
+        let genres = ["War", "Drama"].map(String::from);
+        let shown = |measure: Measure, columns: &[Column<'_>]| table(&measure.rows(&genres, columns));
+
+        let text = shown(Measure::F1, &[column("a", &right), column("b", &none), column("c", &half)]);
+        // 2 of 4 are of the first genre: 0.5/(0.5 + 0.5), 1/1.5. Three are of the second: 0.75/1.25, 1.5/1.75.
+        let expected = "\
+| genre | a, epoch 1 | b, epoch 1 | c, epoch 1 | fair coin | always yes |
+| --- | ---: | ---: | ---: | ---: | ---: |
+| War | **1.0000** | 0.0000 ↓ | 0.6667 | 0.5000 | 0.6667 |
+| Drama | **1.0000** | 0.0000 ↓ | 0.0000 ↓ | 0.6000 | 0.8571 |
+| weighted mean | **1.0000** | 0.0000 ↓ | 0.2667 ↓ | 0.5600 | 0.7810 |
+";
+        assert_eq!(text, expected);
+
+        let text = shown(Measure::Accuracy, &[column("b", &none), column("c", &half)]);
+        let expected = "\
+| genre | b, epoch 1 | c, epoch 1 | fair coin | always yes |
+| --- | ---: | ---: | ---: | ---: |
+| War | 50.00 | **75.00** | 50.00 | 50.00 |
+| Drama | **25.00** ↓ | **25.00** ↓ | 50.00 | 75.00 |
+| mean | 37.50 ↓ | **50.00** | 50.00 | 62.50 |
+";
+        assert_eq!(text, expected);
+
+        let fewer = Scores::new(&[0.9, 0.9], &[1, 1], &[0.5, 0.5]);
+        let text = shown(Measure::F1, &[column("a", &right), column("d", &fewer)]);
+        let head =
+            "fair coin, posters of a | always yes, posters of a | fair coin, posters of d | always yes, posters of d |";
+        assert!(text.lines().next().unwrap().ends_with(head), "{text}");
+        assert!(text.contains("| War | **1.0000** | **1.0000** | 0.5000 | 0.6667 | 0.6667 | 1.0000 |"), "{text}");
+    }
+
+    #[test]
+    fn no_cell_breaks_its_row() {
+        let rows = [["a|b", "c"], ["d\ne", "1"]].map(|row| row.map(String::from).to_vec());
+        assert_eq!(table(&rows), "| a\\|b | c |\n| --- | ---: |\n| d e | 1 |\n");
+    }
+}
