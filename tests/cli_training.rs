@@ -319,6 +319,29 @@ fn drawn_posters_replace_no_others() {
     assert!(fs::read(&mine).unwrap() == before && !folder.path().join("config.toml").exists());
 }
 
+/// The only thread of a machine with one core both computes and waits for batches.
+#[test]
+fn one_thread_trains_as_several_do() {
+    let folder = folder();
+    let trained = |threads: &str| {
+        let mut command = train(&folder, "--network shallow --epochs 1 --augment --crop 0.2 --rotate 5 --quiet");
+        let mut child = command.env("RAYON_NUM_THREADS", threads).stdout(Stdio::null()).spawn().unwrap();
+        let began = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            if began.elapsed() > Duration::from_secs(120) {
+                child.kill().unwrap();
+                panic!("with {threads} threads nothing comes to an end");
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert!(child.wait().unwrap().success());
+        let checkpoint = fs::read(last_checkpoint(&run_in(&folder))).unwrap();
+        fs::remove_dir_all(run_in(&folder)).unwrap();
+        checkpoint
+    };
+    assert!(trained("1") == trained("3"), "other bits with one thread");
+}
+
 #[test]
 fn no_epochs_are_no_run() {
     let folder = folder();

@@ -229,7 +229,9 @@ impl Feed {
         }
         if !self.distortion.is_none() {
             let posters = pixels.par_chunks_exact_mut(self.file.image_bytes()).zip(indices);
-            posters.for_each(|(pixels, &index)| {
+            // Where rayon has but one thread, it is the one that waits for this batch: then nothing is handed over to it.
+            let together = if rayon::current_num_threads() == 1 { indices.len() } else { 1 };
+            posters.with_min_len(together).for_each(|(pixels, &index)| {
                 self.distortion.apply(pixels, self.file.size(), self.seed, self.epoch, index);
             });
         }
