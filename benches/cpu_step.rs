@@ -1,7 +1,7 @@
 //! A whole training step of a network at 150×150 on the processor, forward, backward and Adam; and inference.
 //!
 //! ```text
-//! cargo bench --bench cpu_step -- [--network resnet50] [--precision f32|bf16] [--batch 32] [--image-size 150]
+//! cargo bench --bench cpu_step -- [--network resnet50] [--precision f32|bf16] [--batch 32] [--image-size 150] [--trainable all|last:40]
 //! ```
 //!
 //! CSV on standard output, a line a step. The first of each kind finds caches and memory cold.
@@ -18,21 +18,31 @@ use on_processor::Arguments;
 use onesheet::device::counting::Counted;
 use onesheet::device::{Memory, Pass, Placement};
 use onesheet::model::{Batch, Model, Posters};
-use onesheet::network::ModelConfig;
+use onesheet::network::{ModelConfig, Trainable};
 use onesheet::optim::Adam;
 use onesheet::plan::cost;
 use onesheet::training::dry_run;
 use std::rc::Rc;
 use std::time::Instant;
 
+/// What is measured.
+#[derive(Parser)]
+struct Step {
+    #[command(flatten)]
+    arguments: Arguments,
+    /// Which layers learn: all, or last:N
+    #[arg(long, default_value = "all")]
+    trainable: Trainable,
+}
+
 const GENRES: usize = 7;
 const STEPS: usize = 5;
 
 fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+    let Step { arguments, trainable } = Step::parse();
     let Arguments { network, batch: images, image_size, .. } = arguments;
     let device = Rc::new(arguments.device()?);
-    let config = ModelConfig { image_size, ..ModelConfig::new(network, GENRES) };
+    let config = ModelConfig { image_size, trainable, ..ModelConfig::new(network, GENRES) };
     let costs = dry_run::costs(&config, device.habits(), images, &[])?;
     let mut model = Model::new(Rc::clone(&device), config, 1)?;
     let mut adam = Adam::new(&*device, model.architecture().weights)?;

@@ -71,7 +71,7 @@ const STUDY: &str = "study --data posters.safetensors --epochs 2 --batch 4 --dev
 
 /// The tables in a folder, by the names of their files.
 fn tables(out: &Path) -> BTreeMap<String, String> {
-    let names = ["tables.md", "table1.csv", "table2.csv", "table3.csv", "table4.csv", "runs.csv"];
+    let names = ["tables.md", "table1.csv", "table2.csv", "table3.csv", "table4.csv", "table5.csv", "runs.csv"];
     names.map(|name| (name.to_owned(), fs::read_to_string(out.join(name)).unwrap())).into()
 }
 
@@ -153,8 +153,28 @@ fn the_tables_say_what_evaluate_says() {
                 let words = "--checkpoint last --batch 4 --device cpu --precision f32 --json --quiet";
                 let (told, _) = run_to(0, &folder, &format!("evaluate --run {run} --split {split} {words}"));
                 let lines = told.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-                let genres: Vec<_> = lines.filter(|line| line["kind"] == "genre").collect();
+                let lines: Vec<_> = lines.collect();
+                let genres: Vec<_> = lines.iter().filter(|line| line["kind"] == "genre").collect();
                 assert_eq!(genres.len(), 7);
+                let ranked = rows(&tables["table5.csv"]).into_iter().find(|row| {
+                    (&*row["run"], &*row["place"], &*row["split"]) == (label, &*format!("epoch {epoch}"), split)
+                });
+                assert_eq!(ranked.is_some(), split != "train");
+                if let Some(ranked) = ranked {
+                    let number = |name: &str| -> f64 { ranked[name].parse().unwrap() };
+                    let average = |over: &str, score: &str| {
+                        let line = lines.iter().find(|line| line["kind"] == "average" && line["over"] == over);
+                        line.unwrap()["scores"][score].as_f64().unwrap()
+                    };
+                    let told = [number("mean_average_precision"), number("roc_auc"), number("weighted_f1")];
+                    let expected =
+                        [average("macro", "average_precision"), average("macro", "roc_auc"), average("weighted", "f1")];
+                    let differ = told.iter().zip(expected).any(|(told, it)| (told - it).abs() > 1e-12);
+                    assert!(!differ, "{split}: {told:?} {expected:?}");
+                    // Where they were tuned, no genre is worse off than at 0.3, or if it were always named.
+                    let least = number("weighted_f1").max(average("weighted", "always_yes_f1"));
+                    assert!(split == "test" || number("weighted_f1_tuned") >= least, "{ranked:?} {least}");
+                }
                 let rows = rows(&tables[table]);
                 for genre in genres {
                     let row = rows.iter().find(|row| {
@@ -259,6 +279,26 @@ fn a_run_takes_the_weights_and_the_posters_that_fit_it() {
     // The weights of a run that has begun are in its checkpoint.
     run_to(0, &folder, &words);
     assert_eq!(self::tables(&folder.path().join("out")), tables);
+}
+
+/// A list that looks for something keeps the test posters for the end.
+#[test]
+fn what_a_list_does_not_score_is_not_looked_at() {
+    let folder = folder();
+    let list = "name = \"search\"\nscored = [\"validation\"]\n[[run]]\nlabel = \"one\"\n";
+    fs::write(folder.path().join("list.toml"), list).unwrap();
+    run_to(0, &folder, &format!("{STUDY} --runs list.toml --network shallow --max-steps 1 --out out"));
+    let out = folder.path().join("out");
+    let [table2, table3, table4] = [2, 3, 4].map(|number| out.join(format!("table{number}.csv")).exists());
+    assert_eq!([table2, table3, table4], [false, true, false]);
+    for name in ["tables.md", "table5.csv", "one/study.toml"] {
+        let text = fs::read_to_string(out.join(name)).unwrap();
+        assert!(text.contains("validation"), "{name}: {text}");
+        assert!(!text.contains("scores on test") && !text.contains("test posters\n\n|"), "{name}: {text}");
+        assert!(!text.contains("scores.test") && !text.contains(",test,"), "{name}: {text}");
+    }
+    let settings = fs::read_to_string(out.join("one/config.toml")).unwrap();
+    assert!(settings.contains("network = \"shallow\""), "{settings}");
 }
 
 #[test]

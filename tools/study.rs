@@ -9,12 +9,14 @@ mod weights;
 
 use crate::console::{Console, print, program};
 use crate::exit::{Interrupted, Usage};
-use crate::train::Signals;
+use crate::train::{Signals, networks};
 use anyhow::Context;
 use clap::{Args as ClapArgs, ValueEnum};
 use list::List;
+use onesheet::data::Split;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::files::{Disk, create_folder, quoted};
+use onesheet::network::Network;
 use onesheet::training::config::{DeviceChoice, PrecisionChoice};
 use onesheet::training::trainer::Ending;
 use run::{Run, diverged, flag};
@@ -49,6 +51,9 @@ pub struct Args {
     /// Where the tables and a folder for each run are kept [default: runs/study-NAME, with the name of the list]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// What to train, for runs whose settings do not say it [default: resnet50]
+    #[arg(long, value_name = "NAME", value_parser = networks())]
+    network: Option<Network>,
     /// Where to compute
     #[arg(long, value_enum)]
     device: Option<DeviceChoice>,
@@ -72,11 +77,12 @@ pub struct Args {
 impl Args {
     /// The flags of `train` for all runs. What a run's own settings say comes behind them and wins.
     fn words_of_train(&self) -> Vec<OsString> {
+        let network = self.network.map(|network| flag("network", network.name));
         let device = self.device.and_then(|device| Some(flag("device", device.to_possible_value()?.get_name())));
         let precision = self.precision.and_then(|width| Some(flag("precision", width.to_possible_value()?.get_name())));
         let batch = self.batch.map(|batch| flag("batch", batch.to_string()));
         let image_size = self.image_size.map(|size| flag("image-size", size.to_string()));
-        [device, precision, batch, image_size].into_iter().flatten().collect()
+        [network, device, precision, batch, image_size].into_iter().flatten().collect()
     }
 }
 
@@ -84,13 +90,13 @@ impl Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let console = Console { quiet: args.quiet };
     let signals = Signals::catch().context("cannot catch Ctrl-C")?;
-    let List { name, runs: entries } = List::read(&args.runs)?;
+    let List { name, scored, runs: entries } = List::read(&args.runs)?;
     let open = |path: &PathBuf| -> anyhow::Result<_> { Ok(Arc::new(TensorFile::open(path)?)) };
     let files = args.data.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("study-{name}")));
     create_folder(&Disk, &out).with_context(|| format!("cannot write {}", out.display()))?;
     let runs = entries.into_iter().map(|entry| Run::new(entry, args, &files, &out)).collect::<anyhow::Result<_>>()?;
-    let mut study = Study { name, out, file: Arc::clone(&files[0]), runs };
+    let mut study = Study { name, out, scored, file: Arc::clone(&files[0]), runs };
     study.write()?;
     for at in 0..study.runs.len() {
         let run = &study.runs[at];
@@ -132,6 +138,8 @@ fn go_on() -> String {
 struct Study {
     name: String,
     out: PathBuf,
+    /// What the runs are scored on.
+    scored: Vec<Split>,
     /// The posters of runs that do not ask for others.
     file: Arc<TensorFile>,
     runs: Vec<Run>,
@@ -158,7 +166,7 @@ impl Study {
             if !is_end && Some(run.steps_done()?) != middle {
                 continue;
             }
-            let stage = run.score(signals, console)?.ok_or_else(interrupted)?;
+            let stage = run.score(&self.scored, signals, console)?.ok_or_else(interrupted)?;
             let run = self.runs[at].prepared.as_mut().expect("it was there above");
             *(if is_end { &mut run.record.end } else { &mut run.record.middle }) = Some(stage);
             run.record.write(&run.folder)?;

@@ -7,15 +7,15 @@ use onesheet::training::config::{DeviceChoice, PrecisionChoice};
 use std::fs;
 
 const STUDY: &str = "study --data posters.safetensors --data large.safetensors --runs list.toml --weights-dir weights --epochs 3 --out out \
-                     --device cpu --precision f32 --batch 4 --image-size 40 --max-steps 1 --quiet";
+                     --device cpu --precision f32 --batch 4 --image-size 40 --max-steps 1 --network shallow --quiet";
 
 #[test]
 fn every_flag_of_study_reaches_the_runs() {
     let place = Place::with_posters();
     synthetic::write(&place.at("large.safetensors"), 20, 40, 1).unwrap();
-    let run = |label: &str, more: &str| format!("[[run]]\nlabel = \"{label}\"\nnetwork = \"shallow\"\n{more}\n");
+    let run = |label: &str, more: &str| format!("[[run]]\nlabel = \"{label}\"\n{more}\n");
     let own = format!("image_size = {SIDE}\nbatch = 5");
-    let needs_weights = "[[run]]\nlabel = \"c\"\nexperiment = \"resnet-img\"\n";
+    let needs_weights = "[[run]]\nlabel = \"c\"\nnetwork = \"vgg16\"\nexperiment = \"imagenet\"\n";
     let list = ["name = \"some\"\n", &run("a", ""), &run("b", &own), needs_weights].concat();
     fs::write(place.at("list.toml"), list).unwrap();
     let told = place.run_to(0, STUDY);

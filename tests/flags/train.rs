@@ -6,6 +6,7 @@ use onesheet::data::synthetic;
 use onesheet::data::tensor_file::{Access, TensorFile};
 use onesheet::device::Focus;
 use onesheet::device::cpu::Cpu;
+use onesheet::model::Model;
 use onesheet::network::{KernelInit, Trainable, resnet50};
 use onesheet::ops::loss::Loss;
 use onesheet::ops::pool::Pooling;
@@ -207,6 +208,17 @@ fn trainable_and_profile_do_what_they_say() {
     let size = |shape: &[usize]| shape.iter().product::<usize>();
     let trainable: usize = weights.iter().filter(|(name, _)| learns(name)).map(|(_, shape)| size(shape)).sum();
     assert_eq!(trainable, 18_062_087);
+    // No bit of what does not learn has moved, but in the averages of batch norms that learn.
+    let model = Model::new(Rc::new(Cpu::new()), config.model(synthetic::GENRES.len()), config.seed).unwrap();
+    let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    for tensor in model.architecture().tensors.clone() {
+        let average_of = tensor.name.split_once("/moving_").map(|(layer, _)| format!("{layer}/gamma"));
+        let may_move = learns(average_of.as_deref().unwrap_or(&tensor.name));
+        let has_moved = bits(checkpoint.values(&tensor.name).unwrap()) != bits(model.read(&tensor).unwrap());
+        // A batch norm takes the bias in front of it out again: its gradient is what rounding leaves.
+        assert!(has_moved == may_move || tensor.name.ends_with("_conv/bias"), "{}: moved {has_moved}", tensor.name);
+        assert!(may_move || !has_moved, "{}", tensor.name);
+    }
     // Betas start at zero, and each that learns leaves it within four steps.
     let (mut moved, mut stayed) = (BTreeSet::new(), BTreeSet::new());
     for (name, _) in weights.iter().filter(|(name, _)| name.ends_with("/beta")) {

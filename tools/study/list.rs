@@ -3,6 +3,7 @@
 use crate::exit::Usage;
 use crate::train;
 use clap::{ArgAction, Args as _, Command, FromArgMatches};
+use onesheet::data::Split;
 use onesheet::files;
 use serde::Deserialize;
 use std::collections::HashSet;
@@ -26,6 +27,8 @@ const NO_SETTINGS: [&str; 11] =
 pub struct List {
     /// What the study is called.
     pub name: String,
+    /// What the runs are scored on: all splits, unless the list keeps some for later.
+    pub scored: Vec<Split>,
     /// At least one.
     pub runs: Vec<Entry>,
 }
@@ -58,6 +61,7 @@ pub enum Films {
 #[serde(deny_unknown_fields)]
 struct Document {
     name: String,
+    scored: Option<Vec<String>>,
     #[serde(rename = "run")]
     runs: Vec<toml::Table>,
 }
@@ -82,7 +86,7 @@ impl List {
 
     /// The list in `text`, which comes from `place`.
     fn parse(place: &str, text: &str) -> Result<List, Usage> {
-        let Document { name, runs } =
+        let Document { name, scored, runs } =
             toml::from_str(text).map_err(|error| Usage(format!("{place} is no list of runs: {error}")))?;
         if !is_file_name(&name) {
             return Err(Usage(format!("{place}: the name `{name}` {FILE_NAME}")));
@@ -90,6 +94,15 @@ impl List {
         if runs.is_empty() {
             return Err(Usage(format!("{place} has no [[run]]")));
         }
+        let split = |name: String| {
+            Split::ALL.into_iter().find(|split| split.name() == name).ok_or_else(|| {
+                Usage(format!("{place}: `scored` is a list of train, validation and test; `{name}` is none of them"))
+            })
+        };
+        let scored = match scored {
+            Some(names) => names.into_iter().map(split).collect::<Result<_, _>>()?,
+            None => Split::ALL.to_vec(),
+        };
         let mut taken = HashSet::new();
         let mut entries = Vec::new();
         for (number, table) in (1..).zip(runs) {
@@ -105,7 +118,7 @@ impl List {
             }
             entries.push(entry(label, table).map_err(wrong)?);
         }
-        Ok(List { name, runs: entries })
+        Ok(List { name, scored, runs: entries })
     }
 }
 
@@ -241,8 +254,15 @@ mod tests {
             let error = words(settings).unwrap_err();
             assert!(error.contains(told), "{settings}: {error}");
         }
-        let error = List::parse("a list", "name = \"a\"\nrun = []").unwrap_err().to_string();
-        assert_eq!(error, "a list has no [[run]]");
+        for (text, told) in [
+            ("name = \"a\"\nrun = []", "a list has no [[run]]"),
+            (
+                "name = \"a\"\nscored = [\"tests\"]\n[[run]]\nlabel = \"b\"",
+                "a list: `scored` is a list of train, validation and test; `tests` is none of them",
+            ),
+        ] {
+            assert_eq!(List::parse("a list", text).unwrap_err().to_string(), told);
+        }
         let error = List::read(Path::new("papers")).unwrap_err().to_string();
         assert!(error.contains("one of paper, networks, discussion, or a TOML file"), "{error}");
     }

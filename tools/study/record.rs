@@ -35,6 +35,8 @@ pub struct Stage {
     pub epoch: Option<u64>,
     /// By [`Split::name`], for splits that have posters.
     pub scores: BTreeMap<String, Scores>,
+    /// The same at the thresholds with the highest F1 on the validation posters; none without such posters.
+    pub tuned: BTreeMap<String, Scores>,
 }
 
 impl Stage {
@@ -141,7 +143,8 @@ mod tests {
         assert_eq!(Record::read(&run).unwrap(), None);
         // A genre that no poster has is without an average precision.
         let scores = Scores::new(&[0.9, 0.2, 0.1, 0.8, 0.3, 0.7], &[1, 0, 0, 0, 1, 0], &[0.3, 0.3]);
-        let stage = |step, epoch| Stage { step, epoch, scores: BTreeMap::from([("test".into(), scores.clone())]) };
+        let scores_on = |split: &str| BTreeMap::from([(split.to_owned(), scores.clone())]);
+        let stage = |step, epoch| Stage { step, epoch, scores: scores_on("test"), tuned: scores_on("train") };
         let mut record = Record::new("digest", &RunConfig::default());
         for (middle, end) in
             [(None, None), (Some(stage(3, None)), None), (Some(stage(4, Some(1))), Some(stage(8, Some(2))))]

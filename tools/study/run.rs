@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use onesheet::data::Split;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
+use onesheet::metrics::best_thresholds;
 use onesheet::network::Network;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::RunConfig;
@@ -200,21 +201,22 @@ impl Prepared {
         Ok(Checkpoint::open_model(&last_checkpoint(&self.folder))?.metadata().progress.total_steps)
     }
 
-    /// What its newest checkpoint scores on each split that has posters; none if a signal came.
+    /// What its newest checkpoint scores on each split of `on` that has posters; none if a signal came.
     ///
     /// # Errors
     /// The checkpoint's and the device's.
-    pub fn score(&self, signals: &Signals, console: Console) -> anyhow::Result<Option<Stage>> {
+    pub fn score(&self, on: &[Split], signals: &Signals, console: Console) -> anyhow::Result<Option<Stage>> {
         // Which device it is was said when the training began.
         match device::open(self.config.device, self.config.precision, Console { quiet: true })? {
-            Opened::Cpu(device, _) => self.score_on(&Rc::new(device), signals, console),
-            Opened::Cuda(device) => self.score_on(&Rc::new(device), signals, console),
+            Opened::Cpu(device, _) => self.score_on(&Rc::new(device), on, signals, console),
+            Opened::Cuda(device) => self.score_on(&Rc::new(device), on, signals, console),
         }
     }
 
     fn score_on<D: Device>(
         &self,
         device: &Rc<D>,
+        on: &[Split],
         signals: &Signals,
         console: Console,
     ) -> anyhow::Result<Option<Stage>> {
@@ -223,8 +225,8 @@ impl Prepared {
         let (step, per_epoch) = (metadata.progress.total_steps, self.steps_per_epoch());
         let model = learner::load(Rc::clone(device), &checkpoint)?;
         let (format, class_weights) = (self.config.pixels.format(), vec![1.0; metadata.genres.len()]);
-        let mut scores = BTreeMap::new();
-        for split in Split::ALL {
+        let mut given = BTreeMap::new();
+        for &split in on {
             let indices: Arc<[u32]> = self.file.indices(split).into();
             if indices.is_empty() {
                 continue;
@@ -240,9 +242,18 @@ impl Prepared {
                 Answers::collect(&model, &self.file, indices, batch, &format, &class_weights, View::Plain, between)?;
             bar.finish_and_clear();
             let Some(answers) = answers else { return Ok(None) };
-            scores.insert(split.name().to_owned(), answers.scores(&metadata.thresholds));
+            given.insert(split, answers);
         }
-        Ok(Some(Stage { step, epoch: step.is_multiple_of(per_epoch).then(|| step / per_epoch), scores }))
+        let scores_at = |thresholds: &[f64]| {
+            given.iter().map(|(split, answers)| (split.name().to_owned(), answers.scores(thresholds))).collect()
+        };
+        let best = |answers: &Answers| best_thresholds(&answers.probabilities, &answers.targets, &metadata.thresholds);
+        Ok(Some(Stage {
+            step,
+            epoch: step.is_multiple_of(per_epoch).then(|| step / per_epoch),
+            scores: scores_at(&metadata.thresholds),
+            tuned: given.get(&Split::Validation).map(best).map(|best| scores_at(&best)).unwrap_or_default(),
+        }))
     }
 }
 

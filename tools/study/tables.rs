@@ -1,7 +1,9 @@
 //! The paper's tables of a study's runs, as Markdown and as CSV.
 //!
 //! Table 1 counts the genres. Tables 2, 3 and 4 have the scores on training, validation and test posters, a row a genre and a column a
-//! run and epoch, beside what two rules score that never look at a poster.
+//! run and epoch, beside what two rules score that never look at a poster. Table 5 is ours: a row a run.
+
+mod ranking;
 
 use super::Study;
 use super::run::Run;
@@ -16,16 +18,29 @@ const PAPER: [u32; 7] = [5293, 12518, 19788, 6168, 5234, 4787, 21840];
 /// Table 2, 3 or 4: its number and its posters.
 const SCORED: [(u32, Split); 3] = [(2, Split::Train), (3, Split::Validation), (4, Split::Test)];
 
-/// Writes `tables.md`, `table1.csv` to `table4.csv` and `runs.csv`.
+/// Writes `tables.md`, `table1.csv` to `table5.csv` and `runs.csv`.
 pub fn write(study: &Study) -> anyhow::Result<()> {
     let write = |name: &str, text: &[u8]| replace(&Disk, &study.out.join(name), text);
     write("tables.md", markdown(study).as_bytes())?;
     write("table1.csv", &csv(counts(study))?)?;
-    for (number, split) in SCORED {
+    for (number, split) in scored(study) {
         write(&format!("table{number}.csv"), &csv(rows(study, split))?)?;
     }
+    let ranked =
+        ranked(study).into_iter().flat_map(|split| columns(study, split).into_iter().map(move |it| (split, it)));
+    write("table5.csv", &csv(ranking::csv_rows(&ranked.collect::<Vec<_>>()))?)?;
     write("runs.csv", &csv(runs(study))?)?;
     Ok(())
+}
+
+/// The tables of scores that this study has.
+fn scored(study: &Study) -> impl Iterator<Item = (u32, Split)> {
+    SCORED.into_iter().filter(|(_, split)| study.scored.contains(split))
+}
+
+/// What Table 5 is of.
+fn ranked(study: &Study) -> Vec<Split> {
+    ranking::SHOWN.into_iter().filter(|split| study.scored.contains(split)).collect()
 }
 
 /// Rows of cells as CSV.
@@ -53,7 +68,7 @@ pub fn markdown(study: &Study) -> String {
     text += &format!("Runs, one folder each beside this file:\n\n{}\n", table(&runs(study)).replace("---:", "---"));
     text +=
         &format!("## Table 1: posters of each genre in {}\n\n{}", study.file.path().display(), table(&counts(study)));
-    for (number, split) in SCORED {
+    for (number, split) in scored(study) {
         text += &format!("\n## Table {number}: scores on {} posters\n", split.name());
         let columns = columns(study, split);
         if columns.is_empty() {
@@ -64,9 +79,18 @@ pub fn markdown(study: &Study) -> String {
             text += &format!("\n{}\n\n{}", measure.title(), table(&measure.rows(study.file.genres(), &columns)));
         }
     }
+    for split in ranked(study) {
+        let columns = columns(study, split);
+        if !columns.is_empty() {
+            text +=
+                &format!("\n## Table 5: all genres, {} posters\n\n{}", split.name(), table(&ranking::rows(&columns)));
+        }
+    }
     text += "\nThe best of a row is **bold**; ↓ marks what is worse than the fair coin. The coin names each genre of every second poster: \
              its F1 is p/(p + ½), its accuracy ½, where p is the share of posters that are of the genre. Always-yes names each genre of each \
-             poster: 2p/(1 + p), and p. In the last row genres are weighed by their posters for F1, and alike for accuracy.\n";
+             poster: 2p/(1 + p), and p. In the last row genres are weighed by their posters for F1, and alike for accuracy. In Table 5 the best of a column is bold; mAP and \
+             ROC-AUC judge the order of the posters, at no threshold; tuned thresholds are those with the highest F1 on the validation \
+             posters.\n";
     text
 }
 
@@ -115,6 +139,8 @@ struct Column<'a> {
     /// The epoch.
     place: String,
     scores: &'a Scores,
+    /// At thresholds tuned on the validation posters.
+    tuned: Option<&'a Scores>,
 }
 
 /// The columns on a split: each run that has been scored, at each epoch where it was.
@@ -122,7 +148,13 @@ fn columns(study: &Study, split: Split) -> Vec<Column<'_>> {
     let mut columns = Vec::new();
     for run in &study.runs {
         for stage in run.stages() {
-            columns.extend(stage.on(split).map(|scores| Column { run: &run.label, place: stage.place(), scores }));
+            let tuned = stage.tuned.get(split.name());
+            columns.extend(stage.on(split).map(|scores| Column {
+                run: &run.label,
+                place: stage.place(),
+                scores,
+                tuned,
+            }));
         }
     }
     columns
@@ -165,13 +197,7 @@ impl Measure {
 
     /// The table with its head: a row a genre, then all of them.
     fn rows(self, genres: &[String], columns: &[Column<'_>]) -> Vec<Vec<String>> {
-        // Runs on other posters have other baselines.
-        let mut baselines: Vec<&Column<'_>> = Vec::new();
-        for column in columns {
-            if baselines.iter().all(|known| supports(known.scores) != supports(column.scores)) {
-                baselines.push(column);
-            }
-        }
+        let baselines = baselines(columns);
         let one = baselines.len() == 1;
         let of = |rule: &str, column: &Column<'_>| match one {
             true => rule.to_owned(),
@@ -192,7 +218,7 @@ impl Measure {
             let cell = |[score, coin, _]: [f64; 3]| {
                 let shown = self.shown(score);
                 // Two that look the same are both the best.
-                let shown = if shown == self.shown(best) { format!("**{shown}**") } else { shown };
+                let shown = bold_if(shown == self.shown(best), shown);
                 if score < coin { shown + " ↓" } else { shown }
             };
             let mut row = vec![name.to_owned()];
@@ -203,6 +229,21 @@ impl Measure {
         }
         rows
     }
+}
+
+fn bold_if(is_best: bool, shown: String) -> String {
+    if is_best { format!("**{shown}**") } else { shown }
+}
+
+/// A column for each set of posters that columns are of: on others a rule that looks at no poster has other scores.
+fn baselines<'a, 'b>(columns: &'a [Column<'b>]) -> Vec<&'a Column<'b>> {
+    let mut baselines: Vec<&Column<'_>> = Vec::new();
+    for column in columns {
+        if baselines.iter().all(|known| supports(known.scores) != supports(column.scores)) {
+            baselines.push(column);
+        }
+    }
+    baselines
 }
 
 /// How many posters there are, and how many of each genre.
@@ -257,7 +298,7 @@ mod tests {
     fn the_best_is_bold_and_what_is_worse_than_the_coin_is_marked() {
         let (right, none) = (scores([0.9, 0.9, 0.9, 0.9, 0.1, 0.9, 0.1, 0.1]), scores([0.0; 8]));
         let half = scores([0.9, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
-        let column = |run, scores| Column { run, place: "epoch 1".into(), scores };
+        let column = |run, scores| Column { run, place: "epoch 1".into(), scores, tuned: None };
         let genres = ["War", "Drama"].map(String::from);
         let shown = |measure: Measure, columns: &[Column<'_>]| table(&measure.rows(&genres, columns));
 
