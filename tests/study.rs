@@ -69,10 +69,11 @@ fn run_to(code: i32, folder: &TempDir, words: &str) -> (String, String) {
 
 const STUDY: &str = "study --data posters.safetensors --epochs 2 --batch 4 --device cpu --precision f32";
 
-/// The tables in a folder, by the names of their files.
+/// The tables that are in a folder, by the names of their files.
 fn tables(out: &Path) -> BTreeMap<String, String> {
     let names = ["tables.md", "table1.csv", "table2.csv", "table3.csv", "table4.csv", "table5.csv", "runs.csv"];
-    names.map(|name| (name.to_owned(), fs::read_to_string(out.join(name)).unwrap())).into()
+    let there = names.into_iter().filter(|name| out.join(name).exists());
+    there.map(|name| (name.to_owned(), fs::read_to_string(out.join(name)).unwrap())).collect()
 }
 
 /// The rows of a table in CSV, each by the names of its columns.
@@ -221,10 +222,13 @@ fn each_list_is_trained_from_beginning_to_end() {
         ("paper", include_str!("../tools/study/paper.toml"), 1),
         ("networks", include_str!("../tools/study/networks.toml"), 5),
         ("discussion", include_str!("../tools/study/discussion.toml"), 3),
+        ("recipe", include_str!("../tools/study/recipe.toml"), 21),
     ] {
         let lines = list.lines().filter(|line| !line.starts_with("network = "));
-        let small: Vec<String> =
-            lines.map(|line| line.replace("experiment = ", "network = \"shallow\"\nexperiment = ")).collect();
+        let small = lines.map(|line| {
+            line.replace("experiment = ", "network = \"shallow\"\nexperiment = ").replace("batch = 128", "batch = 5")
+        });
+        let small: Vec<String> = small.collect();
         fs::write(folder.path().join("small.toml"), small.join("\n")).unwrap();
         let words = STUDY.replace("posters.", "repeated.");
         run_to(0, &folder, &format!("{words} --runs small.toml --quiet"));
@@ -234,7 +238,7 @@ fn each_list_is_trained_from_beginning_to_end() {
         let (ended, others): (Vec<_>, Vec<_>) = runs.iter().partition(|run| run["state"] == "done, epoch 2");
         assert_eq!(ended.len(), done, "{runs:?}");
         assert!(others.iter().all(|run| run["state"].starts_with("cannot start: ")), "{runs:?}");
-        assert_eq!(rows(&tables["table4.csv"]).len(), done * 2 * 8, "{name}");
+        assert_eq!(rows(&tables["table3.csv"]).len(), done * 2 * 8, "{name}");
     }
     let once = TensorFile::open(&folder.path().join("runs/study-discussion/films-once.safetensors")).unwrap();
     assert_eq!(once.ids(), file.ids());
@@ -317,7 +321,7 @@ fn what_cannot_be_done_is_refused() {
         assert!(stderr.contains(told), "{stderr}");
     }
     let (_, stderr) = run_to(2, &folder, &format!("{STUDY} --runs papers --out out"));
-    assert!(stderr.contains("--runs is one of paper, networks, discussion"), "{stderr}");
+    assert!(stderr.contains("--runs is one of paper, networks, discussion, recipe"), "{stderr}");
     run_to(
         0,
         &folder,

@@ -69,31 +69,41 @@ impl Window {
     /// The window as a whole poster, turned by `angle`. Between pixels it is interpolated, bilinearly; beyond the border the border goes
     /// on.
     fn seen(&self, pixels: &[u8], size: usize, angle: f64) -> Vec<u8> {
-        let extent = size as f64;
-        let centre = [self.row, self.column].map(|start| extent * (start + 0.5 * self.side));
-        let (sine, cosine) = (self.side * angle.sin(), self.side * angle.cos());
-        let mut seen = Vec::with_capacity(pixels.len());
-        for at in 0..size * size {
-            let [down, right] = [at / size, at % size].map(|place| place as f64 + 0.5 - 0.5 * extent);
-            let from = [centre[0] + cosine * down - sine * right, centre[1] + sine * down + cosine * right];
-            // The pixel whose centre lies before it, and how far behind that it is.
-            let [(row, below), (column, beside)] = from.map(|place| {
-                let place = (place - 0.5).clamp(0.0, extent - 1.0);
-                (place as usize, (place - place.floor()) as f32)
-            });
-            let (next_row, next_column) = ((row + 1).min(size - 1), (column + 1).min(size - 1));
-            for channel in 0..3 {
-                let pixel = |row: usize, column: usize| f32::from(pixels[3 * (row * size + column) + channel]);
+        let (extent, last) = (size as f64, (size - 1) as f32);
+        // Half a pixel less: places of centres, so that a place's whole part is the pixel before it.
+        let centre = [self.row, self.column].map(|start| (extent * (start + 0.5 * self.side) - 0.5) as f32);
+        let (sine, cosine) = ((self.side * angle.sin()) as f32, (self.side * angle.cos()) as f32);
+        let from_middle = |at: usize| (at as f64 + 0.5 - 0.5 * extent) as f32;
+        let (pixels, _) = pixels.as_chunks::<3>();
+        let mut seen = vec![[0; 3]; pixels.len()];
+        for (down, line) in seen.chunks_exact_mut(size).enumerate() {
+            let down = from_middle(down);
+            for (right, seen) in line.iter_mut().enumerate() {
+                let right = from_middle(right);
+                let row = (centre[0] + cosine * down - sine * right).clamp(0.0, last);
+                let column = (centre[1] + sine * down + cosine * right).clamp(0.0, last);
+                let (first_row, first_column) = (row as u32 as usize, column as u32 as usize);
+                let (below, beside) = (row - first_row as f32, column - first_column as f32);
+                let (next_row, next_column) = ((first_row + 1).min(size - 1), (first_column + 1).min(size - 1));
                 let between = |row: usize| {
-                    let (here, next) = (pixel(row, column), pixel(row, next_column));
-                    here + beside * (next - here)
+                    let (here, next) = (pixels[row * size + first_column], pixels[row * size + next_column]);
+                    std::array::from_fn::<f32, 3, _>(|channel| {
+                        let (here, next) = (f32::from(here[channel]), f32::from(next[channel]));
+                        here + beside * (next - here)
+                    })
                 };
-                let (upper, lower) = (between(row), between(next_row));
-                seen.push((upper + below * (lower - upper)).round() as u8);
+                let (upper, lower) = (between(first_row), between(next_row));
+                *seen =
+                    std::array::from_fn(|channel| nearest(upper[channel] + below * (lower[channel] - upper[channel])));
             }
         }
-        seen
+        seen.into_flattened()
     }
+}
+
+/// The nearest byte. `f32::round` is a call on processors that compilers take for granted, and has the sign in mind.
+fn nearest(value: f32) -> u8 {
+    (value + 0.5) as u8
 }
 
 /// Multiplies a poster's brightness, its contrast around its mean grey, and its saturation around each pixel's grey, in this order.
@@ -105,7 +115,7 @@ fn recolour(pixels: &mut [u8], brightness: f32, contrast: f32, saturation: f32) 
     for pixel in pixels {
         let contrasted = bright(pixel).map(|value| mean as f32 + contrast * (value - mean as f32));
         let grey = grey(contrasted);
-        *pixel = contrasted.map(|value| (grey + saturation * (value - grey)).round() as u8);
+        *pixel = contrasted.map(|value| nearest(grey + saturation * (value - grey)));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::exit::Usage;
 use crate::train;
-use clap::{ArgAction, Args as _, Command, FromArgMatches};
+use clap::{Arg, Args as _, Command, FromArgMatches};
 use onesheet::data::Split;
 use onesheet::files;
 use serde::Deserialize;
@@ -12,10 +12,11 @@ use std::io::Read;
 use std::path::Path;
 
 /// The lists that come with the program, by what is typed behind `--runs`.
-pub const LISTS: [(&str, &str); 3] = [
+pub const LISTS: [(&str, &str); 4] = [
     ("paper", include_str!("paper.toml")),
     ("networks", include_str!("networks.toml")),
     ("discussion", include_str!("discussion.toml")),
+    ("recipe", include_str!("recipe.toml")),
 ];
 
 /// Flags of `train` that are no settings of one run among others.
@@ -139,14 +140,14 @@ fn entry(label: String, mut settings: toml::Table) -> Result<Entry, String> {
     };
     let mut words = Vec::new();
     for (key, value) in &settings {
-        words.extend(word(key, value)?);
+        words.push(word(key, value)?);
     }
     train_args(&words)?;
     Ok(Entry { label, films, words })
 }
 
-/// The flag of `train` that makes this setting; none for one that is off anyway.
-fn word(key: &str, value: &toml::Value) -> Result<Option<OsString>, String> {
+/// The flag of `train` that makes this setting.
+fn word(key: &str, value: &toml::Value) -> Result<OsString, String> {
     let flag = match key {
         "learning_rate" => "lr".to_owned(),
         key => key.replace('_', "-"),
@@ -157,26 +158,20 @@ fn word(key: &str, value: &toml::Value) -> Result<Option<OsString>, String> {
         ));
     }
     let command = train::Args::augment_args(Command::new("train"));
-    let known = || command.get_arguments().filter_map(|flag| Some((flag.get_long()?, flag)));
-    let Some((_, found)) = known().find(|(name, _)| *name == flag) else {
-        let names = known().map(|(name, _)| name).filter(|name| !NO_SETTINGS.contains(name));
+    let known = || command.get_arguments().filter_map(Arg::get_long);
+    if known().all(|name| name != flag) {
+        let names = known().filter(|name| !NO_SETTINGS.contains(name));
         let names = names.map(|name| name.replace('-', "_"));
         let names = names.chain(["learning_rate", "label", "films"].map(String::from));
         let nearest = names.min_by_key(|name| strsim::damerau_levenshtein(name, key)).unwrap_or_default();
         return Err(format!("there is no setting `{key}`; the nearest one is `{nearest}`"));
-    };
-    if let ArgAction::SetTrue = found.get_action() {
-        return match value {
-            toml::Value::Boolean(is_on) => Ok(is_on.then(|| format!("--{flag}").into())),
-            _ => Err(format!("`{key}` is true or false")),
-        };
     }
     let value = match value {
         toml::Value::String(text) => text.clone(),
         toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => value.to_string(),
         _ => return Err(format!("`{key}` is a text, a number, or true or false")),
     };
-    Ok(Some(format!("--{flag}={value}").into()))
+    Ok(format!("--{flag}={value}").into())
 }
 
 /// What `train` makes of these words.
@@ -226,10 +221,11 @@ mod tests {
         let args = train_args(&words(settings).unwrap()).unwrap();
         assert_eq!(
             (args.lr, args.warmup_epochs, args.augment, args.recompute),
-            (Some(0.01), Some(2.0), true, Some(true))
+            (Some(0.01), Some(2.0), Some(true), Some(true))
         );
         assert_eq!(args.class_weights, Some(ClassWeights::None));
-        assert!(words("augment = false").unwrap().is_empty());
+        let args = train_args(&words("augment = false").unwrap()).unwrap();
+        assert_eq!(args.augment, Some(false));
     }
 
     #[test]
@@ -242,7 +238,7 @@ mod tests {
             ("film = 1", "the nearest one is `films`"),
             ("epochs = 3", "`epochs` is not for one run"),
             ("resume = \"x\"", "`resume` is not for one run"),
-            ("augment = 1", "`augment` is true or false"),
+            ("augment = 1", "invalid value '1' for '--augment[=<BOOL>]'"),
             ("batch = [1]", "`batch` is a text, a number"),
             ("batch = \"many\"", "invalid value 'many' for '--batch <N>'"),
             ("network = \"resnet\"", "invalid value 'resnet' for '--network <NAME>'"),
@@ -264,6 +260,6 @@ mod tests {
             assert_eq!(List::parse("a list", text).unwrap_err().to_string(), told);
         }
         let error = List::read(Path::new("papers")).unwrap_err().to_string();
-        assert!(error.contains("one of paper, networks, discussion, or a TOML file"), "{error}");
+        assert!(error.contains("one of paper, networks, discussion, recipe, or a TOML file"), "{error}");
     }
 }

@@ -61,7 +61,8 @@ pub struct Args {
     /// The posters, a file made by `onesheet prepare`
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
-    /// Start from the settings of one of the paper's experiments, for whichever network; other flags override them
+    /// Start from the settings of one of the paper's experiments, or from our own recipe, for whichever network; other flags override
+    /// them
     #[arg(long, value_enum)]
     pub experiment: Option<Experiment>,
     /// What to train [default: resnet50]
@@ -79,7 +80,7 @@ pub struct Args {
     /// Initial weights, shuffling and augmentation follow from it [default: 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub seed: Option<u64>,
-    /// Posters a step [default: 128]
+    /// Posters a step [default: 128; 64 with --experiment onesheet]
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
     /// Passes over the training posters [default: 20]
@@ -95,16 +96,16 @@ pub struct Args {
     /// Adam's learning rate [default: 0.001]
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub lr: Option<f64>,
-    /// Epochs over which the learning rate rises to --lr [default: 1; 0 with --experiment]
+    /// Epochs over which the learning rate rises to --lr [default: 1; 0 with the paper's experiments]
     #[arg(long, value_name = "EPOCHS", value_parser = warmup)]
     pub warmup_epochs: Option<f64>,
-    /// Whether residual blocks start as the identity [default: true; false with --experiment]
+    /// Whether residual blocks start as the identity [default: true; false with the paper's experiments]
     #[arg(long, value_name = "BOOL")]
     pub zero_init_residual: Option<bool>,
     /// Side of a poster in pixels [default: the data's; 64 for drawn posters]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(32..=1024))]
     pub image_size: Option<u16>,
-    /// How the head sees the last feature map, avg or max [default: avg; max with --experiment]
+    /// How the head sees the last feature map, avg or max [default: avg; max with the paper's experiments]
     #[arg(long, value_name = "avg|max")]
     pub pooling: Option<Pooling>,
     /// Which layers learn: all, or the last N of the base's, counted as --summary prints them [default: all; last:40 with transfer]
@@ -113,15 +114,15 @@ pub struct Args {
     /// How much a genre's errors count [default: balanced]
     #[arg(long, value_enum)]
     pub class_weights: Option<ClassWeights>,
-    /// What a stored byte becomes [default: what Keras's weights of the network expect; raw with --experiment]
+    /// What a stored byte becomes [default: what Keras's weights of the network expect; raw with the paper's experiments]
     #[arg(long, value_enum)]
     pub pixels: Option<Pixels>,
     /// Weight of the old value in batch norm's running averages [default: 0.99; 0.9 for drawn posters]
     #[arg(long, value_name = "M", value_parser = momentum)]
     pub momentum: Option<f64>,
     /// Mirror and shift training posters at random
-    #[arg(long)]
-    pub augment: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub augment: Option<bool>,
     /// Where the run is kept: a name under runs/, or a path [default: date and experiment]
     #[arg(long, value_name = "NAME")]
     pub run: Option<PathBuf>,
@@ -211,7 +212,7 @@ impl Args {
         config.data = self.data.as_deref().map(whole);
         config.weights = self.weights.as_deref().map(whole);
         self.set_what_may_change(&mut config, 0);
-        config.augment |= self.augment;
+        set(&mut config.augment, self.augment);
         set(&mut config.network, self.network);
         if self.experiment.is_none() {
             config.pixels = Pixels::of(config.network);

@@ -135,6 +135,7 @@ fn a_flag_changes_its_own_setting_and_no_other() {
         ("--warmup-epochs 0", (|config| config.warmup_epochs = 0.0) as fn(&mut RunConfig)),
         ("--check-numerics=false", |_| {}),
         ("--recompute=false", |_| {}),
+        ("--augment=false", |_| {}),
         ("--momentum 0", |config| config.momentum = 0.0),
         ("--save-every 0", |config| config.save_every = 0.0),
     ] {
@@ -145,6 +146,15 @@ fn a_flag_changes_its_own_setting_and_no_other() {
         config.data = here("d");
         config.zero_init_residual = true;
         config.pooling = Pooling::Average;
+    });
+    assert_eq!(config.config(None).unwrap(), expected);
+    let config =
+        typed("--data d --experiment onesheet --augment=false --ema 0 --crop 0 --schedule constant --init glorot");
+    let expected = with(Experiment::Onesheet.preset(resnet50::NETWORK), |config| {
+        config.data = here("d");
+        config.augment = false;
+        let Recipe { weight_decay, rotate, colour, .. } = config.recipe;
+        config.recipe = Recipe { weight_decay, rotate, colour, ..Recipe::default() };
     });
     assert_eq!(config.config(None).unwrap(), expected);
 }

@@ -89,7 +89,10 @@ fn values_are_taken_to_their_bounds_and_refused_behind_them() {
         ("--pooling min", "neither `avg` nor `max`"),
         ("--device gpu", "[possible values: auto, cpu, cuda, sim]"),
         ("--precision f16", "[possible values: auto, f32, tf32, bf16]"),
-        ("--experiment resnet", "[possible values: random, imagenet, transfer, resnet-r, resnet-img, resnet-tl]"),
+        (
+            "--experiment resnet",
+            "[possible values: random, imagenet, transfer, resnet-r, resnet-img, resnet-tl, onesheet]",
+        ),
         ("--network resnet", "[possible values: resnet50, resnet50-v1.5, mobilenet, vgg16, xception, shallow]"),
         ("--class-weights all", "[possible values: balanced, none]"),
         ("--pixels bgr", "[possible values: raw, imagenet, unit, symmetric]"),
