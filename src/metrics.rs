@@ -190,8 +190,8 @@ impl Scores {
         scorer.scores(&vec![1; scorer.posters()])
     }
 
-    /// The averages over `genres`, of which `exact` posters had every decision right.
-    fn from_genres(genres: Vec<GenreScores>, exact: u64) -> Self {
+    /// Of `genres` that were scored one by one, where `exact` posters had every decision right.
+    pub fn from_genres(genres: Vec<GenreScores>, exact: u64) -> Self {
         let posters = genres.first().map_or(0, |genre| genre.counts.posters());
         let decisions: u64 = genres.iter().map(|genre| genre.counts.posters()).sum();
         let errors: u64 = genres.iter().map(|genre| genre.counts.errors()).sum();

@@ -123,6 +123,27 @@ fn a_study_that_is_stopped_again_and_again_ends_in_the_same_tables() {
     assert_eq!(cut, whole);
     assert!(stdout.ends_with(&cut["tables.md"]), "{stdout}");
 
+    // For programs: what the CSV files have, an object a row.
+    let (stdout, _) = run_to(0, &folder, &format!("{words} --json"));
+    let mut objects = stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    for name in ["table1", "table2", "table3", "table4", "table5", "runs"] {
+        for row in rows(&cut[&format!("{name}.csv")]) {
+            let object = objects.next().unwrap();
+            assert_eq!((&object["kind"], &object["schema"]), (&name.into(), &1.into()));
+            for (column, cell) in row {
+                match &object[&column] {
+                    serde_json::Value::String(text) => assert_eq!(*text, cell),
+                    serde_json::Value::Null => assert_eq!(cell, ""),
+                    number => {
+                        let (told, cell) = (number.as_f64().unwrap(), cell.parse::<f64>().unwrap());
+                        assert!((told - cell).abs() <= 1e-12 * cell.abs(), "{name}, {column}: {told} {cell}");
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(objects.next(), None);
+
     // What is done stays as it is.
     let written = || fs::metadata(one.join("config.toml")).unwrap().modified().unwrap();
     let before = written();
@@ -239,6 +260,9 @@ fn each_list_is_trained_from_beginning_to_end() {
         assert_eq!(ended.len(), done, "{runs:?}");
         assert!(others.iter().all(|run| run["state"].starts_with("cannot start: ")), "{runs:?}");
         assert_eq!(rows(&tables["table3.csv"]).len(), done * 2 * 8, "{name}");
+        // The paper's own network is beside them on the test posters.
+        let papers = |table: &str| rows(table).into_iter().filter(|row| row["run"].contains("the paper's")).count();
+        assert_eq!(tables.get("table4.csv").map(|table| papers(table)), (name != "recipe").then_some(8));
     }
     let once = TensorFile::open(&folder.path().join("runs/study-discussion/films-once.safetensors")).unwrap();
     assert_eq!(once.ids(), file.ids());

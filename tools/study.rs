@@ -69,6 +69,9 @@ pub struct Args {
     /// End each run after so many steps, to try a study out
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_steps: Option<u64>,
+    /// Print JSON, one object a row of the tables
+    #[arg(long)]
+    json: bool,
     /// Print results only
     #[arg(short, long)]
     quiet: bool,
@@ -123,7 +126,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let why: Vec<String> = study.runs.iter().map(|run| format!("\n  {}: {}", run.label, run.state())).collect();
         return Err(Usage(format!("none of the runs can start{}", why.concat())).into());
     }
-    print(tables::markdown(&study))?;
+    print(if args.json { tables::json(&study) } else { tables::markdown(&study) })?;
     console.say(format_args!("\nlook at  {} and the CSV files beside it", study.out.join("tables.md").display()));
     Ok(())
 }

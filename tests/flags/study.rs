@@ -27,5 +27,7 @@ fn every_flag_of_study_reaches_the_runs() {
         assert_eq!((config.network, config.epochs, config.max_steps), (shallow::NETWORK, 3, Some(1)));
         assert_eq!((config.image_size, config.batch, config.data), (side, batch, Some(place.at(data))));
     }
-    assert_all_are_typed("study", [STUDY, "-q"]);
+    let told = place.run_to(0, &format!("{STUDY} --json"));
+    assert!(told.stdout.contains("\"kind\":\"table1\""), "{}", told.stdout);
+    assert_all_are_typed("study", [STUDY, "-q --json"]);
 }

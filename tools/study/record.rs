@@ -42,13 +42,18 @@ pub struct Stage {
 impl Stage {
     /// Where in the run it is, for the head of a column.
     pub fn place(&self) -> String {
-        self.epoch.map_or_else(|| format!("step {}", self.step), |epoch| format!("epoch {epoch}"))
+        moment(self.epoch, self.step)
     }
 
     /// The scores on a split, if it has posters.
     pub fn on(&self, split: Split) -> Option<&Scores> {
         self.scores.get(split.name())
     }
+}
+
+/// A moment of a run in words: the epoch if it is the end of one, else the step.
+pub fn moment(epoch: Option<u64>, step: u64) -> String {
+    epoch.map_or_else(|| format!("step {step}"), |epoch| format!("epoch {epoch}"))
 }
 
 fn place(run: &Path) -> PathBuf {

@@ -3,17 +3,17 @@
 //! Table 1 counts the genres. Tables 2, 3 and 4 have the scores on training, validation and test posters, a row a genre and a column a
 //! run and epoch, beside what two rules score that never look at a poster. Table 5 is ours: a row a run.
 
+mod paper;
 mod ranking;
 
 use super::Study;
+use super::record::moment;
 use super::run::Run;
-use onesheet::data::{Split, synthetic};
+use onesheet::data::Split;
 use onesheet::files::{Disk, replace};
 use onesheet::metrics::Scores;
 use onesheet::training::experiment::Experiment;
-
-/// The paper's Table 1, in the order of [`synthetic::GENRES`].
-const PAPER: [u32; 7] = [5293, 12518, 19788, 6168, 5234, 4787, 21840];
+use serde_json::{Map, Number, Value};
 
 /// Table 2, 3 or 4: its number and its posters.
 const SCORED: [(u32, Split); 3] = [(2, Split::Train), (3, Split::Validation), (4, Split::Test)];
@@ -22,15 +22,49 @@ const SCORED: [(u32, Split); 3] = [(2, Split::Train), (3, Split::Validation), (4
 pub fn write(study: &Study) -> anyhow::Result<()> {
     let write = |name: &str, text: &[u8]| replace(&Disk, &study.out.join(name), text);
     write("tables.md", markdown(study).as_bytes())?;
-    write("table1.csv", &csv(counts(study))?)?;
-    for (number, split) in scored(study) {
-        write(&format!("table{number}.csv"), &csv(rows(study, split))?)?;
+    for (name, rows) in for_programs(study) {
+        write(&format!("{name}.csv"), &csv(&rows)?)?;
     }
+    Ok(())
+}
+
+/// Rows of cells, the first their names.
+type Rows = Vec<Vec<String>>;
+
+/// All tables for programs, by name.
+fn for_programs(study: &Study) -> Vec<(String, Rows)> {
     let ranked =
         ranked(study).into_iter().flat_map(|split| columns(study, split).into_iter().map(move |it| (split, it)));
-    write("table5.csv", &csv(ranking::csv_rows(&ranked.collect::<Vec<_>>()))?)?;
-    write("runs.csv", &csv(runs(study))?)?;
-    Ok(())
+    let ranked = ranking::csv_rows(&ranked.collect::<Vec<_>>());
+    let scored = scored(study).map(|(number, split)| (format!("table{number}"), rows(study, split)));
+    let first = [("table1".to_owned(), counts(study))];
+    let last = [("table5".to_owned(), ranked), ("runs".to_owned(), runs(study))];
+    first.into_iter().chain(scored).chain(last).collect()
+}
+
+/// The version of the objects below.
+const SCHEMA: u32 = 1;
+
+/// The same as JSON, an object a row, whose `kind` is the table.
+pub fn json(study: &Study) -> String {
+    let mut text = String::new();
+    for (name, rows) in for_programs(study) {
+        let (head, rows) = rows.split_first().expect("each table has a head");
+        for row in rows {
+            let cells = head.iter().zip(row).map(|(name, cell)| {
+                let value = match cell.parse::<Number>() {
+                    Ok(number) => Value::Number(number),
+                    Err(_) if cell.is_empty() => Value::Null,
+                    Err(_) => Value::from(cell.as_str()),
+                };
+                (name.clone(), value)
+            });
+            let kind = [("schema".to_owned(), SCHEMA.into()), ("kind".to_owned(), name.as_str().into())];
+            let object: Map<String, Value> = kind.into_iter().chain(cells).collect();
+            text += &format!("{}\n", Value::from(object));
+        }
+    }
+    text
 }
 
 /// The tables of scores that this study has.
@@ -44,7 +78,7 @@ fn ranked(study: &Study) -> Vec<Split> {
 }
 
 /// Rows of cells as CSV.
-fn csv(rows: Vec<Vec<String>>) -> anyhow::Result<Vec<u8>> {
+fn csv(rows: &[Vec<String>]) -> anyhow::Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     rows.iter().try_for_each(|row| writer.write_record(row))?;
     Ok(writer.into_inner().map_err(csv::IntoInnerError::into_error)?)
@@ -95,7 +129,7 @@ pub fn markdown(study: &Study) -> String {
 }
 
 /// What each run is, and how far it has come.
-fn runs(study: &Study) -> Vec<Vec<String>> {
+fn runs(study: &Study) -> Rows {
     let row = |run: &Run| {
         let side = run.prepared.as_ref().map_or("–".into(), |run| run.config.image_size.to_string());
         let experiment = run.experiment.map_or("–", Experiment::name).into();
@@ -106,10 +140,10 @@ fn runs(study: &Study) -> Vec<Vec<String>> {
 }
 
 /// Table 1.
-fn counts(study: &Study) -> Vec<Vec<String>> {
+fn counts(study: &Study) -> Rows {
     let file = &study.file;
     let splits = Split::ALL.map(|split| file.indices(split));
-    let is_papers = file.genres() == synthetic::GENRES;
+    let is_papers = paper::has_its_genres(file);
     let row = |name: &str, counts: [u32; 3], paper: u32| {
         let all: u32 = counts.iter().sum();
         let numbers = counts.into_iter().chain([all]).chain(is_papers.then_some(paper));
@@ -123,39 +157,45 @@ fn counts(study: &Study) -> Vec<Vec<String>> {
         rows.push(row(
             name,
             counts.each_ref().map(|counts| counts[genre]),
-            PAPER.get(genre).copied().unwrap_or_default(),
+            paper::COUNTS.get(genre).copied().unwrap_or_default(),
         ));
     }
-    rows.push(row("posters", splits.each_ref().map(|posters| posters.len() as u32), PAPERS_POSTERS));
+    rows.push(row("posters", splits.each_ref().map(|posters| posters.len() as u32), paper::POSTERS));
     rows
 }
-
-/// The rows of the paper's label table.
-const PAPERS_POSTERS: u32 = 39_140;
 
 /// A column of Table 2, 3 or 4.
 struct Column<'a> {
     run: &'a str,
-    /// The epoch.
-    place: String,
+    /// After how many epochs, if they were whole ones.
+    epoch: Option<u64>,
+    /// After how many steps, if it is known.
+    step: Option<u64>,
     scores: &'a Scores,
     /// At thresholds tuned on the validation posters.
     tuned: Option<&'a Scores>,
 }
 
-/// The columns on a split: each run that has been scored, at each epoch where it was.
+impl Column<'_> {
+    /// Where in the run it is.
+    fn place(&self) -> String {
+        moment(self.epoch, self.step.unwrap_or_default())
+    }
+}
+
+/// The columns on a split: each run that has been scored, at each epoch where it was; and of test posters the paper's.
 fn columns(study: &Study, split: Split) -> Vec<Column<'_>> {
     let mut columns = Vec::new();
     for run in &study.runs {
         for stage in run.stages() {
             let tuned = stage.tuned.get(split.name());
-            columns.extend(stage.on(split).map(|scores| Column {
-                run: &run.label,
-                place: stage.place(),
-                scores,
-                tuned,
-            }));
+            let (epoch, step) = (stage.epoch, Some(stage.step));
+            columns.extend(stage.on(split).map(|scores| Column { run: &run.label, epoch, step, scores, tuned }));
         }
+    }
+    if split == Split::Test && !columns.is_empty() && paper::has_its_genres(&study.file) {
+        let (run, epoch) = paper::PUBLISHED;
+        columns.push(Column { run, epoch: Some(epoch), step: None, scores: paper::published(), tuned: None });
     }
     columns
 }
@@ -196,7 +236,7 @@ impl Measure {
     }
 
     /// The table with its head: a row a genre, then all of them.
-    fn rows(self, genres: &[String], columns: &[Column<'_>]) -> Vec<Vec<String>> {
+    fn rows(self, genres: &[String], columns: &[Column<'_>]) -> Rows {
         let baselines = baselines(columns);
         let one = baselines.len() == 1;
         let of = |rule: &str, column: &Column<'_>| match one {
@@ -204,7 +244,7 @@ impl Measure {
             false => format!("{rule}, posters of {}", column.run),
         };
         let mut head = vec!["genre".to_owned()];
-        head.extend(columns.iter().map(|column| format!("{}, {}", column.run, column.place)));
+        head.extend(columns.iter().map(|column| format!("{}, {}", column.run, column.place())));
         head.extend(baselines.iter().flat_map(|column| ["fair coin", "always yes"].map(|rule| of(rule, column))));
         let mut rows = vec![head];
         let named = genres.iter().enumerate().map(|(genre, name)| (name.as_str(), Some(genre)));
@@ -252,7 +292,7 @@ fn supports(scores: &Scores) -> (u64, Vec<u64>) {
 }
 
 /// Table 2, 3 or 4 for programs: a row a genre, run and epoch.
-fn rows(study: &Study, split: Split) -> Vec<Vec<String>> {
+fn rows(study: &Study, split: Split) -> Rows {
     const HEAD: [&str; 11] = [
         "run",
         "epoch",
@@ -267,19 +307,18 @@ fn rows(study: &Study, split: Split) -> Vec<Vec<String>> {
         "always_yes_accuracy",
     ];
     let mut rows = vec![HEAD.map(String::from).to_vec()];
-    for run in &study.runs {
-        for stage in run.stages() {
-            let Some(scores) = stage.on(split) else { continue };
-            let genres = study.file.genres().iter().enumerate().map(|(genre, name)| (name.as_str(), Some(genre)));
-            for (name, genre) in genres.chain([("all", None)]) {
-                let [f1, coin, yes] = Measure::F1.of(scores, genre);
-                let [accuracy, _, share] = Measure::Accuracy.of(scores, genre);
-                let support = genre.map_or(String::new(), |genre| scores.genres[genre].counts.support().to_string());
-                let mut row = vec![run.label.clone(), stage.epoch.map_or(String::new(), |epoch| epoch.to_string())];
-                row.extend([stage.step.to_string(), name.into(), scores.posters.to_string(), support]);
-                row.extend([accuracy, f1, coin, yes, share].map(|number| number.to_string()));
-                rows.push(row);
-            }
+    let number = |number: Option<u64>| number.map_or(String::new(), |number| number.to_string());
+    for column in columns(study, split) {
+        let scores = column.scores;
+        let genres = study.file.genres().iter().enumerate().map(|(genre, name)| (name.as_str(), Some(genre)));
+        for (name, genre) in genres.chain([("all", None)]) {
+            let [f1, coin, yes] = Measure::F1.of(scores, genre);
+            let [accuracy, _, share] = Measure::Accuracy.of(scores, genre);
+            let support = number(genre.map(|genre| scores.genres[genre].counts.support()));
+            let mut row = vec![column.run.to_owned(), number(column.epoch), number(column.step)];
+            row.extend([name.into(), scores.posters.to_string(), support]);
+            row.extend([accuracy, f1, coin, yes, share].map(|number| number.to_string()));
+            rows.push(row);
         }
     }
     rows
@@ -298,7 +337,7 @@ mod tests {
     fn the_best_is_bold_and_what_is_worse_than_the_coin_is_marked() {
         let (right, none) = (scores([0.9, 0.9, 0.9, 0.9, 0.1, 0.9, 0.1, 0.1]), scores([0.0; 8]));
         let half = scores([0.9, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
-        let column = |run, scores| Column { run, place: "epoch 1".into(), scores, tuned: None };
+        let column = |run, scores| Column { run, epoch: Some(1), step: Some(9), scores, tuned: None };
         let genres = ["War", "Drama"].map(String::from);
         let shown = |measure: Measure, columns: &[Column<'_>]| table(&measure.rows(&genres, columns));
 

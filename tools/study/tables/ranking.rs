@@ -39,7 +39,7 @@ pub fn rows(columns: &[Column<'_>]) -> Vec<Vec<String>> {
     };
     let mut rows = vec![HEAD.map(String::from).to_vec()];
     for (column, figures) in columns.iter().zip(&runs) {
-        let mut row = vec![format!("{}, {}", column.run, column.place)];
+        let mut row = vec![format!("{}, {}", column.run, column.place())];
         row.extend(figures.iter().enumerate().map(|(at, &figure)| {
             let text = shown(at, figure);
             bold_if(text == shown(at, best(at)) && figure.is_some(), text)
@@ -64,7 +64,7 @@ pub fn csv_rows(columns: &[(Split, Column<'_>)]) -> Vec<Vec<String>> {
     for (split, column) in columns {
         let mut figures = figures(column);
         figures[4] = Some(column.scores.binary_accuracy());
-        let mut row = vec![column.run.to_owned(), column.place.clone(), split.name().to_owned()];
+        let mut row = vec![column.run.to_owned(), column.place(), split.name().to_owned()];
         row.extend(figures.map(|figure| figure.map_or(String::new(), |figure| figure.to_string())));
         rows.push(row);
     }
@@ -81,7 +81,7 @@ mod tests {
         let targets = [1, 1, 1, 0, 0, 1, 0, 1];
         let right = Scores::new(&[0.9, 0.9, 0.8, 0.1, 0.1, 0.8, 0.2, 0.7], &targets, &[0.5, 0.5]);
         let yes = Scores::new(&[0.9; 8], &targets, &[0.5, 0.5]);
-        let column = |run, scores, tuned| Column { run, place: "epoch 1".into(), scores, tuned };
+        let column = |run, scores, tuned| Column { run, epoch: Some(1), step: Some(9), scores, tuned };
         let columns = [column("a", &right, Some(&right)), column("b", &yes, None)];
         let found = super::super::table(&rows(&columns));
         let expected = "\
