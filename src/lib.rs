@@ -15,6 +15,7 @@ pub mod parameters;
 pub mod plan;
 pub mod profile;
 pub mod random;
+pub mod report;
 pub mod tensor;
 pub mod training;
 pub mod value;

@@ -17,7 +17,7 @@ mod scorer;
 mod thresholds;
 
 pub use figures::{Figure, Over};
-pub use ranking::{average_precision, roc_auc};
+pub use ranking::{average_precision, precision_recall, roc_auc};
 pub use scorer::{CoOccurrence, Scorer};
 pub use thresholds::best_thresholds;
 

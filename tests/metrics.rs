@@ -2,7 +2,7 @@
 
 use onesheet::metrics::bootstrap::{Interval, Resamples};
 use onesheet::metrics::calibration::{TEMPERATURES, best_temperature, cross_entropy, threshold_at};
-use onesheet::metrics::{Scorer, Scores, average_precision, best_thresholds, roc_auc};
+use onesheet::metrics::{Scorer, Scores, average_precision, best_thresholds, precision_recall, roc_auc};
 use proptest::prelude::*;
 
 /// Every pair of a positive and a negative poster: 1 if ranked rightly, ½ if tied.
@@ -54,6 +54,21 @@ proptest! {
         match (average_precision(posters.clone()), naive_average_precision(&posters)) {
             (Some(found), Some(expected)) => prop_assert!((found - expected).abs() <= 1e-12, "{found} {expected}"),
             (found, expected) => prop_assert_eq!(found, expected),
+        }
+    }
+
+    #[test]
+    fn the_precision_recall_curve_has_a_point_for_each_threshold(posters in posters()) {
+        let points = precision_recall(posters.clone());
+        let positives = posters.iter().filter(|p| p.1).count() as f64;
+        let mut cuts: Vec<f32> = posters.iter().map(|p| p.0).collect();
+        cuts.sort_by(|a, b| b.total_cmp(a));
+        cuts.dedup();
+        prop_assert_eq!(points.len(), if positives > 0.0 { cuts.len() } else { 0 });
+        for (cut, (recall, precision)) in cuts.into_iter().zip(points) {
+            let named: Vec<_> = posters.iter().filter(|p| p.0 >= cut).collect();
+            let right = named.iter().filter(|p| p.1).count() as f64;
+            prop_assert_eq!((recall, precision), (right / positives, right / named.len() as f64));
         }
     }
 

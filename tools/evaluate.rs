@@ -26,7 +26,8 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use subject::{agree, checkpoint_of, comparable, made_otherwise, open_other, without_checkpoint};
+use subject::{agree, comparable, made_otherwise, open_other};
+pub use subject::{checkpoint_of, without_checkpoint};
 
 const EXAMPLES: &str = "Examples:
   onesheet evaluate --run runs/NAME
@@ -79,7 +80,7 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Which {
+pub enum Which {
     /// With the best validation mAP
     Best,
     /// The latest

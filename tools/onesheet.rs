@@ -9,6 +9,7 @@ mod exit;
 mod infer;
 mod plan;
 mod prepare;
+mod report;
 mod study;
 mod train;
 
@@ -31,6 +32,7 @@ enum Tool {
     Study(study::Args),
     Evaluate(evaluate::Args),
     Infer(infer::Args),
+    Report(report::Args),
     Plan(Box<plan::Args>),
     Doctor(doctor::Args),
 }
@@ -57,6 +59,7 @@ fn run(tool: Tool) -> anyhow::Result<()> {
         Tool::Study(args) => study::run(&args),
         Tool::Evaluate(args) => evaluate::run(&args),
         Tool::Infer(args) => infer::run(&args),
+        Tool::Report(args) => report::run(&args),
         Tool::Plan(args) => plan::run(&args),
         Tool::Doctor(args) => doctor::run(&args),
     }

@@ -18,6 +18,7 @@ use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
 use onesheet::network::summary::Summary;
 use onesheet::network::{Architecture, import};
+use onesheet::report;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::RunConfig;
@@ -29,6 +30,7 @@ use onesheet::training::trainer::{self, Ending, Event, Trainer};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Synthetic posters of a first run: four fifths of them make 50 steps of 16 an epoch.
 const SYNTHETIC_POSTERS: usize = 1000;
@@ -234,6 +236,7 @@ fn train<D: Device>(
         console.say(format_args!("changed from here on: {change}"));
     }
     folder.note(trainer.config(), entry).map_err(TrainingError::from)?;
+    report::write_plan(&path, &trainer.costs()?).map_err(TrainingError::from)?;
     if progress.total_steps > 0 {
         let (epoch, step) = (progress.epoch + 1, progress.step);
         console.say(format_args!("going on after step {step} of epoch {epoch}, {} in all\n", progress.total_steps));
@@ -249,13 +252,22 @@ fn train<D: Device>(
     if why.is_none() {
         shown.tell_first_step();
     }
+    let mut page = Ok(());
     let mut watch = |event: Event<'_>| {
         if let Some(profiling) = &mut profiling {
             profiling.watch(&event);
         }
         shown.show(event);
+        if let Event::Epoch { .. } = event {
+            page = report::write(&path, &file);
+            // All of the epoch is saved by now, and the run stops there.
+            if page.is_err() {
+                signals.stop.store(true, Ordering::Relaxed);
+            }
+        }
     };
-    let ending = match trainer.run(&mut folder, &signals.stop, &mut watch) {
+    let ending = trainer.run(&mut folder, &signals.stop, &mut watch);
+    let ending = match page.and(ending) {
         Ok(ending) => ending,
         Err(error) => {
             match at_rest {

@@ -78,6 +78,20 @@ pub fn average_precision(posters: Vec<(f32, bool)>) -> Option<f64> {
     Ranking::new(posters).average_precision(&times)
 }
 
+/// The precision–recall curve: (recall, precision) at each distinct probability as the threshold, the highest first. Empty for a genre
+/// with no positive.
+pub fn precision_recall(posters: impl IntoIterator<Item = (f32, bool)>) -> Vec<(f64, f64)> {
+    let ranking = Ranking::new(posters);
+    let positives = ranking.ranked.iter().filter(|ranked| ranked.is_positive).count() as f64;
+    let (mut tp, mut fp, mut points) = (0, 0, Vec::new());
+    ranking.walk(&vec![1; ranking.ranked.len()], |up, down| {
+        tp += up;
+        fp += down;
+        points.push((tp as f64 / positives, tp as f64 / (tp + fp) as f64));
+    });
+    if positives > 0.0 { points } else { Vec::new() }
+}
+
 /// Area under the receiver operating characteristic: the chance that a positive poster ranks above a negative one, where
 /// a tie counts half.
 ///

@@ -3,6 +3,9 @@
 use super::config::RunConfig;
 use serde::{Deserialize, Serialize};
 
+/// This program and its version.
+pub const VERSION: &str = concat!("onesheet ", env!("CARGO_PKG_VERSION"));
+
 /// A trainer began to work on the run, or changed a setting under way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,7 +24,7 @@ pub struct Entry {
 impl Entry {
     /// The entry of a trainer that begins after `step` steps on `device` with the settings `now`, where they were `before`.
     pub fn new(step: u64, device: String, before: &RunConfig, now: &RunConfig) -> Entry {
-        let version = concat!("onesheet ", env!("CARGO_PKG_VERSION")).to_owned();
+        let version = VERSION.to_owned();
         Entry { step, device, version, changed: changes(before, now) }
     }
 }

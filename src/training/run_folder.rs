@@ -5,7 +5,10 @@
 //!   config.toml         every setting, enough to repeat the run, and who worked on it
 //!   log.csv             one row per epoch
 //!   steps.csv           one row per step
+//!   plan.csv            what a training step computes and costs, a row a step of its plan
 //!   profile.csv         a row a launch of a step, if the run was asked for it
+//!   answers.safetensors what the best model says of each validation poster
+//!   report.html         all of it to look at
 //!   checkpoints/        last.safetensors and the two before it, best.safetensors
 //!   lock                held by the trainer at work, with its process id in it
 //! ```
@@ -13,14 +16,16 @@
 //! The lock is the operating system's, on the open file: it goes with the process however that ends, so none is ever
 //! stale. What follows a checkpoint in the logs is cut off when a run goes on from it, so that each step has one row.
 
+mod answers;
 mod checkpoints;
 mod error;
 mod lock;
 mod logs;
 
+pub use answers::{About, KeptAnswers, answers_file};
 pub use checkpoints::{KEPT, best_checkpoint, last_checkpoint, step_checkpoint};
 pub use error::RunFolderError;
-pub use logs::{EpochRow, StepRow};
+pub use logs::{EpochRow, StepRow, epochs_of};
 
 use super::checkpoint::{Checkpoint, CheckpointError, Progress};
 use super::config::RunConfig;
@@ -38,6 +43,33 @@ use std::time::{Duration, Instant};
 pub fn folder_of(name: &Path) -> PathBuf {
     let bare = name.parent() == Some(Path::new("")) && name.file_name().is_some();
     if bare { Path::new("runs").join(name) } else { name.to_path_buf() }
+}
+
+/// What a training step computes and costs, by the steps of its plan.
+pub fn plan_table(run: &Path) -> PathBuf {
+    run.join("plan.csv")
+}
+
+/// The page of a run.
+pub fn report_file(run: &Path) -> PathBuf {
+    run.join("report.html")
+}
+
+/// The settings of a run and its history, as they are in its `config.toml`.
+///
+/// # Errors
+/// [`RunFolderError::NoRun`] where there is none, and [`RunFolderError::BadSettings`] for one that cannot be read.
+pub fn settings_of(run: &Path) -> Result<RunConfig, RunFolderError> {
+    let path = config_file(run);
+    let mut text = String::new();
+    match files::open(&path).and_then(|mut file| file.read_to_string(&mut text)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(RunFolderError::NoRun { path: run.into(), missing: path });
+        }
+        Err(cause) => return Err(RunFolderError::BadSettings { path, cause: cause.to_string() }),
+        Ok(_) => {}
+    }
+    toml::from_str(&text).map_err(|cause| RunFolderError::BadSettings { path, cause: cause.to_string() })
 }
 
 /// The launches of a training step and their times.

@@ -80,7 +80,7 @@ fn training_tells_its_settings_and_leaves_its_files() {
 trained to epoch 2, 8 steps in all, TIME this time
 best epoch {}: weighted F1 {:.4} {verdict} both the coin ({:.4}) and always-yes ({:.4}); mAP {:.4}
 
-look at  runs/run/log.csv and steps.csv
+look at  runs/run/report.html in a browser, log.csv and steps.csv
 type     {program} evaluate --run runs/run
          {program} infer --model runs/run/checkpoints/best.safetensors poster.jpg
 ",

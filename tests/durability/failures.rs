@@ -47,6 +47,7 @@ fn a_run_whose_disk_refuses_says_so_and_keeps_what_it_had() {
         // Step 4 is saved while it is scored and when its epoch ends.
         ("sync last.safetensors.partial 5 3 99", untouched(EIO, "syncing"), 5),
         ("sync best.safetensors.partial 5 0 99", format!("best.safetensors: syncing it failed: {EIO}"), 4),
+        ("write answers.safetensors.partial 28 0 99", format!("answers.safetensors: writing it failed: {ENOSPC}"), 4),
         ("sync-folder checkpoints 5 0 99", format!("is saved, but its folder could not be synced: {EIO}"), 4),
         // Where a log is the trouble, the steps are saved.
         ("sync steps.csv 5 0 99", format!("steps.csv: {EIO}"), 4),

@@ -14,7 +14,9 @@ mod server;
 
 use assert_cmd::cargo::cargo_bin;
 use onesheet::data::synthetic;
+use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::RunConfig;
+use onesheet::training::run_folder::last_checkpoint;
 use onesheet::training::trainer::Ending;
 use order::{Call, calls, faults, files};
 use std::collections::BTreeSet;
@@ -151,6 +153,7 @@ fn all_that_a_run_leaves_behind_outlasts_a_power_cut() {
         "runs/a/run/lock",
         "runs/a/run/checkpoints/last.safetensors",
         "runs/a/run/checkpoints/best.safetensors",
+        "runs/a/run/answers.safetensors",
     ];
     let older = |steps: [u64; 2]| steps.map(|step| format!("runs/a/run/checkpoints/step-{step:08}.safetensors"));
     let begun = Testimony::of(&mut miniature(folder.path()), folder.path(), None);
@@ -218,6 +221,39 @@ fn train_keeps_its_files_and_says_what_it_could_not_save() {
 
     let words = "train --resume runs/run";
     let saved = Testimony::of(&mut onesheet(path, words), path, None);
-    let left = ["config.toml", "steps.csv", "log.csv", "lock", "posters.safetensors", "checkpoints/last.safetensors"];
+    let left = [
+        "config.toml",
+        "steps.csv",
+        "log.csv",
+        "lock",
+        "plan.csv",
+        "posters.safetensors",
+        "checkpoints/last.safetensors",
+    ];
     saved.is_sound(path, &left.map(|name| format!("runs/run/{name}")).each_ref().map(String::as_str));
+}
+
+/// The page of a run is one of its files: it outlasts a power cut, and a run that cannot write it ends with all of the epoch saved.
+#[test]
+fn train_keeps_its_page_or_says_that_it_could_not() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path();
+    draw(path);
+    let words = "train --data posters.safetensors --network shallow --run run --batch 4 --epochs 2 --device cpu";
+    let failed = Testimony::of(&mut onesheet(path, words), path, Some("write report.html.partial 28 0 1"));
+    assert_eq!(failed.output.status.code(), Some(1), "{}", failed.said());
+    assert!(failed.said().contains("report.html: writing it failed: No space left"), "{}", failed.said());
+    assert!(failed.said().contains("everything up to step 4 is saved; the run goes on"), "{}", failed.said());
+    let last = Checkpoint::open(&last_checkpoint(&path.join("runs/run"))).unwrap();
+    assert_eq!((last.metadata().progress.epoch, last.metadata().progress.total_steps), (1, 4));
+    assert!(!path.join("runs/run/report.html").exists() && !path.join("runs/run/report.html.partial").exists());
+
+    let saved = Testimony::of(&mut onesheet(path, "train --resume runs/run"), path, None);
+    let all =
+        ["config.toml", "steps.csv", "log.csv", "lock", "plan.csv", "report.html", "checkpoints/last.safetensors"];
+    let best = ["answers.safetensors", "checkpoints/best.safetensors"];
+    let best = best.iter().filter(|name| saved.left.iter().any(|path| path.ends_with(name)));
+    let older = "checkpoints/step-00000004.safetensors";
+    let left: Vec<String> = all.iter().chain(best).chain([&older]).map(|name| format!("runs/run/{name}")).collect();
+    saved.is_sound(path, &left.iter().map(String::as_str).collect::<Vec<_>>());
 }

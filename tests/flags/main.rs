@@ -7,6 +7,7 @@ mod answers;
 mod first_step;
 mod plan;
 mod prepare;
+mod report;
 mod resume;
 #[cfg(feature = "fetch")]
 #[path = "../support/server.rs"]
@@ -152,5 +153,5 @@ fn no_tool_is_left_out() {
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let tools: BTreeSet<&str> = commands.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
     let tools: Vec<&str> = tools.into_iter().filter(|tool| !["", "help"].contains(tool)).collect();
-    assert_eq!(tools, ["doctor", "evaluate", "infer", "plan", "prepare", "study", "train"]);
+    assert_eq!(tools, ["doctor", "evaluate", "infer", "plan", "prepare", "report", "study", "train"]);
 }

@@ -11,7 +11,7 @@ use onesheet::profile::Profile;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint;
 use onesheet::training::config::RunConfig;
-use onesheet::training::run_folder::{EpochRow, StepRow, best_checkpoint, profile_table};
+use onesheet::training::run_folder::{EpochRow, StepRow, best_checkpoint, profile_table, report_file};
 use onesheet::training::trainer::{Ending, Event, is_bad_number};
 use serde_json::json;
 use std::fmt::Display;
@@ -172,7 +172,7 @@ impl Progress {
     fn closing(&self, ending: Ending, steps: u64, run: &Path) -> String {
         let (program, time) = (program(), clock(self.began.elapsed().as_secs_f64()));
         let model = best_checkpoint(run);
-        let (log, run) = (run.join("log.csv"), quoted(run));
+        let (page, run) = (report_file(run), quoted(run));
         let why = match ending {
             Ending::Interrupted => "interrupted",
             Ending::StepLimit | Ending::TimeLimit => "stopped as asked",
@@ -185,7 +185,7 @@ impl Progress {
                 if let Some(best) = &self.best {
                     text += &format!("{}\n", verdict(best));
                 }
-                text += &format!("\nlook at  {} and steps.csv", log.display());
+                text += &format!("\nlook at  {} in a browser, log.csv and steps.csv", page.display());
                 // Somebody may have moved it, or the run went on to no further epoch.
                 if model.exists() {
                     text += &format!("\ntype     {program} evaluate --run {run}");

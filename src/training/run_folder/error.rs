@@ -75,6 +75,22 @@ pub enum RunFolderError {
         /// What is wrong with it.
         cause: csv::Error,
     },
+    /// The settings of a run cannot be read.
+    #[error("cannot read the settings of the run in {}: {cause}", path.display())]
+    BadSettings {
+        /// `config.toml`.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The answers of a run's best model cannot be read.
+    #[error("{} holds no answers of a model: {cause}; remove it, and `onesheet report` asks the best checkpoint again", path.display())]
+    Answers {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// A file could not be replaced.
     #[error(transparent)]
     Save(#[from] SaveError),

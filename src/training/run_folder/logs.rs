@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A row of `steps.csv`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,25 @@ pub struct EpochRow {
     pub learning_rate: f64,
     /// Seconds since the epoch began, or was resumed.
     pub seconds: f64,
+}
+
+/// The whole rows of a run's `log.csv`; none where there is no log.
+///
+/// # Errors
+/// [`RunFolderError::Log`] for a log that is not ours.
+pub fn epochs_of(run: &Path) -> Result<Vec<EpochRow>, RunFolderError> {
+    let path = run.join("log.csv");
+    let unreadable = |cause: csv::Error| RunFolderError::Log { path: path.clone(), cause };
+    let text = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        text => text.map_err(|error| unreadable(error.into()))?,
+    };
+    csv::Reader::from_reader(whole_rows(&text)).deserialize().collect::<Result<_, _>>().map_err(unreadable)
+}
+
+/// The rows of a log that have their line end. A power cut or a full disk may have torn the last one.
+fn whole_rows(text: &[u8]) -> &[u8] {
+    &text[..text.iter().rposition(|&byte| byte == b'\n').unwrap_or(0)]
 }
 
 /// A log open at its end.
@@ -104,14 +123,12 @@ impl Log {
         Ok(())
     }
 
-    /// Rewrites the log with the rows that `keep` accepts. A power cut or a full disk may have torn the last row: without its line
-    /// end it goes.
+    /// Rewrites the log with the rows that `keep` accepts, without a last row that was torn.
     pub fn keep<R: Serialize + DeserializeOwned>(&mut self, keep: impl Fn(&R) -> bool) -> Result<(), RunFolderError> {
         let unreadable = |cause: csv::Error| RunFolderError::Log { path: self.path.clone(), cause };
         let text = fs::read(&self.path).map_err(|error| unreadable(error.into()))?;
-        let whole = text.iter().rposition(|&byte| byte == b'\n').unwrap_or(0);
         let mut kept = csv::Writer::from_writer(Vec::new());
-        for row in csv::Reader::from_reader(&text[..whole]).deserialize() {
+        for row in csv::Reader::from_reader(whole_rows(&text)).deserialize() {
             let row: R = row.map_err(unreadable)?;
             if keep(&row) {
                 kept.serialize(row).map_err(unreadable)?;

@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::training::TrainingError;
 use crate::training::checkpoint::Progress;
 use crate::training::evaluation::{Answers, View};
-use crate::training::run_folder::{EpochRow, RunFolder};
+use crate::training::run_folder::{About, EpochRow, KeptAnswers, RunFolder, RunFolderError};
 use crate::training::tuning::Tuned;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -78,7 +78,8 @@ impl<D: Device> Trainer<D> {
         // where the best one cannot be written, or what is saved as the run ends would name a best one that is not there.
         if best {
             let tuned = Tuned::new(&answers, &self.thresholds(), self.file.digest());
-            if let Err(error) = self.save_best(folder, tuned) {
+            let kept = self.keep(folder, answers).map_err(TrainingError::from);
+            if let Err(error) = kept.and_then(|()| self.save_best(folder, tuned)) {
                 self.progress = before;
                 return Err(error);
             }
@@ -86,6 +87,20 @@ impl<D: Device> Trainer<D> {
         self.save(folder)?;
         watch(Event::Epoch { row: &row, scores: &scores, best });
         Ok(None)
+    }
+
+    /// Keeps what the best model so far, that of the epoch just done, said of the validation posters.
+    fn keep(&self, folder: &RunFolder, answers: Answers) -> Result<(), RunFolderError> {
+        let Progress { epoch, total_steps, .. } = self.progress;
+        let about = About {
+            epoch,
+            step: total_steps,
+            loss: answers.loss,
+            genres: self.file.genres().to_vec(),
+            thresholds: self.thresholds(),
+            data_digest: self.file.digest().into(),
+        };
+        KeptAnswers { about, posters: self.validation.to_vec(), answers }.write(folder.path())
     }
 }
 

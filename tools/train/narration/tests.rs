@@ -145,7 +145,7 @@ fn a_run_that_ended_says_where_to_look_and_what_to_type() {
     let (program, shown, typed) = (program(), run.display(), quoted(&run));
     let progress = Progress { best: Some(EPOCH), ..progress(false, None) };
     let trained = format!("\ntrained to epoch 4, 200 steps in all, 0:00 this time\n{}\n", verdict(&EPOCH));
-    let look = format!("\nlook at  {shown}/log.csv and steps.csv");
+    let look = format!("\nlook at  {shown}/report.html in a browser, log.csv and steps.csv");
     assert_eq!(progress.closing(Ending::Finished, 200, &run), format!("{trained}{look}"));
 
     fs::create_dir_all(run.join("checkpoints")).unwrap();
