@@ -194,6 +194,7 @@ fn the_page_has_every_section_and_nothing_from_elsewhere() {
     for told in [
         "best epoch, 2",
         "Validation mAP</dt><dd><strong>0.6250</strong>",
+        "<caption><span>Scores of each genre at the model's thresholds</span></caption>",
         "2<span aria-hidden=\"true\"> ★</span>",
         "Crime: no validation poster is of it",
         "3 of 20 epochs in 2 min",

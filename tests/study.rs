@@ -69,9 +69,10 @@ fn run_to(code: i32, folder: &TempDir, words: &str) -> (String, String) {
 
 const STUDY: &str = "study --data posters.safetensors --epochs 2 --batch 4 --device cpu --precision f32";
 
-/// The tables that are in a folder, by the names of their files.
+/// The tables that are in a folder and their page, by the names of their files.
 fn tables(out: &Path) -> BTreeMap<String, String> {
-    let names = ["tables.md", "table1.csv", "table2.csv", "table3.csv", "table4.csv", "table5.csv", "runs.csv"];
+    let names =
+        ["tables.md", "index.html", "table1.csv", "table2.csv", "table3.csv", "table4.csv", "table5.csv", "runs.csv"];
     let there = names.into_iter().filter(|name| out.join(name).exists());
     there.map(|name| (name.to_owned(), fs::read_to_string(out.join(name)).unwrap())).collect()
 }

@@ -1,6 +1,7 @@
 //! `onesheet study`: a list of runs, trained one after the other, and the paper's tables made of them.
 
 mod list;
+mod page;
 mod posters;
 mod record;
 mod run;
@@ -127,7 +128,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         return Err(Usage(format!("none of the runs can start{}", why.concat())).into());
     }
     print(if args.json { tables::json(&study) } else { tables::markdown(&study) })?;
-    console.say(format_args!("\nlook at  {} and the CSV files beside it", study.out.join("tables.md").display()));
+    console.say(format_args!(
+        "\nlook at  {} in a browser, tables.md and the CSV files beside it",
+        study.out.join("index.html").display()
+    ));
     Ok(())
 }
 

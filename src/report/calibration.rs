@@ -51,7 +51,7 @@ pub fn section(answered: &Answered<'_>) -> Section {
         ),
         x: Axis::share("mean probability"),
         y: Axis::share("share that is true"),
-        size: (420, 340),
+        size: (390, 340),
         series: vec![
             series("promises kept", Colour::Quiet, Mark::None, vec![(0.0, 0.0), (1.0, 1.0)]),
             series("at the temperature", Colour::Series(1), Mark::Square, after.points()),
@@ -71,7 +71,7 @@ pub fn section(answered: &Answered<'_>) -> Section {
         }
         (details("The ten ranges", &bins(&plain, &after)))
     };
-    Section { id: "calibration", title: "Calibration".into(), body }
+    Section { id: "calibration".into(), title: "Calibration".into(), body }
 }
 
 fn summary(plain: &Side, after: &Side, temperature: f64) -> Markup {

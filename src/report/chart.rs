@@ -193,7 +193,7 @@ impl Chart<'_> {
     pub fn drawing(&self) -> Markup {
         let Chart { title, told, x, y, size, series, place } = self;
         svg(title, told, *size, |root| {
-            let mut chart = axes(root, x, y, 44);
+            let mut chart = axes(root, x, y, 64);
             if let Some((at, _)) = place {
                 line(&mut chart, vec![(*at, y.range.start), (*at, y.range.end)], Colour::Ink.line(1));
             }
@@ -263,7 +263,7 @@ pub(super) fn svg(
     let inner = text.split_once('\n').map_or("", |(_, rest)| rest).trim_end().trim_end_matches("</svg>");
     let label = format!("{title}. {told}");
     html! {
-        svg.chart viewBox=(format!("0 0 {width} {height}")) role="img" aria-label=(label) style=(format!("max-width:{}px", 3 * size.0 / 2)) {
+        svg.chart viewBox=(format!("0 0 {width} {height}")) role="img" aria-label=(label) style=(format!("max-width:{}px", 5 * size.0 / 4)) {
             (PreEscaped(css(inner)))
         }
     }
@@ -286,7 +286,7 @@ pub(super) fn axes<'a>(root: &DrawingArea<SVGBackend<'a>, Shift>, x: &Axis, y: &
     let mut chart = ChartBuilder::on(root)
         .margin_top(10 * UNITS)
         .margin_right(16 * UNITS)
-        .margin_left(if y.name.is_empty() { 0 } else { 18 * UNITS })
+        .margin_left(2 * UNITS)
         .x_label_area_size(if x.name.is_empty() { 24 } else { 42 } * UNITS)
         .y_label_area_size(left * UNITS)
         .build_cartesian_2d(x.clone(), y.clone())
@@ -294,7 +294,8 @@ pub(super) fn axes<'a>(root: &DrawingArea<SVGBackend<'a>, Shift>, x: &Axis, y: &
     let font = ("sans-serif", FONT).into_font().color(&Colour::Ink.rgb());
     let digits = |ticks: &[f64]| {
         let step = ticks.windows(2).map(|pair| pair[1] - pair[0]).fold(1.0, f64::min);
-        (0..6).find(|&digits| (step * 10f64.powi(digits)).fract().abs() <= 1e-6).unwrap_or(3) as usize
+        let is_whole = |scaled: f64| (scaled - scaled.round()).abs() <= 1e-6;
+        (0..6).find(|&digits| is_whole(step * 10f64.powi(digits))).unwrap_or(3) as usize
     };
     let (x_digits, y_digits) = (digits(&x.ticks), digits(&y.ticks));
     chart
@@ -306,6 +307,7 @@ pub(super) fn axes<'a>(root: &DrawingArea<SVGBackend<'a>, Shift>, x: &Axis, y: &
         .axis_desc_style(font)
         .x_labels(x.ticks.len())
         .y_labels(y.ticks.len())
+        .set_all_tick_mark_size(4 * UNITS)
         .x_label_formatter(&|at| format!("{at:.x_digits$}"))
         .y_label_formatter(&|at| format!("{at:.y_digits$}"))
         .x_desc(x.name)

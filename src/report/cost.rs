@@ -116,7 +116,7 @@ pub fn section(run: &Path) -> Result<Option<Section>, RunFolderError> {
         }
         (details("Step by step of the plan", &table.markup()))
     };
-    Ok(Some(Section { id: "cost", title: "What a step costs".into(), body }))
+    Ok(Some(Section { id: "cost".into(), title: "Cost of a step".into(), body }))
 }
 
 fn giga(flops: u64) -> String {

@@ -97,8 +97,8 @@ pub fn section(epochs: &[EpochRow]) -> Option<Section> {
         div.pair { (loss.figure()) (scores.figure()) }
         (details("The numbers", &table.markup()))
     };
-    Some(Section { id: "curves", title: "Learning curves".into(), body })
+    Some(Section { id: "curves".into(), title: "Learning curves".into(), body })
 }
 
 /// Of a drawing of which two stand beside each other.
-const SIZE: (u32, u32) = (420, 280);
+const SIZE: (u32, u32) = (390, 260);

@@ -22,7 +22,7 @@ pub fn section(answered: &Answered<'_>) -> Section {
         (confusion.markup())
         @if genres.len() <= MOST_TOGETHER { (together(genres, &answered.scorer.co_occurrence())) }
     };
-    Section { id: "decisions", title: "Right and wrong decisions".into(), body }
+    Section { id: "decisions".into(), title: "Decisions".into(), body }
 }
 
 fn cells(counts: &ConfusionCounts) -> Vec<Markup> {

@@ -13,7 +13,7 @@ const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inlin
 /// A part of a page, which its table of contents leads to.
 pub struct Section {
     /// Its name in an address.
-    pub id: &'static str,
+    pub id: String,
     /// Its heading.
     pub title: String,
     /// What follows the heading.
@@ -45,7 +45,7 @@ pub fn document(title: &str, opening: &Markup, sections: &[Section], data: Optio
                 nav aria-label="On this page" {
                     ul.wide {
                         @for section in sections {
-                            li { a href={ "#" (section.id) } { (section.title) } }
+                            li { a href={ "#" (section.id) } { (section.title.split(':').next().unwrap_or_default()) } }
                         }
                     }
                 }
@@ -96,7 +96,7 @@ impl Table<'_> {
         html! {
             div.scroll tabindex="0" role="region" aria-label=(caption) {
                 table {
-                    caption { (caption) }
+                    caption { span { (caption) } }
                     thead {
                         tr { @for name in head { th scope="col" { (name) } } }
                     }
@@ -162,7 +162,7 @@ mod tests {
         let table = Table { caption: "of \"all\"", head: &head(["genre", "F1", "AP"]), rows, totals: 1 };
         let text = table.markup().into_string();
         for part in [
-            "<caption>of &quot;all&quot;</caption>",
+            "<caption><span>of &quot;all&quot;</span></caption>",
             "<th scope=\"col\">genre</th>",
             "<tr><th scope=\"row\">&lt;b&gt;&amp;&quot;</th><td>0.2500</td><td>–</td></tr>",
             "<tr class=\"total\"><th scope=\"row\">mean</th>",

@@ -90,7 +90,7 @@ pub fn section(answered: &Answered<'_>, posters: &TensorFile) -> Result<Section,
             }
         };
     }
-    Ok(Section { id: "posters", title: "The surest answers".into(), body })
+    Ok(Section { id: "posters".into(), title: "Surest answers".into(), body })
 }
 
 /// A decision: the row of its poster among the answers, and its genre.

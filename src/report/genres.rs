@@ -2,8 +2,8 @@
 
 use super::Answered;
 use super::chart::{Axis, Chart, Colour, Mark, Series, axes, bar, figure, line, mark, name, svg};
-use super::document::{Section, percent};
-use crate::metrics::{GenreScores, precision_recall};
+use super::document::{Section, Table, head, optional, percent};
+use crate::metrics::{Averages, GenreScores, precision_recall};
 use maud::{Markup, html};
 use std::iter::zip;
 
@@ -17,7 +17,10 @@ pub fn section(answered: &Answered<'_>) -> Section {
             "Validation posters, epoch " (answered.kept.about.epoch) ". The fair coin names a genre of every second poster, always-yes of every one; \
              neither looks at a poster. What a genre's bars reach beyond their marks was learned."
         }
-        (bars(answered))
+        div.pair {
+            (bars(answered))
+            (numbers(answered))
+        }
         h3 { "Precision and recall at every threshold" }
         p {
             "The area under a curve is the genre's average precision (AP). The line across is the share of posters that are of the genre: the \
@@ -25,7 +28,7 @@ pub fn section(answered: &Answered<'_>) -> Section {
         }
         div.many { @for curve in curves { (curve) } }
     };
-    Section { id: "genres", title: "Genre by genre".into(), body }
+    Section { id: "genres".into(), title: "Genre by genre".into(), body }
 }
 
 /// F1 and average precision of each genre.
@@ -41,9 +44,9 @@ fn bars(answered: &Answered<'_>) -> Markup {
         .collect();
     let title = "F1 and average precision by genre";
     let high = rows.len() as f64;
-    let size = (720, 34 * rows.len() as u32 + 60);
+    let size = (400, 38 * rows.len() as u32 + 56);
     let drawing = svg(title, &told.join(" "), size, |root| {
-        let x = Axis::share("F1 (upper bar), AP (lower bar)");
+        let x = Axis::share("score");
         let mut chart = axes(root, &x, &Axis { name: "", range: 0.0..high, ticks: Vec::new() }, 104);
         for (at, &(genre, GenreScores { counts, average_precision, .. })) in rows.iter().rev().enumerate() {
             let middle = at as f64 + 0.5;
@@ -70,6 +73,26 @@ fn bars(answered: &Answered<'_>) -> Markup {
         (Colour::Ink, Mark::None, "AP of any order of the posters: the share that is of the genre"),
     ];
     figure(title, &drawing, &legend)
+}
+
+/// The same in numbers.
+fn numbers(answered: &Answered<'_>) -> Markup {
+    let row = |(name, genre): (&String, &GenreScores)| {
+        let GenreScores { counts, average_precision, roc_auc } = *genre;
+        let baselines = [counts.f1(), counts.coin_f1(), counts.always_yes_f1()].map(Some);
+        let scores = baselines.into_iter().chain([average_precision, Some(counts.share()), roc_auc]);
+        (html! { (name) }, scores.map(optional).collect::<Vec<_>>())
+    };
+    let mean = |name: &str, mean: &Averages| {
+        let f1 = [mean.f1, mean.coin_f1, mean.always_yes_f1].map(Some);
+        let scores = f1.into_iter().chain([mean.average_precision, None, mean.roc_auc]);
+        (html! { (name) }, scores.map(optional).collect())
+    };
+    let mut rows: Vec<_> = zip(answered.genres(), &answered.scores.genres).map(row).collect();
+    rows.push(mean("weighted mean", &answered.scores.weighted));
+    rows.push(mean("plain mean", &answered.scores.unweighted));
+    let head = head(["genre", "F1", "coin F1", "yes F1", "AP", "share", "ROC-AUC"]);
+    Table { caption: "Scores of each genre at the model's thresholds", head: &head, rows, totals: 2 }.markup()
 }
 
 /// The curve of one genre.

@@ -38,7 +38,15 @@
     return exact;
   };
 
-  const shown = (score, value) => (score === "named" ? String(value) : value.toFixed(4));
+  // To so many digits, as the program itself writes numbers. Where a number lies just between two of them, an odd multiple of a power of
+  // two, that is the even one, and toFixed would take the upper.
+  const rounded = (value, digits) => {
+    if ((value * 2 ** (digits + 1)) % 2 !== 1) return value.toFixed(digits);
+    const lower = Math.floor(value * 10 ** digits);
+    return ((lower + (lower % 2)) / 10 ** digits).toFixed(digits);
+  };
+
+  const shown = (score, value) => (score === "named" ? String(value) : rounded(value, 4));
 
   const fill = (row, scores) => {
     for (const cell of row.querySelectorAll("td[data-score]")) {
@@ -65,7 +73,7 @@
       });
     }
     const wrong = scores.reduce((total, of) => total + of.wrong, 0);
-    const percent = (share) => `${(100 * share).toFixed(2)} %`;
+    const percent = (share) => `${rounded(100 * share, 2)} %`;
     document.getElementById("exact-match").textContent = percent(ratio(exactMatches(), posters));
     document.getElementById("binary-accuracy").textContent = percent(1 - ratio(wrong, posters * genres.length));
   };

@@ -9,8 +9,8 @@ use maud::{Markup, html};
 
 pub fn sections(config: &RunConfig, posters: &TensorFile) -> [Section; 2] {
     [
-        Section { id: "films", title: "The films".into(), body: films(posters) },
-        Section { id: "settings", title: "Settings and versions".into(), body: settings(config) },
+        Section { id: "films".into(), title: "Films".into(), body: films(posters) },
+        Section { id: "settings".into(), title: "Settings".into(), body: settings(config) },
     ]
 }
 
@@ -56,7 +56,7 @@ fn settings(config: &RunConfig) -> Markup {
         totals: 0,
     };
     html! {
-        (history.markup())
+        div.text { (history.markup()) }
         (pairs("Settings, as in config.toml", settings.map(|(key, value)| (key, text(value)))))
     }
 }

@@ -21,7 +21,7 @@ pub fn section(answered: &Answered<'_>) -> Section {
         }
         div.scroll tabindex="0" role="region" aria-label=(caption) {
             table #thresholds-table {
-                caption { (caption) }
+                caption { span { (caption) } }
                 thead {
                     tr {
                         @for name in ["genre and threshold", "F1", "precision", "recall", "named", "of the genre", "coin F1", "yes F1"] {
@@ -43,7 +43,7 @@ pub fn section(answered: &Answered<'_>) -> Section {
             ". Decisions that are right: " output #binary-accuracy { (format!("{:.2} %", 100.0 * scores.binary_accuracy())) } "."
         }
     };
-    Section { id: "thresholds", title: "Thresholds".into(), body }
+    Section { id: "thresholds".into(), title: "Thresholds".into(), body }
 }
 
 fn genre(at: usize, name: &str, threshold: f64, counts: &ConfusionCounts) -> Markup {

@@ -1,4 +1,4 @@
-//! The paper's tables of a study's runs, as Markdown and as CSV.
+//! The paper's tables of a study's runs, as Markdown and as CSV; [`page`] has them to look at.
 //!
 //! Table 1 counts the genres. Tables 2, 3 and 4 have the scores on training, validation and test posters, a row a genre and a column a
 //! run and epoch, beside what two rules score that never look at a poster. Table 5 is ours: a row a run.
@@ -6,9 +6,9 @@
 mod paper;
 mod ranking;
 
-use super::Study;
 use super::record::moment;
 use super::run::Run;
+use super::{Study, page};
 use onesheet::data::Split;
 use onesheet::files::{Disk, replace};
 use onesheet::metrics::Scores;
@@ -18,10 +18,11 @@ use serde_json::{Map, Number, Value};
 /// Table 2, 3 or 4: its number and its posters.
 const SCORED: [(u32, Split); 3] = [(2, Split::Train), (3, Split::Validation), (4, Split::Test)];
 
-/// Writes `tables.md`, `table1.csv` to `table5.csv` and `runs.csv`.
+/// Writes `tables.md`, `index.html`, `table1.csv` to `table5.csv` and `runs.csv`.
 pub fn write(study: &Study) -> anyhow::Result<()> {
     let write = |name: &str, text: &[u8]| replace(&Disk, &study.out.join(name), text);
     write("tables.md", markdown(study).as_bytes())?;
+    write("index.html", page::page(study)?.as_bytes())?;
     for (name, rows) in for_programs(study) {
         write(&format!("{name}.csv"), &csv(&rows)?)?;
     }
@@ -29,7 +30,7 @@ pub fn write(study: &Study) -> anyhow::Result<()> {
 }
 
 /// Rows of cells, the first their names.
-type Rows = Vec<Vec<String>>;
+pub type Rows = Vec<Vec<String>>;
 
 /// All tables for programs, by name.
 fn for_programs(study: &Study) -> Vec<(String, Rows)> {
@@ -96,40 +97,63 @@ fn table(rows: &[Vec<String>]) -> String {
     lines.concat()
 }
 
-/// All tables.
-pub fn markdown(study: &Study) -> String {
-    let mut text = format!("# Study `{}`\n\n", study.name);
-    text += &format!("Runs, one folder each beside this file:\n\n{}\n", table(&runs(study)).replace("---:", "---"));
-    text +=
-        &format!("## Table 1: posters of each genre in {}\n\n{}", study.file.path().display(), table(&counts(study)));
+/// What the scores stand beside.
+pub const LEGEND: &str = "↓ marks what is worse than the fair coin. The coin names each genre of every second poster: its F1 is p/(p + ½), its \
+                          accuracy ½, where p is the share of posters that are of the genre. Always-yes names each genre of each poster: \
+                          2p/(1 + p), and p. In the last row genres are weighed by their posters for F1, and alike for accuracy. In Table 5 \
+                          the best of a column is bold; mAP and ROC-AUC judge the order of the posters, at no threshold; tuned thresholds \
+                          are those with the highest F1 on the validation posters.";
+
+/// A table, or two of one number.
+pub struct Part {
+    /// Its number and what it has.
+    pub title: String,
+    /// What each table measures, if there are two, and its rows, the first of which are the names of the columns. **The best** is marked as
+    /// Markdown has it, and so is what is worse than the coin: ↓.
+    pub tables: Vec<(&'static str, Rows)>,
+}
+
+/// Tables 1 to 5; those of scores once there are some.
+pub fn parts(study: &Study) -> Vec<Part> {
+    let title = format!("Table 1: posters of each genre in {}", study.file.path().display());
+    let mut parts = vec![Part { title, tables: vec![("", counts(study))] }];
     for (number, split) in scored(study) {
-        text += &format!("\n## Table {number}: scores on {} posters\n", split.name());
         let columns = columns(study, split);
-        if columns.is_empty() {
-            text += "\nNo run has scores yet.\n";
-            continue;
-        }
-        for measure in [Measure::F1, Measure::Accuracy] {
-            text += &format!("\n{}\n\n{}", measure.title(), table(&measure.rows(study.file.genres(), &columns)));
-        }
+        let title = format!("Table {number}: scores on {} posters", split.name());
+        let rows = |measure: Measure| (measure.title(), measure.rows(study.file.genres(), &columns));
+        let tables = if columns.is_empty() { Vec::new() } else { [Measure::F1, Measure::Accuracy].map(rows).to_vec() };
+        parts.push(Part { title, tables });
     }
     for split in ranked(study) {
         let columns = columns(study, split);
         if !columns.is_empty() {
-            text +=
-                &format!("\n## Table 5: all genres, {} posters\n\n{}", split.name(), table(&ranking::rows(&columns)));
+            let title = format!("Table 5: all genres, {} posters", split.name());
+            parts.push(Part { title, tables: vec![("", ranking::rows(&columns))] });
         }
     }
-    text += "\nThe best of a row is **bold**; ↓ marks what is worse than the fair coin. The coin names each genre of every second poster: \
-             its F1 is p/(p + ½), its accuracy ½, where p is the share of posters that are of the genre. Always-yes names each genre of each \
-             poster: 2p/(1 + p), and p. In the last row genres are weighed by their posters for F1, and alike for accuracy. In Table 5 the best of a column is bold; mAP and \
-             ROC-AUC judge the order of the posters, at no threshold; tuned thresholds are those with the highest F1 on the validation \
-             posters.\n";
+    parts
+}
+
+/// All tables.
+pub fn markdown(study: &Study) -> String {
+    let mut text = format!("# Study `{}`\n\n", study.name);
+    text += &format!("Runs, one folder each beside this file:\n\n{}", table(&runs(study)).replace("---:", "---"));
+    for Part { title, tables } in parts(study) {
+        text += &format!("\n## {title}\n");
+        if tables.is_empty() {
+            text += "\nNo run has scores yet.\n";
+        }
+        for (name, rows) in tables {
+            text +=
+                &if name.is_empty() { format!("\n{}", table(&rows)) } else { format!("\n{name}:\n\n{}", table(&rows)) };
+        }
+    }
+    text += &format!("\nThe best of a row is **bold**; {LEGEND}\n");
     text
 }
 
 /// What each run is, and how far it has come.
-fn runs(study: &Study) -> Rows {
+pub fn runs(study: &Study) -> Rows {
     let row = |run: &Run| {
         let side = run.prepared.as_ref().map_or("–".into(), |run| run.config.image_size.to_string());
         let experiment = run.experiment.map_or("–", Experiment::name).into();
@@ -210,8 +234,8 @@ enum Measure {
 impl Measure {
     fn title(self) -> &'static str {
         match self {
-            Measure::F1 => "F1:",
-            Measure::Accuracy => "Accuracy, in per cent:",
+            Measure::F1 => "F1",
+            Measure::Accuracy => "Accuracy, in per cent",
         }
     }
 
