@@ -29,7 +29,7 @@ const EXAMPLES: &str = "Examples:
 enum Tool {
     Prepare(Box<prepare::Args>),
     Train(Box<train::Args>),
-    Study(study::Args),
+    Study(Box<study::Args>),
     Evaluate(evaluate::Args),
     Infer(infer::Args),
     Report(report::Args),
