@@ -26,8 +26,8 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use subject::{agree, comparable, made_otherwise, open_other};
-pub use subject::{checkpoint_of, without_checkpoint};
+use subject::{agree, comparable, made_otherwise};
+pub use subject::{checkpoint_of, open_file_or_best, without_checkpoint};
 
 const EXAMPLES: &str = "Examples:
   onesheet evaluate --run runs/NAME
@@ -148,7 +148,7 @@ fn evaluate<D: Device>(device: &Rc<D>, why: &str, args: &Args) -> anyhow::Result
     let mut metadata = checkpoint.metadata().clone();
     let data = args.data.clone().or(metadata.config.data.clone()).unwrap_or_else(|| synthetic_posters(&run));
     let file = Arc::new(TensorFile::open(&data)?);
-    let other = args.against.as_deref().map(open_other).transpose()?;
+    let other = args.against.as_deref().map(open_file_or_best).transpose()?;
     let mut other_rule = None;
     if let Some(other) = &other {
         comparable(&checkpoint, other)?;

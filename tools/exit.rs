@@ -11,6 +11,7 @@ use onesheet::device::DeviceError;
 use onesheet::network::import::ImportError;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::CheckpointError;
+use onesheet::training::export::ExportError;
 use onesheet::training::run_folder::RunFolderError;
 use std::error::Error;
 use std::process::ExitCode;
@@ -73,6 +74,14 @@ fn code(error: &(dyn Error + 'static)) -> Option<u8> {
             TrainingError::Diverged { .. } => DIVERGED,
             TrainingError::EmptySplit { .. } | TrainingError::OtherPosters { .. } => DATA,
             TrainingError::ImageSize { .. } | TrainingError::Settings(_) => USAGE,
+        });
+    }
+    if let Some(error) = error.downcast_ref::<ExportError>() {
+        return Some(match error {
+            ExportError::Checkpoint(error) => checkpoint(error),
+            ExportError::Save(_) | ExportError::Hdf5(_) => FAILED,
+            ExportError::Network(_) => WEIGHTS,
+            ExportError::Untuned { .. } | ExportError::NotInKeras { .. } => USAGE,
         });
     }
     if let Some(error) = error.downcast_ref() {
@@ -281,6 +290,24 @@ mod tests {
         }
         let refused = Outputs::new(std::path::Path::new("/")).check(&path()).unwrap_err();
         assert_eq!(code_of(refused), 2);
+    }
+
+    #[test]
+    fn each_error_of_export_has_its_code() {
+        let save = SaveError::Untouched { path: path(), doing: "creating", cause: io() };
+        let damaged = CheckpointError::Damaged { path: path(), part: "p".into() };
+        let hdf5 = hdf5_writer::Error::UnsupportedFeature("f".into());
+        for (error, expected) in [
+            (ExportError::Checkpoint(damaged), 4),
+            (ExportError::Save(save), 1),
+            (ExportError::Network(DeviceError::Unavailable("none".into())), 4),
+            (ExportError::Untuned { path: path() }, 2),
+            (ExportError::NotInKeras { network: "n" }, 2),
+            (ExportError::Hdf5(hdf5), 1),
+        ] {
+            let text = error.to_string();
+            assert_eq!(code_of(error), expected, "{text}");
+        }
     }
 
     #[cfg(feature = "fetch")]

@@ -6,6 +6,7 @@ mod device;
 mod doctor;
 mod evaluate;
 mod exit;
+mod export;
 mod infer;
 mod plan;
 mod prepare;
@@ -33,6 +34,7 @@ enum Tool {
     Evaluate(evaluate::Args),
     Infer(infer::Args),
     Report(report::Args),
+    Export(export::Args),
     Plan(Box<plan::Args>),
     Doctor(doctor::Args),
 }
@@ -60,6 +62,7 @@ fn run(tool: Tool) -> anyhow::Result<()> {
         Tool::Evaluate(args) => evaluate::run(&args),
         Tool::Infer(args) => infer::run(&args),
         Tool::Report(args) => report::run(&args),
+        Tool::Export(args) => export::run(&args),
         Tool::Plan(args) => plan::run(&args),
         Tool::Doctor(args) => doctor::run(&args),
     }

@@ -216,6 +216,11 @@ impl Architecture {
         &self.tensors[layer.tensors.clone()]
     }
 
+    /// The names and extents of all tensors.
+    pub fn named_shapes(&self) -> Vec<NamedShape> {
+        self.tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect()
+    }
+
     /// The tensors of the base, and behind them those of the head.
     pub fn base_and_head(&self) -> (&[NamedTensor], &[NamedTensor]) {
         self.tensors.split_at(self.layers[self.base_layers - 1].tensors.end)

@@ -38,6 +38,7 @@ pub const NETWORK: Network = Network {
     head: &HEAD,
     pixels: SYMMETRIC_PIXELS,
     published_weights: Some("Keras's mobilenet_1_0_224_tf_no_top.h5"),
+    keras: Some("MobileNet"),
     torch: None,
 };
 

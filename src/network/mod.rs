@@ -5,6 +5,7 @@
 
 mod architecture;
 mod builder;
+pub mod export;
 pub mod import;
 mod initialisers;
 mod layer;
@@ -60,6 +61,8 @@ pub struct Network {
     pub pixels: KerasPixels,
     /// Which published files of ImageNet weights fit it, in words, if there are any.
     pub published_weights: Option<&'static str>,
+    /// Its class in Keras Applications, if it has one.
+    pub keras: Option<&'static str>,
     /// Its counterpart in PyTorch, if there is one.
     pub torch: Option<Torch>,
 }

@@ -41,6 +41,7 @@ pub const NETWORK: Network = Network {
     published_weights: Some(
         "Keras's resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 or torchvision's resnet50 as safetensors",
     ),
+    keras: Some("ResNet50"),
     torch: Some(Torch { layer: torch_layer, note: Some(OTHER_STRIDES) }),
 };
 

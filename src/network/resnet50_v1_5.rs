@@ -17,6 +17,7 @@ pub const NETWORK: Network = Network {
     head: &HEAD,
     pixels: IMAGENET_PIXELS,
     published_weights: Some("torchvision's or timm's resnet50 as safetensors"),
+    keras: None,
     torch: Some(Torch { layer: torch_layer, note: None }),
 };
 

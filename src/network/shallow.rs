@@ -27,6 +27,7 @@ pub const NETWORK: Network = Network {
     head: &HEAD,
     pixels: IMAGENET_PIXELS,
     published_weights: None,
+    keras: None,
     torch: None,
 };
 

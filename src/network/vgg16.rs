@@ -22,6 +22,7 @@ pub const NETWORK: Network = Network {
     head: &HEAD,
     pixels: IMAGENET_PIXELS,
     published_weights: Some("Keras's vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+    keras: Some("VGG16"),
     torch: None,
 };
 

@@ -36,6 +36,7 @@ pub const NETWORK: Network = Network {
     head: &HEAD,
     pixels: SYMMETRIC_PIXELS,
     published_weights: Some("Keras's xception_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+    keras: Some("Xception"),
     torch: None,
 };
 

@@ -4,6 +4,7 @@
 //! tool. What is expected is written out here or computed by the library from settings that no flag went into.
 
 mod answers;
+mod export;
 mod first_step;
 mod plan;
 mod prepare;
@@ -153,5 +154,5 @@ fn no_tool_is_left_out() {
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let tools: BTreeSet<&str> = commands.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
     let tools: Vec<&str> = tools.into_iter().filter(|tool| !["", "help"].contains(tool)).collect();
-    assert_eq!(tools, ["doctor", "evaluate", "infer", "plan", "prepare", "report", "study", "train"]);
+    assert_eq!(tools, ["doctor", "evaluate", "export", "infer", "plan", "prepare", "report", "study", "train"]);
 }

@@ -3,6 +3,7 @@
 use crate::exit::BadData;
 use onesheet::data::squaring::Squaring;
 use onesheet::data::tensor_file::TensorFile;
+use onesheet::files::quoted;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::{Checkpoint, CheckpointError, Metadata};
 use onesheet::training::run_folder::{best_checkpoint, folder_of, last_checkpoint};
@@ -18,16 +19,24 @@ pub fn checkpoint_of(run: &Path, which: Which) -> PathBuf {
     }
 }
 
-/// The model to compare with: that in a file, or a run's best.
+/// The model in a file, or a run's best: the one to compare with, or to export.
 ///
 /// # Errors
 /// The checkpoint's.
-pub fn open_other(other: &Path) -> anyhow::Result<Checkpoint> {
-    if other.is_file() {
-        return Ok(Checkpoint::open_model(other)?);
+pub fn open_file_or_best(model: &Path) -> anyhow::Result<Checkpoint> {
+    if model.is_file() {
+        return Ok(Checkpoint::open_model(model)?);
     }
-    let run = folder_of(other);
-    Checkpoint::open_model(&best_checkpoint(&run)).map_err(|error| without_checkpoint(error, Which::Best, &run))
+    let run = folder_of(model);
+    let (best, last) = (best_checkpoint(&run), last_checkpoint(&run));
+    Checkpoint::open_model(&best).map_err(|error| match !best.exists() && last.exists() {
+        true => anyhow::Error::from(error).context(format!(
+            "{} has not ended an epoch; go on with it, or give its latest model, {}",
+            run.display(),
+            quoted(&last)
+        )),
+        false => without_checkpoint(error, Which::Best, &run),
+    })
 }
 
 /// Refuses to compare two models whose answers have different meanings.

@@ -142,7 +142,7 @@ pub(crate) fn refuse_surplus(path: &Path, wanted: &Wanted, held: &[NamedShape]) 
 
 /// `[batch, rows, cols]` to `[batch, cols, rows]`: the one permutation all layouts need. Keras keeps output channels last
 /// (HWIO and `[in, out]`, rows = all else), PyTorch keeps the kernel's extent last (KCRS, a batch per output channel).
-fn transpose(data: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+pub(super) fn transpose(data: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     let mut out = Vec::with_capacity(data.len());
     if data.is_empty() {
         return out;

@@ -126,7 +126,7 @@ pub fn load<D: Device>(device: Rc<D>, checkpoint: &Checkpoint) -> Result<Model<D
     let Metadata { config, genres, .. } = checkpoint.metadata();
     let mut model = Model::zeros(device, config.model(genres.len()))?;
     let tensors = model.architecture().tensors.clone();
-    checkpoint.check(&shapes(&tensors))?;
+    checkpoint.check(&model.architecture().named_shapes())?;
     for tensor in &tensors {
         model.write(tensor, &checkpoint.values(&tensor.name)?)?;
     }
@@ -142,17 +142,12 @@ pub fn predictor<D: Device>(device: Rc<D>, checkpoint: &Checkpoint) -> Result<Pr
     let Metadata { config, genres, .. } = checkpoint.metadata();
     let config = config.model(genres.len());
     let architecture = Architecture::new(&config).map_err(DeviceError::from)?;
-    checkpoint.check(&shapes(&architecture.tensors))?;
+    checkpoint.check(&architecture.named_shapes())?;
     Predictor::new(device, &architecture, &config, |place| {
         let mut tensors = architecture.tensors.iter();
         let tensor = tensors.find(|tensor| tensor.place == place).expect("a plan's tensors are its network's");
         Ok(checkpoint.values_in_place(&tensor.name)?)
     })
-}
-
-/// The names and extents of a model's tensors.
-fn shapes(tensors: &[NamedTensor]) -> Vec<NamedShape> {
-    tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect()
 }
 
 /// The tensors of a checkpoint in file order: those that answer; of what learns those that are others, where an average answers; and
