@@ -51,7 +51,7 @@ pub struct Args {
 enum Format {
     /// The weights alone with all that `infer`, `evaluate --against` and `train --weights` need; a third of a whole checkpoint
     Safetensors,
-    /// A graph of standard operators with the weights inside, for ONNX Runtime, OpenVINO and others
+    /// A graph of standard operators with the weights inside, for ONNX Runtime and others
     Onnx,
     /// The weights as HDF5 in the arrangement of Keras Applications' files, for Keras's own networks
     Keras,

@@ -1,4 +1,4 @@
-//! A network as ONNX: a graph of standard operators (opset 17), the weights inside, which ONNX Runtime, OpenVINO and others compute.
+//! A network as ONNX: a graph of standard operators (opset 17), the weights inside, which ONNX Runtime and others compute.
 //!
 //! ```text
 //! image          uint8   [N, H, W, 3]   a poster's bytes as they are decoded: red, green, blue; or
