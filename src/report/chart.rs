@@ -13,7 +13,7 @@ const UNITS: u32 = 4;
 /// Plotters shows text smaller than it is told by this factor.
 const FONT: f64 = 1.24 * 13.0 * UNITS as f64;
 
-/// A colour of the page's style; [`css`] puts its name where plotters wrote the number.
+/// A colour of the page's style; `css` puts its name where plotters wrote the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {
     /// Of text and axes.

@@ -102,7 +102,7 @@ impl Table<'_> {
                     }
                     tbody {
                         @for (at, (name, cells)) in rows.iter().enumerate() {
-                            tr.total[at >= body] {
+                            tr class=[(at >= body).then_some("total")] {
                                 th scope="row" { (name) }
                                 @for cell in cells { td { (cell) } }
                             }

@@ -44,7 +44,7 @@ pub fn write(run: &Path, posters: &TensorFile) -> Result<(), TrainingError> {
 /// somebody has them.
 ///
 /// # Errors
-/// As for [`write`].
+/// As for [`write()`].
 pub fn page(run: &Path, kept: Option<&KeptAnswers>, posters: &TensorFile) -> Result<String, TrainingError> {
     let config = settings_of(run)?;
     let epochs = epochs_of(run)?;

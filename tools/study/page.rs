@@ -102,7 +102,7 @@ fn shown(cell: &str) -> Markup {
     let text = cell.trim_end_matches(" ↓");
     let is_best = text.starts_with("**");
     html! {
-        span.best[is_best] { (text.trim_matches('*')) }
+        span class=[is_best.then_some("best")] { (text.trim_matches('*')) }
         @if is_worse { span aria-hidden="true" { " ↓" } span.hidden { " (worse than the coin)" } }
         @if is_best { span.hidden { " (best)" } }
     }

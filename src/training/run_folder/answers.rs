@@ -21,8 +21,8 @@ pub fn answers_file(run: &Path) -> PathBuf {
 
 /// Whose answers, and about which posters.
 ///
-/// The file is safetensors: `posters` u32 [N], the places of the posters in the tensor file; `logits` and `probabilities` f32 [N, C];
-/// `targets` u8 [N, C].
+/// The file is safetensors: `posters` `u32 [N]`, the places of the posters in the tensor file; `logits` and `probabilities` `f32 [N, C]`;
+/// `targets` `u8 [N, C]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeptAnswers {
     /// What the file says beside the tensors.
