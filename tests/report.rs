@@ -199,7 +199,7 @@ fn the_page_has_every_section_and_nothing_from_elsewhere() {
         "Crime: no validation poster is of it",
         "3 of 20 epochs in 2 min",
         "onesheet 0.1.0",
-        "conv1_conv",
+        "conv1_pad .. conv1_",
         "role=\"img\"",
     ] {
         assert!(page.contains(told), "{told}");
