@@ -91,7 +91,9 @@ fn curves(study: &Study) -> anyhow::Result<Option<Section>> {
 
 /// One of the tables, its title and what it measures above it.
 fn table(title: &str, measure: &str, rows: &Rows) -> Markup {
-    let caption = if measure.is_empty() { title.to_owned() } else { format!("{measure}. {title}") };
+    // Not the section's own name: who jumps from region to region tells them apart by their names.
+    let measure = if measure.is_empty() { "In numbers" } else { measure };
+    let caption = format!("{measure}. {title}");
     let named = rows[1..].iter().map(|row| (html! { (row[0]) }, row[1..].iter().map(|cell| shown(cell)).collect()));
     Table { caption: &caption, head: &rows[0], rows: named.collect(), totals: 1 }.markup()
 }
