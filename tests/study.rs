@@ -216,6 +216,21 @@ fn the_tables_say_what_evaluate_says() {
     {
         assert!(markdown.contains(told), "{markdown}");
     }
+    let page = &tables["index.html"];
+    for told in [
+        "<a href=\"one/report.html\">one</a>",
+        "Validation mAP by epoch",
+        "<th scope=\"col\">two, epoch 2</th>",
+        "<span class=\"best\">",
+        "cannot start: ",
+    ] {
+        assert!(page.contains(told), "{told}");
+    }
+    assert!(
+        !page.contains("**") && !page.contains("weights/report.html"),
+        "of a run that never began there is no page"
+    );
+    assert!(folder.path().join("study/one/report.html").exists());
     let file = TensorFile::open(&folder.path().join("posters.safetensors")).unwrap();
     let all: Vec<u32> = (0..20).collect();
     let counts: Vec<String> = file.class_counts(&all).iter().map(u32::to_string).collect();
