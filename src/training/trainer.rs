@@ -95,6 +95,8 @@ pub enum Event<'a> {
         scores: &'a Scores,
         /// Whether this is the best epoch so far.
         best: bool,
+        /// Of the best: the weighted F1 at the thresholds that were found on these posters and are kept with the model.
+        tuned_f1: Option<f64>,
     },
 }
 

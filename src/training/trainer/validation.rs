@@ -76,15 +76,17 @@ impl<D: Device> Trainer<D> {
         let before = std::mem::replace(&mut self.progress, done);
         // The best one first: killed between the two, the run goes on from before this epoch's end and writes it again. So it does
         // where the best one cannot be written, or what is saved as the run ends would name a best one that is not there.
+        let mut tuned_f1 = None;
         if best {
             let tuned = Tuned::new(&answers, &self.thresholds(), self.file.digest());
+            tuned_f1 = Some(answers.scores(&tuned.thresholds).weighted.f1);
             if let Err(error) = self.save_best(folder, tuned) {
                 self.progress = before;
                 return Err(error);
             }
         }
         self.save(folder)?;
-        watch(Event::Epoch { row: &row, scores: &scores, best });
+        watch(Event::Epoch { row: &row, scores: &scores, best, tuned_f1 });
         Ok(None)
     }
 }
