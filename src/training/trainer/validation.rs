@@ -6,6 +6,7 @@ use crate::training::TrainingError;
 use crate::training::checkpoint::Progress;
 use crate::training::evaluation::{Answers, View};
 use crate::training::run_folder::{EpochRow, RunFolder};
+use crate::training::tensorboard::Event as TensorBoardEvent;
 use crate::training::tuning::Tuned;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -68,6 +69,8 @@ impl<D: Device> Trainer<D> {
         // Before anything is saved that says the epoch is over: where the row cannot be written, the run goes on from here and does
         // so again.
         folder.log_epoch(&row)?;
+        let more = self.more_for_tensorboard(&row)?;
+        folder.log_event(|| TensorBoardEvent::of_epoch(&row, &scores, self.file.genres(), more))?;
 
         let best_score = if best { Some(score) } else { self.progress.best };
         let stale = if best { 0 } else { stale + 1 };
