@@ -60,7 +60,7 @@ fn subject(precision: Precision) -> (Network, f64) {
     match precision {
         Precision::F32 => (resnet50::MINIATURE, 1e-4),
         Precision::Tf32 => (vgg16::MINIATURE, 0.02),
-        Precision::Bf16 => (vgg16::MINIATURE, 0.1),
+        Precision::Bf16 => (vgg16::MINIATURE, 0.05),
     }
 }
 
