@@ -14,6 +14,7 @@ pub mod optim;
 pub mod parameters;
 pub mod plan;
 pub mod profile;
+mod protobuf;
 pub mod random;
 pub mod report;
 pub mod tensor;

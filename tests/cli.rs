@@ -1,7 +1,11 @@
 //! The command as a user meets it: what it prints, where, and with which exit code it refuses what.
 
+#[path = "cli/log_format.rs"]
+mod log_format;
 #[path = "support/runs.rs"]
 mod runs;
+#[path = "cli/shell.rs"]
+mod shell;
 #[path = "cli/told.rs"]
 mod told;
 
@@ -83,7 +87,7 @@ fn help_opens_with_examples_and_ends_with_exit_codes() {
     assert_eq!(code, 0);
     assert!(help.starts_with("Examples:\n  onesheet train "), "{help}");
     assert!(help.contains("6 diverged"), "{help}");
-    for tool in ["prepare", "train", "study", "evaluate", "infer", "doctor"] {
+    for tool in ["prepare", "train", "study", "evaluate", "infer", "doctor", "completions", "man"] {
         let (code, help, _) = run(onesheet().args([tool, "--help"]));
         assert!(code == 0 && help.starts_with("Examples:\n"), "{tool}: {help}");
         let examples = help.lines().skip(1).take_while(|line| line.contains(&format!("onesheet {tool}"))).count();

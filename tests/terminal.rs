@@ -18,19 +18,26 @@ fn onesheet(folder: &Path, words: &str) -> Command {
 
 /// What the command writes to stderr where that is a terminal.
 fn on_a_terminal(folder: &Path, words: &str) -> String {
+    shown_by(onesheet(folder, words), 0)
+}
+
+/// The same of any command that ends with this exit code.
+fn shown_by(mut command: Command, code: i32) -> String {
     let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&screen).unwrap();
     unlockpt(&screen).unwrap();
     let name = ptsname(&screen, Vec::new()).unwrap();
     let terminal = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
     // The command goes at the end of the line, so that the terminal is closed with the child, its last holder.
-    let mut child = onesheet(folder, words).stdout(Stdio::null()).stderr(terminal).spawn().unwrap();
+    let mut child = command.stdout(Stdio::null()).stderr(terminal).spawn().unwrap();
+    // What the command holds of the terminal goes with it.
+    drop(command);
     let (mut screen, mut shown, mut some) = (File::from(screen), Vec::new(), [0; 4096]);
     // At the end Linux gives an error.
     while let Ok(length @ 1..) = screen.read(&mut some) {
         shown.extend_from_slice(&some[..length]);
     }
-    assert_eq!(child.wait().unwrap().code(), Some(0), "{words}");
+    assert_eq!(child.wait().unwrap().code(), Some(code));
     String::from_utf8(shown).unwrap()
 }
 
@@ -63,6 +70,29 @@ fn training_and_evaluation_draw_bars() {
     let evaluate = format!("evaluate --run {run} --checkpoint last --device cpu --split train --batch 4");
     differ(folder, &evaluate, &["/16 posters, ", " left"], &[]);
     assert_eq!(on_a_terminal(folder, &format!("{evaluate} --quiet")), "");
+}
+
+/// Help is what has colours, on a terminal that nobody said should have none.
+#[test]
+fn no_color_means_none() {
+    let folder = TempDir::new().unwrap();
+    // Of a flag that there is not, since that is told on stderr.
+    let told = |setting: Option<&str>| {
+        let mut command = onesheet(folder.path(), "train --nonsense");
+        command.env_remove("NO_COLOR").env("TERM", "xterm").envs(setting.map(|value| ("NO_COLOR", value)));
+        shown_by(command, 2)
+    };
+    let [with, without, empty] = [None, Some("1"), Some("")].map(told);
+    assert!(with.contains("\x1b[") && empty.contains("\x1b["), "an empty one is as none: {with:?} {empty:?}");
+    assert!(without.contains("--nonsense") && !without.contains("\x1b["), "{without:?}");
+    // A bar moves about, and has no colours in any case.
+    let drawn = on_a_terminal(folder.path(), "doctor --device sim");
+    assert!(drawn.contains("\x1b[") && !drawn.split("\x1b[").skip(1).any(is_colour), "{drawn:?}");
+}
+
+/// Whether what follows an escape is a colour: numbers up to an m.
+fn is_colour(rest: &str) -> bool {
+    rest.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == ';').starts_with('m')
 }
 
 #[test]

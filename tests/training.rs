@@ -214,7 +214,7 @@ fn the_logs_tell_what_happened() {
         }
         Event::Validation { done, posters } => assert!(done <= posters && posters == 8),
         Event::LeftOut { .. } | Event::RolledBack { .. } => panic!("all numbers are good"),
-        Event::Epoch { row, scores, best } => {
+        Event::Epoch { row, scores, best, .. } => {
             assert_eq!(scores.posters, 8);
             assert_eq!(row.weighted_f1, scores.weighted.f1);
             epochs.push(*row);

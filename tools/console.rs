@@ -1,12 +1,38 @@
 //! What every tool says on stderr, and how numbers look.
 
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use onesheet::files::quoted;
+use serde_json::{Value, json};
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write, stderr, stdout};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+/// How narration and errors are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines to read
+    Text,
+    /// One JSON object a line, with a `schema` number, a `kind` and a `text`
+    Json,
+}
+
+/// The version of the lines that `--log-format json` writes.
+const SCHEMA: u32 = 1;
+
+/// What `--log-format` says.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// Has all that is said from here on be of this format; the first call counts.
+pub fn write_as(format: LogFormat) {
+    FORMAT.get_or_init(|| format);
+}
+
+fn is_json() -> bool {
+    FORMAT.get() == Some(&LogFormat::Json)
+}
 
 /// Narration, which goes to stderr and can be switched off; results go to stdout.
 #[derive(Clone, Copy)]
@@ -18,14 +44,19 @@ pub struct Console {
 impl Console {
     /// Prints a line of narration.
     pub fn say(self, line: impl Display) {
+        self.say_of("note", json!({}), line);
+    }
+
+    /// Prints a line of narration that programs know by its `kind`, with the numbers in it as an object's `fields`.
+    pub fn say_of(self, kind: &str, fields: Value, line: impl Display) {
         if !self.quiet {
-            tell(line);
+            tell(kind, fields, line);
         }
     }
 
     /// Whether somebody watches, so that lines may be drawn over.
     pub fn is_live(self) -> bool {
-        !self.quiet && stderr().is_terminal()
+        !self.quiet && !is_json() && stderr().is_terminal()
     }
 
     /// A bar over `length` of something, hidden unless somebody watches.
@@ -41,8 +72,17 @@ impl Console {
 }
 
 /// Prints a line to stderr, narration or an error. Where nobody can read it, nothing else is lost with it.
-pub fn tell(line: impl Display) {
-    let _ = writeln!(stderr().lock(), "{}", harmless(&line.to_string()));
+pub fn tell(kind: &str, fields: Value, line: impl Display) {
+    let line = if is_json() { object(kind, fields, &line.to_string()) } else { line.to_string() };
+    let _ = writeln!(stderr().lock(), "{}", harmless(&line));
+}
+
+/// A line as an object. Lines that are empty around it are for people.
+fn object(kind: &str, mut fields: Value, line: &str) -> String {
+    fields["schema"] = SCHEMA.into();
+    fields["kind"] = kind.into();
+    fields["text"] = line.trim_matches('\n').into();
+    fields.to_string()
 }
 
 /// Results could not be printed.
@@ -61,8 +101,16 @@ pub enum OutputError {
 /// # Errors
 /// [`OutputError`]. A tool whose work is in its files goes on without; for one that only answers it is the end.
 pub fn print(text: impl Display) -> Result<(), OutputError> {
+    print_bytes(harmless(&text.to_string()).as_bytes())
+}
+
+/// Prints what this program made itself, and what is no text to read, to stdout.
+///
+/// # Errors
+/// As for [`print`].
+pub fn print_bytes(bytes: &[u8]) -> Result<(), OutputError> {
     let mut stdout = stdout().lock();
-    let written = stdout.write_all(harmless(&text.to_string()).as_bytes()).and_then(|()| stdout.flush());
+    let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
     written.map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => OutputError::Closed,
         _ => OutputError::Failed(error),
@@ -134,6 +182,12 @@ mod tests {
         assert_eq!(harmless("a\x1b[31mb\u{9b}c\td\ne\u{202e}é▇"), "a\\u001b[31mb\\u009bc\\u0009d\ne\\u202eé▇");
         let json = serde_json::json!({ "name": "a\u{9b}\x1b\u{7f}" });
         assert_eq!(serde_json::from_str::<serde_json::Value>(&harmless(&json.to_string())).unwrap(), json);
+    }
+
+    #[test]
+    fn a_line_is_an_object_for_programs() {
+        let told = object("step", json!({ "row": { "step": 7 } }), "\nstep 7\nof 9\n");
+        assert_eq!(told, r#"{"kind":"step","row":{"step":7},"schema":1,"text":"step 7\nof 9"}"#);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::console::Console;
 use crate::exit::Usage;
+use crate::machine;
 use anyhow::Context;
 use indicatif::ProgressBar;
 use onesheet::device::cpu::Cpu;
@@ -19,6 +20,16 @@ pub enum Opened {
     Cpu(Cpu, String),
     /// An NVIDIA GPU, or the simulated one.
     Cuda(Cuda),
+}
+
+impl Opened {
+    /// Bytes of memory that are free where it computes, if anybody says.
+    pub fn free_memory(&self) -> Option<u64> {
+        match self {
+            Opened::Cpu(..) => machine::free_memory(),
+            Opened::Cuda(device) => device.free_memory().ok().map(|free| free as u64),
+        }
+    }
 }
 
 /// Opens a device. `auto` takes an NVIDIA GPU if there is one that the kernels run on.

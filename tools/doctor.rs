@@ -1,27 +1,30 @@
-//! `onesheet doctor`: what this machine has to compute with, and whether its driver takes the kernels.
+//! `onesheet doctor`: what this machine has to compute with, whether it computes right, and what to do about what is wrong.
 
-use crate::console::{Console, OutputError, print};
-use crate::device::Compiling;
+mod checks;
+mod gpu;
+
+use crate::console::{OutputError, print};
+use crate::exit::Unfit;
+use crate::machine;
 use anyhow::Context;
 use clap::Args as ClapArgs;
-use onesheet::device::DeviceError;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::gpu::Gpu;
-use onesheet::device::cuda::modules::{Compiled, Module};
-use onesheet::device::cuda::{Precision, modules, simulated};
-use onesheet::device::{Memory, cuda};
-use onesheet::training::config::DeviceChoice;
-use serde::Serialize;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use onesheet::device::cuda::{Cuda, driver, modules, simulated};
+use onesheet::device::{Device, DeviceError, Memory, Precision};
+use onesheet::files::free_space;
+use onesheet::training::config::{DeviceChoice, RunConfig};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 const EXAMPLES: &str = "Examples:
-  onesheet doctor
+  onesheet doctor                                              # exit code 5 if something computes wrong
   onesheet doctor --device cuda --kernels kernels.csv          # registers, memory and resident blocks of each kernel
   CUDA_CACHE_DISABLE=1 onesheet doctor                         # what a first start costs: the driver compiles everything";
 
-/// Say what this machine computes with, and what its driver makes of the kernels.
+/// Say what this machine computes with, try each device on a small network, and say what to do about what is wrong.
 #[derive(Debug, ClapArgs)]
 #[command(before_help = EXAMPLES)]
 pub struct Args {
@@ -31,103 +34,153 @@ pub struct Args {
     /// Write a row a kernel to this CSV file
     #[arg(long, value_name = "FILE")]
     kernels: Option<PathBuf>,
+    /// Print JSON, one object a finding
+    #[arg(long)]
+    json: bool,
     /// Print results only
     #[arg(short, long)]
     quiet: bool,
 }
 
-/// A kernel as the driver compiled it.
-#[derive(Serialize)]
-struct Row {
-    file: &'static str,
-    file_compiled_s: f64,
-    kernel: &'static str,
-    threads: u32,
-    registers: u32,
-    local_bytes: u32,
-    shared_bytes: u32,
-    resident_blocks: u32,
+/// The version of the lines that `--json` prints.
+const SCHEMA: u32 = 1;
+
+/// What is found, told as it comes.
+struct Findings {
+    json: bool,
+    /// How many are wrong.
+    wrong: usize,
+}
+
+impl Findings {
+    /// Tells of something as it is.
+    fn tell(&self, name: &str, value: String) -> Result<(), OutputError> {
+        self.print(name, &value, "fine", None)
+    }
+
+    /// Tells of something that could be better, and how.
+    fn note(&self, name: &str, value: String, advice: &str) -> Result<(), OutputError> {
+        self.print(name, &value, "note", Some(advice))
+    }
+
+    /// Tells of something that is wrong, and what to do.
+    fn fault(&mut self, name: &str, value: String, advice: &str) -> Result<(), OutputError> {
+        self.wrong += 1;
+        self.print(name, &value, "wrong", Some(advice))
+    }
+
+    fn print(&self, name: &str, value: &str, state: &str, advice: Option<&str>) -> Result<(), OutputError> {
+        if self.json {
+            let finding = json!({ "name": name, "value": value, "state": state, "advice": advice });
+            return print(format_args!("{}\n", json!({ "schema": SCHEMA, "kind": "finding", "finding": finding })));
+        }
+        let wrong = if state == "wrong" { "WRONG: " } else { "" };
+        let advice = advice.map_or(String::new(), |advice| format!("{:<10} → {advice}\n", ""));
+        print(format_args!("{name:<10} {wrong}{value}\n{advice}"))
+    }
 }
 
 /// Runs the tool.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    row("processor", Cpu::fastest().name())?;
+    let mut findings = Findings { json: args.json, wrong: 0 };
+    let version = env!("CARGO_PKG_VERSION");
+    findings.tell("onesheet", format!("{version}; the kernels are PTX {}", modules::ptx_version()))?;
+    processor(&mut findings)?;
+    room(&findings)?;
+    let precisions: &[Precision] =
+        if Cpu::multiplies_bf16() { &[Precision::F32, Precision::Bf16] } else { &[Precision::F32] };
+    for &precision in precisions {
+        check(Rc::new(Cpu::storing(precision)), precision, &mut findings)?;
+    }
     let opened = match args.device {
-        DeviceChoice::Cpu => return Ok(()),
+        DeviceChoice::Cpu => return verdict(&findings),
         DeviceChoice::Sim => simulated::open().and_then(|()| Gpu::open()),
         DeviceChoice::Cuda | DeviceChoice::Auto => Gpu::open(),
     };
     match opened {
-        Ok(gpu) => examine(&gpu, args),
+        Ok(gpu) => {
+            gpu::examine(&gpu, args, &mut findings)?;
+            let gpu = Arc::new(gpu);
+            for precision in Precision::ALL {
+                check(Rc::new(Cuda::on(&gpu, precision, &mut |_| {})?), precision, &mut findings)?;
+            }
+            verdict(&findings)
+        }
         Err(DeviceError::Unavailable(reason)) if args.device == DeviceChoice::Auto => {
-            row("GPU", format!("none that the kernels run on: {reason}"))?;
-            Ok(())
+            let advice = format!(
+                "an NVIDIA GPU from Ampere on needs its driver, for CUDA {} or newer, and nothing else; a container must be given \
+                 it (docker run --gpus all)",
+                driver::needed()
+            );
+            findings.note("GPU", format!("none that the kernels run on: {reason}"), &advice)?;
+            verdict(&findings)
         }
         Err(error) if args.device == DeviceChoice::Sim => Err(error).context("--device sim"),
         Err(error) => Err(error).context("--device cuda"),
     }
 }
 
-fn row(name: &str, value: String) -> Result<(), OutputError> {
-    print(format_args!("{name:<10} {value}\n"))
+fn verdict(findings: &Findings) -> anyhow::Result<()> {
+    match findings.wrong {
+        0 => Ok(()),
+        wrong => Err(Unfit(format!("{wrong} of what is told above is wrong")).into()),
+    }
 }
 
-fn examine(gpu: &Gpu, args: &Args) -> anyhow::Result<()> {
-    let memory = gpu.memory()? as f64 / (1u64 << 30) as f64;
-    row("GPU", format!("{}, {} multiprocessors, {memory:.1} GiB", gpu.name(), gpu.multiprocessors()))?;
-    row("driver", format!("for CUDA {}; the kernels need {} or newer", gpu.driver(), cuda::driver::needed()))?;
-    let cache = modules::cache().map_or("none".into(), |folder| folder.display().to_string());
-    row("JIT cache", cache)?;
-    let mut compiling = Compiling::new(Console { quiet: args.quiet }, args.device == DeviceChoice::Sim);
-    gpu.compile(&Precision::ALL, &mut |progress| compiling.show(gpu, progress))?;
-
-    let mut files: BTreeMap<&str, Arc<Compiled>> = BTreeMap::new();
-    for precision in Precision::ALL {
-        let compiled = Module::ALL.map(|module| gpu.module(module, precision));
-        let compiled = compiled.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let kernels: usize = compiled.iter().map(|file| file.kernels().count()).sum();
-        // The files are compiled beside each other, so a precision takes as long as the longest of its own.
-        let longest = compiled.iter().max_by_key(|file| file.took).context("every precision has files")?;
-        let (seconds, name) = (longest.took.as_secs_f64(), longest.name);
-        row(precision.name(), format!("{kernels} kernels, ready after {seconds:.2} s ({name})"))?;
-        files.extend(compiled.into_iter().map(|file| (file.name, file)));
+/// The processor, and what of it the kernels use.
+fn processor(findings: &mut Findings) -> anyhow::Result<()> {
+    findings.tell("processor", Cpu::fastest().name())?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let has = machine::instruction_sets().join(", ");
+    findings.tell("machine", format!("{}, {cores} cores for this process; {has}", machine::processor()))?;
+    if let Ok(limit) = std::env::var("ONESHEET_PROCESSOR") {
+        let advice = "unset it, and kernels use all that the processor has";
+        findings.note("limit", format!("ONESHEET_PROCESSOR={limit}"), advice)?;
     }
-    spills(kernels(&files)).into_iter().try_for_each(|kernel| row("spills", kernel))?;
-    for file in files.values().filter(|file| !file.remarks.is_empty()) {
-        row("compiler", format!("{}: {}", file.name, file.remarks))?;
-    }
-    if let Some(path) = &args.kernels {
-        let mut rows = csv::Writer::from_path(path).with_context(|| format!("--kernels {}", path.display()))?;
-        kernels(&files).try_for_each(|kernel| rows.serialize(kernel))?;
-        rows.flush()?;
+    if !Cpu::multiplies_bf16() {
+        let advice = "a processor with AVX-512 BF16 or AMX trains several times as fast, and a GPU far faster";
+        findings.note("bfloat16", "no instructions for it: f32 is what this processor computes in".into(), advice)?;
     }
     Ok(())
 }
 
-/// Which kernels have more in hand than registers hold.
-fn spills(kernels: impl Iterator<Item = Row>) -> Vec<String> {
-    let spilling = kernels.filter(|kernel| kernel.local_bytes > 0);
-    let told: Vec<String> = spilling
-        .map(|Row { file, kernel, local_bytes, .. }| {
-            format!("{kernel} of {file} has {local_bytes} bytes of local memory a thread")
-        })
-        .collect();
-    if told.is_empty() { vec!["none: no kernel has local memory".into()] } else { told }
+/// Memory and disk, beside what a run of the whole network takes.
+fn room(findings: &Findings) -> anyhow::Result<()> {
+    let gibibytes = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
+    let (memory, disk) = checks::needs(&RunConfig::default())?;
+    if let Some(free) = machine::free_memory() {
+        let told = format!("{} free; ResNet-50 takes {} at 128 posters", gibibytes(free), gibibytes(memory));
+        match free >= memory {
+            true => findings.tell("memory", told)?,
+            false => findings.note(
+                "memory",
+                told,
+                "take a smaller --batch, or --recompute; `onesheet plan` says what is enough",
+            )?,
+        }
+    }
+    let free = free_space(Path::new(".")).context("cannot ask how much space is free here")?;
+    let told = format!("{} free here; a run of ResNet-50 keeps {}", gibibytes(free), gibibytes(disk));
+    match free >= disk {
+        true => findings.tell("disk", told)?,
+        false => findings.note("disk", told, "make room, or keep runs on another disk: --run /elsewhere/NAME")?,
+    }
+    Ok(())
 }
 
-fn kernels<'a>(files: &'a BTreeMap<&str, Arc<Compiled>>) -> impl Iterator<Item = Row> + 'a {
-    files.values().flat_map(|file| {
-        file.kernels().map(|(kernel, taken)| Row {
-            file: file.name,
-            file_compiled_s: (file.took.as_secs_f64() * 1e3).round() / 1e3,
-            kernel,
-            threads: taken.threads,
-            registers: taken.registers,
-            local_bytes: taken.local_bytes,
-            shared_bytes: taken.shared_bytes,
-            resident_blocks: taken.resident_blocks,
-        })
-    })
+/// Tries a device, and tells whether it computes right.
+fn check<D: Device>(device: Rc<D>, precision: Precision, findings: &mut Findings) -> anyhow::Result<()> {
+    let name = device.name();
+    let checked = checks::check(device, precision).with_context(|| format!("a small network on {name}"))?;
+    let told = format!("{name}: {checked}");
+    match checked.fault() {
+        None => findings.tell("check", told)?,
+        Some(fault) => {
+            let advice = "do not train on this device; please report it, with what `onesheet doctor --json` prints";
+            findings.fault("check", format!("{told}; {fault}"), advice)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -135,20 +188,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kernel_with_local_memory_is_named() {
-        let row = |kernel, local_bytes| Row {
-            file: "conv_bf16",
-            file_compiled_s: 1.5,
-            kernel,
-            threads: 256,
-            registers: 128,
-            local_bytes,
-            shared_bytes: 0,
-            resident_blocks: 2,
-        };
-        let told = spills([row("forward", 0), row("backward", 8), row("fold", 1)].into_iter());
-        let expected = ["backward of conv_bf16 has 8 bytes", "fold of conv_bf16 has 1 bytes"];
-        assert_eq!(told, expected.map(|begin| format!("{begin} of local memory a thread")));
-        assert_eq!(spills([row("forward", 0)].into_iter()), ["none: no kernel has local memory"]);
+    fn only_what_is_wrong_fails() {
+        let mut findings = Findings { json: true, wrong: 0 };
+        findings.tell("a", "b".into()).unwrap();
+        findings.note("a", "b".into(), "c").unwrap();
+        assert!(verdict(&findings).is_ok());
+        findings.fault("a", "b".into(), "c").unwrap();
+        assert!(verdict(&findings).unwrap_err().is::<Unfit>());
     }
 }

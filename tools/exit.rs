@@ -13,6 +13,7 @@ use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::CheckpointError;
 use onesheet::training::export::ExportError;
 use onesheet::training::run_folder::RunFolderError;
+use serde_json::json;
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -38,6 +39,11 @@ pub struct Usage(pub String);
 #[error("{0}")]
 pub struct BadData(pub String);
 
+/// Something of this machine computes wrong; what was told before.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unfit(pub String);
+
 /// A signal ended the run after a clean save.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted by signal {0}")]
@@ -51,8 +57,9 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(OutputError::Closed) = error.downcast_ref() {
         return ExitCode::SUCCESS;
     }
-    tell(format_args!("error: {error:#}"));
-    ExitCode::from(error.chain().find_map(code).unwrap_or(FAILED))
+    let code = error.chain().find_map(code).unwrap_or(FAILED);
+    tell("error", json!({ "exit_code": code }), format_args!("error: {error:#}"));
+    ExitCode::from(code)
 }
 
 /// The code of an error whose type says enough.
@@ -62,6 +69,9 @@ fn code(error: &(dyn Error + 'static)) -> Option<u8> {
     }
     if error.is::<BadData>() {
         return Some(DATA);
+    }
+    if error.is::<Unfit>() {
+        return Some(DEVICE);
     }
     if let Some(error) = error.downcast_ref::<TrainingError>() {
         return Some(match error {
@@ -318,10 +328,25 @@ mod tests {
         assert_eq!(code_of(DownloadError::Unreachable { last: "l".into() }), 1);
     }
 
+    /// What `--help` says, and the README's table.
+    #[test]
+    fn codes_are_told_alike() {
+        let readme = include_str!("../README.md");
+        let table = readme.lines().skip_while(|line| !line.starts_with("| exit code |")).skip(2);
+        let rows = table.map_while(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "));
+        let rows: Vec<String> = rows.map(|(code, what)| format!("{code} {what}")).collect();
+        assert_eq!(CODES, format!("Exit codes: {}", rows.join(", ")));
+        let named = [FAILED, USAGE, DATA, WEIGHTS, DEVICE, DIVERGED];
+        let names = ["failed", "usage", "bad data", "bad weights or checkpoint", "device or memory", "diverged"];
+        let expected: Vec<String> = named.iter().zip(names).map(|(code, name)| format!("{code} {name}")).collect();
+        assert_eq!(rows[1..7], expected);
+    }
+
     #[test]
     fn each_error_of_the_tools_has_its_code() {
         assert_eq!(code_of(Usage("u".into())), 2);
         assert_eq!(code_of(BadData("b".into())), 3);
+        assert_eq!(code_of(Unfit("u".into())), 5);
         assert_eq!(code_of(OutputError::Failed(io())), 1);
         assert_eq!(code_of(io()), 1);
         let reported = |error: anyhow::Error| format!("{:?}", report(&error));

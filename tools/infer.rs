@@ -110,7 +110,8 @@ fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, rule: &Ru
             match square(path, &squaring) {
                 Ok(pixels) => batch.push((path, pixels)),
                 Err(error) => {
-                    tell(format_args!("error: {}: {error:#}", path.display()));
+                    let line = format!("error: {}: {error:#}", path.display());
+                    tell("error", json!({ "file": path.to_string_lossy() }), line);
                     unreadable += 1;
                 }
             }

@@ -1,6 +1,7 @@
 //! The `onesheet` command: one binary, a subcommand a tool.
 
 mod answering;
+mod completions;
 mod console;
 mod device;
 mod doctor;
@@ -8,13 +9,16 @@ mod evaluate;
 mod exit;
 mod export;
 mod infer;
+mod machine;
+mod man;
 mod plan;
 mod prepare;
 mod report;
 mod study;
 mod train;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser, Subcommand};
+use console::LogFormat;
 use onesheet::device::cpu::Cpu;
 use onesheet::files::mapped;
 use std::process::ExitCode;
@@ -27,6 +31,15 @@ const EXAMPLES: &str = "Examples:
 /// Name the genres of a film from its poster: prepare posters, train a network on them, evaluate it, use it.
 #[derive(Parser)]
 #[command(version, before_help = EXAMPLES, after_help = exit::CODES)]
+struct Command {
+    /// What is said on stderr: lines to read, or one JSON object a line
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    tool: Tool,
+}
+
+#[derive(Subcommand)]
 enum Tool {
     Prepare(Box<prepare::Args>),
     Train(Box<train::Args>),
@@ -37,13 +50,16 @@ enum Tool {
     Export(export::Args),
     Plan(Box<plan::Args>),
     Doctor(doctor::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 fn main() -> ExitCode {
     console::start_clock();
     // Where the system takes no handler, a file cut short ends the tool without a word, and nothing else changes.
     let _ = mapped::name_faults(exit::DATA.into());
-    let tool = Tool::parse();
+    let Command { log_format, tool } = Command::parse();
+    console::write_as(log_format);
     // The thread that asks for work takes part in it: to be woken when it is done takes longer than many a kernel on one poster. If the
     // pool can't be made now, the one made when it is first needed will say why.
     let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
@@ -65,5 +81,7 @@ fn run(tool: Tool) -> anyhow::Result<()> {
         Tool::Export(args) => export::run(&args),
         Tool::Plan(args) => plan::run(&args),
         Tool::Doctor(args) => doctor::run(&args),
+        Tool::Completions(args) => completions::run(&args, Command::command()),
+        Tool::Man(args) => man::run(&args, Command::command()),
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::{Args as ClapArgs, ValueEnum};
 use onesheet::data::films::FilmId;
-use onesheet::data::genres::GenreChoice;
+use onesheet::data::genres::{GenreChoice, Rest};
 use onesheet::data::labels::Options;
 use onesheet::data::outputs::Outputs;
 use onesheet::data::posters::{Links, PosterFolder};
@@ -64,6 +64,9 @@ pub struct Args {
     /// Make classes of all genres with so many films.
     #[arg(long, value_name = "N")]
     min_per_genre: Option<usize>,
+    /// Make no class of the others: films of none of the chosen genres stay, without a label.
+    #[arg(long)]
+    no_other: bool,
     /// Who trains and who is tested: by a hash of the film's id, or as the paper did by its row.
     #[arg(long, value_enum, default_value = "id")]
     split: SplitName,
@@ -130,11 +133,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let posters_at = posters_at(&args)?;
     let links = if args.follow_links { Links::All } else { Links::Inside };
     let options = args.table.options(&args.labels, posters_at, links)?;
-    let plan = Plan::read(&args.labels, &options, &choice, split)?;
+    let rest = if args.no_other { Rest::Unlabelled } else { Rest::Other };
+    let plan = Plan::read(&args.labels, &options, &choice, rest, split)?;
     let what = if matches!(split, SplitRule::ById) { "films" } else { "rows" };
     console.say(format_args!("{}: {}, {} {what}", args.labels.display(), plan.dialect, plan.films.len()));
     for warning in &plan.warnings {
         console.say(format_args!("warning: {warning}"));
+    }
+    if let Some(line) = unlabelled(&plan, what) {
+        console.say(line);
     }
     if args.labels_only {
         let counted =
@@ -181,6 +188,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     console.say(format_args!("next: {} train --data {}", program(), quoted(&args.out)));
     strict(&args, &prepared.skipped)?;
     Ok(printed?)
+}
+
+/// How many films are of no class, if any are.
+fn unlabelled(plan: &Plan, what: &str) -> Option<String> {
+    let count = plan.films.iter().filter(|film| film.labels.iter().all(|&label| label == 0)).count();
+    (count > 0).then(|| format!("note: {count} {what} are of none of these genres, and stay without a label"))
 }
 
 /// The folder of posters on this disk; none where they are fetched, or not needed.
@@ -310,7 +323,7 @@ mod tests {
             let mut args = parse(&format!("--labels a.csv {words}"));
             args.labels = labels.clone();
             let mut options = Options::default();
-            let plan = Plan::read(&labels, &options, &GenreChoice::Usual, SplitRule::ById).unwrap();
+            let plan = Plan::read(&labels, &options, &GenreChoice::Usual, Rest::Other, SplitRule::ById).unwrap();
             let found = shape(&args, &options, &plan);
             assert_eq!((found.squaring, found.provenance), (squaring, expected.clone()));
 

@@ -75,9 +75,10 @@ fn train_or_go_on(args: &Args, signals: &Signals, told: Told) -> anyhow::Result<
         Some(run) => Run::resume(args, &folder_of(run), console)?,
         None => Run::begin(args, console)?,
     };
+    let free = device.free_memory();
     match device {
-        Opened::Cpu(device, why) => train(Rc::new(device), Some(&why), run, signals, console, args, told),
-        Opened::Cuda(device) => train(Rc::new(device), None, run, signals, console, args, told),
+        Opened::Cpu(device, why) => train(Rc::new(device), Some(&why), free, run, signals, console, args, told),
+        Opened::Cuda(device) => train(Rc::new(device), None, free, run, signals, console, args, told),
     }
 }
 
@@ -209,10 +210,11 @@ fn open_posters(posters: &Path, config: &RunConfig) -> anyhow::Result<TensorFile
     Ok(file?)
 }
 
-/// Trains on `device`: on the processor for the reason `why`, or without one on a GPU.
+/// Trains on `device`, where so many bytes are `free`: on the processor for the reason `why`, or without one on a GPU.
 fn train<D: Device>(
     device: Rc<D>,
     why: Option<&str>,
+    free: Option<u64>,
     run: Run,
     signals: &Signals,
     console: Console,
@@ -227,7 +229,7 @@ fn train<D: Device>(
         None => begun(device, config, Arc::clone(&file), weights, console)?,
     };
     drop(checkpoint);
-    narration::open(console, &trainer, why.unwrap_or_default(), &file, &path)?;
+    narration::open(console, &trainer, why.unwrap_or_default(), free, &file, &path)?;
     let progress = *trainer.progress();
     let told = described(&**trainer.model().device(), why.unwrap_or_default());
     let entry =

@@ -32,6 +32,15 @@ fn is_other(genre: &str) -> bool {
     spelling_key(genre) == spelling_key(OTHER)
 }
 
+/// What becomes of genres that are no class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// They are [`OTHER`], a class of its own.
+    Other,
+    /// They have no label; a film of nothing else is one without any.
+    Unlabelled,
+}
+
 /// Which genres become classes.
 ///
 /// From text: `top:6`, or names with commas between, `Action,Comedy,Drama`, in any spelling: `scifi` finds `Sci-Fi`.
@@ -136,7 +145,10 @@ impl Classes {
     /// Classes that the table chooses ([`GenreChoice::Top`], [`GenreChoice::AtLeast`]) come in a fixed order: first the
     /// paper's six in the paper's order, then the rest from common to rare. So the same set of genres gives the same outputs
     /// in the same places, whichever genre happens to lead in a table, and `top:6` of the paper's table is the paper's.
-    pub fn choose(choice: &GenreChoice, films: &[Film]) -> Result<Classes, GenreError> {
+    ///
+    /// # Errors
+    /// [`GenreError`], for classes without a film.
+    pub fn choose(choice: &GenreChoice, rest: Rest, films: &[Film]) -> Result<Classes, GenreError> {
         // By key, with the spelling met first: where a table was read, it has but one.
         let mut counts: HashMap<String, (&str, usize)> = HashMap::new();
         for genre in films.iter().flat_map(|film| &film.genres) {
@@ -150,7 +162,7 @@ impl Classes {
         let mut names: Vec<String> = match *choice {
             GenreChoice::Usual if common.len() <= USUAL => {
                 let mut names = in_fixed_order(&common);
-                names.extend(had_other.then(|| OTHER.to_owned()));
+                names.extend((had_other && rest == Rest::Other).then(|| OTHER.to_owned()));
                 return Ok(Classes::new(names));
             }
             GenreChoice::Usual => in_fixed_order(&common[..USUAL]),
@@ -174,11 +186,12 @@ impl Classes {
                 hint: format!("its genres are {}", known.join(", ")),
             });
         }
+        if rest == Rest::Unlabelled {
+            return Ok(Classes::new(names));
+        }
         if names.len() == common.len() && !had_other {
-            let hint = format!(
-                "leave one of the {} genres out, so that it falls to Other, or --genres to have all of them",
-                common.len()
-            );
+            let hint =
+                format!("leave one of the {} genres out, so that it falls to Other, or say --no-other", common.len());
             return Err(GenreError::EmptyClass { class: OTHER.to_owned(), hint });
         }
         names.push(OTHER.to_owned());
@@ -195,13 +208,15 @@ impl Classes {
         &self.names
     }
 
-    /// The labels `[C]` of a film: 1 for each of its genres, and 1 for [`OTHER`] if any of them is no class.
+    /// The labels `[C]` of a film: 1 for each of its genres, and 1 for [`OTHER`], if that is a class, where any of them is none.
     pub fn multi_hot(&self, genres: &[String]) -> Vec<u8> {
         let mut labels = vec![0; self.names.len()];
-        let other = labels.len() - 1;
+        let other = self.keys.iter().position(|key| *key == spelling_key(OTHER));
         for genre in genres {
             let genre = spelling_key(genre);
-            labels[self.keys.iter().position(|key| *key == genre).unwrap_or(other)] = 1;
+            if let Some(class) = self.keys.iter().position(|key| *key == genre).or(other) {
+                labels[class] = 1;
+            }
         }
         labels
     }
@@ -233,7 +248,7 @@ mod tests {
     }
 
     fn names(choice: &str, films: &[Film]) -> Result<String, GenreError> {
-        Classes::choose(&choice.parse()?, films).map(|classes| classes.names().join(" "))
+        Classes::choose(&choice.parse()?, Rest::Other, films).map(|classes| classes.names().join(" "))
     }
 
     #[test]
@@ -247,7 +262,7 @@ mod tests {
         assert_eq!(names("War,Action", &films).unwrap(), "War Action Other");
         assert_eq!(names("War, Action, Other", &films).unwrap(), "War Action Other");
         assert_eq!(
-            Classes::choose(&GenreChoice::AtLeast(3), &films).unwrap().names().join(" "),
+            Classes::choose(&GenreChoice::AtLeast(3), Rest::Other, &films).unwrap().names().join(" "),
             "Action Thriller War Other"
         );
     }
@@ -263,26 +278,43 @@ mod tests {
             message("top:3"),
             "the table has 2 genres, not 3; say `top:1` or less, or leave --genres out to have all of them"
         );
-        let rare = Classes::choose(&GenreChoice::AtLeast(3), &films).unwrap_err();
+        let rare = Classes::choose(&GenreChoice::AtLeast(3), Rest::Other, &films).unwrap_err();
         assert_eq!(rare.to_string(), "no genre has 3 films; the most common, War, has 2");
     }
 
     #[test]
     fn a_table_of_few_genres_has_them_all_and_no_other() {
-        let usual = |films: &[Film]| Classes::choose(&GenreChoice::Usual, films).unwrap().names().join(" ");
+        let usual =
+            |films: &[Film]| Classes::choose(&GenreChoice::Usual, Rest::Other, films).unwrap().names().join(" ");
         assert_eq!(usual(&films(&["War Drama", "War", "Action"])), "Action Drama War");
         assert_eq!(usual(&films(&["A B C D", "E F"])), "A B C D E F");
         assert_eq!(usual(&films(&["War", "other Drama"])), "Drama War Other");
         assert_eq!(usual(&films(&["A B C D", "E F A", "G B C D E F"])), "A B C D E F Other");
-        let classes = Classes::choose(&GenreChoice::Usual, &films(&["War Drama", "Drama"])).unwrap();
+        let classes = Classes::choose(&GenreChoice::Usual, Rest::Other, &films(&["War Drama", "Drama"])).unwrap();
         assert_eq!(classes.multi_hot(&["War".to_owned()]), [0, 1]);
+    }
+
+    #[test]
+    fn without_other_a_genre_that_is_no_class_has_no_label() {
+        let films = films(&["Drama War", "War other", "Crime", "Drama"]);
+        let chosen = |choice: &GenreChoice| Classes::choose(choice, Rest::Unlabelled, &films).unwrap();
+        let two = chosen(&"Drama,War".parse().unwrap());
+        assert_eq!(two.names(), ["Drama", "War"]);
+        let labels: Vec<_> = films.iter().map(|film| two.multi_hot(&film.genres)).collect();
+        assert_eq!(labels, [[1, 1], [0, 1], [0, 0], [1, 0]]);
+        // All there are, which with Other would leave nothing to it; and one alone.
+        assert_eq!(chosen(&GenreChoice::Top(3)).names(), ["Drama", "Crime", "War"]);
+        assert_eq!(chosen(&GenreChoice::Usual).names(), ["Drama", "Crime", "War"]);
+        assert_eq!(chosen(&GenreChoice::Top(1)).names(), ["Drama"]);
+        let error = Classes::choose(&"Western".parse().unwrap(), Rest::Unlabelled, &films).unwrap_err();
+        assert!(matches!(error, GenreError::EmptyClass { .. }), "{error}");
     }
 
     #[test]
     fn classes_are_found_in_any_spelling() {
         let films = films(&["sci-fi drama", "drama other"]);
         assert_eq!(names("Drama,SciFi", &films).unwrap(), "Drama SciFi Other");
-        let classes = Classes::choose(&"Drama".parse().unwrap(), &films).unwrap();
+        let classes = Classes::choose(&"Drama".parse().unwrap(), Rest::Other, &films).unwrap();
         assert_eq!(classes.multi_hot(&films[0].genres), [1, 1]);
         assert_eq!(classes.multi_hot(&["Dram".to_owned()]), [0, 1], "a part of a name is another name");
         assert_eq!("scifi,Sci-Fi".parse::<GenreChoice>(), Err(GenreError::NamedTwice("Sci-Fi".to_owned())));
@@ -308,7 +340,7 @@ mod tests {
     #[test]
     fn any_genre_outside_the_classes_sets_other() {
         let films = films(&["Drama War", "Drama Crime", "Other"]);
-        let classes = Classes::choose(&"Crime,Drama".parse().unwrap(), &films).unwrap();
+        let classes = Classes::choose(&"Crime,Drama".parse().unwrap(), Rest::Other, &films).unwrap();
         let labels: Vec<_> = films.iter().map(|film| classes.multi_hot(&film.genres)).collect();
         assert_eq!(labels, [[0, 1, 1], [1, 1, 0], [0, 0, 1]]);
     }

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::Split;
 use super::counts::Counts;
 use super::films::{self, Film, FilmId};
-use super::genres::{Classes, GenreChoice, GenreError};
+use super::genres::{Classes, GenreChoice, GenreError, Rest};
 use super::labels::{self, Dialect, LabelError, Warning};
 use super::pixels;
 use super::posters::{self, PosterFolder};
@@ -141,6 +141,7 @@ impl Plan {
         table: &Path,
         options: &labels::Options,
         choice: &GenreChoice,
+        rest: Rest,
         split: SplitRule,
     ) -> Result<Plan, PrepareError> {
         let table = options.read(table)?;
@@ -154,7 +155,7 @@ impl Plan {
             }
         };
         skipped.sort_by_key(|row| row.line);
-        let classes = Classes::choose(choice, &films)?;
+        let classes = Classes::choose(choice, rest, &films)?;
         let splits = split.assign(&films);
         let plan = |(film, split): (Film, Split)| PlannedFilm { labels: classes.multi_hot(&film.genres), film, split };
         let films = films.into_iter().zip(splits).map(plan).collect();

@@ -1,5 +1,7 @@
 //! Calibration: whether of the genres that were given 70 %, seven in ten are true, and the temperature that brings them nearer to it.
 
+use super::{Figure, Over};
+
 /// Bins of a reliability table, of equal width.
 pub const BINS: usize = 10;
 
@@ -18,6 +20,13 @@ pub struct Bin {
 }
 
 impl Bin {
+    /// Counts a decision so many times.
+    fn count(&mut self, probability: f64, is_true: bool, times: u32) {
+        self.decisions += u64::from(times);
+        self.positives += u64::from(is_true) * u64::from(times);
+        self.sum += probability * f64::from(times);
+    }
+
     /// The mean probability, and the share that is true; `None` in an empty bin.
     pub fn means(&self) -> Option<(f64, f64)> {
         let mean = |sum: f64| sum / self.decisions as f64;
@@ -38,11 +47,8 @@ impl Reliability {
     pub fn new<'a>(answers: impl IntoIterator<Item = (&'a f32, &'a u8)>) -> Self {
         let mut reliability = Reliability::default();
         for (&probability, &target) in answers {
-            let bin = ((f64::from(probability) * BINS as f64) as usize).min(BINS - 1);
-            let Bin { decisions, positives, sum } = &mut reliability.bins[bin];
-            *decisions += 1;
-            *positives += u64::from(target != 0);
-            *sum += f64::from(probability);
+            let probability = f64::from(probability);
+            reliability.bins[bin_of(probability)].count(probability, target != 0, 1);
         }
         reliability
     }
@@ -55,6 +61,36 @@ impl Reliability {
         super::ratio(self.bins.iter().map(gap).sum(), n as f64)
     }
 }
+
+/// The number of the bin that a probability lies in.
+fn bin_of(probability: f64) -> usize {
+    ((probability * BINS as f64) as usize).min(BINS - 1)
+}
+
+/// Both calibration errors for any resample of the posters, of `probabilities [N, C]` and `targets [N, C]`: that of all genres in one table, and,
+/// over [`Over::Macro`], the mean over genres of theirs; see [`Reliability::expected_calibration_error`] and [`genre_by_genre`].
+pub fn errors(probabilities: &[f32], targets: &[u8], classes: usize) -> impl Fn(&[u32]) -> Vec<Figure> + Sync + use<> {
+    let decision = |(&probability, &target): (&f32, &u8)| (f64::from(probability), target != 0);
+    let decisions: Vec<(f64, bool)> = probabilities.iter().zip(targets).map(decision).collect();
+    move |times| {
+        let mut genres = vec![Reliability::default(); classes];
+        let mut together = Reliability::default();
+        for (row, &times) in decisions.chunks_exact(classes).zip(times) {
+            for (genre, &(probability, is_true)) in genres.iter_mut().zip(row) {
+                let bin = bin_of(probability);
+                genre.bins[bin].count(probability, is_true, times);
+                together.bins[bin].count(probability, is_true, times);
+            }
+        }
+        let is_empty = times.iter().all(|&times| times == 0);
+        let mean = genres.iter().map(Reliability::expected_calibration_error).sum::<f64>() / classes as f64;
+        let figure = |over, error| Figure { over, name: ERROR, value: (!is_empty).then_some(error) };
+        vec![figure(Over::All, together.expected_calibration_error()), figure(Over::Macro, mean)]
+    }
+}
+
+/// The name of a calibration error among the figures.
+pub const ERROR: &str = "expected_calibration_error";
 
 /// The mean over genres of their expected calibration errors, of `probabilities [N, C]` and `targets [N, C]`. All genres in one table
 /// can hide two that err to opposite sides; this mean cannot.
@@ -155,6 +191,28 @@ mod tests {
         let (probabilities, targets) = ([0.5, 0.5, 0.5, 0.5], [1, 0, 1, 0]);
         assert_eq!(Reliability::new(probabilities.iter().zip(&targets)).expected_calibration_error(), 0.0);
         assert_eq!(genre_by_genre(&probabilities, &targets, 2), 0.5);
+    }
+
+    /// A poster that counts twice is two posters, and one that counts not at all is none.
+    #[test]
+    fn the_errors_of_a_resample_are_those_of_its_posters() {
+        let (probabilities, targets) = ([0.5f32, 0.95, 0.25, 0.15, 0.85, 0.5], [1, 1, 0, 1, 1, 0]);
+        let errors = errors(&probabilities, &targets, 2);
+        let of = |times: &[u32]| errors(times).into_iter().map(|figure| figure.value).collect::<Vec<_>>();
+        let copied = |rows: &[usize]| {
+            let probabilities: Vec<f32> =
+                rows.iter().flat_map(|row| probabilities[2 * row..2 * row + 2].to_vec()).collect();
+            let targets: Vec<u8> = rows.iter().flat_map(|row| targets[2 * row..2 * row + 2].to_vec()).collect();
+            let together = Reliability::new(probabilities.iter().zip(&targets)).expected_calibration_error();
+            [together, genre_by_genre(&probabilities, &targets, 2)]
+        };
+        for (times, rows) in [([1, 1, 1], &[0, 1, 2][..]), ([2, 0, 1], &[0, 0, 2]), ([0, 3, 0], &[1, 1, 1])] {
+            for (found, expected) in of(&times).into_iter().zip(copied(rows)) {
+                assert!((found.unwrap() - expected).abs() <= 1e-15, "{times:?}: {found:?} {expected}");
+            }
+        }
+        assert_ne!(of(&[1, 1, 1]), of(&[2, 0, 1]));
+        assert_eq!(of(&[0, 0, 0]), [None, None]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::experiment::Experiment;
 use super::history::Entry;
 use super::recipe::Recipe;
+use super::tensorboard::TensorBoard;
 use crate::data::tensor_file::Access;
 use crate::device::{PixelFormat, Precision};
 use crate::network::{IMAGENET_PIXELS, ModelConfig, Network, SYMMETRIC_PIXELS, Trainable, resnet50};
@@ -91,6 +92,9 @@ pub struct RunConfig {
     /// How posters are read from the tensor file.
     #[serde(default)]
     pub io: Access,
+    /// How much TensorBoard is told.
+    #[serde(default)]
+    pub tensorboard: TensorBoard,
     /// What the run adds to the paper's protocol.
     #[serde(default, skip_serializing_if = "Recipe::is_default")]
     pub recipe: Recipe,
@@ -142,6 +146,7 @@ impl Default for RunConfig {
             check_numerics: false,
             recompute: false,
             io: Access::Map,
+            tensorboard: TensorBoard::default(),
             recipe: Recipe::default(),
             history: Vec::new(),
         }

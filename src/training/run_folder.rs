@@ -5,6 +5,7 @@
 //!   config.toml         every setting, enough to repeat the run, and who worked on it
 //!   log.csv             one row per epoch
 //!   steps.csv           one row per step
+//!   events.out.tfevents.…  the same two for TensorBoard
 //!   plan.csv            what a training step computes and costs, a row a step of its plan
 //!   profile.csv         a row a launch of a step, if the run was asked for it
 //!   answers.safetensors what the best model says of each validation poster
@@ -19,6 +20,7 @@
 mod answers;
 mod checkpoints;
 mod error;
+mod events;
 mod lock;
 mod logs;
 
@@ -31,7 +33,9 @@ use super::checkpoint::{Checkpoint, CheckpointError, Progress};
 use super::config::RunConfig;
 use super::history::Entry;
 use super::learner::Keep;
+use super::tensorboard::Event;
 use crate::files::{self, Disk, replace};
+use events::Events;
 use lock::lock;
 use logs::Log;
 use std::fs::{self, File};
@@ -90,6 +94,9 @@ pub struct RunFolder {
     lock: File,
     steps: Log,
     epochs: Log,
+    events: Events,
+    /// Whether there are to be events.
+    tells_tensorboard: bool,
     history: Vec<Entry>,
     /// The step of the newest checkpoint that is whole.
     newest: Option<u64>,
@@ -201,6 +208,8 @@ impl RunFolder {
             lock,
             steps,
             epochs,
+            events: Events::at(path),
+            tells_tensorboard: false,
             history,
             newest: None,
             newest_is_last: false,
@@ -276,7 +285,7 @@ impl RunFolder {
         if self.saved.as_ref() == Some(progress) {
             return Ok(());
         }
-        let logged = self.steps.sync().and(self.epochs.sync());
+        let logged = self.steps.sync().and(self.epochs.sync()).and(self.events.sync());
         let steps = progress.total_steps;
         if let Some(before) = self.newest.filter(|&before| self.newest_is_last && before != steps) {
             checkpoints::keep(&Disk, &self.path, before);
@@ -303,14 +312,20 @@ impl RunFolder {
         Ok(newest.ok_or_else(missing)?.0)
     }
 
-    /// Cuts both logs back to `progress`, where the checkpoint stands.
+    /// Has what is logged from here on be told to TensorBoard as well, or not.
+    pub fn tell_tensorboard(&mut self, tells: bool) {
+        self.tells_tensorboard = tells;
+    }
+
+    /// Cuts the logs back to `progress`, where the checkpoint stands.
     ///
     /// # Errors
     /// [`RunFolderError::Log`] for a log that is not ours, [`RunFolderError::Save`] when it cannot be replaced.
     pub fn cut_back(&mut self, progress: &Progress) -> Result<(), RunFolderError> {
         self.steps.keep(|row: &StepRow| row.step <= progress.total_steps)?;
         // By epochs and not by steps: after an epoch's last step the epoch may still have to be validated.
-        self.epochs.keep(|row: &EpochRow| row.epoch <= progress.epoch)
+        self.epochs.keep(|row: &EpochRow| row.epoch <= progress.epoch)?;
+        self.events.cut_back(progress)
     }
 
     /// Adds a row to `steps.csv`.
@@ -318,7 +333,8 @@ impl RunFolder {
     /// # Errors
     /// [`RunFolderError::Unwritable`].
     pub fn log_step(&mut self, row: &StepRow) -> Result<(), RunFolderError> {
-        self.steps.add(row)
+        self.steps.add(row)?;
+        self.log_event(|| Event::of_step(row))
     }
 
     /// Adds a row to `log.csv`.
@@ -327,6 +343,14 @@ impl RunFolder {
     /// [`RunFolderError::Unwritable`].
     pub fn log_epoch(&mut self, row: &EpochRow) -> Result<(), RunFolderError> {
         self.epochs.add(row)
+    }
+
+    /// Adds a record to the event files, where TensorBoard is to be told.
+    ///
+    /// # Errors
+    /// [`RunFolderError::Unwritable`].
+    pub(super) fn log_event(&mut self, event: impl FnOnce() -> Event) -> Result<(), RunFolderError> {
+        if self.tells_tensorboard { self.events.add(&event()) } else { Ok(()) }
     }
 }
 

@@ -6,6 +6,7 @@
 mod bad_numbers;
 mod epoch;
 pub mod find_rate;
+mod tensorboard;
 mod validation;
 
 use super::TrainingError;
@@ -14,6 +15,7 @@ use super::config::RunConfig;
 use super::dry_run;
 use super::learner::{Keep, Learner};
 use super::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint};
+use super::tensorboard::TensorBoard;
 use super::tuning::Tuned;
 use crate::data::Split;
 use crate::data::loader::LoaderError;
@@ -95,6 +97,8 @@ pub enum Event<'a> {
         scores: &'a Scores,
         /// Whether this is the best epoch so far.
         best: bool,
+        /// Of the best: the weighted F1 at the thresholds that were found on these posters and are kept with the model.
+        tuned_f1: Option<f64>,
     },
 }
 
@@ -226,6 +230,7 @@ impl<D: Device> Trainer<D> {
         watch: &mut dyn FnMut(Event<'_>),
     ) -> Result<Ending, TrainingError> {
         self.began = Instant::now();
+        folder.tell_tensorboard(self.config.tensorboard != TensorBoard::Off);
         folder.check_space(|keep| self.learner.saved_bytes(keep))?;
         self.save_what_to_go_back_to(folder)?;
         while self.progress.epoch < self.config.epochs {

@@ -54,6 +54,8 @@ fn a_run_whose_disk_refuses_says_so_and_keeps_what_it_had() {
         ("write steps.csv 28 0 99", format!("steps.csv: {ENOSPC}"), 4),
         ("write log.csv 28 0 99", format!("log.csv: {ENOSPC}"), 4),
         ("sync log.csv 5 0 99", format!("log.csv: {EIO}"), 4),
+        ("write events.out.tfevents.000002.onesheet 28 0 99", format!("tfevents.000002.onesheet: {ENOSPC}"), 4),
+        ("sync events.out.tfevents.000002.onesheet 5 0 99", format!("tfevents.000002.onesheet: {EIO}"), 4),
         // Before anything is cut back.
         ("sync log.csv.partial 5 0 99", format!("log.csv: syncing it failed: {EIO}"), 3),
         // Without second names there is one checkpoint; one that cannot be removed is in nobody's way.

@@ -150,6 +150,7 @@ fn all_that_a_run_leaves_behind_outlasts_a_power_cut() {
         "runs/a/run/config.toml",
         "runs/a/run/steps.csv",
         "runs/a/run/log.csv",
+        "runs/a/run/events.out.tfevents.000001.onesheet",
         "runs/a/run/lock",
         "runs/a/run/checkpoints/last.safetensors",
         "runs/a/run/checkpoints/best.safetensors",
@@ -171,7 +172,9 @@ fn all_that_a_run_leaves_behind_outlasts_a_power_cut() {
     let went_on = Testimony::of(&mut miniature(folder.path()), folder.path(), None);
     let [second, third] = &older([6, 7]);
     let best = went_on.left.iter().any(|path| path.ends_with("best.safetensors"));
-    let run = if best { [&run[1..5], &run[5..]].concat() } else { run[1..5].to_vec() };
+    let mut run = if best { run[1..].to_vec() } else { run[1..6].to_vec() };
+    // A file of its own for each start.
+    run[2] = "runs/a/run/events.out.tfevents.000002.onesheet";
     went_on.is_sound(folder.path(), &[&run[..], &[second, third]].concat());
 }
 
@@ -225,8 +228,10 @@ fn train_keeps_its_files_and_says_what_it_could_not_save() {
         "config.toml",
         "steps.csv",
         "log.csv",
-        "lock",
         "plan.csv",
+        "events.out.tfevents.000001.onesheet",
+        "events.out.tfevents.000002.onesheet",
+        "lock",
         "posters.safetensors",
         "checkpoints/last.safetensors",
     ];

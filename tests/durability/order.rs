@@ -25,12 +25,18 @@ pub fn calls(log: &str) -> Vec<Call> {
 
 /// Files that are written in place: rows of a log are added to it, and a lock says nothing that lasts.
 const LOGS: [&str; 2] = ["steps.csv", "log.csv"];
+const EVENTS: &str = "events.out.tfevents.";
 const LOCK: &str = "lock";
 /// The file that promises that the rows up to it are there.
 const CHECKPOINT: &str = "last.safetensors";
 
 fn is(path: &Path, names: &[&str]) -> bool {
     names.iter().any(|&name| path.file_name().is_some_and(|found| found == name))
+}
+
+fn is_log(path: &Path) -> bool {
+    let is_events = |name: &str| name.starts_with(EVENTS);
+    is(path, &LOGS) || path.file_name().is_some_and(|name| name.to_str().is_some_and(is_events)) && !is_beside(path)
 }
 
 fn is_beside(path: &Path) -> bool {
@@ -101,7 +107,7 @@ impl Disk {
         match verb.as_str() {
             "folder" => drop(self.fresh.insert(path.clone())),
             "create" => {
-                if !is_beside(path) && !is(path, &LOGS) && !is(path, &[LOCK]) {
+                if !is_beside(path) && !is_log(path) && !is(path, &[LOCK]) {
                     self.fault(path, "is made where it is to be, not beside it");
                 }
                 self.names.remove(path);
@@ -112,7 +118,7 @@ impl Disk {
             }
             "write" | "truncate" => {
                 let in_place = !is_beside(path) && !is(path, &[LOCK]);
-                if in_place && (!is(path, &LOGS) || verb == "truncate") {
+                if in_place && (!is_log(path) || verb == "truncate") {
                     self.fault(path, &format!("is changed in place: {verb}"));
                 }
                 self.content(path).waits = true;
@@ -158,8 +164,10 @@ impl Disk {
     /// The rows of the steps that a checkpoint holds are there as long as it is.
     fn check_logs(&mut self, checkpoint: &Path) {
         let run = folder(&folder(checkpoint));
-        for log in LOGS.map(|log| run.join(log)) {
-            if self.names.get(&log).is_some_and(|&index| self.contents[index].waits) {
+        let logs: Vec<PathBuf> =
+            self.names.keys().filter(|path| folder(path) == run && is_log(path)).cloned().collect();
+        for log in logs {
+            if self.contents[self.names[&log]].waits {
                 self.fault(&log, "has rows of steps that are in the checkpoint, and are not synced");
             }
         }
@@ -231,6 +239,8 @@ fn every_wrong_order_is_found() {
     says(&[create, write, sync, folder, rename], &["/a/x"], &["is left with a name"]);
     says(&["create /a/x", "write /a/x", "sync /a/x", folder], &["/a/x"], &["is made where it is", "in place: write"]);
     says(&["truncate /a/x", "sync /a/x"], &["/a/x"], &["in place: truncate"]);
+    let events = ["create /r/events.out.tfevents.000001.onesheet", "write /r/events.out.tfevents.000001.onesheet"];
+    says(&events, &["/r/events.out.tfevents.000001.onesheet"], &["not synced", "folder was not synced for"]);
     says(&["truncate /a/log.csv", "sync /a/log.csv"], &["/a/log.csv"], &["in place: truncate"]);
     says(&["remove /a/x", create, write, sync, rename, folder], &["/a/x"], &["removed before there was a new one"]);
     says(

@@ -121,13 +121,16 @@ fn write_model(path: &Path, seed: u64, config: RunConfig) {
     Learner::new(Rc::new(Cpu::new()), model, seed).unwrap().save(path, &metadata, Keep::Weights).unwrap();
 }
 
+/// Flags that every tool has. What `--log-format` does is shown in `tests/cli/log_format.rs`.
+const OF_ALL: [&str; 3] = ["-h", "--help", "--log-format"];
+
 /// The flags in the help of a tool, in their long and their short form.
 fn flags_in_help(tool: &str) -> BTreeSet<String> {
     let help = Place::new().run_to(0, &format!("{tool} --help")).stdout;
     // What follows a dash alone is one of a flag's values.
     let options = help.lines().map(str::trim_start).filter(|line| line.starts_with('-') && !line.starts_with("- "));
     let words = options.flat_map(|line| line.split_whitespace().take_while(|word| word.starts_with('-')));
-    flags_in(words).into_iter().filter(|flag| !["-h", "--help"].contains(&flag.as_str())).collect()
+    flags_in(words).into_iter().filter(|flag| !OF_ALL.contains(&flag.as_str())).collect()
 }
 
 /// The flags among `words`, without the values behind an equals sign.
@@ -154,5 +157,8 @@ fn no_tool_is_left_out() {
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let tools: BTreeSet<&str> = commands.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
     let tools: Vec<&str> = tools.into_iter().filter(|tool| !["", "help"].contains(tool)).collect();
-    assert_eq!(tools, ["doctor", "evaluate", "export", "infer", "plan", "prepare", "report", "study", "train"]);
+    assert_eq!(
+        tools,
+        ["completions", "doctor", "evaluate", "export", "infer", "man", "plan", "prepare", "report", "study", "train"]
+    );
 }

@@ -3,7 +3,7 @@
 use crate::{Place, assert_all_are_typed};
 use image::{Rgb, RgbImage, Rgba, RgbaImage};
 use onesheet::data::Split;
-use onesheet::data::genres::GenreChoice;
+use onesheet::data::genres::{GenreChoice, Rest};
 use onesheet::data::labels::{Aliases, Options};
 use onesheet::data::posters::{Links, PosterFolder};
 use onesheet::data::prepare::{self, Plan, Shape};
@@ -68,6 +68,7 @@ struct Choices {
     options: Options,
     aliases: Option<&'static str>,
     genres: GenreChoice,
+    rest: Rest,
     split: SplitRule,
     squaring: Squaring,
 }
@@ -81,6 +82,7 @@ fn choices() -> Choices {
         options: Options::default(),
         aliases: None,
         genres: GenreChoice::Named(vec!["Drama".into(), "War".into()]),
+        rest: Rest::Other,
         split: SplitRule::ById,
         squaring: Squaring { size: 8, resize: Resize::Area, exif: Exif::Apply, alpha: Alpha::Drop },
     }
@@ -88,7 +90,7 @@ fn choices() -> Choices {
 
 /// The tensor file that the library writes.
 fn written_by_the_library(place: &Place, choices: Choices) -> Vec<u8> {
-    let Choices { labels, posters, links, mut options, aliases, genres, split, squaring } = choices;
+    let Choices { labels, posters, links, mut options, aliases, genres, rest, split, squaring } = choices;
     let digest = |name: &str| blake3::hash(&fs::read(place.at(name)).unwrap()).to_string();
     let text = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let split_name = match split {
@@ -106,7 +108,7 @@ fn written_by_the_library(place: &Place, choices: Choices) -> Vec<u8> {
         options.aliases = Some(Aliases::read(&place.at(name)).unwrap());
         provenance.insert("aliases_blake3".into(), digest(name));
     }
-    let plan = Plan::read(&place.at(labels), &options, &genres, split).unwrap();
+    let plan = Plan::read(&place.at(labels), &options, &genres, rest, split).unwrap();
     let folder = PosterFolder::index(&place.at(posters), links).unwrap();
     let (out, shape) = (place.at("library.safetensors"), Shape { squaring, provenance });
     prepare::write(&plan, &folder, &HashMap::new(), &out, &shape, &mut |_, _, _| {}).unwrap();
@@ -120,7 +122,7 @@ const BASE: &str = "prepare --labels labels.csv --posters posters --genres Drama
 /// A flag, typed behind [`BASE`] or in the place of a part of it, and what it changes.
 type Row = (&'static str, fn(&mut Choices));
 
-const ROWS: [Row; 19] = [
+const ROWS: [Row; 20] = [
     ("--labels more.csv", |choices| choices.labels = "more.csv"),
     ("--posters others", |choices| choices.posters = "others"),
     ("--id-column other", |choices| choices.options.id_column = Some("other".into())),
@@ -133,6 +135,7 @@ const ROWS: [Row; 19] = [
     }),
     ("--aliases aliases.csv", |choices| choices.aliases = Some("aliases.csv")),
     ("--follow-links", |choices| choices.links = Links::All),
+    ("--no-other", |choices| choices.rest = Rest::Unlabelled),
     ("--genres War,Drama", |choices| choices.genres = GenreChoice::Named(vec!["War".into(), "Drama".into()])),
     ("--genres top:3", |choices| choices.genres = GenreChoice::Top(3)),
     ("--min-per-genre 2", |choices| choices.genres = GenreChoice::AtLeast(2)),
@@ -268,6 +271,10 @@ fn what_is_counted_printed_and_refused_is_as_the_flags_say() {
     let objects = place.run_to(0, &format!("{COUNTED} --json -q")).objects();
     let totals: Vec<_> = objects.iter().map(|line| line["total"].as_u64().unwrap()).collect();
     assert_eq!(totals, [5, 4, 7, 12]);
+    let told = place.run_to(0, &format!("{COUNTED} --no-other"));
+    assert!(!told.stdout.contains("Other") && told.stdout.contains("films"), "{}", told.stdout);
+    let note = "note: 4 films are of none of these genres, and stay without a label";
+    assert!(told.stderr.lines().any(|line| line == note), "{}", told.stderr);
     assert_eq!(files(), before, "nothing is written");
 
     // Two films have no poster that is read: everything is written, and the exit code says so.

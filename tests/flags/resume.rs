@@ -9,11 +9,12 @@ use onesheet::network::Trainable;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::{DeviceChoice, OnBadNumbers, PrecisionChoice, RunConfig};
 use onesheet::training::run_folder::{EpochRow, last_checkpoint, step_checkpoint};
+use onesheet::training::tensorboard::TensorBoard;
 use std::fs;
 
 const BEGIN: &str = "train --data posters.safetensors --run run --batch 4 --epochs 2 --max-steps 1 --trainable last:60";
 const CHANGED: &str = "train --resume run --data moved.safetensors --device cpu --precision f32 --lr 0.0005 --epochs 3 \
-    --max-steps 3 --save-every 0 --on-bad-numbers skip --check-numerics --recompute --io read";
+    --max-steps 3 --save-every 0 --on-bad-numbers skip --check-numerics --recompute --io read --tensorboard off";
 const SHORTER: &str = "train --resume run --network resnet50 --epochs 1 --max-steps none --save-every 8 \
     --json --quiet";
 const OTHER: &str = "train --resume run --network resnet50-v1.5";
@@ -59,6 +60,7 @@ fn a_run_goes_on_as_the_flags_beside_resume_say() {
     config.check_numerics = true;
     config.recompute = true;
     config.io = Access::Read;
+    config.tensorboard = TensorBoard::Off;
     let saved = || Checkpoint::open(&last_checkpoint(&run)).unwrap().metadata().clone();
     assert_eq!((settings(&run).0, saved().config), (config.clone(), config.clone()));
     // Of four steps of the first epoch, over which the rate rises.

@@ -132,8 +132,8 @@ fn many_genres_take_linear_time() {
     assert_eq!(parsed.rows[100_000].genres.len(), 12_000);
     let (merged, _) = onesheet::data::films::merge_duplicates(parsed.rows);
     assert_eq!(merged[0].genres.len(), 112_000);
-    let choice = onesheet::data::genres::GenreChoice::AtLeast(1);
-    let message = onesheet::data::genres::Classes::choose(&choice, &merged).unwrap_err().to_string();
+    let (choice, rest) = (onesheet::data::genres::GenreChoice::AtLeast(1), onesheet::data::genres::Rest::Other);
+    let message = onesheet::data::genres::Classes::choose(&choice, rest, &merged).unwrap_err().to_string();
     assert!(message.starts_with("no film in the table is `Other`"), "{message:.100}");
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }

@@ -89,6 +89,10 @@ fn calibration(calibration: &Calibration) -> Value {
     json!({
         "schema": SCHEMA, "kind": "calibration", "temperature": calibration.temperature,
         "expected_calibration_error": calibration.error(), "mean_of_genres": calibration.genre_by_genre,
+        "intervals": {
+            "expected_calibration_error": bounds(calibration.interval(Over::All)),
+            "mean_of_genres": bounds(calibration.interval(Over::Macro)),
+        },
         "loss": calibration.loss, "bins": bins.collect::<Vec<_>>(),
     })
 }

@@ -1,6 +1,6 @@
 //! What `evaluate` prints for people: the scores, and below them a table each for what else is known of them.
 
-use super::results::{Against, AtTuned, Results, over};
+use super::results::{Against, AtTuned, Calibration, Results, over};
 use onesheet::metrics::bootstrap::{Interval, RESAMPLES, interval};
 use onesheet::metrics::calibration::BINS;
 use onesheet::metrics::{Averages, CoOccurrence, Over, Scores};
@@ -219,16 +219,19 @@ fn calibration(results: &Results<'_>) -> String {
         _ => "reliability; the model has no temperature".into(),
     };
     let mut text = columns(&title, &head[..1 + 3 * results.calibration.len()], &rows, 0);
-    let before_and_after = |value: fn(&super::results::Calibration) -> f64| {
-        results.calibration.iter().map(|calibration| number(value(calibration))).collect::<Vec<_>>().join(" → ")
-    };
-    text +=
-        &format!("calibration error  {}, all genres together\n", before_and_after(|calibration| calibration.error()));
+    let before_and_after =
+        |told: &dyn Fn(&Calibration) -> String| results.calibration.iter().map(told).collect::<Vec<_>>().join(" → ");
+    let with_interval =
+        |value: f64, of: &Calibration, over| format!("{} ({})", number(value), range(of.interval(over)));
+    text += &format!(
+        "calibration error  {}, all genres together\n",
+        before_and_after(&|of| with_interval(of.error(), of, Over::All))
+    );
     text += &format!(
         "                   {}, mean over genres\n",
-        before_and_after(|calibration| calibration.genre_by_genre)
+        before_and_after(&|of| with_interval(of.genre_by_genre, of, Over::Macro))
     );
-    text + &format!("loss               {}\n", before_and_after(|calibration| calibration.loss))
+    text + &format!("loss               {}\n", before_and_after(&|of| number(of.loss)))
 }
 
 fn together(genres: &[String], table: &CoOccurrence) -> String {

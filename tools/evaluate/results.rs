@@ -2,8 +2,8 @@
 
 use crate::answering::{Answering, Rule};
 use onesheet::device::{Device, DeviceError};
-use onesheet::metrics::bootstrap::{Difference, Estimate, Resamples};
-use onesheet::metrics::calibration::{Reliability, cross_entropy, genre_by_genre};
+use onesheet::metrics::bootstrap::{Difference, Estimate, Interval, Resamples, interval};
+use onesheet::metrics::calibration::{self, Reliability, cross_entropy, genre_by_genre};
 use onesheet::metrics::{CoOccurrence, Over, Scores};
 use onesheet::training::checkpoint::Metadata;
 use onesheet::training::evaluation::Answers;
@@ -64,6 +64,8 @@ pub struct Calibration {
     pub genre_by_genre: f64,
     /// Mean binary cross-entropy.
     pub loss: f64,
+    /// Of both errors.
+    estimates: Vec<Estimate>,
 }
 
 /// The comparison with another model.
@@ -99,10 +101,10 @@ impl<'a> Results<'a> {
             }
         };
         let genres = metadata.genres.len();
-        let mut calibration = vec![Calibration::new(plain, genres, 1.0)];
+        let mut calibration = vec![Calibration::new(plain, genres, 1.0, &resamples)];
         if let Some(tuned) = &metadata.tuned {
             let calibrated = plain.at_temperature(device, tuned.temperature)?;
-            calibration.push(Calibration::new(&calibrated, genres, tuned.temperature));
+            calibration.push(Calibration::new(&calibrated, genres, tuned.temperature, &resamples));
         }
         let figures = answers.figures(&rule.thresholds);
         let against = against.map(|(path, others, thresholds)| Against {
@@ -134,19 +136,25 @@ impl<'a> Results<'a> {
 }
 
 impl Calibration {
-    fn new(answers: &Answers, genres: usize, temperature: f64) -> Self {
+    fn new(answers: &Answers, genres: usize, temperature: f64, resamples: &Resamples) -> Self {
         let Answers { logits, probabilities, targets, .. } = answers;
         Calibration {
             temperature,
             reliability: Reliability::new(probabilities.iter().zip(targets)),
             genre_by_genre: genre_by_genre(probabilities, targets, genres),
             loss: cross_entropy(logits, targets, 1.0),
+            estimates: resamples.estimates(calibration::errors(probabilities, targets, genres)),
         }
     }
 
     /// All genres in one table.
     pub fn error(&self) -> f64 {
         self.reliability.expected_calibration_error()
+    }
+
+    /// Of the error of all genres together; over [`Over::Macro`], of the mean over genres.
+    pub fn interval(&self, over: Over) -> Option<Interval> {
+        interval(&self.estimates, over, calibration::ERROR)
     }
 }
 

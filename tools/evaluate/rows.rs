@@ -89,10 +89,14 @@ pub fn csv(results: &Results<'_>) -> anyhow::Result<String> {
         rows.add("tuned_run", Over::All, "posters", Some(tuned.tuned.posters as f64));
     }
     for (kind, calibration) in ["plain", "calibrated"].into_iter().zip(&results.calibration) {
+        rows.add(kind, Over::All, "temperature", Some(calibration.temperature));
+        for (name, value, over) in [
+            ("expected_calibration_error", calibration.error(), Over::All),
+            ("mean_of_genres", calibration.genre_by_genre, Over::Macro),
+        ] {
+            rows.add_with(kind, Over::All, name, Some(value), calibration.interval(over), None);
+        }
         let mut add = |name: &str, value| rows.add(kind, Over::All, name, value);
-        add("temperature", Some(calibration.temperature));
-        add("expected_calibration_error", Some(calibration.error()));
-        add("mean_of_genres", Some(calibration.genre_by_genre));
         add("loss", Some(calibration.loss));
         for (at, bin) in calibration.reliability.bins.iter().enumerate() {
             let (probability, share) = bin.means().unzip();

@@ -118,7 +118,7 @@ pub fn has_begun(run: &Path) -> bool {
 
 /// The settings without those that may change when a run goes on, and without the places of its files.
 fn what_counts(config: &RunConfig) -> RunConfig {
-    let RunConfig { device, precision, save_every, on_bad_numbers, check_numerics, recompute, io, .. } =
+    let RunConfig { device, precision, save_every, on_bad_numbers, check_numerics, recompute, io, tensorboard, .. } =
         RunConfig::default();
     let weights = config.weights.as_ref().and_then(|weights| weights.file_name()).map(PathBuf::from);
     RunConfig {
@@ -129,6 +129,7 @@ fn what_counts(config: &RunConfig) -> RunConfig {
         check_numerics,
         recompute,
         io,
+        tensorboard,
         data: None,
         weights,
         ..config.clone()

@@ -55,6 +55,8 @@ pub struct Progress {
     /// Whether the first step is still to come that is worth a line.
     awaits_first_step: bool,
     best: Option<EpochRow>,
+    /// The best epoch's weighted F1 at its tuned thresholds.
+    tuned_f1: Option<f64>,
 }
 
 impl Progress {
@@ -80,6 +82,7 @@ impl Progress {
             began: now,
             awaits_first_step: false,
             best: None,
+            tuned_f1: None,
         }
     }
 
@@ -92,23 +95,30 @@ impl Progress {
     pub fn show(&mut self, event: Event<'_>) {
         match event {
             Event::Step { row, epoch, .. } => {
-                let (first, plain) = (self.first_step(), self.step(row, epoch));
-                for line in first.into_iter().chain(plain) {
+                if let Some(line) = self.first_step() {
                     self.bar.suspend(|| self.console.say(line));
+                }
+                if let Some(line) = self.step(row, epoch) {
+                    let fields = json!({ "epoch": epoch + 1, "epochs": self.epochs, "steps": self.total, "row": row });
+                    self.bar.suspend(|| self.console.say_of("step", fields, line));
                 }
             }
             Event::LeftOut { why } => {
-                self.bar.suspend(|| self.console.say(format_args!("note: {why}; the step is left out")))
+                let line = format!("note: {why}; the step is left out");
+                self.bar.suspend(|| self.console.say_of("left_out", json!({}), line));
             }
-            Event::RolledBack { why, step, learning_rate } => self.bar.suspend(|| {
-                self.console.say(format_args!(
+            Event::RolledBack { why, step, learning_rate } => {
+                let line = format!(
                     "note: {why}; the run goes back to step {step}, and on at a learning rate of {learning_rate}"
-                ));
-            }),
+                );
+                let fields = json!({ "step": step, "learning_rate": learning_rate });
+                self.bar.suspend(|| self.console.say_of("rolled_back", fields, line));
+            }
             Event::Validation { done, posters } => {
                 self.bar.set_message(format!("validation, {done} of {posters} posters"));
             }
-            Event::Epoch { row, best, .. } => {
+            Event::Epoch { row, best, tuned_f1, .. } => {
+                self.tuned_f1 = tuned_f1.or(self.tuned_f1);
                 let line = self.epoch(row, best);
                 self.bar.suspend(|| show(line));
             }
@@ -184,6 +194,11 @@ impl Progress {
                 let mut text = format!("\n{end}, {steps} steps in all, {time} this time\n");
                 if let Some(best) = &self.best {
                     text += &format!("{}\n", verdict(best));
+                }
+                if let Some(f1) = self.tuned_f1 {
+                    text += &format!(
+                        "its thresholds tuned on validation give a weighted F1 of {f1:.4} there; they are in the model (--thresholds tuned)\n"
+                    );
                 }
                 text += &format!("\nlook at  {} in a browser, log.csv and steps.csv", page.display());
                 // Somebody may have moved it, or the run went on to no further epoch.

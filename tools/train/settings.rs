@@ -14,6 +14,7 @@ use onesheet::ops::pool::Pooling;
 use onesheet::training::config::{ClassWeights, DeviceChoice, OnBadNumbers, Pixels, PrecisionChoice, RunConfig};
 use onesheet::training::experiment::Experiment;
 use onesheet::training::profiling::WARM_UP;
+use onesheet::training::tensorboard::TensorBoard;
 use recipe::RecipeArgs;
 use std::path::{Path, PathBuf, absolute};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -142,9 +143,12 @@ pub struct Args {
     /// How posters are read from the file [default: map]
     #[arg(long, value_enum)]
     pub io: Option<Access>,
+    /// What the run's event files tell TensorBoard: `tensorboard --logdir runs` shows them [default: scalars]
+    #[arg(long, value_enum)]
+    pub tensorboard: Option<TensorBoard>,
     /// Go on with a run that was stopped. What does not change the past may change: --data (the same file elsewhere), --device,
     /// --precision, --lr, --epochs, --max-steps, --time-limit, --patience, --save-every, --on-bad-numbers, --check-numerics,
-    /// --recompute, --io (a cosine then ends with the new last epoch)
+    /// --recompute, --io, --tensorboard (a cosine then ends with the new last epoch)
     #[arg(long, value_name = "RUN", conflicts_with_all = SETTLED)]
     pub resume: Option<PathBuf>,
     /// Try a hundred learning rates from 1e-7 to 1, a step each, print the losses and the rate to begin with, and stop;
@@ -256,6 +260,7 @@ impl Args {
         set(&mut config.check_numerics, self.check_numerics);
         set(&mut config.recompute, self.recompute);
         set(&mut config.io, self.io);
+        set(&mut config.tensorboard, self.tensorboard);
         self.limits.set(config);
         if let Some(steps) = self.profile {
             let profiled = done + WARM_UP + steps;

@@ -13,7 +13,7 @@ const OLDEST: i32 = 11080;
 pub(super) const OLDEST_DRIVER: &str = "520";
 
 /// All that this crate and cudarc's wrappers call. `tests/cuda_driver/` compares it with what a run asks the library for.
-pub const SYMBOLS: [&str; 44] = [
+pub const SYMBOLS: [&str; 45] = [
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
     "cuDeviceGet",
@@ -42,6 +42,7 @@ pub const SYMBOLS: [&str; 44] = [
     "cuMemAlloc_v2",
     "cuMemFreeHost",
     "cuMemFree_v2",
+    "cuMemGetInfo_v2",
     "cuMemHostAlloc",
     "cuMemcpyDtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2",

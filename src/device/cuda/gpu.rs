@@ -19,6 +19,7 @@ pub struct Gpu {
     name: String,
     capability: (i32, i32),
     multiprocessors: u32,
+    devices: usize,
     driver: i32,
     pub(super) context: Arc<CudaContext>,
     compiled: Mutex<HashMap<&'static str, Arc<Compiled>>>,
@@ -61,7 +62,8 @@ impl Gpu {
         }
         let count = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).map_err(failed)?;
         let compiled = Mutex::default();
-        Ok(Gpu { name, capability, multiprocessors: count as u32, driver, context, compiled })
+        let devices = devices as usize;
+        Ok(Gpu { name, capability, multiprocessors: count as u32, devices, driver, context, compiled })
     }
 
     /// Its name and architecture.
@@ -86,12 +88,26 @@ impl Gpu {
         self.multiprocessors
     }
 
+    /// CUDA devices in the machine, this one included.
+    pub fn devices(&self) -> usize {
+        self.devices
+    }
+
     /// Bytes of its memory.
     ///
     /// # Errors
     /// The driver's.
     pub fn memory(&self) -> Result<usize, DeviceError> {
         self.context.total_mem().map_err(|error| self.failed("asking for its memory", error))
+    }
+
+    /// Bytes of its memory that nobody has taken yet.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn free_memory(&self) -> Result<usize, DeviceError> {
+        let free = self.context.mem_get_info().map(|(free, _)| free);
+        free.map_err(|error| self.failed("asking for its free memory", error))
     }
 
     /// The CUDA version that its driver is for.

@@ -129,6 +129,14 @@ impl Cuda {
         self.inner.precision
     }
 
+    /// Bytes of the GPU's memory that nobody has taken yet.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn free_memory(&self) -> Result<usize, DeviceError> {
+        self.inner.gpu.free_memory()
+    }
+
     /// Streaming multiprocessors: blocks of a launch are best a multiple of what these hold.
     fn multiprocessors(&self) -> u32 {
         self.inner.gpu.multiprocessors()

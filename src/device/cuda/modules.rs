@@ -87,6 +87,12 @@ impl Module {
     }
 }
 
+/// The version of the kernels' PTX, which a driver must know.
+pub fn ptx_version() -> &'static str {
+    let ptx = Module::Adam.source(Precision::F32).ptx;
+    ptx.lines().find_map(|line| line.strip_prefix(".version ")).expect("kernels/build.py writes PTX").trim()
+}
+
 /// What a kernel takes of a multiprocessor, as the driver compiled it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resources {

@@ -6,6 +6,7 @@ use crate::training::TrainingError;
 use crate::training::checkpoint::Progress;
 use crate::training::evaluation::{Answers, View};
 use crate::training::run_folder::{About, EpochRow, KeptAnswers, RunFolder, RunFolderError};
+use crate::training::tensorboard::Event as TensorBoardEvent;
 use crate::training::tuning::Tuned;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -68,6 +69,8 @@ impl<D: Device> Trainer<D> {
         // Before anything is saved that says the epoch is over: where the row cannot be written, the run goes on from here and does
         // so again.
         folder.log_epoch(&row)?;
+        let more = self.more_for_tensorboard(&row)?;
+        folder.log_event(|| TensorBoardEvent::of_epoch(&row, &scores, self.file.genres(), more))?;
 
         let best_score = if best { Some(score) } else { self.progress.best };
         let stale = if best { 0 } else { stale + 1 };
@@ -76,8 +79,10 @@ impl<D: Device> Trainer<D> {
         let before = std::mem::replace(&mut self.progress, done);
         // The best one first: killed between the two, the run goes on from before this epoch's end and writes it again. So it does
         // where the best one cannot be written, or what is saved as the run ends would name a best one that is not there.
+        let mut tuned_f1 = None;
         if best {
             let tuned = Tuned::new(&answers, &self.thresholds(), self.file.digest());
+            tuned_f1 = Some(answers.scores(&tuned.thresholds).weighted.f1);
             let kept = self.keep(folder, answers).map_err(TrainingError::from);
             if let Err(error) = kept.and_then(|()| self.save_best(folder, tuned)) {
                 self.progress = before;
@@ -85,7 +90,7 @@ impl<D: Device> Trainer<D> {
             }
         }
         self.save(folder)?;
-        watch(Event::Epoch { row: &row, scores: &scores, best });
+        watch(Event::Epoch { row: &row, scores: &scores, best, tuned_f1 });
         Ok(None)
     }
 

@@ -1,10 +1,11 @@
 //! What a run says before it begins.
 
-use crate::console::Console;
+use crate::console::{Console, program};
 use crate::device::described;
 use onesheet::data::Split;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
+use onesheet::files::quoted;
 use onesheet::network::summary::thousands;
 use onesheet::network::{Architecture, Op, Trainable};
 use onesheet::plan::Plan;
@@ -21,15 +22,22 @@ pub fn open<D: Device>(
     console: Console,
     trainer: &Trainer<D>,
     why: &str,
+    free: Option<u64>,
     file: &TensorFile,
     run: &Path,
 ) -> Result<(), TrainingError> {
-    console.say(text(trainer, why, file, run)?);
+    console.say(text(trainer, why, free, file, run)?);
     Ok(())
 }
 
-/// Settings, posters, and the memory of the main buffers: a line each.
-fn text<D: Device>(trainer: &Trainer<D>, why: &str, file: &TensorFile, run: &Path) -> Result<String, TrainingError> {
+/// Settings, posters, and the memory of the main buffers: a line each, and one for each genre. So many bytes are `free`.
+fn text<D: Device>(
+    trainer: &Trainer<D>,
+    why: &str,
+    free: Option<u64>,
+    file: &TensorFile,
+    run: &Path,
+) -> Result<String, TrainingError> {
     let (config, architecture) = (trainer.config(), trainer.model().architecture());
     let mut text = String::new();
     let mut row = |name: &str, value: String| text += &format!("  {name:<14} {value}\n");
@@ -60,17 +68,38 @@ fn text<D: Device>(trainer: &Trainer<D>, why: &str, file: &TensorFile, run: &Pat
         row("recipe", config.recipe.to_string());
     }
     row("batch norm", format!("momentum {}{}", config.momentum, momentum_note(config)));
-    let weights = file.genres().iter().zip(trainer.class_weights());
-    let weights: Vec<String> = weights.map(|(genre, weight)| format!("{genre} {weight:.2}")).collect();
-    for (line, weights) in weights.chunks(4).enumerate() {
-        row(if line == 0 { "class weights" } else { "" }, weights.join(", "));
+    for (name, counts) in genres(file, trainer.class_weights()) {
+        row(&name, counts);
     }
-    row("memory", memory(architecture, &trainer.costs()?));
+    let costs = trainer.costs()?;
+    row("memory", memory(architecture, &costs));
+    if let Some(free) = free {
+        row("", free_of(costs.most_bytes as u64, free));
+    }
     if config.recompute {
         row("", recomputed(trainer)?);
     }
     row("run", run.display().to_string());
+    row("go on with", format!("{} train --resume {}", program(), quoted(run)));
     Ok(format!("{}, {parameters} parameters, {trainable} trainable\n{text}", config.network.title))
+}
+
+/// How many posters of each split are of a genre, and how much its errors count: a head, and a row a genre.
+fn genres(file: &TensorFile, weights: &[f32]) -> Vec<(String, String)> {
+    let counts = Split::ALL.map(|split| file.class_counts(&file.indices(split)));
+    let longest = file.genres().iter().map(|genre| genre.chars().count()).max().unwrap_or(0).max("genre".len());
+    let mut rows = vec![(format!("{:longest$}", "genre"), "   train  validation    test  class weight".to_owned())];
+    for (at, (genre, weight)) in file.genres().iter().zip(weights).enumerate() {
+        let [train, validation, test] = counts.each_ref().map(|counts| thousands(counts[at] as usize));
+        rows.push((format!("{genre:longest$}"), format!("{train:>8}  {validation:>10}  {test:>6}  {weight:>12.2}")));
+    }
+    rows
+}
+
+/// How much memory is free, and what to do if that is too little.
+fn free_of(needed: u64, free: u64) -> String {
+    let told = format!("{} MiB free", thousands((free >> 20) as usize));
+    if needed <= free { told } else { told + ", less than that: a smaller --batch takes less, and so does --recompute" }
 }
 
 fn size(file: &TensorFile) -> String {
@@ -167,7 +196,7 @@ mod tests {
 
     fn told(config: &RunConfig, file: &Arc<TensorFile>) -> String {
         let trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), Arc::clone(file)).unwrap();
-        text(&trainer, "--device cpu", file, Path::new("runs/a b")).unwrap()
+        text(&trainer, "--device cpu", Some(3000 << 20), file, Path::new("runs/a b")).unwrap()
     }
 
     #[test]
@@ -197,10 +226,16 @@ mod tests {
   schedule       7 epochs of 2 steps of 4 posters
   optimiser      Adam, learning rate 0.001, reached over the first epoch; seed 11
   batch norm     momentum 0.99
-  class weights  War 2.00, Drama 1.00, Crime 0.67, Music 0.50
-                 Western 0.40
+  genre             train  validation    test  class weight
+  War                   1           0       0          2.00
+  Drama                 2           0       0          1.00
+  Crime                 3           0       0          0.67
+  Music                 4           0       0          0.50
+  Western               5           0       0          0.40
   memory         {}
+                 3,000 MiB free
   run            runs/a b
+  go on with     {} train --resume 'runs/a b'
 ",
             grouped(total),
             grouped(trainable),
@@ -209,6 +244,7 @@ mod tests {
                 &architecture,
                 &dry_run::costs(&config.model(5), Habits::Processor(Precision::F32), 4, &[]).unwrap()
             ),
+            program(),
         );
         assert_eq!(told(&config, &file), expected);
     }
@@ -289,6 +325,13 @@ mod tests {
         let note = format!("trainable all (the base has {layers} layers; freeze some with --trainable), avg pooling,");
         assert!(whole.contains(&note), "{whole}");
         assert!(!told(&transfer(Trainable::Last(3)), &file).contains("freeze"));
+    }
+
+    #[test]
+    fn memory_that_is_too_little_comes_with_what_to_do() {
+        assert_eq!(free_of(5 << 20, 5 << 20), "5 MiB free");
+        let told = "1,234 MiB free, less than that: a smaller --batch takes less, and so does --recompute";
+        assert_eq!(free_of((1234 << 20) + 1, 1234 << 20), told);
     }
 
     /// Summed up by hand from the published table of ResNet-50 at 150×150: 7,772,019 values of a poster are kept, and beside them a

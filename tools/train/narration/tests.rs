@@ -147,6 +147,10 @@ fn a_run_that_ended_says_where_to_look_and_what_to_type() {
     let trained = format!("\ntrained to epoch 4, 200 steps in all, 0:00 this time\n{}\n", verdict(&EPOCH));
     let look = format!("\nlook at  {shown}/report.html in a browser, log.csv and steps.csv");
     assert_eq!(progress.closing(Ending::Finished, 200, &run), format!("{trained}{look}"));
+    let progress = Progress { tuned_f1: Some(0.81237), ..progress };
+    let tuned = "its thresholds tuned on validation give a weighted F1 of 0.8124 there; they are in the model (--thresholds tuned)";
+    let trained = format!("{trained}{tuned}\n");
+    assert_eq!(progress.closing(Ending::Finished, 200, &run), format!("{trained}{look}"));
 
     fs::create_dir_all(run.join("checkpoints")).unwrap();
     fs::write(best_checkpoint(&run), "a model").unwrap();

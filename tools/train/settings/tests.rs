@@ -73,7 +73,7 @@ const SETTLED_ROWS: [Row; 28] = [
 ];
 
 /// Flags that change nothing of what a run has done.
-const OPEN_ROWS: [Row; 21] = [
+const OPEN_ROWS: [Row; 23] = [
     ("--device cpu", |config| config.device = DeviceChoice::Cpu),
     ("--device cuda", |config| config.device = DeviceChoice::Cuda),
     ("--device sim", |config| config.device = DeviceChoice::Sim),
@@ -95,6 +95,8 @@ const OPEN_ROWS: [Row; 21] = [
     ("--recompute", |config| config.recompute = true),
     ("--recompute=true", |config| config.recompute = true),
     ("--io read", |config| config.io = Access::Read),
+    ("--tensorboard off", |config| config.tensorboard = TensorBoard::Off),
+    ("--tensorboard histograms", |config| config.tensorboard = TensorBoard::Histograms),
 ];
 
 /// Flags that are no settings: they say what the tool does and prints.
@@ -211,6 +213,7 @@ fn an_experiment_is_its_whole_preset() {
             check_numerics: false,
             recompute: false,
             io: Access::Map,
+            tensorboard: TensorBoard::Scalars,
             recipe: Recipe::default(),
             history: Vec::new(),
         };
@@ -283,6 +286,7 @@ fn a_run_that_goes_on_keeps_its_settings_but_for_those_typed() {
         check_numerics: false,
         recompute: false,
         io: Access::Map,
+        tensorboard: TensorBoard::Scalars,
         recipe: Recipe::default(),
         history: Vec::new(),
     };

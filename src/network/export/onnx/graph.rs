@@ -2,11 +2,11 @@
 
 use super::Form;
 use super::messages::{self, Attribute, Element, Extent};
-use super::protobuf::Message;
 use crate::device::{Activation, Padding, PixelFormat};
 use crate::network::import::transpose;
 use crate::network::{Architecture, Convolution, Depthwise, Layer, NamedTensor, Op};
 use crate::ops::pool::Pooling;
+use crate::protobuf::Message;
 use std::borrow::Cow;
 
 /// The input.

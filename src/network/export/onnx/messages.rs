@@ -1,6 +1,6 @@
 //! ONNX's messages, under the numbers that their fields have in `onnx.proto`: <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>.
 
-use super::protobuf::Message;
+use crate::protobuf::Message;
 
 /// The version of the format itself: that of ONNX 1.12, from June 2022.
 const IR_VERSION: i64 = 8;

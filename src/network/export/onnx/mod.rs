@@ -13,7 +13,6 @@
 
 mod graph;
 mod messages;
-mod protobuf;
 
 use super::super::{Architecture, NamedTensor};
 use crate::device::PixelFormat;
