@@ -8,6 +8,7 @@ mod evaluate;
 mod exit;
 mod export;
 mod infer;
+mod inspect;
 mod plan;
 mod prepare;
 mod report;
@@ -29,6 +30,7 @@ const EXAMPLES: &str = "Examples:
 #[command(version, before_help = EXAMPLES, after_help = exit::CODES)]
 enum Tool {
     Prepare(Box<prepare::Args>),
+    Inspect(inspect::Args),
     Train(Box<train::Args>),
     Study(Box<study::Args>),
     Evaluate(evaluate::Args),
@@ -57,6 +59,7 @@ fn run(tool: Tool) -> anyhow::Result<()> {
     Cpu::check_environment()?;
     match tool {
         Tool::Prepare(args) => prepare::run(*args),
+        Tool::Inspect(args) => inspect::run(&args),
         Tool::Train(args) => train::run(&args),
         Tool::Study(args) => study::run(&args),
         Tool::Evaluate(args) => evaluate::run(&args),
