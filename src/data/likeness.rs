@@ -218,7 +218,11 @@ mod tests {
         let [first, middle, last] = [0, 0xfff, 0xff_ffff].map(look);
         assert!(first.is_like(&middle) && middle.is_like(&last) && !first.is_like(&last));
         assert_eq!(groups(&[first.clone(), last.clone(), middle.clone()]), [vec![0, 1, 2]]);
-        assert_eq!(groups(&[last, first]), Vec::<Vec<u32>>::new());
+        assert_eq!(groups(&[last.clone(), first.clone()]), Vec::<Vec<u32>>::new());
+        // Two chains in each other: the groups come by their first.
+        let other = look(!0);
+        let looks = [first, other.clone(), last, middle, other];
+        assert_eq!(groups(&looks), [vec![0, 2, 3], vec![1, 4]]);
     }
 
     #[test]

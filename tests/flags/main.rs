@@ -155,5 +155,8 @@ fn no_tool_is_left_out() {
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let tools: BTreeSet<&str> = commands.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
     let tools: Vec<&str> = tools.into_iter().filter(|tool| !["", "help"].contains(tool)).collect();
-    assert_eq!(tools, ["doctor", "evaluate", "export", "infer", "inspect", "plan", "prepare", "report", "study", "train"]);
+    assert_eq!(
+        tools,
+        ["doctor", "evaluate", "export", "infer", "inspect", "plan", "prepare", "report", "study", "train"]
+    );
 }
