@@ -155,6 +155,9 @@ mod tests {
 
     const SIZE: usize = 150;
 
+    /// Makes a copy of a poster.
+    type Change<'a> = &'a dyn Fn(&RgbImage) -> RgbImage;
+
     fn poster(index: u32) -> RgbImage {
         let (pixels, _) = synthetic::draw(3, index, SIZE);
         RgbImage::from_raw(SIZE as u32, SIZE as u32, pixels).unwrap()
@@ -182,7 +185,7 @@ mod tests {
         let looks: Vec<Look> = posters.iter().map(look).collect();
         assert_eq!(groups(&looks), Vec::<Vec<u32>>::new(), "drawn posters differ");
         let smaller = |image: &RgbImage| imageops::resize(image, 90, 90, FilterType::Triangle);
-        let changes: [(&str, &dyn Fn(&RgbImage) -> RgbImage); 6] = [
+        let changes: [(&str, Change<'_>); 6] = [
             ("itself", &RgbImage::clone),
             ("recompressed", &|image| recompressed(image, 30)),
             ("smaller", &smaller),

@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use image::imageops::{self, FilterType};
 use image::{ImageFormat, ImageResult, Rgb, RgbImage};
+use maud::{DOCTYPE, PreEscaped, html};
 use std::io::Cursor;
 
 /// A poster on a sheet.
@@ -18,6 +19,13 @@ pub struct Tile {
 
 /// A poster on a sheet is at least so wide, in pixels: a smaller one is enlarged by a whole factor, its pixels left as they are.
 const NARROWEST: u32 = 128;
+
+const STYLE: &str = "
+body { font: 14px/1.3 sans-serif; margin: 1em }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(160px, 1fr)); gap: 1em }
+figure { margin: 0; overflow-wrap: anywhere }
+img { width: 100%; image-rendering: pixelated }
+";
 
 /// Pixels between two posters, and around the sheet.
 const GAP: u32 = 8;
@@ -47,26 +55,35 @@ pub fn drawn(tiles: &[Tile], columns: usize) -> RgbImage {
 /// # Errors
 /// Those of the PNG encoder.
 pub fn page(tiles: &[Tile], title: &str) -> ImageResult<String> {
-    let title = escaped(title);
-    let mut page = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<style>\n\
-         body {{ font: 14px/1.3 sans-serif; margin: 1em }}\n\
-         main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(160px, 1fr)); gap: 1em }}\n\
-         figure {{ margin: 0; overflow-wrap: anywhere }}\n\
-         img {{ width: 100%; image-rendering: pixelated }}\n\
-         </style>\n<h1>{title}</h1>\n<main>\n"
-    );
-    for Tile { picture, lines } in tiles {
+    let picture = |tile: &Tile| {
         let mut png = Cursor::new(Vec::new());
-        picture.write_to(&mut png, ImageFormat::Png)?;
-        let lines: Vec<String> = lines.iter().map(|line| escaped(line)).collect();
-        let alt = lines.join(", ");
-        let (data, text) = (BASE64_STANDARD.encode(png.into_inner()), lines.join("<br>"));
-        page += &format!(
-            "<figure><img alt=\"{alt}\" src=\"data:image/png;base64,{data}\"><figcaption>{text}</figcaption></figure>\n"
-        );
-    }
-    Ok(page + "</main>\n</html>\n")
+        tile.picture.write_to(&mut png, ImageFormat::Png)?;
+        Ok(format!("data:image/png;base64,{}", BASE64_STANDARD.encode(png.into_inner())))
+    };
+    let pictures = tiles.iter().map(picture).collect::<ImageResult<Vec<String>>>()?;
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                h1 { (title) }
+                main {
+                    @for (Tile { lines, .. }, picture) in tiles.iter().zip(&pictures) {
+                        figure {
+                            img alt=(lines.join(", ")) src=(picture);
+                            figcaption { @for line in lines { (line) br; } }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    Ok(page.into_string())
 }
 
 fn enlarged(picture: &RgbImage) -> RgbImage {
@@ -76,11 +93,6 @@ fn enlarged(picture: &RgbImage) -> RgbImage {
         return picture.clone();
     }
     imageops::resize(picture, factor * width, factor * height, FilterType::Nearest)
-}
-
-/// Text as HTML has it.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
