@@ -12,6 +12,7 @@ pub mod network;
 pub mod ops;
 pub mod optim;
 pub mod parameters;
+pub mod pictures;
 pub mod plan;
 pub mod profile;
 mod protobuf;

@@ -32,7 +32,7 @@ use onesheet::network::{
 use onesheet::ops::pool::Pooling;
 use subject::{Subject, Tolerance};
 use support::compare;
-use values::{GENRES, Golden, LayerRow, LayerTable, initial};
+use values::{GENRES, Golden, LayerRow, LayerTable, explanations, initial};
 
 const FLOAT32: Tolerance = Tolerance {
     output: 1e-4,
@@ -161,6 +161,22 @@ fn the_processor_infers_as_keras_does() {
 #[test]
 fn the_processor_infers_as_pytorch_does() {
     infers(resnet50_v1_5::NETWORK);
+}
+
+/// Grad-CAM's heat maps of every genre, behind either pooling.
+#[test]
+fn the_processor_explains_as_pytorch_does() {
+    for (pooling, config) in [("avg", all(resnet50_v1_5::NETWORK)), ("max", max_pooling(resnet50_v1_5::NETWORK))] {
+        let mut subject = Subject::new(Cpu::new(), config, FLOAT32);
+        let expected = explanations(pooling);
+        let largest = expected.iter().fold(0.0, |largest: f64, &value| largest.max(value));
+        let found = subject.heat_maps();
+        compare(pooling, &found, &expected, 1e-3 * largest, 0.0).unwrap();
+        // Posters in another order.
+        let mut moved = expected;
+        moved.rotate_left(25);
+        compare(pooling, &found, &moved, 1e-3 * largest, 0.0).expect_err("the mistake must be noticed");
+    }
 }
 
 fn infers(network: Network) {

@@ -1,43 +1,55 @@
 //! `onesheet infer`: the genres of posters nobody labelled.
 
+mod answers;
+mod asked;
+mod pictures;
+
 use crate::answering::{Answering, Rule};
-use crate::console::{Console, print, put_path, tell};
+use crate::console::{Console, print, tell};
 use crate::device::{self, Opened, described};
+use crate::evaluate::open_file_or_best;
 use crate::exit::BadData;
+use answers::{Answered, CSV_HEAD, cells, csv_line, line, list, ranked};
+use asked::Asked;
 use clap::Args as ClapArgs;
+use image::RgbImage;
+use indicatif::ProgressBar;
 use onesheet::data::pixels;
 use onesheet::data::posters;
 use onesheet::data::squaring::Squaring;
 use onesheet::device::{Device, DeviceError, Placement};
-use onesheet::model::{Posters, mirrored_mean, on_host, probabilities};
+use onesheet::model::{Model, Posters, Predictor, mirrored_mean, on_host, probabilities};
+use onesheet::pictures::heat;
 use onesheet::training::checkpoint::{Checkpoint, Metadata};
 use onesheet::training::config::{DeviceChoice, PrecisionChoice};
 use onesheet::training::evaluation::{View, divided};
 use onesheet::training::learner;
+use onesheet::training::run_folder::folder_of;
+use pictures::Pictures;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::io::{IsTerminal, stdout};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-
-/// The version of the lines that `--json` prints.
-const SCHEMA: u32 = 1;
 
 /// Posters decoded and asked about together.
 const BATCH: usize = 16;
 
 const EXAMPLES: &str = "Examples:
   onesheet infer --model runs/NAME/checkpoints/best.safetensors poster.jpg
-  onesheet infer --model best.safetensors posters/*.jpg
-  onesheet infer --model best.safetensors --thresholds tuned --calibrated --csv posters/*.jpg > genres.csv";
+  onesheet infer --model runs/NAME --thresholds tuned --calibrated --csv posters > genres.csv
+  onesheet infer --model runs/NAME --explain seen --top 2 poster.jpg other.png
+  find . -name '*.jpg' | onesheet infer --model runs/NAME --json - > genres.jsonl";
 
 /// Name the genres of films from their posters.
 #[derive(Debug, ClapArgs)]
 #[command(before_help = EXAMPLES)]
 pub struct Args {
-    /// A checkpoint that `onesheet train` wrote
-    #[arg(long, value_name = "FILE")]
+    /// A checkpoint that `onesheet train` wrote, or a run, whose best one is taken
+    #[arg(long, value_name = "RUN|FILE")]
     model: PathBuf,
-    /// JPEG, PNG or WebP files of any size
+    /// JPEG, PNG or WebP files of any size; folders, whose posters are taken, up to three folders deep; patterns such as '*.jpg' in
+    /// quotes; or - for paths on standard input, one a line. What cannot be read is named, the rest is answered, and the exit code is 3
     #[arg(required = true, value_name = "POSTER")]
     posters: Vec<PathBuf>,
     /// Where to compute
@@ -48,6 +60,13 @@ pub struct Args {
     precision: PrecisionChoice,
     #[command(flatten)]
     answering: Answering,
+    /// List each poster's K most probable genres only; --csv has all genres all the same
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
+    top: Option<u64>,
+    /// Draw where on each poster the model sees a genre (Grad-CAM), as DIR/POSTER.GENRE.png for each genre that is named, or with --top for
+    /// each that is listed; pictures of the same name are replaced. Of the poster as it is, also with --mirror
+    #[arg(long, value_name = "DIR")]
+    explain: Option<PathBuf>,
     /// Print JSON, one object a poster
     #[arg(long, conflicts_with = "csv")]
     json: bool,
@@ -68,7 +87,11 @@ impl Args {
 /// Runs the tool.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     // Before the device: a GPU's kernels may have to be compiled first, which takes a while.
-    let checkpoint = Checkpoint::open_model(&args.model)?;
+    let checkpoint = match folder_of(&args.model).is_dir() {
+        true => open_file_or_best(&args.model)?,
+        // What is neither a file nor a run is a file that is not there.
+        false => Checkpoint::open_model(&args.model)?,
+    };
     let rule = args.answering.rule(checkpoint.metadata(), &args.model)?;
     match device::open(args.device, args.precision, args.console())? {
         Opened::Cpu(device, why) => infer(Rc::new(device), &why, &checkpoint, &rule, args),
@@ -76,42 +99,62 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-/// Asks for the logits of posters.
-type Answer = dyn FnMut(Posters<'_>) -> Result<Vec<f32>, DeviceError>;
+/// What is asked: a network that only answers, or one that can be asked for its reasons as well.
+enum Loaded<D: Device> {
+    Predictor(Box<Predictor<D>>),
+    Model(Box<Model<D>>),
+}
+
+impl<D: Device> Loaded<D> {
+    fn load(device: &Rc<D>, checkpoint: &Checkpoint, explains: bool) -> anyhow::Result<Self> {
+        Ok(match device.folds() && !explains {
+            true => Loaded::Predictor(Box::new(learner::predictor(Rc::clone(device), checkpoint)?)),
+            false => Loaded::Model(Box::new(learner::load(Rc::clone(device), checkpoint)?)),
+        })
+    }
+
+    fn logits(&mut self, device: &D, posters: Posters<'_>) -> Result<Vec<f32>, DeviceError> {
+        on_host(
+            device,
+            &match self {
+                Loaded::Predictor(predictor) => predictor.logits(posters)?,
+                Loaded::Model(model) => model.logits(posters)?,
+            },
+        )
+    }
+}
 
 fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, rule: &Rule, args: &Args) -> anyhow::Result<()> {
     let console = args.console();
     let computed_by = described(&*device, why);
-    let owner = Rc::clone(&device);
-    let mut answer: Box<Answer> = match device.folds() {
-        true => {
-            let mut predictor = learner::predictor(Rc::clone(&device), checkpoint)?;
-            Box::new(move |posters| on_host(&*owner, &predictor.logits(posters)?))
-        }
-        false => {
-            let model = learner::load(Rc::clone(&device), checkpoint)?;
-            Box::new(move |posters| on_host(&*owner, &model.logits(posters)?))
-        }
-    };
+    let metadata = checkpoint.metadata();
+    let mut pictures = args.explain.as_deref().map(|folder| Pictures::new(folder, &metadata.genres)).transpose()?;
+    let mut model = Loaded::load(&device, checkpoint, pictures.is_some())?;
     console.say(&computed_by);
     if let Some(told) = rule.told(&args.answering) {
         console.say(told);
     }
-    let metadata = checkpoint.metadata();
     if args.csv {
         print(csv_line([CSV_HEAD.map(String::from).to_vec(), metadata.genres.clone()].concat())?)?;
     }
     let format = metadata.config.pixels.format();
     let squaring = squaring(metadata)?;
+    let listed = args.top.map_or(usize::MAX, |top| top.try_into().unwrap_or(usize::MAX));
+    let asked = asked::posters(&args.posters)?;
+    let bar = progress(args, asked.len());
     let mut unreadable = 0;
-    for paths in args.posters.chunks(BATCH) {
-        let mut batch: Vec<(&Path, Vec<u8>)> = Vec::new();
-        for path in paths {
-            match square(path, &squaring) {
-                Ok(pixels) => batch.push((path, pixels)),
+    for (number, some) in asked.chunks(BATCH).enumerate() {
+        bar.set_position((number * BATCH) as u64);
+        let mut batch: Vec<Poster<'_>> = Vec::new();
+        for Asked { path, refused } in some {
+            let read = refused
+                .as_ref()
+                .map_or_else(|| Poster::read(path, &squaring, pictures.is_some()), |why| Err(anyhow::anyhow!("{why}")));
+            match read {
+                Ok(poster) => batch.push(poster),
                 Err(error) => {
                     let line = format!("error: {}: {error:#}", path.display());
-                    tell("error", json!({ "file": path.to_string_lossy() }), line);
+                    bar.suspend(|| tell("error", json!({ "file": path.to_string_lossy() }), line));
                     unreadable += 1;
                 }
             }
@@ -119,25 +162,39 @@ fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, rule: &Ru
         if batch.is_empty() {
             continue;
         }
-        let pixels: Vec<u8> = batch.iter().flat_map(|(_, pixels)| pixels).copied().collect();
+        let pixels: Vec<u8> = batch.iter().flat_map(|poster| &poster.square).copied().collect();
         let placements = vec![Placement::default(); batch.len()];
         let posters = Posters { pixels: &pixels, placements: &placements, format: &format };
         let logits = match args.answering.view() {
-            View::Plain => answer(posters)?,
-            View::Mirrored => mirrored_mean(posters, &mut answer)?,
+            View::Plain => model.logits(&device, posters)?,
+            View::Mirrored => mirrored_mean(posters, |posters| model.logits(&device, posters))?,
         };
         let probabilities = probabilities(&*device, &divided(&logits, rule.temperature))?;
-        for ((path, _), row) in batch.iter().zip(probabilities.chunks_exact(metadata.genres.len())) {
-            let genres = ranked(&metadata.genres, &rule.thresholds, row);
+        let rows: Vec<&[f32]> = probabilities.chunks_exact(metadata.genres.len()).collect();
+        let ranked = |row: &&[f32]| ranked(&metadata.genres, &rule.thresholds, row);
+        let mut answers: Vec<_> = rows.iter().map(ranked).collect();
+        if let (Some(pictures), Loaded::Model(model)) = (&mut pictures, &mut model) {
+            let is_drawn = |rank: usize, answered: &Answered<'_>| match args.top {
+                Some(_) => rank < listed,
+                None => answered.is_named(),
+            };
+            pictures.draw(model, posters, &batch, &mut answers, is_drawn)?;
+        }
+        for ((Poster { path, .. }, row), genres) in batch.iter().zip(rows).zip(answers) {
+            let shown = &genres[..listed.min(genres.len())];
             print(match (args.json, args.csv) {
-                (true, _) => line(path, &genres, &computed_by, &args.answering, rule),
+                (true, _) => line(path, shown, &computed_by, &args.answering, rule),
                 (_, true) => csv_line(cells(path, &genres, row))?,
-                _ => list(path, &genres),
+                _ => list(path, shown),
             })?;
         }
     }
+    bar.finish_and_clear();
+    if let Some(pictures) = pictures {
+        console.say(pictures.told());
+    }
     if unreadable > 0 {
-        return Err(BadData(format!("{unreadable} of {} posters could not be read", args.posters.len())).into());
+        return Err(BadData(format!("{unreadable} of {} posters could not be read", asked.len())).into());
     }
     let whose = match rule.origin {
         "tuned" => "their tuned thresholds",
@@ -148,93 +205,36 @@ fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, rule: &Ru
     Ok(())
 }
 
+/// A bar where results go elsewhere and there are many of them; else they show how far it is.
+fn progress(args: &Args, posters: usize) -> ProgressBar {
+    if posters <= BATCH || stdout().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    Console { quiet: args.quiet }.bar(posters as u64, "posters {bar:30} {pos}/{len}, {per_sec}, {eta} left")
+}
+
+/// A poster that is asked about.
+struct Poster<'a> {
+    path: &'a Path,
+    /// As the network wants it.
+    square: Vec<u8>,
+    /// As it is drawn, if it is.
+    shown: Option<RgbImage>,
+}
+
+impl<'a> Poster<'a> {
+    fn read(path: &'a Path, squaring: &Squaring, is_drawn: bool) -> anyhow::Result<Self> {
+        let whole = pixels::whole(&posters::read(path)?, squaring)?;
+        let shown = is_drawn.then(|| heat::shown(&whole));
+        Ok(Poster { path, square: pixels::squared(&whole, squaring), shown })
+    }
+}
+
 /// How the training posters were made square.
 fn squaring(metadata: &Metadata) -> anyhow::Result<Squaring> {
     let made = [("resize", &metadata.resize), ("exif", &metadata.exif), ("alpha", &metadata.alpha)];
     let recorded: BTreeMap<_, _> = made.into_iter().map(|(key, name)| (key.to_owned(), name.clone())).collect();
     Ok(Squaring::from_provenance(metadata.config.image_size, &recorded)?)
-}
-
-/// The poster as the network wants it.
-fn square(path: &Path, squaring: &Squaring) -> anyhow::Result<Vec<u8>> {
-    Ok(pixels::square(&posters::read(path)?, squaring)?)
-}
-
-/// What is said of a genre.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Answered<'a> {
-    genre: &'a str,
-    probability: f32,
-    threshold: f64,
-}
-
-impl Answered<'_> {
-    fn is_named(&self) -> bool {
-        self.probability >= self.threshold as f32
-    }
-}
-
-/// The genres of a poster, the most probable first.
-fn ranked<'a>(genres: &'a [String], thresholds: &[f64], row: &[f32]) -> Vec<Answered<'a>> {
-    let answers = genres.iter().zip(row).zip(thresholds);
-    let answered =
-        |((genre, &probability), &threshold): ((&'a String, _), _)| Answered { genre, probability, threshold };
-    let mut ranked: Vec<Answered<'a>> = answers.map(answered).collect();
-    ranked.sort_by(|a, b| b.probability.total_cmp(&a.probability));
-    ranked
-}
-
-fn list(path: &Path, genres: &[Answered<'_>]) -> String {
-    let wide = genres.iter().map(|answered| answered.genre.chars().count()).max().unwrap_or(0);
-    let mut text = format!("{}\n", path.display());
-    for answered in genres {
-        let &Answered { genre, probability, .. } = answered;
-        let bar = "▇".repeat((20.0 * probability).round() as usize);
-        let mark = if answered.is_named() { "✓" } else { " " };
-        text += &format!("  {mark} {genre:wide$}  {probability:.4}  {bar}\n");
-    }
-    text + "\n"
-}
-
-/// A probability with as many digits as an f32 has.
-fn rounded(probability: f32) -> f64 {
-    (f64::from(probability) * 1e7).round() / 1e7
-}
-
-fn line(path: &Path, genres: &[Answered<'_>], device: &str, answering: &Answering, rule: &Rule) -> String {
-    let genres: Vec<_> = genres
-        .iter()
-        .map(|answered| {
-            json!({
-                "genre": answered.genre, "probability": rounded(answered.probability), "threshold": answered.threshold,
-                "named": answered.is_named(),
-            })
-        })
-        .collect();
-    let mut line = json!({
-        "schema": SCHEMA, "kind": "poster", "device": device, "thresholds": rule.origin, "calibrated": answering.calibrated,
-        "temperature": rule.temperature, "mirror": answering.mirror, "genres": genres,
-    });
-    put_path(&mut line, "poster", path);
-    format!("{line}\n")
-}
-
-/// The first columns of `--csv`; behind them each genre in the model's order.
-const CSV_HEAD: [&str; 2] = ["poster", "genres"];
-
-/// A row of `--csv`: the genres that are named lie in one cell, the most probable first, as in Kaggle's tables.
-fn cells(path: &Path, genres: &[Answered<'_>], row: &[f32]) -> Vec<String> {
-    let named: Vec<&str> =
-        genres.iter().filter(|answered| answered.is_named()).map(|answered| answered.genre).collect();
-    let probabilities = row.iter().map(|&probability| rounded(probability).to_string());
-    [path.display().to_string(), named.join("|")].into_iter().chain(probabilities).collect()
-}
-
-/// A line of CSV, its cells quoted where they must be.
-fn csv_line(cells: Vec<String>) -> anyhow::Result<String> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(cells)?;
-    Ok(String::from_utf8(writer.into_inner()?)?)
 }
 
 #[cfg(test)]
@@ -243,12 +243,11 @@ mod tests {
     use onesheet::data::squaring::{Alpha, Exif, Resize};
     use onesheet::training::checkpoint::Progress;
     use onesheet::training::config::RunConfig;
-    use serde_json::Value;
 
     fn metadata() -> Metadata {
         Metadata {
-            genres: ["Western", "Drama", "Film noir", "War"].map(String::from).to_vec(),
-            thresholds: vec![0.5, f64::from(0.3f32), f64::from(0.3f32.next_up()), 0.9],
+            genres: vec!["War".into()],
+            thresholds: vec![0.5],
             resize: "area".into(),
             exif: "apply".into(),
             alpha: "drop".into(),
@@ -257,68 +256,6 @@ mod tests {
             progress: Progress::default(),
             config: RunConfig { image_size: 40, ..RunConfig::default() },
         }
-    }
-
-    /// The second genre has its threshold exactly, and is named; the third is just below its own. Of equals, the first in the
-    /// model's order comes first.
-    #[test]
-    fn genres_are_ranked_and_named_from_their_thresholds_on() {
-        let metadata = metadata();
-        let ranked = ranked(&metadata.genres, &metadata.thresholds, &[0.125, 0.3, 0.3, 0.95]);
-        let found: Vec<_> =
-            ranked.iter().map(|answered| (answered.genre, answered.probability, answered.is_named())).collect();
-        assert_eq!(
-            found,
-            [("War", 0.95, true), ("Drama", 0.3, true), ("Film noir", 0.3, false), ("Western", 0.125, false)]
-        );
-    }
-
-    #[test]
-    fn the_row_has_what_is_named_in_one_cell_and_every_probability_in_the_models_order() {
-        let metadata = metadata();
-        let row = [0.123_456_79, 0.3, 0.3, 0.95];
-        let genres = ranked(&metadata.genres, &metadata.thresholds, &row);
-        let line = csv_line(cells(Path::new("a, \"b\".png"), &genres, &row)).unwrap();
-        assert_eq!(line, "\"a, \"\"b\"\".png\",War|Drama,0.1234568,0.3,0.3,0.95\n");
-        let none = ranked(&metadata.genres, &metadata.thresholds, &[0.0; 4]);
-        assert_eq!(csv_line(cells(Path::new("a.png"), &none, &[0.0; 4])).unwrap(), "a.png,,0,0,0,0\n");
-    }
-
-    #[test]
-    fn the_list_has_a_row_a_genre_under_the_posters_name() {
-        let expected = "\
-posters/a b.png
-  ✓ War        0.9500  ▇▇▇▇▇▇▇▇▇▇▇▇▇▇▇▇▇▇▇
-  ✓ Drama      0.3000  ▇▇▇▇▇▇
-    Film noir  0.3000  ▇▇▇▇▇▇
-    Western    0.0200\x20\x20
-
-";
-        let metadata = metadata();
-        let genres = ranked(&metadata.genres, &metadata.thresholds, &[0.02, 0.3, 0.3, 0.95]);
-        assert_eq!(list(Path::new("posters/a b.png"), &genres), expected);
-    }
-
-    #[test]
-    fn the_line_has_the_same_as_json() {
-        let metadata = metadata();
-        let thresholds = vec![0.5, 0.25, 0.375, 0.9];
-        let genres = ranked(&metadata.genres, &thresholds, &[0.123_456_79, 0.3, 0.3, 0.95]);
-        let answering = words(&["--calibrated"]).answering;
-        let rule = Rule { thresholds: thresholds.clone(), origin: "tuned", temperature: 1.25 };
-        let line = line(Path::new("a.png"), &genres, "a device", &answering, &rule);
-        assert_eq!(line.matches('\n').count(), 1);
-        let expected = json!({
-            "schema": 1, "kind": "poster", "device": "a device", "poster": "a.png", "thresholds": "tuned", "calibrated": true,
-            "temperature": 1.25, "mirror": false,
-            "genres": [
-                { "genre": "War", "probability": 0.95, "threshold": 0.9, "named": true },
-                { "genre": "Drama", "probability": 0.3, "threshold": 0.25, "named": true },
-                { "genre": "Film noir", "probability": 0.3, "threshold": 0.375, "named": false },
-                { "genre": "Western", "probability": 0.1234568, "threshold": 0.5, "named": false },
-            ],
-        });
-        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), expected);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod evaluate;
 mod exit;
 mod export;
 mod infer;
+mod inspect;
 mod machine;
 mod man;
 mod plan;
@@ -42,6 +43,7 @@ struct Command {
 #[derive(Subcommand)]
 enum Tool {
     Prepare(Box<prepare::Args>),
+    Inspect(inspect::Args),
     Train(Box<train::Args>),
     Study(Box<study::Args>),
     Evaluate(evaluate::Args),
@@ -73,6 +75,7 @@ fn run(tool: Tool) -> anyhow::Result<()> {
     Cpu::check_environment()?;
     match tool {
         Tool::Prepare(args) => prepare::run(*args),
+        Tool::Inspect(args) => inspect::run(&args),
         Tool::Train(args) => train::run(&args),
         Tool::Study(args) => study::run(&args),
         Tool::Evaluate(args) => evaluate::run(&args),

@@ -83,13 +83,25 @@ impl PixelError {
 /// # Errors
 /// [`PixelError`]; a file that is cut off is damaged, however much of its image is there.
 pub fn square(bytes: &[u8], squaring: &Squaring) -> Result<Vec<u8>, PixelError> {
+    Ok(squared(&whole(bytes, squaring)?, squaring))
+}
+
+/// The poster in `bytes` in its own size, turned and its transparency dropped as `squaring` says.
+///
+/// # Errors
+/// [`PixelError`]; a file that is cut off is damaged, however much of its image is there.
+pub fn whole(bytes: &[u8], squaring: &Squaring) -> Result<RgbImage, PixelError> {
     // Decoders are fed what the internet calls a poster, and are known to panic on some of it.
     let image = panic::catch_unwind(AssertUnwindSafe(|| decode(bytes, squaring)));
-    let image = image.map_err(|_| PixelError::Panicked)??;
-    Ok(match squaring.resize {
-        Resize::Area => area(&image, squaring.size),
-        Resize::Nearest => nearest(&image, squaring.size),
-    })
+    image.map_err(|_| PixelError::Panicked)?
+}
+
+/// What [`square`] makes of a poster that [`whole`] has decoded.
+pub fn squared(image: &RgbImage, squaring: &Squaring) -> Vec<u8> {
+    match squaring.resize {
+        Resize::Area => area(image, squaring.size),
+        Resize::Nearest => nearest(image, squaring.size),
+    }
 }
 
 fn decode(bytes: &[u8], squaring: &Squaring) -> Result<RgbImage, PixelError> {

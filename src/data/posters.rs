@@ -44,11 +44,7 @@ impl PosterFolder {
     /// # Errors
     /// The system's, when `root` itself cannot be read; a folder in it that cannot is a note.
     pub fn index(root: &Path, links: Links) -> io::Result<PosterFolder> {
-        let inside = root.canonicalize()?;
-        let seen = HashSet::from([inside.clone()]);
-        let mut search = Search { links, inside, seen, files: Vec::new(), passed_over: Vec::new(), notes: Vec::new() };
-        search.folder(root, fs::read_dir(root)?, DEEPEST);
-        search.files.sort();
+        let mut search = Search::through(root, links)?;
         let mut posters: HashMap<FilmId, Vec<PathBuf>> = HashMap::with_capacity(search.files.len());
         for path in search.files {
             match id(&path) {
@@ -98,6 +94,15 @@ impl PosterFolder {
     }
 }
 
+/// The files in `root` and in the folders in it, up to three deep, whose names end as those of posters do, by path; whatever else they are
+/// called. Symbolic links are followed inside `root`.
+///
+/// # Errors
+/// The system's, when `root` itself cannot be read.
+pub fn in_folder(root: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(Search::through(root, Links::Inside)?.files)
+}
+
 /// The film that the name of a file stands for.
 fn id(path: &Path) -> Option<FilmId> {
     path.file_stem()?.to_str().and_then(FilmId::parse)
@@ -117,6 +122,16 @@ struct Search {
 }
 
 impl Search {
+    /// Looks through a folder. The files come by path.
+    fn through(root: &Path, links: Links) -> io::Result<Search> {
+        let inside = root.canonicalize()?;
+        let seen = HashSet::from([inside.clone()]);
+        let mut search = Search { links, inside, seen, files: Vec::new(), passed_over: Vec::new(), notes: Vec::new() };
+        search.folder(root, fs::read_dir(root)?, DEEPEST);
+        search.files.sort();
+        Ok(search)
+    }
+
     fn folder(&mut self, folder: &Path, entries: fs::ReadDir, deeper: usize) {
         for entry in entries {
             match entry {

@@ -1,10 +1,12 @@
-//! The model: a network's parameters on a device, and the batch that a step reads.
+//! The model: a network's parameters on a device, the batch that a step reads, and what an answer comes from.
 
 mod batch;
+mod explanation;
 mod predictor;
 mod views;
 
 pub use batch::{Batch, Outcome};
+pub use explanation::HeatMap;
 pub use predictor::Predictor;
 pub use views::{mirrored_mean, on_host, probabilities};
 

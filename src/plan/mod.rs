@@ -12,7 +12,7 @@ mod recompute;
 mod run;
 mod step;
 
-pub use run::{Statistics, forward};
+pub use run::{Statistics, features, forward, head};
 pub use step::{Filters, Step, Work};
 
 use crate::device::{Activation, DeviceError};
@@ -83,6 +83,12 @@ impl Plan {
     /// The steps in the order in which they are computed.
     pub fn steps(&self) -> &[Step] {
         &self.steps
+    }
+
+    /// The place of the step that ends the last feature map. All steps in front of it lead to it, and all behind it are the head's.
+    fn pooling(&self) -> usize {
+        let is_pooling = |step: &Step| matches!(step.work, Work::GlobalPool(_));
+        self.steps.iter().position(is_pooling).expect("a network is laid out with a global pooling behind its base")
     }
 }
 

@@ -78,6 +78,46 @@ pub fn forward<D: Device>(
     values.pop().flatten().ok_or_else(|| misread(&plan.layers[plan.layers.len() - 1], 0))
 }
 
+/// From images `[N, H, W, 3]` to the last feature map, `[N, H, W, C]`, in inference mode: all steps in front of the global pooling.
+///
+/// # Errors
+/// As for [`forward`].
+pub fn features<D: Device>(
+    tape: &mut Tape<D>,
+    parameters: &Parameters<D>,
+    plan: &Plan,
+    images: Value<D>,
+) -> Result<Value<D>, DeviceError> {
+    let pooling = plan.pooling();
+    let mut values: Values<D> = plan.layers.iter().map(|_| None).collect();
+    values[0] = Some(images);
+    for step in &plan.steps[..pooling] {
+        take(tape, &mut Statistics::Running(parameters), step, plan, &mut values)?;
+    }
+    let pooled = &plan.steps[pooling];
+    let features = values[pooled.inputs[0]].take();
+    features.ok_or_else(|| misread(&plan.layers[pooled.output()], 0))?.settled(tape.device())
+}
+
+/// From the last feature map to logits `[N, genres]`: the global pooling and the dense layers behind it.
+///
+/// # Errors
+/// As for [`forward`].
+pub fn head<D: Device>(
+    tape: &mut Tape<D>,
+    parameters: &Parameters<D>,
+    plan: &Plan,
+    features: Value<D>,
+) -> Result<Value<D>, DeviceError> {
+    let steps = &plan.steps[plan.pooling()..];
+    let mut values: Values<D> = plan.layers.iter().map(|_| None).collect();
+    values[steps[0].inputs[0]] = Some(features);
+    for step in steps {
+        take(tape, &mut Statistics::Running(parameters), step, plan, &mut values)?;
+    }
+    values.pop().flatten().ok_or_else(|| misread(&plan.layers[plan.layers.len() - 1], 0))
+}
+
 /// Runs a segment's steps again from its inputs, with the first time's `norms`, and has the tape record them this time. The gradients
 /// that have arrived for the first time's `outputs` are theirs.
 fn again<D: Device>(

@@ -68,7 +68,7 @@ pub fn squares(folder: &Path, metadata: &Metadata) -> Vec<Vec<u8>> {
     (0..POSTERS).map(|number| square(folder, number, squaring(metadata))).collect()
 }
 
-fn squaring(metadata: &Metadata) -> Squaring {
+pub fn squaring(metadata: &Metadata) -> Squaring {
     let Metadata { resize, exif, alpha, config, .. } = metadata;
     let [resize, exif, alpha] = [resize, exif, alpha].map(|name| name.as_str());
     Squaring {
@@ -139,7 +139,7 @@ fn complaints(folder: &Path, metadata: &Metadata) -> String {
         "cut.jpg" => cut.as_str(),
         "text.png" => "not a JPEG, PNG or WebP image",
         "absent.jpg" => "No such file or directory (os error 2)",
-        _ => "it is a folder, not a file",
+        _ => "there is no poster in this folder, nor up to three folders below it (.jpg, .jpeg, .png, .webp)",
     };
     let none = asked().into_iter().filter(|name| !posters.contains(name));
     none.map(|name| format!("error: {name}: {}\n", why(&name))).collect()

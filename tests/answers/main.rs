@@ -1,6 +1,7 @@
 //! What `infer` and `evaluate` answer, number by number, against the library asked directly: which of two checkpoints, which
 //! posters, which pixels, which thresholds. Each wrong choice is tried here too, and shown to have another answer.
 
+mod asked;
 mod evaluate;
 mod infer;
 mod models;

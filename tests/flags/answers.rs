@@ -142,10 +142,11 @@ fn evaluate_answers_what_its_flags_ask() {
 }
 
 const INFER: &str = "infer --device cpu --json --quiet --precision f32";
+const EXPLAIN: &str = "infer --device cpu --json --quiet --precision f32 --top 2 --explain seen --model run";
 
 #[test]
 fn infer_answers_what_its_flags_ask() {
-    assert_all_are_typed("infer", [INFER, "--model -q"].into_iter().chain(crate::tuned::INFER));
+    assert_all_are_typed("infer", [INFER, EXPLAIN, "--model -q"].into_iter().chain(crate::tuned::INFER));
     let place = place_with_models();
     let drawn = [4, 5].map(|poster| synthetic::draw(1, poster, SIDE).0);
     for (name, pixels) in ["a.png", "b.png"].iter().zip(&drawn) {
@@ -182,6 +183,16 @@ fn infer_answers_what_its_flags_ask() {
         first.push(ranked(&lines[0]));
     }
     assert_ne!(first[0], first[1], "two models");
+
+    let told = place.run_to(0, &format!("{EXPLAIN} a.png"));
+    let lines = told.objects();
+    let listed = lines[0]["genres"].as_array().unwrap();
+    let names: Vec<&str> = listed.iter().map(|genre| genre["genre"].as_str().unwrap()).collect();
+    assert_eq!(names, [&first[0][0].0, &first[0][1].0]);
+    for (name, genre) in names.iter().zip(listed) {
+        assert_eq!(genre["picture"], format!("seen/a.{name}.png"));
+        assert!(place.at(genre["picture"].as_str().unwrap()).is_file());
+    }
 
     let told = place.run_to(0, &format!("infer --device cpu --precision f32 --model {best} a.png"));
     let quiet = place.run_to(0, &format!("infer --device cpu --precision f32 --model {best} a.png -q"));

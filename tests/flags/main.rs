@@ -6,6 +6,7 @@
 mod answers;
 mod export;
 mod first_step;
+mod inspect;
 mod plan;
 mod prepare;
 mod report;
@@ -159,6 +160,19 @@ fn no_tool_is_left_out() {
     let tools: Vec<&str> = tools.into_iter().filter(|tool| !["", "help"].contains(tool)).collect();
     assert_eq!(
         tools,
-        ["completions", "doctor", "evaluate", "export", "infer", "man", "plan", "prepare", "report", "study", "train"]
+        [
+            "completions",
+            "doctor",
+            "evaluate",
+            "export",
+            "infer",
+            "inspect",
+            "man",
+            "plan",
+            "prepare",
+            "report",
+            "study",
+            "train"
+        ]
     );
 }

@@ -58,6 +58,14 @@ impl<D: Device> Subject<D> {
         logits.into_iter().map(Into::into).collect()
     }
 
+    /// What the model sees of each genre, `[genres, posters, height, width]`.
+    pub fn heat_maps(&mut self) -> Vec<f64> {
+        let format = Pixels::Imagenet.format();
+        let posters = Posters { pixels: &self.pixels, placements: &[Placement::default(); BATCH], format: &format };
+        let maps = self.model.explain(posters, &Vec::from_iter(0..GENRES)).unwrap();
+        maps.into_iter().flatten().flat_map(|map| map.values).map(f64::from).collect()
+    }
+
     /// Forward and backward with the labels of a step.
     fn gradients(&mut self, step: u32) -> Batch<D> {
         let device = Rc::clone(self.model.device());

@@ -123,8 +123,17 @@ impl Golden {
         let bytes = fs::read(golden_file(&file)).unwrap();
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
         let facts = serde_json::from_str(&header.metadata().as_ref().unwrap()["golden"]).unwrap();
-        let doubles = |data: &[u8]| data.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b)).collect();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         Golden { values: file.iter().map(|(name, view)| (name.to_owned(), doubles(view.data()))).collect(), facts }
     }
+}
+
+fn doubles(data: &[u8]) -> Vec<f64> {
+    data.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b)).collect()
+}
+
+/// Heat maps of ResNet-50 v1.5 behind a pooling, `avg` or `max`: `[genres, posters, height, width]`.
+pub fn explanations(pooling: &str) -> Vec<f64> {
+    let bytes = fs::read(golden_file("explanations.safetensors")).unwrap();
+    doubles(SafeTensors::deserialize(&bytes).unwrap().tensor(pooling).unwrap().data())
 }
