@@ -78,6 +78,16 @@ impl<D: Device> Arena<D> {
         D::split_mut(D::view_mut(&mut self.buffer, first.offset..second.range().end), first.len)
     }
 
+    /// The elements from `range.start` to `range.end`.
+    pub fn range(&self, range: Range<usize>) -> D::View<'_> {
+        D::view(&self.buffer, range)
+    }
+
+    /// The elements from `range.start` to `range.end`, to be written.
+    pub fn range_mut(&mut self, range: Range<usize>) -> D::ViewMut<'_> {
+        D::view_mut(&mut self.buffer, range)
+    }
+
     /// Everything from an offset to the end.
     pub fn from_offset(&self, offset: usize) -> D::View<'_> {
         D::view(&self.buffer, offset..self.len)

@@ -9,6 +9,7 @@ use onesheet::data::tensor_file::{Description, TensorFile, TensorFileWriter};
 use onesheet::device::Precision;
 use onesheet::device::counting::Habits;
 use onesheet::metrics::Scores;
+use onesheet::model::HeatMap;
 use onesheet::network::resnet50;
 use onesheet::report;
 use onesheet::training::TrainingError;
@@ -17,6 +18,7 @@ use onesheet::training::dry_run;
 use onesheet::training::evaluation::Answers;
 use onesheet::training::history::Entry;
 use onesheet::training::run_folder::{About, EpochRow, KeptAnswers, RunFolder, answers_file, report_file};
+use onesheet::training::surest::{OUTCOMES, Sight};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -75,7 +77,11 @@ fn answers(file: &TensorFile) -> KeptAnswers {
         thresholds: vec![0.3, 0.5, 0.3],
         data_digest: file.digest().into(),
     };
-    KeptAnswers { about, posters, answers: Answers { loss: 0.5, logits, probabilities, targets } }
+    let answers = Answers { loss: 0.5, logits, probabilities, targets };
+    let decisions = OUTCOMES.iter().flat_map(|&outcome| answers.surest(&about.thresholds, outcome));
+    let map = HeatMap { height: 1, width: 2, values: vec![1.0, 0.0] };
+    let sights = decisions.map(|decision| Sight { decision, map: map.clone() }).collect();
+    KeptAnswers { about, posters, answers, sights }
 }
 
 /// A run's folder with everything in it that a page shows, made without training.
@@ -220,6 +226,14 @@ fn the_page_has_every_section_and_nothing_from_elsewhere() {
         (&data["thresholds"], &data["genres"]),
         (&serde_json::json!(about.thresholds), &serde_json::json!(about.genres))
     );
+    // Each poster, and below it where the model saw the genre.
+    let sights = &self::answers(&file).sights;
+    assert!(sights.len() > 5);
+    assert_eq!(page.matches("<img alt=\"Poster of ").count(), sights.len());
+    for (genre, name) in file.genres().iter().enumerate() {
+        let of_genre = sights.iter().filter(|sight| sight.decision.genre == genre).count();
+        assert_eq!(page.matches(&format!("<img alt=\"Where on it {name} was seen\"")).count(), of_genre, "{name}");
+    }
     // Nothing is fetched.
     assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("url("), "an address");
     let sources: Vec<&str> = page.split(" src=\"").skip(1).collect();
@@ -288,7 +302,7 @@ fn train_writes_the_page_after_each_epoch_and_report_writes_the_same_again() {
     let folder = TempDir::new().unwrap();
     let path = folder.path();
     synthetic::write(&path.join("posters.safetensors"), 20, 32, 1).unwrap();
-    let train = "train --data posters.safetensors --network shallow --device cpu --precision f32 --batch 2 --epochs 2 --run run";
+    let train = "train --data posters.safetensors --network shallow --device cpu --precision f32 --batch 2 --epochs 2 --ema 0.9 --run run";
     let run = path.join("runs/run");
     onesheet(0, path, &format!("{train} --max-steps 7"));
     assert!(!report_file(&run).exists(), "no epoch is done");
@@ -320,6 +334,14 @@ fn train_writes_the_page_after_each_epoch_and_report_writes_the_same_again() {
     assert!(stderr.contains(", f32); --device cpu"), "{stderr}");
     assert!(fs::read_to_string(report_file(&run)).unwrap() == page);
     assert!(fs::read(answers_file(&run)).unwrap() == kept, "the same answers and the same loss");
+
+    // Answers of an earlier release, which do not say where the model saw the genres.
+    let mut earlier = KeptAnswers::read(&run).unwrap().unwrap();
+    assert!(earlier.sights.iter().any(|sight| sight.map.values.iter().any(|&value| value > 0.0)));
+    earlier.sights.clear();
+    earlier.write(&run).unwrap();
+    onesheet(0, path, "report --run run --device cpu --precision f32 --batch 2");
+    assert!(fs::read(answers_file(&run)).unwrap() == kept, "they are asked for");
 
     // Elsewhere, and nothing in the run's folder changes.
     fs::remove_file(answers_file(&run)).unwrap();

@@ -83,8 +83,10 @@ fn answers(run: &Path, file: &Arc<TensorFile>, args: &Args, console: Console) ->
         return Ok(None);
     }
     let checkpoint = Checkpoint::open_model(&path).map_err(|error| without_checkpoint(error, Which::Best, run))?;
+    let newest = checkpoint.metadata().progress.total_steps;
     match KeptAnswers::read(run) {
-        Ok(Some(kept)) if kept.about.step == checkpoint.metadata().progress.total_steps => return Ok(Some(kept)),
+        // Those of an earlier release do not say where it saw the genres.
+        Ok(Some(kept)) if !kept.sights.is_empty() && kept.about.step == newest => return Ok(Some(kept)),
         Ok(_) => {}
         Err(error) => console.say(format_args!("note: {error}")),
     }
@@ -115,7 +117,7 @@ fn ask<D: Device>(
     let posters = file.indices(Split::Validation);
     console.say(described(&**device, why));
     console.say(format_args!("asking {} about {} validation posters", checkpoint.path().display(), posters.len()));
-    let model = learner::load(Rc::clone(device), checkpoint)?;
+    let mut model = learner::load(Rc::clone(device), checkpoint)?;
     // Weighed as in training, so that the loss is the one in the log.
     let training = file.indices(Split::Train);
     let weights = config.class_weights.weights(&file.class_counts(&training), training.len());
@@ -128,6 +130,7 @@ fn ask<D: Device>(
     })?;
     bar.finish_and_clear();
     let answers = answers.expect("nothing breaks it off");
+    let sights = answers.sights(&mut model, file, &posters, batch, &format, thresholds)?;
     let about = About {
         epoch: progress.epoch,
         step: progress.total_steps,
@@ -136,5 +139,5 @@ fn ask<D: Device>(
         thresholds: thresholds.clone(),
         data_digest: data_digest.clone(),
     };
-    Ok(KeptAnswers { about, posters, answers })
+    Ok(KeptAnswers { about, posters, answers, sights })
 }

@@ -3,6 +3,7 @@
 use crate::device::adam::{OUTCOME, RATES};
 use crate::device::{Device, DeviceError, Pass, PixelFormat, Real, Storage, check_lengths};
 use crate::ops::loss::{self, Objective};
+use crate::optim::{NO_RATES, StepRates};
 use crate::parameters::Parameters;
 use crate::tensor::Tensor;
 
@@ -90,10 +91,10 @@ impl<D: Device> Batch<D> {
             format: *format,
             classes,
             objective,
-            numbers: Tensor::new(device, [(images + 1) * classes + RATES + 1], Storage::Full)?,
+            numbers: Tensor::new(device, [(images + 1) * classes + 2 * RATES + 1], Storage::Full)?,
             outcome: Tensor::new(device, [OUTCOME], Storage::Full)?,
         };
-        batch.tell(device, labels, class_weights, [0.0; RATES], 0.0)?;
+        batch.tell(device, labels, class_weights, NO_RATES, 0.0)?;
         Ok(batch)
     }
 
@@ -108,7 +109,7 @@ impl<D: Device> Batch<D> {
         pixels: D::Pixels,
         labels: &[u8],
         class_weights: &[f32],
-        rates: [f64; RATES],
+        rates: StepRates<[f64; RATES]>,
         towards: f64,
     ) -> Result<(), DeviceError> {
         device.copy_pixels(&mut self.pixels, pixels)?;
@@ -120,7 +121,7 @@ impl<D: Device> Batch<D> {
         device: &D,
         labels: &[u8],
         class_weights: &[f32],
-        rates: [f64; RATES],
+        rates: StepRates<[f64; RATES]>,
         towards: f64,
     ) -> Result<(), DeviceError> {
         let lengths = [
@@ -130,7 +131,7 @@ impl<D: Device> Batch<D> {
         check_lengths("batch", &lengths)?;
         let targets = labels.iter().map(|&label| self.objective.target(label));
         let weights = class_weights.iter().map(|&weight| f64::from(weight));
-        let numbers = targets.chain(weights).chain(rates).chain([towards]);
+        let numbers = targets.chain(weights).chain(rates.head).chain(rates.base).chain([towards]);
         let numbers: Vec<D::Real> = numbers.map(D::Real::from_f64).collect();
         device.upload(self.numbers.view_mut(), &numbers)
     }
@@ -139,10 +140,11 @@ impl<D: Device> Batch<D> {
     ///
     /// # Errors
     /// The device's.
-    pub fn set_rates(&mut self, device: &D, rates: [f64; RATES]) -> Result<(), DeviceError> {
+    pub fn set_rates(&mut self, device: &D, rates: StepRates<[f64; RATES]>) -> Result<(), DeviceError> {
         let (_, behind) = D::split_mut(self.numbers.view_mut(), (self.images + 1) * self.classes);
-        let (own, _) = D::split_mut(behind, RATES);
-        device.upload(own, &rates.map(D::Real::from_f64))
+        let (own, _) = D::split_mut(behind, 2 * RATES);
+        let rates: Vec<D::Real> = rates.head.into_iter().chain(rates.base).map(D::Real::from_f64).collect();
+        device.upload(own, &rates)
     }
 
     /// Tells the moving average its share.
@@ -150,7 +152,7 @@ impl<D: Device> Batch<D> {
     /// # Errors
     /// The device's.
     pub fn set_towards(&mut self, device: &D, towards: f64) -> Result<(), DeviceError> {
-        let (_, last) = D::split_mut(self.numbers.view_mut(), (self.images + 1) * self.classes + RATES);
+        let (_, last) = D::split_mut(self.numbers.view_mut(), (self.images + 1) * self.classes + 2 * RATES);
         device.upload(last, &[D::Real::from_f64(towards)])
     }
 
@@ -208,15 +210,16 @@ impl<D: Device> Batch<D> {
         self.take_norms(device, parameters)
     }
 
-    /// The optimiser's rates `[2]`, where it looks for them.
-    pub fn rates(&self) -> D::View<'_> {
-        let at = (self.images + 1) * self.classes;
-        self.numbers.rows(at..at + RATES)
+    /// The optimiser's rates, `[2]` of each part of the network, where it looks for them.
+    pub fn rates(&self) -> StepRates<D::View<'_>> {
+        let head = (self.images + 1) * self.classes;
+        let base = head + RATES;
+        StepRates { head: self.numbers.rows(head..base), base: self.numbers.rows(base..base + RATES) }
     }
 
     /// The moving average's share `[1]`, where it looks for it.
     pub fn towards(&self) -> D::View<'_> {
-        let at = (self.images + 1) * self.classes + RATES;
+        let at = (self.images + 1) * self.classes + 2 * RATES;
         self.numbers.rows(at..at + 1)
     }
 

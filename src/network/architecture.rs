@@ -226,6 +226,16 @@ impl Architecture {
         self.tensors.split_at(self.layers[self.base_layers - 1].tensors.end)
     }
 
+    /// Where the head's weights begin in the arena of weights.
+    pub fn head_from(&self) -> usize {
+        let (_, head) = self.base_and_head();
+        let begins = |tensor: &NamedTensor| match tensor.place {
+            Place::Weights(span) => Some(span.range().start),
+            Place::Averages(_) => None,
+        };
+        head.iter().find_map(begins).unwrap_or(self.weights.len())
+    }
+
     /// How many parameters a layer has, the running averages among them.
     pub fn parameters_of(&self, layer: &Layer) -> usize {
         self.tensors_of(layer).iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum()

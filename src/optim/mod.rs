@@ -4,6 +4,6 @@ pub mod adam;
 pub mod average;
 pub mod schedule;
 
-pub use adam::Adam;
+pub use adam::{Adam, NO_RATES, StepRates};
 pub use average::WeightAverage;
 pub use schedule::{Curve, Schedule};

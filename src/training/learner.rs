@@ -7,12 +7,12 @@ pub use files::{Keep, load, predictor};
 use super::recipe::Recipe;
 use super::{TrainingError, numerics};
 use crate::checks::NonFinite;
-use crate::device::adam::{OUTCOME, RATES};
+use crate::device::adam::OUTCOME;
 use crate::device::{Device, DeviceError, PixelFormat, Storage};
 use crate::model::{Batch, Model, Outcome};
 use crate::network::ModelConfig;
 use crate::ops::loss::Objective;
-use crate::optim::{Adam, WeightAverage};
+use crate::optim::{Adam, NO_RATES, WeightAverage};
 use crate::tensor::Tensor;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -56,6 +56,9 @@ impl<D: Device> Learner<D> {
     pub fn by(recipe: &Recipe, model: Model<D>) -> Result<Self, TrainingError> {
         let (device, architecture) = (&**model.device(), model.architecture());
         let mut adam = Adam::new(device, architecture.weights)?;
+        if recipe.base_rate != 1.0 {
+            adam = adam.with_base_at(recipe.base_rate, architecture);
+        }
         if recipe.weight_decay > 0.0 {
             adam = adam.decaying(device, recipe.weight_decay, architecture)?;
         }
@@ -112,7 +115,7 @@ impl<D: Device> Learner<D> {
         let is_last = self.parts.as_ref().is_none_or(|parts| parts.done + 1 == parts.of);
         // Loss and gradient of a batch are in proportion to the class weights; divided by 1, these keep their bits.
         let class_weights: Vec<f32> = class_weights.iter().map(|weight| weight / of as f32).collect();
-        let rates = if is_last { self.adam.begin_step(rate) } else { [0.0; RATES] };
+        let rates = if is_last { self.adam.begin_step(rate) } else { NO_RATES };
         let towards = self.average.as_ref().map_or(0.0, |average| average.towards(self.adam.t));
         let fits = |batch: &Batch<D>| batch.images() == images && batch.format() == format;
         let (batch, plan) = match self.current.take_if(|(batch, _)| fits(batch)) {

@@ -20,6 +20,7 @@ pub mod profiling;
 pub mod recipe;
 pub mod run_folder;
 pub mod start;
+pub mod surest;
 pub mod tensorboard;
 pub mod trainer;
 pub mod tuning;

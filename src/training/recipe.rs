@@ -22,6 +22,8 @@ pub struct Recipe {
     /// What the kernels lose of themselves in a step, apart from the gradient, as a share of the learning rate:
     /// [`Adam::decaying`](crate::optim::Adam::decaying).
     pub weight_decay: f64,
+    /// The share of the learning rate that all in front of the head learns at: [`Adam::with_base_at`](crate::optim::Adam::with_base_at).
+    pub base_rate: f64,
     /// The largest Euclidean norm that the gradient of all parameters keeps: [`Adam::clipping`](crate::optim::Adam::clipping).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
@@ -52,6 +54,7 @@ impl Default for Recipe {
         Recipe {
             schedule: Curve::Constant,
             weight_decay: 0.0,
+            base_rate: 1.0,
             clip_norm: None,
             loss: Loss::CrossEntropy,
             label_smoothing: 0.0,
@@ -91,6 +94,7 @@ impl Recipe {
         let Recipe {
             schedule: _,
             weight_decay,
+            base_rate,
             clip_norm,
             loss,
             label_smoothing,
@@ -103,6 +107,7 @@ impl Recipe {
             cutout,
         } = *self;
         within((0.0..=1.0).contains(&weight_decay), "weight_decay", weight_decay, "from 0 to 1")?;
+        within(base_rate > 0.0 && base_rate <= 1.0, "base_rate", base_rate, "above 0 and at most 1")?;
         let is_norm = |norm: f64| norm > 0.0 && norm.is_finite();
         within(clip_norm.is_none_or(is_norm), "clip_norm", clip_norm, "a number above 0")?;
         within((0.0..1.0).contains(&label_smoothing), "label_smoothing", label_smoothing, BELOW_1)?;
@@ -181,6 +186,7 @@ impl fmt::Display for Recipe {
         let Recipe {
             schedule,
             weight_decay,
+            base_rate,
             clip_norm,
             loss,
             label_smoothing,
@@ -195,6 +201,7 @@ impl fmt::Display for Recipe {
         let parts = [
             (schedule == Curve::Cosine).then(|| "learning rate falls along a cosine to a hundredth".to_owned()),
             (weight_decay > 0.0).then(|| format!("weight decay {weight_decay}")),
+            (base_rate != 1.0).then(|| format!("in front of the head {base_rate} of the learning rate")),
             clip_norm.map(|norm| format!("gradient norm at most {norm}")),
             (loss != Loss::CrossEntropy).then(|| format!("loss {loss}")),
             (label_smoothing > 0.0).then(|| format!("label smoothing {label_smoothing}")),

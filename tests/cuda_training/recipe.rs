@@ -15,6 +15,7 @@ fn outcomes<D: Device>(device: Rc<D>) -> Vec<[f64; 2]> {
     let recipe = Recipe {
         accumulate: 2,
         weight_decay: 0.25,
+        base_rate: 0.5,
         clip_norm: Some(0.5),
         loss: Loss::ASYMMETRIC,
         label_smoothing: 0.125,

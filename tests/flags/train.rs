@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 const WHOLE: &str = "train --data posters.safetensors --weights start.safetensors --device cpu --precision f32 --seed 7 \
     --batch 3 --epochs 9 --max-steps 2 --lr 0.002 --warmup-epochs 1.5 --zero-init-residual false --image-size 33 --pooling max \
     --trainable last:50 --class-weights none --pixels unit --momentum 0.75 --augment --run whole --save-every 0 \
-    --on-bad-numbers skip --check-numerics --recompute --io read --tensorboard histograms --schedule cosine --weight-decay 0.125 --clip-norm 0.75 \
+    --on-bad-numbers skip --check-numerics --recompute --io read --tensorboard histograms --schedule cosine --weight-decay 0.125 --base-rate 0.5 --clip-norm 0.75 \
     --loss asymmetric:1,3,0.0625 --label-smoothing 0.25 --ema 0.5 --accumulate 2 --init he --crop 0.25 --rotate 10 --colour 0.5 --cutout 0.125 --patience 7 --time-limit 500";
 
 const FROZEN: &str =
@@ -137,6 +137,7 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
         recipe: Recipe {
             schedule: Curve::Cosine,
             weight_decay: 0.125,
+            base_rate: 0.5,
             clip_norm: Some(0.75),
             loss: Loss::Asymmetric(Focus { positive: 1.0, negative: 3.0, margin: 0.0625 }),
             label_smoothing: 0.25,

@@ -10,7 +10,7 @@ use onesheet::metrics::calibration::best_temperature;
 use onesheet::metrics::{Scores, best_thresholds};
 use onesheet::model::{self, Batch, Model};
 use onesheet::network::{ModelConfig, Place, resnet50};
-use onesheet::optim::{Adam, Curve};
+use onesheet::optim::{Adam, Curve, StepRates};
 use onesheet::random::permutation;
 use onesheet::training::checkpoint::Progress;
 use onesheet::training::config::{ClassWeights, Pixels, RunConfig};
@@ -114,7 +114,8 @@ pub fn run(config: &RunConfig, posters: &Posters) -> Expected {
                 }
             };
             let corrected = rate * (1.0 - 0.999f64.powf(t)).sqrt() / (1.0 - 0.9f64.powf(t));
-            batch.set_rates(&device, [corrected, 0.0]).unwrap();
+            let rates = [corrected, 0.0];
+            batch.set_rates(&device, StepRates { head: rates, base: rates }).unwrap();
             model.gradients(&mut batch).unwrap();
             adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rates()).unwrap();
             let outcome = batch.outcome(&device).unwrap();

@@ -6,7 +6,7 @@ use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Memory, Placement};
 use onesheet::model::Model;
-use onesheet::network::{KernelInit, ModelConfig, Trainable, resnet50, vgg16};
+use onesheet::network::{KernelInit, ModelConfig, Place, Trainable, resnet50, vgg16};
 use onesheet::ops::loss::Loss;
 use onesheet::optim::Curve;
 use onesheet::training::checkpoint::{Checkpoint, learning};
@@ -28,6 +28,7 @@ fn parts() -> Vec<(&'static str, Recipe)> {
     vec![
         ("cosine", Recipe { schedule: Curve::Cosine, ..plain() }),
         ("weight-decay", Recipe { weight_decay: 0.5, ..plain() }),
+        ("base-rate", Recipe { base_rate: 0.25, ..plain() }),
         ("clip-norm", Recipe { clip_norm: Some(0.01), ..plain() }),
         ("focal", Recipe { loss: Loss::focal(2.0), ..plain() }),
         ("asymmetric", Recipe { loss: Loss::ASYMMETRIC, ..plain() }),
@@ -167,24 +168,42 @@ fn several_batches_make_one_step() {
     assert_eq!(ran(&uneven, "uneven").0.len(), 4);
 }
 
-/// Beside a step without decay: kernels lose their share on top, everything else has the same bits.
+/// Beside a step without decay: kernels lose their share on top, everything else has the same bits. And where the base learns at a quarter
+/// of the rate, its weights go and decay a quarter as far, and the head's have the same bits.
 #[test]
-fn kernels_decay_and_nothing_else() {
+fn kernels_decay_and_nothing_else_and_the_base_follows_its_own_rate() {
     let config = RunConfig { network: resnet50::MINIATURE, image_size: 16, ..RunConfig::default() };
     let config = ModelConfig { trainable: Trainable::Last(20), ..config.model(2) };
     let device = Rc::new(Cpu::new());
     let fresh = || Model::new(Rc::clone(&device), config.clone(), 5).unwrap();
-    let stepped = |weight_decay: f64| {
-        let mut learner = Learner::by(&Recipe { weight_decay, ..Recipe::default() }, fresh()).unwrap();
+    let stepped = |weight_decay: f64, base_rate: f64| {
+        let recipe = Recipe { weight_decay, base_rate, ..Recipe::default() };
+        let mut learner = Learner::by(&recipe, fresh()).unwrap();
         let pixels = device.upload_pixels(&[7; 2 * 16 * 16 * 3], &[Placement::default(); 2]).unwrap();
         learner.submit(pixels, 2, &Pixels::Unit.format(), &[1, 0, 0, 1], &[1.0; 2], 1e-2).unwrap();
         learner.outcome().unwrap();
         learner
     };
-    let (before, plain, decayed) = (fresh(), stepped(0.0), stepped(0.25));
-    let mut kernels = 0;
+    let (before, plain, decayed) = (fresh(), stepped(0.0, 1.0), stepped(0.25, 1.0));
+    let slower = stepped(0.25, 0.25);
+    let (mut kernels, mut of_base) = (0, 0);
+    let head = before.architecture().base_and_head().1;
     for tensor in &before.architecture().tensors {
-        let [was, plain, decayed] = [&before, plain.model(), decayed.model()].map(|model| model.read(tensor).unwrap());
+        let models = [&before, plain.model(), decayed.model(), slower.model()];
+        let [was, plain, decayed, slower] = models.map(|model| model.read(tensor).unwrap());
+        if head.contains(tensor)
+            || before.architecture().is_frozen(tensor)
+            || matches!(tensor.place, Place::Averages(_))
+        {
+            assert!(slower == decayed, "{}", tensor.name);
+        } else {
+            of_base += 1;
+            assert!(slower != was, "{}", tensor.name);
+            for ((was, decayed), slower) in was.iter().zip(&decayed).zip(slower) {
+                let expected = was + 0.25 * (decayed - was);
+                assert!((slower - expected).abs() < 1e-7 * (1.0 + was.abs()), "{}: {slower}, {expected}", tensor.name);
+            }
+        }
         if tensor.name.ends_with("kernel") && !before.architecture().is_frozen(tensor) {
             kernels += 1;
             for ((was, plain), decayed) in was.into_iter().zip(plain).zip(decayed) {
@@ -194,7 +213,7 @@ fn kernels_decay_and_nothing_else() {
             assert!(plain == decayed, "{}", tensor.name);
         }
     }
-    assert!(kernels > 3, "{kernels}");
+    assert!(kernels > 3 && of_base > 3, "{kernels}, {of_base}");
 }
 
 /// Without batch norms, and at next to no learning rate, no epoch is better than the first.

@@ -25,7 +25,7 @@ const EXAMPLES: &str = "Examples:
   onesheet train --resume runs/NAME                             # go on with a run that was stopped";
 
 /// Flags that a run being resumed has settled already.
-const SETTLED: [&str; 27] = [
+const SETTLED: [&str; 28] = [
     "experiment",
     "weights",
     "seed",
@@ -43,6 +43,7 @@ const SETTLED: [&str; 27] = [
     "summary",
     "schedule",
     "weight_decay",
+    "base_rate",
     "clip_norm",
     "loss",
     "label_smoothing",

@@ -3,7 +3,9 @@
 
 use super::RunFolderError;
 use crate::files::{self, Disk, replace};
+use crate::model::HeatMap;
 use crate::training::evaluation::Answers;
+use crate::training::surest::{Decision, Sight};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use serde::{Deserialize, Serialize};
@@ -22,7 +24,8 @@ pub fn answers_file(run: &Path) -> PathBuf {
 /// Whose answers, and about which posters.
 ///
 /// The file is safetensors: `posters` `u32 [N]`, the places of the posters in the tensor file; `logits` and `probabilities` `f32 [N, C]`;
-/// `targets` `u8 [N, C]`.
+/// `targets` `u8 [N, C]`; and of the M surest decisions `decisions` `u32 [M, 2]`, the row of the poster and the genre, and `heat`
+/// `f32 [M, H, W]`, where the model saw that genre. A file of an earlier release lacks the last two.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeptAnswers {
     /// What the file says beside the tensors.
@@ -31,6 +34,8 @@ pub struct KeptAnswers {
     pub posters: Vec<u32>,
     /// What the model said, and what is true.
     pub answers: Answers,
+    /// M, where it saw the genres that it was surest of.
+    pub sights: Vec<Sight>,
 }
 
 /// What a file of answers says beside its tensors, a TOML document.
@@ -57,14 +62,20 @@ impl KeptAnswers {
     /// # Errors
     /// [`RunFolderError::Save`]; what was kept before is then still there.
     pub fn write(&self, run: &Path) -> Result<(), RunFolderError> {
-        let KeptAnswers { about, posters, answers: Answers { logits, probabilities, targets, .. } } = self;
+        let KeptAnswers { about, posters, answers: Answers { logits, probabilities, targets, .. }, sights } = self;
         let path = answers_file(run);
         let failed = |error: &dyn std::fmt::Display| super::unwritable(&path, io::Error::other(error.to_string()));
         let table = [posters.len(), about.genres.len()];
         let view = |dtype, shape: &[usize], bytes| {
             TensorView::new(dtype, shape.to_vec(), bytes).map_err(|error| failed(&error))
         };
+        let pairs = sights.iter().flat_map(|Sight { decision, .. }| [decision.row as u32, decision.genre as u32]);
+        let decisions: Vec<u32> = pairs.collect();
+        let heat: Vec<f32> = sights.iter().flat_map(|sight| &sight.map.values).copied().collect();
+        let [height, width] = sights.first().map_or([0; 2], |sight| [sight.map.height, sight.map.width]);
         let tensors = [
+            ("decisions", view(Dtype::U32, &[sights.len(), 2], bytemuck::cast_slice(&decisions))?),
+            ("heat", view(Dtype::F32, &[sights.len(), height, width], bytemuck::cast_slice(&heat))?),
             ("logits", view(Dtype::F32, &table, bytemuck::cast_slice(logits))?),
             ("posters", view(Dtype::U32, &table[..1], bytemuck::cast_slice(posters))?),
             ("probabilities", view(Dtype::F32, &table, bytemuck::cast_slice(probabilities))?),
@@ -112,13 +123,38 @@ fn parse(bytes: &[u8]) -> Result<KeptAnswers, String> {
     let targets = tensor("targets", Dtype::U8, &[n, genres])?.to_vec();
     let answers =
         Answers { loss: about.loss, logits: floats("logits")?, probabilities: floats("probabilities")?, targets };
+    let sights = sights(&file, n, genres)?;
     if genres == 0 || about.thresholds.len() != genres {
         return Err(format!("it has {genres} genres and {} thresholds", about.thresholds.len()));
     }
     if answers.probabilities.iter().any(|probability| !(0.0..=1.0).contains(probability)) {
         return Err("a probability is not between 0 and 1".into());
     }
-    Ok(KeptAnswers { about, posters, answers })
+    Ok(KeptAnswers { about, posters, answers, sights })
+}
+
+/// Where the model saw what it was surest of, by a file of answers about so many posters and genres.
+fn sights(file: &SafeTensors<'_>, posters: usize, genres: usize) -> Result<Vec<Sight>, String> {
+    let (Ok(decisions), Ok(heat)) = (file.tensor("decisions"), file.tensor("heat")) else { return Ok(Vec::new()) };
+    let (&[count, 2], &[maps, height, width]) = (decisions.shape(), heat.shape()) else {
+        return Err(format!("`decisions` is {:?} and `heat` {:?}", decisions.shape(), heat.shape()));
+    };
+    if (decisions.dtype(), heat.dtype()) != (Dtype::U32, Dtype::F32) || count != maps {
+        return Err(format!(
+            "`decisions` is {:?} [{count}, 2] and `heat` {:?} of {maps}",
+            decisions.dtype(),
+            heat.dtype()
+        ));
+    }
+    let (pairs, heat) = (numbers(decisions.data(), u32::from_le_bytes), numbers(heat.data(), f32::from_le_bytes));
+    let sight = |(number, pair): (usize, &[u32; 2])| {
+        let [row, genre] = pair.map(|number| number as usize);
+        let fits = row < posters && genre < genres;
+        let values = heat[number * height * width..][..height * width].to_vec();
+        let sight = Sight { decision: Decision { row, genre }, map: HeatMap { height, width, values } };
+        fits.then_some(sight).ok_or_else(|| format!("there is no genre {genre} of a poster {row}"))
+    };
+    pairs.as_chunks().0.iter().enumerate().map(sight).collect()
 }
 
 /// Numbers of four bytes each. A file's bytes need not lie where numbers may.
@@ -146,15 +182,22 @@ mod tests {
             probabilities: vec![0.1, 0.2, 0.3, 0.4, 0.0, 1.0],
             targets: vec![0, 1, 1, 0, 0, 1],
         };
-        KeptAnswers { about, posters: vec![3, 70_000, 5], answers }
+        let sight = |row, genre, values| Sight {
+            decision: Decision { row, genre },
+            map: HeatMap { height: 1, width: 2, values },
+        };
+        let sights = vec![sight(2, 0, vec![0.5, 0.0]), sight(0, 1, vec![1e-30, 7.0])];
+        KeptAnswers { about, posters: vec![3, 70_000, 5], answers, sights }
     }
 
     #[test]
     fn answers_are_kept_to_the_last_bit() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(KeptAnswers::read(folder.path()).unwrap(), None);
-        kept().write(folder.path()).unwrap();
-        assert_eq!(KeptAnswers::read(folder.path()).unwrap(), Some(kept()));
+        for kept in [kept(), KeptAnswers { sights: Vec::new(), ..kept() }] {
+            kept.write(folder.path()).unwrap();
+            assert_eq!(KeptAnswers::read(folder.path()).unwrap(), Some(kept));
+        }
     }
 
     #[test]
@@ -179,6 +222,10 @@ mod tests {
         wrong.answers.probabilities[2] = f32::NAN;
         wrong.write(folder.path()).unwrap();
         assert!(refused().contains("is not between 0 and 1"), "{}", refused());
+        let mut wrong = kept();
+        wrong.sights[1].decision.row = 3;
+        wrong.write(folder.path()).unwrap();
+        assert!(refused().contains("there is no genre 1 of a poster 3"), "{}", refused());
         let mut wrong = kept();
         wrong.about.genres.push("Crime".into());
         assert!(wrong.write(folder.path()).is_err(), "a table is as wide as its genres");

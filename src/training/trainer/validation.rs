@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::training::TrainingError;
 use crate::training::checkpoint::Progress;
 use crate::training::evaluation::{Answers, View};
-use crate::training::run_folder::{About, EpochRow, KeptAnswers, RunFolder, RunFolderError};
+use crate::training::run_folder::{About, EpochRow, KeptAnswers, RunFolder};
 use crate::training::tensorboard::Event as TensorBoardEvent;
 use crate::training::tuning::Tuned;
 use std::ops::ControlFlow;
@@ -83,7 +83,7 @@ impl<D: Device> Trainer<D> {
         if best {
             let tuned = Tuned::new(&answers, &self.thresholds(), self.file.digest());
             tuned_f1 = Some(answers.scores(&tuned.thresholds).weighted.f1);
-            let kept = self.keep(folder, answers).map_err(TrainingError::from);
+            let kept = self.keep(folder, answers);
             if let Err(error) = kept.and_then(|()| self.save_best(folder, tuned)) {
                 self.progress = before;
                 return Err(error);
@@ -94,18 +94,23 @@ impl<D: Device> Trainer<D> {
         Ok(None)
     }
 
-    /// Keeps what the best model so far, that of the epoch just done, said of the validation posters.
-    fn keep(&self, folder: &RunFolder, answers: Answers) -> Result<(), RunFolderError> {
+    /// Keeps what the best model so far, that of the epoch just done, said of the validation posters, and where it sees what it is surest of.
+    fn keep(&mut self, folder: &RunFolder, answers: Answers) -> Result<(), TrainingError> {
+        let (thresholds, format) = (self.thresholds(), self.config.pixels.format());
+        self.learner.exchange_average();
+        let model = self.learner.model_mut();
+        let sights = answers.sights(model, &self.file, &self.validation, self.config.batch, &format, &thresholds);
+        self.learner.exchange_average();
         let Progress { epoch, total_steps, .. } = self.progress;
         let about = About {
             epoch,
             step: total_steps,
             loss: answers.loss,
             genres: self.file.genres().to_vec(),
-            thresholds: self.thresholds(),
+            thresholds,
             data_digest: self.file.digest().into(),
         };
-        KeptAnswers { about, posters: self.validation.to_vec(), answers }.write(folder.path())
+        Ok(KeptAnswers { about, posters: self.validation.to_vec(), answers, sights: sights? }.write(folder.path())?)
     }
 }
 

@@ -16,6 +16,10 @@ pub struct RecipeArgs {
     /// What kernels lose of themselves in a step, as a share of the learning rate; biases and batch norms keep theirs [default: 0]
     #[arg(long, value_name = "X", value_parser = weight_decay)]
     pub weight_decay: Option<f64>,
+    /// The share of the learning rate that all in front of the head learns at, and decays at: less than 1 where the base comes with weights
+    /// and the head is new [default: 1]
+    #[arg(long, value_name = "SHARE", value_parser = base_rate)]
+    pub base_rate: Option<f64>,
     /// Scale a gradient down whose norm over all parameters is larger; `steps.csv` has the norms [default: as it is]
     #[arg(long, value_name = "NORM", value_parser = norm)]
     pub clip_norm: Option<f64>,
@@ -86,6 +90,14 @@ fn weight_decay(text: &str) -> Result<f64, String> {
     }
 }
 
+fn base_rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        _ => Err("the base's share of the learning rate is above 0 and at most 1, such as 0.1; --trainable freezes it"
+            .into()),
+    }
+}
+
 fn norm(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(norm) if norm > 0.0 && norm < f64::INFINITY => Ok(norm),
@@ -98,6 +110,7 @@ impl RecipeArgs {
     pub fn set(&self, recipe: &mut Recipe) {
         super::set(&mut recipe.schedule, self.schedule);
         super::set(&mut recipe.weight_decay, self.weight_decay);
+        super::set(&mut recipe.base_rate, self.base_rate);
         recipe.clip_norm = self.clip_norm.or(recipe.clip_norm);
         super::set(&mut recipe.loss, self.loss);
         super::set(&mut recipe.label_smoothing, self.label_smoothing);

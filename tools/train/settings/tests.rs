@@ -41,7 +41,7 @@ fn here(name: &str) -> Option<PathBuf> {
 type Row = (&'static str, fn(&mut RunConfig));
 
 /// Flags that a run has settled once it began.
-const SETTLED_ROWS: [Row; 28] = [
+const SETTLED_ROWS: [Row; 29] = [
     ("--weights w.h5", |config| config.weights = here("w.h5")),
     ("--seed 9223372036854775807", |config| config.seed = i64::MAX as u64),
     ("--batch 3", |config| config.batch = 3),
@@ -58,6 +58,7 @@ const SETTLED_ROWS: [Row; 28] = [
     ("--augment", |config| config.augment = true),
     ("--schedule cosine", |config| config.recipe.schedule = Curve::Cosine),
     ("--weight-decay 0.05", |config| config.recipe.weight_decay = 0.05),
+    ("--base-rate 0.25", |config| config.recipe.base_rate = 0.25),
     ("--clip-norm 2.5", |config| config.recipe.clip_norm = Some(2.5)),
     ("--loss focal", |config| config.recipe.loss = Loss::focal(2.0)),
     ("--loss focal:1.5", |config| config.recipe.loss = Loss::focal(1.5)),
