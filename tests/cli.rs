@@ -300,6 +300,21 @@ fn a_run_that_diverges_says_so() {
 }
 
 #[test]
+fn a_batch_that_nobody_chose_is_what_fits_and_stays_the_runs() {
+    let folder = TempDir::new().unwrap();
+    let data = posters(folder.path());
+    let small = ["--network", "shallow", "--batch", "auto", "--max-steps", "1"];
+    let (code, _, stderr) = run(train(folder.path(), &data).args(small));
+    assert_eq!(code, 0, "{stderr}");
+    // Of 20 posters 16 are to train on.
+    assert!(stderr.contains("--batch auto: 16 posters a step take "), "{stderr}");
+    assert!(stderr.contains("1 epochs of 1 steps of 16 posters"), "{stderr}");
+    let settings = fs::read_to_string(folder.path().join("runs/run/config.toml")).unwrap();
+    assert!(settings.contains("\nbatch = 16\n"), "{settings}");
+    refused(train(folder.path(), &data).args(["--batch", "many"]), 2, &["a batch is a number of posters, or auto"]);
+}
+
+#[test]
 fn a_step_limit_stops_and_resume_goes_on() {
     let folder = TempDir::new().unwrap();
     let data = posters(folder.path());

@@ -1,5 +1,6 @@
 //! `onesheet train`: a run from its settings to its best checkpoint.
 
+mod batch;
 mod find_rate;
 mod narration;
 mod settings;
@@ -12,6 +13,7 @@ use crate::console::{Console, print};
 use crate::device::{self, Opened, described};
 use crate::exit::{Interrupted, Usage};
 use anyhow::Context;
+use batch::BatchSize;
 use narration::Progress;
 use onesheet::data::synthetic;
 use onesheet::data::tensor_file::TensorFile;
@@ -114,7 +116,7 @@ impl Run {
         let path = folder_of(&name);
         let file =
             args.data.as_deref().map(|data| TensorFile::open_for(data, args.io.unwrap_or_default())).transpose()?;
-        let config = args.config(file.as_ref())?;
+        let mut config = args.config(file.as_ref())?;
         if let Some(file) = &file {
             trainer::check(&config, file)?;
         }
@@ -127,6 +129,10 @@ impl Run {
             return Err(Usage(why).into());
         }
         let (weights, device) = Run::means(&config, file.as_ref(), console)?;
+        if args.batch == Some(BatchSize::Auto) {
+            let genres = file.as_ref().map_or(synthetic::GENRES.len(), |file| file.genres().len());
+            batch::settle(&mut config, genres, &device, console)?;
+        }
         let folder = RunFolder::create(&path, &config).map_err(TrainingError::from)?;
         if folder.begins_anew() {
             console.say(format_args!("{} had saved nothing yet: it begins anew\n", path.display()));

@@ -1,5 +1,6 @@
 //! `train --find-lr`: a table of learning rates and losses, and the rate to begin with.
 
+use super::batch::{self, BatchSize};
 use super::{Args, Run, begun};
 use crate::console::{Console, print, program};
 use crate::device::Opened;
@@ -26,9 +27,12 @@ pub fn run(args: &Args, console: Console) -> anyhow::Result<()> {
         );
     };
     let file = TensorFile::open_for(data, args.io.unwrap_or_default())?;
-    let config = args.config(Some(&file))?;
+    let mut config = args.config(Some(&file))?;
     trainer::check(&config, &file)?;
     let (weights, device) = Run::means(&config, Some(&file), console)?;
+    if args.batch == Some(BatchSize::Auto) {
+        batch::settle(&mut config, file.genres().len(), &device, console)?;
+    }
     let file = Arc::new(file);
     match device {
         Opened::Cpu(device, _) => table(Rc::new(device), config, file, weights, console, args),

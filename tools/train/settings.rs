@@ -3,10 +3,12 @@
 mod limits;
 mod recipe;
 
+use super::batch::BatchSize;
 use crate::exit::Usage;
 use clap::Args as ClapArgs;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use limits::LimitArgs;
+use onesheet::data::Split;
 use onesheet::data::tensor_file::{Access, TensorFile};
 use onesheet::files::quoted;
 use onesheet::network::{NETWORKS, Network, Trainable};
@@ -82,9 +84,9 @@ pub struct Args {
     /// Initial weights, shuffling and augmentation follow from it [default: 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub seed: Option<u64>,
-    /// Posters a step [default: 128; 64 with --experiment onesheet]
-    #[arg(long, value_name = "N")]
-    pub batch: Option<usize>,
+    /// Posters a step; auto halves the default until a step fits into the memory that is free [default: 128; 64 with --experiment onesheet]
+    #[arg(long, value_name = "N|auto")]
+    pub batch: Option<BatchSize>,
     /// Passes over the training posters [default: 20]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub epochs: Option<u32>,
@@ -223,7 +225,14 @@ impl Args {
             config.pixels = Pixels::of(config.network);
         }
         set(&mut config.seed, self.seed);
-        set(&mut config.batch, self.batch);
+        match (self.batch, file) {
+            (Some(BatchSize::Posters(batch)), _) => config.batch = batch,
+            // Smaller yet where there is no memory for it, which the device says.
+            (Some(BatchSize::Auto), Some(file)) => {
+                config.batch = config.batch.min(file.indices(Split::Train).len()).max(1);
+            }
+            _ => {}
+        }
         set(&mut config.warmup_epochs, self.warmup_epochs);
         set(&mut config.zero_init_residual, self.zero_init_residual);
         set(&mut config.image_size, self.image_size.map(usize::from));
