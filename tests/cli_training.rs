@@ -355,7 +355,7 @@ fn suggested_commands_can_be_typed() {
     let folder = folder();
     let (code, _, stderr) = outcome(train(&folder, "--epochs 1 --max-steps 1").arg("--run").arg("runs/a b $(x)"));
     assert_eq!(code, 0, "{stderr}");
-    let typed = stderr.lines().find(|line| line.contains("--resume")).unwrap().trim();
+    let typed = stderr.lines().rfind(|line| line.contains("--resume")).unwrap().trim();
     let mut shell = Command::new("sh");
     let status = shell.current_dir(folder.path()).arg("-c").arg(format!("{typed} --quiet > /dev/null")).status();
     assert!(status.unwrap().success(), "{typed}");

@@ -47,9 +47,9 @@ impl<D: Device> Profiling<D> {
                     }
                 }
             }
-            // No training step's.
-            Event::Validation { .. } => drop(self.take()),
-            Event::Epoch { .. } | Event::LeftOut { .. } | Event::RolledBack { .. } => {}
+            // No training step's: answers about validation posters, and where the best model sees their genres.
+            Event::Validation { .. } | Event::Epoch { .. } => drop(self.take()),
+            Event::LeftOut { .. } | Event::RolledBack { .. } => {}
         }
     }
 

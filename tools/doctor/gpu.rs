@@ -28,13 +28,16 @@ struct Row {
 
 /// Compiles every kernel and tells of what came of it.
 pub fn examine(gpu: &Gpu, args: &Args, findings: &mut Findings) -> anyhow::Result<()> {
-    let [memory, free] = [gpu.memory()?, gpu.free_memory()?].map(|bytes| bytes as f64 / (1u64 << 30) as f64);
+    let gibibytes = |bytes: usize| bytes as f64 / (1u64 << 30) as f64;
+    // A driver that does not say how much is free may still compute.
+    let free = gpu.free_memory().map_or(String::new(), |free| format!(", {:.1} GiB free", gibibytes(free)));
+    let memory = gibibytes(gpu.memory()?);
     let (name, count) = (gpu.name(), gpu.multiprocessors());
     let others = match gpu.devices() {
         1 => String::new(),
         devices => format!("; the first of {devices}, and the only one that is used"),
     };
-    findings.tell("GPU", format!("{name}, {count} multiprocessors, {memory:.1} GiB, {free:.1} GiB free{others}"))?;
+    findings.tell("GPU", format!("{name}, {count} multiprocessors, {memory:.1} GiB{free}{others}"))?;
     let needed = cuda::driver::needed();
     findings.tell("driver", format!("for CUDA {}; the kernels need {needed} or newer", gpu.driver()))?;
     let cache = modules::cache().map_or("none".into(), |folder| folder.display().to_string());

@@ -240,7 +240,7 @@ mod tests {
             ("resume = \"x\"", "`resume` is not for one run"),
             ("augment = 1", "invalid value '1' for '--augment[=<BOOL>]'"),
             ("batch = [1]", "`batch` is a text, a number"),
-            ("batch = \"many\"", "invalid value 'many' for '--batch <N>'"),
+            ("batch = \"many\"", "invalid value 'many' for '--batch <N|auto>'"),
             ("network = \"resnet\"", "invalid value 'resnet' for '--network <NAME>'"),
             ("films = \"some\"", "`films` is all, once or by-decade"),
             ("[[run]]\nlabel = \"B\"", "run `B`: another run has that label"),
