@@ -171,8 +171,8 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
         "  layers         trainable last:50, max pooling, pixels unit (RGB, 0 to 1)",
         "  schedule       9 epochs of 2 steps of 6 posters, at most 2 steps in all",
         "  optimiser      Adam, learning rate 0.002, reached over the first 1.5 epochs; seed 7",
-        "  recipe         learning rate falls along a cosine to a hundredth; weight decay 0.125; gradient norm at most 0.75; \
-         loss asymmetric:1,3,0.0625; label smoothing 0.25; kernels start from He's normal; \
+        "  recipe         learning rate falls along a cosine to a hundredth; weight decay 0.125; in front of the head 0.5 of the \
+         learning rate; gradient norm at most 0.75; loss asymmetric:1,3,0.0625; label smoothing 0.25; kernels start from He's normal; \
          windows of posters, their sides shorter by up to 0.25; posters turned by up to 10 degrees; brightness, contrast and saturation \
          up to 0.5 more or less; a square of 0.125 of the side covered; 2 batches a step; a moving average of the weights answers, decay 0.5",
         "  batch norm     momentum 0.75",
