@@ -63,7 +63,7 @@ pub fn one_of_several(args: &Args, signals: &Signals) -> anyhow::Result<Ending> 
 }
 
 /// What is said once a run has come to rest.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Told {
     /// Why, where to look, and what to type next.
     WhatNext,
@@ -235,7 +235,7 @@ fn train<D: Device>(
         None => begun(device, config, Arc::clone(&file), weights, console)?,
     };
     drop(checkpoint);
-    narration::open(console, &trainer, why.unwrap_or_default(), free, &file, &path)?;
+    narration::open(console, &trainer, why.unwrap_or_default(), free, &file, &path, at_rest)?;
     let progress = *trainer.progress();
     let told = described(&**trainer.model().device(), why.unwrap_or_default());
     let entry =

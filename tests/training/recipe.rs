@@ -197,8 +197,8 @@ fn kernels_decay_and_nothing_else_and_the_base_follows_its_own_rate() {
         {
             assert!(slower == decayed, "{}", tensor.name);
         } else {
-            of_base += 1;
-            assert!(slower != was, "{}", tensor.name);
+            // What lies behind a residual block's last gamma, which is 0 yet, has no gradient; and biases do not decay.
+            of_base += usize::from(slower != was);
             for ((was, decayed), slower) in was.iter().zip(&decayed).zip(slower) {
                 let expected = was + 0.25 * (decayed - was);
                 assert!((slower - expected).abs() < 1e-7 * (1.0 + was.abs()), "{}: {slower}, {expected}", tensor.name);

@@ -2,6 +2,7 @@
 
 use crate::console::{Console, program};
 use crate::device::described;
+use crate::train::Told;
 use onesheet::data::Split;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::Device;
@@ -25,8 +26,9 @@ pub fn open<D: Device>(
     free: Option<u64>,
     file: &TensorFile,
     run: &Path,
+    told: Told,
 ) -> Result<(), TrainingError> {
-    console.say(text(trainer, why, free, file, run)?);
+    console.say(text(trainer, why, free, file, run, told)?);
     Ok(())
 }
 
@@ -37,6 +39,7 @@ fn text<D: Device>(
     free: Option<u64>,
     file: &TensorFile,
     run: &Path,
+    told: Told,
 ) -> Result<String, TrainingError> {
     let (config, architecture) = (trainer.config(), trainer.model().architecture());
     let mut text = String::new();
@@ -80,7 +83,9 @@ fn text<D: Device>(
         row("", recomputed(trainer)?);
     }
     row("run", run.display().to_string());
-    row("go on with", format!("{} train --resume {}", program(), quoted(run)));
+    if told == Told::WhatNext {
+        row("go on with", format!("{} train --resume {}", program(), quoted(run)));
+    }
     Ok(format!("{}, {parameters} parameters, {trainable} trainable\n{text}", config.network.title))
 }
 
@@ -196,7 +201,7 @@ mod tests {
 
     fn told(config: &RunConfig, file: &Arc<TensorFile>) -> String {
         let trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), Arc::clone(file)).unwrap();
-        text(&trainer, "--device cpu", Some(3000 << 20), file, Path::new("runs/a b")).unwrap()
+        text(&trainer, "--device cpu", Some(3000 << 20), file, Path::new("runs/a b"), Told::WhatNext).unwrap()
     }
 
     #[test]
