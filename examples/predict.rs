@@ -12,8 +12,15 @@ use std::error::Error;
 use std::path::Path;
 use std::rc::Rc;
 
-/// The genres of a poster, a JPEG, PNG or WebP of any size, with their probabilities and whether each is named.
-pub fn predict(model: &Path, poster: &Path) -> Result<Vec<(String, f32, bool)>, Box<dyn Error>> {
+/// What a model says of a genre.
+pub struct Answer {
+    pub genre: String,
+    pub probability: f32,
+    pub is_named: bool,
+}
+
+/// The genres of a poster, a JPEG, PNG or WebP of any size.
+pub fn predict(model: &Path, poster: &Path) -> Result<Vec<Answer>, Box<dyn Error>> {
     let checkpoint = Checkpoint::open_model(model)?;
     let model = learner::load(Rc::new(Cpu::fastest()), &checkpoint)?;
     let metadata = checkpoint.metadata();
@@ -26,10 +33,12 @@ pub fn predict(model: &Path, poster: &Path) -> Result<Vec<(String, f32, bool)>, 
     let posters = Posters { pixels: &pixels, placements: &[Placement::default()], format: &format };
     let probabilities = model.predict(posters)?;
     let answers = metadata.genres.iter().zip(probabilities).zip(&metadata.thresholds);
-    let named = |((genre, probability), threshold): ((&String, f32), &f64)| {
-        (genre.clone(), probability, probability >= *threshold as f32)
+    let answer = |((genre, probability), threshold): ((&String, f32), &f64)| Answer {
+        genre: genre.clone(),
+        probability,
+        is_named: probability >= *threshold as f32,
     };
-    Ok(answers.map(named).collect())
+    Ok(answers.map(answer).collect())
 }
 
 #[allow(dead_code, reason = "a test takes the function above")]
@@ -38,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [_, model, poster] = &words[..] else {
         return Err("say which model and which poster: predict MODEL POSTER".into());
     };
-    for (genre, probability, is_named) in predict(Path::new(model), Path::new(poster))? {
+    for Answer { genre, probability, is_named } in predict(Path::new(model), Path::new(poster))? {
         println!("{} {genre:10} {probability:.4}", if is_named { "✓" } else { " " });
     }
     Ok(())

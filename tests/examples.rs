@@ -9,6 +9,7 @@ mod train;
 
 use onesheet::data::synthetic;
 use onesheet::training::run_folder::{EpochRow, best_checkpoint};
+use predict::Answer;
 use tempfile::TempDir;
 
 #[test]
@@ -24,10 +25,10 @@ fn a_network_is_trained_from_rust_and_names_the_genres_of_a_poster() {
     let poster = folder.path().join("poster.png");
     image::RgbImage::from_raw(90, 90, pixels).unwrap().save(&poster).unwrap();
     let answers = predict::predict(&best_checkpoint(&run), &poster).unwrap();
-    let genres: Vec<&str> = answers.iter().map(|(genre, ..)| genre.as_str()).collect();
+    let genres: Vec<&str> = answers.iter().map(|answer| answer.genre.as_str()).collect();
     assert_eq!(genres, synthetic::GENRES);
-    for (genre, probability, is_named) in &answers {
-        assert!((0.0..=1.0).contains(probability) && *is_named == (*probability >= 0.3), "{genre}: {probability}");
+    for Answer { genre, probability, is_named } in answers {
+        assert!((0.0..=1.0).contains(&probability) && is_named == (probability >= 0.3), "{genre}: {probability}");
     }
     assert!(predict::predict(&poster, &poster).is_err(), "a poster is no model");
 }

@@ -33,8 +33,8 @@ pub struct Checked {
 impl Checked {
     /// What is wrong with it, if anything is.
     pub fn fault(&self) -> Option<String> {
-        // Written so that a distance that is no number is a fault.
-        if !(self.distance <= self.tolerance) {
+        // A distance that is no number is a fault.
+        if self.distance > self.tolerance || self.distance.is_nan() {
             return Some(format!("the gradients may differ by {:.0e}", self.tolerance));
         }
         let falls = self.losses.last() < self.losses.first() && self.losses.iter().all(|loss| loss.is_finite());
