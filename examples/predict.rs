@@ -14,8 +14,11 @@ use std::rc::Rc;
 
 /// What a model says of a genre.
 pub struct Answer {
+    /// As the model calls it.
     pub genre: String,
+    /// From 0 to 1.
     pub probability: f32,
+    /// Whether that reaches the genre's threshold.
     pub is_named: bool,
 }
 
