@@ -15,6 +15,7 @@ mod man;
 mod plan;
 mod prepare;
 mod report;
+mod signals;
 mod study;
 mod train;
 

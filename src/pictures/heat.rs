@@ -55,11 +55,7 @@ pub fn drawn(poster: &RgbImage, map: &HeatMap, caption: &str) -> RgbImage {
     let (width, height) = poster.dimensions();
     let mut picture = RgbImage::from_pixel(2 * width + GAP, height + FOOT, Rgb([255; 3]));
     imageops::replace(&mut picture, &poster, 0, 0);
-    let shares = enlarged(map, width, height);
-    let grey = imageops::grayscale(&poster);
-    for (x, y, share) in shares.enumerate_pixels() {
-        picture.put_pixel(width + GAP + x, y, over(grey.get_pixel(x, y)[0], share[0]));
-    }
+    imageops::replace(&mut picture, &coloured(&poster, map), i64::from(width + GAP), 0);
     let is_empty = map.values.iter().all(|&value| value <= 0.0);
     let caption = if is_empty { format!("{caption}: nothing speaks for it") } else { caption.to_owned() };
     let (line, black) = (height + GAP / 2, Rgb([0; 3]));
@@ -68,6 +64,13 @@ pub fn drawn(poster: &RgbImage, map: &HeatMap, caption: &str) -> RgbImage {
     text::write(&mut picture, &caption, (0, line), room, black);
     imageops::replace(&mut picture, &legend, i64::from(room + GAP), i64::from(line));
     picture
+}
+
+/// A poster in grey below the colours of its heat map, as large as it is.
+pub fn coloured(poster: &RgbImage, map: &HeatMap) -> RgbImage {
+    let (width, height) = poster.dimensions();
+    let (shares, grey) = (enlarged(map, width, height), imageops::grayscale(poster));
+    RgbImage::from_fn(width, height, |x, y| over(grey.get_pixel(x, y)[0], shares.get_pixel(x, y)[0]))
 }
 
 /// The poster in the size in which it is drawn.
