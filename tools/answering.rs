@@ -1,5 +1,8 @@
 //! How a model answers, for the tools that ask it: at which thresholds, calibrated or not, and about mirror images as well.
 
+pub mod answers;
+pub mod asking;
+
 use crate::exit::Usage;
 use clap::Args as ClapArgs;
 use onesheet::files::quoted;
@@ -9,7 +12,7 @@ use onesheet::training::tuning::Tuned;
 use std::path::Path;
 use std::str::FromStr;
 
-/// Options of `infer` and `evaluate`.
+/// Options of `infer`, `serve` and `evaluate`.
 #[derive(Clone, Copy, Debug, ClapArgs)]
 pub struct Answering {
     /// From which probability on a genre is named: a number for all genres, or `tuned` for those that were tuned on validation posters

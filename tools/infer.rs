@@ -4,12 +4,14 @@ mod answers;
 mod asked;
 mod pictures;
 
+use crate::answering::answers::{Answered, Listed, ranked};
+use crate::answering::asking::{Asking, BATCH, squaring};
 use crate::answering::{Answering, Rule};
 use crate::console::{Console, print, tell};
 use crate::device::{self, Opened, described};
 use crate::evaluate::open_file_or_best;
 use crate::exit::BadData;
-use answers::{Answered, CSV_HEAD, cells, csv_line, line, list, ranked};
+use answers::{CSV_HEAD, cells, csv_line, line, list};
 use asked::Asked;
 use clap::Args as ClapArgs;
 use image::RgbImage;
@@ -17,23 +19,16 @@ use indicatif::ProgressBar;
 use onesheet::data::pixels;
 use onesheet::data::posters;
 use onesheet::data::squaring::Squaring;
-use onesheet::device::{Device, DeviceError, Placement};
-use onesheet::model::{Model, Posters, Predictor, mirrored_mean, on_host, probabilities};
+use onesheet::device::Device;
 use onesheet::pictures::heat;
-use onesheet::training::checkpoint::{Checkpoint, Metadata};
+use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::{DeviceChoice, PrecisionChoice};
-use onesheet::training::evaluation::{View, divided};
-use onesheet::training::learner;
 use onesheet::training::run_folder::folder_of;
 use pictures::Pictures;
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::io::{IsTerminal, stdout};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-
-/// Posters decoded and asked about together.
-const BATCH: usize = 16;
 
 const EXAMPLES: &str = "Examples:
   onesheet infer --model runs/NAME/checkpoints/best.safetensors poster.jpg
@@ -99,37 +94,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-/// What is asked: a network that only answers, or one that can be asked for its reasons as well.
-enum Loaded<D: Device> {
-    Predictor(Box<Predictor<D>>),
-    Model(Box<Model<D>>),
-}
-
-impl<D: Device> Loaded<D> {
-    fn load(device: &Rc<D>, checkpoint: &Checkpoint, explains: bool) -> anyhow::Result<Self> {
-        Ok(match device.folds() && !explains {
-            true => Loaded::Predictor(Box::new(learner::predictor(Rc::clone(device), checkpoint)?)),
-            false => Loaded::Model(Box::new(learner::load(Rc::clone(device), checkpoint)?)),
-        })
-    }
-
-    fn logits(&mut self, device: &D, posters: Posters<'_>) -> Result<Vec<f32>, DeviceError> {
-        on_host(
-            device,
-            &match self {
-                Loaded::Predictor(predictor) => predictor.logits(posters)?,
-                Loaded::Model(model) => model.logits(posters)?,
-            },
-        )
-    }
-}
-
 fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, rule: &Rule, args: &Args) -> anyhow::Result<()> {
     let console = args.console();
     let computed_by = described(&*device, why);
     let metadata = checkpoint.metadata();
     let mut pictures = args.explain.as_deref().map(|folder| Pictures::new(folder, &metadata.genres)).transpose()?;
-    let mut model = Loaded::load(&device, checkpoint, pictures.is_some())?;
+    let mut asking = Asking::load(&device, checkpoint, &args.answering, rule, pictures.is_some())?;
     console.say(&computed_by);
     if let Some(told) = rule.told(&args.answering) {
         console.say(told);
@@ -137,9 +107,8 @@ fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, rule: &Ru
     if args.csv {
         print(csv_line([CSV_HEAD.map(String::from).to_vec(), metadata.genres.clone()].concat())?)?;
     }
-    let format = metadata.config.pixels.format();
     let squaring = squaring(metadata)?;
-    let listed = args.top.map_or(usize::MAX, |top| top.try_into().unwrap_or(usize::MAX));
+    let listed = Listed { top: args.top.map(|top| top.try_into().unwrap_or(usize::MAX)) };
     let asked = asked::posters(&args.posters)?;
     let bar = progress(args, asked.len());
     let mut unreadable = 0;
@@ -163,25 +132,16 @@ fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, rule: &Ru
             continue;
         }
         let pixels: Vec<u8> = batch.iter().flat_map(|poster| &poster.square).copied().collect();
-        let placements = vec![Placement::default(); batch.len()];
-        let posters = Posters { pixels: &pixels, placements: &placements, format: &format };
-        let logits = match args.answering.view() {
-            View::Plain => model.logits(&device, posters)?,
-            View::Mirrored => mirrored_mean(posters, |posters| model.logits(&device, posters))?,
-        };
-        let probabilities = probabilities(&*device, &divided(&logits, rule.temperature))?;
+        let probabilities = asking.probabilities(&pixels)?;
         let rows: Vec<&[f32]> = probabilities.chunks_exact(metadata.genres.len()).collect();
-        let ranked = |row: &&[f32]| ranked(&metadata.genres, &rule.thresholds, row);
-        let mut answers: Vec<_> = rows.iter().map(ranked).collect();
-        if let (Some(pictures), Loaded::Model(model)) = (&mut pictures, &mut model) {
-            let is_drawn = |rank: usize, answered: &Answered<'_>| match args.top {
-                Some(_) => rank < listed,
-                None => answered.is_named(),
-            };
-            pictures.draw(model, posters, &batch, &mut answers, is_drawn)?;
+        let mut answers: Vec<_> = rows.iter().map(|row| ranked(&metadata.genres, &rule.thresholds, row)).collect();
+        if let Some(pictures) = &mut pictures {
+            let is_drawn = |_, rank: usize, answered: &Answered<'_>| listed.is_drawn(rank, answered);
+            let maps = asking.heat_maps(&pixels, &answers, is_drawn)?;
+            pictures.draw(&batch, maps, &mut answers)?;
         }
         for ((Poster { path, .. }, row), genres) in batch.iter().zip(rows).zip(answers) {
-            let shown = &genres[..listed.min(genres.len())];
+            let shown = listed.of(&genres);
             print(match (args.json, args.csv) {
                 (true, _) => line(path, shown, &computed_by, &args.answering, rule),
                 (_, true) => csv_line(cells(path, &genres, row))?,
@@ -230,46 +190,9 @@ impl<'a> Poster<'a> {
     }
 }
 
-/// How the training posters were made square.
-fn squaring(metadata: &Metadata) -> anyhow::Result<Squaring> {
-    let made = [("resize", &metadata.resize), ("exif", &metadata.exif), ("alpha", &metadata.alpha)];
-    let recorded: BTreeMap<_, _> = made.into_iter().map(|(key, name)| (key.to_owned(), name.clone())).collect();
-    Ok(Squaring::from_provenance(metadata.config.image_size, &recorded)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use onesheet::data::squaring::{Alpha, Exif, Resize};
-    use onesheet::training::checkpoint::Progress;
-    use onesheet::training::config::RunConfig;
-
-    fn metadata() -> Metadata {
-        Metadata {
-            genres: vec!["War".into()],
-            thresholds: vec![0.5],
-            resize: "area".into(),
-            exif: "apply".into(),
-            alpha: "drop".into(),
-            data_digest: String::new(),
-            tuned: None,
-            progress: Progress::default(),
-            config: RunConfig { image_size: 40, ..RunConfig::default() },
-        }
-    }
-
-    #[test]
-    fn posters_become_squares_as_the_models_did() {
-        let area = Squaring { size: 40, resize: Resize::Area, exif: Exif::Apply, alpha: Alpha::Drop };
-        assert_eq!(squaring(&metadata()).unwrap(), area);
-        let nearest = Squaring { resize: Resize::Nearest, ..area };
-        assert_eq!(squaring(&Metadata { resize: "nearest".into(), ..metadata() }).unwrap(), nearest);
-        let as_stored = Squaring { exif: Exif::Ignore, ..area };
-        assert_eq!(squaring(&Metadata { exif: "ignore".into(), ..metadata() }).unwrap(), as_stored);
-        let on_white = Squaring { alpha: Alpha::White, ..area };
-        assert_eq!(squaring(&Metadata { alpha: "white".into(), ..metadata() }).unwrap(), on_white);
-        assert!(squaring(&Metadata { alpha: "black".into(), ..metadata() }).is_err());
-    }
 
     /// What is typed behind a model and a poster.
     fn words(flags: &[&str]) -> Args {

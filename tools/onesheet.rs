@@ -15,6 +15,8 @@ mod man;
 mod plan;
 mod prepare;
 mod report;
+mod serve;
+mod signals;
 mod study;
 mod train;
 
@@ -48,6 +50,7 @@ enum Tool {
     Study(Box<study::Args>),
     Evaluate(evaluate::Args),
     Infer(infer::Args),
+    Serve(serve::Args),
     Report(report::Args),
     Export(export::Args),
     Plan(Box<plan::Args>),
@@ -80,6 +83,7 @@ fn run(tool: Tool) -> anyhow::Result<()> {
         Tool::Study(args) => study::run(&args),
         Tool::Evaluate(args) => evaluate::run(&args),
         Tool::Infer(args) => infer::run(&args),
+        Tool::Serve(args) => serve::run(&args),
         Tool::Report(args) => report::run(&args),
         Tool::Export(args) => export::run(&args),
         Tool::Plan(args) => plan::run(&args),

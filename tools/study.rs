@@ -10,7 +10,8 @@ mod weights;
 
 use crate::console::{Console, print, program};
 use crate::exit::{Interrupted, Usage};
-use crate::train::{Signals, networks};
+use crate::signals::Signals;
+use crate::train::networks;
 use anyhow::Context;
 use clap::{Args as ClapArgs, ValueEnum};
 use list::List;

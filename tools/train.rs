@@ -4,14 +4,13 @@ mod batch;
 mod find_rate;
 mod narration;
 mod settings;
-mod signals;
 
 pub use settings::{Args, networks};
-pub use signals::Signals;
 
 use crate::console::{Console, print};
 use crate::device::{self, Opened, described};
 use crate::exit::{Interrupted, Usage};
+use crate::signals::Signals;
 use anyhow::Context;
 use batch::BatchSize;
 use narration::Progress;

@@ -96,6 +96,15 @@ pub fn whole(bytes: &[u8], squaring: &Squaring) -> Result<RgbImage, PixelError> 
     image.map_err(|_| PixelError::Panicked)?
 }
 
+/// Width and height of the poster in `bytes`, as its header says, with nothing decoded.
+///
+/// # Errors
+/// [`PixelError`]; that there is none does not mean that the image is whole.
+pub fn dimensions(bytes: &[u8]) -> Result<(u32, u32), PixelError> {
+    let header = panic::catch_unwind(|| Ok(open(bytes, format(bytes)?)?.dimensions()));
+    header.map_err(|_| PixelError::Panicked)?
+}
+
 /// What [`square`] makes of a poster that [`whole`] has decoded.
 pub fn squared(image: &RgbImage, squaring: &Squaring) -> Vec<u8> {
     match squaring.resize {
@@ -105,10 +114,7 @@ pub fn squared(image: &RgbImage, squaring: &Squaring) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8], squaring: &Squaring) -> Result<RgbImage, PixelError> {
-    let format = image::guess_format(bytes).map_err(|_| PixelError::UnknownFormat)?;
-    if !matches!(format, ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP) {
-        return Err(PixelError::OtherFormat(format.extensions_str()[0].to_uppercase()));
-    }
+    let format = format(bytes)?;
     let decoder = open(bytes, format)?;
     let ((width, height), size) = (decoder.dimensions(), decoder.total_bytes());
     if width > LARGEST_SIDE || height > LARGEST_SIDE || width == 0 || height == 0 {
@@ -135,6 +141,15 @@ fn decode(bytes: &[u8], squaring: &Squaring) -> Result<RgbImage, PixelError> {
         Alpha::White if image.color().has_alpha() => over_white(image),
         _ => image.into_rgb8(),
     })
+}
+
+/// Which of the kinds that are read the image is of.
+fn format(bytes: &[u8]) -> Result<ImageFormat, PixelError> {
+    let format = image::guess_format(bytes).map_err(|_| PixelError::UnknownFormat)?;
+    match format {
+        ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP => Ok(format),
+        other => Err(PixelError::OtherFormat(other.extensions_str()[0].to_uppercase())),
+    }
 }
 
 /// The decoder of an image, with its header read.

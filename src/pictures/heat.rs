@@ -55,7 +55,7 @@ pub fn drawn(poster: &RgbImage, map: &HeatMap, caption: &str) -> RgbImage {
     let (width, height) = poster.dimensions();
     let mut picture = RgbImage::from_pixel(2 * width + GAP, height + FOOT, Rgb([255; 3]));
     imageops::replace(&mut picture, &poster, 0, 0);
-    imageops::replace(&mut picture, &laid_over(&poster, map), i64::from(width + GAP), 0);
+    imageops::replace(&mut picture, &coloured(&poster, map), i64::from(width + GAP), 0);
     let is_empty = map.values.iter().all(|&value| value <= 0.0);
     let caption = if is_empty { format!("{caption}: nothing speaks for it") } else { caption.to_owned() };
     let (line, black) = (height + GAP / 2, Rgb([0; 3]));
@@ -66,8 +66,8 @@ pub fn drawn(poster: &RgbImage, map: &HeatMap, caption: &str) -> RgbImage {
     picture
 }
 
-/// The poster in grey below the colours of its heat map, which are scaled by the map's largest value.
-pub fn laid_over(poster: &RgbImage, map: &HeatMap) -> RgbImage {
+/// A poster in grey below the colours of its heat map, which are scaled by the map's largest value; as large as the poster.
+pub fn coloured(poster: &RgbImage, map: &HeatMap) -> RgbImage {
     let (width, height) = poster.dimensions();
     let (shares, grey) = (enlarged(map, width, height), imageops::grayscale(poster));
     RgbImage::from_fn(width, height, |x, y| over(grey.get_pixel(x, y)[0], shares.get_pixel(x, y)[0]))

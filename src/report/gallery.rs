@@ -96,7 +96,7 @@ fn exhibit(answered: &Answered<'_>, posters: &TensorFile, decision: Decision) ->
     let mut pictures = vec![Picture { told: format!("Poster of {id}"), jpeg: jpeg(&poster) }];
     if let Some(Sight { map, .. }) = answered.kept.sights.iter().find(|sight| sight.decision == decision) {
         let told = format!("Where on it {} was seen", names[genre]);
-        pictures.push(Picture { told, jpeg: jpeg(&heat::laid_over(&poster, map)) });
+        pictures.push(Picture { told, jpeg: jpeg(&heat::coloured(&poster, map)) });
     }
     Ok(Exhibit {
         genre: names[genre].clone(),

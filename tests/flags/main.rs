@@ -11,6 +11,9 @@ mod plan;
 mod prepare;
 mod report;
 mod resume;
+mod serve;
+#[path = "../support/served.rs"]
+mod served;
 #[cfg(feature = "fetch")]
 #[path = "../support/server.rs"]
 mod server;
@@ -171,6 +174,7 @@ fn no_tool_is_left_out() {
             "plan",
             "prepare",
             "report",
+            "serve",
             "study",
             "train"
         ]

@@ -1,48 +1,10 @@
 //! What `infer` prints of a poster.
 
+use crate::answering::answers::{Answered, object, rounded};
 use crate::answering::{Answering, Rule};
 use crate::console::put_path;
 use onesheet::files::quoted;
-use serde_json::json;
-use std::path::{Path, PathBuf};
-
-/// The version of the lines that `--json` prints.
-const SCHEMA: u32 = 1;
-
-/// What is said of a genre.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answered<'a> {
-    /// Its place among the model's genres.
-    pub place: usize,
-    pub genre: &'a str,
-    pub probability: f32,
-    threshold: f64,
-    /// Where it is drawn on what the model sees it, if it is.
-    pub picture: Option<PathBuf>,
-}
-
-impl Answered<'_> {
-    /// Whether the genre's probability is its threshold or more.
-    pub fn is_named(&self) -> bool {
-        self.probability >= self.threshold as f32
-    }
-}
-
-/// The genres of a poster, the most probable first.
-pub fn ranked<'a>(genres: &'a [String], thresholds: &[f64], row: &[f32]) -> Vec<Answered<'a>> {
-    let answers = genres.iter().zip(row).zip(thresholds).enumerate();
-    let mut ranked: Vec<Answered<'a>> = answers
-        .map(|(place, ((genre, &probability), &threshold))| Answered {
-            place,
-            genre,
-            probability,
-            threshold,
-            picture: None,
-        })
-        .collect();
-    ranked.sort_by(|a, b| b.probability.total_cmp(&a.probability));
-    ranked
-}
+use std::path::Path;
 
 /// What is printed for people: a row a genre under the poster's name, and where it is drawn.
 pub fn list(path: &Path, genres: &[Answered<'_>]) -> String {
@@ -61,30 +23,9 @@ pub fn list(path: &Path, genres: &[Answered<'_>]) -> String {
     text + "\n"
 }
 
-/// A probability with as many digits as an f32 has.
-fn rounded(probability: f32) -> f64 {
-    (f64::from(probability) * 1e7).round() / 1e7
-}
-
 /// A line of `--json`.
 pub fn line(path: &Path, genres: &[Answered<'_>], device: &str, answering: &Answering, rule: &Rule) -> String {
-    let genres: Vec<_> = genres
-        .iter()
-        .map(|answered| {
-            let mut genre = json!({
-                "genre": answered.genre, "probability": rounded(answered.probability), "threshold": answered.threshold,
-                "named": answered.is_named(),
-            });
-            if let Some(picture) = &answered.picture {
-                put_path(&mut genre, "picture", picture);
-            }
-            genre
-        })
-        .collect();
-    let mut line = json!({
-        "schema": SCHEMA, "kind": "poster", "device": device, "thresholds": rule.origin, "calibrated": answering.calibrated,
-        "temperature": rule.temperature, "mirror": answering.mirror, "genres": genres,
-    });
+    let mut line = object(genres, device, answering, rule);
     put_path(&mut line, "poster", path);
     format!("{line}\n")
 }
@@ -110,8 +51,9 @@ pub fn csv_line(cells: Vec<String>) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answering::answers::ranked;
     use clap::Parser;
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     #[derive(Parser)]
     struct Words {
@@ -125,20 +67,6 @@ mod tests {
 
     fn thresholds() -> Vec<f64> {
         vec![0.5, f64::from(0.3f32), f64::from(0.3f32.next_up()), 0.9]
-    }
-
-    /// The second genre has its threshold exactly, and is named; the third is just below its own. Of equals, the first in the
-    /// model's order comes first.
-    #[test]
-    fn genres_are_ranked_and_named_from_their_thresholds_on() {
-        let (names, thresholds) = (genres(), thresholds());
-        let ranked = ranked(&names, &thresholds, &[0.125, 0.3, 0.3, 0.95]);
-        let found: Vec<_> =
-            ranked.iter().map(|answered| (answered.genre, answered.probability, answered.is_named())).collect();
-        assert_eq!(
-            found,
-            [("War", 0.95, true), ("Drama", 0.3, true), ("Film noir", 0.3, false), ("Western", 0.125, false)]
-        );
     }
 
     #[test]

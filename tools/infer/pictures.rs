@@ -1,14 +1,13 @@
 //! `infer --explain`: pictures of what a model sees on posters.
 
 use super::Poster;
-use super::answers::Answered;
+use crate::answering::answers::Answered;
 use anyhow::Context;
 use image::ImageFormat;
-use onesheet::device::Device;
 use onesheet::files::{self, Disk, quoted};
-use onesheet::model::{Model, Posters};
+use onesheet::model::HeatMap;
 use onesheet::pictures::heat;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
@@ -36,36 +35,24 @@ impl Pictures {
         Ok(Pictures { folder: folder.to_owned(), genres, posters: Names::default(), drawn: 0 })
     }
 
-    /// Draws where the model sees genres of a batch of posters: those that `is_drawn` wants by their rank and what is said of them. They
-    /// learn where they are drawn.
+    /// Draws the heat maps of a batch of posters, which are by rank. The answers learn where they are drawn.
     ///
     /// # Errors
-    /// The device's and the disk's.
-    pub fn draw<D: Device>(
+    /// The disk's.
+    pub fn draw(
         &mut self,
-        model: &mut Model<D>,
-        posters: Posters<'_>,
         batch: &[Poster<'_>],
+        maps: Vec<Vec<(usize, HeatMap)>>,
         answers: &mut [Vec<Answered<'_>>],
-        is_drawn: impl Fn(usize, &Answered<'_>) -> bool,
     ) -> anyhow::Result<()> {
-        let wanted = answers.iter().flat_map(|genres| {
-            let drawn = genres.iter().enumerate().filter(|(rank, answered)| is_drawn(*rank, answered));
-            drawn.map(|(_, answered)| answered.place)
-        });
-        let wanted: Vec<usize> = wanted.collect::<BTreeSet<_>>().into_iter().collect();
-        let maps = model.explain(posters, &wanted)?;
-        for (at, (Poster { path, shown, .. }, genres)) in batch.iter().zip(answers).enumerate() {
+        for ((Poster { path, shown, .. }, maps), genres) in batch.iter().zip(maps).zip(answers) {
             let poster = self.posters.new_one(&path.file_stem().unwrap_or_default().to_string_lossy());
             let Some(shown) = shown else { continue };
-            for (rank, answered) in genres.iter_mut().enumerate() {
-                let Ok(row) = wanted.binary_search(&answered.place) else { continue };
-                if !is_drawn(rank, answered) {
-                    continue;
-                }
+            for (rank, map) in maps {
+                let answered = &mut genres[rank];
                 let caption = format!("{} {:.4}", answered.genre, answered.probability);
                 let mut png = Cursor::new(Vec::new());
-                heat::drawn(shown, &maps[row][at], &caption).write_to(&mut png, ImageFormat::Png)?;
+                heat::drawn(shown, &map, &caption).write_to(&mut png, ImageFormat::Png)?;
                 let picture = self.folder.join(format!("{poster}.{}.png", self.genres[answered.place]));
                 files::replace(&Disk, &picture, &png.into_inner())?;
                 answered.picture = Some(picture);

@@ -1,4 +1,4 @@
-//! What ends a run from outside: Ctrl-C, TERM, and a terminal that is closed.
+//! What ends a tool from outside: Ctrl-C, TERM, and a terminal that is closed.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -7,10 +7,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Signals that ask for a clean end. A second Ctrl-C or TERM ends the run at once; a second hang-up does not, for shell and
+/// Signals that ask for a clean end. A second Ctrl-C or TERM ends the tool at once; a second hang-up does not, for shell and
 /// system may each send one when a terminal is closed.
 pub struct Signals {
-    /// Set once the run is to end.
+    /// Set once the tool is to end.
     pub stop: Arc<AtomicBool>,
     caught: Arc<AtomicUsize>,
 }
