@@ -16,11 +16,14 @@ use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::{Checkpoint, CheckpointError};
 use onesheet::training::config::RunConfig;
 use onesheet::training::learner::{Keep, Learner};
-use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint, last_checkpoint};
+use onesheet::training::run_folder::{
+    EpochRow, RunFolder, StepRow, best_checkpoint, epoch_checkpoint, last_checkpoint,
+};
 use onesheet::training::trainer::{Ending, Event, Trainer};
 use runs::{begin, config, go_on, posters, remains, resumed, rows, trainer};
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,6 +53,44 @@ fn a_run_stopped_at_any_step_goes_on_to_the_same_bits() {
         }
     }
     assert!(best_epochs.contains(&1) && best_epochs.contains(&2), "{best_epochs:?}");
+}
+
+/// As far as the log has epochs; also where the run was stopped in between. Then a run that is to keep the best alone.
+#[test]
+fn the_models_of_the_best_epochs_are_kept() {
+    let folder = TempDir::new().unwrap();
+    let whole = RunConfig { epochs: 5, keep_best: 2, learning_rate: 3e-3, ..config(&posters(folder.path())) };
+    let held = |run: &Path| {
+        let files = fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path());
+        let of_epochs = files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("epoch-"));
+        of_epochs
+            .map(|path| (path.file_name().unwrap().to_owned(), fs::read(&path).unwrap()))
+            .collect::<BTreeMap<_, _>>()
+    };
+    let straight = folder.path().join("straight");
+    begin(&whole, &straight);
+    let log: Vec<EpochRow> = rows(&straight.join("log.csv"));
+    let mut ranked: Vec<&EpochRow> = log.iter().collect();
+    ranked.sort_by(|a, b| b.mean_average_precision.total_cmp(&a.mean_average_precision));
+    let ranked: Vec<u32> = ranked.iter().map(|row| row.epoch).collect();
+    assert!(ranked[..2] != [5, 4] && ranked[..2] != [1, 2], "such a run shows little: {ranked:?}");
+    let files = held(&straight);
+    assert_eq!(files.len(), 2);
+    for epoch in &ranked[..2] {
+        let metadata = Checkpoint::open_model(&epoch_checkpoint(&straight, *epoch)).unwrap().metadata().clone();
+        assert!(metadata.progress.epoch == *epoch && metadata.tuned.is_some());
+    }
+    assert!(
+        files[epoch_checkpoint(&straight, ranked[0]).file_name().unwrap()]
+            == fs::read(best_checkpoint(&straight)).unwrap()
+    );
+
+    let stopped = folder.path().join("stopped");
+    begin(&RunConfig { max_steps: Some(19), ..whole.clone() }, &stopped);
+    go_on(&whole, &stopped);
+    assert!(held(&stopped) == files);
+    go_on(&RunConfig { epochs: 6, keep_best: 1, ..whole }, &stopped);
+    assert!(held(&stopped).is_empty());
 }
 
 #[test]

@@ -53,6 +53,7 @@ impl RunConfig {
         within((0.0..1e6).contains(&warmup_epochs), "warmup_epochs", warmup_epochs, "from 0 to below a million")?;
         within((0.0..1.0).contains(&momentum), "momentum", momentum, "from 0 to below 1")?;
         within((0.0..1e6).contains(&save_every), "save_every", save_every, "from 0 to below a million")?;
+        within((1..=1000).contains(&self.keep_best), "keep_best", self.keep_best, "from 1 to 1000")?;
         within((0.0..=1.0).contains(&threshold), "threshold", threshold, "from 0 to 1")?;
         within(self.patience != Some(0), "patience", self.patience, "1 or more")?;
         let is_limit = |minutes: f64| minutes > 0.0 && minutes.is_finite();

@@ -79,6 +79,9 @@ pub struct RunConfig {
     /// Minutes between two checkpoints within an epoch.
     #[serde(default = "default_save_every")]
     pub save_every: f64,
+    /// Models that are kept of the epochs with the highest validation mAP. With 1 it is `best.safetensors` alone.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub keep_best: u32,
     /// What happens when a loss or a gradient is no number.
     #[serde(default)]
     pub on_bad_numbers: OnBadNumbers,
@@ -108,6 +111,14 @@ fn resnet_50() -> Network {
 }
 
 /// Ten minutes: what a kill may cost, against about a second of writing.
+fn one() -> u32 {
+    1
+}
+
+fn is_one(number: &u32) -> bool {
+    *number == 1
+}
+
 fn default_save_every() -> f64 {
     10.0
 }
@@ -142,6 +153,7 @@ impl Default for RunConfig {
             augment: false,
             threshold: 0.3,
             save_every: default_save_every(),
+            keep_best: 1,
             on_bad_numbers: OnBadNumbers::Stop,
             check_numerics: false,
             recompute: false,

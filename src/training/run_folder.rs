@@ -10,7 +10,7 @@
 //!   profile.csv         a row a launch of a step, if the run was asked for it
 //!   answers.safetensors what the best model says of each validation poster
 //!   report.html         all of it to look at
-//!   checkpoints/        last.safetensors and the two before it, best.safetensors
+//!   checkpoints/        last.safetensors and the two before it, best.safetensors, and with `keep_best` the models of some epochs
 //!   lock                held by the trainer at work, with its process id in it
 //! ```
 //!
@@ -25,7 +25,7 @@ mod lock;
 mod logs;
 
 pub use answers::{About, KeptAnswers, answers_file};
-pub use checkpoints::{KEPT, best_checkpoint, last_checkpoint, step_checkpoint};
+pub use checkpoints::{KEPT, best_checkpoint, epoch_checkpoint, last_checkpoint, step_checkpoint};
 pub use error::RunFolderError;
 pub use logs::{EpochRow, StepRow, epochs_of};
 
@@ -244,19 +244,40 @@ impl RunFolder {
         Ok(replace(&Disk, &path, text.as_bytes())?)
     }
 
-    /// Whether the disk has room for all checkpoints that the run keeps and the one being written, and for the best and the one that
-    /// replaces it, where one takes `saved_bytes`.
+    /// Whether the disk has room for all checkpoints that the run keeps and the one being written, for the best and the one that replaces
+    /// it, and for the models of `keep_best` epochs and one more, if that is more than one; where one takes `saved_bytes`.
     ///
     /// # Errors
     /// [`RunFolderError::NoSpace`], and [`RunFolderError::Unwritable`] where the system does not say.
-    pub fn check_space(&self, saved_bytes: impl Fn(Keep) -> u64) -> Result<(), RunFolderError> {
+    pub fn check_space(&self, keep_best: u32, saved_bytes: impl Fn(Keep) -> u64) -> Result<(), RunFolderError> {
         let (full, weights) = (saved_bytes(Keep::Everything), saved_bytes(Keep::Weights));
         let free = files::free_space(&self.path).map_err(|cause| unwritable(&self.path, cause))?;
         let size = |path: PathBuf| fs::metadata(path).map_or(0, |file| file.len());
         let there: u64 = checkpoints::all(&self.path).into_iter().map(size).sum();
         let best = size(best_checkpoint(&self.path));
-        let needed = ((KEPT as u64 + 1) * full).saturating_sub(there) + (2 * weights).saturating_sub(best);
+        let epochs: u64 =
+            checkpoints::epochs(&self.path).iter().map(|&epoch| size(epoch_checkpoint(&self.path, epoch))).sum();
+        let of_epochs = if keep_best > 1 { (u64::from(keep_best) + 1) * weights } else { 0 };
+        let needed = ((KEPT as u64 + 1) * full).saturating_sub(there)
+            + (2 * weights).saturating_sub(best)
+            + of_epochs.saturating_sub(epochs);
         if needed <= free { Ok(()) } else { Err(RunFolderError::NoSpace { path: self.path.clone(), free, needed }) }
+    }
+
+    /// The epochs with the highest validation mAP by the log, `most` of them at most; of two alike the earlier.
+    ///
+    /// # Errors
+    /// [`RunFolderError::Log`].
+    pub fn best_epochs(&self, most: u32) -> Result<Vec<u32>, RunFolderError> {
+        let mut rows = epochs_of(&self.path)?;
+        // It is sound, and so the earlier stays in front.
+        rows.sort_by(|a, b| b.mean_average_precision.total_cmp(&a.mean_average_precision));
+        Ok(rows.into_iter().take(most as usize).map(|row| row.epoch).collect())
+    }
+
+    /// Removes the models of epochs that are none of the `best`.
+    pub fn prune_epochs(&self, best: &[u32]) {
+        checkpoints::prune_epochs(&Disk, &self.path, best);
     }
 
     /// How long ago this process saved, or took the folder.
@@ -509,18 +530,20 @@ mod tests {
                 Keep::Weights => weights,
             }
         };
-        run.check_space(sizes(1000, 100)).unwrap();
+        run.check_space(1, sizes(1000, 100)).unwrap();
         let free = files::free_space(folder.path()).unwrap();
-        let error = run.check_space(sizes(free / 3, 0)).unwrap_err();
+        let error = run.check_space(1, sizes(free / 3, 0)).unwrap_err();
         assert!(matches!(&error, RunFolderError::NoSpace { needed, .. } if *needed == free / 3 * 4), "{error}");
         assert!(error.to_string().contains("--run"), "{error}");
         // What is there already need not be found once more.
         fs::write(last_checkpoint(folder.path()), [0; 900]).unwrap();
         fs::write(best_checkpoint(folder.path()), [0; 50]).unwrap();
-        let RunFolderError::NoSpace { needed, .. } = run.check_space(sizes(1 << 60, 1 << 50)).unwrap_err() else {
-            panic!()
-        };
-        assert_eq!(needed, (4 << 60) - 900 + (2 << 50) - 50);
+        fs::write(epoch_checkpoint(folder.path(), 3), [0; 40]).unwrap();
+        for (keep_best, of_epochs) in [(1, 0), (2, (3 << 50) - 40)] {
+            let refused = run.check_space(keep_best, sizes(1 << 60, 1 << 50)).unwrap_err();
+            let RunFolderError::NoSpace { needed, .. } = refused else { panic!("{refused}") };
+            assert_eq!(needed, (4 << 60) - 900 + (2 << 50) - 50 + of_epochs);
+        }
     }
 
     #[test]

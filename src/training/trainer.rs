@@ -14,7 +14,7 @@ use super::checkpoint::{Checkpoint, Metadata, Progress};
 use super::config::RunConfig;
 use super::dry_run;
 use super::learner::{Keep, Learner};
-use super::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint};
+use super::run_folder::{EpochRow, RunFolder, StepRow};
 use super::tensorboard::TensorBoard;
 use super::tuning::Tuned;
 use crate::data::Split;
@@ -27,6 +27,7 @@ use crate::model::Model;
 use crate::optim::Schedule;
 use crate::plan::cost::Costs;
 use std::collections::VecDeque;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -231,7 +232,7 @@ impl<D: Device> Trainer<D> {
     ) -> Result<Ending, TrainingError> {
         self.began = Instant::now();
         folder.tell_tensorboard(self.config.tensorboard != TensorBoard::Off);
-        folder.check_space(|keep| self.learner.saved_bytes(keep))?;
+        folder.check_space(self.config.keep_best, |keep| self.learner.saved_bytes(keep))?;
         self.save_what_to_go_back_to(folder)?;
         while self.progress.epoch < self.config.epochs {
             if self.config.patience.is_some_and(|patience| self.progress.stale >= patience) {
@@ -280,7 +281,7 @@ impl<D: Device> Trainer<D> {
 
     /// Saves everything.
     fn save(&self, folder: &mut RunFolder) -> Result<(), TrainingError> {
-        let write = |path: &std::path::Path| self.learner.save(path, &self.metadata(), Keep::Everything);
+        let write = |path: &Path| self.learner.save(path, &self.metadata(), Keep::Everything);
         folder.save(&self.progress, write)
     }
 
@@ -293,10 +294,10 @@ impl<D: Device> Trainer<D> {
     /// run ends in the same file as one that was left alone.
     ///
     /// What the validation posters say of thresholds and temperature goes with it: the weights are those that `tuned` was found with.
-    fn save_best(&self, folder: &RunFolder, tuned: Tuned) -> Result<(), TrainingError> {
+    fn save_model(&self, path: &Path, tuned: Tuned) -> Result<(), TrainingError> {
         let mut metadata = Metadata { tuned: Some(tuned), ..self.metadata() };
         (metadata.config.max_steps, metadata.config.time_limit) = (None, None);
-        self.learner.save(&best_checkpoint(folder.path()), &metadata, Keep::Weights)
+        self.learner.save(path, &metadata, Keep::Weights)
     }
 
     fn thresholds(&self) -> Vec<f64> {

@@ -100,7 +100,7 @@ fn tuned(metadata: &mut Metadata) -> &mut Tuned {
 #[test]
 fn settings_that_no_run_has_are_refused_by_name() {
     type Change = fn(&mut Metadata);
-    let cases: [(&str, Change); 42] = [
+    let cases: [(&str, Change); 43] = [
         ("image_size", |m| m.config.image_size = 4_000_000_000),
         ("image_size", |m| m.config.image_size = 30_000),
         ("image_size", |m| m.config.image_size = 0),
@@ -114,6 +114,7 @@ fn settings_that_no_run_has_are_refused_by_name() {
         ("warmup_epochs", |m| m.config.warmup_epochs = f64::INFINITY),
         ("save_every", |m| m.config.save_every = -1.0),
         ("save_every", |m| m.config.save_every = 1e6),
+        ("keep_best", |m| m.config.keep_best = 0),
         ("momentum", |m| m.config.momentum = 1.0),
         ("momentum", |m| m.config.momentum = -0.1),
         ("threshold", |m| m.config.threshold = 1.5),

@@ -32,7 +32,7 @@ const WHOLE: &str = "train --data posters.safetensors --weights start.safetensor
     --batch 3 --epochs 9 --max-steps 2 --lr 0.002 --warmup-epochs 1.5 --zero-init-residual false --image-size 33 --pooling max \
     --trainable last:50 --class-weights none --pixels unit --momentum 0.75 --augment --run whole --save-every 0 \
     --on-bad-numbers skip --check-numerics --recompute --io read --tensorboard histograms --schedule cosine --weight-decay 0.125 --base-rate 0.5 --clip-norm 0.75 \
-    --loss asymmetric:1,3,0.0625 --label-smoothing 0.25 --ema 0.5 --accumulate 2 --init he --crop 0.25 --rotate 10 --colour 0.5 --cutout 0.125 --patience 7 --time-limit 500";
+    --loss asymmetric:1,3,0.0625 --label-smoothing 0.25 --ema 0.5 --accumulate 2 --init he --crop 0.25 --rotate 10 --colour 0.5 --cutout 0.125 --keep-best 2 --patience 7 --time-limit 500";
 
 const FROZEN: &str =
     "train --data posters.safetensors --run frozen --batch 4 --device cpu --trainable last:40 --profile=1 -q";
@@ -129,6 +129,7 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
         augment: true,
         threshold: 0.3,
         save_every: 0.0,
+        keep_best: 2,
         on_bad_numbers: OnBadNumbers::Skip,
         check_numerics: true,
         recompute: true,

@@ -118,13 +118,24 @@ pub fn has_begun(run: &Path) -> bool {
 
 /// The settings without those that may change when a run goes on, and without the places of its files.
 fn what_counts(config: &RunConfig) -> RunConfig {
-    let RunConfig { device, precision, save_every, on_bad_numbers, check_numerics, recompute, io, tensorboard, .. } =
-        RunConfig::default();
+    let RunConfig {
+        device,
+        precision,
+        save_every,
+        keep_best,
+        on_bad_numbers,
+        check_numerics,
+        recompute,
+        io,
+        tensorboard,
+        ..
+    } = RunConfig::default();
     let weights = config.weights.as_ref().and_then(|weights| weights.file_name()).map(PathBuf::from);
     RunConfig {
         device,
         precision,
         save_every,
+        keep_best,
         on_bad_numbers,
         check_numerics,
         recompute,

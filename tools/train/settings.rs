@@ -133,6 +133,10 @@ pub struct Args {
     /// Minutes between two checkpoints within an epoch: what a kill may cost [default: 10]
     #[arg(long, value_name = "MINUTES", value_parser = minutes)]
     pub save_every: Option<f64>,
+    /// Keep the models of the N epochs with the highest validation mAP, as checkpoints/epoch-0007.safetensors [default: 1, which is
+    /// best.safetensors alone]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub keep_best: Option<u32>,
     /// What to do when a loss or a gradient is no number [default: stop]
     #[arg(long, value_enum)]
     pub on_bad_numbers: Option<OnBadNumbers>,
@@ -150,7 +154,7 @@ pub struct Args {
     #[arg(long, value_enum)]
     pub tensorboard: Option<TensorBoard>,
     /// Go on with a run that was stopped. What does not change the past may change: --data (the same file elsewhere), --device,
-    /// --precision, --lr, --epochs, --max-steps, --time-limit, --patience, --save-every, --on-bad-numbers, --check-numerics,
+    /// --precision, --lr, --epochs, --max-steps, --time-limit, --patience, --save-every, --keep-best, --on-bad-numbers, --check-numerics,
     /// --recompute, --io, --tensorboard (a cosine then ends with the new last epoch)
     #[arg(long, value_name = "RUN", conflicts_with_all = SETTLED)]
     pub resume: Option<PathBuf>,
@@ -266,6 +270,7 @@ impl Args {
         set(&mut config.epochs, self.epochs);
         set(&mut config.learning_rate, self.lr);
         set(&mut config.save_every, self.save_every);
+        set(&mut config.keep_best, self.keep_best);
         set(&mut config.on_bad_numbers, self.on_bad_numbers);
         set(&mut config.check_numerics, self.check_numerics);
         set(&mut config.recompute, self.recompute);

@@ -9,6 +9,7 @@ use crate::files::Files;
 use crate::training::checkpoint::{Checkpoint, CheckpointError};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// How many checkpoints are kept to go on from.
 pub const KEPT: usize = 3;
@@ -28,6 +29,11 @@ pub fn step_checkpoint(run: &Path, steps: u64) -> PathBuf {
     folder(run).join(format!("step-{steps:08}.safetensors"))
 }
 
+/// Where the model of an epoch is kept, counted from 1, while the epoch is one of the best.
+pub fn epoch_checkpoint(run: &Path, epoch: u32) -> PathBuf {
+    folder(run).join(format!("epoch-{epoch:04}.safetensors"))
+}
+
 /// The folder of the checkpoints.
 pub(super) fn folder(run: &Path) -> PathBuf {
     run.join("checkpoints")
@@ -42,11 +48,29 @@ pub(super) fn all(run: &Path) -> Vec<PathBuf> {
 
 /// The steps of the checkpoints behind the last, the newest first.
 fn older(run: &Path) -> Vec<u64> {
-    let names = fs::read_dir(folder(run)).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    let steps = |name: &str| name.strip_prefix("step-")?.strip_suffix(".safetensors")?.parse().ok();
-    let mut older: Vec<u64> = names.filter_map(|name| steps(name.to_str()?)).collect();
+    let mut older: Vec<u64> = numbered(run, "step-");
     older.sort_unstable_by(|a, b| b.cmp(a));
     older
+}
+
+/// The epochs whose models are kept beside the best.
+pub(super) fn epochs(run: &Path) -> Vec<u32> {
+    numbered(run, "epoch-")
+}
+
+/// The numbers in the names of the checkpoints that begin so.
+fn numbered<N: FromStr>(run: &Path, begin: &str) -> Vec<N> {
+    let names = fs::read_dir(folder(run)).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let number = |name: &str| name.strip_prefix(begin)?.strip_suffix(".safetensors")?.parse().ok();
+    names.filter_map(|name| number(name.to_str()?)).collect()
+}
+
+/// Removes the models of epochs that are none of the `best`.
+pub(super) fn prune_epochs<F: Files>(files: &F, run: &Path, best: &[u32]) {
+    for epoch in epochs(run).into_iter().filter(|epoch| !best.contains(epoch)) {
+        // One that stays does no harm.
+        let _ = files.remove(&epoch_checkpoint(run, epoch));
+    }
 }
 
 /// The newest checkpoint that is whole, and what is wrong with those that are newer; `None` if there is none at all.

@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::training::TrainingError;
 use crate::training::checkpoint::Progress;
 use crate::training::evaluation::{Answers, View};
-use crate::training::run_folder::{About, EpochRow, KeptAnswers, RunFolder};
+use crate::training::run_folder::{About, EpochRow, KeptAnswers, RunFolder, best_checkpoint, epoch_checkpoint};
 use crate::training::tensorboard::Event as TensorBoardEvent;
 use crate::training::tuning::Tuned;
 use std::ops::ControlFlow;
@@ -77,21 +77,47 @@ impl<D: Device> Trainer<D> {
         let done =
             Progress { epoch: epoch + 1, step: 0, loss_sum: 0.0, left_out: 0, best: best_score, stale, total_steps };
         let before = std::mem::replace(&mut self.progress, done);
-        // The best one first: killed between the two, the run goes on from before this epoch's end and writes it again. So it does
-        // where the best one cannot be written, or what is saved as the run ends would name a best one that is not there.
-        let mut tuned_f1 = None;
-        if best {
-            let tuned = Tuned::new(&answers, &self.thresholds(), self.file.digest());
-            tuned_f1 = Some(answers.scores(&tuned.thresholds).weighted.f1);
-            let kept = self.keep(folder, answers);
-            if let Err(error) = kept.and_then(|()| self.save_best(folder, tuned)) {
+        // The models first: killed between them and the checkpoint, the run goes on from before this epoch's end and writes them again. So
+        // it does where one cannot be written, or what is saved as the run ends would name a best one that is not there.
+        let best_epochs = folder.best_epochs(self.config.keep_best)?;
+        let tuned_f1 = match self.save_models(folder, answers, best, &best_epochs) {
+            Ok(tuned_f1) => tuned_f1,
+            Err(error) => {
                 self.progress = before;
                 return Err(error);
             }
-        }
+        };
         self.save(folder)?;
+        folder.prune_epochs(if self.config.keep_best > 1 { &best_epochs } else { &[] });
         watch(Event::Epoch { row: &row, scores: &scores, best, tuned_f1 });
         Ok(None)
+    }
+
+    /// Saves the model that has just answered where it is the best so far, or among the `best_epochs` if there is more than one to keep. Of
+    /// the best, the weighted F1 at its tuned thresholds.
+    fn save_models(
+        &mut self,
+        folder: &RunFolder,
+        answers: Answers,
+        best: bool,
+        best_epochs: &[u32],
+    ) -> Result<Option<f64>, TrainingError> {
+        let epoch = self.progress.epoch;
+        let is_kept = self.config.keep_best > 1 && best_epochs.contains(&epoch);
+        if !best && !is_kept {
+            return Ok(None);
+        }
+        let tuned = Tuned::new(&answers, &self.thresholds(), self.file.digest());
+        let tuned_f1 = answers.scores(&tuned.thresholds).weighted.f1;
+        if is_kept {
+            self.save_model(&epoch_checkpoint(folder.path(), epoch), tuned.clone())?;
+        }
+        if !best {
+            return Ok(None);
+        }
+        self.keep(folder, answers)?;
+        self.save_model(&best_checkpoint(folder.path()), tuned)?;
+        Ok(Some(tuned_f1))
     }
 
     /// Keeps what the best model so far, that of the epoch just done, said of the validation posters, and where it sees what it is surest of.

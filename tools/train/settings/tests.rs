@@ -74,7 +74,7 @@ const SETTLED_ROWS: [Row; 29] = [
 ];
 
 /// Flags that change nothing of what a run has done.
-const OPEN_ROWS: [Row; 23] = [
+const OPEN_ROWS: [Row; 24] = [
     ("--device cpu", |config| config.device = DeviceChoice::Cpu),
     ("--device cuda", |config| config.device = DeviceChoice::Cuda),
     ("--device sim", |config| config.device = DeviceChoice::Sim),
@@ -89,6 +89,7 @@ const OPEN_ROWS: [Row; 23] = [
     ("--patience 4", |config| config.patience = Some(4)),
     ("--lr 0.125", |config| config.learning_rate = 0.125),
     ("--save-every 0.75", |config| config.save_every = 0.75),
+    ("--keep-best 3", |config| config.keep_best = 3),
     ("--on-bad-numbers skip", |config| config.on_bad_numbers = OnBadNumbers::Skip),
     ("--on-bad-numbers rollback", |config| config.on_bad_numbers = OnBadNumbers::Rollback),
     ("--check-numerics", |config| config.check_numerics = true),
@@ -210,6 +211,7 @@ fn an_experiment_is_its_whole_preset() {
             augment: false,
             threshold: 0.3,
             save_every: 10.0,
+            keep_best: 1,
             on_bad_numbers: OnBadNumbers::Stop,
             check_numerics: false,
             recompute: false,
@@ -283,6 +285,7 @@ fn a_run_that_goes_on_keeps_its_settings_but_for_those_typed() {
         augment: true,
         threshold: 0.14,
         save_every: 15.0,
+        keep_best: 2,
         on_bad_numbers: OnBadNumbers::Stop,
         check_numerics: false,
         recompute: false,
