@@ -128,7 +128,7 @@ fn shown(exhibit: &Exhibit) -> Markup {
                 img alt=(told) width="150" height="150" src={ "data:image/jpeg;base64," (STANDARD.encode(jpeg)) };
             }
             figcaption {
-                strong { (genre) " " (percent(f64::from(*probability))) }
+                strong { (genre) " " (percent(f64::from(*probability)).replace(' ', "\u{a0}")) }
                 span { "is " @if truth.is_empty() { "of no genre" } @else { (truth.join(", ")) } }
                 span.id { (id) }
             }
