@@ -57,7 +57,7 @@ pub fn html(web: &Web) -> String {
                 }
                 footer {
                     p.wide {
-                        (network) " at " (image_size) "×" (image_size) " pixels. Computed by " (device) ". Pictures stay on that machine and are not kept. "
+                        (network) " at " (image_size) "×" (image_size) " pixels. Computed by " (device) ". Pictures are not kept. "
                         "Programs ask the same as " a href="openapi.json" { "openapi.json" } " describes it, up to " (MOST_POSTERS)
                         " posters at once. " (VERSION) "."
                     }
@@ -68,11 +68,11 @@ pub fn html(web: &Web) -> String {
     page.into_string()
 }
 
-/// Bytes for people.
+/// Bytes for people, in the units in which the limits are given.
 fn megabytes(bytes: u64) -> String {
-    match bytes {
-        ..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    match bytes >> 20 {
+        0 => format!("{:.1} kB", bytes as f64 / 1024.0),
+        _ => format!("{:.1} MB", bytes as f64 / f64::from(1 << 20)),
     }
 }
 
@@ -82,6 +82,6 @@ mod tests {
 
     #[test]
     fn bytes_read_well() {
-        assert_eq!([512, 999_999, 1_000_000, 20 << 20].map(megabytes), ["0.5 kB", "1000.0 kB", "1.0 MB", "21.0 MB"]);
+        assert_eq!([512, 3 << 19, 20 << 20].map(megabytes), ["0.5 kB", "1.5 MB", "20.0 MB"]);
     }
 }
