@@ -254,8 +254,16 @@ fn train_keeps_its_page_or_says_that_it_could_not() {
     assert!(!path.join("runs/run/report.html").exists() && !path.join("runs/run/report.html.partial").exists());
 
     let saved = Testimony::of(&mut onesheet(path, "train --resume runs/run"), path, None);
-    let all =
-        ["config.toml", "steps.csv", "log.csv", "lock", "plan.csv", "report.html", "checkpoints/last.safetensors"];
+    let all = [
+        "config.toml",
+        "steps.csv",
+        "log.csv",
+        "events.out.tfevents.000002.onesheet",
+        "lock",
+        "plan.csv",
+        "report.html",
+        "checkpoints/last.safetensors",
+    ];
     let best = ["answers.safetensors", "checkpoints/best.safetensors"];
     let best = best.iter().filter(|name| saved.left.iter().any(|path| path.ends_with(name)));
     let older = "checkpoints/step-00000004.safetensors";
