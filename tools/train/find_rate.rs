@@ -12,7 +12,6 @@ use onesheet::training::config::RunConfig;
 use onesheet::training::trainer;
 use onesheet::training::trainer::find_rate::{Tried, suggested};
 use serde_json::json;
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -63,7 +62,7 @@ fn table<D: Device>(
     if args.json {
         print(format_args!("{}\n", json!({ "schema": SCHEMA, "kind": "suggestion", "learning_rate": suggestion })))?;
     } else {
-        print(format_args!("\n{}\n", advice(suggestion, args.data.as_deref())))?;
+        print(format_args!("\n{}\n", advice(suggestion)))?;
     }
     Ok(())
 }
@@ -75,15 +74,14 @@ fn line(tried: &Tried, json: bool) -> String {
     }
 }
 
-/// What to type next.
-fn advice(suggestion: Option<f64>, data: Option<&Path>) -> String {
-    match (suggestion, data) {
-        (Some(rate), Some(data)) => format!(
-            "the loss was least at ten times a learning rate of {rate:.1e}; begin with\n  {} train --data {} --lr {rate:.1e}",
-            program(),
-            onesheet::files::quoted(data)
+/// What to type next: what was typed, for another network or batch may want another rate.
+fn advice(suggestion: Option<f64>) -> String {
+    match suggestion {
+        Some(rate) => format!(
+            "the loss was least at ten times a learning rate of {rate:.1e}; begin with that: the same command with\n  \
+             --lr {rate:.1e} in the place of --find-lr"
         ),
-        _ => "the loss fell at none of these rates, so none is suggested".into(),
+        None => "the loss fell at none of these rates, so none is suggested".into(),
     }
 }
 
@@ -97,7 +95,7 @@ mod tests {
         assert_eq!(line(&tried, false), "      1.25e-4      0.7123      0.7000\n");
         let row = r#""row":{"loss":0.71234,"rate":0.000125,"smoothed":0.70001}"#;
         assert_eq!(line(&tried, true), format!("{{\"kind\":\"rate\",{row},\"schema\":1}}\n"));
-        assert!(advice(Some(3.16e-4), Some(Path::new("a b"))).ends_with(" train --data 'a b' --lr 3.2e-4"));
-        assert!(advice(None, Some(Path::new("a"))).contains("none is suggested"));
+        assert!(advice(Some(3.16e-4)).ends_with("the same command with\n  --lr 3.2e-4 in the place of --find-lr"));
+        assert!(advice(None).contains("none is suggested"));
     }
 }
