@@ -32,14 +32,15 @@ pub struct Args {
     /// How many, evenly from the whole file, or the first that training sees
     #[arg(long, value_name = "N", default_value = "40", requires = "sheet", value_parser = clap::value_parser!(u16).range(1..=2000))]
     posters: u16,
-    #[command(flatten)]
-    seen: SeenArgs,
     /// Print JSON, one object a line, with every group in full
     #[arg(long)]
     json: bool,
     /// Print results only
     #[arg(short, long)]
     quiet: bool,
+    // Last, for what follows would stand under its heading in the help.
+    #[command(flatten)]
+    seen: SeenArgs,
 }
 
 /// The flags of `train` that change posters.
