@@ -337,7 +337,10 @@ fn what_does_not_fit_is_refused_by_name() {
     let sound = config(&posters(folder.path()));
     let refusal = |config: &RunConfig| trainer(config).err().unwrap().to_string();
     let error = refusal(&RunConfig { batch: 65, ..sound.clone() });
-    assert!(error.contains("a batch of 65 ") && error.contains(" 64 images"), "{error}");
+    assert!(
+        error.contains("a batch of 65 ") && error.contains(" 64 images; choose 64 or less with --batch"),
+        "{error}"
+    );
     assert!(trainer(&RunConfig { batch: 64, ..sound.clone() }).is_ok(), "all of them are a batch");
     let error = refusal(&RunConfig { batch: 0, ..sound.clone() });
     assert!(error.contains("a batch of 0 images"), "{error}");

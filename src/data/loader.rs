@@ -39,7 +39,9 @@ pub enum LoaderError {
     #[error("a batch of 0 images; choose 1 or more")]
     EmptyBatch,
     /// Not one full batch to train on.
-    #[error("a batch of {batch} is larger than the training set of {images} images; choose {images} or less")]
+    #[error(
+        "a batch of {batch} is larger than the training set of {images} images; choose {images} or less with --batch"
+    )]
     BatchTooLarge {
         /// Images a batch.
         batch: usize,
