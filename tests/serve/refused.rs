@@ -54,7 +54,7 @@ fn what_is_no_poster_is_named_with_what_to_do() {
     }
     assert!(served.get("/nothing").problem(404).contains("there is nothing at /nothing; /openapi.json"));
     let other = served.get("/answers");
-    assert!(other.problem(405).contains("/openapi.json"));
+    assert!(other.problem(405).contains("/answers takes no GET; /openapi.json"));
     assert_eq!(other.headers["allow"], "POST");
     assert_eq!(served.post("/model", "image/png", &png).headers["allow"], "GET,HEAD");
     goes_on(&served);

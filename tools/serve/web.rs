@@ -9,7 +9,7 @@ use crate::answering::{Answering, Rule};
 use axum::extract::{Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
@@ -68,8 +68,9 @@ pub fn router(web: Web) -> Router {
             let detail = format!("there is nothing at {}; /openapi.json says what there is", uri.path());
             Problem::new(StatusCode::NOT_FOUND, detail)
         })
-        .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "it is not asked for in this way; /openapi.json says in which")
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            let detail = format!("{} takes no {method}; /openapi.json says what it takes", uri.path());
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
         })
         .layer(from_fn_with_state(Arc::clone(&web), guard))
         .with_state(web)
