@@ -63,6 +63,9 @@ pub fn without_checkpoint(error: CheckpointError, which: Which, run: &Path) -> a
         matches!(&error, CheckpointError::Open { cause, .. } if cause.kind() == std::io::ErrorKind::NotFound);
     let error = anyhow::Error::from(error);
     match which {
+        _ if run.is_file() => {
+            error.context(format!("{} is a file; --run takes the folder of a run, such as runs/NAME", run.display()))
+        }
         _ if !is_absent => error,
         Which::Best if last_checkpoint(run).exists() => {
             error.context("the run has not ended an epoch; go on with it, or add --checkpoint last")
@@ -209,5 +212,8 @@ mod tests {
         for which in [Which::Best, Which::Last] {
             assert!(told(which, &bad).contains("is no checkpoint"), "{}", told(which, &bad));
         }
+        let error = Checkpoint::open(&best_checkpoint(&bad)).unwrap_err();
+        let told = without_checkpoint(error, Which::Best, &bad).to_string();
+        assert_eq!(told, format!("{} is a file; --run takes the folder of a run, such as runs/NAME", bad.display()));
     }
 }
