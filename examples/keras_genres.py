@@ -52,6 +52,8 @@ def square(path, about):
 
 
 def main():
+    if len(sys.argv) < 3:
+        sys.exit(__doc__.strip())
     weights, *posters = sys.argv[1:]
     model, about = load(weights)
     genres, thresholds = json.loads(about["genres"]), json.loads(about["thresholds"])

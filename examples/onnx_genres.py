@@ -27,6 +27,8 @@ def square(path, about):
 
 
 def main():
+    if len(sys.argv) < 3:
+        sys.exit(__doc__.strip())
     model, *posters = sys.argv[1:]
     session = onnxruntime.InferenceSession(model)
     about = session.get_modelmeta().custom_metadata_map
