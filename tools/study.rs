@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", required = true)]
     data: Vec<PathBuf>,
     /// Which runs: paper (its three experiments), networks (those that it left to others), discussion (what it leaves open: image
-    /// size, class weights, repeated films), or a TOML file like `tools/study/paper.toml`
+    /// size, class weights, repeated films), recipe (our own, without each of its parts), or a TOML file like `tools/study/paper.toml`
     #[arg(long, value_name = "LIST|FILE", default_value = "paper")]
     runs: PathBuf,
     /// A folder with ImageNet weights under the names that Keras, torchvision and timm give them. Runs whose weights are not there
