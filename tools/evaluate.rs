@@ -10,9 +10,10 @@ use crate::answering::{Answering, Rule};
 use crate::console::{Console, print};
 use crate::device::{self, Opened, described};
 use crate::exit::BadData;
+use crate::train::open_posters;
 use clap::{Args as ClapArgs, ValueEnum};
 use onesheet::data::Split;
-use onesheet::data::tensor_file::TensorFile;
+use onesheet::data::tensor_file::{Access, TensorFile};
 use onesheet::device::Device;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::Checkpoint;
@@ -147,7 +148,10 @@ fn evaluate<D: Device>(device: &Rc<D>, why: &str, args: &Args) -> anyhow::Result
     let checkpoint = opened.map_err(|error| without_checkpoint(error, args.checkpoint, &run))?;
     let mut metadata = checkpoint.metadata().clone();
     let data = args.data.clone().or(metadata.config.data.clone()).unwrap_or_else(|| synthetic_posters(&run));
-    let file = Arc::new(TensorFile::open(&data)?);
+    let file = Arc::new(match args.data {
+        Some(_) => TensorFile::open(&data)?,
+        None => open_posters(&data, Access::default())?,
+    });
     let other = args.against.as_deref().map(open_file_or_best).transpose()?;
     let mut other_rule = None;
     if let Some(other) = &other {

@@ -3,9 +3,10 @@
 use crate::console::{Console, print};
 use crate::device::{self, Opened, described};
 use crate::evaluate::{Which, checkpoint_of, without_checkpoint};
+use crate::train::open_posters;
 use clap::Args as ClapArgs;
 use onesheet::data::Split;
-use onesheet::data::tensor_file::TensorFile;
+use onesheet::data::tensor_file::{Access, TensorFile};
 use onesheet::device::Device;
 use onesheet::files::{Disk, replace};
 use onesheet::report;
@@ -60,7 +61,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let run = folder_of(&args.run);
     let config = settings_of(&run).map_err(TrainingError::from)?;
     let data = args.data.clone().or(config.data).unwrap_or_else(|| synthetic_posters(&run));
-    let file = Arc::new(TensorFile::open(&data)?);
+    let file = Arc::new(match args.data {
+        Some(_) => TensorFile::open(&data)?,
+        None => open_posters(&data, Access::default())?,
+    });
     // Two that write the same files would tear each other's. Elsewhere nobody else writes.
     let _held = match &args.out {
         None => Some(RunFolder::hold(&run).map_err(TrainingError::from)?),

@@ -15,7 +15,7 @@ use anyhow::Context;
 use batch::BatchSize;
 use narration::Progress;
 use onesheet::data::synthetic;
-use onesheet::data::tensor_file::TensorFile;
+use onesheet::data::tensor_file::{Access, TensorFile};
 use onesheet::device::Device;
 use onesheet::network::summary::Summary;
 use onesheet::network::{Architecture, import};
@@ -151,7 +151,7 @@ impl Run {
             let before = config.context("a run without a checkpoint has settings")?;
             args.refuse_another_network(before.network)?;
             let config = args.resumed(&before, 0);
-            let file = config.data.as_deref().map(|data| open_posters(data, &config)).transpose()?;
+            let file = config.data.as_deref().map(|data| open_posters(data, config.io)).transpose()?;
             if let Some(file) = &file {
                 trainer::check(&config, file)?;
             }
@@ -168,7 +168,7 @@ impl Run {
         let steps = checkpoint.metadata().progress.total_steps;
         let config = args.resumed(saved, steps);
         let posters = config.data.clone().unwrap_or_else(|| synthetic_posters(path));
-        let file = Arc::new(open_posters(&posters, &config)?);
+        let file = Arc::new(open_posters(&posters, config.io)?);
         let device = device::open(config.device, config.precision, console)?;
         folder.cut_back(&checkpoint.metadata().progress).map_err(TrainingError::from)?;
         Ok((Run { config, before: Some(before), folder, file, checkpoint: Some(checkpoint), weights: None }, device))
@@ -206,9 +206,12 @@ impl Run {
     }
 }
 
-/// The posters of a run that goes on.
-fn open_posters(posters: &Path, config: &RunConfig) -> anyhow::Result<TensorFile> {
-    let file = TensorFile::open_for(posters, config.io);
+/// The posters of a run that was there before.
+///
+/// # Errors
+/// The file's; where there is none, with what to do.
+pub fn open_posters(posters: &Path, io: Access) -> anyhow::Result<TensorFile> {
+    let file = TensorFile::open_for(posters, io);
     if !posters.exists() {
         return file.context("the run's posters are not where they were; add --data FILE if they are elsewhere now");
     }

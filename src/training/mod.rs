@@ -84,7 +84,7 @@ pub enum TrainingError {
         split: Split,
     },
     /// Posters of another size than the settings ask for.
-    #[error("the posters in {} are {found}×{found} pixels, not {asked}×{asked}; leave out --image-size, or prepare them again with `onesheet prepare --image-size {asked}`", path.display())]
+    #[error("the posters in {} are {found}×{found} pixels, not {asked}×{asked}; prepare them again with `onesheet prepare --image-size {asked}`, or leave out --image-size where it was given", path.display())]
     ImageSize {
         /// The tensor file.
         path: PathBuf,

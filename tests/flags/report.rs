@@ -23,6 +23,8 @@ fn every_flag_of_report_reaches_the_page() {
     assert!(told.contains("f32); --device cpu"), "{told}");
 
     fs::rename(place.at("posters.safetensors"), place.at("moved.safetensors")).unwrap();
+    let told = place.run_to(1, HERE).stderr;
+    assert!(told.contains("not where they were; add --data FILE"), "{told}");
     let told = place.run_to(0, ELSEWHERE);
     assert_eq!(told.stdout, "page.html\n");
     assert!(fs::read_to_string(place.at("page.html")).unwrap().contains("moved.safetensors"));
