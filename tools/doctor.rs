@@ -149,7 +149,7 @@ fn room(findings: &Findings) -> anyhow::Result<()> {
     let gibibytes = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
     let (memory, disk) = checks::needs(&RunConfig::default())?;
     if let Some(free) = machine::free_memory() {
-        let told = format!("{} free; ResNet-50 takes {} at 128 posters", gibibytes(free), gibibytes(memory));
+        let told = format!("{} free; ResNet-50 takes {} at 128 posters in f32", gibibytes(free), gibibytes(memory));
         match free >= memory {
             true => findings.tell("memory", told)?,
             false => findings.note(

@@ -127,7 +127,7 @@ pub fn parts(study: &Study) -> Vec<Part> {
     for split in ranked(study) {
         let columns = columns(study, split);
         if !columns.is_empty() {
-            let title = format!("Table 5: all genres, {} posters", split.name());
+            let title = format!("Table 5, {} posters: all genres", split.name());
             parts.push(Part { title, tables: vec![("", ranking::rows(&columns))] });
         }
     }
