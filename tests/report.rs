@@ -6,22 +6,29 @@ use assert_cmd::cargo::cargo_bin;
 use onesheet::data::Split;
 use onesheet::data::synthetic;
 use onesheet::data::tensor_file::{Description, TensorFile, TensorFileWriter};
-use onesheet::device::Precision;
 use onesheet::device::counting::Habits;
+use onesheet::device::cpu::Cpu;
+use onesheet::device::{Placement, Precision};
 use onesheet::metrics::Scores;
-use onesheet::model::HeatMap;
+use onesheet::model::{HeatMap, Posters};
 use onesheet::network::resnet50;
 use onesheet::report;
 use onesheet::training::TrainingError;
+use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::RunConfig;
 use onesheet::training::dry_run;
 use onesheet::training::evaluation::Answers;
 use onesheet::training::history::Entry;
-use onesheet::training::run_folder::{About, EpochRow, KeptAnswers, RunFolder, answers_file, report_file};
-use onesheet::training::surest::{OUTCOMES, Sight};
+use onesheet::training::learner;
+use onesheet::training::run_folder::{
+    About, EpochRow, KeptAnswers, RunFolder, answers_file, best_checkpoint, report_file,
+};
+use onesheet::training::surest::{Decision, OUTCOMES, Sight};
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::rc::Rc;
 use tempfile::TempDir;
 
 /// Names that end an element, an attribute and a script where they are not escaped.
@@ -335,7 +342,25 @@ fn train_writes_the_page_after_each_epoch_and_report_writes_the_same_again() {
     assert!(fs::read_to_string(report_file(&run)).unwrap() == page);
     assert!(fs::read(answers_file(&run)).unwrap() == kept, "the same answers and the same loss");
 
-    // Answers of an earlier release, which do not say where the model saw the genres.
+    // Each heat map is the model's own, of that poster and that genre.
+    let seen = KeptAnswers::read(&run).unwrap().unwrap();
+    let file = TensorFile::open(&path.join("posters.safetensors")).unwrap();
+    let best = Checkpoint::open_model(&best_checkpoint(&run)).unwrap();
+    let mut model = learner::load(Rc::new(Cpu::new()), &best).unwrap();
+    let format = best.metadata().config.pixels.format();
+    let genres: HashSet<usize> = seen.sights.iter().map(|sight| sight.decision.genre).collect();
+    assert!(genres.len() > 2, "{genres:?}");
+    for Sight { decision: Decision { row, genre }, map } in &seen.sights {
+        let pixels = file.image_checked(seen.posters[*row] as usize).unwrap();
+        let posters = Posters { pixels: &pixels, placements: &[Placement::default()], format: &format };
+        let expected = &model.explain(posters, &[*genre]).unwrap()[0][0];
+        assert_eq!((map.height, map.width), (expected.height, expected.width));
+        let most = expected.values.iter().fold(1e-6, |most: f32, value| most.max(*value));
+        let near = |(found, expected): (&f32, &f32)| (found - expected).abs() <= 1e-3 * most;
+        assert!(map.values.iter().zip(&expected.values).all(near), "{row}, {genre}: {map:?}, {expected:?}");
+    }
+
+    // Answers of an earlier version, which do not say where the model saw the genres.
     let mut earlier = KeptAnswers::read(&run).unwrap().unwrap();
     assert!(earlier.sights.iter().any(|sight| sight.map.values.iter().any(|&value| value > 0.0)));
     earlier.sights.clear();
