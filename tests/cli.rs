@@ -311,6 +311,10 @@ fn a_batch_that_nobody_chose_is_what_fits_and_stays_the_runs() {
     assert!(stderr.contains("1 epochs of 1 steps of 16 posters"), "{stderr}");
     let settings = fs::read_to_string(folder.path().join("runs/run/config.toml")).unwrap();
     assert!(settings.contains("\nbatch = 16\n"), "{settings}");
+    let rates = ["train", "--find-lr", "--network", "shallow", "--batch", "auto", "--data", "posters.safetensors"];
+    let (code, _, stderr) = run(onesheet().current_dir(&folder).args(rates));
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("--batch auto: 16 posters a step take "), "{stderr}");
     refused(train(folder.path(), &data).args(["--batch", "many"]), 2, &["a batch is a number of posters, or auto"]);
 }
 

@@ -12,7 +12,6 @@ use crate::device::{self, Opened, described};
 use crate::exit::{Interrupted, Usage};
 use crate::signals::Signals;
 use anyhow::Context;
-use batch::BatchSize;
 use narration::Progress;
 use onesheet::data::synthetic;
 use onesheet::data::tensor_file::{Access, TensorFile};
@@ -128,10 +127,8 @@ impl Run {
             return Err(Usage(why).into());
         }
         let (weights, device) = Run::means(&config, file.as_ref(), console)?;
-        if args.batch == Some(BatchSize::Auto) {
-            let genres = file.as_ref().map_or(synthetic::GENRES.len(), |file| file.genres().len());
-            batch::settle(&mut config, genres, &device, console)?;
-        }
+        let genres = file.as_ref().map_or(synthetic::GENRES.len(), |file| file.genres().len());
+        batch::settle(args.batch, &mut config, genres, &device, console)?;
         let folder = RunFolder::create(&path, &config).map_err(TrainingError::from)?;
         if folder.begins_anew() {
             console.say(format_args!("{} had saved nothing yet: it begins anew\n", path.display()));

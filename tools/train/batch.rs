@@ -35,11 +35,20 @@ impl FromStr for BatchSize {
 /// What a run leaves of the memory that is free: as others come and go, and what is allocated lies in pieces.
 const LEFT: f64 = 0.1;
 
-/// Halves the posters of a step of a run on posters of so many `genres` until it fits into the memory of `device`.
+/// With `auto`, halves the posters of a step of a run on posters of so many `genres` until it fits into the memory of `device`.
 ///
 /// # Errors
 /// Where not even one poster fits, and where nobody knows how much memory there is.
-pub fn settle(config: &mut RunConfig, genres: usize, device: &Opened, console: Console) -> anyhow::Result<()> {
+pub fn settle(
+    asked: Option<BatchSize>,
+    config: &mut RunConfig,
+    genres: usize,
+    device: &Opened,
+    console: Console,
+) -> anyhow::Result<()> {
+    if asked != Some(BatchSize::Auto) {
+        return Ok(());
+    }
     let Some(free) = device.free_memory() else {
         bail!("nobody says how much memory is free here, so --batch auto cannot choose; give a number of posters")
     };

@@ -1,7 +1,6 @@
 //! `train --find-lr`: a table of learning rates and losses, and the rate to begin with.
 
-use super::batch::{self, BatchSize};
-use super::{Args, Run, begun};
+use super::{Args, Run, batch, begun};
 use crate::console::{Console, print, program};
 use crate::device::Opened;
 use crate::exit::Usage;
@@ -29,9 +28,7 @@ pub fn run(args: &Args, console: Console) -> anyhow::Result<()> {
     let mut config = args.config(Some(&file))?;
     trainer::check(&config, &file)?;
     let (weights, device) = Run::means(&config, Some(&file), console)?;
-    if args.batch == Some(BatchSize::Auto) {
-        batch::settle(&mut config, file.genres().len(), &device, console)?;
-    }
+    batch::settle(args.batch, &mut config, file.genres().len(), &device, console)?;
     let file = Arc::new(file);
     match device {
         Opened::Cpu(device, _) => table(Rc::new(device), config, file, weights, console, args),
