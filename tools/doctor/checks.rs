@@ -8,6 +8,7 @@ use onesheet::model::{Batch, Model};
 use onesheet::network::{Architecture, ModelConfig, Network, resnet50, vgg16};
 use onesheet::training::config::{Pixels, RunConfig};
 use onesheet::training::learner::Learner;
+use onesheet::training::run_folder::KEPT;
 use onesheet::training::{TrainingError, dry_run};
 use std::fmt;
 use std::rc::Rc;
@@ -110,7 +111,8 @@ fn gradient<D: Device>(device: Rc<D>, network: Network) -> Result<Vec<f64>, Trai
     Ok(gradients.into_iter().map(Into::into).collect())
 }
 
-/// The bytes that a run with these settings takes of memory on the processor, and of the disk: four states with both moments, two models.
+/// The bytes that a run with these settings takes of memory on the processor, and of the disk: the states that it keeps and the one that is
+/// being written, with both moments, and two models.
 ///
 /// # Errors
 /// Those of settings that fit no network.
@@ -118,7 +120,7 @@ pub fn needs(config: &RunConfig) -> Result<(u64, u64), TrainingError> {
     let model = config.model(synthetic::GENRES.len());
     let costs = dry_run::costs(&model, Habits::Processor(Precision::F32), config.batch, &[])?;
     let weights = 4 * Architecture::new(&model).map_err(onesheet::device::DeviceError::from)?.total_parameters() as u64;
-    Ok((costs.most_bytes as u64, (4 * 3 + 2) * weights))
+    Ok((costs.most_bytes as u64, ((KEPT as u64 + 1) * 3 + 2) * weights))
 }
 
 #[cfg(test)]
