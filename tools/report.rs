@@ -89,7 +89,7 @@ fn answers(run: &Path, file: &Arc<TensorFile>, args: &Args, console: Console) ->
     let checkpoint = Checkpoint::open_model(&path).map_err(|error| without_checkpoint(error, Which::Best, run))?;
     let newest = checkpoint.metadata().progress.total_steps;
     match KeptAnswers::read(run) {
-        // Those of an earlier release do not say where it saw the genres.
+        // Those of an earlier version do not say where it saw the genres.
         Ok(Some(kept)) if !kept.sights.is_empty() && kept.about.step == newest => return Ok(Some(kept)),
         Ok(_) => {}
         Err(error) => console.say(format_args!("note: {error}")),

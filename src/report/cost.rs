@@ -71,7 +71,7 @@ fn rows(costs: &Costs) -> Vec<PlanRow> {
     steps.chain([beside]).collect()
 }
 
-/// What is kept in the folder `run`; nothing in one of an earlier release.
+/// What is kept in the folder `run`; nothing in one of an earlier version.
 ///
 /// # Errors
 /// [`RunFolderError::Log`] for a table that is not ours.

@@ -25,7 +25,7 @@ pub fn answers_file(run: &Path) -> PathBuf {
 ///
 /// The file is safetensors: `posters` `u32 [N]`, the places of the posters in the tensor file; `logits` and `probabilities` `f32 [N, C]`;
 /// `targets` `u8 [N, C]`; and of the M surest decisions `decisions` `u32 [M, 2]`, the row of the poster and the genre, and `heat`
-/// `f32 [M, H, W]`, where the model saw that genre. A file of an earlier release lacks the last two.
+/// `f32 [M, H, W]`, where the model saw that genre. A file of an earlier version lacks the last two.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeptAnswers {
     /// What the file says beside the tensors.

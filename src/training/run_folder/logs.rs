@@ -19,7 +19,7 @@ pub struct StepRow {
     pub learning_rate: f64,
     /// Posters per second.
     pub images_per_second: f64,
-    /// The Euclidean norm of the gradient; 0 in a log of an earlier release, which did not take it.
+    /// The Euclidean norm of the gradient; 0 in a log of an earlier version, which did not take it.
     #[serde(default)]
     pub gradient_norm: f64,
 }
