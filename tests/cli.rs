@@ -250,7 +250,11 @@ fn a_run_folder_that_cannot_be_used_is_refused() {
     let holder = format!("process {}", std::process::id());
     refused(&mut train(folder.path(), &data), 1, &["in use by", &holder]);
     drop(held);
-    refused(onesheet().current_dir(&folder).args(["train", "--resume", "other"]), 1, &["no run to go on with"]);
+    refused(
+        onesheet().current_dir(&folder).args(["train", "--resume", "other"]),
+        1,
+        &["runs/other holds no run: there is no "],
+    );
     refused(onesheet().current_dir(&folder).args(["evaluate", "--run", "run"]), 4, &["runs/run", "no trained run"]);
 }
 

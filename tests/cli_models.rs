@@ -105,11 +105,19 @@ fn what_is_no_checkpoint_is_a_sentence_and_never_waited_for() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name);
     fs::create_dir(path("folder")).unwrap();
+    for name in ["b", "a"] {
+        fs::create_dir_all(path(&format!("some runs/{name}/checkpoints"))).unwrap();
+        fs::write(path(&format!("some runs/{name}/checkpoints/best.safetensors")), "").unwrap();
+    }
     rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     fs::write(path("my model.pth"), b"PK\x03\x04\x00\x00\x08\x08\x00\x00archive/data.pkl\x80\x02}q\x00.").unwrap();
     for (name, words) in [
         ("absent", "cannot open absent: No such file"),
-        ("folder", "cannot open folder: it is a folder, not a file"),
+        ("folder", "folder is not the folder of a run: cannot open folder: it is a folder, not a file"),
+        (
+            "some runs",
+            "some runs is not the folder of a run; in it are those of 'some runs/a', 'some runs/b': cannot open",
+        ),
         ("pipe", "cannot open pipe: it is a pipe or a device, not a file"),
         ("my model.pth", "'my model.pth' 'my model.safetensors'"),
     ] {

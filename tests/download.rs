@@ -7,7 +7,9 @@ mod server;
 use std::fs;
 use std::io::{Cursor, Write};
 use std::net::{TcpListener, TcpStream};
+use std::ops::ControlFlow;
 use std::path::Path;
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -206,7 +208,10 @@ fn every_manner_ends_in_time_and_in_the_right_words() {
     let mut heard = Vec::new();
     let wanted: Vec<&Film> = films.iter().collect();
     let failures = downloader
-        .fetch_missing(&wanted, folder.path(), Links::Inside, &mut |done, of| heard.push((done, of)))
+        .fetch_missing(&wanted, folder.path(), Links::Inside, &mut |done, of| {
+            heard.push((done, of));
+            ControlFlow::Continue(())
+        })
         .unwrap();
     assert!(start.elapsed() <= Duration::from_secs(12), "{:?}", start.elapsed());
     assert_eq!(heard, (1..=38).map(|done| (done, 38)).collect::<Vec<_>>());
@@ -241,9 +246,30 @@ fn every_manner_ends_in_time_and_in_the_right_words() {
 
     // Again: only what failed is asked for.
     let failed: Vec<&Film> = films.iter().take(10).collect();
-    let failures = downloader.fetch_missing(&failed, folder.path(), Links::Inside, &mut |_, _| {}).unwrap();
+    let failures = downloader.fetch_missing(&failed, folder.path(), Links::Inside, &mut on).unwrap();
     assert_eq!(failures.len(), 1);
     assert_eq!([server.hits("/ok"), server.hits("/404")], [3, 2]);
+}
+
+/// Nobody stops it.
+fn on(_: usize, _: usize) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+#[test]
+fn what_was_fetched_before_somebody_stops_it_is_kept() {
+    let server = Server::start(|to, _, _| reply(to, "200 OK", "", &poster(ImageFormat::Jpeg)));
+    let films: Vec<Film> = (0..50).map(|number| film(number, format!("http://127.0.0.1:{}/", server.port))).collect();
+    let wanted: Vec<&Film> = films.iter().collect();
+    let folder = tempfile::tempdir().unwrap();
+    let one_by_one = Downloader { connections: 1, ..Downloader::default() };
+    let mut until_ten = |done, _| if done == 10 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    let error = one_by_one.fetch_missing(&wanted, folder.path(), Links::Inside, &mut until_ten).unwrap_err();
+    assert!(matches!(error, DownloadError::Stopped), "{error}");
+    let kept = names(folder.path()).len();
+    assert!((10..50).contains(&kept), "{kept}");
+    one_by_one.fetch_missing(&wanted, folder.path(), Links::Inside, &mut on).unwrap();
+    assert_eq!((names(folder.path()).len(), server.hits("/")), (50, 50));
 }
 
 #[test]
@@ -254,8 +280,11 @@ fn a_dead_network_ends_the_run() {
     let downloader = Downloader { attempts: 1, ..Downloader::default() };
     let mut asked = 0;
     let wanted: Vec<&Film> = films.iter().collect();
-    let error =
-        downloader.fetch_missing(&wanted, folder.path(), Links::Inside, &mut |done, _| asked = done).unwrap_err();
+    let mut count = |done, _| {
+        asked = done;
+        ControlFlow::Continue(())
+    };
+    let error = downloader.fetch_missing(&wanted, folder.path(), Links::Inside, &mut count).unwrap_err();
     assert!(matches!(error, DownloadError::Unreachable { .. }), "{error}");
     assert_eq!(asked, 99);
 
@@ -264,7 +293,7 @@ fn a_dead_network_ends_the_run() {
     let mut films: Vec<Film> = films.into_iter().take(121).collect();
     films[60].poster_url = Some(format!("http://127.0.0.1:{}/", server.port));
     let (one_by_one, wanted) = (Downloader { connections: 1, ..downloader }, films.iter().collect::<Vec<_>>());
-    let failures = one_by_one.fetch_missing(&wanted, folder.path(), Links::Inside, &mut |_, _| {}).unwrap();
+    let failures = one_by_one.fetch_missing(&wanted, folder.path(), Links::Inside, &mut on).unwrap();
     assert_eq!((failures.len(), server.hits("/")), (120, 1));
 }
 
@@ -272,12 +301,44 @@ fn a_dead_network_ends_the_run() {
 fn no_addresses_and_no_folder_are_said() {
     let mut one = film(1, "http://127.0.0.1:1/".to_owned());
     let file = tempfile::NamedTempFile::new().unwrap();
-    let error = Downloader::default().fetch_missing(&[&one], file.path(), Links::Inside, &mut |_, _| {}).unwrap_err();
+    let error = Downloader::default().fetch_missing(&[&one], file.path(), Links::Inside, &mut on).unwrap_err();
     assert!(matches!(error, DownloadError::Folder { .. }), "{error}");
     one.poster_url = None;
-    let error =
-        Downloader::default().fetch_missing(&[&one], Path::new("unused"), Links::Inside, &mut |_, _| {}).unwrap_err();
+    let error = Downloader::default().fetch_missing(&[&one], Path::new("unused"), Links::Inside, &mut on).unwrap_err();
     assert!(error.to_string().contains("MovieGenre.csv"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_while_it_fetches_says_what_is_kept_and_how_to_go_on() {
+    let server = Server::start(|to, _, _| {
+        thread::sleep(Duration::from_millis(20));
+        reply(to, "200 OK", "", &poster(ImageFormat::Jpeg))
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let row = |film: usize| format!("{film},Drama,http://127.0.0.1:{}/\n", server.port);
+    let rows: String = (1..=2000).map(row).collect();
+    fs::write(folder.path().join("MovieGenre.csv"), format!("imdbId,Genre,Poster\n{rows}")).unwrap();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_onesheet"))
+        .current_dir(folder.path())
+        .args("prepare --labels MovieGenre.csv --download fetched --genres Drama --no-other --image-size 8".split(' '))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while server.hits("/") < 10 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended of itself");
+        thread::sleep(Duration::from_millis(1));
+    }
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    let told = "interrupted: nothing was written to posters.safetensors; the posters that came are kept";
+    assert!(stderr.contains(told), "{stderr}");
+    let kept = names(&folder.path().join("fetched"));
+    assert!((9..2000).contains(&kept.len()) && kept.iter().all(|name| name.ends_with(".jpg")), "{kept:?}");
+    assert_eq!(names(folder.path()), ["MovieGenre.csv", "fetched"]);
 }
 
 #[test]

@@ -7,13 +7,21 @@ mod not_checked;
 #[path = "prepare/outputs.rs"]
 mod outputs;
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use image::{Rgb, RgbImage};
 use not_checked::not_checked;
 use onesheet::data::Split;
+use onesheet::data::genres::{GenreChoice, Rest};
+use onesheet::data::labels::Options;
+use onesheet::data::posters::{Links, PosterFolder};
+use onesheet::data::prepare::{self, Plan, PrepareError, Shape, Stage};
+use onesheet::data::split::SplitRule;
+use onesheet::data::squaring::{Alpha, Exif, Resize, Squaring};
 use onesheet::data::tensor_file::TensorFile;
 use tempfile::TempDir;
 
@@ -67,11 +75,11 @@ impl Bench {
 
     /// Runs `onesheet prepare` in the folder: exit code, stdout, stderr.
     fn run(&self, arguments: &str) -> (i32, String, String) {
-        prepare(self.folder.path(), &format!("--labels labels.csv {arguments}"), "2")
+        run(self.folder.path(), &format!("--labels labels.csv {arguments}"), "2")
     }
 }
 
-fn prepare(folder: &Path, arguments: &str, threads: &str) -> (i32, String, String) {
+fn run(folder: &Path, arguments: &str, threads: &str) -> (i32, String, String) {
     let output = Command::cargo_bin("onesheet")
         .unwrap()
         .current_dir(folder)
@@ -99,6 +107,31 @@ fn row(table: &str, name: &str) -> [usize; 4] {
     cells.try_into().unwrap()
 }
 
+/// In any stage: the file that is there stays, and nothing is left beside it.
+#[test]
+fn stopped_it_leaves_what_was_there() {
+    let bench = Bench::new(TABLE);
+    (1..=20).for_each(|film| bench.poster(&format!("{film}.png"), [film; 3]));
+    let (table, options) = (bench.path("labels.csv"), Options::default());
+    let plan = Plan::read(&table, &options, &GenreChoice::Usual, Rest::Other, SplitRule::ById).unwrap();
+    let folder = PosterFolder::index(&bench.path("posters"), Links::Inside).unwrap();
+    let squaring = Squaring { size: 8, resize: Resize::Area, exif: Exif::Apply, alpha: Alpha::Drop };
+    let (shape, out) = (Shape { squaring, provenance: BTreeMap::new() }, bench.path("posters.safetensors"));
+    let write = |last| {
+        let mut progress = |stage, _, _| match stage == last {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        prepare::write(&plan, &folder, &HashMap::new(), &out, &shape, &mut progress)
+    };
+    fs::write(&out, "what was there").unwrap();
+    for stage in [Stage::Compare, Stage::Write] {
+        assert!(matches!(write(stage), Err(PrepareError::Stopped)), "{stage:?}");
+        assert_eq!(fs::read(&out).unwrap(), b"what was there");
+        assert_eq!(names(bench.folder.path()), ["labels.csv", "posters", "posters.safetensors"]);
+    }
+}
+
 #[test]
 fn the_papers_first_table() {
     let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/posters/seed_labels.csv");
@@ -108,7 +141,7 @@ fn the_papers_first_table() {
     }
     let here = tempfile::tempdir().unwrap();
     let labels_only = format!("--labels {} --labels-only --split paper", table.display());
-    let (code, stdout, _) = prepare(here.path(), &labels_only, "2");
+    let (code, stdout, _) = run(here.path(), &labels_only, "2");
     assert_eq!(code, 0);
     let genres = ["Action", "Comedy", "Drama", "Romance", "Crime", "Thriller", "Other"];
     let names: Vec<&str> = stdout.lines().skip(2).take(7).map(|line| line.split(' ').next().unwrap()).collect();
@@ -120,7 +153,7 @@ fn the_papers_first_table() {
     assert_eq!(row(&stdout, "rows"), [31_704, 3_522, 3_914, 39_140]);
     assert!(!stdout.contains("skipped"), "all of the paper's rows are usable: {stdout}");
 
-    let (_, stdout, _) = prepare(here.path(), &labels_only.replace("paper", "id"), "2");
+    let (_, stdout, _) = run(here.path(), &labels_only.replace("paper", "id"), "2");
     assert_eq!(row(&stdout, "films")[3], 38_548);
     assert!(stdout.contains("duplicate        592\n"), "{stdout}");
 }
@@ -174,7 +207,7 @@ fn posters_become_one_file_and_the_rest_a_list() {
 
     // The same bytes again, from one thread too.
     let bytes = fs::read(bench.path("out.safetensors")).unwrap();
-    prepare(bench.folder.path(), &format!("--labels labels.csv {arguments}"), "1");
+    run(bench.folder.path(), &format!("--labels labels.csv {arguments}"), "1");
     assert!(fs::read(bench.path("out.safetensors")).unwrap() == bytes, "one thread gives another file than two");
 
     // Strict: the same files, and an exit code that says so.
@@ -253,7 +286,7 @@ fn errors_say_what_to_do_and_leave_nothing_behind() {
         ("labels.csv --labels-only --posters posters", 2, "cannot be used with"),
         ("labels.csv --posters posters --image-size 7", 2, "--image-size"),
     ] {
-        let (found, stdout, stderr) = prepare(bench.folder.path(), &format!("--labels {arguments}"), "2");
+        let (found, stdout, stderr) = run(bench.folder.path(), &format!("--labels {arguments}"), "2");
         assert_eq!(found, code, "{arguments}: {stderr}");
         assert!(stderr.contains(message), "{arguments}: {stderr}");
         assert!(!stderr.contains("panicked"), "{arguments}: {stderr}");

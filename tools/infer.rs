@@ -12,6 +12,7 @@ use crate::device::{self, Opened, described};
 use crate::evaluate::open_file_or_best;
 use crate::exit::BadData;
 use answers::{CSV_HEAD, cells, csv_line, line, list};
+use anyhow::Context;
 use asked::Asked;
 use clap::Args as ClapArgs;
 use image::RgbImage;
@@ -20,12 +21,14 @@ use onesheet::data::pixels;
 use onesheet::data::posters;
 use onesheet::data::squaring::Squaring;
 use onesheet::device::Device;
+use onesheet::files::quoted;
 use onesheet::pictures::heat;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::{DeviceChoice, PrecisionChoice};
-use onesheet::training::run_folder::folder_of;
+use onesheet::training::run_folder::{best_checkpoint, folder_of};
 use pictures::Pictures;
 use serde_json::json;
+use std::fs;
 use std::io::{IsTerminal, stdout};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -84,6 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     // Before the device: a GPU's kernels may have to be compiled first, which takes a while.
     let checkpoint = match folder_of(&args.model).is_dir() {
         true => open_file_or_best(&args.model)?,
+        false if args.model.is_dir() => Checkpoint::open_model(&args.model).with_context(|| no_run(&args.model))?,
         // What is neither a file nor a run is a file that is not there.
         false => Checkpoint::open_model(&args.model)?,
     };
@@ -163,6 +167,16 @@ fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, rule: &Ru
     };
     console.say(format_args!("✓ marks the genres at or above {whose}"));
     Ok(())
+}
+
+/// That a folder is none of a run, and which in it are.
+fn no_run(folder: &Path) -> String {
+    let inside = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut runs: Vec<String> =
+        inside.filter(|inside| best_checkpoint(inside).exists()).map(|run| quoted(&run)).collect();
+    runs.sort();
+    let hint = if runs.is_empty() { String::new() } else { format!("; in it are those of {}", runs.join(", ")) };
+    format!("{} is not the folder of a run{hint}", folder.display())
 }
 
 /// A bar where results go elsewhere and there are many of them; else they show how far it is.

@@ -6,9 +6,12 @@ mod table;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args as ClapArgs, ValueEnum};
+#[cfg(feature = "fetch")]
+use onesheet::data::download::DownloadError;
 use onesheet::data::films::FilmId;
 use onesheet::data::genres::{GenreChoice, Rest};
 use onesheet::data::labels::Options;
@@ -24,7 +27,8 @@ use self::progress::Progress;
 use self::report::{Counted, notes};
 use self::table::TableArgs;
 use crate::console::{Console, program};
-use crate::exit::Usage;
+use crate::exit::{Interrupted, Usage};
+use crate::signals::Signals;
 
 const EXAMPLES: &str = "Examples:
   onesheet prepare --labels MovieGenre.csv --download posters --out posters.safetensors
@@ -159,13 +163,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     files::free_space(files::parent_of(&args.out)).with_context(|| format!("cannot write {}", args.out.display()))?;
     let outputs = Outputs::new(&args.out);
     outputs.check(&args.labels)?;
-    let mut progress = Progress::new(console);
-    let (folder, undelivered) = posters(&args, posters_at, &plan, links, &mut progress)?;
+    let signals = Signals::catch().context("cannot catch Ctrl-C")?;
+    let mut progress = Progress::new(console, Arc::clone(&signals.stop));
+    let (folder, undelivered) = posters(&args, posters_at, &plan, links, &mut progress)
+        .map_err(|error| ended(error, &signals, &args, console))?;
     let folder = PosterFolder::index(&folder, links).map_err(|source| PrepareError::Folder { folder, source })?;
     notes(folder.notes()).iter().for_each(|line| console.say(line));
     let shape = shape(&args, &options, &plan);
     let prepared = prepare::write(&plan, &folder, &undelivered, &args.out, &shape, &mut |stage, done, of| {
-        progress.show(if stage == Stage::Compare { "comparing posters" } else { "writing posters" }, done, of);
+        progress.show(if stage == Stage::Compare { "comparing posters" } else { "writing posters" }, done, of)
     });
     let list = &outputs.skipped;
     if let Some(skipped) = prepared.as_ref().err().and_then(PrepareError::skipped) {
@@ -176,7 +182,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             list.display()
         ));
     }
-    let prepared = prepared?;
+    let prepared = prepared.map_err(|error| ended(error.into(), &signals, &args, console))?;
     skipped::write(list, &prepared.skipped)?;
     notes(&prepared.notes).iter().for_each(|line| console.say(line));
     let file = Some((&*args.out, &**list));
@@ -188,6 +194,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     console.say(format_args!("next: {} train --data {}", program(), quoted(&args.out)));
     strict(&args, &prepared.skipped)?;
     Ok(printed?)
+}
+
+/// The end by a signal, if it was one that ended what `error` says has ended.
+fn ended(error: anyhow::Error, signals: &Signals, args: &Args, console: Console) -> anyhow::Error {
+    let is_fetching = match error.downcast_ref() {
+        Some(PrepareError::Stopped) => false,
+        #[cfg(feature = "fetch")]
+        _ if matches!(error.downcast_ref(), Some(DownloadError::Stopped)) => true,
+        _ => return error,
+    };
+    let kept =
+        if is_fetching { "; the posters that came are kept, and the same command goes on with the others" } else { "" };
+    console.say(format_args!("interrupted: nothing was written to {}{kept}", args.out.display()));
+    Interrupted(signals.caught()).into()
 }
 
 /// How many films are of no class, if any are.

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -80,6 +81,9 @@ pub enum PrepareError {
         /// The first of them.
         first: SkippedRow,
     },
+    /// Whoever heard how far it is has ended it.
+    #[error("stopped before all posters were written; what was there before is as it was")]
+    Stopped,
     /// The tensor file cannot be written.
     #[error(transparent)]
     Write(#[from] TensorFileError),
@@ -90,7 +94,10 @@ impl PrepareError {
     pub fn is_bad_data(&self) -> bool {
         !matches!(
             self,
-            PrepareError::Labels(LabelError::Read { .. }) | PrepareError::Folder { .. } | PrepareError::Write(_)
+            PrepareError::Labels(LabelError::Read { .. })
+                | PrepareError::Folder { .. }
+                | PrepareError::Stopped
+                | PrepareError::Write(_)
         )
     }
 
@@ -205,14 +212,14 @@ pub struct Prepared {
 /// Writes the plan's films with a usable poster in `folder` to the tensor file `out`, in the table's order.
 ///
 /// `undelivered` says of films without a poster why that is, where it is known. `progress` hears how many posters of how many
-/// a stage has done.
+/// a stage has done, and may end it there.
 pub fn write(
     plan: &Plan,
     folder: &PosterFolder,
     undelivered: &HashMap<FilmId, String>,
     out: &Path,
     shape: &Shape,
-    progress: &mut dyn FnMut(Stage, usize, usize),
+    progress: &mut dyn FnMut(Stage, usize, usize) -> ControlFlow<()>,
 ) -> Result<Prepared, PrepareError> {
     let mut skipped = plan.skipped.clone();
     let mut found: Vec<Found> = Vec::with_capacity(plan.films.len());
@@ -235,7 +242,11 @@ pub fn write(
 
     let size = shape.squaring.size;
     let batch = (BATCH_MEMORY / (size * size * 3)).clamp(16, 512);
-    let placeholders = placeholders(&found, batch, &mut |done, of| progress(Stage::Compare, done, of));
+    let mut go_on = |stage, done| match progress(stage, done, found.len()) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(PrepareError::Stopped),
+    };
+    let placeholders = placeholders(&found, batch, &mut |done| go_on(Stage::Compare, done))?;
     let mut provenance = shape.provenance.clone();
     provenance.extend(shape.squaring.provenance());
     let description = Description { size, genres: plan.classes.names().to_vec(), capacity: found.len(), provenance };
@@ -258,7 +269,7 @@ pub fn write(
             }
         }
         done += films.len();
-        progress(Stage::Write, done, found.len());
+        go_on(Stage::Write, done)?;
     }
     skipped.sort_by_key(|row| row.line);
     if written.is_empty() {
@@ -308,8 +319,8 @@ fn square(path: &Path, squaring: &Squaring) -> Result<Vec<u8>, String> {
 fn placeholders<'a>(
     found: &[Found<'a>],
     batch: usize,
-    progress: &mut dyn FnMut(usize, usize),
-) -> HashMap<&'a Path, usize> {
+    go_on: &mut dyn FnMut(usize) -> Result<(), PrepareError>,
+) -> Result<HashMap<&'a Path, usize>, PrepareError> {
     type Shared<'a> = (HashSet<&'a FilmId>, Vec<&'a Path>);
     let mut files: HashMap<blake3::Hash, Shared<'a>> = HashMap::new();
     let mut done = 0;
@@ -328,8 +339,8 @@ fn placeholders<'a>(
             }
         }
         done += films.len();
-        progress(done, found.len());
+        go_on(done)?;
     }
     let shared = files.into_values().filter(|(films, _)| films.len() >= PLACEHOLDER);
-    shared.flat_map(|(films, paths)| paths.into_iter().map(move |path| (path, films.len()))).collect()
+    Ok(shared.flat_map(|(films, paths)| paths.into_iter().map(move |path| (path, films.len()))).collect())
 }

@@ -119,6 +119,9 @@ fn pictures_are_of_the_genres_that_are_named_or_listed() {
     fs::remove_dir_all(&seen).unwrap();
     fs::write(&seen, "a file").unwrap();
     let (code, stdout, stderr) = infer(&[path]);
-    assert!(code == 1 && stdout.is_empty() && stderr.contains("cannot make the folder seen"), "{code}: {stderr}");
+    assert!(
+        code == 2 && stdout.is_empty() && stderr.contains("seen is a file: --explain takes the folder"),
+        "{code}: {stderr}"
+    );
     fs::remove_file(&seen).unwrap();
 }

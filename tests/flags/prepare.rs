@@ -12,6 +12,7 @@ use onesheet::data::squaring::{Alpha, Exif, Resize, Squaring};
 use onesheet::data::tensor_file::TensorFile;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::ops::ControlFlow;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -111,7 +112,7 @@ fn written_by_the_library(place: &Place, choices: Choices) -> Vec<u8> {
     let plan = Plan::read(&place.at(labels), &options, &genres, rest, split).unwrap();
     let folder = PosterFolder::index(&place.at(posters), links).unwrap();
     let (out, shape) = (place.at("library.safetensors"), Shape { squaring, provenance });
-    prepare::write(&plan, &folder, &HashMap::new(), &out, &shape, &mut |_, _, _| {}).unwrap();
+    prepare::write(&plan, &folder, &HashMap::new(), &out, &shape, &mut |_, _, _| ControlFlow::Continue(())).unwrap();
     let bytes = fs::read(&out).unwrap();
     fs::remove_file(out).unwrap();
     bytes

@@ -2,6 +2,7 @@
 
 use super::Poster;
 use crate::answering::answers::Answered;
+use crate::exit::Usage;
 use anyhow::Context;
 use image::ImageFormat;
 use onesheet::files::{self, Disk, quoted};
@@ -29,6 +30,11 @@ impl Pictures {
     /// # Errors
     /// The system's.
     pub fn new(folder: &Path, genres: &[String]) -> anyhow::Result<Self> {
+        if folder.is_file() {
+            let why =
+                "is a file: --explain takes the folder for the pictures, then come the posters, --explain seen a.jpg";
+            return Err(Usage(format!("{} {why}", folder.display())).into());
+        }
         files::create_folder(&Disk, folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         let mut names = Names::default();
         let genres = genres.iter().map(|genre| names.new_one(genre)).collect();

@@ -11,6 +11,7 @@ mod web;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -64,6 +65,9 @@ pub enum DownloadError {
         /// What the system said.
         source: io::Error,
     },
+    /// Whoever heard how far it is has ended it.
+    #[error("stopped before all posters were fetched; those that came are kept")]
+    Stopped,
     /// No server answers.
     #[error(
         "no server answered for {UNREACHABLE} posters in a row, the last: {last}; check the network, then run the command again: it goes on where it stopped"
@@ -78,13 +82,13 @@ impl Downloader {
     /// Fetches the posters of `films` that `folder` does not have, and returns of each that did not come why. `links` says
     /// which links in the folder are posters that are there.
     ///
-    /// `progress` hears how many of how many are dealt with.
+    /// `progress` hears how many of how many are dealt with, and may end it there: then those under way still come.
     pub fn fetch_missing(
         &self,
         films: &[&Film],
         folder: &Path,
         links: Links,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<HashMap<FilmId, String>, DownloadError> {
         if films.iter().all(|film| film.poster_url.is_none()) {
             return Err(DownloadError::NoAddresses);
@@ -128,7 +132,9 @@ impl Downloader {
                     }
                     Ok(()) => {}
                 }
-                progress(done, wanted.len());
+                if progress(done, wanted.len()).is_break() {
+                    return Err(DownloadError::Stopped);
+                }
             }
             Ok(failures)
         })

@@ -30,8 +30,8 @@ pub enum RunFolderError {
         /// The other process's id, as it wrote it down.
         holder: String,
     },
-    /// There is no run to go on with.
-    #[error("{} holds no run to go on with: there is no {}", path.display(), missing.display())]
+    /// There is no run.
+    #[error("{} holds no run: there is no {}", path.display(), missing.display())]
     NoRun {
         /// The folder.
         path: PathBuf,
