@@ -125,6 +125,11 @@ impl<D: Device> Parameters<D> {
         })
     }
 
+    /// The elements of `weights` that the optimiser moves, and of `gradients` that are computed.
+    pub fn trained(&self) -> Range<usize> {
+        self.trainable_from..self.weights.len
+    }
+
     /// Whether the optimiser moves this tensor.
     pub fn is_trainable(&self, weights: Span) -> bool {
         weights.offset >= self.trainable_from

@@ -9,7 +9,8 @@ use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::gpu::{self, Gpu};
 use onesheet::device::cuda::{Cuda, modules, simulated};
 use onesheet::device::{Device, DeviceError};
-use onesheet::training::config::{DeviceChoice, PrecisionChoice};
+use onesheet::training::config::{DeviceChoice, PrecisionChoice, RunConfig};
+use onesheet::training::replicas::Opener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,6 +53,38 @@ pub fn open(device: DeviceChoice, precision: PrecisionChoice, console: Console) 
             Err(error) => Err(error).context("--device auto"),
         },
     }
+}
+
+/// Refuses a run on more GPUs than there are.
+///
+/// # Errors
+/// [`Usage`].
+pub fn refuse_too_few(opened: &Opened, config: &RunConfig) -> Result<(), Usage> {
+    let gpus = config.gpus;
+    match opened {
+        _ if gpus == 1 => Ok(()),
+        Opened::Cpu(_, why) => Err(Usage(format!("{why}; --gpus {gpus} needs {gpus} NVIDIA GPUs"))),
+        // The simulated one is several.
+        Opened::Cuda(_) if config.device == DeviceChoice::Sim => Ok(()),
+        Opened::Cuda(device) => match device.gpu().devices() {
+            here if here < gpus => Err(Usage(format!("--gpus {gpus}: CUDA lists {here} here"))),
+            _ => Ok(()),
+        },
+    }
+}
+
+/// What opens the further GPUs of a run, beside the first.
+pub fn others(first: &Cuda, config: &RunConfig) -> Vec<Opener<Cuda>> {
+    let precision = first.precision();
+    let is_simulated = config.device == DeviceChoice::Sim;
+    let opener = |ordinal: usize| -> Opener<Cuda> {
+        let simulated = is_simulated.then(|| Arc::clone(first.gpu()));
+        Box::new(move || {
+            let gpu = simulated.map_or_else(|| Gpu::at(ordinal).map(Arc::new), Ok)?;
+            Cuda::on(&gpu, precision, &mut |_| {})
+        })
+    };
+    (1..config.gpus).map(opener).collect()
 }
 
 /// What computes, and why it where there was a choice.

@@ -24,6 +24,7 @@ use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::RunConfig;
 use onesheet::training::history::Entry;
 use onesheet::training::profiling::Profiling;
+use onesheet::training::replicas::Opener;
 use onesheet::training::run_folder::{Resumed, RunFolder, folder_of, synthetic_posters};
 use onesheet::training::start;
 use onesheet::training::trainer::{self, Ending, Event, Trainer};
@@ -77,8 +78,13 @@ fn train_or_go_on(args: &Args, signals: &Signals, told: Told) -> anyhow::Result<
     };
     let free = device.free_memory();
     match device {
-        Opened::Cpu(device, why) => train(Rc::new(device), Some(&why), free, run, signals, console, args, told),
-        Opened::Cuda(device) => train(Rc::new(device), None, free, run, signals, console, args, told),
+        Opened::Cpu(device, why) => {
+            train(Rc::new(device), Vec::new(), Some(&why), free, run, signals, console, args, told)
+        }
+        Opened::Cuda(device) => {
+            let others = device::others(&device, &run.config);
+            train(Rc::new(device), others, None, free, run, signals, console, args, told)
+        }
     }
 }
 
@@ -147,7 +153,7 @@ impl Run {
         let Some(checkpoint) = checkpoint else {
             let before = config.context("a run without a checkpoint has settings")?;
             args.refuse_another_network(before.network)?;
-            let config = args.resumed(&before, 0);
+            let config = args.resumed(&before, 0)?;
             let file = config.data.as_deref().map(|data| open_posters(data, config.io)).transpose()?;
             if let Some(file) = &file {
                 trainer::check(&config, file)?;
@@ -163,10 +169,11 @@ impl Run {
         args.refuse_another_network(saved.network)?;
         let before = config.unwrap_or_else(|| saved.clone());
         let steps = checkpoint.metadata().progress.total_steps;
-        let config = args.resumed(saved, steps);
+        let config = args.resumed(saved, steps)?;
         let posters = config.data.clone().unwrap_or_else(|| synthetic_posters(path));
         let file = Arc::new(open_posters(&posters, config.io)?);
         let device = device::open(config.device, config.precision, console)?;
+        device::refuse_too_few(&device, &config)?;
         folder.cut_back(&checkpoint.metadata().progress).map_err(TrainingError::from)?;
         Ok((Run { config, before: Some(before), folder, file, checkpoint: Some(checkpoint), weights: None }, device))
     }
@@ -181,7 +188,9 @@ impl Run {
             Some(file) => read_weights(config, file.genres())?,
             None => read_weights(config, &synthetic::GENRES.map(String::from))?,
         };
-        Ok((weights, device::open(config.device, config.precision, console)?))
+        let device = device::open(config.device, config.precision, console)?;
+        device::refuse_too_few(&device, config)?;
+        Ok((weights, device))
     }
 
     /// The posters of a run at its beginning: the `file` it was given, or such as are drawn into its folder.
@@ -215,9 +224,10 @@ pub fn open_posters(posters: &Path, io: Access) -> anyhow::Result<TensorFile> {
     Ok(file?)
 }
 
-/// Trains on `device`, where so many bytes are `free`: on the processor for the reason `why`, or without one on a GPU.
+/// Trains on `device`, where so many bytes are `free`, and on those that `others` open: on the processor for the reason `why`, or without one on a GPU.
 fn train<D: Device>(
     device: Rc<D>,
+    others: Vec<Opener<D>>,
     why: Option<&str>,
     free: Option<u64>,
     run: Run,
@@ -234,6 +244,7 @@ fn train<D: Device>(
         None => begun(device, config, Arc::clone(&file), weights, console)?,
     };
     drop(checkpoint);
+    trainer.share(others)?;
     narration::open(console, &trainer, why.unwrap_or_default(), free, &file, &path, at_rest)?;
     let progress = *trainer.progress();
     let told = described(&**trainer.model().device(), why.unwrap_or_default());

@@ -16,6 +16,8 @@ const SIDES: std::ops::RangeInclusive<usize> = 8..=1024;
 /// More genres than any table names, and a longer name than any of them has, in bytes.
 const MOST_GENRES: usize = 10_000;
 const LONGEST_NAME: usize = 1000;
+/// More GPUs than any machine has.
+const MOST_GPUS: usize = 64;
 /// Steps that no run comes to.
 const MOST_STEPS: u64 = 1 << 53;
 
@@ -49,6 +51,7 @@ impl RunConfig {
         let RunConfig { image_size, batch, learning_rate, warmup_epochs, momentum, threshold, save_every, .. } = *self;
         within(SIDES.contains(&image_size), "image_size", image_size, "from 8 to 1024")?;
         within(batch > 0, "batch", batch, "1 or more")?;
+        within((1..=MOST_GPUS).contains(&self.gpus), "gpus", self.gpus, "from 1 to 64")?;
         within(learning_rate > 0.0 && learning_rate.is_finite(), "learning_rate", learning_rate, "a number above 0")?;
         within((0.0..1e6).contains(&warmup_epochs), "warmup_epochs", warmup_epochs, "from 0 to below a million")?;
         within((0.0..1.0).contains(&momentum), "momentum", momentum, "from 0 to below 1")?;
@@ -59,6 +62,8 @@ impl RunConfig {
         let is_limit = |minutes: f64| minutes > 0.0 && minutes.is_finite();
         within(self.time_limit.is_none_or(is_limit), "time_limit", self.time_limit, "a number above 0")?;
         self.recipe.check()?;
+        let is_even = self.recipe.accumulate.is_multiple_of(self.gpus);
+        within(is_even, "gpus", self.gpus, "a divisor of accumulate, for each takes as many batches of a step")?;
         self.check_network()
     }
 

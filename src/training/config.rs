@@ -34,6 +34,9 @@ pub struct RunConfig {
     pub device: DeviceChoice,
     /// How wide the numbers are, or that the device decides.
     pub precision: PrecisionChoice,
+    /// GPUs that share the batches of a step: [`replicas`](super::replicas).
+    #[serde(default = "one_gpu", skip_serializing_if = "is_one_gpu")]
+    pub gpus: usize,
     /// Initial weights, shuffling and augmentation all follow from it.
     pub seed: u64,
     /// Posters a step.
@@ -119,6 +122,14 @@ fn is_one(number: &u32) -> bool {
     *number == 1
 }
 
+fn one_gpu() -> usize {
+    1
+}
+
+fn is_one_gpu(number: &usize) -> bool {
+    *number == 1
+}
+
 fn default_save_every() -> f64 {
     10.0
 }
@@ -135,6 +146,7 @@ impl Default for RunConfig {
             weights: None,
             device: DeviceChoice::Auto,
             precision: PrecisionChoice::Auto,
+            gpus: one_gpu(),
             seed: 0,
             batch: 128,
             epochs: 20,

@@ -1,17 +1,20 @@
 //! A model and its optimiser: one training step, and the way into a checkpoint and back.
 
 mod files;
+mod seat;
 
 pub use files::{Keep, load, predictor};
+pub(super) use seat::{Seat, Told};
 
 use super::recipe::Recipe;
+use super::replicas::{Opener, Replicas, Replicated};
 use super::{TrainingError, numerics};
 use crate::checks::NonFinite;
+use crate::data::loader;
 use crate::device::adam::OUTCOME;
 use crate::device::{Device, DeviceError, PixelFormat, Storage};
 use crate::model::{Batch, Model, Outcome};
 use crate::network::ModelConfig;
-use crate::ops::loss::Objective;
 use crate::optim::{Adam, NO_RATES, WeightAverage};
 use crate::tensor::Tensor;
 use std::collections::VecDeque;
@@ -33,9 +36,10 @@ pub struct Learner<D: Device> {
     average: Option<WeightAverage<D>>,
     /// The step under way, where several batches make one.
     parts: Option<Parts<D>>,
-    objective: Objective,
+    /// Other devices that compute some of them.
+    replicas: Option<Replicas<D>>,
     /// The batch that steps read, and the step as the device remembers it.
-    current: Option<(Batch<D>, D::Plan)>,
+    seat: Seat<D>,
     /// Steps whose outcome nobody has asked for yet, the oldest first: their numbers and their outcomes.
     submitted: VecDeque<(u64, D::Arriving)>,
 }
@@ -78,10 +82,33 @@ impl<D: Device> Learner<D> {
             adam,
             average,
             parts,
-            objective: recipe.objective(),
-            current: None,
+            replicas: None,
+            seat: Seat::new(recipe.objective()),
             submitted: VecDeque::new(),
         })
+    }
+
+    /// Has further devices compute a part of each step's batches, which must be several. `recompute` says whether they keep fewer values of
+    /// a step, as the plan of this learner's model may.
+    ///
+    /// # Errors
+    /// Those of opening the devices.
+    ///
+    /// # Panics
+    /// If the batches of a step cannot be shared evenly.
+    pub fn share(&mut self, openers: Vec<Opener<D>>, recompute: bool) -> Result<(), TrainingError> {
+        let (devices, of) = (openers.len() + 1, self.parts.as_ref().map_or(1, |parts| parts.of));
+        assert!(of.is_multiple_of(devices), "{of} batches a step are shared evenly by {devices} devices");
+        let replicated =
+            Replicated { config: self.model.config().clone(), objective: self.seat.objective(), recompute };
+        let replicas = Replicas::open(&**self.model.device(), self.model.parameters(), &replicated, openers)?;
+        self.replicas = Some(replicas);
+        Ok(())
+    }
+
+    /// Batches that are computed at the same time, one a device.
+    pub fn at_a_time(&self) -> usize {
+        1 + self.replicas.as_ref().map_or(0, Replicas::count)
     }
 
     /// The model.
@@ -109,29 +136,42 @@ impl<D: Device> Learner<D> {
         class_weights: &[f32],
         rate: f64,
     ) -> Result<bool, TrainingError> {
+        self.submit_beside(Vec::new(), pixels, images, format, labels, class_weights, rate)
+    }
+
+    /// The same where further devices compute `others` meanwhile, a batch each.
+    ///
+    /// # Errors
+    /// Those of all devices.
+    ///
+    /// # Panics
+    /// If there are not as many as further devices.
+    pub fn submit_beside(
+        &mut self,
+        others: Vec<loader::Batch>,
+        pixels: D::Pixels,
+        images: usize,
+        format: &PixelFormat,
+        labels: &[u8],
+        class_weights: &[f32],
+        rate: f64,
+    ) -> Result<bool, TrainingError> {
+        let at_a_time = self.at_a_time();
+        assert_eq!(others.len() + 1, at_a_time, "a batch a device");
         let device = Rc::clone(self.model.device());
         self.begin_average()?;
         let of = self.parts.as_ref().map_or(1, |parts| parts.of);
-        let is_last = self.parts.as_ref().is_none_or(|parts| parts.done + 1 == parts.of);
+        let is_last = self.parts.as_ref().is_none_or(|parts| parts.done + at_a_time == parts.of);
         // Loss and gradient of a batch are in proportion to the class weights; divided by 1, these keep their bits.
         let class_weights: Vec<f32> = class_weights.iter().map(|weight| weight / of as f32).collect();
+        if let Some(replicas) = &mut self.replicas {
+            replicas.begin(&device, self.model.parameters())?;
+            replicas.hand_out(others, format, &class_weights);
+        }
         let rates = if is_last { self.adam.begin_step(rate) } else { NO_RATES };
         let towards = self.average.as_ref().map_or(0.0, |average| average.towards(self.adam.t));
-        let fits = |batch: &Batch<D>| batch.images() == images && batch.format() == format;
-        let (batch, plan) = match self.current.take_if(|(batch, _)| fits(batch)) {
-            Some((mut batch, plan)) => {
-                batch.replace(&device, pixels, labels, &class_weights, rates, towards)?;
-                self.current.insert((batch, plan))
-            }
-            None => {
-                let objective = self.objective;
-                let mut batch =
-                    Batch::with_objective(objective, &*device, pixels, images, format, labels, &class_weights)?;
-                batch.set_rates(&device, rates)?;
-                batch.set_towards(&device, towards)?;
-                self.current.insert((batch, D::Plan::default()))
-            }
-        };
+        let told = Told { format, labels, class_weights: &class_weights, rates, towards };
+        let (batch, plan) = self.seat.put(&device, pixels, images, told)?;
         let (model, adam, average) = (&mut self.model, &mut self.adam, &mut self.average);
         let mut update = |model: &mut Model<D>, batch: &Batch<D>| -> Result<(), DeviceError> {
             adam.step(&device, model.parameters_mut(), batch.outcome_view(), batch.rates())?;
@@ -155,11 +195,14 @@ impl<D: Device> Learner<D> {
                     model.add_gradients(batch)?;
                     batch.add_loss_to(&device, &mut parts.loss)
                 })?;
-                parts.done += 1;
+                parts.done += at_a_time;
                 if !is_last {
                     return Ok(false);
                 }
                 parts.done = 0;
+                if let Some(replicas) = &mut self.replicas {
+                    replicas.add_to(&device, model.parameters_mut(), &mut parts.loss)?;
+                }
                 batch.end_gradients(&device, &parts.loss, model.parameters())?;
                 update(model, batch)?;
             }
@@ -178,6 +221,7 @@ impl<D: Device> Learner<D> {
     /// # Errors
     /// The device's.
     pub fn leave_step(&mut self) -> Result<(), TrainingError> {
+        self.leave_replicas();
         if let Some(parts) = self.parts.as_mut().filter(|parts| parts.done > 0) {
             parts.done = 0;
             let device = Rc::clone(self.model.device());
@@ -236,8 +280,8 @@ impl<D: Device> Learner<D> {
     /// # Errors
     /// The device's.
     pub fn first_non_finite(&mut self) -> Result<Option<NonFinite>, TrainingError> {
-        match &mut self.current {
-            Some((batch, _)) => Ok(numerics::first_non_finite(&mut self.model, batch)?),
+        match self.seat.batch() {
+            Some(batch) => Ok(numerics::first_non_finite(&mut self.model, batch)?),
             None => Ok(None),
         }
     }
@@ -245,8 +289,15 @@ impl<D: Device> Learner<D> {
     /// Forgets the steps whose loss nobody has asked for: the weights are about to be replaced.
     pub fn forget_submitted(&mut self) {
         self.submitted.clear();
+        self.leave_replicas();
         if let Some(parts) = &mut self.parts {
             parts.done = 0;
+        }
+    }
+
+    fn leave_replicas(&mut self) {
+        if let Some(replicas) = &mut self.replicas {
+            replicas.leave();
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A run is a [`config`] (everything needed to repeat it, what its [`recipe`] adds to the paper's protocol included) and a
 //! [`run_folder`] that holds it: logs, and [`checkpoint`]s written through the small I/O trait of [`files`](crate::files). The [`trainer`] takes a [`learner`], a model with its optimiser, through
-//! the epochs, from weights that [`start`] reads if there are any; [`evaluation`] asks the model about posters it did not learn from,
+//! the epochs, on several devices with [`replicas`], from weights that [`start`] reads if there are any; [`evaluation`] asks the model about posters it did not learn from,
 //! [`tuning`] finds thresholds and a temperature for its answers, [`export`] writes it for other programs, [`profiling`] measures steps, and [`numerics`] finds out where in a
 //! bad step the first number went wrong.
 
@@ -18,6 +18,7 @@ pub mod learner;
 pub mod numerics;
 pub mod profiling;
 pub mod recipe;
+pub mod replicas;
 pub mod run_folder;
 pub mod start;
 pub mod surest;

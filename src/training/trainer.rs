@@ -14,6 +14,7 @@ use super::checkpoint::{Checkpoint, Metadata, Progress};
 use super::config::RunConfig;
 use super::dry_run;
 use super::learner::{Keep, Learner};
+use super::replicas::Opener;
 use super::run_folder::{EpochRow, RunFolder, StepRow};
 use super::tensorboard::TensorBoard;
 use super::tuning::Tuned;
@@ -173,6 +174,18 @@ impl<D: Device> Trainer<D> {
         trainer.learner.restore(checkpoint)?;
         trainer.progress = metadata.progress;
         Ok(trainer)
+    }
+
+    /// Has the batches of each step shared with further devices, as many as the settings say, which these open.
+    ///
+    /// # Errors
+    /// Those of opening them.
+    ///
+    /// # Panics
+    /// If there are more or fewer.
+    pub fn share(&mut self, openers: Vec<Opener<D>>) -> Result<(), TrainingError> {
+        assert_eq!(openers.len() + 1, self.config.gpus, "the first device, and the others");
+        if openers.is_empty() { Ok(()) } else { self.learner.share(openers, self.config.recompute) }
     }
 
     /// The run's settings.

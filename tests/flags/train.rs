@@ -14,6 +14,7 @@ use onesheet::optim::Curve;
 use onesheet::training::checkpoint::Checkpoint;
 use onesheet::training::config::{ClassWeights, DeviceChoice, OnBadNumbers, Pixels, PrecisionChoice, RunConfig};
 use onesheet::training::recipe::Recipe;
+use onesheet::training::replicas::Opener;
 use onesheet::training::run_folder::{RunFolder, StepRow, last_checkpoint, step_checkpoint};
 use onesheet::training::tensorboard::TensorBoard;
 use onesheet::training::trainer::{Event, Trainer};
@@ -39,6 +40,8 @@ const FROZEN: &str =
 const DRAWN: &str = "train --run drawn --image-size 32 --seed 5 --batch 4 --device cpu --lr 1e38 --quiet";
 const SIMULATED: &str =
     "train --data posters.safetensors --run run --batch 4 --device sim --precision tf32 --max-steps 0";
+const SHARED: &str = "train --data posters.safetensors --network shallow --run shared --batch 8 --device sim --precision f32 \
+    --gpus 2 --max-steps 2";
 const FINDING: &str = "train --data posters.safetensors --network shallow --batch 4 --device cpu --find-lr";
 const LONG: &str = "train --data posters.safetensors --batch 4 --device cpu --epochs 1000";
 
@@ -64,7 +67,8 @@ const SUMMARIES: [(&str, &str, &str, &str); 16] = [
 
 #[test]
 fn every_flag_of_train_is_typed_here() {
-    let lines = [WHOLE, FROZEN, DRAWN, SIMULATED, FINDING, LONG].into_iter().chain(SUMMARIES.map(|(words, ..)| words));
+    let lines =
+        [WHOLE, FROZEN, DRAWN, SIMULATED, SHARED, FINDING, LONG].into_iter().chain(SUMMARIES.map(|(words, ..)| words));
     assert_all_are_typed("train", lines.chain(first_step::lines()).chain(resume::LINES));
 }
 
@@ -79,6 +83,8 @@ fn steps_by_the_library(config: &RunConfig, run: &Path) -> Vec<StepRow> {
             trainer.model_mut().write(&tensor, &weights.values(&tensor.name).unwrap()).unwrap();
         }
     }
+    let opener = || Box::new(|| Ok(Cpu::new())) as Opener<Cpu>;
+    trainer.share((1..config.gpus).map(|_| opener()).collect()).unwrap();
     let mut folder = RunFolder::create(run, config).unwrap();
     let mut steps = Vec::new();
     let mut watch = |event: Event<'_>| {
@@ -111,6 +117,7 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
         weights: Some(place.at("start.safetensors")),
         device: DeviceChoice::Cpu,
         precision: PrecisionChoice::F32,
+        gpus: 1,
         seed: 7,
         batch: 3,
         epochs: 9,
@@ -331,6 +338,31 @@ fn device_and_precision_are_those_that_compute() {
     assert!(devices[0].ends_with(chosen), "{devices:?}");
     let told = place.run_to(2, &format!("{FIRST_STEP} --run other --precision tf32"));
     assert!(told.stderr.contains("--device cpu; tf32 is a format of GPUs"), "{}", told.stderr);
+}
+
+/// On the simulated GPU as on two processors; alone it goes on with the same batches.
+#[test]
+fn gpus_share_the_posters_of_a_step() {
+    let place = Place::with_posters();
+    let told = place.run_to(0, SHARED).stderr;
+    assert!(told.contains("the first of 2 GPUs") && told.contains("2 batches a step"), "{told}");
+    let config = settings(&place.at("runs/shared")).0;
+    assert_eq!((config.gpus, config.batch, config.recipe.accumulate), (2, 4, 2));
+    let on_processors = RunConfig { device: DeviceChoice::Cpu, ..config };
+    let found = steps(&place.at("runs/shared"));
+    for (found, expected) in found.iter().zip(steps_by_the_library(&on_processors, &place.at("expected"))) {
+        assert_eq!((found.step, found.learning_rate), (expected.step, expected.learning_rate));
+        let near = |found: f64, expected: f64| (found - expected).abs() <= 1e-4 * expected.abs();
+        let is_near = near(found.loss, expected.loss) && near(found.gradient_norm, expected.gradient_norm);
+        assert!(is_near, "{found:?}, {expected:?}");
+    }
+    assert_eq!(found.len(), 2);
+    let told = place.run_to(2, "train --resume shared --gpus 3").stderr;
+    assert!(told.contains("the 2 batches of a step (--accumulate) are not shared evenly by --gpus 3"), "{told}");
+    place.run_to(0, "train --resume shared --gpus 1 --max-steps 3 --device cpu");
+    assert_eq!((settings(&place.at("runs/shared")).0.gpus, steps(&place.at("runs/shared")).len()), (1, 3));
+    let told = place.run_to(2, &format!("{FIRST_STEP} --run other --gpus 2")).stderr;
+    assert!(told.contains("--gpus 2 needs 2 NVIDIA GPUs") && !place.at("runs/other").exists(), "{told}");
 }
 
 /// Whether the trainer that `words` start has mapped the file called `posters`, once it is `at_work`. It is killed then.

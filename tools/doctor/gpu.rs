@@ -35,7 +35,7 @@ pub fn examine(gpu: &Gpu, args: &Args, findings: &mut Findings) -> anyhow::Resul
     let (name, count) = (gpu.name(), gpu.multiprocessors());
     let others = match gpu.devices() {
         1 => String::new(),
-        devices => format!("; the first of {devices}, and the only one that is used"),
+        devices => format!("; the first of {devices}, the others for train --gpus {devices}"),
     };
     findings.tell("GPU", format!("{name}, {count} multiprocessors, {memory:.1} GiB{free}{others}"))?;
     let needed = cuda::driver::needed();

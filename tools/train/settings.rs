@@ -81,6 +81,10 @@ pub struct Args {
     /// How wide the numbers are
     #[arg(long, value_enum)]
     pub precision: Option<PrecisionChoice>,
+    /// Share each step among the machine's first N GPUs: without --accumulate each takes an Nth of --batch, with it as many of a step's
+    /// batches. Batch norms see each GPU's posters by themselves [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub gpus: Option<u8>,
     /// Initial weights, shuffling and augmentation follow from it [default: 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub seed: Option<u64>,
@@ -154,7 +158,7 @@ pub struct Args {
     #[arg(long, value_enum)]
     pub tensorboard: Option<TensorBoard>,
     /// Go on with a run that was stopped. What does not change the past may change: --data (the same file elsewhere), --device,
-    /// --precision, --lr, --epochs, --max-steps, --time-limit, --patience, --save-every, --keep-best, --on-bad-numbers, --check-numerics,
+    /// --precision, --gpus, --lr, --epochs, --max-steps, --time-limit, --patience, --save-every, --keep-best, --on-bad-numbers, --check-numerics,
     /// --recompute, --io, --tensorboard (a cosine then ends with the new last epoch)
     #[arg(long, value_name = "RUN", conflicts_with_all = SETTLED)]
     pub resume: Option<PathBuf>,
@@ -246,6 +250,7 @@ impl Args {
         set(&mut config.pixels, self.pixels);
         set(&mut config.momentum, self.momentum);
         self.recipe.set(&mut config.recipe);
+        self.share(&mut config)?;
         self.refuse_what_cannot_start()?;
         config.check_network().map_err(|error| Usage(error.to_string()))?;
         Ok(config)
@@ -253,20 +258,22 @@ impl Args {
 
     /// The settings of a run resumed after `done` steps: its own, but for what may change. A step limit that it has reached is done
     /// with.
-    pub fn resumed(&self, config: &RunConfig, done: u64) -> RunConfig {
+    pub fn resumed(&self, config: &RunConfig, done: u64) -> Result<RunConfig, Usage> {
         let mut config = config.clone();
         config.max_steps = config.max_steps.filter(|&limit| limit > done);
         if let Some(data) = &self.data {
             config.data = Some(whole(data));
         }
         self.set_what_may_change(&mut config, done);
-        config
+        refuse_uneven_shares(&config)?;
+        Ok(config)
     }
 
     /// The flags that change nothing of what a run has done, `done` steps of it.
     fn set_what_may_change(&self, config: &mut RunConfig, done: u64) {
         set(&mut config.device, self.device);
         set(&mut config.precision, self.precision);
+        set(&mut config.gpus, self.gpus.map(usize::from));
         set(&mut config.epochs, self.epochs);
         set(&mut config.learning_rate, self.lr);
         set(&mut config.save_every, self.save_every);
@@ -281,6 +288,19 @@ impl Args {
             let profiled = done + WARM_UP + steps;
             config.max_steps = Some(config.max_steps.map_or(profiled, |limit| limit.min(profiled)));
         }
+    }
+
+    /// Shares a step among GPUs: each batch of it, or where there are several, these.
+    fn share(&self, config: &mut RunConfig) -> Result<(), Usage> {
+        if self.recipe.accumulate.is_none() && config.gpus > 1 {
+            if !config.batch.is_multiple_of(config.gpus) {
+                let (batch, gpus) = (config.batch, config.gpus);
+                return Err(Usage(format!("--batch {batch} posters are not shared evenly by --gpus {gpus}")));
+            }
+            config.batch /= config.gpus;
+            config.recipe.accumulate = config.gpus;
+        }
+        refuse_uneven_shares(config)
     }
 
     /// A run goes on as the network that it began as.
@@ -329,6 +349,17 @@ impl Args {
             (None, None) => "synthetic".into(),
         };
         format!("{}-{what}", timestamp(seconds))
+    }
+}
+
+/// Each GPU takes as many batches of a step.
+fn refuse_uneven_shares(config: &RunConfig) -> Result<(), Usage> {
+    let (gpus, batches) = (config.gpus, config.recipe.accumulate);
+    match batches.is_multiple_of(gpus) {
+        true => Ok(()),
+        false => {
+            Err(Usage(format!("the {batches} batches of a step (--accumulate) are not shared evenly by --gpus {gpus}")))
+        }
     }
 }
 

@@ -40,8 +40,16 @@ impl Gpu {
     /// The first CUDA device.
     ///
     /// # Errors
-    /// [`DeviceError::Unavailable`] if there is no driver or no device, or an older one of either than the kernels need.
+    /// As for [`at`](Self::at).
     pub fn open() -> Result<Self, DeviceError> {
+        Gpu::at(0)
+    }
+
+    /// A CUDA device by its place among them, from 0.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unavailable`] if there is no driver or no such device, or an older one of either than the kernels need.
+    pub fn at(ordinal: usize) -> Result<Self, DeviceError> {
         let driver = driver::check()?;
         let failed = driver::no_device;
         // Asked first, since CUDA's word for it is an error like any other.
@@ -49,7 +57,7 @@ impl Gpu {
         if devices < 1 {
             return Err(DeviceError::Unavailable("the NVIDIA driver has no device for us: it lists none".into()));
         }
-        let context = CudaContext::new(0).map_err(failed)?;
+        let context = CudaContext::new(ordinal).map_err(failed)?;
         // SAFETY: buffers come from our own pool, and the two streams of a device are ordered by events of our own.
         unsafe { context.disable_event_tracking() };
         let capability = context.compute_capability().map_err(failed)?;

@@ -124,6 +124,11 @@ impl Cuda {
         Ok(Cuda { inner: Rc::new(inner) })
     }
 
+    /// The GPU it is on.
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.inner.gpu
+    }
+
     /// The precision it was opened with.
     pub fn precision(&self) -> Precision {
         self.inner.precision

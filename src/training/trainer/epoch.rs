@@ -13,6 +13,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+/// Batches that are computed at the same time.
+pub(super) struct Staged<D: Device> {
+    /// Those of further devices.
+    pub(super) others: Vec<Batch>,
+    /// That of the first.
+    pub(super) own: Batch,
+    /// Its pixels.
+    pub(super) pixels: D::Pixels,
+}
+
 impl<D: Device> Trainer<D> {
     /// The training steps left in this epoch.
     pub(super) fn epoch(
@@ -44,14 +54,15 @@ impl<D: Device> Trainer<D> {
             let is_over = self.progress.step + under_way == self.steps_per_epoch();
             let next = if ending.is_none() && !is_over { staged.take() } else { None };
             let is_last = next.is_none();
-            if let Some((loaded, pixels)) = next {
+            if let Some(Staged { others, own, pixels }) = next {
                 let learning_rate = self.rate_at(submitted + 1);
-                let weights = &self.class_weights;
-                let is_step = self.learner.submit(pixels, batch, &format, &loaded.labels, weights, learning_rate)?;
+                let (labels, weights) = (&own.labels, &self.class_weights);
+                let is_step =
+                    self.learner.submit_beside(others, pixels, batch, &format, labels, weights, learning_rate)?;
                 if is_step {
                     self.under_way.push_back(learning_rate);
                 }
-                batches.recycle(loaded);
+                batches.recycle(own);
                 // The next batch travels while the device works on this one.
                 staged = self.stage(&mut batches)?;
                 if !is_step {
@@ -85,11 +96,15 @@ impl<D: Device> Trainer<D> {
         Ok(Loader::train(file, train, batch, seed, self.progress.epoch, done, augmentation, distortion)?)
     }
 
-    /// The next batch, its pixels on their way to the device.
-    pub(super) fn stage(&self, batches: &mut Loader) -> Result<Option<(Batch, D::Pixels)>, TrainingError> {
-        let Some(batch) = batches.next().transpose()? else { return Ok(None) };
-        let pixels = self.model().device().upload_pixels(&batch.pixels, &batch.placements)?;
-        Ok(Some((batch, pixels)))
+    /// The next batch of each device, its own one's pixels on their way there; none if there is not one for each.
+    pub(super) fn stage(&self, batches: &mut Loader) -> Result<Option<Staged<D>>, TrainingError> {
+        let mut others = batches.take(self.learner.at_a_time()).collect::<Result<Vec<_>, _>>()?;
+        if others.len() < self.learner.at_a_time() {
+            return Ok(None);
+        }
+        let Some(own) = others.pop() else { return Ok(None) };
+        let pixels = self.model().device().upload_pixels(&own.pixels, &own.placements)?;
+        Ok(Some(Staged { others, own, pixels }))
     }
 
     /// Waits for the oldest step under way, counts it and writes its row: the loss of one that was left out is not a number.
@@ -182,9 +197,9 @@ mod tests {
         let file = Arc::new(TensorFile::open(&posters).unwrap());
         let mut trainer = Trainer::new(Rc::new(Cpu::new()), config, file).unwrap();
         let mut batches = trainer.batches(0).unwrap();
-        let (batch, pixels) = trainer.stage(&mut batches).unwrap().unwrap();
+        let Staged { own, pixels, .. } = trainer.stage(&mut batches).unwrap().unwrap();
         let format = trainer.config.pixels.format();
-        trainer.learner.submit(pixels, 4, &format, &batch.labels, &trainer.class_weights, 1e-3).unwrap();
+        trainer.learner.submit(pixels, 4, &format, &own.labels, &trainer.class_weights, 1e-3).unwrap();
         trainer.under_way.push_back(1e-3);
         run.fill_disk_for("steps.csv", 1);
         trainer.settle(&mut run, &mut |_| {}).unwrap();

@@ -1,5 +1,6 @@
 //! Which learning rate to begin with: the range test of Smith 2017, *Cyclical Learning Rates*, section 3.3.
 
+use super::epoch::Staged;
 use super::{Trainer, is_bad_number};
 use crate::data::loader::Loader;
 use crate::device::Device;
@@ -65,9 +66,10 @@ impl<D: Device> Trainer<D> {
     /// A step at a rate: its loss.
     fn try_rate(&mut self, batches: &mut Loader, rate: f64) -> Result<f64, TrainingError> {
         let (batch, format) = (self.config.batch, self.config.pixels.format());
-        while let Some((loaded, pixels)) = self.stage(batches)? {
-            let is_step = self.learner.submit(pixels, batch, &format, &loaded.labels, &self.class_weights, rate)?;
-            batches.recycle(loaded);
+        while let Some(Staged { others, own, pixels }) = self.stage(batches)? {
+            let (labels, weights) = (&own.labels, &self.class_weights);
+            let is_step = self.learner.submit_beside(others, pixels, batch, &format, labels, weights, rate)?;
+            batches.recycle(own);
             if is_step {
                 break;
             }

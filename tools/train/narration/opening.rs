@@ -50,6 +50,9 @@ fn text<D: Device>(
     let parameters = thousands(architecture.total_parameters());
     let trainable = thousands(architecture.trainable_parameters());
     row("device", described(&**trainer.model().device(), why));
+    if config.gpus > 1 {
+        row("", format!("the first of {} GPUs, each with as many of the posters of a step", config.gpus));
+    }
     row("experiment", config.experiment.map_or("own settings".into(), |experiment| experiment.name().into()));
     row("posters", format!("{train} to train on, {validation} for validation, {test} for the test; {}", size(file)));
     row(
@@ -77,7 +80,9 @@ fn text<D: Device>(
     let costs = trainer.costs()?;
     row("memory", memory(architecture, &costs));
     if let Some(free) = free {
-        row("", free_of(costs.most_bytes as u64, free));
+        // What comes from further GPUs needs room, too.
+        let arriving = if config.gpus > 1 { 4 * architecture.trainable_parameters() } else { 0 };
+        row("", free_of((costs.most_bytes + arriving) as u64, free));
     }
     if config.recompute {
         row("", recomputed(trainer)?);

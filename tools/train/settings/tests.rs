@@ -74,13 +74,14 @@ const SETTLED_ROWS: [Row; 29] = [
 ];
 
 /// Flags that change nothing of what a run has done.
-const OPEN_ROWS: [Row; 24] = [
+const OPEN_ROWS: [Row; 25] = [
     ("--device cpu", |config| config.device = DeviceChoice::Cpu),
     ("--device cuda", |config| config.device = DeviceChoice::Cuda),
     ("--device sim", |config| config.device = DeviceChoice::Sim),
     ("--precision f32", |config| config.precision = PrecisionChoice::F32),
     ("--precision tf32", |config| config.precision = PrecisionChoice::Tf32),
     ("--precision bf16", |config| config.precision = PrecisionChoice::Bf16),
+    ("--gpus 1", |config| config.gpus = 1),
     ("--epochs 7", |config| config.epochs = 7),
     ("--max-steps 11", |config| config.max_steps = Some(11)),
     ("--max-steps 0", |config| config.max_steps = Some(0)),
@@ -193,6 +194,7 @@ fn an_experiment_is_its_whole_preset() {
             weights: here("w"),
             device: DeviceChoice::Auto,
             precision: PrecisionChoice::Auto,
+            gpus: 1,
             seed: 0,
             batch: 128,
             epochs: 20,
@@ -225,6 +227,17 @@ fn an_experiment_is_its_whole_preset() {
 }
 
 #[test]
+fn gpus_share_each_batch_or_the_batches_of_a_step() {
+    let of = |words: &str| typed(words).config(None).map(|config| (config.batch, config.recipe.accumulate));
+    assert_eq!(of("--gpus 2").unwrap(), (8, 2), "of 16 posters");
+    assert_eq!(of("--gpus 4 --batch 128").unwrap(), (32, 4));
+    assert_eq!(of("--gpus 2 --batch 32 --accumulate 4").unwrap(), (32, 4));
+    assert_eq!(of("--gpus 3").unwrap_err().to_string(), "--batch 16 posters are not shared evenly by --gpus 3");
+    let uneven = "the 4 batches of a step (--accumulate) are not shared evenly by --gpus 3";
+    assert_eq!(of("--gpus 3 --accumulate 4").unwrap_err().to_string(), uneven);
+}
+
+#[test]
 fn the_size_is_the_files_unless_it_is_typed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("posters.safetensors");
@@ -250,7 +263,7 @@ fn a_profile_ends_the_run_behind_its_steps() {
     ] {
         let limited = |config: RunConfig| RunConfig { max_steps: Some(limit), ..config };
         let begun = RunConfig { seed: 4, ..RunConfig::default() };
-        assert_eq!(typed(words).resumed(&begun, done), limited(begun.clone()), "{words}, {done} steps done");
+        assert_eq!(typed(words).resumed(&begun, done).unwrap(), limited(begun.clone()), "{words}, {done} steps done");
         if done == 0 {
             assert_eq!(typed(words).config(None).unwrap(), limited(RunConfig::demonstration()), "{words}");
         }
@@ -267,6 +280,7 @@ fn a_run_that_goes_on_keeps_its_settings_but_for_those_typed() {
         weights: Some("/before/weights".into()),
         device: DeviceChoice::Auto,
         precision: PrecisionChoice::Auto,
+        gpus: 2,
         seed: 5,
         batch: 6,
         epochs: 70,
@@ -291,29 +305,36 @@ fn a_run_that_goes_on_keeps_its_settings_but_for_those_typed() {
         recompute: false,
         io: Access::Map,
         tensorboard: TensorBoard::Scalars,
-        recipe: Recipe::default(),
+        recipe: Recipe { accumulate: 6, ..Recipe::default() },
         history: Vec::new(),
     };
-    assert_eq!(typed("--resume r").resumed(&begun, 79), begun);
+    assert_eq!(typed("--resume r").resumed(&begun, 79).unwrap(), begun);
     for (words, change) in OPEN_ROWS {
-        let resumed = typed(&format!("--resume r {words}")).resumed(&begun, 79);
+        let resumed = typed(&format!("--resume r {words}")).resumed(&begun, 79).unwrap();
         assert_eq!(resumed, with(begun.clone(), change), "{words}");
     }
-    let moved = typed("--resume r --data d").resumed(&begun, 79);
+    let moved = typed("--resume r --data d").resumed(&begun, 79).unwrap();
     assert_eq!(moved, RunConfig { data: here("d"), ..begun.clone() });
     // What was switched on can be switched off again.
     let checked = RunConfig { check_numerics: true, recompute: true, io: Access::Read, ..begun.clone() };
-    assert_eq!(typed("--resume r --check-numerics=false --recompute=false --io map").resumed(&checked, 79), begun);
+    assert_eq!(
+        typed("--resume r --check-numerics=false --recompute=false --io map").resumed(&checked, 79).unwrap(),
+        begun
+    );
+
+    assert_eq!(typed("--resume r --gpus 3").resumed(&begun, 79).unwrap().gpus, 3);
+    let uneven = typed("--resume r --gpus 4").resumed(&begun, 79).unwrap_err();
+    assert_eq!(uneven.to_string(), "the 6 batches of a step (--accumulate) are not shared evenly by --gpus 4");
 
     // A limit that is reached is done with, unless another is typed.
-    let limit = |words: &str, done| typed(words).resumed(&begun, done).max_steps;
+    let limit = |words: &str, done| typed(words).resumed(&begun, done).unwrap().max_steps;
     assert_eq!([limit("--resume r", 80), limit("--resume r", 81)], [None, None]);
     assert_eq!([limit("--resume r --max-steps 5", 80), limit("--resume r --max-steps 90", 80)], [Some(5), Some(90)]);
     assert_eq!(limit("--resume r --profile=1", 80), Some(84));
     let unlimited = RunConfig { patience: None, time_limit: None, ..begun.clone() };
-    assert_eq!(typed("--resume r --patience none --time-limit none").resumed(&begun, 79), unlimited);
+    assert_eq!(typed("--resume r --patience none --time-limit none").resumed(&begun, 79).unwrap(), unlimited);
     for words in ["--resume r", "--resume r --quiet", "--resume r --json"] {
-        assert_eq!(typed(words).resumed(&begun, 0), begun, "{words}");
+        assert_eq!(typed(words).resumed(&begun, 0).unwrap(), begun, "{words}");
     }
 }
 
