@@ -72,19 +72,19 @@ fn follow(steps: u64, tolerances: &[(&str, f64)]) {
 /// Measured: 1.2e-7.
 #[test]
 fn train_in_f32_begins_as_it_does_on_the_processor() {
-    follow(5, &[("f32", 1e-4)]);
+    follow(3, &[("f32", 1e-4)]);
 }
 
 /// Measured: 1.8e-4.
 #[test]
 fn train_in_tf32_begins_as_it_does_on_the_processor() {
-    follow(5, &[("tf32", 2e-3)]);
+    follow(3, &[("tf32", 2e-3)]);
 }
 
 /// Measured: 3.5e-4.
 #[test]
 fn train_in_bf16_begins_as_it_does_on_the_processor() {
-    follow(5, &[("bf16", 5e-3)]);
+    follow(3, &[("bf16", 5e-3)]);
 }
 
 #[test]

@@ -554,7 +554,7 @@ mod tests {
         let error = RunFolder::create(&path.join("run"), &RunConfig::default()).unwrap_err().to_string();
         assert!(error.contains("cannot write") && error.contains("--run"), "{error}");
         let error = RunFolder::resume(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("no run to go on with") && error.contains("last.safetensors"), "{error}");
+        assert!(error.contains("holds no run: there is no") && error.contains("last.safetensors"), "{error}");
     }
 
     #[test]
