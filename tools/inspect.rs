@@ -62,6 +62,9 @@ struct SeenArgs {
     /// A square covered whose side is this share of theirs [default: 0]
     #[arg(long, value_name = "SHARE", value_parser = share, requires = "sheet")]
     cutout: Option<f64>,
+    /// Mixed in pairs, by shares of Beta(ALPHA, ALPHA) [default: 0]
+    #[arg(long, value_name = "ALPHA", value_parser = alpha, requires = "sheet")]
+    mixup: Option<f64>,
     /// What the random numbers follow from [default: 0]
     #[arg(long, value_name = "SEED", requires = "sheet")]
     seed: Option<u64>,
@@ -72,9 +75,9 @@ struct SeenArgs {
 
 impl SeenArgs {
     fn distortion(&self) -> Distortion {
-        let [crop, rotate, colour, cutout] =
-            [self.crop, self.rotate, self.colour, self.cutout].map(Option::unwrap_or_default);
-        Distortion { crop, rotate, colour, cutout }
+        let [crop, rotate, colour, cutout, mixup] =
+            [self.crop, self.rotate, self.colour, self.cutout, self.mixup].map(Option::unwrap_or_default);
+        Distortion { crop, rotate, colour, cutout, mixup }
     }
 
     /// Whether posters are to be shown as training sees them.
@@ -87,6 +90,13 @@ fn share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if (0.0..1.0).contains(&share) => Ok(share),
         _ => Err("a share is a number from 0 to below 1, such as 0.2".into()),
+    }
+}
+
+fn alpha(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(alpha) if (0.0..=1.0).contains(&alpha) => Ok(alpha),
+        _ => Err("mixup takes a number from 0 to 1, such as 0.2".into()),
     }
 }
 

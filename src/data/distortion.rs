@@ -1,4 +1,4 @@
-//! Posters that are changed before training looks at them: cut out, turned, coloured, covered in part.
+//! Posters that are changed before training looks at them: cut out, turned, coloured, covered in part, mixed.
 //!
 //! It is done on the stored bytes, while a batch is assembled, so it is the same on every device. What is drawn for a poster is a pure
 //! function of (seed, epoch, poster), and each kind has draws of its own: one that is switched on leaves the others as they were.
@@ -16,6 +16,8 @@ pub struct Distortion {
     pub colour: f64,
     /// A square whose side is this share of the poster's is covered, anywhere (DeVries and Taylor 2017). From 0 to below 1.
     pub cutout: f64,
+    /// The α of the shares that two posters of a batch are mixed by: [`mix`](super::mixing::mix). From 0, for not at all, to 1.
+    pub mixup: f64,
 }
 
 /// What covers: ImageNet's mean, which is about 0 for a network that subtracts it.

@@ -55,7 +55,7 @@ pub struct Batch<D: Device> {
 }
 
 impl<D: Device> Batch<D> {
-    /// A batch of N `images` with `labels [N, C]`, 0 or 1; `class_weights [C]` weigh each genre's term of the cross-entropy. The rates
+    /// A batch of N `images` with `labels [N, C]`, from 0 to 1; `class_weights [C]` weigh each genre's term of the cross-entropy. The rates
     /// are 0: see [`set_rates`](Self::set_rates).
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl<D: Device> Batch<D> {
         pixels: D::Pixels,
         images: usize,
         format: &PixelFormat,
-        labels: &[u8],
+        labels: &[impl Copy + Into<f64>],
         class_weights: &[f32],
     ) -> Result<Self, DeviceError> {
         Batch::with_objective(Objective::default(), device, pixels, images, format, labels, class_weights)
@@ -81,7 +81,7 @@ impl<D: Device> Batch<D> {
         pixels: D::Pixels,
         images: usize,
         format: &PixelFormat,
-        labels: &[u8],
+        labels: &[impl Copy + Into<f64>],
         class_weights: &[f32],
     ) -> Result<Self, DeviceError> {
         let classes = class_weights.len();
@@ -107,7 +107,7 @@ impl<D: Device> Batch<D> {
         &mut self,
         device: &D,
         pixels: D::Pixels,
-        labels: &[u8],
+        labels: &[impl Copy + Into<f64>],
         class_weights: &[f32],
         rates: StepRates<[f64; RATES]>,
         towards: f64,
@@ -119,7 +119,7 @@ impl<D: Device> Batch<D> {
     fn tell(
         &mut self,
         device: &D,
-        labels: &[u8],
+        labels: &[impl Copy + Into<f64>],
         class_weights: &[f32],
         rates: StepRates<[f64; RATES]>,
         towards: f64,

@@ -36,9 +36,9 @@ pub struct Objective {
 }
 
 impl Objective {
-    /// What is told of a label, 0 or 1: label·(1 − E) + E/2.
-    pub fn target(&self, label: u8) -> f64 {
-        f64::from(label) * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
+    /// What is told of a label, from 0 to 1: label·(1 − E) + E/2.
+    pub fn target(&self, label: impl Into<f64>) -> f64 {
+        label.into() * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
     fn labels_are_smoothed_towards_a_half() {
         let targets = |label_smoothing| {
             let objective = Objective { label_smoothing, ..Objective::default() };
-            [0, 1].map(|label| objective.target(label))
+            [0u8, 1].map(|label| objective.target(label))
         };
         assert_eq!([targets(0.0), targets(0.25), targets(1.0)], [[0.0, 1.0], [0.125, 0.875], [0.5, 0.5]]);
     }

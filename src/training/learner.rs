@@ -132,7 +132,7 @@ impl<D: Device> Learner<D> {
         pixels: D::Pixels,
         images: usize,
         format: &PixelFormat,
-        labels: &[u8],
+        labels: &[impl Copy + Into<f64>],
         class_weights: &[f32],
         rate: f64,
     ) -> Result<bool, TrainingError> {
@@ -152,7 +152,7 @@ impl<D: Device> Learner<D> {
         pixels: D::Pixels,
         images: usize,
         format: &PixelFormat,
-        labels: &[u8],
+        labels: &[impl Copy + Into<f64>],
         class_weights: &[f32],
         rate: f64,
     ) -> Result<bool, TrainingError> {

@@ -39,7 +39,7 @@ pub struct Recipe {
     pub accumulate: usize,
     /// What kernels start from.
     pub init: KernelInit,
-    /// How training posters are cut out, turned, coloured and covered at random: [`Distortion`].
+    /// How training posters are cut out, turned, coloured, covered and mixed at random: [`Distortion`].
     pub crop: f64,
     /// In degrees.
     pub rotate: f64,
@@ -47,6 +47,8 @@ pub struct Recipe {
     pub colour: f64,
     /// As a share of the side.
     pub cutout: f64,
+    /// As Beta's α.
+    pub mixup: f64,
 }
 
 impl Default for Recipe {
@@ -65,6 +67,7 @@ impl Default for Recipe {
             rotate: 0.0,
             colour: 0.0,
             cutout: 0.0,
+            mixup: 0.0,
         }
     }
 }
@@ -82,8 +85,8 @@ impl Recipe {
 
     /// What becomes of training posters.
     pub(super) fn distortion(&self) -> Distortion {
-        let Recipe { crop, rotate, colour, cutout, .. } = *self;
-        Distortion { crop, rotate, colour, cutout }
+        let Recipe { crop, rotate, colour, cutout, mixup, .. } = *self;
+        Distortion { crop, rotate, colour, cutout, mixup }
     }
 
     /// Looks at every number.
@@ -105,6 +108,7 @@ impl Recipe {
             rotate,
             colour,
             cutout,
+            mixup,
         } = *self;
         within((0.0..=1.0).contains(&weight_decay), "weight_decay", weight_decay, "from 0 to 1")?;
         within(base_rate > 0.0 && base_rate <= 1.0, "base_rate", base_rate, "above 0 and at most 1")?;
@@ -116,6 +120,7 @@ impl Recipe {
         within((0.0..=180.0).contains(&rotate), "rotate", rotate, "from 0 to 180")?;
         within((0.0..1.0).contains(&colour), "colour", colour, BELOW_1)?;
         within((0.0..1.0).contains(&cutout), "cutout", cutout, BELOW_1)?;
+        within((0.0..=1.0).contains(&mixup), "mixup", mixup, "from 0 to 1")?;
         within((1..=10_000).contains(&accumulate), "accumulate", accumulate, "from 1 to 10000")?;
         match loss {
             Loss::Asymmetric(focus) if !is_usable(focus) => within(false, "loss", loss.to_string(), FOCI),
@@ -197,6 +202,7 @@ impl fmt::Display for Recipe {
             rotate,
             colour,
             cutout,
+            mixup,
         } = *self;
         let parts = [
             (schedule == Curve::Cosine).then(|| "learning rate falls along a cosine to a hundredth".to_owned()),
@@ -210,6 +216,7 @@ impl fmt::Display for Recipe {
             (rotate > 0.0).then(|| format!("posters turned by up to {rotate} degrees")),
             (colour > 0.0).then(|| format!("brightness, contrast and saturation up to {colour} more or less")),
             (cutout > 0.0).then(|| format!("a square of {cutout} of the side covered")),
+            (mixup > 0.0).then(|| format!("mixed in pairs by Beta({mixup}, {mixup})")),
             (accumulate > 1).then(|| format!("{accumulate} batches a step")),
             (ema > 0.0).then(|| format!("a moving average of the weights answers, decay {ema}")),
         ];
@@ -266,6 +273,7 @@ mod tests {
             (Recipe { rotate: 181.0, ..plain() }, "rotate"),
             (Recipe { colour: 1.5, ..plain() }, "colour"),
             (Recipe { cutout: -0.5, ..plain() }, "cutout"),
+            (Recipe { mixup: 1.5, ..plain() }, "mixup"),
         ] {
             assert_eq!(recipe.check().unwrap_err().setting, setting, "{recipe:?}");
         }

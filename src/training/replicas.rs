@@ -272,7 +272,7 @@ impl<D: Device> Replica<D> {
     fn add(&mut self, Handed { batch, format, class_weights }: &Handed) -> Result<(), DeviceError> {
         let device = Rc::clone(self.model.device());
         let pixels = device.upload_pixels(&batch.pixels, &batch.placements)?;
-        let told = Told { format, labels: &batch.labels, class_weights, rates: NO_RATES, towards: 0.0 };
+        let told = Told { format, labels: &batch.targets, class_weights, rates: NO_RATES, towards: 0.0 };
         let (seated, plan) = self.seat.put(&device, pixels, batch.placements.len(), told)?;
         let (model, loss) = (&mut self.model, &mut self.loss);
         device.repeat(plan, || {

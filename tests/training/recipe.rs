@@ -2,6 +2,9 @@
 
 use crate::runs::{begin, config, go_on, posters, remains, rows, trainer};
 use onesheet::data::Split;
+use onesheet::data::augmentation::Augmentation;
+use onesheet::data::distortion::Distortion;
+use onesheet::data::loader::Loader;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Memory, Placement};
@@ -38,6 +41,7 @@ fn parts() -> Vec<(&'static str, Recipe)> {
         ("rotate", Recipe { rotate: 10.0, ..plain() }),
         ("colour", Recipe { colour: 0.3, ..plain() }),
         ("cutout", Recipe { cutout: 0.3, ..plain() }),
+        ("mixup", Recipe { mixup: 0.2, ..plain() }),
         ("ema", Recipe { ema: 0.9, ..plain() }),
         ("label-smoothing", Recipe { label_smoothing: 0.2, ..plain() }),
     ]
@@ -166,6 +170,35 @@ fn several_batches_make_one_step() {
     // Of 64 posters 48 make two steps of 24, and the others wait for another epoch.
     let uneven = RunConfig { recipe: Recipe { accumulate: 3, ..Recipe::default() }, batch: 8, ..whole };
     assert_eq!(ran(&uneven, "uneven").0.len(), 4);
+}
+
+/// A step on mixed posters is told of mixed labels.
+#[test]
+fn mixed_posters_have_mixed_targets() {
+    let folder = TempDir::new().unwrap();
+    let recipe = Recipe { mixup: 0.5, ..Recipe::default() };
+    let config = RunConfig { max_steps: Some(1), recipe, ..config(&posters(folder.path())) };
+    let path = folder.path().join("run");
+    begin(&config, &path);
+    let found = rows::<StepRow>(&path.join("steps.csv"))[0].loss;
+
+    let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
+    let train: Arc<[u32]> = file.indices(Split::Train).into();
+    let weights = config.class_weights.weights(&file.class_counts(&train), train.len());
+    let distortion = Distortion { mixup: 0.5, ..Distortion::default() };
+    let (seed, placed) = (config.seed, Augmentation::FlipShift);
+    let batch = Loader::train(file, train, 8, seed, 0, 0, placed, distortion).unwrap().next().unwrap().unwrap();
+    let labels: Vec<f32> = batch.labels.iter().map(|&label| f32::from(label)).collect();
+    assert!(batch.targets.iter().any(|target| (0.01..0.99).contains(target)), "{:?}", batch.targets);
+    let device = Rc::new(Cpu::new());
+    let loss = |targets: &[f32]| {
+        let mut learner = Learner::new(Rc::clone(&device), config.model(7), seed).unwrap();
+        let pixels = device.upload_pixels(&batch.pixels, &batch.placements).unwrap();
+        learner.submit(pixels, 8, &config.pixels.format(), targets, &weights, 1e-3).unwrap();
+        learner.outcome().unwrap().loss
+    };
+    assert_eq!(found, loss(&batch.targets));
+    assert_ne!(found, loss(&labels));
 }
 
 /// Beside a step without decay: kernels lose their share on top, everything else has the same bits. And where the base learns at a quarter

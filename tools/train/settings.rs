@@ -27,7 +27,7 @@ const EXAMPLES: &str = "Examples:
   onesheet train --resume runs/NAME                             # go on with a run that was stopped";
 
 /// Flags that a run being resumed has settled already.
-const SETTLED: [&str; 28] = [
+const SETTLED: [&str; 29] = [
     "experiment",
     "weights",
     "seed",
@@ -56,6 +56,7 @@ const SETTLED: [&str; 28] = [
     "rotate",
     "colour",
     "cutout",
+    "mixup",
 ];
 
 /// Train the network; without --data, on posters drawn in code.

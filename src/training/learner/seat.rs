@@ -8,11 +8,11 @@ use crate::optim::StepRates;
 
 /// A batch as a step is told of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Told<'a> {
+pub struct Told<'a, L> {
     /// How bytes become numbers.
     pub format: &'a PixelFormat,
-    /// `[N, C]`, 0 or 1.
-    pub labels: &'a [u8],
+    /// `[N, C]`, from 0 to 1.
+    pub labels: &'a [L],
     /// `[C]`.
     pub class_weights: &'a [f32],
     /// The optimiser's rates.
@@ -43,7 +43,7 @@ impl<D: Device> Seat<D> {
         device: &D,
         pixels: D::Pixels,
         images: usize,
-        told: Told<'_>,
+        told: Told<'_, impl Copy + Into<f64>>,
     ) -> Result<(&mut Batch<D>, &mut D::Plan), DeviceError> {
         let Told { format, labels, class_weights, rates, towards } = told;
         let fits = |batch: &Batch<D>| batch.images() == images && batch.format() == format;

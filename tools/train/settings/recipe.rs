@@ -53,6 +53,16 @@ pub struct RecipeArgs {
     /// Cover a square whose side is this share of theirs, anywhere at random [default: 0]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub cutout: Option<f64>,
+    /// Mix training posters in pairs, and their labels with them, by shares of Beta(ALPHA, ALPHA), from 0 to 1 [default: 0]
+    #[arg(long, value_name = "ALPHA", value_parser = alpha)]
+    pub mixup: Option<f64>,
+}
+
+fn alpha(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(alpha) if (0.0..=1.0).contains(&alpha) => Ok(alpha),
+        _ => Err("mixup takes a number from 0 to 1, such as 0.2".into()),
+    }
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -120,6 +130,7 @@ impl RecipeArgs {
         super::set(&mut recipe.rotate, self.rotate);
         super::set(&mut recipe.colour, self.colour);
         super::set(&mut recipe.cutout, self.cutout);
+        super::set(&mut recipe.mixup, self.mixup);
         super::set(&mut recipe.accumulate, self.accumulate.map(usize::from));
     }
 }

@@ -41,7 +41,7 @@ fn here(name: &str) -> Option<PathBuf> {
 type Row = (&'static str, fn(&mut RunConfig));
 
 /// Flags that a run has settled once it began.
-const SETTLED_ROWS: [Row; 29] = [
+const SETTLED_ROWS: [Row; 30] = [
     ("--weights w.h5", |config| config.weights = here("w.h5")),
     ("--seed 9223372036854775807", |config| config.seed = i64::MAX as u64),
     ("--batch 3", |config| config.batch = 3),
@@ -69,6 +69,7 @@ const SETTLED_ROWS: [Row; 29] = [
     ("--rotate 12.5", |config| config.recipe.rotate = 12.5),
     ("--colour 0.375", |config| config.recipe.colour = 0.375),
     ("--cutout 0.625", |config| config.recipe.cutout = 0.625),
+    ("--mixup 0.375", |config| config.recipe.mixup = 0.375),
     ("--ema 0.875", |config| config.recipe.ema = 0.875),
     ("--label-smoothing 0.125", |config| config.recipe.label_smoothing = 0.125),
 ];

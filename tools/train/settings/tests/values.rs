@@ -67,6 +67,7 @@ fn values_are_taken_to_their_bounds_and_refused_behind_them() {
         ("--rotate 181", "an angle is a number of degrees from 0 to 180"),
         ("--colour=-0.1", "a share is a number from 0 to below 1"),
         ("--cutout nan", "a share is a number from 0 to below 1"),
+        ("--mixup 1.25", "mixup takes a number from 0 to 1"),
         ("--init kaiming", "[possible values: glorot, he]"),
         ("--schedule linear", "[possible values: constant, cosine]"),
         ("--lr 0", "a learning rate is a number above 0"),
