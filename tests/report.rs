@@ -374,6 +374,11 @@ fn train_writes_the_page_after_each_epoch_and_report_writes_the_same_again() {
     assert_eq!(told, "page.html\n");
     check(&fs::read_to_string(path.join("page.html")).unwrap()).unwrap();
     assert!(!answers_file(&run).exists());
+    // While it is being trained that is the only way.
+    let held = RunFolder::hold(&run).unwrap();
+    let (_, stderr) = onesheet(1, path, "report --run run --device cpu");
+    assert!(stderr.contains("the run is being trained; --out FILE writes its page elsewhere meanwhile"), "{stderr}");
+    drop(held);
 
     let (_, stderr) = onesheet(1, path, "report --run absent");
     assert!(stderr.contains("runs/absent holds no run"), "{stderr}");

@@ -14,7 +14,7 @@ use onesheet::training::checkpoint::{Checkpoint, Metadata};
 use onesheet::training::config::{DeviceChoice, PrecisionChoice};
 use onesheet::training::evaluation::{Answers, View};
 use onesheet::training::run_folder::{
-    About, KeptAnswers, RunFolder, folder_of, report_file, settings_of, synthetic_posters,
+    About, KeptAnswers, RunFolder, RunFolderError, folder_of, report_file, settings_of, synthetic_posters,
 };
 use onesheet::training::{TrainingError, learner};
 use std::ops::ControlFlow;
@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     });
     // Two that write the same files would tear each other's. Elsewhere nobody else writes.
     let _held = match &args.out {
-        None => Some(RunFolder::hold(&run).map_err(TrainingError::from)?),
+        None => Some(RunFolder::hold(&run).map_err(busy)?),
         Some(_) => None,
     };
     let kept = answers(&run, &file, args, console)?;
@@ -76,6 +76,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     replace(&Disk, &place, page.as_bytes())?;
     print(format_args!("{}\n", place.display()))?;
     Ok(())
+}
+
+/// The error of holding a run's folder; while it is being trained, with what can be done meanwhile.
+fn busy(error: RunFolderError) -> anyhow::Error {
+    let is_trained = matches!(error, RunFolderError::Locked { .. });
+    let error = anyhow::Error::from(TrainingError::from(error));
+    if is_trained {
+        error.context("the run is being trained; --out FILE writes its page elsewhere meanwhile")
+    } else {
+        error
+    }
 }
 
 /// The answers of the run's best model: those in its folder, or the model is asked, and they are kept there unless the page is not. None
