@@ -41,7 +41,7 @@ pub fn open(device: DeviceChoice, precision: PrecisionChoice, console: Console) 
         Cuda::on(&gpu, precision.on_gpu(), &mut |progress| compiling.show(&gpu, progress))
     };
     match device {
-        DeviceChoice::Cpu => processor(precision, Cpu::multiplies_bf16(), "--device cpu".into()),
+        DeviceChoice::Cpu => processor(precision, Bf16::here(), "--device cpu".into()),
         DeviceChoice::Cuda => Ok(Opened::Cuda(opened().context("--device cuda")?)),
         DeviceChoice::Sim => {
             simulated::open().context("--device sim")?;
@@ -49,7 +49,7 @@ pub fn open(device: DeviceChoice, precision: PrecisionChoice, console: Console) 
         }
         DeviceChoice::Auto => match opened() {
             Ok(device) => Ok(Opened::Cuda(device)),
-            Err(DeviceError::Unavailable(reason)) => processor(precision, Cpu::multiplies_bf16(), reason),
+            Err(DeviceError::Unavailable(reason)) => processor(precision, Bf16::here(), reason),
             Err(error) => Err(error).context("--device auto"),
         },
     }
@@ -92,11 +92,32 @@ pub fn described<D: Device>(device: &D, why: &str) -> String {
     device.name() + if why.is_empty() { "" } else { "; " } + why
 }
 
-fn processor(precision: PrecisionChoice, multiplies_bf16: bool, why: String) -> anyhow::Result<Opened> {
-    if precision == PrecisionChoice::Bf16 && !multiplies_bf16 {
+/// What bf16 is on a processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bf16 {
+    /// Nothing: there are no instructions for it.
+    Missing,
+    /// Possible, and slower than f32.
+    Slower,
+    /// The fastest precision.
+    Fastest,
+}
+
+impl Bf16 {
+    fn here() -> Self {
+        match (Cpu::multiplies_bf16(), Cpu::is_fastest_in_bf16()) {
+            (_, true) => Bf16::Fastest,
+            (true, false) => Bf16::Slower,
+            (false, false) => Bf16::Missing,
+        }
+    }
+}
+
+fn processor(precision: PrecisionChoice, bf16: Bf16, why: String) -> anyhow::Result<Opened> {
+    if precision == PrecisionChoice::Bf16 && bf16 == Bf16::Missing {
         return Err(DeviceError::Unavailable(format!("{why}; {NO_BF16}")).into());
     }
-    match precision.on_processor(multiplies_bf16) {
+    match precision.on_processor(bf16 == Bf16::Fastest) {
         Some(precision) => Ok(Opened::Cpu(Cpu::storing(precision), why)),
         None => Err(Usage(format!("{why}; {NO_TF32}")).into()),
     }
@@ -191,23 +212,25 @@ mod tests {
     fn the_processor_computes_in_f32_and_where_it_has_instructions_in_bf16() {
         use onesheet::device::Memory;
         let choices = [
-            (PrecisionChoice::Auto, false, "f32)"),
-            (PrecisionChoice::Auto, true, "bf16)"),
-            (PrecisionChoice::F32, false, "f32)"),
-            (PrecisionChoice::F32, true, "f32)"),
-            (PrecisionChoice::Bf16, true, "bf16)"),
+            (PrecisionChoice::Auto, Bf16::Missing, "f32)"),
+            (PrecisionChoice::Auto, Bf16::Slower, "f32)"),
+            (PrecisionChoice::Auto, Bf16::Fastest, "bf16)"),
+            (PrecisionChoice::F32, Bf16::Missing, "f32)"),
+            (PrecisionChoice::F32, Bf16::Fastest, "f32)"),
+            (PrecisionChoice::Bf16, Bf16::Slower, "bf16)"),
+            (PrecisionChoice::Bf16, Bf16::Fastest, "bf16)"),
         ];
-        for (precision, multiplies_bf16, name) in choices {
-            let opened = processor(precision, multiplies_bf16, "--device cpu".into()).unwrap();
+        for (precision, bf16, name) in choices {
+            let opened = processor(precision, bf16, "--device cpu".into()).unwrap();
             assert!(matches!(opened, Opened::Cpu(cpu, why) if why == "--device cpu" && cpu.name().ends_with(name)));
         }
-        for multiplies_bf16 in [false, true] {
-            let refused = processor(PrecisionChoice::Tf32, multiplies_bf16, "no GPU".into()).err().unwrap();
+        for bf16 in [Bf16::Missing, Bf16::Slower, Bf16::Fastest] {
+            let refused = processor(PrecisionChoice::Tf32, bf16, "no GPU".into()).err().unwrap();
             assert!(refused.is::<Usage>());
             let expected = "no GPU; tf32 is a format of GPUs: on the processor --precision is f32 or bf16";
             assert_eq!(refused.to_string(), expected);
         }
-        let refused = processor(PrecisionChoice::Bf16, false, "no GPU".into()).err().unwrap();
+        let refused = processor(PrecisionChoice::Bf16, Bf16::Missing, "no GPU".into()).err().unwrap();
         assert!(matches!(refused.downcast_ref(), Some(DeviceError::Unavailable(_))));
         let told = refused.to_string();
         assert!(

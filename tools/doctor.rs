@@ -138,8 +138,15 @@ fn processor(findings: &mut Findings) -> anyhow::Result<()> {
         findings.note("limit", format!("ONESHEET_PROCESSOR={limit}"), advice)?;
     }
     if !Cpu::multiplies_bf16() {
-        let advice = "a processor with AVX-512 BF16 or AMX trains several times as fast, and a GPU far faster";
+        let advice = "a processor with AMX trains several times as fast, and a GPU far faster";
         findings.note("bfloat16", "no instructions for it: f32 is what this processor computes in".into(), advice)?;
+    } else if !Cpu::is_fastest_in_bf16() {
+        let advice = "with AMX, on a processor and a system that have it, bf16 is several times as fast as f32";
+        findings.note(
+            "bfloat16",
+            "slower than f32 on this processor, which computes in f32 unless told otherwise".into(),
+            advice,
+        )?;
     }
     Ok(())
 }

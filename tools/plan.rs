@@ -211,7 +211,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// What a device does in its own way.
 fn habits(device: &str, precision: PrecisionChoice, gpu: &NamedGpu) -> anyhow::Result<Habits> {
     match (device, precision) {
-        ("cpu", _) => match precision.on_processor(Cpu::multiplies_bf16()) {
+        ("cpu", _) => match precision.on_processor(Cpu::is_fastest_in_bf16()) {
             Some(precision) => Ok(Habits::Processor(precision)),
             None => Err(Usage(NO_TF32.into()).into()),
         },

@@ -30,7 +30,7 @@ impl Arguments {
     /// The processor, in this precision. The calling thread takes part in the work, as it does in the tools.
     pub fn device(&self) -> anyhow::Result<Cpu> {
         rayon::ThreadPoolBuilder::new().use_current_thread().build_global()?;
-        let precision = self.precision.on_processor(Cpu::multiplies_bf16());
+        let precision = self.precision.on_processor(Cpu::is_fastest_in_bf16());
         Ok(Cpu::storing(precision.context("the processor has no tf32; --precision f32 or bf16")?))
     }
 }

@@ -245,10 +245,10 @@ impl PrecisionChoice {
         }
     }
 
-    /// What it comes to on a processor, which has no tf32, and may or may not have instructions for bfloat16.
-    pub fn on_processor(self, multiplies_bf16: bool) -> Option<Precision> {
+    /// What it comes to on a processor, which has no tf32, and may or may not be fastest in bfloat16.
+    pub fn on_processor(self, is_fastest_in_bf16: bool) -> Option<Precision> {
         match self {
-            PrecisionChoice::Auto if multiplies_bf16 => Some(Precision::Bf16),
+            PrecisionChoice::Auto if is_fastest_in_bf16 => Some(Precision::Bf16),
             PrecisionChoice::Auto | PrecisionChoice::F32 => Some(Precision::F32),
             PrecisionChoice::Tf32 => None,
             PrecisionChoice::Bf16 => Some(Precision::Bf16),

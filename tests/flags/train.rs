@@ -75,7 +75,7 @@ fn every_flag_of_train_is_typed_here() {
 /// The steps that the library takes with the settings `config`, in the run folder `run`.
 fn steps_by_the_library(config: &RunConfig, run: &Path) -> Vec<StepRow> {
     let file = Arc::new(TensorFile::open(config.data.as_ref().unwrap()).unwrap());
-    let device = Cpu::storing(config.precision.on_processor(Cpu::multiplies_bf16()).unwrap());
+    let device = Cpu::storing(config.precision.on_processor(Cpu::is_fastest_in_bf16()).unwrap());
     let mut trainer = Trainer::new(Rc::new(device), config.clone(), file).unwrap();
     if let Some(weights) = &config.weights {
         let weights = Checkpoint::open(weights).unwrap();
@@ -335,7 +335,7 @@ fn device_and_precision_are_those_that_compute() {
         "train --data posters.safetensors --run chosen --batch 4 --device cpu --precision auto --max-steps 1",
     );
     let (_, devices) = settings(&place.at("runs/chosen"));
-    let chosen = if Cpu::multiplies_bf16() { ", bf16); --device cpu" } else { ", f32); --device cpu" };
+    let chosen = if Cpu::is_fastest_in_bf16() { ", bf16); --device cpu" } else { ", f32); --device cpu" };
     assert!(devices[0].ends_with(chosen), "{devices:?}");
     let told = place.run_to(2, &format!("{FIRST_STEP} --run other --precision tf32"));
     assert!(told.stderr.contains("--device cpu; tf32 is a format of GPUs"), "{}", told.stderr);

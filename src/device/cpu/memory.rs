@@ -56,7 +56,7 @@ impl Cpu {
 
     /// A device in the precision that this processor is fastest in, bfloat16 or `f32`.
     pub fn fastest() -> Self {
-        Cpu::storing(if Cpu::multiplies_bf16() { Precision::Bf16 } else { Precision::F32 })
+        Cpu::storing(if Cpu::is_fastest_in_bf16() { Precision::Bf16 } else { Precision::F32 })
     }
 
     /// Such a device whose buffers, fresh or recycled, are full of NaN, so that an element which no kernel wrote shows.
@@ -72,6 +72,11 @@ impl Cpu {
     /// Without them [`Precision::Bf16`] saves memory and costs time.
     pub fn multiplies_bf16() -> bool {
         simd::products() != Products::Widened
+    }
+
+    /// Whether these instructions are faster than those for `f32`: those of AMX, and AVX-512 BF16's but on Intel's processors.
+    pub fn is_fastest_in_bf16() -> bool {
+        simd::products().outdo_f32()
     }
 
     /// Refuses a value of `ONESHEET_PROCESSOR` that is unknown. Kernels use no more of the processor than the variable names:

@@ -125,6 +125,18 @@ impl std::fmt::Display for Products {
 }
 
 impl Products {
+    /// Whether they are faster than products of `f32` numbers. AMX's are. `vdpbf16ps` does twice the work of a multiply-add on an AMD EPYC of
+    /// Zen 4, and half of it on an Intel Xeon (docs/measurements.md).
+    pub(super) fn outdo_f32(self) -> bool {
+        match self {
+            Products::Widened => false,
+            #[cfg(target_arch = "x86_64")]
+            Products::Avx512Bf16 => !is_intels(),
+            #[cfg(target_arch = "x86_64")]
+            Products::Amx => true,
+        }
+    }
+
     /// Whether they are made on tile registers.
     pub(super) fn are_tiles(self) -> bool {
         #[cfg(target_arch = "x86_64")]
@@ -157,6 +169,13 @@ fn fastest() -> Products {
         }
     }
     Products::Widened
+}
+
+/// Whether Intel made the processor, by its own word.
+#[cfg(target_arch = "x86_64")]
+fn is_intels() -> bool {
+    let word = std::arch::x86_64::__cpuid(0);
+    [word.ebx, word.edx, word.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
 }
 
 /// AMX, which the standard library does not detect yet.
@@ -331,6 +350,14 @@ pub(super) mod tests {
             let sums = [mean, squares, sums, plain, centred].concat().into_iter().map(f64::to_bits);
             floats.chain(sums).collect()
         });
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn tiles_outdo_f32_and_dot_products_not_on_intels_processors() {
+        let outdo = [Products::Widened, Products::Avx512Bf16, Products::Amx].map(Products::outdo_f32);
+        let vendor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        assert_eq!(outdo, [false, !vendor.contains("GenuineIntel"), true]);
     }
 
     #[test]
