@@ -104,7 +104,7 @@ impl Window {
 }
 
 /// The nearest byte. `f32::round` is a call on processors that compilers take for granted, and has the sign in mind.
-fn nearest(value: f32) -> u8 {
+pub(super) fn nearest(value: f32) -> u8 {
     (value + 0.5) as u8
 }
 

@@ -4,8 +4,8 @@
 //! from ½ on, so that each has more of itself. The first of a batch is mixed with the last, the second with the one before, and so on; one
 //! in the middle stays as it is. A poster's share is a pure function of (seed, epoch, poster), and the pairs follow from the batch.
 
+use super::distortion::nearest;
 use crate::random::{Philox, Stream};
-use rayon::prelude::*;
 
 /// Mixes the posters `indices` of a batch: `pixels [B, …]` and `targets [B, C]`, with shares of Beta(`alpha`, `alpha`); 0 for none.
 pub fn mix(alpha: f64, pixels: &mut [u8], targets: &mut [f32], seed: u64, epoch: u32, indices: &[u32]) {
@@ -16,9 +16,9 @@ pub fn mix(alpha: f64, pixels: &mut [u8], targets: &mut [f32], seed: u64, epoch:
     let (image, classes) = (pixels.len() / posters, targets.len() / posters);
     let (first, last) = pixels.split_at_mut(posters / 2 * image);
     let (first_targets, last_targets) = targets.split_at_mut(posters / 2 * classes);
-    let images = first.par_chunks_exact_mut(image).zip(last.par_rchunks_exact_mut(image));
-    let targets = first_targets.par_chunks_exact_mut(classes).zip(last_targets.par_rchunks_exact_mut(classes));
-    images.zip(targets).enumerate().for_each(|(at, ((a, b), (targets_of_a, targets_of_b)))| {
+    let images = first.chunks_exact_mut(image).zip(last.rchunks_exact_mut(image));
+    let targets = first_targets.chunks_exact_mut(classes).zip(last_targets.rchunks_exact_mut(classes));
+    for (at, ((a, b), (targets_of_a, targets_of_b))) in images.zip(targets).enumerate() {
         let [of_a, of_b] = [indices[at], indices[posters - 1 - at]].map(|poster| share(alpha, seed, epoch, poster));
         for (a, b) in a.iter_mut().zip(b) {
             let (one, other) = (f32::from(*a), f32::from(*b));
@@ -28,7 +28,7 @@ pub fn mix(alpha: f64, pixels: &mut [u8], targets: &mut [f32], seed: u64, epoch:
             let (one, other) = (*a, *b);
             (*a, *b) = (other + of_a * (one - other), one + of_b * (other - one));
         }
-    });
+    }
 }
 
 /// How much of itself a poster keeps.
@@ -38,16 +38,15 @@ fn share(alpha: f64, seed: u64, epoch: u32, poster: u32) -> f32 {
     // or more.
     loop {
         let [x, y] = std::array::from_fn(|_| f64::from(sequence.uniform()).powf(1.0 / alpha));
-        if x + y > 0.0 && x + y <= 1.0 {
+        // With an α so small, all shares are 0 or 1.
+        if x + y == 0.0 {
+            return 1.0;
+        }
+        if x + y <= 1.0 {
             let share = x / (x + y);
             return share.max(1.0 - share) as f32;
         }
     }
-}
-
-/// The nearest byte.
-fn nearest(value: f32) -> u8 {
-    (value + 0.5) as u8
 }
 
 #[cfg(test)]
@@ -64,6 +63,7 @@ mod tests {
             let variance = shares.iter().map(|share| (share - 0.5).powi(2)).sum::<f64>() / shares.len() as f64;
             assert!((variance - deviation).abs() < 0.003, "{alpha}: {variance}");
         }
+        assert_eq!(share(1e-300, 5, 3, 7), 1.0);
         assert!(share(0.2, 5, 3, 7) == share(0.2, 5, 3, 7) && share(0.2, 5, 4, 7) != share(0.2, 5, 3, 7));
     }
 
