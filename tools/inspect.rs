@@ -5,6 +5,7 @@ mod sheet;
 
 use crate::console::{Console, print};
 use crate::exit::Usage;
+use crate::train::{alpha, degrees, share};
 use clap::Args as ClapArgs;
 use onesheet::data::distortion::Distortion;
 use onesheet::data::inspection::Inspection;
@@ -83,27 +84,6 @@ impl SeenArgs {
     /// Whether posters are to be shown as training sees them.
     fn is_asked(&self) -> bool {
         self.augment || !self.distortion().is_none() || self.seed.is_some() || self.epoch.is_some()
-    }
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(share) if (0.0..1.0).contains(&share) => Ok(share),
-        _ => Err("a share is a number from 0 to below 1, such as 0.2".into()),
-    }
-}
-
-fn alpha(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(alpha) if (0.0..=1.0).contains(&alpha) => Ok(alpha),
-        _ => Err("mixup takes a number from 0 to 1, such as 0.2".into()),
-    }
-}
-
-fn degrees(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(degrees) if (0.0..=180.0).contains(&degrees) => Ok(degrees),
-        _ => Err("an angle is a number of degrees from 0 to 180".into()),
     }
 }
 

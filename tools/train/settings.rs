@@ -18,6 +18,7 @@ use onesheet::training::experiment::Experiment;
 use onesheet::training::profiling::WARM_UP;
 use onesheet::training::tensorboard::TensorBoard;
 use recipe::RecipeArgs;
+pub use recipe::{alpha, degrees, share};
 use std::path::{Path, PathBuf, absolute};
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -58,21 +58,24 @@ pub struct RecipeArgs {
     pub mixup: Option<f64>,
 }
 
-fn alpha(text: &str) -> Result<f64, String> {
+/// The α of `--mixup`.
+pub fn alpha(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(alpha) if (0.0..=1.0).contains(&alpha) => Ok(alpha),
         _ => Err("mixup takes a number from 0 to 1, such as 0.2".into()),
     }
 }
 
-fn share(text: &str) -> Result<f64, String> {
+/// A part of a whole.
+pub fn share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if (0.0..1.0).contains(&share) => Ok(share),
         _ => Err("a share is a number from 0 to below 1, such as 0.3".into()),
     }
 }
 
-fn degrees(text: &str) -> Result<f64, String> {
+/// An angle.
+pub fn degrees(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(degrees) if (0.0..=180.0).contains(&degrees) => Ok(degrees),
         _ => Err("an angle is a number of degrees from 0 to 180".into()),
