@@ -7,18 +7,20 @@ mod runs;
 
 use faulty::Faulty;
 use onesheet::data::Split;
-use onesheet::data::tensor_file::TensorFile;
+use onesheet::data::tensor_file::{Description, TensorFile, TensorFileWriter};
 use onesheet::device::cpu::Cpu;
 use onesheet::model::Model;
 use onesheet::network::resnet50;
 use onesheet::training::TrainingError;
 use onesheet::training::checkpoint::Checkpoint;
-use onesheet::training::config::{OnBadNumbers, RunConfig};
+use onesheet::training::config::{OnBadNumbers, Pixels, RunConfig};
 use onesheet::training::evaluation::{Answers, View};
+use onesheet::training::recipe::Recipe;
 use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, last_checkpoint};
 use onesheet::training::trainer::{Ending, Event, Trainer};
 use runs::{config, posters, remains, rows};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -189,6 +191,44 @@ fn steps_that_are_all_bad_end_the_run_however_it_is_set() {
     let words = ["layer conv2_block1_1_conv, before the step", "1 of", "its kernel", "NaN at index 1"];
     assert!(words.iter().all(|word| message.contains(word)), "{message}");
     assert_eq!(run.saved_step(), None, "nothing of it is saved");
+}
+
+/// 24 black posters to train on, one of them but for a white corner.
+fn one_is_not_black(path: &Path) {
+    let genres = vec!["Drama".into(), "Other".into()];
+    let description = Description { size: 32, genres, capacity: 26, provenance: BTreeMap::new() };
+    let mut writer = TensorFileWriter::create(path, description).unwrap();
+    for number in 0..26 {
+        let mut image = vec![0; 32 * 32 * 3];
+        if number == 5 {
+            image[..3].fill(255);
+        }
+        let split = if number < 24 { Split::Train } else { Split::Validation };
+        writer.push(&format!("tt{number}"), &image, &[1, 0], split).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+/// Where several batches make a step, the one that has it is looked into, which need not be the last.
+#[test]
+fn each_batch_of_a_bad_step_is_looked_into() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    one_is_not_black(&data);
+    let recipe = Recipe { accumulate: 3, ..Recipe::default() };
+    let config =
+        RunConfig { check_numerics: true, pixels: Pixels::Raw, batch: 8, recipe, augment: false, ..config(&data) };
+    for seed in 0..6 {
+        let config = RunConfig { seed, ..config.clone() };
+        let mut trainer = runs::trainer(&config).unwrap();
+        let tensors = &trainer.model().architecture().tensors;
+        let kernel = tensors.iter().find(|tensor| tensor.name == "conv1_conv/kernel").unwrap().clone();
+        let values = vec![f32::MAX / 100.0; trainer.model().read(&kernel).unwrap().len()];
+        trainer.model_mut().write(&kernel, &values).unwrap();
+        let mut run = RunFolder::create(&folder.path().join(format!("run-{seed}")), &config).unwrap();
+        let error = trainer.run(&mut run, &AtomicBool::new(false), &mut |_| {}).unwrap_err().to_string();
+        assert!(error.contains("layer conv1_conv, forward"), "seed {seed}: {error}");
+    }
 }
 
 #[test]

@@ -157,15 +157,17 @@ fn infer<D: Device>(device: Rc<D>, why: &str, checkpoint: &Checkpoint, rule: &Ru
     if let Some(pictures) = pictures {
         console.say(pictures.told());
     }
-    if unreadable > 0 {
-        return Err(BadData(format!("{unreadable} of {} posters could not be read", asked.len())).into());
-    }
     let whose = match rule.origin {
         "tuned" => "their tuned thresholds",
         "given" => "the threshold given",
         _ => "the model's threshold",
     };
-    console.say(format_args!("✓ marks the genres at or above {whose}"));
+    if unreadable < asked.len() {
+        console.say(format_args!("✓ marks the genres at or above {whose}"));
+    }
+    if unreadable > 0 {
+        return Err(BadData(format!("{unreadable} of {} posters could not be read", asked.len())).into());
+    }
     Ok(())
 }
 

@@ -1,13 +1,22 @@
 //! What the operating system says of the machine. Where it is not Linux, it is asked for nothing.
 
 use std::fs;
+use std::path::Path;
 
 /// Bytes of memory that a program may still take: what the kernel reckons with, or what the control group has left if that is less.
 pub fn free_memory() -> Option<u64> {
     let system = fs::read_to_string("/proc/meminfo").ok().and_then(|text| kibibytes(&text, "MemAvailable:"))?;
-    let limit = number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current"));
-    let group = limit.map(|(most, taken)| most.saturating_sub(taken));
-    Some(group.map_or(system, |group| group.min(system)))
+    Some(group_memory(Path::new("/sys/fs/cgroup")).map_or(system, |group| group.min(system)))
+}
+
+/// Bytes that the control group in `folder` has left, if it has a limit. What it holds of files that nobody used lately is given back when a
+/// program wants memory, and so counts as left.
+fn group_memory(folder: &Path) -> Option<u64> {
+    let number = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
+    let statistics = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+    let of_files = |line: &str| line.strip_prefix("inactive_file ")?.trim().parse::<u64>().ok();
+    let idle = statistics.lines().find_map(of_files).unwrap_or(0);
+    Some(number("memory.max")?.saturating_sub(number("memory.current")?.saturating_sub(idle)))
 }
 
 /// The processor by its maker's name.
@@ -29,11 +38,6 @@ const INSTRUCTION_SETS: [&str; 7] = ["asimd", "avx2", "fma", "avx512f", "avx512_
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let of = |line: &'a str| line.split_once(':').filter(|(found, _)| found.trim_end() == name);
     text.lines().find_map(of).map(|(_, value)| value.trim())
-}
-
-/// The number in a file; none where it says `max`.
-fn number(path: &str) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// The bytes in the line of `/proc/meminfo` that begins with `name`.
@@ -65,5 +69,20 @@ mod tests {
             let (free, total) = (free_memory().unwrap(), fs::read_to_string("/proc/meminfo").unwrap());
             assert!(0 < free && free <= kibibytes(&total, "MemTotal:").unwrap(), "{free}");
         }
+    }
+
+    #[test]
+    fn a_control_groups_files_are_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(group_memory(folder.path()), None);
+        let put = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        put("memory.max", "max\n");
+        put("memory.current", "3000\n");
+        put("memory.stat", "anon 700\nactive_file 200\ninactive_file 1800\n");
+        assert_eq!(group_memory(folder.path()), None, "without a limit the system's memory is all that counts");
+        put("memory.max", "4000\n");
+        assert_eq!(group_memory(folder.path()), Some(2800));
+        fs::remove_file(folder.path().join("memory.stat")).unwrap();
+        assert_eq!(group_memory(folder.path()), Some(1000));
     }
 }

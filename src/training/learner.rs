@@ -160,10 +160,8 @@ impl<D: Device> Learner<D> {
         assert_eq!(others.len() + 1, at_a_time, "a batch a device");
         let device = Rc::clone(self.model.device());
         self.begin_average()?;
-        let of = self.parts.as_ref().map_or(1, |parts| parts.of);
         let is_last = self.parts.as_ref().is_none_or(|parts| parts.done + at_a_time == parts.of);
-        // Loss and gradient of a batch are in proportion to the class weights; divided by 1, these keep their bits.
-        let class_weights: Vec<f32> = class_weights.iter().map(|weight| weight / of as f32).collect();
+        let class_weights = self.shares(class_weights);
         if let Some(replicas) = &mut self.replicas {
             replicas.begin(&device, self.model.parameters())?;
             replicas.hand_out(others, format, &class_weights);
@@ -272,6 +270,12 @@ impl<D: Device> Learner<D> {
         }
     }
 
+    /// The class weights of one batch of several: loss and gradient are in proportion to them. Divided by 1, they keep their bits.
+    fn shares(&self, class_weights: &[f32]) -> Vec<f32> {
+        let of = self.parts.as_ref().map_or(1, |parts| parts.of);
+        class_weights.iter().map(|weight| weight / of as f32).collect()
+    }
+
     /// Where the step submitted last went wrong: does it once more, looks at every result, and moves nothing. To be asked after a
     /// bad [`outcome`](Self::outcome) and before the next step is submitted, so that batch and weights are those of that step.
     /// None if every number is finite, and if no step was submitted yet. On a GPU this takes the memory of a step once more, because
@@ -284,6 +288,25 @@ impl<D: Device> Learner<D> {
             Some(batch) => Ok(numerics::first_non_finite(&mut self.model, batch)?),
             None => Ok(None),
         }
+    }
+
+    /// The same for a batch of that step that the device no longer holds, as where several batches make a step.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn first_non_finite_in(
+        &mut self,
+        pixels: D::Pixels,
+        images: usize,
+        format: &PixelFormat,
+        labels: &[impl Copy + Into<f64>],
+        class_weights: &[f32],
+    ) -> Result<Option<NonFinite>, TrainingError> {
+        let device = Rc::clone(self.model.device());
+        let class_weights = self.shares(class_weights);
+        let told = Told { format, labels, class_weights: &class_weights, rates: NO_RATES, towards: 0.0 };
+        self.seat.put(&device, pixels, images, told)?;
+        self.first_non_finite()
     }
 
     /// Forgets the steps whose loss nobody has asked for: the weights are about to be replaced.

@@ -23,68 +23,28 @@ mod error;
 mod events;
 mod lock;
 mod logs;
+mod places;
+mod room;
 
 pub use answers::{About, KeptAnswers, answers_file};
 pub use checkpoints::{KEPT, best_checkpoint, epoch_checkpoint, last_checkpoint, step_checkpoint};
 pub use error::RunFolderError;
 pub use logs::{EpochRow, StepRow, epochs_of};
+pub use places::{folder_of, plan_table, profile_table, report_file, settings_of, synthetic_posters};
 
 use super::checkpoint::{Checkpoint, CheckpointError, Progress};
 use super::config::RunConfig;
 use super::history::Entry;
-use super::learner::Keep;
 use super::tensorboard::Event;
 use crate::files::{self, Disk, replace};
 use events::Events;
 use lock::lock;
 use logs::Log;
-use std::fs::{self, File};
+use places::config_file;
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-/// The folder that `name` stands for: a bare name is one under `runs/`, anything with a separator is a path.
-pub fn folder_of(name: &Path) -> PathBuf {
-    let bare = name.parent() == Some(Path::new("")) && name.file_name().is_some();
-    if bare { Path::new("runs").join(name) } else { name.to_path_buf() }
-}
-
-/// What a training step computes and costs, by the steps of its plan.
-pub fn plan_table(run: &Path) -> PathBuf {
-    run.join("plan.csv")
-}
-
-/// The page of a run.
-pub fn report_file(run: &Path) -> PathBuf {
-    run.join("report.html")
-}
-
-/// The settings of a run and its history, as they are in its `config.toml`.
-///
-/// # Errors
-/// [`RunFolderError::NoRun`] where there is none, and [`RunFolderError::BadSettings`] for one that cannot be read.
-pub fn settings_of(run: &Path) -> Result<RunConfig, RunFolderError> {
-    let path = config_file(run);
-    let mut text = String::new();
-    match files::open(&path).and_then(|mut file| file.read_to_string(&mut text)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(RunFolderError::NoRun { path: run.into(), missing: path });
-        }
-        Err(cause) => return Err(RunFolderError::BadSettings { path, cause: cause.to_string() }),
-        Ok(_) => {}
-    }
-    toml::from_str(&text).map_err(|cause| RunFolderError::BadSettings { path, cause: cause.to_string() })
-}
-
-/// The launches of a training step and their times.
-pub fn profile_table(run: &Path) -> PathBuf {
-    run.join("profile.csv")
-}
-
-/// The posters that a run without data drew for itself.
-pub fn synthetic_posters(run: &Path) -> PathBuf {
-    run.join("posters.safetensors")
-}
 
 /// A run folder that this process holds.
 #[derive(Debug)]
@@ -244,26 +204,6 @@ impl RunFolder {
         Ok(replace(&Disk, &path, text.as_bytes())?)
     }
 
-    /// Whether the disk has room for all checkpoints that the run keeps and the one being written, for the best and the one that replaces
-    /// it, and for the models of `keep_best` epochs and one more, if that is more than one; where one takes `saved_bytes`.
-    ///
-    /// # Errors
-    /// [`RunFolderError::NoSpace`], and [`RunFolderError::Unwritable`] where the system does not say.
-    pub fn check_space(&self, keep_best: u32, saved_bytes: impl Fn(Keep) -> u64) -> Result<(), RunFolderError> {
-        let (full, weights) = (saved_bytes(Keep::Everything), saved_bytes(Keep::Weights));
-        let free = files::free_space(&self.path).map_err(|cause| unwritable(&self.path, cause))?;
-        let size = |path: PathBuf| fs::metadata(path).map_or(0, |file| file.len());
-        let there: u64 = checkpoints::all(&self.path).into_iter().map(size).sum();
-        let best = size(best_checkpoint(&self.path));
-        let epochs: u64 =
-            checkpoints::epochs(&self.path).iter().map(|&epoch| size(epoch_checkpoint(&self.path, epoch))).sum();
-        let of_epochs = if keep_best > 1 { (u64::from(keep_best) + 1) * weights } else { 0 };
-        let needed = ((KEPT as u64 + 1) * full).saturating_sub(there)
-            + (2 * weights).saturating_sub(best)
-            + of_epochs.saturating_sub(epochs);
-        if needed <= free { Ok(()) } else { Err(RunFolderError::NoSpace { path: self.path.clone(), free, needed }) }
-    }
-
     /// The epochs with the highest validation mAP by the log, `most` of them at most; of two alike the earlier.
     ///
     /// # Errors
@@ -398,11 +338,6 @@ impl Drop for RunFolder {
     }
 }
 
-/// The settings of a run.
-fn config_file(run: &Path) -> PathBuf {
-    run.join("config.toml")
-}
-
 fn unwritable(path: &Path, cause: io::Error) -> RunFolderError {
     RunFolderError::Unwritable { path: path.into(), cause }
 }
@@ -410,77 +345,7 @@ fn unwritable(path: &Path, cause: io::Error) -> RunFolderError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
-
-    fn step(step: u64) -> StepRow {
-        let loss = 0.1 + step as f64;
-        StepRow { step, loss, learning_rate: 1e-3, gradient_norm: 2.5, images_per_second: 1.0 / 3.0 }
-    }
-
-    fn epoch(epoch: u32, step: u64) -> EpochRow {
-        EpochRow {
-            epoch,
-            step,
-            train_loss: 0.5,
-            validation_loss: 0.6,
-            binary_accuracy: 0.7,
-            weighted_f1: 0.5,
-            coin_f1: 0.4,
-            always_yes_f1: 0.45,
-            mean_average_precision: 0.3,
-            learning_rate: 1e-3,
-            seconds: 12.5,
-        }
-    }
-
-    #[test]
-    fn logs_are_cut_back_to_the_checkpoint_and_go_on() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut run = RunFolder::create(folder.path(), &RunConfig::default()).unwrap();
-        for number in 1..=5 {
-            run.log_step(&step(number)).unwrap();
-        }
-        run.log_epoch(&epoch(1, 2)).unwrap();
-        run.log_epoch(&epoch(2, 4)).unwrap();
-        fs::OpenOptions::new().append(true).open(folder.path().join("steps.csv")).unwrap().write_all(b"6,0.1").unwrap();
-        run.cut_back(&Progress { epoch: 1, step: 1, total_steps: 3, ..Progress::default() }).unwrap();
-        run.log_step(&step(4)).unwrap();
-        run.log_epoch(&epoch(2, 4)).unwrap();
-
-        let mut steps = csv::Reader::from_path(folder.path().join("steps.csv")).unwrap();
-        let steps: Vec<StepRow> = steps.deserialize().collect::<Result<_, _>>().unwrap();
-        assert_eq!(steps, [step(1), step(2), step(3), step(4)]);
-        let mut epochs = csv::Reader::from_path(folder.path().join("log.csv")).unwrap();
-        let epochs: Vec<EpochRow> = epochs.deserialize().collect::<Result<_, _>>().unwrap();
-        assert_eq!(epochs, [epoch(1, 2), epoch(2, 4)]);
-
-        run.cut_back(&Progress { epoch: 1, step: 2, total_steps: 4, ..Progress::default() }).unwrap();
-        let text = fs::read_to_string(folder.path().join("log.csv")).unwrap();
-        assert_eq!(text.lines().count(), 2, "the second epoch's last step is saved, its end is not");
-
-        run.cut_back(&Progress::default()).unwrap();
-        run.log_step(&step(1)).unwrap();
-        let text = fs::read_to_string(folder.path().join("steps.csv")).unwrap();
-        assert_eq!(
-            text.lines().next(),
-            Some("step,loss,learning_rate,images_per_second,gradient_norm"),
-            "a header all the same"
-        );
-        assert_eq!(text.lines().count(), 2);
-    }
-
-    #[test]
-    fn a_log_without_gradient_norms_goes_on_with_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut run = RunFolder::create(folder.path(), &RunConfig::default()).unwrap();
-        let path = folder.path().join("steps.csv");
-        fs::write(&path, "step,loss,learning_rate,images_per_second\n1,0.5,0.001,30\n").unwrap();
-        run.cut_back(&Progress { step: 1, total_steps: 1, ..Progress::default() }).unwrap();
-        run.log_step(&step(2)).unwrap();
-        let steps = csv::Reader::from_path(path).unwrap().deserialize().collect::<Result<Vec<StepRow>, _>>().unwrap();
-        let first = StepRow { step: 1, loss: 0.5, learning_rate: 1e-3, gradient_norm: 0.0, images_per_second: 30.0 };
-        assert_eq!(steps, [first, step(2)]);
-    }
+    use std::fs;
 
     #[test]
     fn one_trainer_has_the_folder_and_the_other_learns_who() {
@@ -521,32 +386,6 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_without_room_is_refused_before_the_run() {
-        let folder = tempfile::tempdir().unwrap();
-        let run = RunFolder::create(folder.path(), &RunConfig::default()).unwrap();
-        let sizes = |full, weights| {
-            move |keep| match keep {
-                Keep::Everything => full,
-                Keep::Weights => weights,
-            }
-        };
-        run.check_space(1, sizes(1000, 100)).unwrap();
-        let free = files::free_space(folder.path()).unwrap();
-        let error = run.check_space(1, sizes(free / 3, 0)).unwrap_err();
-        assert!(matches!(&error, RunFolderError::NoSpace { needed, .. } if *needed == free / 3 * 4), "{error}");
-        assert!(error.to_string().contains("--run"), "{error}");
-        // What is there already need not be found once more.
-        fs::write(last_checkpoint(folder.path()), [0; 900]).unwrap();
-        fs::write(best_checkpoint(folder.path()), [0; 50]).unwrap();
-        fs::write(epoch_checkpoint(folder.path(), 3), [0; 40]).unwrap();
-        for (keep_best, of_epochs) in [(1, 0), (2, (3 << 50) - 40)] {
-            let refused = run.check_space(keep_best, sizes(1 << 60, 1 << 50)).unwrap_err();
-            let RunFolderError::NoSpace { needed, .. } = refused else { panic!("{refused}") };
-            assert_eq!(needed, (4 << 60) - 900 + (2 << 50) - 50 + of_epochs);
-        }
-    }
-
-    #[test]
     fn a_file_in_the_folders_place_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
@@ -555,12 +394,5 @@ mod tests {
         assert!(error.contains("cannot write") && error.contains("--run"), "{error}");
         let error = RunFolder::resume(folder.path()).unwrap_err().to_string();
         assert!(error.contains("holds no run: there is no") && error.contains("last.safetensors"), "{error}");
-    }
-
-    #[test]
-    fn bare_names_live_under_runs() {
-        for (name, folder) in [("a", "runs/a"), ("runs/a", "runs/a"), ("./a", "./a"), ("/x/a", "/x/a"), ("..", "..")] {
-            assert_eq!(folder_of(Path::new(name)), Path::new(folder));
-        }
     }
 }

@@ -140,3 +140,81 @@ impl Log {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::RunFolder;
+    use super::*;
+    use crate::training::checkpoint::Progress;
+    use crate::training::config::RunConfig;
+
+    fn step(step: u64) -> StepRow {
+        let loss = 0.1 + step as f64;
+        StepRow { step, loss, learning_rate: 1e-3, gradient_norm: 2.5, images_per_second: 1.0 / 3.0 }
+    }
+
+    fn epoch(epoch: u32, step: u64) -> EpochRow {
+        EpochRow {
+            epoch,
+            step,
+            train_loss: 0.5,
+            validation_loss: 0.6,
+            binary_accuracy: 0.7,
+            weighted_f1: 0.5,
+            coin_f1: 0.4,
+            always_yes_f1: 0.45,
+            mean_average_precision: 0.3,
+            learning_rate: 1e-3,
+            seconds: 12.5,
+        }
+    }
+
+    #[test]
+    fn logs_are_cut_back_to_the_checkpoint_and_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = RunFolder::create(folder.path(), &RunConfig::default()).unwrap();
+        for number in 1..=5 {
+            run.log_step(&step(number)).unwrap();
+        }
+        run.log_epoch(&epoch(1, 2)).unwrap();
+        run.log_epoch(&epoch(2, 4)).unwrap();
+        fs::OpenOptions::new().append(true).open(folder.path().join("steps.csv")).unwrap().write_all(b"6,0.1").unwrap();
+        run.cut_back(&Progress { epoch: 1, step: 1, total_steps: 3, ..Progress::default() }).unwrap();
+        run.log_step(&step(4)).unwrap();
+        run.log_epoch(&epoch(2, 4)).unwrap();
+
+        let mut steps = csv::Reader::from_path(folder.path().join("steps.csv")).unwrap();
+        let steps: Vec<StepRow> = steps.deserialize().collect::<Result<_, _>>().unwrap();
+        assert_eq!(steps, [step(1), step(2), step(3), step(4)]);
+        let mut epochs = csv::Reader::from_path(folder.path().join("log.csv")).unwrap();
+        let epochs: Vec<EpochRow> = epochs.deserialize().collect::<Result<_, _>>().unwrap();
+        assert_eq!(epochs, [epoch(1, 2), epoch(2, 4)]);
+
+        run.cut_back(&Progress { epoch: 1, step: 2, total_steps: 4, ..Progress::default() }).unwrap();
+        let text = fs::read_to_string(folder.path().join("log.csv")).unwrap();
+        assert_eq!(text.lines().count(), 2, "the second epoch's last step is saved, its end is not");
+
+        run.cut_back(&Progress::default()).unwrap();
+        run.log_step(&step(1)).unwrap();
+        let text = fs::read_to_string(folder.path().join("steps.csv")).unwrap();
+        assert_eq!(
+            text.lines().next(),
+            Some("step,loss,learning_rate,images_per_second,gradient_norm"),
+            "a header all the same"
+        );
+        assert_eq!(text.lines().count(), 2);
+    }
+
+    #[test]
+    fn a_log_without_gradient_norms_goes_on_with_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = RunFolder::create(folder.path(), &RunConfig::default()).unwrap();
+        let path = folder.path().join("steps.csv");
+        fs::write(&path, "step,loss,learning_rate,images_per_second\n1,0.5,0.001,30\n").unwrap();
+        run.cut_back(&Progress { step: 1, total_steps: 1, ..Progress::default() }).unwrap();
+        run.log_step(&step(2)).unwrap();
+        let steps = csv::Reader::from_path(path).unwrap().deserialize().collect::<Result<Vec<StepRow>, _>>().unwrap();
+        let first = StepRow { step: 1, loss: 0.5, learning_rate: 1e-3, gradient_norm: 0.0, images_per_second: 30.0 };
+        assert_eq!(steps, [first, step(2)]);
+    }
+}

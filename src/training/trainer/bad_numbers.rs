@@ -4,6 +4,7 @@
 //! next: [`OnBadNumbers`].
 
 use super::{Event, Trainer};
+use crate::checks::NonFinite;
 use crate::device::Device;
 use crate::training::TrainingError;
 use crate::training::config::{OnBadNumbers, RunConfig};
@@ -30,7 +31,7 @@ impl<D: Device> Trainer<D> {
             && self.config.check_numerics
         {
             // No step was submitted behind it: see `at_once` in the loop.
-            *place = self.learner.first_non_finite()?.map(Box::new);
+            *place = self.first_non_finite()?.map(Box::new);
         }
         self.bad_in_a_row += 1;
         let skips = self.config.on_bad_numbers == OnBadNumbers::Skip && self.bad_in_a_row < MOST_IN_A_ROW;
@@ -40,6 +41,22 @@ impl<D: Device> Trainer<D> {
         self.progress.left_out += 1;
         watch(Event::LeftOut { why: &error.to_string() });
         Ok(())
+    }
+
+    /// The first number that is none in the batches of the step after those that count, which are read once more: where several make a
+    /// step, the device holds the last of them only.
+    fn first_non_finite(&mut self) -> Result<Option<NonFinite>, TrainingError> {
+        let RunConfig { batch, pixels: ref format, ref recipe, .. } = self.config;
+        let format = format.format();
+        for own in self.batches(self.progress.step)?.take(recipe.accumulate) {
+            let own = own?;
+            let pixels = self.model().device().upload_pixels(&own.pixels, &own.placements)?;
+            let found = self.learner.first_non_finite_in(pixels, batch, &format, &own.targets, &self.class_weights)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     /// A run that goes back needs a place to go back to from its first step on.
