@@ -164,6 +164,12 @@ pub enum SaveError {
         /// What the system said.
         cause: io::Error,
     },
+    /// There is nowhere to put it.
+    #[error("cannot save {}: there is no folder {}", path.display(), parent_of(path).display())]
+    NoFolder {
+        /// The file that was to be made.
+        path: PathBuf,
+    },
     /// The new file is in place, but a power cut could still bring the old one back.
     #[error("{} is saved, but its folder could not be synced: {cause}; a power cut could undo it", path.display())]
     NotDurable {
@@ -188,13 +194,16 @@ impl<'a, F: Files> Replacement<'a, F> {
     /// Starts writing `<path>.partial`.
     ///
     /// # Errors
-    /// [`SaveError::Untouched`] when it cannot be created.
+    /// [`SaveError::NoFolder`] where it would be, and [`SaveError::Untouched`] when it cannot be created for another reason.
     pub fn create(files: &'a F, path: &Path) -> Result<Self, SaveError> {
         let mut name = path.as_os_str().to_owned();
         name.push(".partial");
         let beside = PathBuf::from(name);
         let file = files.create(&beside);
-        let file = file.map_err(|cause| SaveError::Untouched { path: path.into(), doing: "creating", cause })?;
+        let file = file.map_err(|cause| match cause.kind() {
+            io::ErrorKind::NotFound => SaveError::NoFolder { path: path.into() },
+            _ => SaveError::Untouched { path: path.into(), doing: "creating", cause },
+        })?;
         let writer = Some(BufWriter::with_capacity(1 << 20, file));
         Ok(Replacement { files, path: path.into(), beside, writer })
     }
@@ -282,6 +291,16 @@ mod tests {
         assert!(open(&pipe).unwrap_err().to_string().contains("pipe"));
         assert!(open(Path::new("/dev/zero")).unwrap_err().to_string().contains("device"));
         assert!(Disk.create(&pipe).is_err(), "nobody reads from it");
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("none").join("file");
+        let error = replace(&Disk, &path, b"x").unwrap_err().to_string();
+        let expected =
+            format!("cannot save {}: there is no folder {}", path.display(), path.parent().unwrap().display());
+        assert_eq!(error, expected);
     }
 
     #[test]

@@ -158,7 +158,7 @@ fn the_processor_in_bf16_learns_as_the_reference_does() {
 fn the_full_network_learns_as_it_does_elsewhere() {
     // Rounding to tf32 moves them by half a percent, which the tolerance covers; and the reference is slow.
     let like_f32 = &[Precision::F32, Precision::Tf32];
-    check_losses(&config(resnet50::NETWORK, 64), 4, 4, 1e-6, like_f32, [1e-3, 1e-2, 5e-2]);
+    check_losses(&config(resnet50::NETWORK, 64), 4, 3, 1e-6, like_f32, [1e-3, 1e-2, 5e-2]);
 }
 
 /// Twenty steps of the paper's start, at Keras's learning rate, each from the weights that the processor has then: what a free run
