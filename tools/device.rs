@@ -94,7 +94,7 @@ pub fn described<D: Device>(device: &D, why: &str) -> String {
 
 /// What bf16 is on a processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bf16 {
+pub enum Bf16 {
     /// Nothing: there are no instructions for it.
     Missing,
     /// Possible, and slower than f32.
@@ -104,7 +104,8 @@ enum Bf16 {
 }
 
 impl Bf16 {
-    fn here() -> Self {
+    /// On this one.
+    pub fn here() -> Self {
         match (Cpu::multiplies_bf16(), Cpu::is_fastest_in_bf16()) {
             (_, true) => Bf16::Fastest,
             (true, false) => Bf16::Slower,
@@ -236,6 +237,21 @@ mod tests {
         assert!(
             told.contains("no GPU; this processor has no instructions for bf16") && told.ends_with("--precision f32")
         );
+    }
+
+    #[test]
+    fn more_gpus_than_there_are_are_refused() {
+        let with = |device, gpus| RunConfig { device, gpus, ..RunConfig::default() };
+        let none = Opened::Cpu(Cpu::new(), "no GPU".into());
+        let console = Console { quiet: true };
+        let one = open(DeviceChoice::Sim, PrecisionChoice::F32, console).unwrap();
+        assert!(refuse_too_few(&none, &with(DeviceChoice::Auto, 1)).is_ok());
+        assert!(refuse_too_few(&one, &with(DeviceChoice::Cuda, 1)).is_ok());
+        assert!(refuse_too_few(&one, &with(DeviceChoice::Sim, 2)).is_ok());
+        let refused = |opened, device| refuse_too_few(opened, &with(device, 2)).unwrap_err().to_string();
+        assert_eq!(refused(&none, DeviceChoice::Auto), "no GPU; --gpus 2 needs 2 NVIDIA GPUs");
+        // The driver in software lists one, as a machine does that has no more.
+        assert_eq!(refused(&one, DeviceChoice::Cuda), "--gpus 2: CUDA lists 1 here");
     }
 
     #[test]

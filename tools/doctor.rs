@@ -4,6 +4,7 @@ mod checks;
 mod gpu;
 
 use crate::console::{OutputError, print};
+use crate::device::Bf16;
 use crate::exit::Unfit;
 use crate::machine;
 use anyhow::Context;
@@ -137,18 +138,25 @@ fn processor(findings: &mut Findings) -> anyhow::Result<()> {
         let advice = "unset it, and kernels use all that the processor has";
         findings.note("limit", format!("ONESHEET_PROCESSOR={limit}"), advice)?;
     }
-    if !Cpu::multiplies_bf16() {
-        let advice = "a processor with AMX trains several times as fast, and a GPU far faster";
-        findings.note("bfloat16", "no instructions for it: f32 is what this processor computes in".into(), advice)?;
-    } else if !Cpu::is_fastest_in_bf16() {
-        let advice = "with AMX, on a processor and a system that have it, bf16 is several times as fast as f32";
-        findings.note(
-            "bfloat16",
-            "slower than f32 on this processor, which computes in f32 unless told otherwise".into(),
-            advice,
-        )?;
+    if let Some((told, advice)) = bfloat16(Bf16::here()) {
+        findings.note("bfloat16", told.into(), advice)?;
     }
     Ok(())
+}
+
+/// What is to be said of a processor that computes in f32, and what would be faster.
+fn bfloat16(bf16: Bf16) -> Option<(&'static str, &'static str)> {
+    match bf16 {
+        Bf16::Missing => Some((
+            "no instructions for it: f32 is what this processor computes in",
+            "a processor with AMX trains several times as fast, and a GPU far faster",
+        )),
+        Bf16::Slower => Some((
+            "slower than f32 on this processor, which computes in f32 unless told otherwise",
+            "with AMX, on a processor and a system that have it, bf16 is several times as fast as f32",
+        )),
+        Bf16::Fastest => None,
+    }
 }
 
 /// Memory and disk, beside what a run of the whole network takes.
@@ -193,6 +201,14 @@ fn check<D: Device>(device: Rc<D>, precision: Precision, findings: &mut Findings
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_processor_that_computes_in_f32_is_told_why() {
+        let told = |bf16| bfloat16(bf16).map(|(told, _)| told);
+        assert!(told(Bf16::Missing).unwrap().starts_with("no instructions for it"));
+        assert!(told(Bf16::Slower).unwrap().starts_with("slower than f32"));
+        assert_eq!(told(Bf16::Fastest), None);
+    }
 
     #[test]
     fn only_what_is_wrong_fails() {

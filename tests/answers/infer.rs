@@ -220,11 +220,12 @@ fn each_poster_has_its_own_answers_under_its_own_name() {
     let (code, stdout, stderr) = infer(bench, "best", &[], &asked());
     assert_eq!(code, 3, "the readable ones are answered, and the exit code tells of the others");
     assert_eq!(stdout, text(&best.metadata, &expected));
-    let complaints = complaints(&bench.folder, &best.metadata) + "error: 17 of 40 posters could not be read\n";
-    assert_eq!(stderr, format!("{}\n{complaints}", device()));
+    let (complaints, all) = (complaints(&bench.folder, &best.metadata), "error: 17 of 40 posters could not be read\n");
+    let mark = "✓ marks the genres at or above the model's threshold";
+    assert_eq!(stderr, format!("{}\n{complaints}{mark}\n{all}", device()));
 
     let (code, stdout, stderr) = infer(bench, "best", &["--json"], &asked());
-    assert_eq!((code, stderr), (3, complaints));
+    assert_eq!((code, stderr), (3, complaints + all));
     // Through the same reader, which drops a last digit here and there.
     let printed: String = lines(&best.metadata, &expected).iter().map(|line| format!("{line}\n")).collect();
     assert_eq!(objects(&stdout), objects(&printed));
