@@ -200,8 +200,8 @@ impl<'a, F: Files> Replacement<'a, F> {
         name.push(".partial");
         let beside = PathBuf::from(name);
         let file = files.create(&beside);
-        let file = file.map_err(|cause| match cause.kind() {
-            io::ErrorKind::NotFound => SaveError::NoFolder { path: path.into() },
+        let file = file.map_err(|cause| match parent_of(path).is_dir() {
+            false if cause.kind() == io::ErrorKind::NotFound => SaveError::NoFolder { path: path.into() },
             _ => SaveError::Untouched { path: path.into(), doing: "creating", cause },
         })?;
         let writer = Some(BufWriter::with_capacity(1 << 20, file));
