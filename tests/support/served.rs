@@ -22,7 +22,9 @@ pub struct Served {
 impl Served {
     /// Starts it in `folder` with these words behind `onesheet serve`, and waits until it listens.
     pub fn start(folder: &Path, words: &str) -> Served {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin("onesheet"));
+        // Whoever runs these tests may have been started by nohup, and hands on that a hang-up is ignored.
+        let mut command = Command::new("env");
+        command.arg("--default-signal=HUP").arg(assert_cmd::cargo::cargo_bin("onesheet"));
         let command = command.current_dir(folder).arg("serve").args(words.split_whitespace());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
