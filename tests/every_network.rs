@@ -41,11 +41,11 @@ fn losses<D: Device>(device: impl Fn() -> D, whole: &RunConfig, folder: &Path) -
 }
 
 /// Trains on CUDA beside the processor with numbers as wide.
-fn check(network: Network, precision: Precision, learning_rate: f64, tolerance: f64) {
+fn check(network: Network, precision: Precision, batch: usize, learning_rate: f64, tolerance: f64) {
     let folder = TempDir::new().unwrap();
     let posters = posters(folder.path());
     let pixels = Pixels::of(network);
-    let config = RunConfig { network, pixels, batch: 4, learning_rate, max_steps: Some(STEPS), ..config(&posters) };
+    let config = RunConfig { network, pixels, batch, learning_rate, max_steps: Some(STEPS), ..config(&posters) };
     let expected = losses(|| Cpu::storing(precision), &config, folder.path());
     let found = losses(|| cuda::device(precision), &config, folder.path());
     let off = found.iter().zip(&expected).map(|(found, expected)| (found / expected - 1.0).abs()).fold(0.0, f64::max);
@@ -55,12 +55,12 @@ fn check(network: Network, precision: Precision, learning_rate: f64, tolerance: 
 
 #[test]
 fn miniatures_train_in_f32_as_on_the_processor_and_resume() {
-    MINIATURES.into_iter().for_each(|network| check(network, Precision::F32, 1e-3, 1e-5));
+    MINIATURES.into_iter().for_each(|network| check(network, Precision::F32, 4, 1e-3, 1e-5));
 }
 
 #[test]
 fn miniatures_train_in_bf16_as_on_the_processor_and_resume() {
-    MINIATURES.into_iter().for_each(|network| check(network, Precision::Bf16, 1e-3, 3e-3));
+    MINIATURES.into_iter().for_each(|network| check(network, Precision::Bf16, 4, 1e-3, 3e-3));
 }
 
 /// A rate at which they move little: Adam's first steps are as long where a gradient is nothing but the noise of its last bits, and in a
@@ -70,11 +70,13 @@ const SMALL_RATE: f64 = 1e-5;
 #[test]
 #[ignore = "a quarter of an hour"]
 fn networks_train_in_f32_as_on_the_processor_and_resume() {
-    NETWORKS.into_iter().for_each(|network| check(network, Precision::F32, SMALL_RATE, 1e-3));
+    NETWORKS.into_iter().for_each(|network| check(network, Precision::F32, 4, SMALL_RATE, 1e-3));
 }
 
+/// A number that rounds the other way moves a loss by the more, the fewer values a batch norm sees: at 32×32 MobileNet's last ones see one an
+/// image, and its losses are 8 % off with 4 posters, 2 % with 8 and 1 % with 16.
 #[test]
 #[ignore = "a quarter of an hour"]
 fn networks_train_in_bf16_as_on_the_processor_and_resume() {
-    NETWORKS.into_iter().for_each(|network| check(network, Precision::Bf16, SMALL_RATE, 5e-2));
+    NETWORKS.into_iter().for_each(|network| check(network, Precision::Bf16, 16, SMALL_RATE, 5e-2));
 }
