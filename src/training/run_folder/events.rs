@@ -115,19 +115,7 @@ mod tests {
     }
 
     fn epoch(epoch: u32, step: u64) -> Event {
-        let row = EpochRow {
-            epoch,
-            step,
-            train_loss: 0.5,
-            validation_loss: 0.6,
-            binary_accuracy: 0.7,
-            weighted_f1: 0.5,
-            coin_f1: 0.4,
-            always_yes_f1: 0.45,
-            mean_average_precision: 0.3,
-            learning_rate: 1e-3,
-            seconds: 12.5,
-        };
+        let row = EpochRow::example(epoch, step);
         let scores = Scores::new(&[0.9, 0.2, 0.1, 0.8], &[1, 0, 0, 0], &[0.5, 0.5]);
         Event::of_epoch(&row, &scores, &["War".into(), "Drama".into()], Vec::new())
     }

@@ -142,18 +142,9 @@ impl Log {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::RunFolder;
-    use super::*;
-    use crate::training::checkpoint::Progress;
-    use crate::training::config::RunConfig;
-
-    fn step(step: u64) -> StepRow {
-        let loss = 0.1 + step as f64;
-        StepRow { step, loss, learning_rate: 1e-3, gradient_norm: 2.5, images_per_second: 1.0 / 3.0 }
-    }
-
-    fn epoch(epoch: u32, step: u64) -> EpochRow {
+impl EpochRow {
+    /// The row of an epoch that ended with `step`, for tests to which the rest is all one.
+    pub(super) fn example(epoch: u32, step: u64) -> EpochRow {
         EpochRow {
             epoch,
             step,
@@ -168,6 +159,19 @@ mod tests {
             seconds: 12.5,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::RunFolder;
+    use super::*;
+    use crate::training::checkpoint::Progress;
+    use crate::training::config::RunConfig;
+
+    fn step(step: u64) -> StepRow {
+        let loss = 0.1 + step as f64;
+        StepRow { step, loss, learning_rate: 1e-3, gradient_norm: 2.5, images_per_second: 1.0 / 3.0 }
+    }
 
     #[test]
     fn logs_are_cut_back_to_the_checkpoint_and_go_on() {
@@ -176,19 +180,19 @@ mod tests {
         for number in 1..=5 {
             run.log_step(&step(number)).unwrap();
         }
-        run.log_epoch(&epoch(1, 2)).unwrap();
-        run.log_epoch(&epoch(2, 4)).unwrap();
+        run.log_epoch(&EpochRow::example(1, 2)).unwrap();
+        run.log_epoch(&EpochRow::example(2, 4)).unwrap();
         fs::OpenOptions::new().append(true).open(folder.path().join("steps.csv")).unwrap().write_all(b"6,0.1").unwrap();
         run.cut_back(&Progress { epoch: 1, step: 1, total_steps: 3, ..Progress::default() }).unwrap();
         run.log_step(&step(4)).unwrap();
-        run.log_epoch(&epoch(2, 4)).unwrap();
+        run.log_epoch(&EpochRow::example(2, 4)).unwrap();
 
         let mut steps = csv::Reader::from_path(folder.path().join("steps.csv")).unwrap();
         let steps: Vec<StepRow> = steps.deserialize().collect::<Result<_, _>>().unwrap();
         assert_eq!(steps, [step(1), step(2), step(3), step(4)]);
         let mut epochs = csv::Reader::from_path(folder.path().join("log.csv")).unwrap();
         let epochs: Vec<EpochRow> = epochs.deserialize().collect::<Result<_, _>>().unwrap();
-        assert_eq!(epochs, [epoch(1, 2), epoch(2, 4)]);
+        assert_eq!(epochs, [EpochRow::example(1, 2), EpochRow::example(2, 4)]);
 
         run.cut_back(&Progress { epoch: 1, step: 2, total_steps: 4, ..Progress::default() }).unwrap();
         let text = fs::read_to_string(folder.path().join("log.csv")).unwrap();

@@ -43,8 +43,8 @@ impl<D: Device> Trainer<D> {
         Ok(())
     }
 
-    /// The first number that is none in the batches of the step after those that count, which are read once more: where several make a
-    /// step, the device holds the last of them only.
+    /// The first number that is none in the batches of the step that has just gone wrong. They are read from the file once more: where
+    /// several make a step, the device holds only the last.
     fn first_non_finite(&mut self) -> Result<Option<NonFinite>, TrainingError> {
         let RunConfig { batch, pixels: ref format, ref recipe, .. } = self.config;
         let format = format.format();
