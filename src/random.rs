@@ -23,8 +23,6 @@ pub enum Stream {
     Distortion = 5,
     /// The films of a resample, by resample.
     Bootstrap = 6,
-    /// How much of itself a poster keeps when it is mixed with another, by epoch and sample.
-    Mixing = 7,
 }
 
 /// The Philox4x32-10 block function under one key: ten rounds that scramble a counter of 128 bits.

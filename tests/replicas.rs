@@ -142,8 +142,7 @@ fn batch(seed: usize, labels: usize) -> loader::Batch {
     loader::Batch {
         indices: vec![0, 1],
         pixels: (0..2 * 16 * 16 * 3).map(|at| ((at * (at + seed)) % 253) as u8).collect(),
-        labels: Vec::new(),
-        targets: (0..labels).map(|at| f32::from(u8::from((at + seed).is_multiple_of(3)))).collect(),
+        labels: (0..labels).map(|at| u8::from((at + seed).is_multiple_of(3))).collect(),
         placements: vec![Placement::default(); 2],
     }
 }
@@ -153,7 +152,7 @@ fn submit(learner: &mut Learner<Cpu>, seed: usize, labels: usize) -> Result<bool
     let own = batch(seed, 4);
     let pixels = learner.model().device().upload_pixels(&own.pixels, &own.placements).unwrap();
     let others = vec![batch(seed + 100, labels)];
-    learner.submit_beside(others, pixels, 2, &Pixels::Unit.format(), &own.targets, &[1.0; 2], 1e-2)
+    learner.submit_beside(others, pixels, 2, &Pixels::Unit.format(), &own.labels, &[1.0; 2], 1e-2)
 }
 
 /// The weights and running averages after whole steps.

@@ -254,7 +254,7 @@ fn the_logs_tell_what_happened() {
             steps.push(*row);
         }
         Event::Validation { done, posters } => assert!(done <= posters && posters == 8),
-        Event::LeftOut { .. } | Event::RolledBack { .. } => panic!("all numbers are good"),
+        Event::Averages { .. } | Event::LeftOut { .. } | Event::RolledBack { .. } => panic!("nobody asked for it"),
         Event::Epoch { row, scores, best, .. } => {
             assert_eq!(scores.posters, 8);
             assert_eq!(row.weighted_f1, scores.weighted.f1);

@@ -5,7 +5,7 @@ mod sheet;
 
 use crate::console::{Console, print};
 use crate::exit::Usage;
-use crate::train::{alpha, degrees, share};
+use crate::train::{degrees, share};
 use clap::Args as ClapArgs;
 use onesheet::data::distortion::Distortion;
 use onesheet::data::inspection::Inspection;
@@ -60,12 +60,6 @@ struct SeenArgs {
     /// Brightness, contrast and saturation multiplied by up to this share more or less [default: 0]
     #[arg(long, value_name = "SHARE", value_parser = share, requires = "sheet")]
     colour: Option<f64>,
-    /// A square covered whose side is this share of theirs [default: 0]
-    #[arg(long, value_name = "SHARE", value_parser = share, requires = "sheet")]
-    cutout: Option<f64>,
-    /// Mixed in pairs, by shares of Beta(ALPHA, ALPHA) [default: 0]
-    #[arg(long, value_name = "ALPHA", value_parser = alpha, requires = "sheet")]
-    mixup: Option<f64>,
     /// What the random numbers follow from [default: 0]
     #[arg(long, value_name = "SEED", requires = "sheet")]
     seed: Option<u64>,
@@ -76,9 +70,8 @@ struct SeenArgs {
 
 impl SeenArgs {
     fn distortion(&self) -> Distortion {
-        let [crop, rotate, colour, cutout, mixup] =
-            [self.crop, self.rotate, self.colour, self.cutout, self.mixup].map(Option::unwrap_or_default);
-        Distortion { crop, rotate, colour, cutout, mixup }
+        let [crop, rotate, colour] = [self.crop, self.rotate, self.colour].map(Option::unwrap_or_default);
+        Distortion { crop, rotate, colour }
     }
 
     /// Whether posters are to be shown as training sees them.

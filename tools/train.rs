@@ -5,7 +5,7 @@ mod find_rate;
 mod narration;
 mod settings;
 
-pub use settings::{Args, alpha, degrees, networks, share};
+pub use settings::{Args, degrees, networks, share};
 
 use crate::console::{Console, print};
 use crate::device::{self, Opened, described};

@@ -1,4 +1,4 @@
-// Sigmoid, class-weighted binary cross-entropy and its asymmetric form, from logits z [N, C] and targets t in [0, 1].
+// Sigmoid and class-weighted binary cross-entropy, from logits z [N, C] and targets t in [0, 1].
 //
 //     loss     = 1/(N C) sum weight[c] (max(z, 0) - z t + ln(1 + e^-|z|))
 //     dlogits  = weight[c] (sigmoid(z) - t) / (N C)
@@ -16,26 +16,6 @@ struct BceForwardBackward {
     const float* weights;  // [C]
     int count;             // N C
     int classes;
-};
-
-// The asymmetric loss of Ridnik et al. 2021, of which the focal loss is a case. With p = sigmoid(z), q = 1 - p and
-// s = max(p - margin, 0):
-//
-//     loss     = 1/(N C) sum weight[c] (-t q^positive ln p - (1 - t) s^negative ln(1 - s))
-//
-// Powers come from logarithms, which are at hand as -ln p = ln(1 + e^-z) and -ln q = ln(1 + e^z). Where the margin is 0,
-// 1 - s is q, and so it is written: p has no digits for what is missing from 1.
-struct AsymmetricForwardBackward {
-    float* loss;     // [1]
-    float* dlogits;  // [N, C]
-    const float* logits;
-    const float* targets;
-    const float* weights;  // [C]
-    int count;             // N C
-    int classes;
-    float positive;
-    float negative;
-    float margin;
 };
 
 struct Sigmoid {
@@ -65,45 +45,6 @@ extern "C" __global__ void __launch_bounds__(256) bce_forward_backward(const __g
         // sigmoid(z) - t over its denominator 1 + e, with the ones cancelled by hand.
         float difference = z >= 0.0f ? (1.0f - t) - t * e : (1.0f - t) * e - t;
         a.dlogits[i] = weight * (difference / (1.0f + e)) / count;
-    }
-    sum = shuffle_sum(sum);
-    if (threadIdx.x % 32 == 0) warp_sums[threadIdx.x / 32] = sum;
-    __syncthreads();
-    if (threadIdx.x < 32) {
-        sum = shuffle_sum(threadIdx.x < 8 ? warp_sums[threadIdx.x] : 0.0);
-        if (threadIdx.x == 0) a.loss[0] = static_cast<float>(sum / a.count);
-    }
-}
-
-// base^gamma from ln(base), which may be -inf.
-__device__ __forceinline__ float power(float ln, float gamma) { return gamma == 0.0f ? 1.0f : expf(gamma * ln); }
-
-// Launch, and the order of the sum: as of bce_forward_backward.
-extern "C" __global__ void __launch_bounds__(256)
-    asymmetric_forward_backward(const __grid_constant__ AsymmetricForwardBackward a) {
-    __shared__ double warp_sums[8];
-    double sum = 0.0;
-    float count = static_cast<float>(a.count);
-    for (int i = threadIdx.x; i < a.count; i += 256) {
-        float z = a.logits[i], t = a.targets[i], weight = a.weights[i % a.classes];
-        float e = expf(-fabsf(z)), log = log1pf(e);
-        float p = (z >= 0.0f ? 1.0f : e) / (1.0f + e), q = (z >= 0.0f ? e : 1.0f) / (1.0f + e);
-        float ln_p = -(log + (z < 0.0f ? -z : 0.0f)), ln_q = -(log + (z > 0.0f ? z : 0.0f));
-        float missing = power(ln_q, a.positive);
-        float yes = missing * -ln_p, dyes = -missing * (q - a.positive * p * ln_p);
-        float no = 0.0f, dno = 0.0f, s = p - a.margin;
-        if (a.margin == 0.0f) {
-            float present = power(ln_p, a.negative);
-            no = present * -ln_q;
-            dno = present * (p - a.negative * q * ln_q);
-        } else if (!(s <= 0.0f)) {
-            // So that a NaN comes here too.
-            float present = power(logf(s), a.negative), cost = -log1pf(-s);
-            no = present * cost;
-            dno = present * p * q * (1.0f / (q + a.margin) + a.negative * (cost / s));
-        }
-        sum += weight * (t * yes + (1.0f - t) * no);
-        a.dlogits[i] = weight * (t * dyes + (1.0f - t) * dno) / count;
     }
     sum = shuffle_sum(sum);
     if (threadIdx.x % 32 == 0) warp_sums[threadIdx.x / 32] = sum;

@@ -1,4 +1,4 @@
-//! Posters that are changed before training looks at them: cut out, turned, coloured, covered in part, mixed.
+//! Posters that are changed before training looks at them: cut out, turned, coloured.
 //!
 //! It is done on the stored bytes, while a batch is assembled, so it is the same on every device. What is drawn for a poster is a pure
 //! function of (seed, epoch, poster), and each kind has draws of its own: one that is switched on leaves the others as they were.
@@ -14,14 +14,7 @@ pub struct Distortion {
     pub rotate: f64,
     /// Brightness, contrast and saturation are multiplied by up to this share more or less, each by itself. From 0 to below 1.
     pub colour: f64,
-    /// A square whose side is this share of the poster's is covered, anywhere (DeVries and Taylor 2017). From 0 to below 1.
-    pub cutout: f64,
-    /// The α of the shares that two posters of a batch are mixed by: [`mix`](super::mixing::mix). From 0, for not at all, to 1.
-    pub mixup: f64,
 }
-
-/// What covers: ImageNet's mean, which is about 0 for a network that subtracts it.
-const COVER: [u8; 3] = [124, 117, 104];
 
 /// The weights of red, green and blue in a grey (ITU-R BT.601).
 const GREY: [f32; 3] = [0.299, 0.587, 0.114];
@@ -35,7 +28,7 @@ impl Distortion {
     /// Changes poster `sample`, `pixels [size, size, 3]` in RGB, for `epoch`.
     pub fn apply(&self, pixels: &mut [u8], size: usize, seed: u64, epoch: u32, sample: u32) {
         let mut sequence = Philox::new(seed).sequence(Stream::Distortion, epoch, sample);
-        let [side, row, column, turn, brightness, contrast, saturation, top, left] =
+        let [side, row, column, turn, brightness, contrast, saturation] =
             std::array::from_fn(|_| f64::from(sequence.uniform()));
         if self.crop > 0.0 || self.rotate > 0.0 {
             let side = 1.0 - self.crop * side;
@@ -46,16 +39,6 @@ impl Distortion {
         if self.colour > 0.0 {
             let factor = |drawn: f64| (1.0 + self.colour * (2.0 * drawn - 1.0)) as f32;
             recolour(pixels, factor(brightness), factor(contrast), factor(saturation));
-        }
-        if self.cutout > 0.0 {
-            // Its centre is anywhere on the poster, so that the border is covered as often as the middle.
-            let reach = 0.5 * self.cutout * size as f64;
-            let covered = |centre: f64, at: usize| (at as f64 + 0.5 - centre * size as f64).abs() < reach;
-            for (at, pixel) in pixels.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-                if covered(top, at / size) && covered(left, at % size) {
-                    *pixel = COVER;
-                }
-            }
         }
     }
 }
@@ -104,7 +87,7 @@ impl Window {
 }
 
 /// The nearest byte. `f32::round` is a call on processors that compilers take for granted, and has the sign in mind.
-pub(super) fn nearest(value: f32) -> u8 {
+fn nearest(value: f32) -> u8 {
     (value + 0.5) as u8
 }
 
@@ -184,25 +167,14 @@ mod tests {
     fn each_kind_is_drawn_by_itself_and_again_the_same() {
         let none = Distortion::default();
         assert_eq!(applied(none, 0, 0), poster(16));
-        let kinds = [
-            Distortion { crop: 0.5, ..none },
-            Distortion { rotate: 30.0, ..none },
-            Distortion { colour: 0.5, ..none },
-            Distortion { cutout: 0.5, ..none },
-        ];
+        let kinds =
+            [Distortion { crop: 0.5, ..none }, Distortion { rotate: 30.0, ..none }, Distortion { colour: 0.5, ..none }];
         for kind in kinds {
             assert_ne!(applied(kind, 0, 0), poster(16), "{kind:?}");
             assert_eq!(applied(kind, 1, 2), applied(kind, 1, 2), "{kind:?}");
             assert_ne!(applied(kind, 1, 2), applied(kind, 1, 3), "{kind:?}");
             assert_ne!(applied(kind, 1, 2), applied(kind, 2, 2), "{kind:?}");
         }
-        // What is covered lies where it did, whatever else happens to the poster.
-        let covered =
-            |pixels: Vec<u8>| -> Vec<bool> { pixels.as_chunks::<3>().0.iter().map(|pixel| *pixel == COVER).collect() };
-        let cut = applied(kinds[3], 3, 4);
-        assert_eq!(covered(cut.clone()), covered(applied(Distortion { cutout: 0.5, colour: 0.5, ..none }, 3, 4)));
-        let count = covered(cut).into_iter().filter(|covered| *covered).count();
-        assert!((16..=64).contains(&count), "a square of eight, or what of it lies on the poster: {count}");
     }
 
     #[test]

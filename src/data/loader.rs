@@ -11,7 +11,6 @@ use std::{io, panic};
 
 use super::augmentation::Augmentation;
 use super::distortion::Distortion;
-use super::mixing::mix;
 use super::tensor_file::{TensorFile, TensorFileError};
 use crate::device::Placement;
 use crate::random::permutation;
@@ -21,7 +20,7 @@ use rayon::prelude::*;
 const AHEAD: usize = 2;
 
 /// B images and what is known about them.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Which images of the file, `[B]`.
     pub indices: Vec<u32>,
@@ -29,8 +28,6 @@ pub struct Batch {
     pub pixels: Vec<u8>,
     /// Their labels, `[B, C]`, 0 or 1.
     pub labels: Vec<u8>,
-    /// What training is to answer, `[B, C]`: their labels, or those of mixed posters, in shares.
-    pub targets: Vec<f32>,
     /// How each is mirrored and moved, `[B]`.
     pub placements: Vec<Placement>,
 }
@@ -216,13 +213,12 @@ impl Feed {
 
     /// Replaces the contents of `batch` by the images `indices`; false if told to stop before the last.
     fn fill(&self, batch: &mut Batch, indices: &[u32], stop: &AtomicBool) -> Result<bool, TensorFileError> {
-        let Batch { indices: kept, pixels, labels, targets, placements } = batch;
+        let Batch { indices: kept, pixels, labels, placements } = batch;
         kept.clear();
         kept.extend_from_slice(indices);
         pixels.clear();
         pixels.reserve_exact(indices.len() * self.file.image_bytes());
         labels.clear();
-        targets.clear();
         placements.clear();
         self.file.check_unchanged()?;
         for &index in indices {
@@ -233,7 +229,6 @@ impl Feed {
             labels.extend_from_slice(self.file.labels(index as usize));
             placements.push(self.augmentation.place(self.seed, self.epoch, index, self.file.size()));
         }
-        targets.extend(labels.iter().map(|&label| f32::from(label)));
         if !self.distortion.is_none() {
             let posters = pixels.par_chunks_exact_mut(self.file.image_bytes()).zip(indices);
             // Where rayon has but one thread, it is the one that waits for this batch: then nothing is handed over to it.
@@ -241,7 +236,6 @@ impl Feed {
             posters.with_min_len(together).for_each(|(pixels, &index)| {
                 self.distortion.apply(pixels, self.file.size(), self.seed, self.epoch, index);
             });
-            mix(self.distortion.mixup, pixels, targets, self.seed, self.epoch, indices);
         }
         Ok(true)
     }

@@ -16,7 +16,6 @@ pub mod jpeg;
 pub mod labels;
 pub mod likeness;
 pub mod loader;
-pub mod mixing;
 pub mod outputs;
 pub mod pixels;
 pub mod posters;

@@ -19,22 +19,6 @@ impl LossShape {
     }
 }
 
-/// How much less a term counts that is nearly right: the focal loss of Lin et al. 2017, with a focus of its own for each of the two
-/// answers and a margin, the asymmetric loss of Ridnik et al. 2021.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[repr(C)]
-pub struct Focus {
-    /// γ₊, the power of what is missing from 1 where the answer is yes, from 0 on.
-    pub positive: f64,
-    /// γ₋, the power of the probability where it is no, from 0 on.
-    pub negative: f64,
-    /// A probability up to this counts as 0 where the answer is no: from 0 to below 1.
-    pub margin: f64,
-}
-
-/// Multiplications, additions and functions of an asymmetric loss and its gradient, for each logit.
-pub const ASYMMETRIC_FLOPS: u64 = 40;
-
 /// Multiplications, additions and functions of a sigmoid, for each element.
 pub const SIGMOID_FLOPS: u64 = 2;
 
@@ -88,19 +72,6 @@ pub trait LossKernels: Memory {
     fn bce_forward_backward(
         &self,
         operands: BceForwardBackward<Self::View<'_>, Self::ViewMut<'_>>,
-        shape: &LossShape,
-    ) -> Result<(), DeviceError>;
-
-    /// `loss[0] = 1/(N·C) Σ weight[c]·(t·L₊ + (1 − t)·L₋)` and its gradient, in one pass, where
-    /// `L₊ = −(1 − p)^γ₊ · ln p` and `L₋ = −s^γ₋ · ln(1 − s)`, with `p = σ(z)` and `s = max(p − margin, 0)`. With both powers and the
-    /// margin 0 it is that of [`bce_forward_backward`](Self::bce_forward_backward).
-    ///
-    /// The gradients, in a form that overflows for no logit and divides by no zero, with `q = 1 − p` and `ℓ = −ln(1 − s)`:
-    /// `dL₊/dz = −q^γ₊·(q − γ₊·p·ln p)` and `dL₋/dz = s^γ₋·(p·q/(1 − s) + γ₋·p·q·ℓ/s)`.
-    fn asymmetric_forward_backward(
-        &self,
-        operands: BceForwardBackward<Self::View<'_>, Self::ViewMut<'_>>,
-        focus: &Focus,
         shape: &LossShape,
     ) -> Result<(), DeviceError>;
 

@@ -54,7 +54,7 @@ pub use depthwise::{
 };
 pub use folded::{Foldable, FoldedForward, FoldedKernels, FoldedShape};
 pub use image::{ImageKernels, ImageShape, PixelFormat, Placement};
-pub use loss::{BceForwardBackward, Focus, LossKernels, LossShape, Sigmoid};
+pub use loss::{BceForwardBackward, LossKernels, LossShape, Sigmoid};
 pub use memory::{Elements, Memory, Real, Storage};
 pub use pool::{
     GlobalAveragePoolBackward, GlobalMaxPoolBackward, GlobalPoolForward, GlobalPoolShape, MaxPoolBackward,

@@ -2,7 +2,7 @@
 
 use crate::device::adam::{OUTCOME, RATES};
 use crate::device::{Device, DeviceError, Pass, PixelFormat, Real, Storage, check_lengths};
-use crate::ops::loss::{self, Objective};
+use crate::ops::loss;
 use crate::optim::{NO_RATES, StepRates};
 use crate::parameters::Parameters;
 use crate::tensor::Tensor;
@@ -46,7 +46,6 @@ pub struct Batch<D: Device> {
     pub(super) images: usize,
     pub(super) format: PixelFormat,
     classes: usize,
-    objective: Objective,
     /// Targets `[N, C]`, class weights `[C]`, the optimiser's rates `[2]` and the moving average's share `[1]`, one behind the other: all
     /// that is new in a step beside its posters travels at once.
     numbers: Tensor<D>,
@@ -55,7 +54,7 @@ pub struct Batch<D: Device> {
 }
 
 impl<D: Device> Batch<D> {
-    /// A batch of N `images` with `labels [N, C]`, from 0 to 1; `class_weights [C]` weigh each genre's term of the cross-entropy. The rates
+    /// A batch of N `images` with `labels [N, C]`, 0 or 1; `class_weights [C]` weigh each genre's term of the cross-entropy. The rates
     /// are 0: see [`set_rates`](Self::set_rates).
     ///
     /// # Errors
@@ -65,23 +64,7 @@ impl<D: Device> Batch<D> {
         pixels: D::Pixels,
         images: usize,
         format: &PixelFormat,
-        labels: &[impl Copy + Into<f64>],
-        class_weights: &[f32],
-    ) -> Result<Self, DeviceError> {
-        Batch::with_objective(Objective::default(), device, pixels, images, format, labels, class_weights)
-    }
-
-    /// The same for another objective.
-    ///
-    /// # Errors
-    /// As for [`new`](Self::new).
-    pub fn with_objective(
-        objective: Objective,
-        device: &D,
-        pixels: D::Pixels,
-        images: usize,
-        format: &PixelFormat,
-        labels: &[impl Copy + Into<f64>],
+        labels: &[u8],
         class_weights: &[f32],
     ) -> Result<Self, DeviceError> {
         let classes = class_weights.len();
@@ -90,7 +73,6 @@ impl<D: Device> Batch<D> {
             images,
             format: *format,
             classes,
-            objective,
             numbers: Tensor::new(device, [(images + 1) * classes + 2 * RATES + 1], Storage::Full)?,
             outcome: Tensor::new(device, [OUTCOME], Storage::Full)?,
         };
@@ -107,7 +89,7 @@ impl<D: Device> Batch<D> {
         &mut self,
         device: &D,
         pixels: D::Pixels,
-        labels: &[impl Copy + Into<f64>],
+        labels: &[u8],
         class_weights: &[f32],
         rates: StepRates<[f64; RATES]>,
         towards: f64,
@@ -119,7 +101,7 @@ impl<D: Device> Batch<D> {
     fn tell(
         &mut self,
         device: &D,
-        labels: &[impl Copy + Into<f64>],
+        labels: &[u8],
         class_weights: &[f32],
         rates: StepRates<[f64; RATES]>,
         towards: f64,
@@ -129,7 +111,7 @@ impl<D: Device> Batch<D> {
             ("class_weights", class_weights.len(), self.classes),
         ];
         check_lengths("batch", &lengths)?;
-        let targets = labels.iter().map(|&label| self.objective.target(label));
+        let targets = labels.iter().map(|&label| f64::from(label));
         let weights = class_weights.iter().map(|&weight| f64::from(weight));
         let numbers = targets.chain(weights).chain(rates.head).chain(rates.base).chain([towards]);
         let numbers: Vec<D::Real> = numbers.map(D::Real::from_f64).collect();
@@ -168,10 +150,10 @@ impl<D: Device> Batch<D> {
 
     /// Puts the mean loss of `logits [N, C]` in its place, and returns its gradient.
     pub(super) fn take_loss(&mut self, device: &D, logits: &Tensor<D>) -> Result<Tensor<D>, DeviceError> {
-        let Batch { numbers, outcome, images, classes, objective, .. } = self;
+        let Batch { numbers, outcome, images, classes, .. } = self;
         let terms = *images * *classes;
         let (targets, class_weights) = (numbers.rows(0..terms), numbers.rows(terms..terms + *classes));
-        loss::forward_backward(device, &objective.loss, outcome, logits, targets, class_weights)
+        loss::forward_backward(device, outcome, logits, targets, class_weights)
     }
 
     /// The loss.

@@ -1,5 +1,6 @@
 //! The model: a network's parameters on a device, the batch that a step reads, and what an answer comes from.
 
+mod averages;
 mod batch;
 mod explanation;
 mod predictor;

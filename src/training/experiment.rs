@@ -49,6 +49,7 @@ impl Experiment {
                     schedule: Curve::Cosine,
                     weight_decay: 0.05,
                     ema: 0.99,
+                    precise_bn: 2048,
                     init: KernelInit::He,
                     crop: 0.3,
                     rotate: 5.0,

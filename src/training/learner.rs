@@ -77,15 +77,7 @@ impl<D: Device> Learner<D> {
             ..=1 => None,
             of => Some(Parts { of, done: 0, loss: Tensor::new(device, [1], Storage::Full)? }),
         };
-        Ok(Learner {
-            model,
-            adam,
-            average,
-            parts,
-            replicas: None,
-            seat: Seat::new(recipe.objective()),
-            submitted: VecDeque::new(),
-        })
+        Ok(Learner { model, adam, average, parts, replicas: None, seat: Seat::new(), submitted: VecDeque::new() })
     }
 
     /// Has further devices compute a part of each step's batches, which must be several. `recompute` says whether they keep fewer values of
@@ -99,8 +91,7 @@ impl<D: Device> Learner<D> {
     pub fn share(&mut self, openers: Vec<Opener<D>>, recompute: bool) -> Result<(), TrainingError> {
         let (devices, of) = (openers.len() + 1, self.parts.as_ref().map_or(1, |parts| parts.of));
         assert!(of.is_multiple_of(devices), "{of} batches a step are shared evenly by {devices} devices");
-        let replicated =
-            Replicated { config: self.model.config().clone(), objective: self.seat.objective(), recompute };
+        let replicated = Replicated { config: self.model.config().clone(), recompute };
         let replicas = Replicas::open(&**self.model.device(), self.model.parameters(), &replicated, openers)?;
         self.replicas = Some(replicas);
         Ok(())
@@ -132,7 +123,7 @@ impl<D: Device> Learner<D> {
         pixels: D::Pixels,
         images: usize,
         format: &PixelFormat,
-        labels: &[impl Copy + Into<f64>],
+        labels: &[u8],
         class_weights: &[f32],
         rate: f64,
     ) -> Result<bool, TrainingError> {
@@ -152,7 +143,7 @@ impl<D: Device> Learner<D> {
         pixels: D::Pixels,
         images: usize,
         format: &PixelFormat,
-        labels: &[impl Copy + Into<f64>],
+        labels: &[u8],
         class_weights: &[f32],
         rate: f64,
     ) -> Result<bool, TrainingError> {
@@ -299,7 +290,7 @@ impl<D: Device> Learner<D> {
         pixels: D::Pixels,
         images: usize,
         format: &PixelFormat,
-        labels: &[impl Copy + Into<f64>],
+        labels: &[u8],
         class_weights: &[f32],
     ) -> Result<Option<NonFinite>, TrainingError> {
         let device = Rc::clone(self.model.device());

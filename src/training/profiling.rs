@@ -47,8 +47,8 @@ impl<D: Device> Profiling<D> {
                     }
                 }
             }
-            // No training step's: answers about validation posters, and where the best model sees their genres.
-            Event::Validation { .. } | Event::Epoch { .. } => drop(self.take()),
+            // No training step's: running averages, answers about validation posters, and where the best model sees their genres.
+            Event::Averages { .. } | Event::Validation { .. } | Event::Epoch { .. } => drop(self.take()),
             Event::LeftOut { .. } | Event::RolledBack { .. } => {}
         }
     }

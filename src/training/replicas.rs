@@ -18,7 +18,6 @@ use crate::data::loader::Batch;
 use crate::device::{Device, DeviceError, Pass, PixelFormat, Real, Storage};
 use crate::model::Model;
 use crate::network::ModelConfig;
-use crate::ops::loss::Objective;
 use crate::optim::NO_RATES;
 use crate::parameters::Parameters;
 use crate::tensor::Tensor;
@@ -36,8 +35,6 @@ pub type Opener<D> = Box<dyn FnOnce() -> Result<D, DeviceError> + Send>;
 pub struct Replicated {
     /// The network.
     pub config: ModelConfig,
-    /// What is minimised.
-    pub objective: Objective,
     /// Whether a step keeps fewer values and computes the others again.
     pub recompute: bool,
 }
@@ -257,7 +254,7 @@ impl<D: Device> Replica<D> {
             let plan = model.plan().clone().recomputing();
             model.set_plan(plan);
         }
-        Ok(Replica { model, seat: Seat::new(of.objective), loss })
+        Ok(Replica { model, seat: Seat::new(), loss })
     }
 
     fn begin(&mut self, State { weights, averages }: &State<D::Real>) -> Result<(), DeviceError> {
@@ -272,7 +269,7 @@ impl<D: Device> Replica<D> {
     fn add(&mut self, Handed { batch, format, class_weights }: &Handed) -> Result<(), DeviceError> {
         let device = Rc::clone(self.model.device());
         let pixels = device.upload_pixels(&batch.pixels, &batch.placements)?;
-        let told = Told { format, labels: &batch.targets, class_weights, rates: NO_RATES, towards: 0.0 };
+        let told = Told { format, labels: &batch.labels, class_weights, rates: NO_RATES, towards: 0.0 };
         let (seated, plan) = self.seat.put(&device, pixels, batch.placements.len(), told)?;
         let (model, loss) = (&mut self.model, &mut self.loss);
         device.repeat(plan, || {

@@ -3,6 +3,7 @@
 //! Everything random is a pure function of seed, epoch and poster, so a checkpoint holds two numbers, epoch and step, where
 //! others keep the state of generators; a run resumed at any step goes on to the same bits as one left alone.
 
+mod averages;
 mod bad_numbers;
 mod epoch;
 pub mod find_rate;
@@ -83,6 +84,13 @@ pub enum Event<'a> {
         step: u64,
         /// The learning rate from there on.
         learning_rate: f64,
+    },
+    /// Some posters have gone into batch norm's running averages, which are formed anew before the model answers.
+    Averages {
+        /// Posters done.
+        done: usize,
+        /// Posters in all.
+        posters: usize,
     },
     /// Some validation posters were scored.
     Validation {

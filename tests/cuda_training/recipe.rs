@@ -5,7 +5,7 @@ use onesheet::device::cpu::Cpu;
 use onesheet::device::cuda::{Cuda, Precision};
 use onesheet::device::{Device, Memory};
 use onesheet::model::Model;
-use onesheet::ops::loss::Loss;
+use onesheet::network::Place;
 use onesheet::training::learner::Learner;
 use onesheet::training::recipe::Recipe;
 use std::rc::Rc;
@@ -17,8 +17,6 @@ fn outcomes<D: Device>(device: Rc<D>) -> Vec<[f64; 2]> {
         weight_decay: 0.25,
         base_rate: 0.5,
         clip_norm: Some(0.5),
-        loss: Loss::ASYMMETRIC,
-        label_smoothing: 0.125,
         ema: 0.75,
         ..Recipe::default()
     };
@@ -43,6 +41,24 @@ fn every_part_at_once_is_the_processors() {
     assert_eq!((found.len(), expected.len()), (4, 4));
     for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
         assert!((found - expected).abs() <= 1e-3 * expected.abs(), "{found}, {expected}");
+    }
+}
+
+/// Two batches' averages, from posters alone.
+#[test]
+fn averages_formed_anew_are_the_processors() {
+    fn formed<D: Device>(device: Rc<D>) -> Vec<f32> {
+        let mut model = Model::new(device, config(small(), 33), 5).unwrap();
+        for number in 0..2 {
+            model.average(Data::draw(number as u64, 3, 33).posters(), number).unwrap();
+        }
+        let averages = model.architecture().tensors.iter().filter(|tensor| matches!(tensor.place, Place::Averages(_)));
+        averages.flat_map(|tensor| model.read(tensor).unwrap()).collect()
+    }
+    let (found, expected) = (formed(Rc::new(cuda::device(Precision::F32))), formed(Rc::new(Cpu::new())));
+    assert!(found.len() == expected.len() && found.len() > 50, "{}", found.len());
+    for (found, expected) in found.into_iter().zip(expected) {
+        assert!((found - expected).abs() <= 1e-4 * (1.0 + expected.abs()), "{found}, {expected}");
     }
 }
 

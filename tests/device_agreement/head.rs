@@ -3,7 +3,7 @@
 use super::{Array, Case, EPSILON, Output, agree, grid, narrow, numbers, sum_tolerance};
 use onesheet::device::adam::MARKS;
 use onesheet::device::{self, AdamConstants, AdamStep, BceForwardBackward, DenseBackwardData, DenseBackwardWeights};
-use onesheet::device::{DenseForward, DenseShape, Device, Focus, ImageShape, LossShape, PixelFormat, Placement, Real};
+use onesheet::device::{DenseForward, DenseShape, Device, ImageShape, LossShape, PixelFormat, Placement, Real};
 use onesheet::device::{ReluBackward, Sigmoid, SquaredNorm};
 
 #[derive(Debug)]
@@ -79,21 +79,18 @@ pub struct Loss {
     pub shape: LossShape,
     /// Bound of the logits.
     pub reach: f64,
-    /// Of an asymmetric loss, with labels that are smoothed.
-    pub focus: Option<Focus>,
+    /// Whether targets lie between no and yes.
+    pub unsure: bool,
     pub seed: u64,
 }
 
 impl Case for Loss {
     fn run<D: Device>(&self, device: &D) -> Vec<Output> {
-        let Loss { ref shape, reach, focus, seed } = *self;
+        let Loss { ref shape, reach, unsure, seed } = *self;
         let count = shape.n * shape.classes;
         let logits: Vec<f64> = numbers(seed, count).into_iter().map(|z| f64::from((reach * z) as f32)).collect();
-        let mut targets: Vec<f64> =
-            numbers(seed + 1, count).into_iter().map(|t| f64::from(u8::from(t > 0.0))).collect();
-        if focus.is_some() {
-            targets.iter_mut().for_each(|t| *t = 0.875 * *t + 0.0625);
-        }
+        let target = |t: f64| if unsure { f64::from((0.5 + 0.5 * t) as f32) } else { f64::from(u8::from(t > 0.0)) };
+        let targets: Vec<f64> = numbers(seed + 1, count).into_iter().map(target).collect();
         let weights: Vec<f64> = numbers(seed + 2, shape.classes).into_iter().map(f64::abs).collect();
         let [logits, targets, weights] = [logits, targets, weights].map(|values| Array::new(device, &values));
         let (mut loss, mut dlogits) = (Array::blank(device, 1), Array::blank(device, count));
@@ -104,20 +101,12 @@ impl Case for Loss {
             targets: targets.view(),
             weights: weights.view(),
         };
-        // A power of a logarithm has its error as many times as the power is.
-        let rounding = match &focus {
-            None => EPSILON,
-            Some(focus) => 4.0 * (1.0 + focus.positive.max(focus.negative)) * EPSILON,
-        };
-        match &focus {
-            None => device.bce_forward_backward(operands, shape).unwrap(),
-            Some(focus) => device.asymmetric_forward_backward(operands, focus, shape).unwrap(),
-        }
+        device.bce_forward_backward(operands, shape).unwrap();
         let mut p = Array::blank(device, count);
         device.sigmoid(Sigmoid { p: p.view_mut(), z: logits.view() }).unwrap();
         vec![
-            loss.output(device, "loss", rounding),
-            dlogits.output(device, "dlogits", rounding / count as f64),
+            loss.output(device, "loss", EPSILON),
+            dlogits.output(device, "dlogits", EPSILON / count as f64),
             p.output(device, "p", EPSILON),
         ]
     }
@@ -332,10 +321,8 @@ fn elements() {
 fn losses() {
     for (seed, (n, classes)) in [(1, 1), (3, 7), (128, 7), (5, 2)].into_iter().enumerate() {
         for reach in [1.0, 30.0, 1e4] {
-            let foci = [[2.0, 2.0, 0.0], [0.0, 4.0, 0.05], [1.0, 3.0, 0.2], [0.5, 0.5, 0.0], [0.0, 0.0, 0.0]];
-            let foci = foci.map(|[positive, negative, margin]| Some(Focus { positive, negative, margin }));
-            for focus in foci.into_iter().chain([None]) {
-                agree(&Loss { shape: LossShape { n, classes }, reach, focus, seed: 10 * seed as u64 });
+            for unsure in [false, true] {
+                agree(&Loss { shape: LossShape { n, classes }, reach, unsure, seed: 10 * seed as u64 });
             }
         }
     }

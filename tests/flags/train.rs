@@ -4,11 +4,9 @@ use crate::first_step::{self, FIRST_STEP};
 use crate::{Place, SIDE, assert_all_are_typed, resume, settings, write_model};
 use onesheet::data::synthetic;
 use onesheet::data::tensor_file::{Access, TensorFile};
-use onesheet::device::Focus;
 use onesheet::device::cpu::Cpu;
 use onesheet::model::Model;
 use onesheet::network::{KernelInit, Trainable, resnet50};
-use onesheet::ops::loss::Loss;
 use onesheet::ops::pool::Pooling;
 use onesheet::optim::Curve;
 use onesheet::training::checkpoint::Checkpoint;
@@ -33,7 +31,7 @@ const WHOLE: &str = "train --data posters.safetensors --weights start.safetensor
     --batch 3 --epochs 9 --max-steps 2 --lr 0.002 --warmup-epochs 1.5 --zero-init-residual false --image-size 33 --pooling max \
     --trainable last:50 --class-weights none --pixels unit --momentum 0.75 --augment --run whole --save-every 0 \
     --on-bad-numbers skip --check-numerics --recompute --io read --tensorboard histograms --schedule cosine --weight-decay 0.125 --base-rate 0.5 --clip-norm 0.75 \
-    --loss asymmetric:1,3,0.0625 --label-smoothing 0.25 --ema 0.5 --accumulate 2 --init he --crop 0.25 --rotate 10 --colour 0.5 --cutout 0.125 --mixup 0.75 --keep-best 2 --patience 7 --time-limit 500";
+    --ema 0.5 --precise-bn 6 --accumulate 2 --init he --crop 0.25 --rotate 10 --colour 0.5 --keep-best 2 --patience 7 --time-limit 500";
 
 const FROZEN: &str =
     "train --data posters.safetensors --run frozen --batch 4 --device cpu --trainable last:40 --profile=1 -q";
@@ -147,16 +145,13 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
             weight_decay: 0.125,
             base_rate: 0.5,
             clip_norm: Some(0.75),
-            loss: Loss::Asymmetric(Focus { positive: 1.0, negative: 3.0, margin: 0.0625 }),
-            label_smoothing: 0.25,
             ema: 0.5,
+            precise_bn: 6,
             accumulate: 2,
             init: KernelInit::He,
             crop: 0.25,
             rotate: 10.0,
             colour: 0.5,
-            cutout: 0.125,
-            mixup: 0.75,
         },
         history: Vec::new(),
     };
@@ -181,9 +176,10 @@ fn a_run_with_every_flag_is_the_librarys_to_the_last_byte() {
         "  schedule       9 epochs of 2 steps of 6 posters, at most 2 steps in all",
         "  optimiser      Adam, learning rate 0.002, reached over the first 1.5 epochs; seed 7",
         "  recipe         learning rate falls along a cosine to a hundredth; weight decay 0.125; in front of the head 0.5 of the \
-         learning rate; gradient norm at most 0.75; loss asymmetric:1,3,0.0625; label smoothing 0.25; kernels start from He's normal; \
+         learning rate; gradient norm at most 0.75; kernels start from He's normal; \
          windows of posters, their sides shorter by up to 0.25; posters turned by up to 10 degrees; brightness, contrast and saturation \
-         up to 0.5 more or less; a square of 0.125 of the side covered; mixed in pairs by Beta(0.75, 0.75); 2 batches a step; a moving average of the weights answers, decay 0.5",
+         up to 0.5 more or less; 2 batches a step; a moving average of the weights answers, decay 0.5; \
+         batch norm's averages formed anew from 6 posters behind each epoch",
         "  batch norm     momentum 0.75",
         "  genre             train  validation    test  class weight",
         "  Drama                11           0       2          1.00",

@@ -1,16 +1,14 @@
-//! Class-weighted binary cross-entropy and its asymmetric form.
+//! Class-weighted binary cross-entropy.
 
 use crate::case::{Case, Point, SHAPES, assert_gradients, fresh, point};
 use crate::support::{generator, seeded};
 use onesheet::device::reference::Reference;
-use onesheet::device::{BceForwardBackward, Focus, LossKernels, LossShape};
+use onesheet::device::{BceForwardBackward, LossKernels, LossShape};
 use rand::RngExt;
 
 /// The loss of logits that reach from sure to very sure, against random targets.
 pub struct CrossEntropy {
     pub shape: LossShape,
-    /// Of an asymmetric loss.
-    focus: Option<Focus>,
     point: Point,
     targets: Vec<f64>,
     weights: Vec<f64>,
@@ -22,7 +20,7 @@ impl CrossEntropy {
         let mut point = point(seed, [("logits", terms)]);
         point.get_mut("logits").unwrap().iter_mut().for_each(|z| *z *= 8.0);
         let targets = seeded(seed, terms, 0.0, 1.0).into_iter().map(|u| f64::from(u < 0.3)).collect();
-        CrossEntropy { shape, focus: None, point, targets, weights: seeded(seed, shape.classes, 0.2, 3.0) }
+        CrossEntropy { shape, point, targets, weights: seeded(seed, shape.classes, 0.2, 3.0) }
     }
 
     fn run(&self, at: &Point, weights: &[f64]) -> (f64, Vec<f64>) {
@@ -34,10 +32,7 @@ impl CrossEntropy {
             targets: &self.targets,
             weights,
         };
-        match &self.focus {
-            None => Reference::EXACT.bce_forward_backward(operands, &self.shape).unwrap(),
-            Some(focus) => Reference::EXACT.asymmetric_forward_backward(operands, focus, &self.shape).unwrap(),
-        }
+        Reference::EXACT.bce_forward_backward(operands, &self.shape).unwrap();
         (loss[0], dlogits)
     }
 
@@ -49,7 +44,7 @@ impl CrossEntropy {
 
 impl Case for CrossEntropy {
     fn name(&self) -> String {
-        format!("{:?}, {:?}", self.shape, self.focus)
+        format!("{:?}", self.shape)
     }
 
     fn point(&self) -> &Point {
@@ -82,19 +77,11 @@ fn a_class_without_a_positive_example() {
     assert_gradients(&case);
 }
 
-/// Powers below and above 1, with a margin and without, towards labels and towards smoothed ones.
 #[test]
-fn asymmetric_losses() {
+fn targets_between_no_and_yes() {
     for seed in 0..SHAPES {
         let mut case = CrossEntropy::draw(200 + seed, LossShape { n: 5, classes: 3 });
-        if seed % 2 == 1 {
-            case.targets.iter_mut().for_each(|t| *t = 0.9 * *t + 0.05);
-        }
-        for [positive, negative, margin] in
-            [[2.0, 2.0, 0.0], [0.0, 4.0, 0.05], [1.0, 3.0, 0.2], [0.5, 1.5, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.01]]
-        {
-            case.focus = Some(Focus { positive, negative, margin });
-            assert_gradients(&case);
-        }
+        case.targets = seeded(seed, case.targets.len(), 0.0, 1.0);
+        assert_gradients(&case);
     }
 }

@@ -13,7 +13,7 @@ use onesheet::network::{
 use onesheet::ops::batch_norm::{self, BatchNorm};
 use onesheet::ops::conv::{self, Conv};
 use onesheet::ops::dense::{self, Dense};
-use onesheet::ops::loss::{Loss, forward_backward};
+use onesheet::ops::loss::forward_backward;
 use onesheet::ops::pool::{self, Pooling};
 use onesheet::ops::residual;
 use onesheet::parameters::{Layout, Parameters, Span};
@@ -117,14 +117,7 @@ impl Network {
         let targets = Tensor::from_host(&Reference::EXACT, [POSTERS, GENRES], &targets)?;
         let class_weights = Tensor::from_host(&Reference::EXACT, [GENRES], &seeded(5, GENRES, 0.5, 2.0))?;
         let mut loss = Tensor::new(&Reference::EXACT, [1], Storage::Full)?;
-        let dlogits = forward_backward(
-            &Reference::EXACT,
-            &Loss::CrossEntropy,
-            &mut loss,
-            &logits,
-            targets.view(),
-            class_weights.view(),
-        )?;
+        let dlogits = forward_backward(&Reference::EXACT, &mut loss, &logits, targets.view(), class_weights.view())?;
         let loss = loss.to_host(&Reference::EXACT)?[0];
         let Some(slot) = slot else { return Ok((loss, None)) };
         tape.backward(slot, dlogits, &mut parameters)?;

@@ -167,7 +167,6 @@ kernels! { DenseKernels:
 
 kernels! { LossKernels:
     bce_forward_backward(BceForwardBackward, shape: &LossShape);
-    asymmetric_forward_backward(BceForwardBackward, focus: &Focus, shape: &LossShape);
     sigmoid(Sigmoid);
 }
 

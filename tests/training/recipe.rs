@@ -8,9 +8,8 @@ use onesheet::data::loader::Loader;
 use onesheet::data::tensor_file::TensorFile;
 use onesheet::device::cpu::Cpu;
 use onesheet::device::{Memory, Placement};
-use onesheet::model::Model;
+use onesheet::model::{Batch, Model};
 use onesheet::network::{KernelInit, ModelConfig, Place, Trainable, resnet50, vgg16};
-use onesheet::ops::loss::Loss;
 use onesheet::optim::Curve;
 use onesheet::training::checkpoint::{Checkpoint, learning};
 use onesheet::training::config::{Pixels, RunConfig};
@@ -20,9 +19,10 @@ use onesheet::training::recipe::Recipe;
 use onesheet::training::run_folder::{EpochRow, RunFolder, StepRow, best_checkpoint, last_checkpoint};
 use onesheet::training::trainer::{Ending, Event};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
 
 /// Every part by itself.
@@ -33,17 +33,14 @@ fn parts() -> Vec<(&'static str, Recipe)> {
         ("weight-decay", Recipe { weight_decay: 0.5, ..plain() }),
         ("base-rate", Recipe { base_rate: 0.25, ..plain() }),
         ("clip-norm", Recipe { clip_norm: Some(0.01), ..plain() }),
-        ("focal", Recipe { loss: Loss::focal(2.0), ..plain() }),
-        ("asymmetric", Recipe { loss: Loss::ASYMMETRIC, ..plain() }),
         ("accumulate", Recipe { accumulate: 2, ..plain() }),
         ("he", Recipe { init: KernelInit::He, ..plain() }),
         ("crop", Recipe { crop: 0.3, ..plain() }),
         ("rotate", Recipe { rotate: 10.0, ..plain() }),
         ("colour", Recipe { colour: 0.3, ..plain() }),
-        ("cutout", Recipe { cutout: 0.3, ..plain() }),
-        ("mixup", Recipe { mixup: 0.2, ..plain() }),
         ("ema", Recipe { ema: 0.9, ..plain() }),
-        ("label-smoothing", Recipe { label_smoothing: 0.2, ..plain() }),
+        ("precise-bn", Recipe { precise_bn: 8, ..plain() }),
+        ("precise-bn-of-an-average", Recipe { precise_bn: 8, ema: 0.9, ..plain() }),
     ]
 }
 
@@ -172,33 +169,79 @@ fn several_batches_make_one_step() {
     assert_eq!(ran(&uneven, "uneven").0.len(), 4);
 }
 
-/// A step on mixed posters is told of mixed labels.
+/// What answers has the mean of three batches' statistics, of posters that are neither mirrored nor moved; and no step is another for it.
 #[test]
-fn mixed_posters_have_mixed_targets() {
+fn averages_are_formed_anew_from_posters_as_they_are() {
     let folder = TempDir::new().unwrap();
-    let recipe = Recipe { mixup: 0.5, ..Recipe::default() };
-    let config = RunConfig { max_steps: Some(1), recipe, ..config(&posters(folder.path())) };
-    let path = folder.path().join("run");
-    begin(&config, &path);
-    let found = rows::<StepRow>(&path.join("steps.csv"))[0].loss;
+    let posters = posters(folder.path());
+    for ema in [0.0, 0.6] {
+        let recipe = |precise_bn| Recipe { ema, precise_bn, ..Recipe::default() };
+        let of = |posters_seen| RunConfig { recipe: recipe(posters_seen), epochs: 1, ..config(&posters) };
+        let [formed, without, stopped] =
+            ["formed", "without", "stopped"].map(|n| folder.path().join(format!("{n}-{ema}")));
+        begin(&of(20), &formed);
+        begin(&of(0), &without);
+        let steps = |run: &Path| -> Vec<_> {
+            rows::<StepRow>(&run.join("steps.csv")).iter().map(|row| (row.loss, row.gradient_norm)).collect()
+        };
+        assert_eq!(steps(&formed), steps(&without));
 
-    let file = Arc::new(TensorFile::open(config.data.as_deref().unwrap()).unwrap());
-    let train: Arc<[u32]> = file.indices(Split::Train).into();
-    let weights = config.class_weights.weights(&file.class_counts(&train), train.len());
-    let distortion = Distortion { mixup: 0.5, ..Distortion::default() };
-    let (seed, placed) = (config.seed, Augmentation::FlipShift);
-    let batch = Loader::train(file, train, 8, seed, 0, 0, placed, distortion).unwrap().next().unwrap().unwrap();
-    let labels: Vec<f32> = batch.labels.iter().map(|&label| f32::from(label)).collect();
-    assert!(batch.targets.iter().any(|target| (0.01..0.99).contains(target)), "{:?}", batch.targets);
-    let device = Rc::new(Cpu::new());
-    let loss = |targets: &[f32]| {
-        let mut learner = Learner::new(Rc::clone(&device), config.model(7), seed).unwrap();
-        let pixels = device.upload_pixels(&batch.pixels, &batch.placements).unwrap();
-        learner.submit(pixels, 8, &config.pixels.format(), targets, &weights, 1e-3).unwrap();
-        learner.outcome().unwrap().loss
-    };
-    assert_eq!(found, loss(&batch.targets));
-    assert_ne!(found, loss(&labels));
+        let [found, own] = [&formed, &without].map(|run| Checkpoint::open_model(&best_checkpoint(run)).unwrap());
+        let file = Arc::new(TensorFile::open(posters.as_path()).unwrap());
+        let train: Arc<[u32]> = file.indices(Split::Train).into();
+        let seen = Loader::train(file, train, 8, of(20).seed, 0, 0, Augmentation::None, Distortion::default()).unwrap();
+        // A training step with a momentum of 0 leaves its batch's statistics behind.
+        let network = ModelConfig { momentum: 0.0, ..of(0).model(7) };
+        let mut model = Model::zeros(Rc::new(Cpu::new()), network).unwrap();
+        let tensors = model.architecture().tensors.clone();
+        let mut sums: Vec<Vec<f32>> = tensors.iter().map(|tensor| vec![0.0; tensor.shape.iter().product()]).collect();
+        for batch in seen.take(3).map(Result::unwrap) {
+            for tensor in &tensors {
+                model.write(tensor, &own.values(&tensor.name).unwrap()).unwrap();
+            }
+            let device = Rc::clone(model.device());
+            let pixels = device.upload_pixels(&batch.pixels, &batch.placements).unwrap();
+            let format = of(0).pixels.format();
+            let mut batch = Batch::new(&*device, pixels, 8, &format, &batch.labels, &[1.0; 7]).unwrap();
+            model.gradients(&mut batch).unwrap();
+            for (tensor, sum) in tensors.iter().zip(&mut sums) {
+                sum.iter_mut().zip(model.read(tensor).unwrap()).for_each(|(sum, value)| *sum += value / 3.0);
+            }
+        }
+        let mut others = 0;
+        for (tensor, expected) in tensors.iter().zip(sums) {
+            let [found, own] = [&found, &own].map(|model| model.values(&tensor.name).unwrap());
+            if let Place::Weights(_) = tensor.place {
+                assert!(found == own, "{}", tensor.name);
+                continue;
+            }
+            others += usize::from(found != own);
+            for (found, expected) in found.iter().zip(expected) {
+                assert!(
+                    (found - expected).abs() <= 1e-5 * (1.0 + expected.abs()),
+                    "{}: {found}, {expected}",
+                    tensor.name
+                );
+            }
+        }
+        assert!(others > 10, "{others}");
+
+        // Stopped while they are formed, the run forms them again.
+        let mut run = RunFolder::create(&stopped, &of(20)).unwrap();
+        let stop = AtomicBool::new(false);
+        let mut told = Vec::new();
+        let mut watch = |event: Event<'_>| {
+            if let Event::Averages { done, posters } = event {
+                told.push((done, posters));
+                stop.store(done == 16, Ordering::Relaxed);
+            }
+        };
+        assert_eq!(trainer(&of(20)).unwrap().run(&mut run, &stop, &mut watch).unwrap(), Ending::Interrupted);
+        assert_eq!(told, [(8, 24), (16, 24)]);
+        drop(run);
+        assert_eq!(go_on(&of(20), &stopped), Ending::Finished);
+        assert!(remains(&stopped) == remains(&formed));
+    }
 }
 
 /// Beside a step without decay: kernels lose their share on top, everything else has the same bits. And where the base learns at a quarter

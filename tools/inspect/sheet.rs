@@ -133,13 +133,7 @@ mod tests {
     fn posters_are_placed_and_keep_their_bytes() {
         let pixels: Vec<u8> = (0..12).map(|at| 20 * at).collect();
         let placed = |placement| {
-            let batch = Batch {
-                indices: vec![0],
-                pixels: pixels.clone(),
-                labels: vec![],
-                targets: vec![],
-                placements: vec![placement],
-            };
+            let batch = Batch { indices: vec![0], pixels: pixels.clone(), labels: vec![], placements: vec![placement] };
             as_seen(&batch, 2).unwrap().remove(0).into_raw()
         };
         assert_eq!(placed(Placement::default()), pixels);

@@ -114,6 +114,9 @@ impl Progress {
                 let fields = json!({ "step": step, "learning_rate": learning_rate });
                 self.bar.suspend(|| self.console.say_of("rolled_back", fields, line));
             }
+            Event::Averages { done, posters } => {
+                self.bar.set_message(format!("batch norm's averages, {done} of {posters} posters"));
+            }
             Event::Validation { done, posters } => {
                 self.bar.set_message(format!("validation, {done} of {posters} posters"));
             }

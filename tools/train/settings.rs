@@ -18,7 +18,7 @@ use onesheet::training::experiment::Experiment;
 use onesheet::training::profiling::WARM_UP;
 use onesheet::training::tensorboard::TensorBoard;
 use recipe::RecipeArgs;
-pub use recipe::{alpha, degrees, share};
+pub use recipe::{degrees, share};
 use std::path::{Path, PathBuf, absolute};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -28,7 +28,7 @@ const EXAMPLES: &str = "Examples:
   onesheet train --resume runs/NAME                             # go on with a run that was stopped";
 
 /// Flags that a run being resumed has settled already.
-const SETTLED: [&str; 29] = [
+const SETTLED: [&str; 26] = [
     "experiment",
     "weights",
     "seed",
@@ -48,16 +48,13 @@ const SETTLED: [&str; 29] = [
     "weight_decay",
     "base_rate",
     "clip_norm",
-    "loss",
-    "label_smoothing",
     "ema",
+    "precise_bn",
     "accumulate",
     "init",
     "crop",
     "rotate",
     "colour",
-    "cutout",
-    "mixup",
 ];
 
 /// Train the network; without --data, on posters drawn in code.

@@ -1,8 +1,8 @@
 //! What the loss and the probabilities must read and write: every operand once.
 
 use super::{Counting, View};
-use crate::device::loss::{ASYMMETRIC_FLOPS, SIGMOID_FLOPS};
-use crate::device::{BceForwardBackward, DeviceError, Focus, LossKernels, LossShape, Sigmoid};
+use crate::device::loss::SIGMOID_FLOPS;
+use crate::device::{BceForwardBackward, DeviceError, LossKernels, LossShape, Sigmoid};
 
 impl LossKernels for Counting {
     fn bce_forward_backward(
@@ -14,20 +14,6 @@ impl LossKernels for Counting {
         let BceForwardBackward { loss, dlogits, logits, targets, weights } = operands;
         let reads = self.all([logits, targets, weights]);
         self.launch("bce_forward_backward", reads, self.all([loss, dlogits]), shape.flops());
-        Ok(())
-    }
-
-    fn asymmetric_forward_backward(
-        &self,
-        operands: BceForwardBackward<View, View>,
-        _: &Focus,
-        shape: &LossShape,
-    ) -> Result<(), DeviceError> {
-        operands.check(shape)?;
-        let BceForwardBackward { loss, dlogits, logits, targets, weights } = operands;
-        let reads = self.all([logits, targets, weights]);
-        let flops = ASYMMETRIC_FLOPS * logits.len as u64;
-        self.launch("asymmetric_forward_backward", reads, self.all([loss, dlogits]), flops);
         Ok(())
     }
 

@@ -6,8 +6,8 @@ use super::Cuda;
 use super::kernels::Launch;
 use super::memory::{View, ViewMut};
 use super::modules::Module;
-use crate::device::loss::{ASYMMETRIC_FLOPS, SIGMOID_FLOPS};
-use crate::device::{BceForwardBackward, DeviceError, Focus, LossKernels, LossShape, Sigmoid, Work};
+use crate::device::loss::SIGMOID_FLOPS;
+use crate::device::{BceForwardBackward, DeviceError, LossKernels, LossShape, Sigmoid, Work};
 
 /// A number of logits as the kernels count them.
 fn count(kernel: &'static str, logits: usize) -> Result<i32, DeviceError> {
@@ -39,37 +39,6 @@ impl LossKernels for Cuda {
         };
         let launch = Launch { grid: [1, 1, 1], block: 256, shared: 0, work };
         self.launch(Module::Loss, "bce_forward_backward", launch, &arguments)
-    }
-
-    fn asymmetric_forward_backward(
-        &self,
-        operands: BceForwardBackward<View<'_>, ViewMut<'_>>,
-        focus: &Focus,
-        shape: &LossShape,
-    ) -> Result<(), DeviceError> {
-        const KERNEL: &str = "asymmetric_forward_backward";
-        operands.check(shape)?;
-        let BceForwardBackward { loss, dlogits, logits, targets, weights } = operands;
-        let terms = shape.n * shape.classes;
-        let arguments = arguments::AsymmetricForwardBackward {
-            loss: loss.address(),
-            dlogits: dlogits.address(),
-            logits: logits.address(),
-            targets: targets.address(),
-            weights: weights.address(),
-            count: count(KERNEL, terms)?,
-            classes: count(KERNEL, shape.classes)?,
-            positive: focus.positive as f32,
-            negative: focus.negative as f32,
-            margin: focus.margin as f32,
-        };
-        let work = Work {
-            reads: 4 * (2 * terms + shape.classes) as u64,
-            writes: 4 * (terms + 1) as u64,
-            flops: ASYMMETRIC_FLOPS * terms as u64,
-        };
-        let launch = Launch { grid: [1, 1, 1], block: 256, shared: 0, work };
-        self.launch(Module::Loss, KERNEL, launch, &arguments)
     }
 
     fn sigmoid(&self, operands: Sigmoid<View<'_>, ViewMut<'_>>) -> Result<(), DeviceError> {

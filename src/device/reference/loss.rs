@@ -1,39 +1,11 @@
 //! Sigmoid and class-weighted binary cross-entropy, a term at a time.
 
 use super::Reference;
-use crate::device::{BceForwardBackward, DeviceError, Focus, LossKernels, LossShape, Sigmoid};
+use crate::device::{BceForwardBackward, DeviceError, LossKernels, LossShape, Sigmoid};
 
 /// `1/(1 + e^−z)`. A huge negative `z` makes the exponential infinite and the quotient the zero that it should be.
 fn logistic(z: f64) -> f64 {
     1.0 / (1.0 + (-z).exp())
-}
-
-/// `ln(1 + e^z)`, with its digits at both ends.
-fn softplus(z: f64) -> f64 {
-    if z > 0.0 { z + (-z).exp().ln_1p() } else { z.exp().ln_1p() }
-}
-
-/// An asymmetric loss where the answer is yes, and its gradient.
-fn yes(z: f64, gamma: f64) -> (f64, f64) {
-    let (p, q, missing) = (logistic(z), logistic(-z), softplus(-z));
-    (q.powf(gamma) * missing, -q.powf(gamma) * (q + gamma * p * missing))
-}
-
-/// The same where it is no, by the chain rule over s.
-fn no(z: f64, gamma: f64, margin: f64) -> (f64, f64) {
-    let (p, q) = (logistic(z), logistic(-z));
-    if margin == 0.0 {
-        // The mirror image of a yes: s is p, and 1 − s, which p has no digits for, is q.
-        let (loss, slope) = yes(-z, gamma);
-        return (loss, -slope);
-    }
-    let s = p - margin;
-    // A NaN is no smaller than 0, and goes through.
-    if s <= 0.0 {
-        return (0.0, 0.0);
-    }
-    let by_s = gamma * s.powf(gamma - 1.0) * -(-s).ln_1p() + s.powf(gamma) / (1.0 - s);
-    (s.powf(gamma) * -(-s).ln_1p(), by_s * p * q)
 }
 
 impl LossKernels for Reference {
@@ -53,27 +25,6 @@ impl LossKernels for Reference {
             let positive_part = if z <= 0.0 { 0.0 } else { z };
             sum += weight * (positive_part - z * t + (-z.abs()).exp().ln_1p());
             dlogits[i] = weight * (logistic(z) - t) / terms as f64;
-        }
-        loss[0] = sum / terms as f64;
-        Ok(())
-    }
-
-    fn asymmetric_forward_backward(
-        &self,
-        operands: BceForwardBackward<&[f64], &mut [f64]>,
-        focus: &Focus,
-        shape: &LossShape,
-    ) -> Result<(), DeviceError> {
-        operands.check(shape)?;
-        let BceForwardBackward { loss, dlogits, logits, targets, weights } = operands;
-        let terms = shape.n * shape.classes;
-        let mut sum = 0.0;
-        for i in 0..terms {
-            let (t, weight) = (targets[i], weights[i % shape.classes]);
-            let (yes, dyes) = yes(logits[i], focus.positive);
-            let (no, dno) = no(logits[i], focus.negative, focus.margin);
-            sum += weight * (t * yes + (1.0 - t) * no);
-            dlogits[i] = weight * (t * dyes + (1.0 - t) * dno) / terms as f64;
         }
         loss[0] = sum / terms as f64;
         Ok(())
@@ -137,62 +88,6 @@ mod tests {
     fn a_logit_that_is_no_number_shows_in_the_loss() {
         let (loss, dlogits) = bce(&[0.0, f64::NAN], &[1.0, 1.0], &[1.0]);
         assert!(loss.is_nan() && dlogits[1].is_nan() && dlogits[0] == -0.25);
-    }
-
-    fn asymmetric(logits: &[f64], targets: &[f64], focus: [f64; 3]) -> (f64, Vec<f64>) {
-        let shape = LossShape { n: logits.len(), classes: 1 };
-        let [positive, negative, margin] = focus;
-        let (mut loss, mut dlogits) = ([f64::NAN], vec![f64::NAN; logits.len()]);
-        let weights = &[1.0][..];
-        let operands = BceForwardBackward { loss: &mut loss[..], dlogits: &mut dlogits, logits, targets, weights };
-        let focus = Focus { positive, negative, margin };
-        Reference::EXACT.asymmetric_forward_backward(operands, &focus, &shape).unwrap();
-        (loss[0], dlogits)
-    }
-
-    /// Of p = ¾: (1 − p)² · −ln p where the answer is yes; with a margin of ¼ s = ½, so s² · −ln(1 − s) = ¼ · ln 2 where it is no.
-    #[test]
-    fn an_asymmetric_loss_by_hand() {
-        let z = 3f64.ln();
-        let (loss, slopes) = asymmetric(&[z, z], &[1.0, 0.0], [2.0, 2.0, 0.25]);
-        assert_relative_eq!(loss, (-0.75f64.ln() / 16.0 + LN_2 / 4.0) / 2.0, max_relative = 1e-14);
-        // dp/dz = 3/16; d/dp (1 − p)²·−ln p = 2(1 − p)·ln p − (1 − p)²/p; d/ds s²·−ln(1 − s) = −2s·ln(1 − s) + s²/(1 − s).
-        let yes = (0.5 * 0.75f64.ln() - 1.0 / 12.0) * 3.0 / 16.0;
-        assert_relative_eq!(slopes[0], yes / 2.0, max_relative = 1e-14);
-        assert_relative_eq!(slopes[1], (LN_2 + 0.5) * 3.0 / 16.0 / 2.0, max_relative = 1e-14);
-        // A probability within the margin costs nothing and moves nothing.
-        assert_eq!(asymmetric(&[-z], &[0.0], [0.0, 4.0, 0.25]), (0.0, vec![0.0]));
-        // A smoothed answer is some of both.
-        let [yes, no] = [1.0, 0.0].map(|t| asymmetric(&[z], &[t], [1.0, 4.0, 0.05]).0);
-        assert_relative_eq!(asymmetric(&[z], &[0.9], [1.0, 4.0, 0.05]).0, 0.9 * yes + 0.1 * no, max_relative = 1e-14);
-    }
-
-    #[test]
-    fn without_focus_and_margin_it_is_cross_entropy() {
-        let (logits, targets) = ([-900.0, -3.0, 0.0, 0.5, 40.0, 900.0].repeat(2), [[0.0; 6], [1.0; 6]].concat());
-        let (loss, slopes) = asymmetric(&logits, &targets, [0.0; 3]);
-        let (expected, expected_slopes) = bce(&logits, &targets, &[1.0]);
-        assert_relative_eq!(loss, expected, max_relative = 1e-14);
-        for (found, expected) in slopes.iter().zip(expected_slopes) {
-            assert_relative_eq!(*found, expected, epsilon = 1e-17, max_relative = 1e-14);
-        }
-    }
-
-    #[test]
-    fn no_focus_overflows_and_no_nan_is_lost() {
-        for focus in [[2.0, 2.0, 0.0], [0.0, 4.0, 0.05], [0.5, 0.5, 0.0], [0.0, 0.0, 0.05]] {
-            for z in [-1e4, -700.0, 0.0, 700.0, 1e4] {
-                for t in [0.0, 0.5, 1.0] {
-                    let (loss, slopes) = asymmetric(&[z], &[t], focus);
-                    assert!(
-                        loss.is_finite() && slopes[0].is_finite(),
-                        "{z} for {t} with {focus:?}: {loss}, {slopes:?}"
-                    );
-                }
-            }
-            let (loss, slopes) = asymmetric(&[f64::NAN], &[0.0], focus);
-            assert!(loss.is_nan() && slopes[0].is_nan(), "{focus:?}");
-        }
     }
 
     #[test]

@@ -3,16 +3,15 @@
 use crate::device::adam::RATES;
 use crate::device::{Device, DeviceError, PixelFormat};
 use crate::model::Batch;
-use crate::ops::loss::Objective;
 use crate::optim::StepRates;
 
 /// A batch as a step is told of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Told<'a, L> {
+pub struct Told<'a> {
     /// How bytes become numbers.
     pub format: &'a PixelFormat,
-    /// `[N, C]`, from 0 to 1.
-    pub labels: &'a [L],
+    /// `[N, C]`, 0 or 1.
+    pub labels: &'a [u8],
     /// `[C]`.
     pub class_weights: &'a [f32],
     /// The optimiser's rates.
@@ -23,14 +22,13 @@ pub struct Told<'a, L> {
 
 /// The batch that steps read, and the step as the device remembers it.
 pub struct Seat<D: Device> {
-    objective: Objective,
     taken: Option<(Batch<D>, D::Plan)>,
 }
 
 impl<D: Device> Seat<D> {
     /// Nobody sits there yet.
-    pub fn new(objective: Objective) -> Self {
-        Seat { objective, taken: None }
+    pub fn new() -> Self {
+        Seat { taken: None }
     }
 
     /// Puts N `images` there: in the place of those before where they are as many in the same format, so that what the device remembers
@@ -43,7 +41,7 @@ impl<D: Device> Seat<D> {
         device: &D,
         pixels: D::Pixels,
         images: usize,
-        told: Told<'_, impl Copy + Into<f64>>,
+        told: Told<'_>,
     ) -> Result<(&mut Batch<D>, &mut D::Plan), DeviceError> {
         let Told { format, labels, class_weights, rates, towards } = told;
         let fits = |batch: &Batch<D>| batch.images() == images && batch.format() == format;
@@ -53,9 +51,7 @@ impl<D: Device> Seat<D> {
                 (batch, plan)
             }
             None => {
-                let objective = self.objective;
-                let mut batch =
-                    Batch::with_objective(objective, device, pixels, images, format, labels, class_weights)?;
+                let mut batch = Batch::new(device, pixels, images, format, labels, class_weights)?;
                 batch.set_rates(device, rates)?;
                 batch.set_towards(device, towards)?;
                 (batch, D::Plan::default())
@@ -63,11 +59,6 @@ impl<D: Device> Seat<D> {
         };
         let (batch, plan) = self.taken.insert(taken);
         Ok((batch, plan))
-    }
-
-    /// What is minimised there.
-    pub fn objective(&self) -> Objective {
-        self.objective
     }
 
     /// The batch there.

@@ -51,7 +51,7 @@ impl<D: Device> Trainer<D> {
         for own in self.batches(self.progress.step)?.take(recipe.accumulate) {
             let own = own?;
             let pixels = self.model().device().upload_pixels(&own.pixels, &own.placements)?;
-            let found = self.learner.first_non_finite_in(pixels, batch, &format, &own.targets, &self.class_weights)?;
+            let found = self.learner.first_non_finite_in(pixels, batch, &format, &own.labels, &self.class_weights)?;
             if found.is_some() {
                 return Ok(found);
             }

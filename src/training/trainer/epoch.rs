@@ -56,7 +56,7 @@ impl<D: Device> Trainer<D> {
             let is_last = next.is_none();
             if let Some(Staged { others, own, pixels }) = next {
                 let learning_rate = self.rate_at(submitted + 1);
-                let (labels, weights) = (&own.targets, &self.class_weights);
+                let (labels, weights) = (&own.labels, &self.class_weights);
                 let is_step =
                     self.learner.submit_beside(others, pixels, batch, &format, labels, weights, learning_rate)?;
                 if is_step {

@@ -67,7 +67,7 @@ impl<D: Device> Trainer<D> {
     fn try_rate(&mut self, batches: &mut Loader, rate: f64) -> Result<f64, TrainingError> {
         let (batch, format) = (self.config.batch, self.config.pixels.format());
         while let Some(Staged { others, own, pixels }) = self.stage(batches)? {
-            let (labels, weights) = (&own.targets, &self.class_weights);
+            let (labels, weights) = (&own.labels, &self.class_weights);
             let is_step = self.learner.submit_beside(others, pixels, batch, &format, labels, weights, rate)?;
             batches.recycle(own);
             if is_step {

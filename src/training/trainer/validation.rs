@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 impl<D: Device> Trainer<D> {
-    /// Scores the validation posters and ends the epoch.
+    /// Has the model that answers see the validation posters, scores it and ends the epoch.
     pub(super) fn validate(
         &mut self,
         folder: &mut RunFolder,
@@ -25,6 +25,11 @@ impl<D: Device> Trainer<D> {
         let posters = self.validation.len();
         let mut unsaved = None;
         self.learner.exchange_average();
+        let formed = self.form_averages(folder, stop, watch);
+        if !matches!(formed, Ok(None)) {
+            self.learner.exchange_average();
+            return formed;
+        }
         let answers = Answers::collect(
             self.learner.model(),
             &self.file,

@@ -61,6 +61,8 @@ fn the_bar_follows_the_steps() {
     // A tenth of the new rate: 0.9 × 10 + 0.1 × 30.
     progress.step(&step(52, 0.1, 30.0), 1);
     assert_eq!(progress.bar.message(), "loss 0.1000  12.0 images/s  1:39 left");
+    progress.show(Event::Averages { done: 2, posters: 6 });
+    assert_eq!(progress.bar.message(), "batch norm's averages, 2 of 6 posters");
     progress.show(Event::Validation { done: 3, posters: 7 });
     assert_eq!(progress.bar.message(), "validation, 3 of 7 posters");
 }

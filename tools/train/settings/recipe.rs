@@ -2,7 +2,6 @@
 
 use clap::Args as ClapArgs;
 use onesheet::network::KernelInit;
-use onesheet::ops::loss::Loss;
 use onesheet::optim::Curve;
 use onesheet::training::recipe::Recipe;
 
@@ -23,17 +22,14 @@ pub struct RecipeArgs {
     /// Scale a gradient down whose norm over all parameters is larger; `steps.csv` has the norms [default: as it is]
     #[arg(long, value_name = "NORM", value_parser = norm)]
     pub clip_norm: Option<f64>,
-    /// What a step makes smaller: bce; focal:GAMMA; or asymmetric:GAMMA+,GAMMA-,MARGIN. Without numbers focal:2 and
-    /// asymmetric:0,4,0.05 [default: bce]
-    #[arg(long, value_name = "LOSS")]
-    pub loss: Option<Loss>,
-    /// How much of a training label is moved towards one half, from 0 to below 1 [default: 0]
-    #[arg(long, value_name = "E", value_parser = smoothing)]
-    pub label_smoothing: Option<f64>,
     /// Answer with a moving average of weights and batch norm averages, whose old value weighs so much; `infer` and `evaluate` then
     /// do as well. It warms up [default: 0, without one]
     #[arg(long, value_name = "DECAY", value_parser = ema)]
     pub ema: Option<f64>,
+    /// Form batch norm's averages anew behind each epoch, for the model that then answers, from so many training posters as they are, without
+    /// --augment and distortions [default: 0, as training left them]
+    #[arg(long, value_name = "POSTERS")]
+    pub precise_bn: Option<u32>,
     /// Batches whose gradients a step adds up: --batch 32 --accumulate 4 takes steps of 128 posters in the memory of 32. Batch norms
     /// see each batch by itself [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
@@ -50,20 +46,6 @@ pub struct RecipeArgs {
     /// Multiply their brightness, contrast and saturation by up to this share more or less, at random [default: 0]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub colour: Option<f64>,
-    /// Cover a square whose side is this share of theirs, anywhere at random [default: 0]
-    #[arg(long, value_name = "SHARE", value_parser = share)]
-    pub cutout: Option<f64>,
-    /// Mix training posters in pairs, and their labels with them, by shares of Beta(ALPHA, ALPHA), from 0 to 1 [default: 0]
-    #[arg(long, value_name = "ALPHA", value_parser = alpha)]
-    pub mixup: Option<f64>,
-}
-
-/// The α of `--mixup`.
-pub fn alpha(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(alpha) if (0.0..=1.0).contains(&alpha) => Ok(alpha),
-        _ => Err("mixup takes a number from 0 to 1, such as 0.2".into()),
-    }
 }
 
 /// A part of a whole.
@@ -86,13 +68,6 @@ fn ema(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(decay) if (0.0..1.0).contains(&decay) => Ok(decay),
         _ => Err("a moving average's decay is a number from 0 to below 1, such as 0.999".into()),
-    }
-}
-
-fn smoothing(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(smoothing) if (0.0..1.0).contains(&smoothing) => Ok(smoothing),
-        _ => Err("label smoothing is a number from 0 to below 1, such as 0.1".into()),
     }
 }
 
@@ -125,15 +100,12 @@ impl RecipeArgs {
         super::set(&mut recipe.weight_decay, self.weight_decay);
         super::set(&mut recipe.base_rate, self.base_rate);
         recipe.clip_norm = self.clip_norm.or(recipe.clip_norm);
-        super::set(&mut recipe.loss, self.loss);
-        super::set(&mut recipe.label_smoothing, self.label_smoothing);
         super::set(&mut recipe.ema, self.ema);
+        super::set(&mut recipe.precise_bn, self.precise_bn.map(|posters| posters as usize));
         super::set(&mut recipe.init, self.init);
         super::set(&mut recipe.crop, self.crop);
         super::set(&mut recipe.rotate, self.rotate);
         super::set(&mut recipe.colour, self.colour);
-        super::set(&mut recipe.cutout, self.cutout);
-        super::set(&mut recipe.mixup, self.mixup);
         super::set(&mut recipe.accumulate, self.accumulate.map(usize::from));
     }
 }

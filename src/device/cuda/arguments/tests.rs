@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Every struct that is declared twice.
-const LAYOUTS: [StructLayout; 53] = [
+const LAYOUTS: [StructLayout; 52] = [
     activation::Bounds::LAYOUT,
     activation::Stops::LAYOUT,
     adam::arguments::Adam::LAYOUT,
@@ -48,7 +48,6 @@ const LAYOUTS: [StructLayout; 53] = [
     geometry::ConvGeometry::LAYOUT,
     geometry::Divisor::LAYOUT,
     image::ImageForward::LAYOUT,
-    loss::arguments::AsymmetricForwardBackward::LAYOUT,
     loss::arguments::BceForwardBackward::LAYOUT,
     loss::arguments::Sigmoid::LAYOUT,
     memory::Elementwise::LAYOUT,

@@ -14,20 +14,6 @@ arguments! {
         classes: i32,
     }
 
-    /// Arguments of `asymmetric_forward_backward`.
-    struct AsymmetricForwardBackward {
-        loss: u64,
-        dlogits: u64,
-        logits: u64,
-        targets: u64,
-        weights: u64,
-        count: i32,
-        classes: i32,
-        positive: f32,
-        negative: f32,
-        margin: f32,
-    }
-
     /// Arguments of `sigmoid`.
     struct Sigmoid {
         p: u64,
