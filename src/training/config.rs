@@ -45,7 +45,7 @@ pub struct RunConfig {
     pub batch: usize,
     /// Passes over the training posters.
     pub epochs: u32,
-    /// Stops after so many steps in all.
+    /// Stops after so many steps in all; where that is the end of an epoch, behind its validation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<u64>,
     /// Ends when the validation mAP was no better than the best in so many epochs, one after the other.

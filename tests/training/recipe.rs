@@ -316,6 +316,26 @@ fn patience_ends_a_run_that_gets_no_better() {
     assert_eq!(rows::<EpochRow>(&stopped.join("log.csv")).len(), 5);
 }
 
+/// A limit that falls on the end of an epoch waits for its validation: what is left is that epoch's model, averages formed anew included.
+#[test]
+fn a_limit_at_the_end_of_an_epoch_leaves_its_model() {
+    let folder = TempDir::new().unwrap();
+    let recipe = Recipe { precise_bn: 8, ..Recipe::default() };
+    let whole = RunConfig { recipe, ..config(&posters(folder.path())) };
+    let [straight, stopped] = ["straight", "stopped"].map(|name| folder.path().join(name));
+    begin(&whole, &straight);
+    assert_eq!(begin(&RunConfig { max_steps: Some(8), ..whole.clone() }, &stopped), Ending::StepLimit);
+    assert_eq!(rows::<EpochRow>(&stopped.join("log.csv")).len(), 1);
+    let [last, best] = [last_checkpoint, best_checkpoint].map(|of| Checkpoint::open_model(&of(&stopped)).unwrap());
+    let progress = last.metadata().progress;
+    assert_eq!((progress.epoch, progress.step, progress.total_steps), (1, 0, 8));
+    for tensor in &trainer(&whole).unwrap().model().architecture().tensors {
+        assert!(last.values(&tensor.name).unwrap() == best.values(&tensor.name).unwrap(), "{}", tensor.name);
+    }
+    assert_eq!(go_on(&whole, &stopped), Ending::Finished);
+    assert!(remains(&stopped) == remains(&straight));
+}
+
 #[test]
 fn a_time_limit_stops_with_everything_saved() {
     let folder = TempDir::new().unwrap();

@@ -39,19 +39,22 @@ impl<D: Device> Trainer<D> {
         loop {
             let under_way = self.under_way.len() as u64;
             let submitted = self.progress.total_steps + under_way;
+            // Batches that are too few for a step are left.
+            let is_over = self.progress.step + under_way == self.steps_per_epoch();
             let ending = if !self.learner.is_between_steps() {
+                None
+            } else if stop.load(Ordering::Relaxed) {
+                Some(Ending::Interrupted)
+            } else if is_over {
+                // A limit waits until it is validated: what is left there is an epoch's model.
                 None
             } else if self.config.max_steps.is_some_and(|limit| submitted >= limit) {
                 Some(Ending::StepLimit)
             } else if self.is_time_over() {
                 Some(Ending::TimeLimit)
-            } else if stop.load(Ordering::Relaxed) {
-                Some(Ending::Interrupted)
             } else {
                 None
             };
-            // Batches that are too few for a step are left.
-            let is_over = self.progress.step + under_way == self.steps_per_epoch();
             let next = if ending.is_none() && !is_over { staged.take() } else { None };
             let is_last = next.is_none();
             if let Some(Staged { others, own, pixels }) = next {

@@ -166,19 +166,19 @@ mod tests {
         let posters = folder.path().join("posters.safetensors");
         // Eight to validate, in two batches.
         synthetic::write(&posters, 80, 32, 7).unwrap();
-        let config = RunConfig {
-            network: resnet50::MINIATURE,
-            batch: 4,
-            max_steps: Some(16),
-            image_size: 32,
-            ..RunConfig::default()
-        };
+        let config = RunConfig { network: resnet50::MINIATURE, batch: 4, image_size: 32, ..RunConfig::default() };
         let file = Arc::new(TensorFile::open(&posters).unwrap());
         let mut trainer = Trainer::new(Rc::new(Cpu::new()), config.clone(), file).unwrap();
         let run = |name: &str| RunFolder::create(&folder.path().join(name), &config).unwrap();
         let stop = AtomicBool::new(false);
         // As far as the validation of its first epoch.
-        assert_eq!(trainer.run(&mut run("steps"), &stop, &mut |_| {}).unwrap(), Ending::StepLimit);
+        let mut at_its_end = |event: Event<'_>| {
+            if let Event::Step { done: 16, .. } = event {
+                stop.store(true, Ordering::Relaxed);
+            }
+        };
+        assert_eq!(trainer.run(&mut run("steps"), &stop, &mut at_its_end).unwrap(), Ending::Interrupted);
+        stop.store(false, Ordering::Relaxed);
 
         let mut lost = run("lost");
         lost.age(Duration::from_secs(11 * 60));
