@@ -51,7 +51,7 @@ pub struct RunConfig {
     /// Ends when the validation mAP was no better than the best in so many epochs, one after the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patience: Option<u32>,
-    /// Stops after so many minutes of each start.
+    /// Stops after so many minutes of each start; at the end of an epoch, behind its validation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_limit: Option<f64>,
     /// Adam's learning rate.
@@ -265,15 +265,15 @@ mod tests {
         let text = RunConfig::default().to_toml().unwrap() + off;
         let config = toml::from_str::<RunConfig>(&text).unwrap();
         assert_eq!(config, RunConfig { recipe: Recipe { ema: 0.5, ..Recipe::default() }, ..RunConfig::default() });
-        for (off, on) in [
-            ("\"bce\"", "\"focal:2\""),
-            ("smoothing = 0.0", "smoothing = 0.1"),
-            ("cutout = 0.0", "cutout = 0.3"),
-            ("mixup = 0.0", "mixup = 0.2"),
+        for (part, off, on) in [
+            ("loss", "\"bce\"", "\"focal:2\""),
+            ("label_smoothing", "0.0", "0.1"),
+            ("cutout", "0.0", "0.3"),
+            ("mixup", "0.0", "0.2"),
         ] {
-            let error = toml::from_str::<RunConfig>(&text.replace(off, on)).unwrap_err().to_string();
-            let part = on.split(' ').next().unwrap();
-            assert!(error.contains("unknown field"), "{part}: {error}");
+            let switched_on = text.replace(&format!("{part} = {off}"), &format!("{part} = {on}"));
+            let error = toml::from_str::<RunConfig>(&switched_on).unwrap_err().to_string();
+            assert!(error.contains(&format!("unknown field `{part}`")), "{error}");
         }
     }
 

@@ -177,8 +177,7 @@ fn averages_are_formed_anew_from_posters_as_they_are() {
     for ema in [0.0, 0.6] {
         let recipe = |precise_bn| Recipe { ema, precise_bn, ..Recipe::default() };
         let of = |posters_seen| RunConfig { recipe: recipe(posters_seen), epochs: 1, ..config(&posters) };
-        let [formed, without, stopped] =
-            ["formed", "without", "stopped"].map(|n| folder.path().join(format!("{n}-{ema}")));
+        let [formed, without] = ["formed", "without"].map(|n| folder.path().join(format!("{n}-{ema}")));
         begin(&of(20), &formed);
         begin(&of(0), &without);
         let steps = |run: &Path| -> Vec<_> {
@@ -225,9 +224,20 @@ fn averages_are_formed_anew_from_posters_as_they_are() {
             }
         }
         assert!(others > 10, "{others}");
+    }
+}
 
-        // Stopped while they are formed, the run forms them again.
-        let mut run = RunFolder::create(&stopped, &of(20)).unwrap();
+/// Stopped while they are formed, a run forms them again.
+#[test]
+fn averages_that_were_under_way_are_formed_again() {
+    let folder = TempDir::new().unwrap();
+    let posters = posters(folder.path());
+    for ema in [0.0, 0.6] {
+        let recipe = Recipe { ema, precise_bn: 20, ..Recipe::default() };
+        let whole = RunConfig { recipe, epochs: 1, ..config(&posters) };
+        let [straight, stopped] = ["straight", "stopped"].map(|name| folder.path().join(format!("{name}-{ema}")));
+        begin(&whole, &straight);
+        let mut run = RunFolder::create(&stopped, &whole).unwrap();
         let stop = AtomicBool::new(false);
         let mut told = Vec::new();
         let mut watch = |event: Event<'_>| {
@@ -236,11 +246,33 @@ fn averages_are_formed_anew_from_posters_as_they_are() {
                 stop.store(done == 16, Ordering::Relaxed);
             }
         };
-        assert_eq!(trainer(&of(20)).unwrap().run(&mut run, &stop, &mut watch).unwrap(), Ending::Interrupted);
+        assert_eq!(trainer(&whole).unwrap().run(&mut run, &stop, &mut watch).unwrap(), Ending::Interrupted);
         assert_eq!(told, [(8, 24), (16, 24)]);
         drop(run);
-        assert_eq!(go_on(&of(20), &stopped), Ending::Finished);
-        assert!(remains(&stopped) == remains(&formed));
+        assert_eq!(go_on(&whole, &stopped), Ending::Finished);
+        assert!(remains(&stopped) == remains(&straight));
+    }
+}
+
+/// No more than there are, and none where no batch norm is.
+#[test]
+fn averages_come_from_as_many_posters_as_there_are() {
+    let folder = TempDir::new().unwrap();
+    let posters = posters(folder.path());
+    for (network, expected) in
+        [(config(&posters).network, (1..=8).map(|batch| (8 * batch, 64)).collect()), (vgg16::MINIATURE, vec![])]
+    {
+        let recipe = Recipe { precise_bn: 1_000, ..Recipe::default() };
+        let config = RunConfig { network, recipe, epochs: 1, ..config(&posters) };
+        let mut run = RunFolder::create(&folder.path().join(network.name), &config).unwrap();
+        let mut told = Vec::new();
+        let mut watch = |event: Event<'_>| {
+            if let Event::Averages { done, posters } = event {
+                told.push((done, posters));
+            }
+        };
+        trainer(&config).unwrap().run(&mut run, &AtomicBool::new(false), &mut watch).unwrap();
+        assert_eq!(told, expected, "{network}");
     }
 }
 

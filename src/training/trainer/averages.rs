@@ -44,3 +44,40 @@ impl<D: Device> Trainer<D> {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::synthetic;
+    use crate::data::tensor_file::TensorFile;
+    use crate::device::cpu::Cpu;
+    use crate::network::resnet50;
+    use crate::training::checkpoint::Checkpoint;
+    use crate::training::config::RunConfig;
+    use crate::training::recipe::Recipe;
+    use crate::training::run_folder::last_checkpoint;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    /// On a slow device they take longer than what a kill may cost.
+    #[test]
+    fn the_steps_of_an_epoch_are_saved_while_averages_are_formed_if_that_takes_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let posters = folder.path().join("posters.safetensors");
+        synthetic::write(&posters, 20, 32, 7).unwrap();
+        let recipe = Recipe { precise_bn: 8, ..Recipe::default() };
+        let network = resnet50::MINIATURE;
+        let config = RunConfig { network, batch: 4, image_size: 32, recipe, ..RunConfig::default() };
+        let mut run = RunFolder::create(&folder.path().join("run"), &config).unwrap();
+        let file = Arc::new(TensorFile::open(&posters).unwrap());
+        let mut trainer = Trainer::new(Rc::new(Cpu::new()), config, file).unwrap();
+        (trainer.progress.step, trainer.progress.total_steps) = (3, 3);
+        run.age(Duration::from_secs(11 * 60));
+        let last = last_checkpoint(run.path());
+        let mut saved = Vec::new();
+        let mut watch =
+            |_: Event<'_>| saved.push(Checkpoint::open(&last).ok().map(|last| last.metadata().progress.step));
+        assert_eq!(trainer.form_averages(&mut run, &AtomicBool::new(false), &mut watch).unwrap(), None);
+        assert_eq!(saved, [None, Some(3)]);
+    }
+}
