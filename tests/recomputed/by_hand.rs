@@ -125,8 +125,8 @@ pub fn run(config: &RunConfig, posters: &Posters) -> Expected {
             let (step, loss, gradient_norm) = (progress.total_steps, outcome.loss, outcome.gradient_norm);
             steps.push(StepRow { step, loss, learning_rate: rate, images_per_second: 0.0, gradient_norm });
         }
-        // The limit also goes before the scores of an epoch that ends there.
-        if config.max_steps == Some(progress.total_steps) {
+        // A limit within an epoch ends the run there; one at an epoch's end waits for its scores.
+        if progress.step < steps_per_epoch as u64 {
             break;
         }
         let train_loss = progress.loss_sum / steps_per_epoch as f64;
